@@ -1,0 +1,50 @@
+"""Time as a value that is passed in, so that no decision and no test ever waits for the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+
+class Clock(Protocol):
+    """What this package needs to know about time. `SystemClock` is the real one."""
+
+    def monotonic(self) -> float:
+        """Return seconds on a scale that never jumps; only differences mean anything."""
+        ...
+
+    def now(self) -> float:
+        """Return the wall clock as POSIX seconds; it may jump."""
+        ...
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait `seconds`; zero or less still lets other tasks run once."""
+        ...
+
+    def timeout_at(self, deadline: float | None) -> AbstractAsyncContextManager[object]:
+        """Return a context that is cancelled, raising `TimeoutError`, when `monotonic()` reaches `deadline`."""
+        ...
+
+
+class SystemClock:
+    """The machine's clocks and asyncio's timers."""
+
+    def monotonic(self) -> float:
+        """Return `time.monotonic()`."""
+        return time.monotonic()
+
+    def now(self) -> float:
+        """Return `time.time()`."""
+        return time.time()
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait with `asyncio.sleep`."""
+        await asyncio.sleep(max(0.0, seconds))
+
+    def timeout_at(self, deadline: float | None) -> asyncio.Timeout:
+        """Return `asyncio.timeout` for what is left until `deadline` (`None`: no limit)."""
+        return asyncio.timeout(None if deadline is None else deadline - time.monotonic())
