@@ -1,0 +1,1 @@
+"""Decisions without I/O: no event loop, no clock read, no global randomness."""

@@ -1,0 +1,1 @@
+"""The shell around aiohttp, as thin as it can be."""

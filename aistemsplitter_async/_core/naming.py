@@ -1,0 +1,204 @@
+"""Names and URLs from elsewhere are hostile until proven otherwise."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from aistemsplitter_async.errors import UnsafeNameError, UnsafeURLError
+
+KNOWN_STEMS = frozenset({"vocals", "drums", "bass", "other", "guitar", "piano"})
+NAME_CAP_BYTES = 120  # leaves room for the extension and `.part` under every file system's 255
+EXTENSION_BY_TYPE = {
+    "audio/wav": "wav",
+    "audio/x-wav": "wav",
+    "audio/wave": "wav",
+    "audio/mpeg": "mp3",
+    "audio/mp3": "mp3",
+    "audio/flac": "flac",
+    "audio/ogg": "ogg",
+}
+_EXTENSION = re.compile(r"[a-z0-9]{1,5}")
+_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+_FORBIDDEN_CHARACTERS = frozenset('/\\:*?"<>|')
+_FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, bidi marks, unassigned
+
+
+def check_name(name: str) -> str:
+    """Return `name`, NFKC-normalised, if it can be one file's name on every system.
+
+    Raises:
+        UnsafeNameError: it is empty, only dots, longer than 120 bytes, reserved on Windows, ends in a dot or space,
+            or holds a separator, a colon, a wildcard, a control or a bidirectional mark. Normalising comes first: a
+            fullwidth solidus must not turn into a separator afterwards.
+    """
+    if name in KNOWN_STEMS:
+        return name
+    normal = unicodedata.normalize("NFKC", name)
+    problem = _problem(normal)
+    if problem:
+        raise UnsafeNameError(f"the name {name[:NAME_CAP_BYTES]!r} is not safe for a file: {problem}")
+    return normal
+
+
+def _problem(name: str) -> str | None:
+    if not name.strip(". "):
+        return "nothing but dots or spaces"
+    if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in name):
+        return "control or unassigned characters"
+    if _FORBIDDEN_CHARACTERS.intersection(name):
+        return 'one of / \\ : * ? " < > |'
+    if name[-1] in ". " or name[0] == " ":
+        return "a space at an end or a dot at its end"
+    if _RESERVED.fullmatch(name):
+        return "reserved on Windows"
+    if len(name.encode()) > NAME_CAP_BYTES:
+        return f"longer than {NAME_CAP_BYTES} bytes"
+    return None
+
+
+def plan_names(stems: Iterable[str]) -> tuple[dict[str, str], dict[str, UnsafeNameError]]:
+    """Return the safe file name (without extension) of each stem, and why the others have none.
+
+    Names that differ only in case, or only before normalisation, would be one file on some systems: all but the
+    first are refused.
+    """
+    names: dict[str, str] = {}
+    refused: dict[str, UnsafeNameError] = {}
+    taken: dict[str, str] = {}
+    for stem in stems:
+        try:
+            name = check_name(stem)
+        except UnsafeNameError as error:
+            refused[stem] = error
+            continue
+        first = taken.setdefault(name.casefold(), stem)
+        if first == stem:
+            names[stem] = name
+        else:
+            refused[stem] = UnsafeNameError(f"the stems {first!r} and {stem!r} would be the same file")
+    return names, refused
+
+
+def make_name(text: str, *, fallback: str) -> str:
+    """Return the nearest name to `text` that `check_name` accepts, or `fallback` if nothing of it is left."""
+    normal = unicodedata.normalize("NFKC", text)
+    kept = "".join(
+        "_"
+        if character in _FORBIDDEN_CHARACTERS or unicodedata.category(character) in _FORBIDDEN_CATEGORIES
+        else character
+        for character in normal
+    )
+    short = kept.encode()[:NAME_CAP_BYTES].decode("utf-8", "ignore").strip(" ").rstrip(". ")
+    if short and _problem(short) == "reserved on Windows":
+        short = f"_{short}"
+    return short if short and _problem(short) is None else fallback
+
+
+def folder_name(filename: str | None, *, fallback: str) -> str:
+    """Return the folder that holds the stems of a source called `filename`: its name without the extension."""
+    stem = PurePosixPath((filename or "").replace("\\", "/")).stem
+    return make_name(stem, fallback=fallback)
+
+
+def filename_of_url(url: str) -> str:
+    """Return the last part of a URL's path, decoded, or an empty string."""
+    return PurePosixPath(unquote(urlsplit(url).path)).name
+
+
+def extension_for(url: str, content_type: str | None) -> str:
+    """Return the extension of a stem: what its URL says, else its type, else `bin`."""
+    suffix = PurePosixPath(urlsplit(url).path).suffix.removeprefix(".").lower()
+    if _EXTENSION.fullmatch(suffix):
+        return suffix
+    return EXTENSION_BY_TYPE.get((content_type or "").partition(";")[0].strip().lower(), "bin")
+
+
+# Blocks that `is_global` calls public or that smuggle a private IPv4 address inside an IPv6 one.
+_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+
+def is_public(address: Address) -> bool:
+    """Return whether an address belongs to the public internet, whatever it is wrapped in."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = _embedded_ipv4(address)
+        if inner is not None:
+            return is_public(inner)
+        if address.scope_id is not None:
+            return False
+    return address.is_global and not address.is_multicast
+
+
+def is_loopback(address: Address) -> bool:
+    """Return whether an address is this machine itself."""
+    inner = _embedded_ipv4(address) if isinstance(address, ipaddress.IPv6Address) else None
+    return (inner or address).is_loopback
+
+
+def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    if address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    if address in _NAT64:
+        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
+    return address.sixtofour if address in _SIX_TO_FOUR else None
+
+
+def parse_address(host: str) -> Address | None:
+    """Return `host` as an address if it is one literally."""
+    try:
+        return ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return None
+
+
+def is_loopback_url(url: str) -> bool:
+    """Return whether a URL's host is literally this machine (`localhost` or a loopback address)."""
+    host = urlsplit(url).hostname or ""
+    address = parse_address(host)
+    return host == "localhost" or (address is not None and is_loopback(address))
+
+
+def vet_url(url: str, *, allow_loopback: bool = False, allow_hosts: Iterable[str] = ()) -> None:
+    """Check that a URL from elsewhere may be visited.
+
+    What a host name resolves to is checked again when connecting.
+
+    Args:
+        url: where a reply or a redirect wants us to go.
+        allow_loopback: whether this machine may be meant, over http too: only when the API itself is on it.
+        allow_hosts: host names that are trusted whatever they are, over http too.
+
+    Raises:
+        UnsafeURLError: not https, no host, credentials inside, or an address that is not public.
+    """
+    problem = _url_problem(url, allow_loopback=allow_loopback, allow_hosts=frozenset(allow_hosts))
+    if problem:
+        raise UnsafeURLError(f"refused to visit {url.partition('?')[0][:200]!r}: {problem}")
+
+
+def _url_problem(url: str, *, allow_loopback: bool, allow_hosts: frozenset[str]) -> str | None:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        return "not a URL"
+    if not host or any(ord(character) <= 0x20 or character in '\\"<>^`{|}' for character in url):  # noqa: PLR2004
+        return "not a URL"
+    if parts.username is not None or parts.password is not None:
+        return "it carries credentials"
+    if host in allow_hosts and parts.scheme in ("http", "https"):
+        return None
+    if allow_loopback and parts.scheme in ("http", "https") and is_loopback_url(url):
+        return None
+    if parts.scheme != "https":
+        return f"only https is allowed, not {parts.scheme or 'no scheme'}"
+    address = parse_address(host)
+    if host == "localhost" or (address is not None and not is_public(address)):
+        return "not a public address"
+    return None

@@ -1,0 +1,179 @@
+"""One function per API call: what is sent, and how the answer is read."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import attrs
+
+from aistemsplitter_async._core.messages import BodyStream, Origin, Reply, Request
+from aistemsplitter_async._core.retry import Stage
+from aistemsplitter_async._core.wire import decode, parse_json
+from aistemsplitter_async.errors import ProtocolError
+from aistemsplitter_async.models import (
+    CreatedSplit,
+    Credits,
+    DirectURL,
+    Reservation,
+    Split,
+    SplitInput,
+    Submission,
+    WorkerReceipt,
+)
+
+T = TypeVar("T")
+
+# The transport owns these: a reservation must not redirect the bytes, lie about them, or carry credentials.
+_FORBIDDEN_UPLOAD_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "authorization", "cookie"})
+
+
+@attrs.frozen(kw_only=True)
+class Operation(Generic[T]):
+    """A call to make: which stage it is, the request, and what its 2xx reply means.
+
+    `parse` raises `ProtocolError` on a reply that does not mean what the API promises.
+    """
+
+    stage: Stage
+    what: str  # completes "could not ..."
+    request: Request
+    parse: Callable[[Reply], T]
+    submission: Submission | None = None  # of a create
+
+
+def get_credits(base_url: str) -> Operation[Credits]:
+    """`GET /credits`."""
+    return Operation(
+        stage=Stage.CREDITS,
+        what="read the credits",
+        request=_request(base_url, "GET", "/credits"),
+        parse=lambda reply: _data(reply, Credits),
+    )
+
+
+def create_upload(base_url: str, *, filename: str, content_type: str, content_length: int) -> Operation[Reservation]:
+    """`POST /audio/uploads`: reserve a place at the upload worker."""
+    body = {"filename": filename, "contentType": content_type, "contentLength": content_length}
+    return Operation(
+        stage=Stage.RESERVE,
+        what="reserve an upload",
+        request=_request(base_url, "POST", "/audio/uploads", _encode(body)),
+        parse=lambda reply: _data(reply, Reservation),
+    )
+
+
+def upload_audio(
+    reservation: Reservation, body: BodyStream, *, content_type: str, content_length: int
+) -> Operation[WorkerReceipt]:
+    """`POST {uploadUrl}`: the bytes themselves, to the upload worker."""
+    headers = {
+        name: value
+        for name, value in reservation.upload_headers.items()
+        if name.lower() not in _FORBIDDEN_UPLOAD_HEADERS | {"content-type"}
+    }
+    headers |= {"Content-Type": content_type, "Content-Length": str(content_length)}
+    return Operation(
+        stage=Stage.UPLOAD,
+        what="upload the audio",
+        request=Request(origin=Origin.WORKER, method="POST", url=reservation.upload_url, headers=headers, body=body),
+        parse=lambda reply: _data(reply, WorkerReceipt),
+    )
+
+
+def build_submission(
+    split_input: SplitInput,
+    *,
+    idempotency_key: str,
+    stem_model: str | None = None,
+    output_format: str | None = None,
+    webhook_url: str | None = None,
+) -> Submission:
+    """Return the create that is about to be sent, as the bytes that will be sent however often it is."""
+    body = {
+        "input": _input(split_input),
+        "stemModel": stem_model,
+        "outputFormat": output_format,
+        "webhookUrl": webhook_url,
+    }
+    return Submission(idempotency_key, _encode({name: value for name, value in body.items() if value is not None}))
+
+
+def create_split(base_url: str, submission: Submission) -> Operation[CreatedSplit]:
+    """`POST /audio/splits`: the call that costs credits."""
+    return Operation(
+        stage=Stage.CREATE,
+        what="create the split",
+        request=_request(
+            base_url,
+            "POST",
+            "/audio/splits",
+            submission.body,
+            {"Idempotency-Key": submission.idempotency_key},
+        ),
+        parse=_created,
+        submission=submission,
+    )
+
+
+def get_split(base_url: str, split_id: str) -> Operation[Split]:
+    """`GET /audio/splits/{id}`."""
+
+    def parse(reply: Reply) -> Split:
+        split = _data(reply, Split)
+        if split.id != split_id:
+            raise ProtocolError(f"asked for split {split_id}, was told of {split.id!r}", split_id=split_id)
+        return split
+
+    return Operation(
+        stage=Stage.GET,
+        what=f"look at split {split_id}",
+        request=_request(base_url, "GET", f"/audio/splits/{quote(split_id, safe='')}"),
+        parse=parse,
+    )
+
+
+def _created(reply: Reply) -> CreatedSplit:
+    created = _data(reply, CreatedSplit)
+    if not created.id or not math.isfinite(created.credits_used):
+        raise ProtocolError("unexpected reply: $.data.id is empty or $.data.creditsUsed is not finite")
+    return created
+
+
+def _input(split_input: SplitInput) -> dict[str, str]:
+    if isinstance(split_input, DirectURL):
+        return {"type": "direct_url", "url": split_input.url}
+    return {
+        "type": "uploaded_file",
+        "uploadId": split_input.upload_id,
+        "fileUrl": split_input.file_url,
+        "storageKey": split_input.storage_key,
+    }
+
+
+def _request(
+    base_url: str, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Request:
+    content = {"Content-Type": "application/json"} if body is not None else {}
+    return Request(
+        origin=Origin.API,
+        method=method,
+        url=base_url + path,
+        headers={"Accept": "application/json", **content, **(headers or {})},
+        body=body,
+    )
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _data(reply: Reply, cls: type[T]) -> T:
+    """Open the success envelope. A 2xx that reports a failure is as unusable as one that is not JSON."""
+    envelope = parse_json(reply.body)
+    if not isinstance(envelope, dict) or envelope.get("success") is not True:
+        raise ProtocolError("unexpected reply: $.success is not true")
+    return decode(envelope.get("data"), cls, path="$.data")

@@ -1,0 +1,81 @@
+"""Going on with a download where it stopped: what to ask for, and whether the answer fits what is already here.
+
+RFC 9110 sections 13.1.5 (If-Range), 14.2 (Range) and 14.4 (Content-Range).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+import attrs
+
+from aistemsplitter_async.errors import IncompleteDownloadError
+
+_OK = 200
+_PARTIAL = 206
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
+_LENGTH = re.compile(r"\d{1,18}")
+
+
+@attrs.frozen(kw_only=True)
+class Held:
+    """What is here already: `offset` bytes of a file that had this strong `etag` and `total` length."""
+
+    offset: int = 0
+    etag: str | None = None
+    total: int | None = None
+
+    @property
+    def is_resumable(self) -> bool:
+        """Return whether the rest can be asked for without risking a mixture of two files."""
+        return self.offset > 0 and self.etag is not None and self.total is not None and self.offset < self.total
+
+
+@attrs.frozen(kw_only=True)
+class Incoming:
+    """What an answer brings: bytes from `start` on, of a file of `total` bytes (`None`: chunked, the end is marked)."""
+
+    start: int
+    total: int | None
+    etag: str | None
+
+
+def build_range_headers(held: Held) -> dict[str, str]:
+    """Return the headers that ask for the rest of what is held, or for everything."""
+    if not held.is_resumable or held.etag is None:
+        return {}
+    return {"Range": f"bytes={held.offset}-", "If-Range": held.etag}
+
+
+def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incoming:
+    """Return what a 2xx answer brings.
+
+    Raises:
+        IncompleteDownloadError: nothing would tell whether the file is whole, or the part does not fit what is held.
+    """
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise IncompleteDownloadError("the server compressed the file although it was asked not to")
+    etag = read_etag(headers)
+    length = headers.get("content-length", "")
+    chunked = "chunked" in headers.get("transfer-encoding", "").lower()
+    if not chunked and not _LENGTH.fullmatch(length):
+        raise IncompleteDownloadError(
+            "the server does not say how long the file is, so nothing tells whether it is whole"
+        )
+    if status == _OK:
+        return Incoming(start=0, total=None if chunked else int(length), etag=etag)
+    if status != _PARTIAL or not held.is_resumable:
+        raise IncompleteDownloadError(f"the server answered {status} instead of the file")
+    match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
+    first, last, total = (int(number) for number in match.groups()) if match else (-1, -1, -1)
+    fits = first == held.offset and total == held.total and last == total - 1 and etag in (None, held.etag)
+    if not fits or (not chunked and int(length) != total - held.offset):
+        raise IncompleteDownloadError("the server sent another part of the file than the one asked for")
+    return Incoming(start=held.offset, total=total, etag=held.etag)
+
+
+def read_etag(headers: Mapping[str, str]) -> str | None:
+    """Return the strong validator of a reply; a weak one does not promise the same bytes."""
+    etag = headers.get("etag", "").strip()
+    return etag if len(etag) > 2 and etag[0] == etag[-1] == '"' else None  # noqa: PLR2004  # two quotes

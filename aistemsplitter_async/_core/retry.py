@@ -1,0 +1,244 @@
+"""What to do after an attempt that did not work: one table, one function.
+
+The pipeline executes what is decided here. Time is passed in as `now` (monotonic seconds), chance as `random`
+(uniform in [0, 1)).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from enum import Enum, StrEnum
+from typing import Final
+
+import attrs
+
+from aistemsplitter_async.config import CONFLICT_WINDOW, RetryPolicy
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIConnectionError,
+    APIStatusError,
+    IncompleteDownloadError,
+    ProtocolError,
+)
+
+Random = Callable[[], float]
+
+
+class Stage(StrEnum):
+    """Which step of a split's life an attempt belongs to."""
+
+    CREDITS = "credits"
+    RESERVE = "reserve"
+    UPLOAD = "upload"
+    CREATE = "create"
+    GET = "get"
+    DOWNLOAD = "download"
+
+
+class Action(Enum):
+    """What a kind of failure calls for."""
+
+    RETRY = "try again after the backoff"
+    ONCE = "try again, but only once"
+    CONFLICT = "try again for a while: another attempt of ours may still be at work"
+    THROTTLE = "wait as told, or as long as the window needs"
+    RAISE = "tell the caller"
+    RENEW = "tell the uploader, which takes a fresh reservation"
+    REFRESH = "tell the downloader, which asks for fresh URLs"
+
+
+_R, _1, _C, _T, _X, _N, _F = (
+    Action.RETRY,
+    Action.ONCE,
+    Action.CONFLICT,
+    Action.THROTTLE,
+    Action.RAISE,
+    Action.RENEW,
+    Action.REFRESH,
+)
+
+# One row per kind of failure; the columns are what it means when reading or reserving, uploading, creating, polling
+# and downloading.
+_COLUMNS: Final = (Stage.RESERVE, Stage.UPLOAD, Stage.CREATE, Stage.GET, Stage.DOWNLOAD)
+_TABLE: Final = {
+    "permanent": (_X, _X, _X, _X, _X),
+    "connection": (_R, _R, _R, _R, _R),
+    "undecodable": (_1, _N, _R, _R, _R),
+    "incomplete": (_X, _X, _X, _X, _R),
+    "3xx": (_X, _X, _X, _X, _X),
+    "401 403": (_X, _N, _X, _X, _F),
+    "404 410": (_X, _N, _X, _X, _F),
+    "408": (_R, _R, _R, _R, _R),
+    "409 423": (_1, _N, _C, _1, _R),
+    "429": (_T, _T, _T, _T, _T),
+    "4xx": (_X, _N, _X, _X, _X),
+    "5xx": (_R, _R, _R, _R, _R),
+    "other": (_X, _X, _X, _X, _X),
+}
+
+# Failures of a create that leave no doubt: nothing of the request arrived, or the server refused it.
+_DEFINITE: Final = frozenset({"401 403", "404 410", "429", "4xx", "permanent", "other"})
+
+
+def classify(error: AIStemSplitterError) -> str:
+    """Return the row of the table that `error` belongs to."""
+    if isinstance(error, APIConnectionError):
+        return "permanent" if error.permanent else "connection"
+    if isinstance(error, IncompleteDownloadError):
+        return "incomplete"
+    if isinstance(error, APIStatusError) and error.status_code is not None:
+        status = str(error.status_code)
+        named = next((row for row in _TABLE if status in row.split()), None)
+        by_hundreds = f"{status[0]}xx"
+        return named or (by_hundreds if by_hundreds in _TABLE else "other")
+    return "undecodable" if isinstance(error, ProtocolError) else "other"
+
+
+def action_for(stage: Stage, error: AIStemSplitterError) -> Action:
+    """Return what `error` calls for at `stage`."""
+    column = _COLUMNS.index(Stage.RESERVE if stage is Stage.CREDITS else stage)
+    return _TABLE[classify(error)][column]
+
+
+def is_ambiguous(error: AIStemSplitterError) -> bool:
+    """Return whether a create that ended in `error` may have taken effect."""
+    if isinstance(error, APIConnectionError):
+        return error.may_have_arrived
+    return classify(error) not in _DEFINITE
+
+
+@attrs.frozen(kw_only=True)
+class Attempts:
+    """What has happened to one call so far."""
+
+    started: float  # monotonic seconds
+    failures: int = 0
+    throttles: int = 0
+    throttled: float = 0.0  # seconds waited on throttles
+    ambiguous: bool = False  # an earlier create may have taken effect: only a 2xx clears that
+
+
+@attrs.frozen
+class Retry:
+    """Try again after `delay` seconds; `throttled` says that the server asked for it."""
+
+    delay: float
+    attempts: Attempts
+    throttled: bool = False
+
+
+@attrs.frozen
+class GiveUp:
+    """Stop. `uncertain`: a split may exist, so the caller must be given the means to find out."""
+
+    uncertain: bool
+
+
+def plan_retry(
+    policy: RetryPolicy,
+    stage: Stage,
+    attempts: Attempts,
+    error: AIStemSplitterError,
+    *,
+    now: float,
+    random: Random,
+) -> Retry | GiveUp:
+    """Decide what follows `error`, the newest failure of a call at `stage`."""
+    if stage is Stage.CREATE:
+        attempts = attrs.evolve(attempts, ambiguous=attempts.ambiguous or is_ambiguous(error))
+    give_up = GiveUp(uncertain=attempts.ambiguous)
+    limit = policy.create_attempts if stage is Stage.CREATE else policy.attempts
+    match action_for(stage, error):
+        case Action.THROTTLE:
+            return _plan_throttle(policy, attempts, error, random) or give_up
+        case Action.ONCE if attempts.failures > 0:
+            return give_up
+        case Action.CONFLICT:
+            if now - attempts.started >= CONFLICT_WINDOW:
+                return give_up
+        case Action.RETRY | Action.ONCE:
+            if attempts.failures + 1 >= limit:
+                return give_up
+        case _:
+            return give_up
+    ceiling = min(policy.backoff_cap, policy.backoff * 2.0 ** min(attempts.failures, 30))
+    delay = max(random() * ceiling, _asked_for(policy, error, random) or 0.0)
+    return Retry(delay, attrs.evolve(attempts, failures=attempts.failures + 1))
+
+
+def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitterError, random: Random) -> Retry | None:
+    retry_after = error.retry_after if isinstance(error, APIStatusError) else None
+    if attempts.throttles >= policy.throttle_waits or (retry_after or 0.0) > policy.retry_after_cap:
+        return None
+    ceiling = min(policy.throttle_cap, policy.throttle_backoff * 2.0 ** min(attempts.throttles, 30))
+    delay = _asked_for(policy, error, random) or ceiling * (1 - 0.25 * random())
+    if attempts.throttled + delay > policy.throttle_budget:
+        return None
+    waited = attrs.evolve(attempts, throttles=attempts.throttles + 1, throttled=attempts.throttled + delay)
+    return Retry(delay, waited, throttled=True)
+
+
+def _asked_for(policy: RetryPolicy, error: AIStemSplitterError, random: Random) -> float | None:
+    """Return the server's own Retry-After plus up to a tenth (never less), if it is one to follow."""
+    asked = error.retry_after if isinstance(error, APIStatusError) else None
+    return asked * (1 + 0.1 * random()) if asked is not None and asked <= policy.retry_after_cap else None
+
+
+def parse_retry_after(value: str | None, *, date: str | None = None, now: float = 0.0) -> float | None:
+    """Return the seconds a `Retry-After` header asks for, or `None` if it is absent, past or garbage.
+
+    A date is measured against the reply's own `Date` header, so a wrong clock on either side does not matter; without
+    one, against `now` (POSIX seconds). RFC 9110 section 10.2.3; fractions of a second are taken too.
+    """
+    if value is None:
+        return None
+    text = value.strip()
+    if text.isascii() and text.replace(".", "", 1).isdigit():
+        seconds = float(text) if len(text) <= 12 else float("inf")  # noqa: PLR2004  # 30,000 years are enough
+        return seconds if seconds > 0 else None
+    until = _parse_date(text)
+    if until is None:
+        return None
+    server_now = _parse_date(date) if date else None
+    seconds = until - (server_now if server_now is not None else now)
+    return seconds if seconds > 0 else None
+
+
+def _parse_date(text: str) -> float | None:
+    try:
+        date = parsedate_to_datetime(text)
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError, TypeError, IndexError):
+        return None
+
+
+class RetryQuota:
+    """A purse of retries shared by a client, so that an outage is not multiplied by every call's own retries.
+
+    Botocore's standard mode has the same idea; this one also refills with time, so that a steady trickle of failures
+    does not dry it out.
+    """
+
+    def __init__(self, policy: RetryPolicy, *, now: float) -> None:
+        self._policy = policy
+        self._tokens = policy.quota
+        self._at = now
+
+    def take(self, *, throttled: bool, now: float) -> bool:
+        """Pay for one retry at `now`; return whether there was enough."""
+        self._add((now - self._at) * self._policy.refill)
+        self._at = now
+        cost = self._policy.throttle_cost if throttled else self._policy.failure_cost
+        if cost > self._tokens:
+            return False
+        self._tokens -= cost
+        return True
+
+    def succeed(self) -> None:
+        """Give back what a success earns."""
+        self._add(self._policy.success_gain)
+
+    def _add(self, tokens: float) -> None:
+        self._tokens = min(self._policy.quota, self._tokens + tokens)

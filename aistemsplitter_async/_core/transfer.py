@@ -1,0 +1,65 @@
+"""When is a transfer dead? Not when it is slow, only when nothing, or next to nothing, moves any more."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+
+from aistemsplitter_async.config import Timeouts
+
+
+@attrs.frozen
+class Progress:
+    """How far a transfer is.
+
+    Attributes:
+        name: what moves: the source's file name, or the stem's name.
+        done_bytes: how much of it has been moved; falls back when an attempt starts over.
+        total_bytes: how much there is, or `None` if the server did not say.
+    """
+
+    name: str
+    done_bytes: int
+    total_bytes: int | None
+
+
+OnProgress = Callable[[Progress], None]
+
+
+class Meter:
+    """Tells a stalled transfer: `stall` seconds without a byte, or fewer than `floor_bytes` a second over as long."""
+
+    def __init__(self, timeouts: Timeouts, *, now: float) -> None:
+        self._stall = timeouts.stall
+        self._quorum = timeouts.floor_bytes * timeouts.stall
+        self._period_start = now
+        self._period_bytes = 0
+        self._last_byte = now
+        self._all_moved = False
+
+    def add(self, count: int, *, now: float) -> None:
+        """Note that `count` bytes moved."""
+        self._period_bytes += count
+        self._last_byte = now
+
+    def finish(self, *, now: float) -> None:
+        """Note that every byte has moved: from now on only the answer is waited for."""
+        self._all_moved = True
+        self._last_byte = now
+
+    def deadline(self) -> float:
+        """Return when to ask `is_stalled` next (monotonic seconds)."""
+        silent_at = self._last_byte + self._stall
+        return silent_at if self._all_moved else min(silent_at, self._period_start + self._stall)
+
+    def is_stalled(self, *, now: float) -> bool:
+        """Return whether the transfer is dead; begins a new period when the old one was lively enough."""
+        if now >= self._last_byte + self._stall:
+            return True
+        if self._all_moved or now < self._period_start + self._stall:
+            return False
+        if self._period_bytes < self._quorum:
+            return True
+        self._period_start, self._period_bytes = now, 0
+        return False

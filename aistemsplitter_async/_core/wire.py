@@ -1,0 +1,166 @@
+"""JSON in and values out, strictly: camelCase names, no silent coercion, the path in every complaint.
+
+cattrs coerces by default (`None` becomes `"None"`), so every primitive has a strict hook here. Limits keep a hostile
+reply from costing memory or stack: size is capped while it is read, depth and number length here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin
+
+import attrs
+from cattrs import ClassValidationError, Converter, IterableValidationError
+from cattrs.gen import make_dict_structure_fn, override
+
+from aistemsplitter_async.config import REPLY_CAP_BYTES, REPLY_DEPTH
+from aistemsplitter_async.errors import ProtocolError
+
+T = TypeVar("T")
+
+
+def parse_json(body: bytes) -> Any:
+    """Return the JSON value in `body`.
+
+    Raises:
+        ProtocolError: not UTF-8, not JSON, over 1 MiB, nested deeper than 32, NaN or Infinity, a number too long to
+            read, or text with a lone surrogate.
+    """
+    if len(body) > REPLY_CAP_BYTES:
+        raise ProtocolError(f"the reply is larger than {REPLY_CAP_BYTES} bytes")
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except RecursionError:
+        problem = "nested too deeply"
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and the integer digit limit are all of this kind
+        problem = str(error).partition(";")[0][:200]
+    else:
+        _check_tree(value)
+        return value
+    raise ProtocolError(f"the reply is not usable JSON: {problem}")
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _check_tree(value: Any) -> None:
+    """Walk without recursion: depth within bounds, every string encodable."""
+    level = [value]
+    for _ in range(REPLY_DEPTH):
+        below: list[Any] = []
+        for node in level:
+            if isinstance(node, dict):
+                below += node.keys()
+                below += node.values()
+            elif isinstance(node, list):
+                below += node
+            elif isinstance(node, str) and not _is_encodable(node):
+                raise ProtocolError("the reply is not usable JSON: a lone surrogate in a string")
+        if not below:
+            return
+        level = below
+    raise ProtocolError(f"the reply is not usable JSON: nested deeper than {REPLY_DEPTH}")
+
+
+def _is_encodable(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def decode(value: Any, cls: type[T], *, path: str = "$") -> T:
+    """Return `value`, a parsed JSON tree found at `path`, as `cls`.
+
+    Raises:
+        ProtocolError: a field is missing or of the wrong type; names the first such path, e.g. `$.data.creditsUsed`.
+    """
+    try:
+        return _converter().structure(value, cls)
+    except Exception as error:  # noqa: BLE001  # cattrs wraps whatever a hook raises
+        complaint = _first_complaint(error, path)
+    raise ProtocolError(f"unexpected reply: {complaint}")
+
+
+def _first_complaint(error: BaseException, path: str) -> str:
+    if isinstance(error, ClassValidationError):
+        noted = [(inner, f"{path}.{to_camel(note.name)}") for inner, note in error.group_exceptions()[0]]
+    elif isinstance(error, IterableValidationError):
+        noted = [(inner, f"{path}.{note.index}") for inner, note in error.group_exceptions()[0]]
+    else:
+        what = "is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
+        return f"{path} {what}"
+    if not noted:
+        return f"{path} should be an object"
+    return _first_complaint(*noted[0])
+
+
+def to_camel(name: str) -> str:
+    """Return the wire's spelling of one of our field names."""
+    first, *rest = name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+@cache
+def _converter() -> Converter:
+    converter = Converter(detailed_validation=True)
+    converter.register_structure_hook(str, _string)
+    converter.register_structure_hook(float, _number)
+    converter.register_structure_hook(datetime, _time)
+    converter.register_structure_hook_func(_is_open_enum, _string)
+    converter.register_structure_hook_factory(attrs.has, lambda cls: _structure_fn(converter, cls))
+    return converter
+
+
+def _structure_fn(converter: Converter, cls: Any) -> Any:
+    renames = {field.name: override(rename=to_camel(field.name)) for field in attrs.fields(cls)}
+    structure = make_dict_structure_fn(cls, converter, **renames)  # type: ignore[arg-type]
+
+    def checked(value: Any, expected: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"should be an object, not {_kind(value)}")
+        # `null` for a field with a default says the same as leaving it out.
+        return structure({key: item for key, item in value.items() if item is not None}, expected)
+
+    return checked
+
+
+def _is_open_enum(annotation: Any) -> bool:
+    """Tell `Literal[..] | str`: a set of known strings that others may join."""
+    if get_origin(annotation) not in (Union, UnionType):
+        return False
+    return all(member is str or get_origin(member) is Literal for member in get_args(annotation))
+
+
+def _string(value: Any, _: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"should be text, not {_kind(value)}")
+    return value
+
+
+def _number(value: Any, _: Any) -> float:
+    # Whole numbers stay whole: credits read 214, not 214.0.
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"should be a number, not {_kind(value)}")
+    return value
+
+
+def _time(value: Any, _: Any) -> datetime:
+    try:
+        time = datetime.fromisoformat(_string(value, str))
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise TypeError("should be an ISO-8601 time with its offset from UTC")
+    return time
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")

@@ -1,0 +1,235 @@
+"""The only loop that retries. Everything that leaves this machine passes here, one attempt at a time.
+
+API requests are admitted by the gate, each attempt anew: a retry pays like a first try. The upload worker and the CDN
+have no such limit; there a 429 pauses that host for everyone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random as random_module
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from aistemsplitter_async._core.failures import build_status_error
+from aistemsplitter_async._core.operations import Operation
+from aistemsplitter_async._core.retry import (
+    Attempts,
+    GiveUp,
+    Random,
+    Retry,
+    RetryQuota,
+    Stage,
+    plan_retry,
+)
+from aistemsplitter_async._net.gate import Gate, Priority, Rank, Slot
+from aistemsplitter_async._net.transport import Transport
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
+from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, SubmissionUncertainError
+from aistemsplitter_async.events import Event, GateClosed, OnEvent, RequestSent, RetryPlanned
+from aistemsplitter_async.models import Submission
+
+T = TypeVar("T")
+Hook = Callable[[], Awaitable[None]]
+
+_RANKS = {Stage.CREATE: Rank.CREATE, Stage.GET: Rank.POLL}
+
+
+class Pipeline:
+    """Sends operations: admission, hook, one attempt, and what `_core.retry` decides about its failure.
+
+    Args:
+        transport: makes the attempts.
+        gate: admits API requests.
+        retry: when to try again.
+        timeouts: how long one admitted attempt may take.
+        clock: where time comes from.
+        random: uniform in [0, 1), for jitter.
+        on_event: is told what happens; must not raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        gate: Gate,
+        retry: RetryPolicy,
+        timeouts: Timeouts,
+        clock: Clock,
+        random: Random = random_module.random,
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self.transport = transport
+        self.gate = gate
+        self.clock = clock
+        self.timeouts = timeouts
+        self.random = random
+        self._retry = retry
+        self._quota = RetryQuota(retry, now=clock.monotonic())
+        self._paused_until: dict[str, float] = {}
+        self._on_event = on_event
+
+    def emit(self, build: Callable[[], Event]) -> None:
+        """Tell the listener, if there is one; `build` is not called otherwise."""
+        if self._on_event is not None:
+            self._on_event(build())
+
+    async def send(
+        self,
+        operation: Operation[T],
+        *,
+        priority: Priority = "interactive",
+        before_send: Hook | None = None,
+        after_reply: Callable[[T], Awaitable[None]] | None = None,
+        slot: Slot | None = None,
+        replay: bool = False,
+    ) -> T:
+        """Send an API operation and return what its reply means.
+
+        A create runs from `before_send` to `after_reply` in a task of its own: cancelling the caller lets an attempt
+        that is under way finish for a few seconds, so that no split id falls into the gap.
+
+        Args:
+            operation: from `_core.operations`.
+            priority: the lane it waits in at the gate.
+            before_send: awaited after each admission and before anything is sent; if it raises, nothing is.
+            after_reply: awaited with the result before anybody else sees it.
+            slot: one that was granted already, for the first attempt.
+            replay: whether an earlier attempt of this create may have happened: then only a 2xx clears it.
+
+        Raises:
+            SubmissionUncertainError: a create was given up and may have happened.
+            AIStemSplitterError: the failure that ended the last attempt.
+        """
+        held = slot
+
+        async def attempt(mine: Slot) -> T:
+            try:
+                if before_send is not None:
+                    await before_send()
+            except BaseException:
+                mine.restore()
+                raise
+            try:
+                result = await self._exchange(operation)
+            finally:
+                mine.settle()
+            if after_reply is not None:
+                await after_reply(result)
+            return result
+
+        async def once() -> T:
+            nonlocal held
+            mine, held = held, None
+            if mine is None:
+                mine = await self.gate.admit(priority, _RANKS.get(operation.stage, Rank.RESERVE))
+            if operation.stage is not Stage.CREATE:
+                return await attempt(mine)
+            return await finish_before_cancel(attempt(mine), clock=self.clock, grace=COMMIT_GRACE)
+
+        return await self.run(operation.stage, once, submission=operation.submission, replay=replay)
+
+    async def run(
+        self,
+        stage: Stage,
+        once: Callable[[], Awaitable[T]],
+        *,
+        url: str | None = None,
+        submission: Submission | None = None,
+        replay: bool = False,
+    ) -> T:
+        """Make attempts with `once` until one succeeds or `_core.retry` says to stop.
+
+        Args:
+            stage: the column of the table its failures are looked up in.
+            once: makes one attempt, and raises this package's errors.
+            url: where the attempts go, for hosts outside the API: a 429 pauses the whole host.
+            submission: what a create sends, for `SubmissionUncertainError`.
+            replay: see `send`.
+        """
+        attempts = Attempts(started=self.clock.monotonic(), ambiguous=replay)
+        host = urlsplit(url).netloc if url is not None else None
+        while True:
+            if host is not None:
+                await self.clock.sleep(self._paused_until.get(host, 0.0) - self.clock.monotonic())
+            try:
+                result = await once()
+            except AIStemSplitterError as error:
+                failure = error
+            else:
+                self._quota.succeed()
+                return result
+            now = self.clock.monotonic()
+            plan = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
+            if isinstance(plan, Retry) and not self._quota.take(throttled=plan.throttled, now=now):
+                plan = GiveUp(uncertain=plan.attempts.ambiguous)
+            if isinstance(plan, GiveUp):
+                raise _uncertain(submission, failure) if plan.uncertain and submission else failure
+            attempts = plan.attempts
+            await self._wait(plan, stage, host, failure)
+
+    async def _wait(self, plan: Retry, stage: Stage, host: str | None, failure: AIStemSplitterError) -> None:
+        at = self.clock.monotonic()
+        self.emit(lambda: RetryPlanned(stage=stage, delay=plan.delay, reason=str(failure), at=at))
+        if not plan.throttled:
+            await self.clock.sleep(plan.delay)
+        elif host is not None:
+            self._paused_until[host] = max(self._paused_until.get(host, 0.0), at + plan.delay)
+        else:
+            # Without a usable Retry-After the believed window decides too: it cannot be free sooner than that.
+            told = getattr(failure, "retry_after", None) is not None
+            closed = self.gate.close_for(plan.delay if told else max(plan.delay, self.gate.slot_free_in()))
+            self.emit(lambda: GateClosed(duration=closed, at=at))
+
+    async def _exchange(self, operation: Operation[T]) -> T:
+        limit = self.timeouts.create if operation.stage is Stage.CREATE else self.timeouts.call
+        started = self.clock.monotonic()
+        reply = None
+        try:
+            async with self.clock.timeout_at(started + limit):
+                reply = await self.transport.send(operation.request)
+        except TimeoutError:
+            pass
+        finally:
+            ended, status = self.clock.monotonic(), reply.status if reply is not None else None
+            self.emit(lambda: RequestSent(stage=operation.stage, status=status, duration=ended - started, at=started))
+        if reply is None:
+            raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
+        if not reply.ok:
+            raise build_status_error(reply, what=operation.what, now=self.clock.now())
+        return operation.parse(reply)
+
+
+def _uncertain(submission: Submission, reason: AIStemSplitterError) -> SubmissionUncertainError:
+    return SubmissionUncertainError(
+        f"the split may or may not have been created ({reason}); resubmit it to find out",
+        submission=submission,
+        code=reason.code,
+        status_code=reason.status_code,
+        request_id=reason.request_id,
+    )
+
+
+async def finish_before_cancel(work: Coroutine[Any, Any, T], *, clock: Clock, grace: float) -> T:
+    """Await `work`; if the caller is cancelled, let it finish for up to `grace` seconds before cancelling it too."""
+    task = asyncio.ensure_future(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await _settle(task, clock, grace)
+        raise
+
+
+async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:
+    try:
+        async with clock.timeout_at(clock.monotonic() + grace):
+            await asyncio.wait([task])
+    except TimeoutError:
+        pass
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain that nobody did

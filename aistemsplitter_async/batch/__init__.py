@@ -1,0 +1,1 @@
+"""Many splits at the speed of the key."""

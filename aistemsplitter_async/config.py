@@ -1,0 +1,180 @@
+"""Every default, once, with its unit and its reason.
+
+All values are frozen and every policy has `.scaled(factor)`, which multiplies its durations, so that a benchmark
+or a test can run the whole product with a shrunk minute.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Literal, NoReturn, Self
+
+import attrs
+
+from aistemsplitter_async.errors import ConfigurationError
+
+BASE_URL = "https://api.aistemsplitter.org/v1"
+BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
+API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+
+REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near; a hostile one must not fill memory
+REPLY_DEPTH = 32  # the deepest reply nests four levels
+ERROR_TEXT_CAP_BYTES = 2048  # enough to recognise a proxy's error page, not enough to flood a log
+EMPTY_SUCCESS_LOOKS = 3  # more looks at a `succeeded` split without stems before it is an error
+URL_REFRESHES = 2  # fresh stem URLs after a refusal before `StemsExpiredError`
+RESERVATIONS = 2  # fresh reservations after the first, while no create was sent
+REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
+CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is replayed this long: its twin may still be running
+COMMIT_GRACE = 5.0  # s; a cancelled create may finish this long, so that its split id is not lost
+UPLOADS = 4  # parallel uploads: enough to fill an uplink
+DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
+
+
+class Secret:
+    """Text that stays out of `repr`, logs, `attrs.asdict` and pickles. `reveal()` is the only way to it."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    def reveal(self) -> str:
+        """Return the text."""
+        return self._text
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a secret is not pickled")
+
+
+def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+        raise ConfigurationError(f"{attribute.name} must be a positive number, not {value!r}")
+
+
+@attrs.frozen(kw_only=True)
+class RetryPolicy:
+    """When a failed attempt is tried again, and how long after.
+
+    Failure n (0, 1, ..) waits a uniformly random time up to `min(backoff_cap, backoff * 2**n)`: full jitter, see
+    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Throttle n without a usable Retry-After
+    waits `min(throttle_cap, throttle_backoff * 2**n)` less up to a quarter. A usable Retry-After is never shortened.
+    """
+
+    attempts: int = 4  # first try included
+    create_attempts: int = 5  # one more: what a create leaves open costs the user thought
+    backoff: float = 0.5  # s
+    backoff_cap: float = 8.0  # s
+    throttle_backoff: float = 2.0  # s
+    throttle_cap: float = 32.0  # s
+    throttle_waits: int = 6  # counted apart from failures: a busy key is not a broken service
+    throttle_budget: float = 300.0  # s spent waiting on throttles before `RateLimitedError`
+    retry_after_cap: float = 120.0  # s waited inline; longer is the caller's decision
+    quota: float = 500.0  # tokens shared by the whole client: an outage must not be multiplied by its retries
+    failure_cost: float = 14.0
+    throttle_cost: float = 5.0
+    success_gain: float = 1.0
+    refill: float = 5.0  # tokens/s: steady failures of 8 % must not dry it out
+
+    def scaled(self, factor: float) -> Self:
+        """Return this policy with every duration multiplied by `factor`."""
+        return attrs.evolve(
+            self,
+            backoff=self.backoff * factor,
+            backoff_cap=self.backoff_cap * factor,
+            throttle_backoff=self.throttle_backoff * factor,
+            throttle_cap=self.throttle_cap * factor,
+            throttle_budget=self.throttle_budget * factor,
+            retry_after_cap=self.retry_after_cap * factor,
+            refill=self.refill / factor,
+        )
+
+
+@attrs.frozen(kw_only=True)
+class PollPolicy:
+    """When a running split is looked at.
+
+    The first look at a split just created is after `first` seconds; then each waits `growth` of the time elapsed so
+    far, between `shortest` and `longest`, so that the lag stays in proportion to the processing time.
+    """
+
+    first: float = attrs.field(default=1.0, validator=_positive)  # s
+    growth: float = attrs.field(default=0.1, validator=_positive)  # of the time elapsed: lag stays proportional
+    shortest: float = attrs.field(default=1.0, validator=_positive)  # s
+    longest: float = attrs.field(default=30.0, validator=_positive)  # s
+    jitter: float = 0.1  # +-10 %: splits submitted together are not looked at together
+    wait: float = attrs.field(default=1800.0, validator=_positive)  # s; the deadline of a wait when none is given
+
+    def scaled(self, factor: float) -> Self:
+        """Return this policy with every duration multiplied by `factor`."""
+        return attrs.evolve(
+            self,
+            first=self.first * factor,
+            shortest=self.shortest * factor,
+            longest=self.longest * factor,
+            wait=self.wait * factor,
+        )
+
+
+_LIMIT = re.compile(r"(\d+)\s*/\s*(\d*\.?\d*)\s*(s|sec|second|m|min|minute|h|hour)")
+_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+@attrs.frozen
+class RateLimit:
+    """What is known about the key's limit: `requests` every `per` seconds.
+
+    `requests=None`: unknown, nothing is held back until the server says 429. `policy="window"` is safe for servers
+    that count in fixed or sliding windows; `policy="bucket"` declares one whose budget refills steadily.
+    """
+
+    requests: int | None = None
+    per: float = attrs.field(default=60.0, validator=_positive)  # s; the API's limit is per minute
+    policy: Literal["window", "bucket"] = "window"
+
+    def __attrs_post_init__(self) -> None:
+        if self.requests is not None and not (isinstance(self.requests, int) and self.requests >= 1):
+            raise ConfigurationError(f"requests must be a whole number of at least 1, not {self.requests!r}")
+        if self.policy not in ("window", "bucket"):
+            raise ConfigurationError(f'policy must be "window" or "bucket", not {self.policy!r}')
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the limit written as `60/min`, `20/s` or `100/30s`.
+
+        Raises:
+            ConfigurationError: `text` is not of that form.
+        """
+        match = _LIMIT.fullmatch(text.strip().lower())
+        if match is None:
+            raise ConfigurationError(f"{text!r} is not a rate limit; write it like 60/min, 5/s or 100/30s")
+        requests, count, unit = match.groups()
+        return cls(int(requests), float(count or 1) * _UNIT[unit[0]])
+
+    def scaled(self, factor: float) -> Self:
+        """Return this limit with the window multiplied by `factor`."""
+        return attrs.evolve(self, per=self.per * factor)
+
+
+@attrs.frozen(kw_only=True)
+class Timeouts:
+    """How long one admitted attempt may take. Waiting for the gate and between attempts is not counted here."""
+
+    connect: float = attrs.field(default=10.0, validator=_positive)  # s
+    call: float = attrs.field(default=30.0, validator=_positive)  # s for a whole JSON call
+    create: float = attrs.field(default=120.0, validator=_positive)  # s; a short one only manufactures ambiguity
+    stall: float = attrs.field(default=60.0, validator=_positive)  # s without progress in a transfer; no total
+    floor_bytes: float = 1024.0  # bytes/s over a `stall` period: a drip is as dead as silence
+
+    def scaled(self, factor: float) -> Self:
+        """Return these timeouts with every duration multiplied by `factor`."""
+        return attrs.evolve(
+            self,
+            connect=self.connect * factor,
+            call=self.call * factor,
+            create=self.create * factor,
+            stall=self.stall * factor,
+        )

@@ -1,0 +1,227 @@
+"""Every error this package raises, under one root.
+
+```
+AIStemSplitterError                 code, status_code, request_id, idempotency_key, split_id
+├── ConfigurationError              no key, bad base URL, contradictory arguments
+├── APIConnectionError              no usable connection: DNS, refused, reset, certificate
+│   └── APITimeoutError             an attempt or the caller's deadline ran out
+├── APIStatusError                  the API answered with an error status
+│   ├── AuthenticationError         401, 403
+│   ├── InsufficientCreditsError    402
+│   ├── ValidationError             422
+│   ├── RateLimitedError            429 (retry_after)
+│   └── ServerError                 5xx
+├── ProtocolError                   a reply that cannot be decoded; names the JSON path
+├── SubmissionUncertainError        a create may or may not have happened (submission)
+├── SplitFailedError                the split ended as failed (split)
+├── WaitTimeoutError                not terminal within the deadline (split_id, last)
+├── UploadError
+│   ├── SourceUnreadableError       missing, a folder, empty, not permitted
+│   └── SourceChangedError          edited, truncated or grown while it was read
+├── DownloadError
+│   ├── IncompleteDownloadError     fewer bytes than promised, or no way to tell
+│   ├── UnsafeNameError             a stem name that must not become a file name
+│   ├── UnsafeURLError              a URL that must not be visited
+│   └── StemsExpiredError           stem URLs kept being refused after a refresh
+├── WebhookError                    a forged, malformed, stale or future event
+├── JournalError
+│   └── JournalLockedError          another process owns the journal
+└── SpendLimitError                 the batch's own credit cap would be exceeded
+```
+
+All of them pickle, so that they cross process pools whole.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from aistemsplitter_async.models import Split, Submission
+
+
+class AIStemSplitterError(Exception):
+    """Root of every error raised here.
+
+    Attributes:
+        code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` where none fits.
+        status_code: HTTP status of the reply that decided, if there was one.
+        request_id: the server's request id, if it sent one.
+        idempotency_key: the key of the create this belongs to, wherever a split may exist.
+        split_id: the split this belongs to, if it is known.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str | None = None,
+        status_code: int | None = None,
+        request_id: str | None = None,
+        idempotency_key: str | None = None,
+        split_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.status_code = status_code
+        self.request_id = request_id
+        self.idempotency_key = idempotency_key
+        self.split_id = split_id
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exceptions with keyword-only arguments do not unpickle by themselves: pickle calls the class with `args`.
+        return _restore, (type(self), self.args, self.__dict__)
+
+    @classmethod
+    def _blank(cls) -> Self:
+        return cls.__new__(cls)
+
+
+def _restore(cls: type[AIStemSplitterError], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
+    error = cls._blank()
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(AIStemSplitterError):
+    """The client was given arguments that cannot work, such as no API key."""
+
+
+class APIConnectionError(AIStemSplitterError):
+    """No usable connection, or it broke.
+
+    Attributes:
+        may_have_arrived: whether any byte of the request may have reached the server.
+        permanent: whether trying again is pointless (a certificate that does not verify).
+    """
+
+    def __init__(self, message: str, *, may_have_arrived: bool = True, permanent: bool = False, **context: Any) -> None:
+        super().__init__(message, **context)
+        self.may_have_arrived = may_have_arrived
+        self.permanent = permanent
+
+
+class APITimeoutError(APIConnectionError):
+    """An attempt took longer than `Timeouts` allows, or the caller's own `timeout` ran out."""
+
+
+class APIStatusError(AIStemSplitterError):
+    """The server answered with an error status.
+
+    Attributes:
+        retry_after: seconds the server asked to wait, counted from when the reply came; `None` if it did not say.
+        detail: the server's own message, terminal escapes removed, at most 2 KiB.
+    """
+
+    def __init__(self, message: str, *, retry_after: float | None = None, detail: str = "", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.retry_after = retry_after
+        self.detail = detail
+
+
+class AuthenticationError(APIStatusError):
+    """401 or 403: the API key is missing, wrong, or not allowed to do this."""
+
+
+class InsufficientCreditsError(APIStatusError):
+    """402: the account has fewer credits than this split costs."""
+
+
+class ValidationError(APIStatusError):
+    """422: the server refused the request's content or the audio source."""
+
+
+class RateLimitedError(APIStatusError):
+    """429: the key exceeded its per-minute limit for longer than we may wait (`retry_after` seconds)."""
+
+
+class ServerError(APIStatusError):
+    """5xx, and it stayed so through every attempt."""
+
+
+class ProtocolError(AIStemSplitterError):
+    """A reply that does not mean what the API promises; the message names the JSON path."""
+
+
+class SubmissionUncertainError(AIStemSplitterError):
+    """A create may or may not have happened.
+
+    Nothing is lost: `await client.resubmit(error.submission)` replays the identical bytes under the same
+    idempotency key, which the server answers with the one split they belong to.
+    """
+
+    def __init__(self, message: str, *, submission: Submission, **context: Any) -> None:
+        super().__init__(message, **{"idempotency_key": submission.idempotency_key, **context})
+        self.submission = submission
+
+
+class SplitFailedError(AIStemSplitterError):
+    """The split ended as `failed`; `split.error` says why. It is never submitted again by itself."""
+
+    def __init__(self, split: Split) -> None:
+        reason = f"{split.error.code}: {split.error.message}" if split.error else "the server gave no reason"
+        code = split.error.code if split.error else None
+        super().__init__(f"split {split.id} failed: {reason}", code=code, split_id=split.id)
+        self.split = split
+
+
+class WaitTimeoutError(AIStemSplitterError):
+    """The split was not finished in time; it goes on at the server and can be waited for again.
+
+    Attributes:
+        last: the newest state that was seen, or `None` if no look succeeded.
+    """
+
+    def __init__(self, split_id: str, last: Split | None) -> None:
+        status = f"last seen {last.status}" if last else "never seen"
+        super().__init__(f"split {split_id} did not finish in time ({status})", code="TIMEOUT", split_id=split_id)
+        self.last = last
+
+
+class UploadError(AIStemSplitterError):
+    """The audio could not be brought to the upload worker."""
+
+
+class SourceUnreadableError(UploadError):
+    """The source is missing, empty, a folder, or may not be read. Nothing was sent."""
+
+
+class SourceChangedError(UploadError):
+    """The source changed while it was read, so what the worker holds is not it. No split was created."""
+
+
+class DownloadError(AIStemSplitterError):
+    """A stem could not be brought home; nothing partial stands under a final name."""
+
+
+class IncompleteDownloadError(DownloadError):
+    """The file ended early, or nothing tells whether it is whole."""
+
+
+class UnsafeNameError(DownloadError):
+    """The server named a stem in a way that must not become a file name."""
+
+
+class UnsafeURLError(DownloadError):
+    """A URL that must not be visited: not https, not a public address, or carrying credentials."""
+
+
+class StemsExpiredError(DownloadError):
+    """The stem URLs were refused, and so were the ones of a fresh look at the split."""
+
+
+class WebhookError(AIStemSplitterError):
+    """A webhook request that is forged, malformed, stale or from the future."""
+
+
+class JournalError(AIStemSplitterError):
+    """The journal cannot be used as it is."""
+
+
+class JournalLockedError(JournalError):
+    """Another process is running on this journal."""
+
+
+class SpendLimitError(AIStemSplitterError):
+    """The next split would exceed the credits this run may spend."""

@@ -1,0 +1,78 @@
+"""One split, held by whoever submitted it or found its id again."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aistemsplitter_async._core.transfer import OnProgress
+from aistemsplitter_async._net.gate import Priority
+from aistemsplitter_async.models import CreatedSplit, Split
+
+if TYPE_CHECKING:
+    from aistemsplitter_async.client import AsyncAIStemSplitter
+
+
+class Job:
+    """A split to wait for. `client.submit` returns one, `client.job(id)` reattaches to one after a restart.
+
+    Attributes:
+        id: the split's id.
+        idempotency_key: the key it was created under, or `None` if reattached.
+        created: the server's answer to the create (with the price, `credits_used`), or `None` if reattached.
+    """
+
+    def __init__(
+        self,
+        client: AsyncAIStemSplitter,
+        split_id: str,
+        *,
+        idempotency_key: str | None = None,
+        created: CreatedSplit | None = None,
+        created_at: float | None = None,
+        priority: Priority = "interactive",
+    ) -> None:
+        self.id = split_id
+        self.idempotency_key = idempotency_key
+        self.created = created
+        self._client = client
+        self._created_at = created_at  # monotonic seconds
+        self._priority: Priority = priority
+        self._finished: Split | None = None
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    def updates(self) -> AsyncIterator[Split]:
+        """Iterate over the split as it is first seen and at every observed change, the terminal state last.
+
+        Stateless: break out and iterate again as you like. Raises like `AsyncAIStemSplitter.wait_for_split`, but
+        without a deadline, and it yields a failed split instead of raising.
+        """
+        return self._client.updates(self.id, since=self._created_at, priority=self._priority)
+
+    async def wait(self, *, timeout: float | None = None, raise_on_failed: bool = True) -> Split:
+        """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`."""
+        self._finished = await self._client.wait_for_split(
+            self.id,
+            timeout=timeout,
+            raise_on_failed=raise_on_failed,
+            since=self._created_at,
+            priority=self._priority,
+        )
+        return self._finished
+
+    async def download(
+        self,
+        into: str | PathLike[str],
+        *,
+        name: str | None = None,
+        overwrite: bool = False,
+        on_progress: OnProgress | None = None,
+        timeout: float | None = None,
+    ) -> dict[str, Path]:
+        """Wait until the split has succeeded and fetch its stems. See `AsyncAIStemSplitter.download_stems`."""
+        split = self._finished or await self.wait(timeout=timeout)
+        return await self._client.download_stems(split, into, name=name, overwrite=overwrite, on_progress=on_progress)

@@ -1,0 +1,136 @@
+"""The wire's nouns as frozen values. Times are aware datetimes; one credit is one second of source audio."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping  # cattrs reads the annotations at run time
+from datetime import datetime  # same
+from typing import Literal
+
+import attrs
+
+# Open enums: a string the API adds later passes through unchanged.
+StemModel = Literal["4s", "6s"] | str  # noqa: PYI051
+OutputFormat = Literal["mp3", "wav"] | str  # noqa: PYI051
+SplitStatus = Literal["queued", "processing", "succeeded", "failed"] | str  # noqa: PYI051
+
+TERMINAL: frozenset[str] = frozenset({"succeeded", "failed"})
+
+
+def _without_query(url: str) -> str:
+    """Show a presigned URL without the part that grants access."""
+    return repr(url.partition("?")[0])
+
+
+def _names_only(urls: Mapping[str, str]) -> str:
+    return f"<{', '.join(urls)}>"
+
+
+@attrs.frozen
+class Credits:
+    """What the key may still spend."""
+
+    balance: float
+    unit: str = "seconds"
+
+
+@attrs.frozen
+class Reservation:
+    """A place at the upload worker, good until `expires_at`. The headers grant access and stay out of `repr`."""
+
+    upload_id: str
+    upload_url: str = attrs.field(repr=_without_query)
+    upload_headers: Mapping[str, str] = attrs.field(repr=_names_only)
+    expires_at: datetime
+
+
+@attrs.frozen
+class WorkerReceipt:
+    """What the upload worker answers: where it keeps the bytes."""
+
+    url: str = attrs.field(repr=_without_query)
+    key: str
+
+
+@attrs.frozen
+class DirectURL:
+    """Audio the API fetches by itself."""
+
+    url: str = attrs.field(repr=_without_query)
+
+
+@attrs.frozen
+class UploadedFile:
+    """Audio already at the upload worker."""
+
+    upload_id: str
+    file_url: str = attrs.field(repr=_without_query)
+    storage_key: str
+
+
+SplitInput = DirectURL | UploadedFile
+
+
+@attrs.frozen
+class Upload:
+    """A finished upload. `input` goes into `create_split`, until `expires_at`."""
+
+    input: UploadedFile
+    filename: str
+    content_type: str
+    content_length: int
+    expires_at: datetime
+
+
+@attrs.frozen
+class Submission:
+    """One create as it is, or was, sent: the key and the exact body bytes.
+
+    Keep it before the POST leaves and the split can be neither lost nor charged twice: replaying the same bytes
+    under the same key is answered with the same split.
+    """
+
+    idempotency_key: str
+    body: bytes = attrs.field(repr=False)
+
+
+@attrs.frozen
+class CreatedSplit:
+    """The answer to a create. `credits_used` is the price, in credits."""
+
+    id: str
+    status: SplitStatus
+    credits_used: float
+    created_at: datetime
+
+
+@attrs.frozen
+class SplitErrorDetail:
+    """Why a split failed."""
+
+    code: str
+    message: str
+
+
+@attrs.frozen
+class Split:
+    """A split as the server sees it.
+
+    `stems` maps stem names to URLs, and is empty until the status is `succeeded`. For a terminal split
+    `updated_at - created_at` is the server's own processing time.
+    """
+
+    id: str
+    status: SplitStatus
+    stem_model: StemModel
+    credits_used: float
+    created_at: datetime
+    updated_at: datetime
+    filename: str | None = None
+    duration_seconds: float | None = None
+    stems: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=_names_only)
+    error: SplitErrorDetail | None = None
+
+    @property
+    def is_terminal(self) -> bool:
+        """Return whether the status will not change any more; an unknown status is not terminal."""
+        return self.status in TERMINAL
