@@ -135,6 +135,7 @@ class Poller:
         elif priority == "interactive":
             watch.priority = priority
         watch.waiters += 1
+        self._pipeline.gate.pump()
         return watch
 
     def _leave(self, watch: _Watch) -> None:
