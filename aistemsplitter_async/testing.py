@@ -1,0 +1,211 @@
+"""Fakes for tests of code that uses this package: time that passes when told to, and a transport that is a function."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from itertools import count
+from typing import Any
+
+import attrs
+
+from aistemsplitter_async._core.messages import Reply, Request
+from aistemsplitter_async._net.transport import StreamedReply
+from aistemsplitter_async.errors import AIStemSplitterError
+
+# How many turns of the event loop count as "everybody waits": longer than any chain of callbacks between two waits.
+_TURNS = 100
+
+
+class FakeClock:
+    """A `Clock` whose time stands still until `advance` moves it.
+
+    With `autojump=True` it moves by itself: whenever every task waits, time jumps to the next moment somebody waits
+    for. Work in threads is not seen, so use that only for code without any.
+
+    Args:
+        start: what `monotonic()` says first, in seconds.
+        now: what `now()` says first, in POSIX seconds.
+        autojump: see above.
+    """
+
+    def __init__(self, *, start: float = 1000.0, now: float = 1_800_000_000.0, autojump: bool = False) -> None:
+        self._start = start
+        self._time = start
+        self._now = now
+        self._timers: list[_Timer] = []
+        self._order = count()
+        self._autojump = autojump
+        self._idle_turns: int | None = None  # while waiting to jump
+
+    def monotonic(self) -> float:
+        """Return the fake time in seconds."""
+        return self._time
+
+    def now(self) -> float:
+        """Return the fake wall clock in POSIX seconds."""
+        return self._now + self._time - self._start
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait until fake time has moved on by `seconds`."""
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        woken = asyncio.Event()
+        timer = self._at(self._time + seconds, woken.set)
+        try:
+            await woken.wait()
+        finally:
+            timer.over = True
+
+    def timeout_at(self, deadline: float | None) -> AbstractAsyncContextManager[object]:
+        """Return a context that raises `TimeoutError` when fake time reaches `deadline`."""
+        return self._timeout(deadline)
+
+    @asynccontextmanager
+    async def _timeout(self, deadline: float | None) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(None) as timeout:
+            if deadline is None:
+                yield
+                return
+            timer = self._at(deadline, lambda: timeout.reschedule(loop.time()))
+            try:
+                yield
+            finally:
+                timer.over = True
+
+    async def advance(self, seconds: float) -> None:
+        """Move time on by `seconds`, stopping at every moment somebody waits for, and let everybody run."""
+        end = self._time + seconds
+        await self.settle()
+        while (timer := self._next()) is not None and timer.when <= end:
+            self._jump(timer)
+            await self.settle()
+        self._time = end
+        await self.settle()
+
+    async def settle(self) -> None:
+        """Let every task run until it waits for something."""
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+
+    def _at(self, when: float, callback: Callable[[], None]) -> _Timer:
+        timer = _Timer(when, next(self._order), callback)
+        heapq.heappush(self._timers, timer)
+        if self._autojump:
+            if self._idle_turns is None:
+                asyncio.get_running_loop().call_soon(self._consider_jump)
+            self._idle_turns = 0
+        return timer
+
+    def _next(self) -> _Timer | None:
+        while self._timers and self._timers[0].over:
+            heapq.heappop(self._timers)
+        return self._timers[0] if self._timers else None
+
+    def _consider_jump(self) -> None:
+        timer = self._next()
+        if timer is None or self._idle_turns is None:
+            self._idle_turns = None
+            return
+        self._idle_turns += 1
+        if self._idle_turns > _TURNS:
+            self._jump(timer)
+            self._idle_turns = 0
+        asyncio.get_running_loop().call_soon(self._consider_jump)
+
+    def _jump(self, timer: _Timer) -> None:
+        self._time = max(self._time, timer.when)
+        timer.over = True
+        timer.callback()
+
+
+@attrs.define(order=True)
+class _Timer:
+    """Somebody waits for `when`."""
+
+    when: float
+    order: int
+    callback: Callable[[], None] = attrs.field(order=False)
+    over: bool = attrs.field(default=False, order=False)
+
+
+@attrs.frozen
+class Exchange:
+    """One attempt that a `FakeTransport` was asked to make: the request and its whole body."""
+
+    request: Request
+    body: bytes = attrs.field(repr=False)
+
+
+Answer = Reply | AIStemSplitterError
+Handler = Callable[[Exchange], Answer | Awaitable[Answer]]
+
+
+def json_reply(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
+    """Return a success reply in the API's envelope."""
+    body = json.dumps({"success": True, "data": data}).encode()
+    return Reply(status=status, headers={"content-type": "application/json", **(headers or {})}, body=body)
+
+
+def error_reply(status: int, code: str, message: str = "", *, headers: dict[str, str] | None = None) -> Reply:
+    """Return a failure reply in the API's envelope."""
+    body = json.dumps({"success": False, "error": {"code": code, "message": message}}).encode()
+    return Reply(status=status, headers={"content-type": "application/json", **(headers or {})}, body=body)
+
+
+class FakeTransport:
+    """A `Transport` that answers with a function of yours instead of a network.
+
+    Args:
+        handler: gets each `Exchange`; returns (or awaits) a `Reply`, or an error to raise.
+
+    Attributes:
+        exchanges: what was asked for, oldest first.
+    """
+
+    def __init__(self, handler: Handler) -> None:
+        self.exchanges: list[Exchange] = []
+        self.closed = False
+        self._handler = handler
+
+    async def send(self, request: Request, /) -> Reply:
+        """Answer with the handler's reply, or raise its error."""
+        exchange = Exchange(request, await _read(request))
+        self.exchanges.append(exchange)
+        answer = self._handler(exchange)
+        if isinstance(answer, Awaitable):
+            answer = await answer
+        if isinstance(answer, Reply):
+            return answer
+        raise answer
+
+    @asynccontextmanager
+    async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
+        """Hand over the handler's reply as a stream of one chunk."""
+        yield _Streamed(await self.send(request))
+
+    async def aclose(self) -> None:
+        """Note that the client let go."""
+        self.closed = True
+
+
+class _Streamed:
+    def __init__(self, reply: Reply) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self._body = reply.body
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        if self._body:
+            yield self._body
+
+
+async def _read(request: Request) -> bytes:
+    if callable(request.body):
+        return b"".join([bytes(chunk) async for chunk in request.body()])
+    return request.body or b""
