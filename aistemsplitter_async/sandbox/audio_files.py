@@ -1,0 +1,249 @@
+"""Audio files in and out: float32 stereo blocks from any format libsndfile reads, WAV or MP3 from such blocks.
+
+Reading is strictly front to back and never holds more than one block. Headers are believed only as far as they can be:
+what really arrives is what counts, and a file that holds less than it announces is refused instead of cut silently.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+Samples = NDArray[np.float32]  # (frames, 2)
+
+BLOCK_FRAMES = 65_536  # per read and per write; libsndfile crashes on much longer single writes of some formats
+MAX_CHANNELS = 2  # the left and right that the masks reason about; a downmix would not be the uploaded audio
+MIN_SAMPLE_RATE = 4_000  # Hz; below it there is no band left to separate
+MAX_SAMPLE_RATE = 192_000  # Hz; more is a broken header, or memory that the separation does not promise
+MAX_LEVEL = 4.0  # times full scale: what four stems within full scale can still add up to
+
+# Formats by the name the API gives them. PCM_24 rather than float: every player and the standard library read it, its
+# noise floor (-146 dB) is out of the way of "stems add up to the mix", and libsndfile's float files carry a time stamp,
+# so that equal input would not give equal bytes. What would pass full scale is `stems.share_overs`' business.
+# MP3 at the best variable rate: hardly slower than the worst, and about half the size of a constant 320 kbit/s.
+WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "wav": ("WAV", "PCM_24", {}),
+    "mp3": ("MP3", "MPEG_LAYER_III", {"bitrate_mode": "VARIABLE", "compression_level": 0.0}),
+}
+MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; ISO 11172-3, 13818-3
+
+_UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" by a count close to 2**63
+_UNKNOWN_BYTES = 0x7FFF_0000  # chunk sizes from here on are what streaming writers put when they cannot go back
+_LONGEST_MP3_FRAME = 1_441  # bytes: 320 kbit/s at 32 kHz
+_ELONGATION = 64  # times; no MP3 frame has a bit rate more than 40 times that of another (320 and 8 kbit/s)
+_MOST_CHUNKS = 1_000  # looked at in search of the samples; a file of nothing but empty chunks ends here
+
+
+class UndecodableAudioError(ValueError):
+    """The file is not audio that can be separated; the message says why and names no path."""
+
+
+@attrs.frozen
+class AudioInfo:
+    """What a file announces; `frames` is counted where it announces no length."""
+
+    frames: int
+    sample_rate: int
+    channels: int
+    seconds: float
+    format: str
+
+
+def probe(path: Path) -> AudioInfo:
+    """Return what `path` announces, without decoding it unless there is no other way to know the length.
+
+    Raises `UndecodableAudioError` for what is no audio, is empty or cut short, has more than two channels or an absurd
+    sample rate; `OSError` when the file cannot be read at all.
+    """
+    _refuse_cut_short(path)
+    with _opened(path) as audio:
+        frames: int = audio.frames
+        if frames >= _UNKNOWN_FRAMES or _is_estimate(path, audio):
+            frames = sum(len(block) for block in _decoded_to_the_end(path, audio))
+        if frames <= 0:
+            raise UndecodableAudioError("the file holds no audio")
+        return AudioInfo(frames, audio.samplerate, audio.channels, frames / audio.samplerate, audio.format)
+
+
+def read_blocks(path: Path) -> Iterator[Samples]:
+    """Yield the decoded audio front to back in blocks of `(frames, 2)`; a mono file gives the same on both sides.
+
+    Raises what `probe` raises, and `UndecodableAudioError` also in the middle when decoding fails there or the audio
+    ends before the announced length.
+    """
+    info = probe(path)
+    arrived = 0
+    with _opened(path) as audio:
+        for block in _decoded_to_the_end(path, audio):
+            arrived += len(block)
+            yield block if block.shape[1] == MAX_CHANNELS else np.repeat(block, MAX_CHANNELS, axis=1)
+    if arrived < info.frames:
+        raise UndecodableAudioError(_cut_short(info.seconds, arrived / info.sample_rate))
+
+
+def plan_decimation(sample_rate: int, output_format: str) -> int:
+    """Return by what power of two a sample rate must be divided for the output format to hold it; mostly 1.
+
+    Raises `ValueError` when no such division helps.
+    """
+    if output_format != "mp3":
+        return 1
+    for decimation in (1, 2, 4, 8):
+        if sample_rate % decimation == 0 and sample_rate // decimation in MP3_SAMPLE_RATES:
+            return decimation
+    raise ValueError(f"mp3 has no sample rate for audio of {sample_rate} Hz; ask for wav")
+
+
+@contextmanager
+def open_audio_writer(path: Path, output_format: str, sample_rate: int) -> Iterator[Callable[[Samples], None]]:
+    """Open `path` for writing and yield a function that appends `(frames, 2)` samples; leaving finishes the file.
+
+    Raises `ValueError` for an output format other than those of `WRITERS`, `OSError` when writing fails.
+    """
+    if output_format not in WRITERS:
+        raise ValueError(f"unknown output format {output_format!r}: this sandbox writes {' and '.join(WRITERS)}")
+    container, subtype, options = WRITERS[output_format]
+    try:
+        with soundfile.SoundFile(path, "w", sample_rate, MAX_CHANNELS, subtype, format=container, **options) as audio:
+
+            def write(samples: Samples) -> None:
+                for start in range(0, len(samples), BLOCK_FRAMES):
+                    audio.write(samples[start : start + BLOCK_FRAMES])
+
+            yield write
+    except soundfile.LibsndfileError as error:
+        raise OSError(f"the audio could not be written: {error.error_string}") from None
+
+
+@contextmanager
+def _opened(path: Path, disguise: io.RawIOBase | None = None) -> Iterator[Any]:
+    """Open for reading and refuse what cannot be separated."""
+    if not path.is_file():
+        raise FileNotFoundError("there is no such audio file")
+    try:
+        audio = soundfile.SoundFile(disguise or path)
+    except soundfile.LibsndfileError:
+        # libsndfile's own reason misleads: a text called .mp3 "does not exist or is not a regular file".
+        raise UndecodableAudioError(
+            "the file is not audio that can be decoded; wav, aiff, flac, ogg, opus and mp3 can"
+        ) from None
+    with audio:
+        # The wrapper seeks after every read of a seekable file, and libsndfile cannot in a FLAC of unknown length.
+        audio.seekable = lambda: False
+        _refuse_unusable(audio.channels, audio.samplerate)
+        yield audio
+
+
+def _refuse_unusable(channels: int, sample_rate: int) -> None:
+    if channels > MAX_CHANNELS:
+        raise UndecodableAudioError(f"the file has {channels} channels; only mono and stereo can be separated")
+    if not MIN_SAMPLE_RATE <= sample_rate <= MAX_SAMPLE_RATE:
+        allowed = f"{MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        raise UndecodableAudioError(f"a sample rate of {sample_rate} Hz makes no sense; {allowed} can be separated")
+
+
+def _decoded_to_the_end(path: Path, audio: Any) -> Iterator[Samples]:
+    if _is_estimate(path, audio):
+        with _Elongated(path) as file, _opened(path, file) as elongated:
+            yield from _decoded(elongated)
+    else:
+        yield from _decoded(audio)
+
+
+def _decoded(audio: Any) -> Iterator[Samples]:
+    arrived = 0
+    try:
+        while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
+            if not np.abs(block).max() <= MAX_LEVEL:  # so written, it catches NaN too
+                raise UndecodableAudioError("the file has samples that are not numbers or far beyond full scale")
+            arrived += len(block)
+            yield block
+    except soundfile.LibsndfileError as error:
+        where = f"{arrived / audio.samplerate:.1f} seconds"
+        raise UndecodableAudioError(
+            f"the file cannot be decoded past {where}: {error.error_string.strip(' .')}"
+        ) from None
+
+
+def _refuse_cut_short(path: Path) -> None:
+    """Find the sample chunk of a WAV or AIFF file: libsndfile would quietly make do with what is left of it.
+
+    The layout is that of EA IFF 85: a name of four letters, a size, that many bytes and one more if odd.
+    """
+    with path.open("rb") as file:
+        order = {b"RIFF": "<", b"FORM": ">"}.get(file.read(4))
+        if order is None:
+            return
+        file.seek(12)
+        for _ in range(_MOST_CHUNKS):
+            header = file.read(8)
+            if len(header) < 8:  # noqa: PLR2004  # a name and a size
+                return
+            name, size = struct.unpack(f"{order}4sI", header)
+            if name in {b"data", b"SSND"}:
+                there = path.stat().st_size - file.tell()
+                if there < size < _UNKNOWN_BYTES:
+                    raise UndecodableAudioError(_cut_short(size, there, "bytes"))
+                return
+            file.seek(size + size % 2, io.SEEK_CUR)
+
+
+def _cut_short(announced: float, arrived: float, unit: str = "seconds") -> str:
+    return f"the file is cut short: {announced:.10g} {unit} of audio announced, {arrived:.10g} there"
+
+
+def _is_estimate(path: Path, audio: Any) -> bool:
+    """Return whether this is an MP3 without any of the tags that carry its length, in the first frame after ID3v2."""
+    if audio.format != "MP3":
+        return False
+    with path.open("rb") as file:
+        start = file.read(10)
+        if start.startswith(b"ID3"):
+            file.seek(sum(byte << shift for byte, shift in zip(start[6:], (21, 14, 7, 0), strict=True)), io.SEEK_CUR)
+        else:
+            file.seek(0)
+        first_frame = file.read(_LONGEST_MP3_FRAME)
+    return not any(tag in first_frame for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+class _Elongated(io.FileIO):
+    """A file that says it is longer than it is.
+
+    libsndfile reads no further than its count of frames, and for an MP3 without a length header it takes that count
+    from the file size and the first frame's bit rate: songs with a variable rate lose their end. Told a larger size, it
+    reads until nothing comes. Past the end there are zeros for whoever looks for tags, and no audio.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "rb")
+        self._size = path.stat().st_size
+        self._position = 0
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        start = {io.SEEK_SET: 0, io.SEEK_CUR: self._position, io.SEEK_END: self._size * _ELONGATION}[whence]
+        self._position = start + offset
+        super().seek(min(self._position, self._size))
+        return self._position
+
+    def tell(self) -> int:
+        return self._position
+
+    def readinto(self, buffer: Any, /) -> int:
+        if self._position > self._size:
+            buffer[:] = bytes(len(buffer))
+            count = len(buffer)
+        else:
+            count = super().readinto(buffer)
+        self._position += count
+        return count
