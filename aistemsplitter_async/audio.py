@@ -28,7 +28,7 @@ from aistemsplitter_async.models import DirectURL
 
 # Measured with `benchmarks/upload.py`: a generator of 64 KiB chunks reaches a fifth of the speed of 1 MiB ones, since
 # every chunk costs a trip to a thread; larger ones gain little and cost memory.
-BLOCK_BYTES = 1024 * 1024
+BLOCK_BYTES = 2 * 1024 * 1024
 
 _TYPE_BY_SUFFIX = {  # what `mimetypes` does not know everywhere, or names after the container rather than the audio
     ".aac": "audio/aac",

@@ -1,0 +1,45 @@
+"""What importing the package and making its first client costs, against importing what it stands on.
+
+python benchmarks/import_time.py [--rounds 15]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+
+WAYS = {
+    "aiohttp, attrs, cattrs": "import aiohttp, attrs, cattrs",
+    "aistemsplitter_async": "import aistemsplitter_async",
+    "first client": "from aistemsplitter_async import AsyncAIStemSplitter; AsyncAIStemSplitter('ast_x')",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
+    took: dict[str, list[float]] = {way: [] for way in WAYS}
+    empty: list[float] = []
+    for _ in range(rounds):  # the ways take turns, so that a busy moment hits all of them
+        empty.append(measure("pass"))
+        for way, code in WAYS.items():
+            took[way].append(measure(code))
+    base = statistics.median(took["aiohttp, attrs, cattrs"]) - statistics.median(empty)
+    print(f"medians of {rounds} rounds, the interpreter's own start ({statistics.median(empty) * 1e3:.0f} ms) left out")
+    for way, seconds in took.items():
+        own = statistics.median(seconds) - statistics.median(empty)
+        print(f"{way:24} {own * 1e3:6.0f} ms   {own / base:4.2f}")
+
+
+def measure(code: str) -> float:
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    main()
