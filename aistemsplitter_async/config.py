@@ -50,9 +50,28 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not (isinstance(value, int | float) and math.isfinite(value) and value > 0):
+    if not (_is_number(value) and value > 0):
         raise ConfigurationError(f"{attribute.name} must be a positive number, not {value!r}")
+
+
+def _not_negative(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (_is_number(value) and value >= 0):
+        raise ConfigurationError(f"{attribute.name} must be a number of at least 0, not {value!r}")
+
+
+def _fraction(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not (_is_number(value) and 0 <= value <= 1):
+        raise ConfigurationError(f"{attribute.name} must be between 0 and 1, not {value!r}")
+
+
+def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        raise ConfigurationError(f"{attribute.name} must be a whole number of at least 1, not {value!r}")
 
 
 @attrs.frozen(kw_only=True)
@@ -78,6 +97,11 @@ class RetryPolicy:
     throttle_cost: float = 5.0
     success_gain: float = 1.0
     refill: float = 5.0  # tokens/s: steady failures of 8 % must not dry it out
+
+    def __attrs_post_init__(self) -> None:
+        for name, value in attrs.asdict(self).items():
+            if not (_is_number(value) and value >= 0):
+                raise ConfigurationError(f"{name} must be a number of at least 0, not {value!r}")
 
     def scaled(self, factor: float) -> Self:
         """Return this policy with every duration multiplied by `factor`."""
@@ -105,7 +129,7 @@ class PollPolicy:
     growth: float = attrs.field(default=0.1, validator=_positive)  # of the time elapsed: lag stays proportional
     shortest: float = attrs.field(default=1.0, validator=_positive)  # s
     longest: float = attrs.field(default=30.0, validator=_positive)  # s
-    jitter: float = 0.1  # +-10 %: splits submitted together are not looked at together
+    jitter: float = attrs.field(default=0.1, validator=_fraction)  # of the wait, both ways: spreads looks
     wait: float = attrs.field(default=1800.0, validator=_positive)  # s; the deadline of a wait when none is given
 
     def scaled(self, factor: float) -> Self:
@@ -119,7 +143,7 @@ class PollPolicy:
         )
 
 
-_LIMIT = re.compile(r"(\d+)\s*/\s*(\d*\.?\d*)\s*(s|sec|second|m|min|minute|h|hour)")
+_LIMIT = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9}(?:\.\d{1,9})?)?\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 
@@ -131,13 +155,11 @@ class RateLimit:
     that count in fixed or sliding windows; `policy="bucket"` declares one whose budget refills steadily.
     """
 
-    requests: int | None = None
+    requests: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least_one))
     per: float = attrs.field(default=60.0, validator=_positive)  # s; the API's limit is per minute
     policy: Literal["window", "bucket"] = "window"
 
     def __attrs_post_init__(self) -> None:
-        if self.requests is not None and not (isinstance(self.requests, int) and self.requests >= 1):
-            raise ConfigurationError(f"requests must be a whole number of at least 1, not {self.requests!r}")
         if self.policy not in ("window", "bucket"):
             raise ConfigurationError(f'policy must be "window" or "bucket", not {self.policy!r}')
 
@@ -167,7 +189,7 @@ class Timeouts:
     call: float = attrs.field(default=30.0, validator=_positive)  # s for a whole JSON call
     create: float = attrs.field(default=120.0, validator=_positive)  # s; a short one only manufactures ambiguity
     stall: float = attrs.field(default=60.0, validator=_positive)  # s without progress in a transfer; no total
-    floor_bytes: float = 1024.0  # bytes/s over a `stall` period: a drip is as dead as silence
+    floor_bytes: float = attrs.field(default=1024.0, validator=_not_negative)  # bytes/s over a `stall`
 
     def scaled(self, factor: float) -> Self:
         """Return these timeouts with every duration multiplied by `factor`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping  # cattrs reads the annotations at run time
 from datetime import datetime  # same
 from typing import Literal
@@ -14,11 +15,16 @@ OutputFormat = Literal["mp3", "wav"] | str  # noqa: PYI051
 SplitStatus = Literal["queued", "processing", "succeeded", "failed"] | str  # noqa: PYI051
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed"})
+_CREDENTIALS = re.compile("//[^/]*@")
+
+
+def redact_url(url: str) -> str:
+    """Return a URL fit to be shown: without query, fragment and credentials, which are what grants access."""
+    return _CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
 
 
 def _without_query(url: str) -> str:
-    """Show a presigned URL without the part that grants access."""
-    return repr(url.partition("?")[0])
+    return repr(redact_url(url))
 
 
 def _names_only(urls: Mapping[str, str]) -> str:

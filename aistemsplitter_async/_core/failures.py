@@ -32,19 +32,22 @@ _REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
 
 # Escape sequences, control characters and bidirectional marks would act on the terminal that shows the message.
 _UNPRINTABLE = re.compile(
-    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b.?|[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]+"
+    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b.?"
+    "|[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]+"
 )
+_CODE_CAP = 100  # characters; the API's codes are a few words
 
 
 def clean_text(text: str) -> str:
     """Return server text that is safe to show on one line, at most 2 KiB."""
-    shown = _UNPRINTABLE.sub(" ", text[:ERROR_TEXT_CAP_BYTES])
-    return " ".join(shown.split())
+    shown = " ".join(_UNPRINTABLE.sub(" ", text[:ERROR_TEXT_CAP_BYTES]).split())
+    return shown.encode()[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "ignore")
 
 
 def request_id(reply: Reply) -> str | None:
     """Return the server's own id of this exchange, if it sent one."""
-    return next((clean_text(reply.headers[name]) for name in _REQUEST_IDS if name in reply.headers), None)
+    ids = (clean_text(reply.headers.get(name, "")) for name in _REQUEST_IDS)
+    return next(filter(None, ids), None)
 
 
 def build_status_error(
@@ -84,7 +87,7 @@ def _code_and_message(reply: Reply, parse_body: Callable[[bytes], Any]) -> tuple
     else:  # the upload worker's, which is flat
         code, message = error, envelope.get("message")
     return (
-        clean_text(code) or None if isinstance(code, str) else None,
+        clean_text(code)[:_CODE_CAP] or None if isinstance(code, str) else None,
         clean_text(message) if isinstance(message, str) else "",
     )
 

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import attrs
 
+from aistemsplitter_async.models import redact_url
+
 
 class Origin(StrEnum):
     """Who a request is for. The API key goes to `API` and to nobody else."""
@@ -26,7 +28,7 @@ class Request:
 
     origin: Origin
     method: str
-    url: str = attrs.field(repr=lambda url: repr(url.partition("?")[0]))
+    url: str = attrs.field(repr=lambda url: repr(redact_url(url)))
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=lambda headers: repr(sorted(headers)))
     body: bytes | BodyStream | None = attrs.field(default=None, repr=False)
 

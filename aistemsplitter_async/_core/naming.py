@@ -10,6 +10,7 @@ from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from aistemsplitter_async.errors import UnsafeNameError, UnsafeURLError
+from aistemsplitter_async.models import redact_url
 
 KNOWN_STEMS = frozenset({"vocals", "drums", "bass", "other", "guitar", "piano"})
 NAME_CAP_BYTES = 120  # leaves room for the extension and `.part` under every file system's 255
@@ -23,7 +24,7 @@ EXTENSION_BY_TYPE = {
     "audio/ogg": "ogg",
 }
 _EXTENSION = re.compile(r"[a-z0-9]{1,5}")
-_RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])(\..*)?", re.IGNORECASE)
+_RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9]) *(\..*)?", re.IGNORECASE)  # after NFKC
 _FORBIDDEN_CHARACTERS = frozenset('/\\:*?"<>|')
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, bidi marks, unassigned
 
@@ -32,9 +33,10 @@ def check_name(name: str) -> str:
     """Return `name`, NFKC-normalised, if it can be one file's name on every system.
 
     Raises:
-        UnsafeNameError: it is empty, only dots, longer than 120 bytes, reserved on Windows, ends in a dot or space,
-            or holds a separator, a colon, a wildcard, a control or a bidirectional mark. Normalising comes first: a
-            fullwidth solidus must not turn into a separator afterwards.
+        UnsafeNameError: it is empty, only dots, longer than 120 bytes, reserved on Windows, begins or ends with a dot
+            or space, or holds a separator, a colon, a wildcard, a control or a bidirectional mark. Normalising comes
+            first: a fullwidth solidus must not turn into a separator afterwards. A dot in front hides a file, and is
+            where our own parts and memory live.
     """
     if name in KNOWN_STEMS:
         return name
@@ -52,8 +54,8 @@ def _problem(name: str) -> str | None:
         return "control or unassigned characters"
     if _FORBIDDEN_CHARACTERS.intersection(name):
         return 'one of / \\ : * ? " < > |'
-    if name[-1] in ". " or name[0] == " ":
-        return "a space at an end or a dot at its end"
+    if name[-1] in ". " or name[0] in ". ":
+        return "a dot or a space at an end"
     if _RESERVED.fullmatch(name):
         return "reserved on Windows"
     if len(name.encode()) > NAME_CAP_BYTES:
@@ -76,7 +78,7 @@ def plan_names(stems: Iterable[str]) -> tuple[dict[str, str], dict[str, UnsafeNa
         except UnsafeNameError as error:
             refused[stem] = error
             continue
-        first = taken.setdefault(name.casefold(), stem)
+        first = taken.setdefault(unicodedata.normalize("NFKC", name.casefold()), stem)
         if first == stem:
             names[stem] = name
         else:
@@ -93,7 +95,7 @@ def make_name(text: str, *, fallback: str) -> str:
         else character
         for character in normal
     )
-    short = kept.encode()[:NAME_CAP_BYTES].decode("utf-8", "ignore").strip(" ").rstrip(". ")
+    short = kept.encode()[:NAME_CAP_BYTES].decode("utf-8", "ignore").strip(". ")
     if short and _problem(short) == "reserved on Windows":
         short = f"_{short}"
     return short if short and _problem(short) is None else fallback
@@ -107,7 +109,11 @@ def folder_name(filename: str | None, *, fallback: str) -> str:
 
 def filename_of_url(url: str) -> str:
     """Return the last part of a URL's path, decoded, or an empty string."""
-    return PurePosixPath(unquote(urlsplit(url).path)).name
+    try:
+        path = urlsplit(url).path
+    except ValueError:
+        return ""
+    return PurePosixPath(unquote(path)).name
 
 
 def extension_for(url: str, content_type: str | None) -> str:
@@ -118,9 +124,13 @@ def extension_for(url: str, content_type: str | None) -> str:
     return EXTENSION_BY_TYPE.get((content_type or "").partition(";")[0].strip().lower(), "bin")
 
 
-# Blocks that `is_global` calls public or that smuggle a private IPv4 address inside an IPv6 one.
+# IPv6 outside of the one block IANA gives to the public internet (RFC 4291) is local, obsolete, or an IPv4 address in
+# disguise; `is_global` calls much of it public.
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
+_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
+_NUMERIC = re.compile(r"\d+|0x[0-9a-f]*")  # the end of an IPv4 address in a spelling that resolvers understand
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -130,14 +140,15 @@ def is_public(address: Address) -> bool:
         inner = _embedded_ipv4(address)
         if inner is not None:
             return is_public(inner)
-        if address.scope_id is not None:
+        if address.scope_id is not None or address not in _GLOBAL_UNICAST:
             return False
     return address.is_global and not address.is_multicast
 
 
 def is_loopback(address: Address) -> bool:
     """Return whether an address is this machine itself."""
-    inner = _embedded_ipv4(address) if isinstance(address, ipaddress.IPv6Address) else None
+    # Only the mapped form: behind NAT64 or 6to4, 127.0.0.1 is some gateway's idea of itself.
+    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (inner or address).is_loopback
 
 
@@ -179,7 +190,7 @@ def vet_url(url: str, *, allow_loopback: bool = False, allow_hosts: Iterable[str
     """
     problem = _url_problem(url, allow_loopback=allow_loopback, allow_hosts=frozenset(allow_hosts))
     if problem:
-        raise UnsafeURLError(f"refused to visit {url.partition('?')[0][:200]!r}: {problem}")
+        raise UnsafeURLError(f"refused to visit {redact_url(url)[:200]!r}: {problem}")
 
 
 def _url_problem(url: str, *, allow_loopback: bool, allow_hosts: frozenset[str]) -> str | None:
@@ -199,6 +210,11 @@ def _url_problem(url: str, *, allow_loopback: bool, allow_hosts: frozenset[str])
     if parts.scheme != "https":
         return f"only https is allowed, not {parts.scheme or 'no scheme'}"
     address = parse_address(host)
-    if host == "localhost" or (address is not None and not is_public(address)):
+    if address is not None:
+        return None if is_public(address) else "not a public address"
+    if not _HOST.fullmatch(host) or "[" in parts.netloc:
+        return "its host is not a name in ASCII (xn-- for others)"
+    labels = host.removesuffix(".").split(".")
+    if labels[-1] == "localhost" or _NUMERIC.fullmatch(labels[-1]):
         return "not a public address"
     return None

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-import math
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 import attrs
 
+from aistemsplitter_async._core.failures import clean_text
 from aistemsplitter_async._core.messages import BodyStream, Origin, Reply, Request
 from aistemsplitter_async._core.retry import Stage
 from aistemsplitter_async._core.wire import decode, parse_json
-from aistemsplitter_async.errors import ProtocolError
+from aistemsplitter_async.errors import ConfigurationError, ProtocolError
 from aistemsplitter_async.models import (
     CreatedSplit,
     Credits,
     DirectURL,
     Reservation,
     Split,
+    SplitErrorDetail,
     SplitInput,
     Submission,
     WorkerReceipt,
@@ -27,8 +29,13 @@ from aistemsplitter_async.models import (
 
 T = TypeVar("T")
 
+_ID_SHOWN = 100  # characters of an unexpected id in a message
+
 # The transport owns these: a reservation must not redirect the bytes, lie about them, or carry credentials.
 _FORBIDDEN_UPLOAD_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "authorization", "cookie"})
+# RFC 9110 sections 5.1 and 5.5: nothing in here can end a line and begin another header.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 @attrs.frozen(kw_only=True)
@@ -62,7 +69,7 @@ def create_upload(base_url: str, *, filename: str, content_type: str, content_le
         stage=Stage.RESERVE,
         what="reserve an upload",
         request=_request(base_url, "POST", "/audio/uploads", _encode(body)),
-        parse=lambda reply: _data(reply, Reservation),
+        parse=_reserved,
     )
 
 
@@ -120,13 +127,23 @@ def create_split(base_url: str, submission: Submission) -> Operation[CreatedSpli
 
 
 def get_split(base_url: str, split_id: str) -> Operation[Split]:
-    """`GET /audio/splits/{id}`."""
+    """`GET /audio/splits/{id}`.
+
+    Raises:
+        ConfigurationError: `split_id` would name something else than a split.
+    """
+    if not _is_split_id(split_id):
+        raise ConfigurationError(f"{split_id[:_ID_SHOWN]!r} cannot be the id of a split")
 
     def parse(reply: Reply) -> Split:
         split = _data(reply, Split)
         if split.id != split_id:
-            raise ProtocolError(f"asked for split {split_id}, was told of {split.id!r}", split_id=split_id)
-        return split
+            told = split.id[:_ID_SHOWN]
+            raise ProtocolError(f"asked for split {split_id}, was told of {told!r}", split_id=split_id)
+        if split.error is None:
+            return split
+        shown = SplitErrorDetail(clean_text(split.error.code), clean_text(split.error.message))
+        return attrs.evolve(split, error=shown)
 
     return Operation(
         stage=Stage.GET,
@@ -136,11 +153,24 @@ def get_split(base_url: str, split_id: str) -> Operation[Split]:
     )
 
 
+def _reserved(reply: Reply) -> Reservation:
+    reservation = _data(reply, Reservation)
+    for name, value in reservation.upload_headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ProtocolError("unexpected reply: $.data.uploadHeaders holds what cannot be a header")
+    return reservation
+
+
 def _created(reply: Reply) -> CreatedSplit:
     created = _data(reply, CreatedSplit)
-    if not created.id or not math.isfinite(created.credits_used):
-        raise ProtocolError("unexpected reply: $.data.id is empty or $.data.creditsUsed is not finite")
+    if not _is_split_id(created.id):
+        raise ProtocolError("unexpected reply: $.data.id cannot be the id of a split")
     return created
+
+
+def _is_split_id(text: str) -> bool:
+    # Dots cannot be percent-encoded: as a path segment they lead to another resource.
+    return text not in ("", ".", "..") and text.isprintable()
 
 
 def _input(split_input: SplitInput) -> dict[str, str]:

@@ -14,8 +14,9 @@ from aistemsplitter_async.errors import IncompleteDownloadError
 
 _OK = 200
 _PARTIAL = 206
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE)
-_LENGTH = re.compile(r"\d{1,18}")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE | re.ASCII)
+_LENGTH = re.compile(r"\d{1,18}", re.ASCII)
+_STRONG_ETAG = re.compile(r'"[!#-~\x80-\uffff]+"')
 
 
 @attrs.frozen(kw_only=True)
@@ -69,7 +70,7 @@ def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incomi
         raise IncompleteDownloadError(f"the server answered {status} instead of the file")
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     first, last, total = (int(number) for number in match.groups()) if match else (-1, -1, -1)
-    fits = first == held.offset and total == held.total and last == total - 1 and etag in (None, held.etag)
+    fits = first == held.offset and total == held.total and last == total - 1 and etag == held.etag
     if not fits or (not chunked and int(length) != total - held.offset):
         raise IncompleteDownloadError("the server sent another part of the file than the one asked for")
     return Incoming(start=held.offset, total=total, etag=held.etag)
@@ -78,4 +79,4 @@ def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incomi
 def read_etag(headers: Mapping[str, str]) -> str | None:
     """Return the strong validator of a reply; a weak one does not promise the same bytes."""
     etag = headers.get("etag", "").strip()
-    return etag if len(etag) > 2 and etag[0] == etag[-1] == '"' else None  # noqa: PLR2004  # two quotes
+    return etag if _STRONG_ETAG.fullmatch(etag) else None

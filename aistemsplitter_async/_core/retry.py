@@ -75,6 +75,7 @@ _TABLE: Final = {
     "429": (_T, _T, _T, _T, _T),
     "4xx": (_X, _N, _X, _X, _X),
     "5xx": (_R, _R, _R, _R, _R),
+    "odd": (_X, _X, _X, _X, _X),
     "other": (_X, _X, _X, _X, _X),
 }
 
@@ -91,8 +92,8 @@ def classify(error: AIStemSplitterError) -> str:
     if isinstance(error, APIStatusError) and error.status_code is not None:
         status = str(error.status_code)
         named = next((row for row in _TABLE if status in row.split()), None)
-        by_hundreds = f"{status[0]}xx"
-        return named or (by_hundreds if by_hundreds in _TABLE else "other")
+        by_hundreds = f"{error.status_code // 100}xx"
+        return named or (by_hundreds if by_hundreds in _TABLE else "odd")
     return "undecodable" if isinstance(error, ProtocolError) else "other"
 
 
@@ -117,6 +118,7 @@ class Attempts:
     failures: int = 0
     throttles: int = 0
     throttled: float = 0.0  # seconds waited on throttles
+    conflict_since: float | None = None  # monotonic seconds of the first 409 or 423 to a create
     ambiguous: bool = False  # an earlier create may have taken effect: only a 2xx clears that
 
 
@@ -156,34 +158,44 @@ def plan_retry(
         case Action.ONCE if attempts.failures > 0:
             return give_up
         case Action.CONFLICT:
-            if now - attempts.started >= CONFLICT_WINDOW:
+            # Counted from the first refusal: the call may have waited at the gate for longer than the window.
+            since = now if attempts.conflict_since is None else attempts.conflict_since
+            if now - since >= CONFLICT_WINDOW:
                 return give_up
+            attempts = attrs.evolve(attempts, conflict_since=since)
         case Action.RETRY | Action.ONCE:
             if attempts.failures + 1 >= limit:
                 return give_up
         case _:
             return give_up
+    if _asked_too_much(policy, error):
+        return give_up
     ceiling = min(policy.backoff_cap, policy.backoff * 2.0 ** min(attempts.failures, 30))
-    delay = max(random() * ceiling, _asked_for(policy, error, random) or 0.0)
+    delay = max(random() * ceiling, _asked_for(error, random) or 0.0)
     return Retry(delay, attrs.evolve(attempts, failures=attempts.failures + 1))
 
 
 def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitterError, random: Random) -> Retry | None:
-    retry_after = error.retry_after if isinstance(error, APIStatusError) else None
-    if attempts.throttles >= policy.throttle_waits or (retry_after or 0.0) > policy.retry_after_cap:
+    if attempts.throttles >= policy.throttle_waits or _asked_too_much(policy, error):
         return None
     ceiling = min(policy.throttle_cap, policy.throttle_backoff * 2.0 ** min(attempts.throttles, 30))
-    delay = _asked_for(policy, error, random) or ceiling * (1 - 0.25 * random())
+    delay = _asked_for(error, random) or ceiling * (1 - 0.25 * random())
     if attempts.throttled + delay > policy.throttle_budget:
         return None
     waited = attrs.evolve(attempts, throttles=attempts.throttles + 1, throttled=attempts.throttled + delay)
     return Retry(delay, waited, throttled=True)
 
 
-def _asked_for(policy: RetryPolicy, error: AIStemSplitterError, random: Random) -> float | None:
-    """Return the server's own Retry-After plus up to a tenth (never less), if it is one to follow."""
+def _asked_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
+    """Return whether the server's Retry-After is longer than may be waited inline: coming back sooner is no choice."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
-    return asked * (1 + 0.1 * random()) if asked is not None and asked <= policy.retry_after_cap else None
+    return asked is not None and asked > policy.retry_after_cap
+
+
+def _asked_for(error: AIStemSplitterError, random: Random) -> float | None:
+    """Return the server's own Retry-After plus up to a tenth (never less), if it sent one."""
+    asked = error.retry_after if isinstance(error, APIStatusError) else None
+    return asked * (1 + 0.1 * random()) if asked is not None else None
 
 
 def parse_retry_after(value: str | None, *, date: str | None = None, now: float = 0.0) -> float | None:
@@ -196,7 +208,7 @@ def parse_retry_after(value: str | None, *, date: str | None = None, now: float 
         return None
     text = value.strip()
     if text.isascii() and text.replace(".", "", 1).isdigit():
-        seconds = float(text) if len(text) <= 12 else float("inf")  # noqa: PLR2004  # 30,000 years are enough
+        seconds = float(text)
         return seconds if seconds > 0 else None
     until = _parse_date(text)
     if until is None:

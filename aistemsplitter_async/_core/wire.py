@@ -7,6 +7,7 @@ reply from costing memory or stack: size is capped while it is read, depth and n
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cache
@@ -21,6 +22,10 @@ from aistemsplitter_async.config import REPLY_CAP_BYTES, REPLY_DEPTH
 from aistemsplitter_async.errors import ProtocolError
 
 T = TypeVar("T")
+
+_KEY_SHOWN = 40  # characters of a server's key in a message
+_LARGEST = 2.0**53  # every whole number up to here is exact as a float
+_PLAIN_KEY = re.compile(rf"[\w-]{{1,{_KEY_SHOWN}}}", re.ASCII)
 
 
 def parse_json(body: bytes) -> Any:
@@ -49,22 +54,20 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def _check_tree(value: Any) -> None:
-    """Walk without recursion: depth within bounds, every string encodable."""
-    level = [value]
-    for _ in range(REPLY_DEPTH):
+    """Walk without recursion: objects and lists within the depth allowed, every string encodable."""
+    level, depth = [value], 0
+    while level:
         below: list[Any] = []
         for node in level:
-            if isinstance(node, dict):
-                below += node.keys()
-                below += node.values()
-            elif isinstance(node, list):
+            if isinstance(node, str):
+                if not _is_encodable(node):
+                    raise ProtocolError("the reply is not usable JSON: a lone surrogate in a string")
+            elif isinstance(node, dict | list):
+                if depth == REPLY_DEPTH:
+                    raise ProtocolError(f"the reply is not usable JSON: nested deeper than {REPLY_DEPTH}")
                 below += node
-            elif isinstance(node, str) and not _is_encodable(node):
-                raise ProtocolError("the reply is not usable JSON: a lone surrogate in a string")
-        if not below:
-            return
-        level = below
-    raise ProtocolError(f"the reply is not usable JSON: nested deeper than {REPLY_DEPTH}")
+                below += node.values() if isinstance(node, dict) else ()
+        level, depth = below, depth + 1
 
 
 def _is_encodable(text: str) -> bool:
@@ -92,13 +95,18 @@ def _first_complaint(error: BaseException, path: str) -> str:
     if isinstance(error, ClassValidationError):
         noted = [(inner, f"{path}.{to_camel(note.name)}") for inner, note in error.group_exceptions()[0]]
     elif isinstance(error, IterableValidationError):
-        noted = [(inner, f"{path}.{note.index}") for inner, note in error.group_exceptions()[0]]
+        noted = [(inner, f"{path}{_step(note.index)}") for inner, note in error.group_exceptions()[0]]
     else:
         what = "is missing" if isinstance(error, KeyError) else str(error) or type(error).__name__
         return f"{path} {what}"
     if not noted:
         return f"{path} should be an object"
     return _first_complaint(*noted[0])
+
+
+def _step(key: Any) -> str:
+    """Return one step of a path. Keys are the server's text: anything but a plain name is shown escaped and short."""
+    return f".{key}" if _PLAIN_KEY.fullmatch(str(key)) else f"[{str(key)[:_KEY_SHOWN]!r}]"
 
 
 def to_camel(name: str) -> str:
@@ -113,7 +121,11 @@ def _converter() -> Converter:
     converter.register_structure_hook(str, _string)
     converter.register_structure_hook(float, _number)
     converter.register_structure_hook(datetime, _time)
-    converter.register_structure_hook_func(_is_open_enum, _string)
+    converter.register_structure_hook_func(_is_open_enum, _known_or_new)
+    converter.register_structure_hook_func(
+        lambda annotation: annotation == Mapping[str, str],
+        lambda value, _: converter.structure(_object(value), dict[str, str]),
+    )
     converter.register_structure_hook_factory(attrs.has, lambda cls: _structure_fn(converter, cls))
     return converter
 
@@ -123,10 +135,8 @@ def _structure_fn(converter: Converter, cls: Any) -> Any:
     structure = make_dict_structure_fn(cls, converter, **renames)  # type: ignore[arg-type]
 
     def checked(value: Any, expected: Any) -> Any:
-        if not isinstance(value, Mapping):
-            raise TypeError(f"should be an object, not {_kind(value)}")
         # `null` for a field with a default says the same as leaving it out.
-        return structure({key: item for key, item in value.items() if item is not None}, expected)
+        return structure({key: item for key, item in _object(value).items() if item is not None}, expected)
 
     return checked
 
@@ -136,6 +146,19 @@ def _is_open_enum(annotation: Any) -> bool:
     if get_origin(annotation) not in (Union, UnionType):
         return False
     return all(member is str or get_origin(member) is Literal for member in get_args(annotation))
+
+
+def _object(value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise TypeError(f"should be an object, not {_kind(value)}")
+    return value
+
+
+def _known_or_new(value: Any, _: Any) -> str:
+    # Passed through whatever it is, into messages and logs too: so it must be fit to be shown.
+    if not _string(value, str).isprintable():
+        raise TypeError("should be printable text")
+    return str(value)
 
 
 def _string(value: Any, _: Any) -> str:
@@ -148,6 +171,8 @@ def _number(value: Any, _: Any) -> float:
     # Whole numbers stay whole: credits read 214, not 214.0.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"should be a number, not {_kind(value)}")
+    if not -_LARGEST <= value <= _LARGEST:  # `1e999` is infinite, and 400 digits are more than a float holds
+        raise TypeError("should be a number of sensible size")
     return value
 
 

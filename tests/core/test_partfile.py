@@ -1,0 +1,401 @@
+"""The disk side of a download, on a real disk: nothing partial, nothing overwritten, nothing outside of the folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from aistemsplitter_async.errors import DownloadError
+from aistemsplitter_async.partfile import MEMORY_NAME, Memory, PartFile, Remembered, part_path, prepare_folder
+
+posix = pytest.mark.skipif(sys.platform == "win32", reason="links and locks of POSIX")
+GOOD = {"version": 1, "split_id": "split_1", "stems": {"vocals": {"file": "vocals.wav", "etag": '"v1"', "total": 5}}}
+
+
+def remember(folder: Path, saved: object) -> None:
+    (folder / MEMORY_NAME).write_text(json.dumps(saved))
+
+
+def entry(**change: Any) -> dict[str, Any]:
+    return {**GOOD, "stems": {"vocals": {"file": "vocals.wav", "etag": '"v1"', "total": 5, **change}}}
+
+
+def fetched(folder: Path, name: str = "vocals", data: bytes = b"12345", *, overwrite: bool = False) -> Path:
+    part = PartFile(part_path(folder, name))
+    try:
+        part.write(data)
+        part.publish(folder / f"{name}.wav", overwrite=overwrite)
+    finally:
+        part.close()
+    return folder / f"{name}.wav"
+
+
+def test_a_published_part_is_the_target_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = fetched(tmp_path)
+    assert target.read_bytes() == b"12345"
+    assert [path.name for path in tmp_path.iterdir()] == ["vocals.wav"]
+
+
+def test_nothing_is_overwritten_unasked_and_the_part_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "vocals.wav").write_bytes(b"mine")
+    with pytest.raises(DownloadError, match="exists already") as caught:
+        fetched(tmp_path)
+    assert caught.value.code == "EXISTS"
+    assert (tmp_path / "vocals.wav").read_bytes() == b"mine"
+    assert part_path(tmp_path, "vocals").read_bytes() == b"12345"
+    assert fetched(tmp_path, overwrite=True).read_bytes() == b"12345"
+
+
+@posix
+def test_publishing_replaces_a_link_and_never_what_it_points_to(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(b"mine")
+    (tmp_path / "vocals.wav").symlink_to(mine)
+    with pytest.raises(DownloadError, match="exists already"):
+        fetched(tmp_path)
+    assert fetched(tmp_path, overwrite=True).read_bytes() == b"12345"
+    assert mine.read_bytes() == b"mine"
+
+
+@posix
+def test_a_dangling_link_counts_as_existing_even_without_hard_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr(os, "link", no_links)
+    (tmp_path / "vocals.wav").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DownloadError, match="exists already"):
+        fetched(tmp_path)
+    (tmp_path / "vocals.wav").unlink()
+    assert fetched(tmp_path).read_bytes() == b"12345"
+
+
+@posix
+def test_a_part_that_is_a_link_is_refused_and_its_target_untouched(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(b"mine")
+    part_path(tmp_path, "vocals").symlink_to(mine)
+    with pytest.raises(DownloadError):
+        PartFile(part_path(tmp_path, "vocals"))
+    assert mine.read_bytes() == b"mine"
+    part_path(tmp_path, "drums").symlink_to(tmp_path / "created by following")
+    with pytest.raises(DownloadError):
+        PartFile(part_path(tmp_path, "drums"))
+    assert not (tmp_path / "created by following").exists()
+
+
+@posix
+def test_a_part_that_is_another_name_of_a_file_does_not_change_that_file(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(b"mine")
+    os.link(mine, part_path(tmp_path, "vocals"))
+    part = PartFile(part_path(tmp_path, "vocals"))
+    part.start_at(0)
+    part.write(b"12345")
+    part.close()
+    assert mine.read_bytes() == b"mine"
+
+
+@posix
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_a_part_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+    path = part_path(tmp_path, "vocals")
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(DownloadError):
+        PartFile(path)
+
+
+def test_a_part_that_cannot_be_written_is_a_download_error(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="cannot write") as caught:
+        PartFile(tmp_path / "missing" / ".vocals.part")
+    assert caught.value.code == "DISK"
+
+
+def test_a_part_goes_on_where_it_is_told_to(tmp_path: Path) -> None:
+    path = part_path(tmp_path, "vocals")
+    path.write_bytes(b"123xxxxxxxx")
+    part = PartFile(path)
+    assert part.size() == 11
+    part.start_at(3)
+    part.write(b"45")
+    assert part.size() == 5
+    part.publish(tmp_path / "vocals.wav", overwrite=False)
+    part.close()
+    assert (tmp_path / "vocals.wav").read_bytes() == b"12345"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from aistemsplitter_async.partfile import PartFile
+part = PartFile(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@posix
+def test_a_second_process_does_not_write_the_same_part(tmp_path: Path) -> None:
+    path = part_path(tmp_path, "vocals")
+    command = [sys.executable, "-c", HOLD, str(path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(DownloadError, match="another process is downloading"):
+            PartFile(path)
+        other.stdin.write("\n")
+    PartFile(path).close()
+
+
+@posix
+def test_a_part_that_was_finished_while_it_was_opened_is_let_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = part_path(tmp_path, "vocals")
+    path.write_bytes(b"whole")
+    real_open = os.open
+
+    def open_late(name: Any, flags: int, mode: int = 0o777) -> int:
+        descriptor = real_open(name, flags, mode)
+        if Path(name) == path:
+            path.replace(tmp_path / "vocals.wav")  # the other process publishes, and gives up its lock
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_late)
+    with pytest.raises(DownloadError, match="just finished"):
+        PartFile(path)
+    assert (tmp_path / "vocals.wav").read_bytes() == b"whole"
+
+
+def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, "split_1", {"vocals": Remembered(file="vocals.wav", etag='"v1"', total=5)})
+    memory.stems["Stimme für Björk"] = Remembered(file="Stimme für Björk.mp3")
+    memory.stems["\uff56\uff4f\uff58"] = Remembered(file="vox.mp3", etag=None, total=0)
+    memory.save()
+    assert Memory.load(tmp_path) == memory
+    assert [path.name for path in tmp_path.iterdir()] == [MEMORY_NAME]
+    assert Memory.load(tmp_path / "elsewhere") is None
+
+
+TAMPERED: dict[str, object] = {
+    "list": [],
+    "null": None,
+    "text": "x",
+    "other version": {**GOOD, "version": 2},
+    "no version": {key: value for key, value in GOOD.items() if key != "version"},
+    "no split": {key: value for key, value in GOOD.items() if key != "split_id"},
+    "split is a number": {**GOOD, "split_id": 5},
+    "split acts on the terminal": {**GOOD, "split_id": "\x1b[2J"},
+    "stems are a list": {**GOOD, "stems": []},
+    "stem is text": {**GOOD, "stems": {"vocals": "vocals.wav"}},
+    "stem has more": entry(extra=1),
+    "stem has no file": {**GOOD, "stems": {"vocals": {"etag": None}}},
+    "file above": entry(file="../vocals.wav"),
+    "file far above": entry(file="../../../../etc/passwd"),
+    "file absolute": entry(file="/etc/passwd"),
+    "file below": entry(file="sub/vocals.wav"),
+    "file of windows": entry(file="..\\vocals.wav"),
+    "file is dots": entry(file=".."),
+    "file is empty": entry(file=""),
+    "file is the memory": entry(file=MEMORY_NAME),
+    "file is a part": entry(file=".vocals.part"),
+    "file of another stem": entry(file="drums.wav"),
+    "file without extension": entry(file="vocals"),
+    "file with a strange extension": entry(file="vocals.w/v"),
+    "file is a number": entry(file=5),
+    "file is null": entry(file=None),
+    "file with nul": entry(file="vocals\x00.wav"),
+    "stem above": {**GOOD, "stems": {"../vocals": {"file": "../vocals.wav"}}},
+    "stem is our memory": {**GOOD, "stems": {".stems": {"file": ".stems.json"}}},
+    "etag is a number": entry(etag=5),
+    "etag is weak": entry(etag='W/"v1"'),
+    "etag ends the line": entry(etag='"v1"\r\nHost: evil'),
+    "etag breaks inside": entry(etag='"v\r\n1"'),
+    "total is text": entry(total="5"),
+    "total is negative": entry(total=-1),
+    "total is true": entry(total=True),
+    "total is a fraction": entry(total=5.0),
+}
+
+
+@pytest.mark.parametrize("saved", TAMPERED.values(), ids=TAMPERED.keys())
+def test_a_tampered_memory_is_no_memory(tmp_path: Path, saved: object) -> None:
+    remember(tmp_path, GOOD)
+    assert Memory.load(tmp_path) is not None, "the untampered one is"
+    remember(tmp_path, saved)
+    assert Memory.load(tmp_path) is None
+    assert prepare_folder(tmp_path, "split_1", {"vocals": "vocals"}, overwrite=False) == Memory(tmp_path, "split_1")
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b"\x00" * 100, b" " * (2 * 1024 * 1024)], ids=len
+)
+def test_a_corrupt_memory_is_no_memory(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / MEMORY_NAME).write_bytes(raw)
+    assert Memory.load(tmp_path) is None
+
+
+@posix
+def test_a_memory_that_would_be_read_for_ever_is_no_memory(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MEMORY_NAME)
+    assert Memory.load(tmp_path) is None
+    (tmp_path / MEMORY_NAME).unlink()
+    (tmp_path / MEMORY_NAME).symlink_to("/dev/zero")
+    assert Memory.load(tmp_path) is None
+
+
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["vocals.wav", '"v"', "../x.wav"])
+)
+entries = st.fixed_dictionaries({"file": leaves}, optional={"etag": leaves, "total": leaves})
+
+
+@given(
+    split_id=leaves,
+    stems=st.dictionaries(st.sampled_from(["vocals", "../x", "/x", ""]) | st.text(max_size=4), entries | leaves)
+    | leaves,
+)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+def test_whatever_a_memory_says_its_files_are_in_its_folder(tmp_path: Path, split_id: object, stems: object) -> None:
+    remember(tmp_path, {"version": 1, "split_id": split_id, "stems": stems})
+    memory = Memory.load(tmp_path)
+    if memory is None:
+        return
+    for stem, remembered in memory.stems.items():
+        assert (tmp_path / remembered.file).parent == tmp_path
+        assert Path(remembered.file).name == remembered.file
+        assert memory.finished(stem) is None
+
+
+@posix
+def test_saving_follows_no_link(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.txt"
+    mine.write_bytes(b"mine")
+    (tmp_path / f"{MEMORY_NAME}.new").symlink_to(mine)
+    with pytest.raises(DownloadError):
+        Memory(tmp_path, "split_1").save()
+    assert mine.read_bytes() == b"mine"
+
+
+def test_a_disk_that_refuses_the_memory_is_a_download_error(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="cannot write"):
+        Memory(tmp_path / "missing", "split_1").save()
+
+
+def finished(folder: Path, total: int | None = 5, stem: str = "vocals") -> Path | None:
+    return Memory(folder, "split_1", {"vocals": Remembered(file="vocals.wav", total=total)}).finished(stem)
+
+
+def test_a_stem_is_finished_when_its_file_is_here_and_as_long_as_promised(tmp_path: Path) -> None:
+    assert finished(tmp_path) is None
+    target = fetched(tmp_path)
+    assert finished(tmp_path) == target
+    assert finished(tmp_path, total=6) is None
+    assert finished(tmp_path, total=None) is None
+    assert finished(tmp_path, stem="drums") is None
+
+
+def test_a_stem_with_a_part_beside_it_is_not_finished(tmp_path: Path) -> None:
+    fetched(tmp_path)
+    part_path(tmp_path, "vocals").write_bytes(b"")
+    assert finished(tmp_path) is None
+
+
+def test_the_part_that_counts_is_the_one_of_the_normalised_name(tmp_path: Path) -> None:
+    fetched(tmp_path)
+    part_path(tmp_path, "vocals").write_bytes(b"1")
+    memory = Memory(
+        tmp_path, "split_1", {"\uff56\uff4f\uff43\uff41\uff4c\uff53": Remembered(file="vocals.wav", total=5)}
+    )
+    assert memory.finished("\uff56\uff4f\uff43\uff41\uff4c\uff53") is None
+
+
+@posix
+def test_a_crash_in_the_middle_of_publishing_is_finished_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", crash)
+        with pytest.raises(KeyboardInterrupt):
+            fetched(tmp_path)
+    assert part_path(tmp_path, "vocals").exists(), "the file has both names"
+    assert finished(tmp_path) == tmp_path / "vocals.wav"
+    assert [path.name for path in tmp_path.iterdir()] == ["vocals.wav"]
+
+
+@posix
+def test_after_such_a_crash_overwriting_never_shows_half_a_file(tmp_path: Path) -> None:
+    target = fetched(tmp_path)
+    os.link(target, part_path(tmp_path, "vocals"))
+    part = PartFile(part_path(tmp_path, "vocals"))
+    part.start_at(0)
+    part.write(b"new")
+    assert target.read_bytes() == b"12345"
+    part.write(b"er")
+    part.publish(target, overwrite=True)
+    part.close()
+    assert target.read_bytes() == b"newer"
+    assert [path.name for path in tmp_path.iterdir()] == ["vocals.wav"]
+
+
+@posix
+@pytest.mark.parametrize("kind", ["link", "dangling", "folder"])
+def test_a_finished_stem_is_a_regular_file_of_its_own(tmp_path: Path, kind: str) -> None:
+    target = tmp_path / "vocals.wav"
+    if kind == "folder":
+        target.mkdir()
+    else:
+        target.symlink_to(tmp_path / "mine")
+        if kind == "link":
+            (tmp_path / "mine").write_bytes(b"12345")
+    assert finished(tmp_path) is None
+
+
+def test_a_folder_is_made_and_remembers_its_split(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    memory = prepare_folder(folder, "split_1", {"vocals": "vocals"}, overwrite=False)
+    memory.stems["vocals"] = Remembered(file="vocals.wav", etag='"v1"', total=5)
+    memory.save()
+    part_path(folder, "vocals").write_bytes(b"123")
+    assert prepare_folder(folder, "split_1", {"vocals": "vocals"}, overwrite=False) == memory
+    assert part_path(folder, "vocals").exists(), "of the same split: gone on with"
+
+
+def test_another_splits_stems_are_not_mixed_with_ours(tmp_path: Path) -> None:
+    remember(tmp_path, GOOD)
+    (tmp_path / "vocals.wav").write_bytes(b"theirs")
+    part_path(tmp_path, "vocals").write_bytes(b"theirs")
+    with pytest.raises(DownloadError, match="holds the stems of split split_1") as caught:
+        prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=False)
+    assert caught.value.code == "EXISTS"
+    assert part_path(tmp_path, "vocals").exists()
+    assert prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=True) == Memory(tmp_path, "split_2")
+    assert not part_path(tmp_path, "vocals").exists(), "another split's part is not gone on with"
+    assert (tmp_path / "vocals.wav").read_bytes() == b"theirs", "until ours is whole"
+
+
+def test_a_folder_that_cannot_be_is_a_download_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(DownloadError):
+            prepare_folder(folder, "split_1", {}, overwrite=False)
+
+
+def test_a_part_that_cannot_be_removed_is_a_download_error(tmp_path: Path) -> None:
+    remember(tmp_path, GOOD)
+    part_path(tmp_path, "vocals").mkdir()
+    with pytest.raises(DownloadError):
+        prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=True)
