@@ -1,0 +1,208 @@
+"""The commands: what they are called, what they take, and the coroutine each stands for."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+
+from aistemsplitter_async import __version__
+
+from .failures import Exit, hide_keys
+from .options import AsDuration, Common, Duration, Switch
+from .render import PROGRAM, show
+from .terminal import swallow
+
+DEFAULT_FOLDER = Path("stems")
+DEMO_FOLDER = Path("aistemsplitter-demo")
+
+app = App(
+    name=PROGRAM,
+    version=__version__,
+    help=(
+        "Split songs into stems with the AIStemSplitter API.\n\n"
+        "The API key comes from AISTEMSPLITTER_API_KEY or a file, never from the command line. "
+        "Without a key, begin with: aistemsplitter-async demo"
+    ),
+    help_epilogue=(
+        "Exit codes: 0 done, 1 some failed, 2 usage, 3 no key or a wrong one, 4 credits, "
+        "5 a split may have been created, 75 try again later, 130 interrupted."
+    ),
+    help_format="plaintext",
+    default_parameter=Parameter(negative=()),
+    result_action="return_value",
+    exit_on_error=False,
+    print_error=False,
+    suppress_keyboard_interrupt=False,
+)
+
+StemModel = Annotated[
+    str | None, Parameter(help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later.")
+]
+OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
+Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets one of its own inside.")]
+Overwrite = Annotated[bool, Switch, Parameter(help="Replace files that are there already.")]
+SplitId = Annotated[str, Parameter(help="The split's id, like split_123.")]
+
+
+@app.command
+def split(
+    sources: Annotated[list[str], Parameter(name="SOURCE", help="Audio files, or https URLs that the API fetches.")],
+    /,
+    *,
+    into: Into = DEFAULT_FOLDER,
+    stem_model: StemModel = None,
+    output_format: OutputFormat = None,
+    sandbox: Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")] = False,
+    overwrite: Overwrite = False,
+    timeout: Annotated[
+        Duration | None,
+        AsDuration,
+        Parameter(help="Give a source up after this long, like 30m; a wait alone ends after 30m."),
+    ] = None,
+    webhook_url: Annotated[str | None, Parameter(help="URL the API tells when a split has ended.")] = None,
+    idempotency_key: Annotated[
+        str | None, Parameter(help="Create under this key: repeating it is not charged again. One source only.")
+    ] = None,
+    common: Common = Common(),  # noqa: B008  # frozen
+) -> int:
+    """Split songs into stems."""
+    if idempotency_key is not None and len(sources) > 1:
+        return _refuse("--idempotency-key stands for one split; give one source with it", "split")
+    if sandbox and (common.base_url is not None or common.api_key_file is not None):
+        return _refuse("--sandbox has an API and a key of its own; leave out --base-url and --api-key-file", "split")
+    from . import run, splitting  # noqa: PLC0415  # --help must not wait for aiohttp
+
+    order = splitting.Order(
+        sources=sources,
+        into=str(into),
+        common=common,
+        stem_model=stem_model,
+        output_format=output_format,
+        webhook_url=webhook_url,
+        idempotency_key=idempotency_key,
+        timeout=timeout,
+        overwrite=overwrite,
+        sandbox=sandbox,
+    )
+    return run.run(partial(splitting.split, order))
+
+
+@app.command(name="credits")
+def show_credits(*, common: Common = Common()) -> int:  # noqa: B008
+    """Show how many credits the key has left; one is a second of audio."""
+    from . import looking, run  # noqa: PLC0415
+
+    return run.run(partial(looking.show_credits, common))
+
+
+@app.command
+def get(split_id: Annotated[SplitId, Parameter(name="ID")], /, *, common: Common = Common()) -> int:  # noqa: B008
+    """Show a split as it is now."""
+    from . import looking, run  # noqa: PLC0415
+
+    return run.run(partial(looking.show_split, split_id, common))
+
+
+@app.command
+def wait(
+    split_id: Annotated[SplitId, Parameter(name="ID")],
+    /,
+    *,
+    timeout: Annotated[
+        Duration | None, AsDuration, Parameter(help="Give up after this long; 30m if not given.")
+    ] = None,
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Wait until a split has ended."""
+    from . import looking, run  # noqa: PLC0415
+
+    return run.run(partial(looking.wait, split_id, timeout, common))
+
+
+@app.command
+def download(
+    split_id: Annotated[SplitId, Parameter(name="ID")],
+    /,
+    *,
+    into: Into = DEFAULT_FOLDER,
+    name: Annotated[str | None, Parameter(help="Name of the folder inside; the source's name if not given.")] = None,
+    overwrite: Overwrite = False,
+    timeout: Annotated[
+        Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")
+    ] = None,
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Fetch the stems of a split, once it has succeeded."""
+    from . import looking, run  # noqa: PLC0415
+
+    job = partial(looking.download, into=str(into), name=name, overwrite=overwrite, timeout=timeout)
+    return run.run(partial(job, split_id, common))
+
+
+@app.command
+def sandbox(
+    *,
+    port: Annotated[int, Parameter(help="Port of the API; any free one if not given.")] = 0,
+    api_key: Annotated[str | None, Parameter(help="Key to accept, starting with ast_; made up if not given.")] = None,
+    credits_given: Annotated[int | None, Parameter(name="--credits", help="Opening balance in seconds.")] = None,
+    requests_per_minute: Annotated[int | None, Parameter(help="The key's limit; 0 for none.")] = None,
+    minute: Annotated[float | None, Parameter(help="Length of that minute in seconds.")] = None,
+    json: Annotated[bool, Switch, Parameter(help="Print base_url and api_key as one JSON line.")] = False,
+) -> int:
+    """Serve the whole API on this machine, until Ctrl-C."""
+    from . import run, serve  # noqa: PLC0415
+
+    work = partial(
+        serve.serve,
+        port=port,
+        api_key=api_key,
+        credits_given=credits_given,
+        requests_per_minute=requests_per_minute,
+        minute=minute,
+        as_json=json,
+    )
+    return run.run(work, interrupted=Exit.DONE)
+
+
+@app.command
+def demo(*, into: Annotated[Path, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER) -> int:
+    """Split a demo song on this machine: no key, no network."""
+    from . import demo as demo_, run  # noqa: PLC0415
+
+    return run.run(partial(demo_.demo, into))
+
+
+def run_app(arguments: Sequence[str]) -> int:
+    """Run one command line and return its exit code."""
+    if not arguments:
+        app.help_print([])
+        return Exit.USAGE
+    try:
+        code = app(list(arguments))
+    except CycloptsError as error:
+        return _refuse(_explain(error, arguments), *(error.command_chain or ()))
+    except SystemExit:  # rich leaves this way when nobody reads the help any more
+        return Exit.DONE
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        swallow(sys.stdout)
+    return code if isinstance(code, int) else Exit.DONE
+
+
+def _explain(error: CycloptsError, arguments: Sequence[str]) -> str:
+    if any(argument.startswith("--api-key") and not argument.startswith("--api-key-file") for argument in arguments):
+        return "a key on the command line is seen by everyone; set AISTEMSPLITTER_API_KEY or give --api-key-file FILE"
+    error.verbose = False
+    return hide_keys(" ".join(str(error).split()))
+
+
+def _refuse(problem: str, *chain: str) -> int:
+    usage = " ".join((PROGRAM, *chain, "--help"))
+    sys.stderr.write(f"error: {show(problem.rstrip('.'))}; see {usage}\n")
+    return Exit.USAGE

@@ -1,0 +1,79 @@
+"""A client for a command: from the options, or of a sandbox that lives as long as the command."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
+from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.events import OnEvent
+
+from .failures import UsageError
+from .options import Common
+from .terminal import Terminal
+
+_KEY_CAP_BYTES = 4096  # no key is longer; a song given as the key file should not be read to its end
+_SANDBOX_CREDITS = 10**8  # s: nobody's own machine should run out of play money
+_SANDBOX_POLL = PollPolicy(first=0.2, shortest=0.2)  # looking at one's own machine costs nothing
+
+
+@asynccontextmanager
+async def connected(
+    common: Common, terminal: Terminal, *, on_event: OnEvent | None = None, sandbox: bool = False
+) -> AsyncIterator[AsyncAIStemSplitter]:
+    """Give a client that is closed, with its sandbox if it has one, at the end.
+
+    Raises:
+        ConfigurationError: no key, or a URL that cannot be right.
+        UsageError: options that exclude each other, or the sandbox's libraries are missing.
+    """
+    async with AsyncExitStack() as stack:
+        poll = None
+        key, base_url = None, common.base_url
+        if sandbox:
+            from aistemsplitter_async.sandbox import Sandbox  # noqa: PLC0415  # most commands do without
+
+            check_sandbox_extra()
+            running = await stack.enter_async_context(Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None))
+            key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
+        elif common.api_key_file is not None:
+            key = await asyncio.to_thread(_read_key, str(common.api_key_file))
+        terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
+        client = AsyncAIStemSplitter(key, base_url=base_url, rate_limit=common.rate_limit, poll=poll, on_event=on_event)
+        yield await stack.enter_async_context(client)
+
+
+def check_sandbox_extra() -> None:
+    """Check that what the separation needs is installed.
+
+    Raises:
+        UsageError: it is not.
+    """
+    missing = [name for name in ("numpy", "scipy", "soundfile") if find_spec(name) is None]
+    if missing:
+        raise UsageError(f"the sandbox needs {', '.join(missing)}; pip install 'aistemsplitter-async[sandbox]'")
+
+
+def _read_key(file: str) -> str:
+    name, problem, data = ("standard input" if file == "-" else file), None, b""
+    try:
+        if file == "-":
+            data = sys.stdin.buffer.read(_KEY_CAP_BYTES)
+        else:
+            with Path(file).open("rb") as opened:
+                data = opened.read(_KEY_CAP_BYTES)
+    except (OSError, ValueError) as error:
+        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if problem:
+        raise ConfigurationError(f"cannot read the API key from {name} ({problem})", code="NO_API_KEY")
+    key = data.decode("utf-8", "replace").strip()
+    if not key:
+        raise ConfigurationError(f"no API key in {name}", code="NO_API_KEY")
+    return key

@@ -1,0 +1,93 @@
+"""How what people type becomes values: durations, limits, and the options that several commands share."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import attrs
+from cyclopts import Parameter
+
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, RateLimit
+from aistemsplitter_async.errors import ConfigurationError
+
+_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
+_UNIT_SECONDS = (3600.0, 60.0, 1.0)
+_LONGEST = 30 * 24 * 3600.0  # s; longer is a typing mistake
+
+
+def parse_duration(text: str) -> float:
+    """Return the seconds that `30m`, `1h30m`, `90s`, `1.5h` or `90` stand for.
+
+    Raises:
+        ValueError: `text` is not of that form, nothing, or more than 30 days.
+    """
+    match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
+    parts = match.groups() if match else ()
+    seconds = sum(float(part) * unit for part, unit in zip(parts, _UNIT_SECONDS, strict=False) if part)
+    if not any(parts) or not math.isfinite(seconds) or not 0 < seconds <= _LONGEST:
+        raise ValueError(f"{text!r} is not a duration; write it like 30m, 1h30m or 90s")
+    return seconds
+
+
+def parse_rate_limit(text: str) -> RateLimit:
+    """Return the limit that `60/min`, `20/s` or `100/30s` stands for.
+
+    Raises:
+        ValueError: `text` is not of that form.
+    """
+    try:
+        return RateLimit.parse(text)
+    except ConfigurationError as error:
+        reason = str(error)
+    except ValueError:
+        reason = f"{text[:40]!r} is not a rate limit; write it like 60/min, 5/s or 100/30s"
+    raise ValueError(reason)
+
+
+class Duration(float):
+    """Seconds; the help shows the type's name."""
+
+
+def _duration(_type: Any, tokens: Sequence[Any]) -> Duration:
+    return Duration(parse_duration(tokens[0].value))
+
+
+def _rate_limit(_type: Any, tokens: Sequence[Any]) -> RateLimit:
+    return parse_rate_limit(tokens[0].value)
+
+
+AsDuration = Parameter(converter=_duration, n_tokens=1)
+Limit = Annotated[RateLimit, Parameter(converter=_rate_limit, n_tokens=1, accepts_keys=False)]
+Switch = Parameter(negative=(), show_default=False)  # no --no-json: what is off stays off by not naming it
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Common:
+    """What every command that talks to the API takes.
+
+    Attributes:
+        base_url: another API than the hosted one.
+        rate_limit: what is known about the key's limit.
+        api_key_file: where the key is, `-` for standard input; the environment otherwise.
+        json: one JSON object per result on stdout instead of text.
+    """
+
+    base_url: Annotated[
+        str | None, Parameter(help=f"Another API than the hosted one, such as a sandbox (or {BASE_URL_VARIABLE}).")
+    ] = None
+    rate_limit: Annotated[
+        Limit | None, Parameter(help="The key's limit, like 60/min, if you know it: then no request is refused.")
+    ] = None
+    api_key_file: Annotated[
+        Path | None,
+        Parameter(
+            help=f"File with the API key, - for standard input (instead of {API_KEY_VARIABLE}).",
+            allow_leading_hyphen=True,
+        ),
+    ] = None
+    json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False

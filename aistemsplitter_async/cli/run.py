@@ -1,0 +1,106 @@
+"""An event loop for one command: signals in, exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from .failures import Exit, UsageError
+from .render import show
+from .terminal import Terminal, swallow
+
+Work = Callable[[Terminal], Coroutine[Any, Any, int]]
+
+_PATIENCE = 0.7  # s after Ctrl-C before it is told why it takes a moment
+_SHOW_CURSOR = b"\x1b[?25h"
+
+
+def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
+    """Run a command's coroutine to its end, or to Ctrl-C, and return the exit code.
+
+    The first SIGINT or SIGTERM cancels it, so that it can say how to go on; the second ends the process at once.
+
+    Args:
+        work: is given the terminal, and returns the exit code.
+        interrupted: the exit code after a signal, for commands that are meant to be ended by one.
+    """
+    # What the log would say is told as an error of the command; without a handler it would come with a traceback.
+    logging.lastResort = None
+    terminal = Terminal()
+    code: int = Exit.FAILED
+    with asyncio.Runner() as runner:
+        loop = runner.get_loop()
+        task = loop.create_task(work(terminal), name="command")
+        signals = _Signals(loop, task, terminal)
+        signals.install()
+        try:
+            code = runner.run(_settle(task))
+        except asyncio.CancelledError:
+            terminal.say("interrupted")
+            code = interrupted
+        except UsageError as error:
+            terminal.error(show(error))
+            code = Exit.USAGE
+        except Exception as error:  # noqa: BLE001  # a bug of ours: one line is all the user needs of it
+            terminal.error(_bug(error))
+        if signals.count:
+            leave(code)
+    return code
+
+
+async def _settle(task: asyncio.Task[int]) -> int:
+    return await task
+
+
+def leave(code: int) -> NoReturn:
+    """End the process without waiting for threads: one may sit in a name lookup or a read for minutes."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (BrokenPipeError, ValueError):
+            swallow(stream)
+    os._exit(code)
+
+
+class _Signals:
+    """What SIGINT and SIGTERM do while a command runs."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[int], terminal: Terminal) -> None:
+        self.count = 0
+        self._loop = loop
+        self._task = task
+        self._terminal = terminal
+
+    def install(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1 or self._loop.is_closed():
+            if sys.stderr.isatty():
+                os.write(2, _SHOW_CURSOR)  # live lines hide it, and nobody else will bring it back
+            os._exit(Exit.INTERRUPTED)
+        self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        self._task.cancel()
+        self._loop.call_later(_PATIENCE, self._explain)
+
+    def _explain(self) -> None:
+        if not self._task.done():
+            self._terminal.say("stopping: a create under way is given a few seconds; Ctrl-C again quits at once")
+
+
+def _bug(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"this should not have happened, please report it: {type(error).__name__}{where}: {show(error)}"

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, strategies as st
+
+from aistemsplitter_async import errors
+from aistemsplitter_async.cli.failures import Exit, Place, exit_code, explain, gravest, hide_keys
+from aistemsplitter_async.models import Submission
+
+HERE = Place(into="stems")
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.ConfigurationError("no API key: set it", code="NO_API_KEY"), 3),
+        (errors.AuthenticationError("no", status_code=401), 3),
+        (errors.ConfigurationError("bad base URL"), 2),
+        (errors.InsufficientCreditsError("no", status_code=402), 4),
+        (errors.SubmissionUncertainError("who knows", submission=Submission("key-1", b"{}")), 5),
+        (errors.RateLimitedError("slow down", status_code=429), 75),
+        (errors.JournalLockedError("locked"), 75),
+        (errors.ServerError("oh", status_code=503), 1),
+        (errors.SourceUnreadableError("cannot read a.mp3: no such file"), 1),
+        (errors.WaitTimeoutError("split_1", None), 1),
+    ],
+)
+def test_an_error_has_its_exit_code(error: errors.AIStemSplitterError, code: int) -> None:
+    assert exit_code(error) == code
+    assert explain(error, HERE).exit_code == code
+
+
+def test_the_gravest_of_several_exit_codes_counts() -> None:
+    assert gravest([]) == Exit.DONE
+    assert gravest([Exit.DONE, Exit.FAILED]) == Exit.FAILED
+    assert gravest([Exit.FAILED, Exit.CREDITS, Exit.DONE]) == Exit.CREDITS
+    assert gravest([Exit.CREDITS, Exit.UNCERTAIN]) == Exit.UNCERTAIN
+
+
+@given(st.permutations(list(Exit)))
+def test_the_order_of_results_does_not_matter(codes: list[Exit]) -> None:
+    assert gravest(codes) == Exit.INTERRUPTED
+
+
+def test_an_uncertain_create_names_its_key_and_the_way_on() -> None:
+    error = errors.SubmissionUncertainError("who knows", submission=Submission("key-1", b"{}"))
+    failure = explain(error, HERE, source="song.mp3")
+    assert "--idempotency-key key-1" in failure.message
+    assert failure.as_json()["idempotency_key"] == "key-1"
+
+
+def test_a_wait_that_took_too_long_says_how_to_go_on_with_the_same_options() -> None:
+    place = Place(into="my stems", name="song-2", base_url="https://a.example/v1", api_key_file=Path("k"))
+    message = explain(errors.WaitTimeoutError("split_1", None), place, source="song.mp3").message
+    assert message.startswith("song.mp3: ")
+    connection = "--base-url https://a.example/v1 --api-key-file k"
+    assert f"download split_1 --into 'my stems' --name song-2 {connection}" in message
+    assert f"wait split_1 {connection}" in message
+
+
+def test_what_dies_with_the_process_is_not_offered_for_later() -> None:
+    message = explain(errors.WaitTimeoutError("split_1", None), Place(into="stems", lasting=False)).message
+    assert "aistemsplitter-async" not in message
+
+
+def test_a_folder_in_use_names_the_ways_around_it() -> None:
+    error = errors.DownloadError("stems/song holds stems", split_id="split_1", code="EXISTS")
+    assert "--overwrite" in explain(error, HERE).message
+
+
+def test_an_unknown_id_is_named() -> None:
+    error = errors.APIStatusError("could not get the split: HTTP 404", status_code=404, split_id="split_9")
+    assert explain(error, HERE).message == "there is no split split_9 for this key; check the id and the key"
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.APIConnectionError("x"), "API_CONNECTION"),
+        (errors.SourceUnreadableError("x"), "SOURCE_UNREADABLE"),
+        (errors.UnsafeURLError("x"), "UNSAFE_URL"),
+        (errors.ServerError("x", code="SERVER_ERROR"), "SERVER_ERROR"),
+    ],
+)
+def test_every_error_has_a_code_for_scripts(error: errors.AIStemSplitterError, code: str) -> None:
+    assert explain(error, HERE).as_json()["code"] == code
+
+
+@given(st.text(max_size=60))
+def test_a_message_is_one_line_that_a_terminal_only_prints(text: str) -> None:
+    assert explain(errors.AIStemSplitterError(text), HERE, source="a\nb").message.isprintable()
+
+
+def test_keys_are_hidden_known_or_not() -> None:
+    assert hide_keys("key ast_live_0123456789 was refused") == "key ast_*** was refused"
+    assert hide_keys("key s3cret was refused", "s3cret") == "key ast_*** was refused"
