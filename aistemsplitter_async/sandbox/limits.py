@@ -1,0 +1,63 @@
+"""Every default of the sandbox, once, with its unit and reason."""
+
+from __future__ import annotations
+
+import attrs
+
+CREDITS = 36_000
+"""Balance of a fresh key in seconds of audio: ten hours, enough for any test and small enough to run out on purpose."""
+
+REQUESTS_PER_MINUTE = 60
+"""The service does not publish its number; one a second is slow enough that a careless client meets its 429s."""
+
+MINUTE = 60.0
+"""Length of the limit's window in seconds."""
+
+UNSTATED_SECONDS = 180.0
+"""Length of a `direct_url` source in silent mode, where nothing is fetched: a usual song."""
+
+
+@attrs.frozen
+class Limits:
+    """Caps that keep the sandbox's disk and memory bounded. Byte counts unless a name says otherwise."""
+
+    max_json_bytes: int = 1024 * 1024
+    """A JSON request body; the longest honest one is a few kilobytes."""
+    max_upload_bytes: int = 2 * 1024**3
+    """One uploaded file: an hour of 96 kHz stereo in 24 bit fits."""
+    max_fetch_bytes: int = 512 * 1024**2
+    """One file behind a `direct_url`."""
+    fetch_timeout: float = 60.0
+    """Seconds for the whole download of a `direct_url`: the create request is waiting for it."""
+    max_disk_bytes: int = 32 * 1024**3
+    """Everything stored: uploads, fetched sources and stems."""
+    max_files: int = 100_000
+    """Number of stored uploads and sets of stems."""
+    max_splits: int = 100_000
+    """Splits remembered; the oldest finished ones are forgotten first."""
+    max_reservations: int = 100_000
+    """Reservations remembered at a time."""
+    ledger_requests: int = 100_000
+    """Request records kept one by one; counts go on beyond it."""
+    probe_timeout: float = 60.0
+    """Seconds for measuring a file; a create request is waiting for it."""
+    separation_timeout: float = 3600.0
+    """Seconds for one separation: an hour of audio on a slow machine."""
+    separation_workers: int = 1
+    """Separations at a time; one already keeps a core busy and holds a few hundred megabytes."""
+
+
+@attrs.frozen
+class Lifetimes:
+    """How long things stay valid, in seconds of the sandbox's clock."""
+
+    reservation: float = 900.0
+    """From `POST /audio/uploads` to the last moment at which the worker takes the file."""
+    upload: float = 86_400.0
+    """From the finished upload to its deletion; creates may use it until then."""
+    stem_url: float = 3600.0
+    """Of one signed stem address; every `GET /audio/splits/{id}` hands out fresh ones."""
+    stems: float = 86_400.0
+    """From the end of a split to the deletion of its stem files."""
+    idempotency_key: float = 86_400.0
+    """How long a key is remembered after the request that used it."""

@@ -1,0 +1,238 @@
+"""The sandbox as one object: `Sandbox` starts three origins and everything it started ends with it."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Self
+
+import attrs
+
+from aistemsplitter_async.clock import Clock, SystemClock
+
+from .account import SandboxKey
+from .fault_rules import Faults
+from .ledger import Ledger
+from .limits import CREDITS, MINUTE, REQUESTS_PER_MINUTE, Lifetimes, Limits
+from .persistence import remember_secret
+from .plant import Plant
+from .progress import Instant, Progression
+from .rate_headers import parse_styles
+from .settings import Settings, build_accounts
+from .timeline import SandboxClock
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from .state import Status
+
+
+class Sandbox:
+    """The AIStemSplitter API on this machine, for the time of an `async with`.
+
+    Args:
+        host: Address to listen on.
+        port: Port of the API; 0 takes any free one, as upload worker and CDN always do.
+        api_key: The key to accept; made up where not given. It starts with `ast_`.
+        credits: Its opening balance in seconds of audio.
+        requests_per_minute: Its limit; `None` for no limit.
+        minute: Length of the limit's window in seconds.
+        window: Policy of the limit: `fixed`, `sliding`, `counter` or `bucket`.
+        burst: Size of a `bucket`; as large as the limit where not given.
+        rate_headers: What answers say about the limit: `retry-after` (on a 429), `ratelimit`, `x-ratelimit` (on every
+            answer), several of them joined with commas, or `none`.
+        webhook_secret: Signs the webhooks of its splits; made up where not given.
+        keys: Further keys with limits and credits of their own.
+        separation: `real` separates the audio in a child process (extra `sandbox`); `silent` answers at once with tiny
+            valid files of silence, and does not fetch a `direct_url`: its length is 180 s, or `?seconds=` of the URL.
+        progression: When a split moves on: `Instant()`, `Timed(...)` or `Manual()`.
+        allow_private_urls: Fetch `direct_url` sources from private networks too.
+        control: Answer at `/control/` beside the API.
+        data: Folder to keep everything in, so that the next start goes on where this one ended, balances (whatever
+            `credits` says) and a made-up key included; without it a temporary one, removed at the end.
+        limits: Caps on sizes and counts.
+        lifetimes: How long reservations, files, addresses and idempotency keys stay valid.
+        seed: Makes jitter and the probabilities of faults repeatable.
+        clock: The time; `advance` moves the sandbox's own forward.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        api_key: str | None = None,
+        credits: int = CREDITS,  # noqa: A002  the API's own noun; nobody needs the site builtin here
+        requests_per_minute: int | None = REQUESTS_PER_MINUTE,
+        minute: float = MINUTE,
+        window: str = "sliding",
+        burst: int | None = None,
+        rate_headers: str = "retry-after",
+        webhook_secret: str | None = None,
+        keys: Sequence[SandboxKey] = (),
+        separation: Literal["real", "silent"] = "real",
+        progression: Progression | None = None,
+        allow_private_urls: bool = False,
+        control: bool = True,
+        data: str | Path | None = None,
+        limits: Limits | None = None,
+        lifetimes: Lifetimes | None = None,
+        seed: int | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        if separation not in ("real", "silent"):
+            raise ValueError("separation must be real or silent")
+        self._made_up = frozenset(
+            name for name, given in (("api-key", api_key), ("webhook-secret", webhook_secret)) if given is None
+        )
+        own = SandboxKey(
+            api_key or f"ast_sandbox_{secrets.token_hex(16)}",
+            credits,
+            requests_per_minute,
+            webhook_secret=webhook_secret or f"whsec_{secrets.token_hex(16)}",
+        )
+        self._settings = Settings(
+            host=host,
+            port=port,
+            keys=(own, *keys),
+            minute=minute,
+            window=window,
+            burst=burst,
+            rate_styles=parse_styles(rate_headers),
+            silent=separation == "silent",
+            progression=Instant() if progression is None else progression,
+            allow_private_urls=allow_private_urls,
+            control=control,
+            data=None if data is None else Path(data),
+            limits=limits or Limits(),
+            lifetimes=lifetimes or Lifetimes(),
+            seed=seed,
+        )
+        build_accounts(self._settings, 0.0)  # refuses bad limits here rather than at the start
+        self.clock = SandboxClock(clock or SystemClock())
+        self.ledger = Ledger(self._settings.limits.ledger_requests)
+        self.faults = Faults(seed)
+        self._plant: Plant | None = None
+
+    @property
+    def api_key(self) -> str:
+        """The (first) key it accepts. With `data` and without `api_key` it is known once the sandbox has started."""
+        return self._own_key.api_key
+
+    @property
+    def webhook_secret(self) -> str:
+        """What signs the webhooks of the first key's splits; known when `api_key` is."""
+        return self._own_key.webhook_secret
+
+    @property
+    def keys(self) -> tuple[SandboxKey, ...]:
+        """All keys it accepts, as they were given."""
+        return self._settings.keys
+
+    @property
+    def base_url(self) -> str:
+        """What a client takes as its base URL: `http://127.0.0.1:PORT/v1`."""
+        return f"{self._running.api_url}/v1"
+
+    @property
+    def worker_url(self) -> str:
+        """Address of the upload worker."""
+        return self._running.uploads.origin
+
+    @property
+    def cdn_url(self) -> str:
+        """Address of the CDN."""
+        return self._running.splits.origin
+
+    @property
+    def credits(self) -> int:
+        """Balance of the first key in seconds of audio."""
+        return self._running.accounts[self.api_key].balance
+
+    def set_credits(self, balance: int, api_key: str | None = None) -> None:
+        """Set the balance of a key, the first one where none is given.
+
+        Raises:
+            KeyError: There is no such key.
+            ValueError: The balance is negative.
+        """
+        self._running.set_balance(balance, self._running.accounts[api_key or self.api_key].label)
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass at once: windows move on, splits finish, reservations and addresses expire.
+
+        Raises:
+            ValueError: `seconds` is negative.
+        """
+        self._running.advance(seconds)
+
+    async def step(self, split_id: str) -> Status:
+        """Move a split of a `Manual` progression on by one status and return it.
+
+        Raises:
+            KeyError: There is no unfinished split with that id.
+        """
+        return await self._running.jobs.step(split_id)
+
+    async def start(self) -> None:
+        """Start listening.
+
+        Raises:
+            OSError: The port is taken.
+            RuntimeError: It runs already, or another sandbox uses the `data` folder.
+        """
+        if self._plant is not None:
+            raise RuntimeError("this sandbox is running already")
+        self._remember_secrets()
+        if self._settings.data is not None:
+            self._settings.data.mkdir(parents=True, exist_ok=True)
+        self._plant = Plant(self._settings, self.clock, self.ledger, self.faults)
+        try:
+            await self._plant.start()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Stop everything and remove the temporary folder; doing it twice does no harm."""
+        plant, self._plant = self._plant, None
+        if plant is not None:
+            await plant.aclose()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def _remember_secrets(self) -> None:
+        """Take made-up secrets from the data folder, where an earlier run left its own."""
+        data, (own, *further) = self._settings.data, self._settings.keys
+        if data is None or not self._made_up:
+            return
+        if "api-key" in self._made_up:
+            own = attrs.evolve(own, api_key=remember_secret(data, "api-key", own.api_key))
+        if "webhook-secret" in self._made_up:
+            secret = remember_secret(data, "webhook-secret", own.webhook_secret)
+            own = attrs.evolve(own, webhook_secret=secret)
+        self._settings = attrs.evolve(self._settings, keys=(own, *further))
+        self._made_up = frozenset()
+
+    @property
+    def _own_key(self) -> SandboxKey:
+        if self._made_up and self._settings.data is not None:
+            _ = self._running  # only the start reads what the data folder remembers
+        return self._settings.keys[0]
+
+    @property
+    def _running(self) -> Plant:
+        if self._plant is None:
+            raise RuntimeError("this sandbox is not running: use `async with Sandbox() as sandbox`")
+        return self._plant

@@ -1,0 +1,33 @@
+"""Stem addresses that nobody can guess and that stop working: an expiry and a signature over path and expiry."""
+
+from __future__ import annotations
+
+import hmac
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_MAX_DIGITS = 15
+
+
+def build_signed_path(path: str, expires_at: float, secret: bytes) -> str:
+    """Return `path` with `expires` (POSIX milliseconds, rounded up) and `signature` in its query."""
+    expires = math.ceil(expires_at * 1000)
+    return f"{path}?expires={expires}&signature={_sign(path, str(expires), secret)}"
+
+
+def parse_expiry(path: str, query: Mapping[str, str], secret: bytes) -> float | None:
+    """Return the POSIX time at which a signed address stops working; `None` where it was not signed by us."""
+    expires, signature = query.get("expires", ""), query.get("signature", "")
+    if not (expires.isascii() and expires.isdigit() and len(expires) <= _MAX_DIGITS):
+        return None
+    expected = _sign(path, expires, secret)
+    if not hmac.compare_digest(signature.encode("utf-8", "replace"), expected.encode()):
+        return None
+    return int(expires) / 1000
+
+
+def _sign(path: str, expires: str, secret: bytes) -> str:
+    return hmac.digest(secret, f"{path}\n{expires}".encode(), "sha256").hex()

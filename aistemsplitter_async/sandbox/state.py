@@ -1,0 +1,131 @@
+"""What the service keeps: splits, uploads, and the one table of the states a split may pass through."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+import attrs
+
+
+class Status(StrEnum):
+    """Status of a split as the wire spells it."""
+
+    QUEUED = "queued"
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
+    Status.QUEUED: frozenset({Status.PROCESSING, Status.FAILED}),
+    Status.PROCESSING: frozenset({Status.SUCCEEDED, Status.FAILED}),
+    Status.SUCCEEDED: frozenset(),
+    Status.FAILED: frozenset(),
+}
+
+STEM_MODELS: Final[dict[str, tuple[str, ...]]] = {
+    "4s": ("vocals", "drums", "bass", "other"),
+    "6s": ("vocals", "drums", "bass", "guitar", "piano", "other"),
+}
+
+OUTPUT_FORMATS: Final = ("mp3", "wav")
+
+
+@attrs.frozen
+class SplitError:
+    """Why a split failed: a code for programs and a message for people."""
+
+    code: str
+    message: str
+
+
+@attrs.frozen
+class Stem:
+    """One finished stem: its file name, its size and a validator that never changes (files are written once)."""
+
+    name: str
+    filename: str
+    size_bytes: int
+    etag: str
+
+
+@attrs.define
+class Upload:
+    """A reservation and, once the worker has taken the bytes, the uploaded file."""
+
+    id: str
+    account: str
+    filename: str
+    content_type: str
+    content_length: int
+    token: str
+    storage_key: str
+    created_at: float
+    expires_at: float
+    file_url: str | None = None
+    """Address the worker answered with; `None` until the file is complete."""
+    sha256: str | None = None
+    seconds: float | None = None
+    """Length of the audio, probed by the first create that names it."""
+    splits: int = 0
+    """Creates that used it; from the first on, its bytes are final."""
+    running: int = 0
+    """Unfinished splits of it; the file stays as long as there are any."""
+    kept_until: float | None = None
+
+
+@attrs.define
+class Split:
+    """One split. Times are POSIX seconds of the sandbox's clock."""
+
+    id: str
+    account: str
+    filename: str
+    stem_model: str
+    output_format: str
+    seconds: float
+    credits: int
+    source: str
+    """Name of the stored source file, empty where there is none (silent mode)."""
+    created_at: float
+    updated_at: float
+    upload_id: str | None = None
+    webhook_url: str | None = None
+    idempotency_key: str | None = None
+    fingerprint: str | None = None
+    status: Status = Status.QUEUED
+    stems: tuple[Stem, ...] = ()
+    error: SplitError | None = None
+    polls: int = 0
+    first_seen_at: float | None = None
+    """When a poll first saw it finished."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether it can change no more."""
+        return not TRANSITIONS[self.status]
+
+
+def start(split: Split, at: float) -> None:
+    """Move a queued split to processing at time `at`."""
+    _move(split, Status.PROCESSING, at)
+
+
+def succeed(split: Split, stems: tuple[Stem, ...], at: float) -> None:
+    """Finish a split with its stems at time `at`."""
+    _move(split, Status.SUCCEEDED, at)
+    split.stems = stems
+
+
+def fail(split: Split, error: SplitError, at: float) -> None:
+    """Finish a split with an error at time `at`."""
+    _move(split, Status.FAILED, at)
+    split.error = error
+
+
+def _move(split: Split, status: Status, at: float) -> None:
+    if status not in TRANSITIONS[split.status]:
+        raise ValueError(f"a {split.status} split cannot become {status}")
+    split.status = status
+    split.updated_at = max(at, split.created_at)

@@ -1,0 +1,175 @@
+"""The per-key limit: how many requests fit into a window, by the four policies that real services use.
+
+The service publishes neither its number nor its policy, so a client has to be right under each:
+
+- `fixed`: counts start anew every `minute`, at multiples of it from the sandbox's start.
+- `sliding`: at most `limit` requests in *any* stretch of `minute` (a log of times).
+- `counter`: sliding-window counter, the last window's count weighted by how much of it still overlaps.
+- `bucket`: `limit` tokens drip in evenly over a `minute`, up to `burst` of them can be saved.
+
+A refused request consumes nothing under any of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from typing import Final, Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Verdict:
+    """What the window says to one request. Delays are seconds from the moment of asking."""
+
+    admitted: bool
+    limit: int
+    remaining: int
+    retry_after: float
+    """Until the next request could be admitted; 0.0 where one could be now."""
+    reset_after: float
+    """Until the whole budget is there again, if nothing is sent."""
+
+
+class Window(Protocol):
+    """One key's budget."""
+
+    def admit(self, now: float, *, take: bool = True) -> Verdict:
+        """Admit or refuse a request at monotonic time `now`, and remember it if admitted; without `take` only look."""
+        ...
+
+
+class FixedWindow:
+    """Counts from zero in each window."""
+
+    def __init__(self, limit: int, minute: float, origin: float) -> None:
+        self._limit = limit
+        self._minute = minute
+        self._origin = origin
+        self._index = 0
+        self._count = 0
+
+    def admit(self, now: float, *, take: bool = True) -> Verdict:
+        """See `Window`."""
+        index = math.floor((now - self._origin) / self._minute)
+        if index != self._index:
+            self._index, self._count = index, 0
+        admitted = self._count < self._limit
+        self._count += admitted and take
+        remaining = self._limit - self._count
+        rest = self._origin + (index + 1) * self._minute - now
+        return Verdict(admitted, self._limit, remaining, rest if not remaining else 0.0, rest)
+
+
+class SlidingWindow:
+    """Remembers when each request came; exact, and the strictest of the four."""
+
+    def __init__(self, limit: int, minute: float) -> None:
+        self._limit = limit
+        self._minute = minute
+        self._times: deque[float] = deque()
+
+    def admit(self, now: float, *, take: bool = True) -> Verdict:
+        """See `Window`."""
+        times = self._times
+        while times and times[0] + self._minute <= now:
+            times.popleft()
+        admitted = len(times) < self._limit
+        if admitted and take:
+            times.append(now)
+        remaining = self._limit - len(times)
+        retry = times[0] + self._minute - now if not remaining else 0.0
+        reset = times[-1] + self._minute - now if times else 0.0
+        return Verdict(admitted, self._limit, remaining, retry, reset)
+
+
+class CounterWindow:
+    """Two counts, the older one fading: what edge networks use because it needs no log."""
+
+    def __init__(self, limit: int, minute: float, origin: float) -> None:
+        self._limit = limit
+        self._minute = minute
+        self._origin = origin
+        self._index = 0
+        self._count = 0
+        self._last = 0
+
+    def admit(self, now: float, *, take: bool = True) -> Verdict:
+        """See `Window`."""
+        index = math.floor((now - self._origin) / self._minute)
+        if index != self._index:
+            self._last = self._count if index == self._index + 1 else 0
+            self._index, self._count = index, 0
+        passed = now - (self._origin + index * self._minute)
+        faded = self._last * (1 - passed / self._minute)
+        admitted = faded + self._count + 1 <= self._limit
+        self._count += admitted and take
+        remaining = max(0, math.floor(self._limit - faded - self._count))
+        retry = self._until_room(passed) if not remaining else 0.0
+        return Verdict(admitted, self._limit, remaining, retry, 2 * self._minute - passed)
+
+    def _until_room(self, passed: float) -> float:
+        room = self._limit - self._count - 1
+        if room >= 0 and self._last:
+            overlap = room / self._last  # the older count may weigh at most this share
+            if overlap < 1:
+                return max(0.0, self._minute * (1 - overlap) - passed)
+        # Nothing more fits in this window; in the next one this window's own count has to fade.
+        fade = self._minute * (1 - (self._limit - 1) / self._count) if self._count else 0.0
+        return self._minute - passed + max(0.0, fade)
+
+
+class BucketWindow:
+    """A token bucket. Its burst may be smaller than its rate, which punishes whoever sends a minute's worth at once."""
+
+    def __init__(self, limit: int, minute: float, burst: int, origin: float) -> None:
+        self._limit = limit
+        self._rate = limit / minute
+        self._burst = burst
+        self._tokens = float(burst)
+        self._at = origin
+
+    def admit(self, now: float, *, take: bool = True) -> Verdict:
+        """See `Window`."""
+        self._tokens = min(float(self._burst), self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        admitted = self._tokens >= 1 - 1e-9  # a token that dripped in tenths is a token
+        if admitted and take:
+            self._tokens = max(0.0, self._tokens - 1)
+        remaining = math.floor(self._tokens + 1e-9)
+        retry = (1 - self._tokens) / self._rate if not remaining else 0.0
+        return Verdict(admitted, self._limit, remaining, retry, (self._burst - self._tokens) / self._rate)
+
+
+POLICIES: Final = ("fixed", "sliding", "counter", "bucket")
+
+
+def build_window(policy: str, *, limit: int, minute: float, burst: int | None = None, origin: float = 0.0) -> Window:
+    """Return an empty window.
+
+    Args:
+        policy: One of `POLICIES`.
+        limit: Requests per `minute`, at least 1.
+        minute: Length of the window in seconds, more than zero.
+        burst: Size of a `bucket`; `limit` where not given. No other policy takes it.
+        origin: Monotonic time from which fixed windows are counted.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    if limit < 1 or not minute > 0 or (burst is not None and burst < 1):
+        raise ValueError("limit and burst must be at least 1 and minute more than 0")
+    if burst is not None and policy != "bucket":
+        raise ValueError("only the bucket policy has a burst")
+    match policy:
+        case "fixed":
+            return FixedWindow(limit, minute, origin)
+        case "sliding":
+            return SlidingWindow(limit, minute)
+        case "counter":
+            return CounterWindow(limit, minute, origin)
+        case "bucket":
+            return BucketWindow(limit, minute, limit if burst is None else burst, origin)
+        case _:
+            raise ValueError(f"window must be one of {', '.join(POLICIES)}, not {policy!r}")

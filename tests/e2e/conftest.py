@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import io
+import wave
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+
+import aiohttp
+import attrs
+import pytest
+
+from aistemsplitter_async.sandbox import Sandbox
+
+MakeWav = Callable[..., bytes]
+
+
+def build_wav(seconds: float = 1.0, *, rate: int = 8000, channels: int = 2) -> bytes:
+    """A valid 16-bit wav file with a quiet saw in it, so that no two lengths have the same bytes."""
+    frames = int(seconds * rate)
+    tooth = b"".join(((n * 40) % 4000 - 2000).to_bytes(2, "little", signed=True) * channels for n in range(100))
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(channels)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes((tooth * (frames // 100 + 1))[: frames * 2 * channels])
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def make_wav() -> MakeWav:
+    return build_wav
+
+
+@pytest.fixture
+async def sandbox() -> AsyncIterator[Sandbox]:
+    """Silent, without a limit: a split takes a millisecond."""
+    async with Sandbox(separation="silent", requests_per_minute=None) as running:
+        yield running
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """A bare aiohttp session: what the wire really says, without any client of ours."""
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        yield session
+
+
+@attrs.frozen
+class Answer:
+    """A whole HTTP answer."""
+
+    status: int
+    headers: Any
+    raw: bytes
+    json: Any
+
+
+@attrs.frozen
+class BareAPI:
+    """Requests to a sandbox, spelled out by hand."""
+
+    sandbox: Sandbox
+    http: aiohttp.ClientSession
+
+    async def call(self, method: str, path: str, *, key: str | None = None, **options: Any) -> Answer:
+        """Send one request to the API with the sandbox's (or another) key."""
+        headers = {"Authorization": f"Bearer {key or self.sandbox.api_key}"} | options.pop("headers", {})
+        return await self.send(method, self.sandbox.base_url + path, headers=headers, **options)
+
+    async def send(self, method: str, url: str, **options: Any) -> Answer:
+        """Send one request anywhere, with nothing added."""
+        async with self.http.request(method, url, allow_redirects=False, **options) as response:
+            raw = await response.read()
+            is_json = response.content_type == "application/json"
+            return Answer(response.status, response.headers, raw, await response.json() if is_json and raw else None)
+
+    async def reserve(self, data: bytes, *, filename: str = "song.wav", content_type: str = "audio/wav") -> Any:
+        """Reserve an upload and return its `data`."""
+        body = {"filename": filename, "contentType": content_type, "contentLength": len(data)}
+        answer = await self.call("POST", "/audio/uploads", json=body)
+        assert answer.status == 200, answer
+        return answer.json["data"]
+
+    async def put(self, reservation: Any, data: bytes, *, content_type: str = "audio/wav") -> Answer:
+        """Send a file to the upload worker as the clients do."""
+        headers = dict(reservation["uploadHeaders"]) | {"Content-Type": content_type}
+        return await self.send("POST", reservation["uploadUrl"], data=io.BytesIO(data), headers=headers)
+
+    async def upload(self, data: bytes, **reservation: Any) -> dict[str, str]:
+        """Upload a file and return the `input` that names it."""
+        reserved = await self.reserve(data, **reservation)
+        answer = await self.put(reserved, data, content_type=reservation.get("content_type", "audio/wav"))
+        assert answer.status == 200, answer
+        stored = answer.json["data"]
+        return {
+            "type": "uploaded_file",
+            "uploadId": reserved["uploadId"],
+            "fileUrl": stored["url"],
+            "storageKey": stored["key"],
+        }
+
+    async def create(self, source: dict[str, str] | str, *, key: str | None = None, **fields: Any) -> Answer:
+        """Create a split of an uploaded input or a URL, with an idempotency key where given."""
+        if isinstance(source, str):
+            source = {"type": "direct_url", "url": source}
+        headers = {} if key is None else {"Idempotency-Key": key}
+        return await self.call("POST", "/audio/splits", json={"input": source} | fields, headers=headers)
+
+    async def get(self, split_id: str) -> Any:
+        """Return `data` of a split."""
+        answer = await self.call("GET", f"/audio/splits/{split_id}")
+        assert answer.status == 200, answer
+        return answer.json["data"]
+
+    async def finish(self, source: dict[str, str] | str, **fields: Any) -> Any:
+        """Create a split and return it once it is finished."""
+        created = await self.create(source, **fields)
+        assert created.status == 200, created
+        while True:
+            split = await self.get(created.json["data"]["id"])
+            if split["status"] in ("succeeded", "failed"):
+                return split
+
+
+Connect = Callable[..., AbstractAsyncContextManager[BareAPI]]
+
+
+@pytest.fixture
+def connect(http: aiohttp.ClientSession) -> Connect:
+    """Start a sandbox with any options, silent and without a limit unless they say otherwise."""
+
+    @asynccontextmanager
+    async def start(**options: Any) -> AsyncIterator[BareAPI]:
+        async with Sandbox(**({"separation": "silent", "requests_per_minute": None} | options)) as running:
+            yield BareAPI(running, http)
+
+    return start
+
+
+@pytest.fixture
+def api(sandbox: Sandbox, http: aiohttp.ClientSession) -> BareAPI:
+    return BareAPI(sandbox, http)

@@ -1,0 +1,153 @@
+"""Closing a sandbox: at once, whatever is going on, and nothing is left of it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from aistemsplitter_async.sandbox import Limits, Sandbox
+from aistemsplitter_async.sandbox.separator import ProcessSeparator, SeparationError
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import Connect, MakeWav
+
+PROC = Path("/proc/self/fd")
+
+
+def descriptors() -> int:
+    return len(list(PROC.iterdir())) if PROC.exists() else 0
+
+
+def children_of(folder: Path) -> list[bytes]:
+    """Command lines of processes that work in `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if bytes(folder) in command:
+            found.append(command)
+    return found
+
+
+async def closing(sandbox: Sandbox) -> float:
+    began = time.perf_counter()
+    await sandbox.aclose()
+    return time.perf_counter() - began
+
+
+async def open_raw(url: str, head: str) -> asyncio.StreamWriter:
+    parts = urlsplit(url)
+    _, writer = await asyncio.open_connection(parts.hostname, parts.port)
+    writer.write(head.format(path=parts.path).encode())
+    await writer.drain()
+    return writer
+
+
+async def test_closing_is_prompt_with_open_connections_and_half_sent_requests() -> None:
+    tasks, files = asyncio.all_tasks(), descriptors()
+    sandbox = Sandbox(separation="silent")
+    await sandbox.start()
+    writers = [await open_raw(sandbox.base_url, "") for _ in range(20)]
+    writers += [await open_raw(sandbox.base_url, "POST /v1/audio/splits HTTP/1.1\r\nHost: x\r\n") for _ in range(5)]
+    headers = f"Host: x\r\nAuthorization: Bearer {sandbox.api_key}\r\nContent-Length: 100\r\n\r\n{{"
+    half = "POST {path}/audio/splits HTTP/1.1\r\n" + headers.replace("{", "{{")
+    writers += [await open_raw(sandbox.base_url, half) for _ in range(5)]
+    async with aiohttp.ClientSession() as session, session.get(sandbox.base_url + "/credits") as response:
+        await response.read()
+        assert await closing(sandbox) < 1.0
+    for writer in writers:
+        writer.close()
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == tasks
+    assert descriptors() <= files + 1  # asyncio keeps one for resolving names
+
+
+@pytest.mark.skipif(not PROC.exists(), reason="looks for the child in /proc")
+async def test_closing_kills_a_running_separation(tmp_path: Path, connect: Connect, make_wav: MakeWav) -> None:
+    pytest.importorskip("soundfile")
+    async with connect(separation="real", data=tmp_path) as api:
+        created = await api.create(await api.upload(make_wav(30.0, rate=44_100)))
+        async with asyncio.timeout(10):
+            while (await api.get(created.json["data"]["id"]))["status"] != "processing":
+                pass
+            while not children_of(tmp_path):  # noqa: ASYNC110  processes send no events
+                await asyncio.sleep(0)
+        assert await closing(api.sandbox) < 1.0
+    assert not children_of(tmp_path)
+
+
+async def test_closing_twice_and_starting_again_are_fine() -> None:
+    sandbox = Sandbox(separation="silent")
+    with pytest.raises(RuntimeError, match="not running"):
+        _ = sandbox.base_url
+    for _ in range(2):
+        await sandbox.start()
+        with pytest.raises(RuntimeError, match="already"):
+            await sandbox.start()
+        await sandbox.aclose()
+        await sandbox.aclose()
+
+
+async def test_a_taken_port_is_an_oserror_and_leaves_nothing() -> None:
+    async with Sandbox(separation="silent") as first:
+        port = urlsplit(first.base_url).port
+        assert port is not None
+        tasks = asyncio.all_tasks()
+        with pytest.raises(OSError, match="in use"):
+            await Sandbox(separation="silent", port=port).start()
+        assert asyncio.all_tasks() == tasks
+
+
+async def test_a_separation_process_that_crashes_is_an_error_and_not_a_hang(tmp_path: Path) -> None:
+    missing = tmp_path / "missing"
+    with pytest.raises(SeparationError):
+        await ProcessSeparator(Limits()).probe(missing)
+    with pytest.raises(SeparationError):
+        await ProcessSeparator(Limits()).separate(missing, tmp_path / "into", stem_model="4s", output_format="wav")
+
+
+async def test_a_separation_that_takes_too_long_is_killed(tmp_path: Path) -> None:
+    (tmp_path / "a.mp3").write_bytes(b"ID3" + bytes(1000))
+    with pytest.raises(SeparationError, match="longer than"):
+        await ProcessSeparator(Limits(probe_timeout=0.001)).probe(tmp_path / "a.mp3")
+    assert not children_of(tmp_path)
+
+
+async def test_a_failed_split_is_refunded_and_says_why(connect: Connect, make_wav: MakeWav) -> None:
+    async with connect(separation="real") as api:
+
+        async def crash(*_: object, **__: object) -> None:
+            raise SeparationError("the machine is on fire")
+
+        api.sandbox._running.jobs._separator.separate = crash  # type: ignore[method-assign, assignment]
+        split = await api.finish(await api.upload(make_wav()))
+        assert split["status"] == "failed"
+        assert split["error"] == {"code": "PROCESSING_FAILED", "message": "the machine is on fire"}
+        assert "stems" not in split
+        assert api.sandbox.credits == 36_000
+        assert api.sandbox.ledger.charges[0].refunded == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"separation": "loud"},
+        {"api_key": "sk_wrong"},
+        {"credits": -1},
+        {"requests_per_minute": 0},
+        {"minute": 0},
+        {"window": "leaky"},
+        {"burst": 3},
+    ],
+)
+def test_options_that_make_no_sense_are_refused_at_once(options: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"must|starts with|burst"):
+        Sandbox(**options)  # type: ignore[arg-type]
