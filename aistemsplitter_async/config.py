@@ -119,17 +119,19 @@ class RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class PollPolicy:
-    """When a running split is looked at.
+    """When running splits are looked at; `_core.pollplan` has the rules.
 
-    The first look at a split just created is after `first` seconds; then each waits `growth` of the time elapsed so
-    far, between `shortest` and `longest`, so that the lag stays in proportion to the processing time.
+    With budget to spare, a look is made whenever the time since the last one is `precision` of the split's age or a
+    little more, but one split never takes more than `budget_share` of the key's limit. When requests are scarce, a
+    split is looked at when it is done with probability `confidence`.
     """
 
-    first: float = attrs.field(default=1.0, validator=_positive)  # s
-    growth: float = attrs.field(default=0.1, validator=_positive)  # of the time elapsed: lag stays proportional
-    shortest: float = attrs.field(default=1.0, validator=_positive)  # s
-    longest: float = attrs.field(default=30.0, validator=_positive)  # s
-    jitter: float = attrs.field(default=0.1, validator=_fraction)  # of the wait, both ways: spreads looks
+    first: float = attrs.field(default=1.0, validator=_positive)  # s; the age at which the first look is worth it
+    shortest: float = attrs.field(default=0.5, validator=_positive)  # s between two looks at one split
+    precision: float = attrs.field(default=0.033, validator=_fraction)  # of the age: finer, nobody notices
+    budget_share: float = attrs.field(default=0.6, validator=_fraction)  # of the limit; the rest is for others
+    confidence: float = attrs.field(default=0.7, validator=_fraction)  # in one look sufficing: about 1.2 a split
+    jitter: float = attrs.field(default=0.05, validator=_fraction)  # of the wait, both ways: spreads looks
     wait: float = attrs.field(default=1800.0, validator=_positive)  # s; the deadline of a wait when none is given
 
     def scaled(self, factor: float) -> Self:
@@ -138,7 +140,6 @@ class PollPolicy:
             self,
             first=self.first * factor,
             shortest=self.shortest * factor,
-            longest=self.longest * factor,
             wait=self.wait * factor,
         )
 

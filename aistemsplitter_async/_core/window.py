@@ -54,31 +54,41 @@ class CountingWindow:
     """At most `requests` in any `per` seconds: exact for sliding windows, safe for fixed ones."""
 
     def __init__(self, requests: float, per: float) -> None:
-        self._requests = requests
+        self.requests = requests
+        self.in_flight = 0
         self._per = per
-        self._in_flight = 0
         self._frees: deque[float] = deque()  # when each settled slot comes back, oldest first
 
     def free_at(self, now: float) -> float:
         self._forget(now)
-        if self._in_flight + len(self._frees) < self._requests:
+        excess = self.in_flight + len(self._frees) - self.requests
+        if excess < 0:
             return now
-        return self._frees[0] if self._frees else math.inf
+        # After the limit was lowered, several slots must come back before one of them is free.
+        return self._frees[int(excess)] if excess < len(self._frees) else math.inf
 
     def take(self, now: float) -> None:
         self._forget(now)
-        self._in_flight += 1
+        self.in_flight += 1
 
     def settle(self, now: float) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._frees.append(now + self._per)
 
+    def refuse(self) -> None:
+        """Note that the server refused a request: it did not count it."""
+        self.in_flight -= 1
+
     def restore(self) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
+
+    def accepted(self, now: float) -> int:
+        """Return how many requests were let in within the trailing window."""
+        self._forget(now)
+        return len(self._frees)
 
     def used(self, now: float) -> int:
-        self._forget(now)
-        return self._in_flight + len(self._frees)
+        return self.in_flight + self.accepted(now)
 
     def _forget(self, now: float) -> None:
         while self._frees and self._frees[0] <= now:
@@ -89,37 +99,50 @@ class BucketWindow:
     """A bucket of `requests` tokens that refills evenly within `per` seconds."""
 
     def __init__(self, requests: int, per: float, now: float) -> None:
-        self._capacity = requests
+        self.in_flight = 0
+        self._capacity = float(requests)
         self._rate = requests / per
         self._level = float(requests)
-        self._in_flight = 0
         self._at = now
 
     def free_at(self, now: float) -> float:
         self._refill(now)
         if self._level >= 1 - _ROUNDING:
             return now
-        if self._capacity - self._in_flight < 1:
+        if self._capacity - self.in_flight < 1:
             return math.inf
         return now + (1 - self._level) / self._rate
 
     def take(self, now: float) -> None:
         self._refill(now)
         self._level -= 1
-        self._in_flight += 1
+        self.in_flight += 1
 
     def settle(self, now: float) -> None:
         self._refill(now)
-        self._in_flight -= 1
+        self.in_flight -= 1
 
     def restore(self) -> None:
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._level += 1
+
+    def empty(self, now: float, *, capacity: float) -> None:
+        """Start again from nothing, with room for `capacity` tokens at most: the server's bucket was empty."""
+        self._refill(now)
+        self._level = min(self._level, 0.0)
+        self._capacity = min(self._capacity, capacity)
+
+    def set_rate(self, rate: float, now: float, *, capacity: float) -> None:
+        """Refill with `rate` tokens a second from now on, up to `capacity`."""
+        self._refill(now)
+        self._rate = rate
+        self._capacity = capacity
 
     def used(self, now: float) -> int:
         self._refill(now)
-        return self._capacity - math.floor(self._level)
+        return math.ceil(self._capacity - self._level - _ROUNDING)
 
     def _refill(self, now: float) -> None:
-        self._level = min(float(self._capacity - self._in_flight), self._level + (now - self._at) * self._rate)
+        refilled = self._level + (now - self._at) * self._rate
+        self._level = max(self._level, min(self._capacity - self.in_flight, refilled))
         self._at = now

@@ -1,0 +1,182 @@
+"""What the key's limit is believed to be, learned from what the server lets in and what it refuses.
+
+A declared limit is kept as it is, and never a request beyond it is tried. An unknown one begins with a few requests at
+once: the first refusal tells how many were accepted in the trailing window, which is what fixed and sliding windows
+count. From then on the believed limit is used in full, and every few windows one request more is tried; as long as that
+is let in, the next one is too, so a limit that was raised is found again within a window.
+
+A refusal inside a limit that was declared means that the server does not count in windows: from then on requests are
+spread evenly, which buckets of any size and weighted counters accept. If that is refused as well, the limit itself must
+be lower than believed.
+
+After a refusal nothing is sent until a believed slot is free again and the backoff has passed; then one request goes
+alone, and only when it is let in the others follow.
+
+All times are monotonic seconds and must not run backwards.
+"""
+
+from __future__ import annotations
+
+import math
+
+from aistemsplitter_async._core.window import BucketWindow, CountingWindow
+from aistemsplitter_async.config import RateLimit, RetryPolicy
+
+SEARCH_AFTER = 5.0  # windows without a refusal before one request more is tried
+_UNKNOWN_AT_ONCE = 3  # requests in flight while nothing is known: what the first refusal can cost
+_UNPROVEN_AT_ONCE = 4  # while the believed limit has not been reached without a refusal
+_PROVEN_AT_ONCE = 64  # afterwards; more only adds to what a limit lowered meanwhile refuses
+_PROVEN_SHARE = 0.9  # of the limit let in within one window proves it
+_SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply's travel time is not lost
+_PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
+_RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
+
+
+class Limiter:
+    """The key's budget as it is believed to be: a `Window` that learns.
+
+    Args:
+        limit: what is known.
+        retry: `throttle_backoff` and `throttle_cap`, for refusals that do not say how long.
+        now: monotonic seconds.
+    """
+
+    def __init__(self, limit: RateLimit, retry: RetryPolicy, *, now: float) -> None:
+        self._declared = limit.requests
+        self._per = limit.per
+        self._retry = retry
+        self.believed = limit.requests
+        self._counted = CountingWindow(limit.requests if limit.requests is not None else math.inf, limit.per)
+        self._is_bucket = limit.policy == "bucket" and limit.requests is not None
+        self._bucket = BucketWindow(limit.requests, limit.per, now) if self._is_bucket and limit.requests else None
+        self.closed_until = -math.inf
+        self._refused_at = -math.inf
+        self._refusals = 0  # since the last request that was let in
+        self._recovering = False
+        self._proven = False
+        self._searching = False
+        self._doubted = False  # a learned limit was refused once already
+
+    @property
+    def in_flight(self) -> int:
+        """Return how many requests are on their way."""
+        return self._counted.in_flight
+
+    def used(self, now: float) -> int:
+        """Return how many slots are occupied."""
+        return self._counted.used(now)
+
+    def free_at(self, now: float) -> float:
+        """Return when the next request may be sent: `now` or earlier if at once, infinity if only a reply can tell."""
+        if now < self.closed_until:
+            return self.closed_until
+        if self.in_flight >= self._at_once():
+            return math.inf
+        at = self._believed_free_at(now)
+        if at > now and self.in_flight == 0 and self._may_rise():
+            search_at = now if self._searching else self._refused_at + SEARCH_AFTER * self._per
+            return max(now, min(at, search_at))
+        return at
+
+    def take(self, now: float) -> None:
+        """Occupy a slot."""
+        self._searching = self._searching or (self._may_rise() and self._believed_free_at(now) > now)
+        self._counted.take(now)
+        if self._bucket is not None:
+            self._bucket.take(now)
+
+    def restore(self) -> None:
+        """Give back a slot whose request was never sent."""
+        self._counted.restore()
+        if self._bucket is not None:
+            self._bucket.restore()
+
+    def settle(self, now: float, *, sent: float) -> None:
+        """Note that a request sent at `sent` was let in (or that nothing is known of it, which must count as that)."""
+        self._counted.settle(now)
+        if self._bucket is not None:
+            self._bucket.settle(now)
+        if sent >= self._refused_at:
+            self._recovering = False
+            self._refusals = 0
+        if self.believed is None:
+            return
+        let_in = self._counted.accepted(now)
+        if self._searching and let_in > self.believed:
+            self._believe(min(let_in, self._declared or let_in), now)
+            self._searching = self.believed != self._declared
+        if let_in + self.in_flight >= _PROVEN_SHARE * self.believed:
+            self._proven = True
+
+    def refuse(self, now: float, *, sent: float, retry_after: float | None) -> None:
+        """Note that a request sent at `sent` was answered 429, with the wait it asked for (seconds) if it did."""
+        self._counted.refuse()
+        if self._bucket is not None:
+            self._bucket.settle(now)
+        if sent >= self._refused_at:  # else it was under way when the refusal that is known already came
+            self._learn_from_refusal(now)
+        wait = retry_after
+        if wait is None:
+            wait = min(self._retry.throttle_cap, self._retry.throttle_backoff * 2.0 ** (self._refusals - 1))
+            free_at = self._counted.free_at(now)
+            if not self._is_bucket and math.isfinite(free_at):
+                wait = max(wait, free_at - now)
+        self.close_until(now + wait)
+
+    def close_until(self, when: float) -> None:
+        """Send nothing before `when`; an earlier end than the one known changes nothing."""
+        self.closed_until = max(self.closed_until, when)
+
+    def adopt(self, requests: int, now: float) -> None:
+        """Believe what a rate header says, but never more than was declared."""
+        self._searching = False
+        self._believe(min(requests, self._declared or requests), now)
+
+    def _learn_from_refusal(self, now: float) -> None:
+        let_in = max(1, self._counted.accepted(now))
+        recently = now - self._refused_at < _RECENTLY * self._per
+        self._refused_at = now
+        self._refusals += 1
+        self._recovering = True
+        self._proven = False
+        if self.believed is None or (self._searching and self._bucket is None):
+            self._believe(let_in, now)
+        elif self._searching:
+            self._believe(min(self.believed, let_in), now)
+        elif self._bucket is not None:
+            self._bucket.empty(now, capacity=self._burst(self.believed))
+            if recently:
+                self._believe(min(self.believed, let_in), now)
+        elif self.believed == self._declared or (recently and self._doubted):
+            self._bucket = BucketWindow(self.believed, self._per / _PACING_MARGIN, now)
+            self._bucket.empty(now, capacity=self._burst(self.believed))
+            self._bucket.in_flight = self.in_flight
+        else:
+            self._doubted = True
+            self._believe(min(self.believed, let_in), now)
+        self._searching = False
+
+    def _believe(self, requests: int, now: float) -> None:
+        self.believed = requests
+        if not self._is_bucket:
+            self._counted.requests = requests
+        if self._bucket is not None:
+            self._bucket.set_rate(requests * _PACING_MARGIN / self._per, now, capacity=self._burst(requests))
+
+    def _burst(self, requests: int) -> float:
+        return max(2.0, _SMALL_BURST * requests)
+
+    def _at_once(self) -> int:
+        if self._recovering:
+            return 1
+        if self.believed is None:
+            return _UNKNOWN_AT_ONCE
+        return _PROVEN_AT_ONCE if self._proven else _UNPROVEN_AT_ONCE
+
+    def _may_rise(self) -> bool:
+        return self.believed is not None and (self._declared is None or self.believed < self._declared)
+
+    def _believed_free_at(self, now: float) -> float:
+        """Return when the believed limit has room, searching left aside."""
+        counted = now if self._is_bucket else self._counted.free_at(now)
+        return counted if self._bucket is None else max(counted, self._bucket.free_at(now))

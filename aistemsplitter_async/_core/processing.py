@@ -1,0 +1,117 @@
+"""How long will the server work on a split? A small robust model, learned from the splits themselves.
+
+Processing times are taken as lognormal around a median that grows with a power of the credits used (seconds of audio).
+The median and the spread come from order statistics (the median, and the median absolute deviation times 1.4826), so
+that one odd split ruins nothing, over the newest finished splits, so that a server that becomes faster is followed.
+
+Splits that are still running count too: learning from finished ones alone would be biased to the quick ones. One that
+has been running for `t` counts as its expected time given that it takes longer than `t`, the E step of the EM algorithm
+for censored lognormal data (Aitkin, "A Note on the Regression Analysis of Censored Data", Technometrics 23, 1981).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable
+from statistics import NormalDist, median
+
+_MEMORY = 64  # finished splits remembered: a spread within 10 %, and a change of speed followed within as many
+_PRIOR_MEDIAN = 60.0  # s, for a song of ordinary length
+_PRIOR_MEDIAN_WEIGHT = 0.5  # observations: a guess, given up quickly
+_PRIOR_SPREAD = 0.4  # of log time: covers a factor of 2.2 both ways; worth one observation
+_LEAST_SPREAD = 0.05  # a server that always takes equally long is still not trusted to the second
+_TYPICAL_CREDITS = 180.0  # where the prior's median holds
+_PRIOR_SLOPE = 0.5  # between "always the same" and "in proportion to the audio"
+_PRIOR_SLOPE_WEIGHT = 4.0  # as if that many splits, a factor e apart in length, had shown it
+_LEAST = 1e-3  # s; a clock without resolution reports zero
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_LONG_ENOUGH = -1.0  # standard deviations; a split running for less says nothing about how long it will take
+_TAIL = 1e-9  # where the upper tail of the normal distribution is cut off
+_NORMAL = NormalDist()
+
+
+class ProcessingModel:
+    """Learns processing times and predicts them. All times are seconds of the server's own work."""
+
+    def __init__(self) -> None:
+        self._finished: deque[tuple[float, float]] = deque(maxlen=_MEMORY)  # log credits, log seconds
+        self._log_median = math.log(_PRIOR_MEDIAN)
+        self._slope = _PRIOR_SLOPE
+        self.spread = _PRIOR_SPREAD
+
+    @property
+    def observations(self) -> int:
+        """Return how many finished splits the predictions rest on."""
+        return len(self._finished)
+
+    def learn(self, credits_used: float, seconds: float, *, running: Iterable[tuple[float, float]] = ()) -> None:
+        """Take in one finished split.
+
+        Args:
+            credits_used: its price.
+            seconds: how long the server took.
+            running: credits and age (seconds) of splits that were seen to be still running; a sample is enough.
+        """
+        self._finished.append((_log_credits(credits_used), math.log(max(seconds, _LEAST))))
+        self._slope = self._fit_slope()
+        self.refit(running)
+
+    def refit(self, running: Iterable[tuple[float, float]]) -> None:
+        """Take in what running splits say: credits and age (seconds) at which each was last seen running."""
+        leveled = [seconds - self._slope * size for size, seconds in self._finished]
+        leveled += [
+            expected for size, age in running if (expected := self._expect(_log_credits(size), age)) is not None
+        ]
+        if not leveled:
+            return
+        middle = median(leveled)
+        weight = len(leveled)
+        prior = _PRIOR_MEDIAN_WEIGHT * math.log(_PRIOR_MEDIAN)
+        self._log_median = (middle * weight + prior) / (weight + _PRIOR_MEDIAN_WEIGHT)
+        deviation = _MAD_TO_SIGMA * median(abs(value - middle) for value in leveled)
+        self.spread = max(_LEAST_SPREAD, (deviation * weight + _PRIOR_SPREAD) / (weight + 1))
+
+    def median(self, credits_used: float) -> float:
+        """Return the time that half of the splits of this price take at most."""
+        return math.exp(self._center(_log_credits(credits_used)))
+
+    def quantile(self, credits_used: float, fraction: float) -> float:
+        """Return the time that `fraction` of the splits of this price take at most."""
+        return math.exp(self._center(_log_credits(credits_used)) + self.spread * _NORMAL.inv_cdf(fraction))
+
+    def fraction_done(self, credits_used: float, age: float) -> float:
+        """Return the fraction of the splits of this price that take at most `age` seconds."""
+        return 1.0 - _upper_tail(self._deviations(_log_credits(credits_used), age))
+
+    def _center(self, log_credits: float) -> float:
+        return self._log_median + self._slope * log_credits
+
+    def _deviations(self, log_credits: float, age: float) -> float:
+        return (math.log(max(age, _LEAST)) - self._center(log_credits)) / self.spread
+
+    def _expect(self, log_credits: float, age: float) -> float | None:
+        """Return the expected log time, leveled to the typical size, of a split still running at `age`."""
+        deviations = self._deviations(log_credits, age)
+        if age <= 0 or deviations < _LONG_ENOUGH:
+            return None
+        density = math.exp(-deviations * deviations / 2) / math.sqrt(2 * math.pi)
+        return self._log_median + self.spread * density / _upper_tail(deviations)
+
+    def _fit_slope(self) -> float:
+        """Return the power of the credits that the time grows with: least squares, drawn to the prior, 0 to 1."""
+        count = len(self._finished)
+        mean_size = sum(size for size, _ in self._finished) / count
+        mean_time = sum(seconds for _, seconds in self._finished) / count
+        varied = sum((size - mean_size) ** 2 for size, _ in self._finished)
+        together = sum((size - mean_size) * (seconds - mean_time) for size, seconds in self._finished)
+        slope = (together + _PRIOR_SLOPE * _PRIOR_SLOPE_WEIGHT) / (varied + _PRIOR_SLOPE_WEIGHT)
+        return min(1.0, max(0.0, slope))
+
+
+def _log_credits(credits_used: float) -> float:
+    return math.log(max(credits_used, 1.0) / _TYPICAL_CREDITS)
+
+
+def _upper_tail(deviations: float) -> float:
+    return max(_TAIL, 0.5 * math.erfc(deviations / math.sqrt(2)))

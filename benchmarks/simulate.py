@@ -1,0 +1,429 @@
+"""The gate's limiter and the poll plan in virtual time, against servers that count in different ways.
+
+The decisions are the product's own (`_core.limiter`, `_core.pollplan`); the servers are independent of them. Each case
+is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound that no
+client can beat which does not know processing times: with T(m) the time until the m-th request may be sent,
+
+    makespan >= max(T(q*n), max over k of T((q-1)*k) + p_k)
+
+for n splits of q requests each (2 for a URL, 3 for an upload) in submission order. T(m) = W*floor((m-1)/R) for fixed
+and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it runs what people write today: a create, then
+a look every 5 s, every request retried after the usual backoff when it is refused.
+
+    python benchmarks/simulate.py [--seeds 5] [--plot out.svg] [--case NAME]
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import math
+import random
+import statistics
+from collections import deque
+from collections.abc import Callable, Iterator
+from itertools import count
+from typing import Any, Protocol
+
+import attrs
+
+from aistemsplitter_async._core.limiter import Limiter
+from aistemsplitter_async._core.pollplan import Budget, PollPlan
+from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy
+
+WINDOW = 60.0
+ROUND_TRIP = 0.05
+
+
+class Server(Protocol):
+    limit: int
+
+    def accept(self, now: float) -> bool: ...
+
+
+class Fixed:
+    """Counts anew at every full window; `phase` says where the first one ends."""
+
+    def __init__(self, limit: int, phase: float) -> None:
+        self.limit, self._phase, self._window, self._count = limit, phase, -1, 0
+
+    def accept(self, now: float) -> bool:
+        window = math.floor((now + self._phase) / WINDOW)
+        if window != self._window:
+            self._window, self._count = window, 0
+        self._count += 1
+        if self._count > self.limit:
+            self._count -= 1
+            return False
+        return True
+
+
+class Sliding:
+    """Remembers every request of the trailing window."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self._log = limit, deque[float]()
+
+    def accept(self, now: float) -> bool:
+        while self._log and self._log[0] <= now - WINDOW:
+            self._log.popleft()
+        if len(self._log) >= self.limit:
+            return False
+        self._log.append(now)
+        return True
+
+
+class Counter:
+    """Two counters: the last window counts by the part of it that the trailing window still covers."""
+
+    def __init__(self, limit: int, phase: float) -> None:
+        self.limit, self._phase, self._window, self._last, self._count = limit, phase, 0, 0, 0
+
+    def accept(self, now: float) -> bool:
+        at = (now + self._phase) / WINDOW
+        window = math.floor(at)
+        if window != self._window:
+            self._last = self._count if window == self._window + 1 else 0
+            self._window, self._count = window, 0
+        if self._last * (1 - (at - window)) + self._count + 1 > self.limit + 1e-9:
+            return False
+        self._count += 1
+        return True
+
+
+class Bucket:
+    """Refills evenly, up to `burst`."""
+
+    def __init__(self, limit: int, burst: int) -> None:
+        self.limit, self._burst, self._level, self._at = limit, burst, float(burst), 0.0
+
+    def accept(self, now: float) -> bool:
+        self._level = min(self._burst, self._level + (now - self._at) * self.limit / WINDOW)
+        self._at = now
+        if self._level < 1:
+            return False
+        self._level -= 1
+        return True
+
+
+@attrs.frozen(kw_only=True)
+class Case:
+    """One row of the table."""
+
+    name: str
+    splits: int = 100
+    kind: str = "sliding"
+    limit: int = 60
+    burst: int | None = None
+    declared: RateLimit | None = RateLimit(60)  # `None`: unknown
+    requests: int = 2  # a split
+    uploading: float = 0.0  # s between a reservation and the end of its upload
+    median: float = 60.0
+    sigma: float = 0.25
+    earlier: int = 0  # splits the model has seen before
+    changes: tuple[tuple[float, int], ...] = ()
+    failing: float = 0.0  # of the replies are 500
+    every: float = 0.0  # s between submissions; 0: all at once
+    target: str = ""
+
+    def server(self, rng: random.Random) -> Server:
+        phase = rng.random() * WINDOW
+        kinds: dict[str, Callable[[], Server]] = {
+            "fixed": lambda: Fixed(self.limit, phase),
+            "sliding": lambda: Sliding(self.limit),
+            "counter": lambda: Counter(self.limit, phase),
+            "bucket": lambda: Bucket(self.limit, self.burst or self.limit),
+        }
+        return kinds[self.kind]()
+
+    def bound(self, times: list[float]) -> float:
+        """Return the in-order bound for these processing times."""
+
+        def earliest(requests: int) -> float:
+            if requests <= 0:
+                return 0.0
+            if self.kind == "bucket":
+                return max(0.0, (requests - (self.burst or self.limit)) * WINDOW / self.limit)
+            return WINDOW * math.floor((requests - 1) / self.limit)
+
+        per_create = self.requests - 1
+        ends = [earliest(per_create * (k + 1)) + time for k, time in enumerate(times)]
+        return max(earliest(self.requests * self.splits), *ends)
+
+
+@attrs.define
+class Outcome:
+    """What one run came to."""
+
+    makespan: float = 0.0
+    bound: float = 0.0
+    requests: int = 0
+    refused: int = 0
+    lags: list[float] = attrs.field(factory=list[float])  # of the processing time
+    sent: list[float] = attrs.field(factory=list[float])  # when each request was sent
+    done: list[float] = attrs.field(factory=list[float])
+    believed: int | None = None
+
+
+class World:
+    """Virtual time, a server and the network between: what a client under test talks to."""
+
+    def __init__(self, case: Case, seed: int) -> None:
+        self.case = case
+        self.rng = random.Random(seed)
+        self.times = [case.median * math.exp(self.rng.gauss(0, case.sigma)) for _ in range(case.splits)]
+        self.server = case.server(self.rng)
+        self.outcome = Outcome(bound=case.bound(self.times))
+        self.created: dict[int, float] = {}
+        self._events: list[tuple[float, int, Callable[[float], None]]] = []
+        self._order = count()
+        for at, limit in case.changes:
+            self.at(at, lambda _, limit=limit: setattr(self.server, "limit", limit))  # type: ignore[misc]
+
+    def at(self, when: float, what: Callable[[float], None]) -> None:
+        heapq.heappush(self._events, (when, next(self._order), what))
+
+    def run(self) -> Outcome:
+        while self._events and len(self.outcome.done) < self.case.splits:
+            when, _, what = heapq.heappop(self._events)
+            what(when)
+        self.outcome.makespan = max(self.outcome.done, default=math.inf)
+        return self.outcome
+
+    def request(self, now: float, effect: Callable[[float], Any], reply: Callable[[float, bool, Any], None]) -> None:
+        """Send a request: `effect` happens at the server if it lets it in, and `reply` gets what came of it."""
+        self.outcome.requests += 1
+        self.outcome.sent.append(now)
+        one_way = ROUND_TRIP / 2 * math.exp(self.rng.gauss(0, 0.3))
+
+        def arrive(then: float) -> None:
+            let_in = self.server.accept(then)
+            self.outcome.refused += not let_in
+            result = effect(then) if let_in else None
+            self.at(then + one_way, lambda later: reply(later, let_in, result))
+
+        self.at(now + one_way, arrive)
+
+    def create(self, split: int) -> Callable[[float], bool]:
+        def effect(now: float) -> bool:
+            self.created.setdefault(split, now)
+            return self.rng.random() >= self.case.failing  # the reply may be a 500 although it happened
+
+        return effect
+
+    def look(self, split: int) -> Callable[[float], bool]:
+        return lambda now: now >= self.created[split] + self.times[split] and self.rng.random() >= self.case.failing
+
+    def note_done(self, split: int, now: float) -> None:
+        self.outcome.done.append(now)
+        self.outcome.lags.append((now - self.created[split] - self.times[split]) / self.times[split])
+
+
+class Ours:
+    """The product's decisions, driven by virtual time as the gate and the poller drive them by the loop's."""
+
+    def __init__(self, world: World) -> None:
+        case = world.case
+        self.world = world
+        self.limiter = Limiter(case.declared or RateLimit(), RetryPolicy(), now=0.0)
+        self.plan = PollPlan(PollPolicy(), random=world.rng.random)
+        for _ in range(case.earlier):
+            self.plan.model.learn(180, case.median * math.exp(world.rng.gauss(0, case.sigma)))
+        self.waiting: deque[tuple[int, int]] = deque()  # split, requests already made for it
+        self.uploaded: deque[tuple[int, int]] = deque()
+        self.running = 0
+        self.wake_at = math.inf
+        rate = case.limit / WINDOW
+        self.in_flight = 2 * case.limit * max(1.0, case.median / WINDOW) if rate else 0
+        self.held: Iterator[int] = iter(range(case.splits))
+        for split in range(case.splits):
+            world.at(split * case.every, lambda now, split=split: self.submit(split, now))  # type: ignore[misc]
+
+    def submit(self, split: int, now: float) -> None:
+        self.waiting.append((split, 0))
+        self.pump(now)
+
+    def pump(self, now: float) -> None:
+        while True:
+            free_at = self.limiter.free_at(now)
+            if free_at > now:
+                self.wake(free_at)
+                return
+            if self.uploaded:
+                self.send_step(now, *self.uploaded.popleft())
+            elif self.waiting and self.running < self.in_flight:
+                self.running += 1
+                self.send_step(now, *self.waiting.popleft())
+            else:
+                budget = Budget(
+                    limit=self.limiter.believed,
+                    per=WINDOW,
+                    used=self.limiter.used(now),
+                    wanted=(len(self.waiting) + len(self.uploaded)) * (self.world.case.requests - 1),
+                )
+                entry = self.plan.best(now, budget)
+                if entry is None:
+                    self.wake(self.plan.next_due())
+                    return
+                self.send_look(now, int(entry.split_id))
+
+    def send_step(self, now: float, split: int, made: int) -> None:
+        """Send the reservation or the create of a split."""
+        last = made == self.world.case.requests - 2
+        self.limiter.take(now)
+
+        def reply(later: float, let_in: bool, happened: Any) -> None:
+            if not let_in:
+                self.limiter.refuse(later, sent=now, retry_after=None)
+                (self.uploaded if made else self.waiting).appendleft((split, made))
+                self.running -= not made
+            else:
+                self.limiter.settle(later, sent=now)
+                if not happened:
+                    self.uploaded.append((split, made))  # the same create again
+                elif last:
+                    self.plan.add(str(split), credits_used=180, since=later)
+                else:
+                    self.world.at(later + self.world.case.uploading, lambda then: self.note_uploaded(then, split))
+            self.pump(later)
+
+        self.world.request(now, self.world.create(split) if last else lambda _: True, reply)
+
+    def note_uploaded(self, now: float, split: int) -> None:
+        self.uploaded.append((split, 1))
+        self.pump(now)
+
+    def send_look(self, now: float, split: int) -> None:
+        name = str(split)
+        self.limiter.take(now)
+        self.plan.note_looking(name)
+
+        def reply(later: float, let_in: bool, done: Any) -> None:
+            if not let_in:
+                self.limiter.refuse(later, sent=now, retry_after=None)
+                self.plan.note_nothing(name, now=later)
+            else:
+                self.limiter.settle(later, sent=now)
+                if done:
+                    self.running -= 1
+                    self.world.note_done(split, later)
+                    self.plan.note_done(name, self.world.times[split])
+                else:
+                    self.plan.note_running(name, looked_at=now)
+            self.pump(later)
+
+        self.world.request(now, self.world.look(split), reply)
+
+    def wake(self, when: float) -> None:
+        if math.isfinite(when) and when < self.wake_at:
+            self.wake_at = when
+            self.world.at(when, self.woken)
+
+    def woken(self, now: float) -> None:
+        self.wake_at = math.inf
+        self.pump(now)
+
+
+class Usual:
+    """A task a split: create, then look every 5 s; refused requests again after 1, 2, 4 .. 60 s with full jitter."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        for split in range(world.case.splits):
+            world.at(split * world.case.every, lambda now, split=split: self.create(now, split, 0))  # type: ignore[misc]
+
+    def create(self, now: float, split: int, tries: int) -> None:
+        def reply(later: float, let_in: bool, happened: Any) -> None:
+            if let_in and happened:
+                self.world.at(later + 5, lambda then: self.look(then, split, 0))
+            else:
+                self.world.at(later + self.backoff(tries), lambda then: self.create(then, split, tries + 1))
+
+        self.world.request(now, self.world.create(split), reply)
+
+    def look(self, now: float, split: int, tries: int) -> None:
+        def reply(later: float, let_in: bool, done: Any) -> None:
+            if done:
+                self.world.note_done(split, later)
+            elif let_in:
+                self.world.at(later + 5, lambda then: self.look(then, split, 0))
+            else:
+                self.world.at(later + self.backoff(tries), lambda then: self.look(then, split, tries + 1))
+
+        self.world.request(now, self.world.look(split), reply)
+
+    def backoff(self, tries: int) -> float:
+        return self.world.rng.uniform(0, min(60.0, 2.0**tries))
+
+
+UNKNOWN = [
+    Case(name=f"unknown, {limit} a minute, {kind}", kind=kind, limit=limit, declared=None, target="1.25, 6")
+    for limit in (20, 60, 300, 1200)
+    for kind in ("fixed", "sliding")
+]
+CASES = [
+    Case(name="known, fixed", kind="fixed", target="1.03, 0, 2.2"),
+    Case(name="known, sliding", target="1.03, 0, 2.2"),
+    Case(name="bucket, declared", kind="bucket", declared=RateLimit(60, policy="bucket"), target="1.08, 4"),
+    Case(
+        name="bucket N/2, declared", kind="bucket", burst=30, declared=RateLimit(60, policy="bucket"), target="1.08, 4"
+    ),
+    Case(name="bucket, not declared", kind="bucket", target="1.30"),
+    Case(name="bucket N/2, not declared", kind="bucket", burst=30, target="1.30"),
+    Case(name="counter", kind="counter", target="1.15, 10"),
+    Case(name="40 uploads, fixed", splits=40, kind="fixed", requests=3, uploading=2.0, target="1.12"),
+    Case(name="40 uploads, sliding", splits=40, requests=3, uploading=2.0, target="1.12"),
+    Case(name="1000 at 300 a minute", splits=1000, limit=300, declared=RateLimit(300), target="1.05"),
+    *UNKNOWN,
+    Case(name="one split", splits=1, target="lag 2 %, 4 %"),
+    Case(name="ten at once, cold", splits=10, target="lag 10 %, 25 %"),
+    Case(name="ten at once, after 30", splits=10, earlier=30, target="lag 6 %, 18 %"),
+    Case(name="5 % of replies 500", failing=0.05, target="1.12"),
+    Case(name="60 to 20 and back", splits=300, changes=((90, 20), (600, 60)), target="12 x 429"),
+    Case(name="the same, unknown", splits=300, changes=((90, 20), (600, 60)), declared=None, target="12 x 429"),
+    Case(name="slow server, cold", splits=10, median=400, target=""),
+    Case(name="quick server, cold", splits=10, median=3, target=""),
+]
+
+
+def measure(case: Case, client: Callable[[World], Any], seeds: int) -> list[Outcome]:
+    outcomes = []
+    for seed in range(seeds):
+        world = World(case, seed)
+        side = client(world)
+        outcome = world.run()
+        outcome.believed = side.limiter.believed if isinstance(side, Ours) else None
+        outcomes.append(outcome)
+    return outcomes
+
+
+def show(case: Case, outcomes: list[Outcome], label: str) -> None:
+    ratio = statistics.median(outcome.makespan / outcome.bound for outcome in outcomes)
+    requests = statistics.median(outcome.requests / case.splits for outcome in outcomes)
+    refused = statistics.median(outcome.refused for outcome in outcomes)
+    lags = sorted(lag for outcome in outcomes for lag in outcome.lags)
+    p50, p95 = lags[len(lags) // 2], lags[int(len(lags) * 0.95)]
+    print(
+        f"{label:34} {ratio:6.3f} {requests:8.2f} {refused:5.0f} (max {max(o.refused for o in outcomes):3})"
+        f"  lag {p50:6.1%} {p95:7.1%}   {case.target}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--case", default="")
+    parser.add_argument("--usual", action="store_true")
+    options = parser.parse_args()
+    print(f"{'case':34} {'ratio':>6} {'req/split':>8} {'429':>5} {'':9}  lag p50, p95   target")
+    for case in CASES:
+        if options.case in case.name:
+            seeds = options.seeds * (12 if case.splits <= 10 else 1)
+            show(case, measure(case, Ours, seeds), case.name)
+            if options.usual:
+                show(case, measure(case, Usual, 1), "   as usual")
+
+
+if __name__ == "__main__":
+    main()
