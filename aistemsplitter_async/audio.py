@@ -11,19 +11,19 @@ import asyncio
 import mimetypes
 import os
 import stat
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-import anyio
-import anyio.to_thread
 import attrs
 
 from aistemsplitter_async._core.messages import BodyStream
 from aistemsplitter_async._core.naming import filename_of_url
-from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError
+from aistemsplitter_async._net.threads import run_in_thread, wait_out
+from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 from aistemsplitter_async.models import DirectURL
 
 # Measured with `benchmarks/upload.py`: a generator of 64 KiB chunks reaches a fifth of the speed of 1 MiB ones, since
@@ -106,14 +106,24 @@ class StreamSource:
 
 
 async def _exactly(chunks: AsyncIterator[bytes], length: int, name: str) -> AsyncIterator[bytes]:
-    """Pass chunks through, and notice a stream that is shorter or longer than was said."""
+    """Pass chunks through, and notice a stream that is shorter or longer than was said.
+
+    Each chunk is kept until it is known what follows, so that nobody ever holds all of a stream that is wrong.
+    """
     seen = 0
+    kept = b""
     try:
         async for chunk in chunks:
             seen += len(chunk)
             if seen > length:
                 break
-            yield chunk
+            if kept and chunk:
+                yield kept
+            kept = chunk or kept
+    except UploadError:
+        raise
+    except Exception as error:
+        raise SourceUnreadableError(f"cannot read {name}: its stream raised {type(error).__name__}") from error
     finally:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
@@ -121,6 +131,7 @@ async def _exactly(chunks: AsyncIterator[bytes], length: int, name: str) -> Asyn
         raise SourceChangedError(
             f"{name} should have {length} bytes; its stream has {'more' if seen > length else seen}"
         )
+    yield kept
 
 
 @attrs.frozen
@@ -134,7 +145,7 @@ class FileSource:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[BodyStream]:
-        reader = await anyio.to_thread.run_sync(_BlockReader, self.path)
+        reader = await run_in_thread(_BlockReader, self.path, undo=_BlockReader.close)
         try:
             before = reader.fingerprint()
             self._expect(unchanged=before.size == self.content_length)
@@ -143,16 +154,21 @@ class FileSource:
             await reader.aclose()
 
     async def _read(self, reader: _BlockReader, before: _Fingerprint) -> AsyncIterator[bytes]:
-        """Read the file from its start, the next block while the last one is on its way."""
+        """Read the file from its start, the next block while the last one is on its way.
+
+        The last block is handed over only when the file is known to be what it was.
+        """
         offset = 0
         upcoming = reader.start(offset)
         while offset < before.size:
             block = await reader.finish(upcoming)
-            self._expect(unchanged=bool(block) and offset + len(block) <= before.size)
             offset += len(block)
-            upcoming = reader.start(offset)
+            self._expect(unchanged=bool(block) and offset <= before.size)
+            if offset < before.size:
+                upcoming = reader.start(offset)
+            else:
+                self._expect(unchanged=reader.fingerprint() == before)
             yield block
-        self._expect(unchanged=reader.fingerprint() == before)
 
     def _expect(self, *, unchanged: bool) -> None:
         if not unchanged:
@@ -177,13 +193,23 @@ class _BlockReader:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._turn = threading.Lock()
         self._reads: set[asyncio.Future[bytes]] = set()
+        problem = None
         try:
-            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            return
+            # Not blocking: what was a regular file a moment ago may be a pipe by now.
+            self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
             problem = _why(error)
-        raise SourceUnreadableError(f"cannot read {path}: {problem}")
+        else:
+            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                self.close()
+                problem = "it is not a regular file"
+        if problem:
+            raise SourceUnreadableError(f"cannot read {path}: {problem}")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
     def fingerprint(self) -> _Fingerprint:
         status = os.fstat(self._descriptor)
@@ -198,21 +224,23 @@ class _BlockReader:
 
     async def finish(self, read: asyncio.Future[bytes]) -> bytes:
         """Return a block that was begun; empty at the end of the file."""
+        await asyncio.wait([read])  # which leaves it alone if we are cancelled: its thread cannot be stopped
         try:
-            return await read
+            return read.result()
         except OSError as error:
             problem = _why(error)
         raise SourceUnreadableError(f"cannot read {self._path}: {problem}")
 
     async def aclose(self) -> None:
-        with anyio.CancelScope(shield=True):
-            while self._reads:
-                await asyncio.wait(self._reads)
-        os.close(self._descriptor)
+        try:
+            await wait_out(*self._reads)
+        finally:
+            self.close()
 
     def _read_block(self, offset: int) -> bytes:
-        os.lseek(self._descriptor, offset, os.SEEK_SET)
-        return os.read(self._descriptor, BLOCK_BYTES)
+        with self._turn:  # a read of an attempt that was given up may still be at work
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+            return os.read(self._descriptor, BLOCK_BYTES)
 
     def _forget(self, read: asyncio.Future[bytes]) -> None:
         self._reads.discard(read)
@@ -264,7 +292,7 @@ async def build_source(
         return BytesSource(bytes(source), name, content_type or guess_content_type(name))
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        size = await anyio.to_thread.run_sync(_check_file, path)
+        size = await run_in_thread(_check_file, path)
         name = filename or path.name
         return FileSource(path, size, name, content_type or guess_content_type(name))
     return source

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
+from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -13,13 +14,13 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
-import anyio.to_thread
 
 from aistemsplitter_async._core import operations
-from aistemsplitter_async._core.naming import folder_name, is_loopback_url, make_name, vet_url
+from aistemsplitter_async._core.naming import KNOWN_STEMS, folder_name, is_loopback_url, make_name, vet_url
 from aistemsplitter_async._core.transfer import OnProgress
 from aistemsplitter_async._net.gate import Gate, Priority
-from aistemsplitter_async._net.pipeline import Pipeline
+from aistemsplitter_async._net.pipeline import Doubt, Pipeline
+from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async._net.transport import AiohttpTransport, Transport
 from aistemsplitter_async.audio import Source, build_source, source_name
 from aistemsplitter_async.batch.outcome import Done
@@ -59,6 +60,7 @@ from aistemsplitter_async.models import (
     StemModel,
     Submission,
     Upload,
+    redact_url,
 )
 from aistemsplitter_async.partfile import Memory
 from aistemsplitter_async.poller import Poller
@@ -408,7 +410,7 @@ class AsyncAIStemSplitter:
 
     def job(self, split_id: str, *, priority: Priority = "interactive") -> Job:
         """Return the job of a split that exists, for example after a restart. Makes no request."""
-        return Job(self, split_id, priority=priority)
+        return Job(self, split_id, clock=self._clock, priority=priority)
 
     async def split(
         self,
@@ -430,13 +432,13 @@ class AsyncAIStemSplitter:
     ) -> Done:
         """Do all of it: upload, split, wait, and fetch the stems to `into/<name>/<stem>.<ext>`.
 
-        Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds another
-        split's stems is refused before anything is spent.
+        Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
+        stems already is refused before anything is spent.
         """
         audio = await build_source(source, filename=filename, content_type=content_type)
         folder = name or folder_name(source_name(audio), fallback="")
         if folder and not overwrite:
-            await anyio.to_thread.run_sync(_check_free, Path(into) / folder)
+            await run_in_thread(_check_free, Path(into) / folder)
         deadline = self._deadline(timeout)
         job = await self.submit(
             source,
@@ -450,22 +452,16 @@ class AsyncAIStemSplitter:
             timeout=timeout,
             priority=priority,
         )
-        try:
-            split = await job.wait(timeout=self._left(deadline), raise_on_failed=raise_on_failed)
-            if split.status == "failed":
-                return Done(source, split, {})
-            files = await self.download_stems(
-                split,
-                into,
-                name=folder or None,
-                overwrite=overwrite,
-                on_progress=on_progress,
-                timeout=self._left(deadline),
-            )
-        except AIStemSplitterError as error:
-            error.idempotency_key = error.idempotency_key or job.idempotency_key
-            error.split_id = error.split_id or job.id
-            raise
+        split = await job.wait(timeout=self._left(deadline), raise_on_failed=raise_on_failed)
+        if split.status == "failed":
+            return Done(source, split, {})
+        files = await job.download(
+            into,
+            name=folder or None,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            timeout=self._left(deadline),
+        )
         return Done(source, split, files)
 
     async def _upload(
@@ -491,14 +487,8 @@ class AsyncAIStemSplitter:
         replay: bool = False,
     ) -> CreatedSplit:
         self._bind()
-        sent = replay
+        doubt = Doubt(open=replay)
         created: CreatedSplit | None = None
-
-        async def note_sent() -> None:
-            nonlocal sent
-            if before_send is not None:
-                await before_send(submission)
-            sent = True
 
         async def note_created(answer: CreatedSplit) -> None:
             nonlocal created
@@ -516,26 +506,43 @@ class AsyncAIStemSplitter:
         try:
             async with self._clock.timeout_at(deadline):
                 return await self._pipeline.send(
-                    operation, priority=priority, before_send=note_sent, after_reply=note_created, replay=replay
+                    operation,
+                    priority=priority,
+                    before_send=None if before_send is None else partial(before_send, submission),
+                    after_reply=note_created,
+                    doubt=doubt,
                 )
         except TimeoutError:
-            pass
+            if not self._is_past(deadline):  # the caller's hook timed out, not the call
+                raise
         except AIStemSplitterError as error:
             error.idempotency_key = submission.idempotency_key
             raise
         if created is not None:  # the answer came while the deadline struck
             return created
-        if sent:
+        if doubt.open:
             raise SubmissionUncertainError(
                 "the split may or may not have been created (time ran out); resubmit it to find out",
                 submission=submission,
                 code="TIMEOUT",
             )
-        raise APITimeoutError("could not create the split in time; nothing was sent", code="TIMEOUT")
+        raise APITimeoutError(
+            "could not create the split in time; none was created",
+            code="TIMEOUT",
+            idempotency_key=submission.idempotency_key,
+        )
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
         now = self._clock.monotonic()
-        return Job(self, created.id, idempotency_key=key, created=created, created_at=now, priority=priority)
+        return Job(
+            self,
+            created.id,
+            clock=self._clock,
+            idempotency_key=key,
+            created=created,
+            created_at=now,
+            priority=priority,
+        )
 
     async def _look(self, split_id: str, priority: Priority = "interactive") -> Split:
         operation = operations.get_split(self.base_url, split_id)
@@ -551,7 +558,7 @@ class AsyncAIStemSplitter:
             return audio
         except UnsafeURLError as error:
             problem = str(error).partition(": ")[2]
-        raise SourceUnreadableError(f"the API cannot fetch {audio.url.partition('?')[0]}: {problem}")
+        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
     def _bind(self) -> None:
         """Check that this call may be made here and now."""
@@ -566,6 +573,9 @@ class AsyncAIStemSplitter:
     def _deadline(self, timeout: float | None) -> float | None:
         return None if timeout is None else self._clock.monotonic() + timeout
 
+    def _is_past(self, deadline: float | None) -> bool:
+        return deadline is not None and self._clock.monotonic() >= deadline
+
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else max(0.0, deadline - self._clock.monotonic())
 
@@ -578,7 +588,8 @@ class AsyncAIStemSplitter:
             async with self._clock.timeout_at(deadline):
                 return await work
         except TimeoutError:
-            pass
+            if not self._is_past(deadline):  # the source or a callback timed out, not the call
+                raise
         finally:
             work.close()  # where it never began
         # Raised here, outside the `except`: the cancelled call's frames hold request headers.
@@ -598,8 +609,8 @@ def parse_base_url(text: str, allow_hosts: Collection[str] = ()) -> str:
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or parts.query or parts.fragment or parts.username:
-        raise ConfigurationError(f"{text!r} is not a base URL; it looks like {BASE_URL}")
+    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or "?" in url or "#" in url:
+        raise ConfigurationError(f"{redact_url(text)!r} is not a base URL; it looks like {BASE_URL}")
     if parts.scheme == "http" and not is_loopback_url(url) and host not in allow_hosts:
         raise ConfigurationError(f"refused to send the key to {host} over plain http; use https")
     return url if parts.path else f"{url}/v1"
@@ -634,3 +645,9 @@ def _check_free(folder: Path) -> None:
             f"{folder} holds the stems of split {memory.split_id} already; choose another folder or overwrite them",
             code="EXISTS",
         )
+    for name in KNOWN_STEMS:  # not ours, but the download would refuse to overwrite them after the split was paid for
+        taken = next(
+            (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
+        )
+        if taken is not None:
+            raise DownloadError(f"{taken} exists already; choose another folder or overwrite it", code="EXISTS")

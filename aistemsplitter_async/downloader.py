@@ -9,13 +9,14 @@ checked and its bytes were synced.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
 
 import attrs
-from anyio.to_thread import run_sync
 
 from aistemsplitter_async._core.failures import build_status_error
 from aistemsplitter_async._core.messages import Origin, Reply, Request
@@ -24,6 +25,7 @@ from aistemsplitter_async._core.ranges import Held, Incoming, build_range_header
 from aistemsplitter_async._core.retry import Action, Stage, action_for
 from aistemsplitter_async._core.transfer import Meter, OnProgress, Progress
 from aistemsplitter_async._net.pipeline import Pipeline
+from aistemsplitter_async._net.threads import run_in_thread, wait_out
 from aistemsplitter_async._net.transport import StreamedReply
 from aistemsplitter_async._net.watch import run_metered
 from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS, URL_REFRESHES
@@ -33,6 +35,7 @@ from aistemsplitter_async.errors import (
     DownloadError,
     IncompleteDownloadError,
     StemsExpiredError,
+    UnsafeURLError,
 )
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.partfile import Memory, PartFile, Remembered, part_path, prepare_folder
@@ -64,6 +67,31 @@ class _Order:
             self.on_progress(Progress(self.stem, done, total))
 
 
+class _URLs:
+    """Where the stems of one split are. All of them share the looks that renew their URLs.
+
+    Attributes:
+        renewals: how often the URLs were asked for anew.
+    """
+
+    def __init__(self, split: Split, refresh: Refresh) -> None:
+        self.renewals = 0
+        self._split = split
+        self._refresh = refresh
+        self._turn = asyncio.Lock()
+
+    def of(self, stem: str) -> str:
+        return self._split.stems[stem]
+
+    async def renew(self, renewals: int) -> None:
+        """Ask for URLs anew, unless somebody did since there had been `renewals`."""
+        async with self._turn:
+            if self.renewals == renewals:
+                fresh = await self._refresh(self._split.id)
+                self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
+                self.renewals += 1
+
+
 class Downloader:
     """The download stage of one client."""
 
@@ -89,44 +117,44 @@ class Downloader:
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
         names, refused = plan_names(split.stems)
-        memory = await run_sync(lambda: prepare_folder(folder, split.id, names, overwrite=overwrite))
+        memory = await run_in_thread(partial(prepare_folder, folder, split.id, names, overwrite=overwrite))
         orders = [
             _Order(stem=stem, name=name, memory=memory, overwrite=overwrite, on_progress=on_progress)
             for stem, name in names.items()
         ]
-        tasks = [asyncio.ensure_future(self._bring(order, split)) for order in orders]
+        urls = _URLs(split, self._refresh)
+        tasks = [asyncio.ensure_future(self._bring(order, split, urls)) for order in orders]
         try:
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
         finally:
             for task in tasks:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await wait_out(*tasks)
         failures = [*refused.values(), *(outcome for outcome in outcomes if isinstance(outcome, BaseException))]
         if failures:
             raise failures[0]
         return {order.stem: path for order, path in zip(orders, outcomes, strict=True) if isinstance(path, Path)}
 
-    async def _bring(self, order: _Order, split: Split) -> Path:
-        url = split.stems[order.stem]
+    async def _bring(self, order: _Order, split: Split, urls: _URLs) -> Path:
         if not order.overwrite:
-            finished = await run_sync(order.memory.finished, order.stem)
+            finished = await run_in_thread(order.memory.finished, order.stem)
             if finished is not None:
                 return finished
-            target = order.memory.folder / f"{order.name}.{extension_for(url, None)}"
-            if await run_sync(target.exists):  # found out now rather than after the download
+            target = order.memory.folder / f"{order.name}.{extension_for(urls.of(order.stem), None)}"
+            if await run_in_thread(os.path.lexists, target):  # found out now rather than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._places:
-            refusal = None
-            for refreshes_left in range(URL_REFRESHES, -1, -1):
+            while True:
+                renewals = urls.renewals
                 try:
-                    return await self._fetch(order, url)
+                    return await self._fetch(order, urls.of(order.stem))
                 except APIStatusError as error:
                     if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
                         raise
                     refusal = error.status_code
-                if refreshes_left:
-                    fresh = await self._refresh(split.id)
-                    url = fresh.stems.get(order.stem, url)
+                if renewals == URL_REFRESHES:
+                    break
+                await urls.renew(renewals)
         raise StemsExpiredError(
             f"the URL of stem {order.stem!r} was refused (HTTP {refusal}), and so were {URL_REFRESHES} fresh ones",
             split_id=split.id,
@@ -135,29 +163,37 @@ class Downloader:
 
     async def _fetch(self, order: _Order, url: str) -> Path:
         self._vet(url)
-        part = await run_sync(PartFile, order.part)
+        part = await run_in_thread(PartFile, order.part, undo=PartFile.close)
         try:
-            while True:
-                before = part.size()
-                try:
-                    return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(order, url, part), url=url)
-                except (APIConnectionError, IncompleteDownloadError):
-                    if part.size() - before < _WORTH_GOING_ON_BYTES:
-                        raise
+            entry = await self._fill(order, url, part)
+            await self._remember(order, entry)
+            target = order.memory.folder / entry.file
+            await run_in_thread(partial(part.publish, target, overwrite=order.overwrite))
+            return target
         finally:
             part.close()
 
-    async def _attempt(self, order: _Order, url: str, part: PartFile) -> Path:
+    async def _fill(self, order: _Order, url: str, part: PartFile) -> Remembered:
+        """Bring all of the stem into the part; return what is known of it."""
+        while True:
+            before = part.size()
+            try:
+                return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(order, url, part), url=url)
+            except (APIConnectionError, IncompleteDownloadError):
+                if part.size() - before < _WORTH_GOING_ON_BYTES:
+                    raise
+
+    async def _attempt(self, order: _Order, url: str, part: PartFile) -> Remembered:
         clock = self._pipeline.clock
         meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
         work = self._receive(order, url, part, meter)
         return await run_metered(work, meter, clock=clock, what=f"the download of {order.stem}")
 
-    async def _receive(self, order: _Order, url: str, part: PartFile, meter: Meter) -> Path:
+    async def _receive(self, order: _Order, url: str, part: PartFile, meter: Meter) -> Remembered:
         known = order.memory.stems.get(order.stem, Remembered(file=""))
         held = Held(offset=part.size(), etag=known.etag, total=known.total)
         if known.file and held.offset and held.offset == held.total:  # only the rename was missing
-            return await self._publish(order, part, known)
+            return known
         async with self._open(url, build_range_headers(held)) as reply:
             if reply.status == _RANGE_NOT_SATISFIABLE:
                 part.start_at(0)
@@ -176,7 +212,7 @@ class Downloader:
             size = await self._write(order, reply, incoming, part, meter)
         if incoming.total not in (None, size):
             raise IncompleteDownloadError(f"{order.stem} ended after {size} of {incoming.total} bytes")
-        return await self._publish(order, part, attrs.evolve(entry, total=size))
+        return attrs.evolve(entry, total=size)
 
     async def _write(
         self, order: _Order, reply: StreamedReply, incoming: Incoming, part: PartFile, meter: Meter
@@ -196,20 +232,16 @@ class Downloader:
                     break
                 if len(gathered) >= _WRITE_BYTES:
                     full, gathered = gathered, bytearray()
-                    await run_sync(part.write, full)
-        finally:
-            if gathered:  # also when the connection broke: what came is worth keeping
+                    await run_in_thread(part.write, full)
+        except BaseException:
+            with suppress(DownloadError):  # what came before the connection broke is worth keeping, if that is possible
                 part.write(gathered)
+            raise
+        await run_in_thread(part.write, gathered)
         meter.finish(now=clock.monotonic())
         if incoming.total is not None and size > incoming.total:
             part.start_at(0)
         return size
-
-    async def _publish(self, order: _Order, part: PartFile, entry: Remembered) -> Path:
-        await self._remember(order, entry)
-        target = order.memory.folder / entry.file
-        await run_sync(lambda: part.publish(target, overwrite=order.overwrite))
-        return target
 
     async def _remember(self, order: _Order, entry: Remembered) -> None:
         if order.memory.stems.get(order.stem) != entry:
@@ -226,7 +258,7 @@ class Downloader:
                 if reply.status not in _REDIRECTS or location is None or not hops_left:
                     yield reply
                     return
-            url = urljoin(url, location)
+            url = _join(url, location)
             self._vet(url)
 
     async def _status_error(self, reply: StreamedReply, order: _Order) -> APIStatusError:
@@ -239,3 +271,11 @@ class Downloader:
 
     def _vet(self, url: str) -> None:
         vet_url(url, allow_loopback=self._allow_loopback, allow_hosts=self._allow_hosts)
+
+
+def _join(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        problem = f"refused to visit {location[:200]!r}: not a URL"
+    raise UnsafeURLError(problem)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async._core.transfer import OnProgress
 from aistemsplitter_async._net.gate import Priority
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.models import CreatedSplit, Split
 
 if TYPE_CHECKING:
@@ -29,6 +32,7 @@ class Job:
         client: AsyncAIStemSplitter,
         split_id: str,
         *,
+        clock: Clock,
         idempotency_key: str | None = None,
         created: CreatedSplit | None = None,
         created_at: float | None = None,
@@ -38,6 +42,7 @@ class Job:
         self.idempotency_key = idempotency_key
         self.created = created
         self._client = client
+        self._clock = clock
         self._created_at = created_at  # monotonic seconds
         self._priority: Priority = priority
         self._finished: Split | None = None
@@ -55,13 +60,14 @@ class Job:
 
     async def wait(self, *, timeout: float | None = None, raise_on_failed: bool = True) -> Split:
         """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`."""
-        self._finished = await self._client.wait_for_split(
-            self.id,
-            timeout=timeout,
-            raise_on_failed=raise_on_failed,
-            since=self._created_at,
-            priority=self._priority,
-        )
+        with self._named():
+            self._finished = await self._client.wait_for_split(
+                self.id,
+                timeout=timeout,
+                raise_on_failed=raise_on_failed,
+                since=self._created_at,
+                priority=self._priority,
+            )
         return self._finished
 
     async def download(
@@ -73,6 +79,30 @@ class Job:
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
     ) -> dict[str, Path]:
-        """Wait until the split has succeeded and fetch its stems. See `AsyncAIStemSplitter.download_stems`."""
-        split = self._finished or await self.wait(timeout=timeout)
-        return await self._client.download_stems(split, into, name=name, overwrite=overwrite, on_progress=on_progress)
+        """Wait until the split has succeeded and fetch its stems. See `AsyncAIStemSplitter.download_stems`.
+
+        `timeout` is one deadline over both.
+        """
+        began = self._clock.monotonic()
+        split = self._finished
+        if split is None or split.status != "succeeded":
+            split = await self.wait(timeout=timeout)
+        with self._named():
+            return await self._client.download_stems(
+                split,
+                into,
+                name=name,
+                overwrite=overwrite,
+                on_progress=on_progress,
+                timeout=None if timeout is None else max(0.0, began + timeout - self._clock.monotonic()),
+            )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Let every error tell which split it is about, and under which key it was created."""
+        try:
+            yield
+        except AIStemSplitterError as error:
+            error.split_id = error.split_id or self.id
+            error.idempotency_key = error.idempotency_key or self.idempotency_key
+            raise

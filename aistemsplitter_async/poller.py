@@ -22,12 +22,15 @@ from aistemsplitter_async.config import EMPTY_SUCCESS_LOOKS, PollPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
+    APIStatusError,
     ConfigurationError,
     ProtocolError,
     RateLimitedError,
     ServerError,
 )
 from aistemsplitter_async.models import Split
+
+_REQUEST_TIMEOUT = 408
 
 
 @attrs.define(eq=False)
@@ -58,10 +61,12 @@ class Poller:
         self._base_url = base_url
         self._policy = policy
         self._watches: dict[str, _Watch] = {}
-        self._agenda: list[tuple[float, int, _Watch]] = []  # a heap by due time; stale entries are dropped at the top
+        # Per lane a heap by due time; stale entries are dropped at the top.
+        self._agendas: dict[Priority, list[tuple[float, int, _Watch]]] = {"interactive": [], "bulk": []}
         self._tie = count()
         self._looks: set[asyncio.Task[None]] = set()
         self._attached = False
+        self._closed = False
 
     async def updates(self, split_id: str, *, priority: Priority, since: float | None = None) -> AsyncIterator[Split]:
         """Yield the split as it is first seen and at every change, the terminal state last.
@@ -92,11 +97,16 @@ class Poller:
 
     async def aclose(self) -> None:
         """Stop looking; whoever still waits is told that the client is closed."""
+        self._closed = True
         if self._attached:
             self._pipeline.gate.detach(self)
             self._attached = False
         for watch in self._watches.values():
-            watch.failure = ConfigurationError("the client was closed while this split was waited for")
+            watch.failure = (
+                watch.failure
+                if watch.over
+                else ConfigurationError("the client was closed while this split was waited for")
+            )
             watch.changed.set()
         for look in self._looks:
             look.cancel()
@@ -104,24 +114,30 @@ class Poller:
             await asyncio.wait(self._looks)
 
     def best(self, now: float) -> Order | None:
-        """Return the order of the split most overdue."""
-        top = self._top()
-        return order_of(top.priority, Rank.POLL) if top is not None and top.due <= now else None
+        """Return the order of the split to look at."""
+        top = self._due(now)
+        return order_of(top.priority, Rank.POLL) if top is not None else None
 
-    def next_change(self, now: float) -> float:  # noqa: ARG002  # the agenda knows
+    def next_change(self, now: float) -> float:  # noqa: ARG002  # the agendas know
         """Return when the next split is due."""
-        top = self._top()
-        return top.due if top is not None else math.inf
+        return min((top.due for lane in self._agendas if (top := self._top(lane)) is not None), default=math.inf)
 
     def grant(self, slot: Slot) -> None:
-        """Look at the split most overdue."""
-        _, _, watch = heapq.heappop(self._agenda)
+        """Look at the split most overdue, interactive ones first."""
+        watch = self._due(self._pipeline.clock.monotonic())
+        if watch is None:
+            slot.restore()
+            return
+        heapq.heappop(self._agendas[watch.priority])
         watch.looking = True
         look = asyncio.get_running_loop().create_task(self._look(watch, slot), name=f"look at {watch.split_id}")
         self._looks.add(look)
         look.add_done_callback(self._looks.discard)
+        look.add_done_callback(lambda _: slot.restore())  # where it was cancelled before it used the slot
 
     def _join(self, split_id: str, priority: Priority, since: float | None) -> _Watch:
+        if self._closed:
+            raise ConfigurationError("this client is closed; make a new one")
         if not self._attached:
             self._pipeline.gate.attach(self)
             self._attached = True
@@ -132,8 +148,9 @@ class Poller:
             watch = _Watch(split_id, priority, since if since is not None else now, due)
             self._watches[split_id] = watch
             self._schedule(watch)
-        elif priority == "interactive":
+        elif priority == "interactive" and watch.priority == "bulk":
             watch.priority = priority
+            self._schedule(watch)
         watch.waiters += 1
         self._pipeline.gate.pump()
         return watch
@@ -144,39 +161,48 @@ class Poller:
             del self._watches[watch.split_id]  # its agenda entry, or a look under way, finds that out
             self._pipeline.gate.pump()
 
-    def _top(self) -> _Watch | None:
-        while self._agenda:
-            due, _, watch = self._agenda[0]
-            if watch.waiters and not watch.looking and due == watch.due:
+    def _due(self, now: float) -> _Watch | None:
+        """Return the split most overdue of the first lane that has one."""
+        for lane in self._agendas:
+            top = self._top(lane)
+            if top is not None and top.due <= now:
+                return top
+        return None
+
+    def _top(self, lane: Priority) -> _Watch | None:
+        agenda = self._agendas[lane]
+        while agenda:
+            due, _, watch = agenda[0]
+            if watch.waiters and not watch.looking and due == watch.due and lane == watch.priority:
                 return watch
-            heapq.heappop(self._agenda)
+            heapq.heappop(agenda)
         return None
 
     def _schedule(self, watch: _Watch) -> None:
-        heapq.heappush(self._agenda, (watch.due, next(self._tie), watch))
+        heapq.heappush(self._agendas[watch.priority], (watch.due, next(self._tie), watch))
 
     async def _look(self, watch: _Watch, slot: Slot) -> None:
         pipeline = self._pipeline
+        asked = 0.0
         try:
             operation = operations.get_split(self._base_url, watch.split_id)
             split = await pipeline.send(operation, priority=watch.priority, slot=slot)
             self._note(watch, split)
-        except (APIConnectionError, RateLimitedError, ServerError) as error:
-            if isinstance(error, APIConnectionError) and error.permanent:
-                watch.failure = error
         except AIStemSplitterError as error:
-            error.split_id = watch.split_id
-            watch.failure = error
+            if _passes(error):
+                asked = (error.retry_after or 0.0) if isinstance(error, APIStatusError) else 0.0
+            else:
+                error.split_id = watch.split_id
+                watch.failure = error
         except Exception as error:  # noqa: BLE001  # whatever it is, it must reach the waiters and not vanish in a task
             watch.failure = error
         finally:
-            slot.settle()  # a cancelled look may not have come to use it
             watch.looking = False
             watch.changed.set()
             watch.changed = asyncio.Event()
         if not watch.over and watch.waiters:
             now = pipeline.clock.monotonic()
-            watch.due = now + plan_look(self._policy, elapsed=now - watch.since, random=pipeline.random)
+            watch.due = now + max(asked, plan_look(self._policy, elapsed=now - watch.since, random=pipeline.random))
             self._schedule(watch)
             pipeline.gate.pump()
 
@@ -188,3 +214,10 @@ class Poller:
                 raise ProtocolError(f"split {split.id} succeeded, but has no stems")
             return
         watch.last = split
+
+
+def _passes(error: AIStemSplitterError) -> bool:
+    """Return whether a later look may go better than this one, which was retried already."""
+    if isinstance(error, APIConnectionError):
+        return not error.permanent
+    return isinstance(error, RateLimitedError | ServerError) or error.status_code == _REQUEST_TIMEOUT

@@ -16,7 +16,7 @@ from aistemsplitter_async._net.pipeline import Pipeline
 from aistemsplitter_async._net.watch import run_metered
 from aistemsplitter_async.audio import BLOCK_BYTES, AudioSource
 from aistemsplitter_async.config import RESERVATIONS
-from aistemsplitter_async.errors import AIStemSplitterError, SourceChangedError
+from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, SourceChangedError, UploadError
 from aistemsplitter_async.models import Reservation, Upload, UploadedFile
 
 # A slice is what progress and stalls are measured in. It grows while the network is fast, since every slice costs a
@@ -75,7 +75,7 @@ class Uploader:
         raise AssertionError("unreachable")  # the last turn returns or raises
 
     def _calls_for_renewal(self, error: AIStemSplitterError, reservation: Reservation) -> bool:
-        if isinstance(error, SourceChangedError):
+        if isinstance(error, UploadError):  # the source is at fault, not the place
             return False
         now = datetime.fromtimestamp(self._pipeline.clock.now(), UTC)
         expired = reservation.expires_at - _EXPIRY_MARGIN <= now
@@ -95,8 +95,10 @@ class Uploader:
             try:
                 reply = await run_metered(work, sending.meter, clock=pipeline.clock, what="the upload")
             except AIStemSplitterError as error:
-                failure = sending.broken_by or error
+                failure: Exception = sending.broken_by or error
             else:
+                if reply.ok and sending.handed < source.content_length and sending.broken_by is None:
+                    raise APIConnectionError("the upload worker answered before it had the whole file")
                 if reply.ok and sending.broken_by is None:
                     receipt = operation.parse(reply)
                     uploaded = UploadedFile(reservation.upload_id, receipt.url, receipt.key)
@@ -123,37 +125,45 @@ class _Sending:
         self, source: AudioSource, body: BodyStream, pipeline: Pipeline, on_progress: OnProgress | None
     ) -> None:
         self.meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
-        self.broken_by: AIStemSplitterError | None = None
+        self.broken_by: Exception | None = None
+        self.handed = 0  # bytes that the transport was given
         self._source = source
         self._body = body
         self._clock = pipeline.clock
         self._on_progress = on_progress
 
     async def slices(self) -> AsyncIterator[bytes]:
-        sent = 0
         size = _FIRST_SLICE_BYTES
-        self._report(0)
+        self._report()
         try:
             async for block in self._body():
                 start = 0
                 while start < len(block):
                     part = block[start : start + size]  # the whole block, not a copy, when it fits
+                    self._check(self.handed + len(part) <= self._source.content_length)
                     began = self._clock.monotonic()
+                    self.handed += len(part)
                     yield part
                     now = self._clock.monotonic()
                     start += len(part)
-                    sent += len(part)
                     self.meter.add(len(part), now=now)
-                    self._report(sent)
+                    self._report()
                     size = _next_slice(size, now - began)
-        except AIStemSplitterError as error:
+            self._check(self.handed == self._source.content_length)
+        except Exception as error:
             self.broken_by = error
             raise
         self.meter.finish(now=self._clock.monotonic())
 
-    def _report(self, sent: int) -> None:
+    def _check(self, as_long_as_said: bool) -> None:
+        if not as_long_as_said:
+            raise SourceChangedError(
+                f"{self._source.filename} does not have the {self._source.content_length} bytes that were announced"
+            )
+
+    def _report(self) -> None:
         if self._on_progress is not None:
-            self._on_progress(Progress(self._source.filename, sent, self._source.content_length))
+            self._on_progress(Progress(self._source.filename, self.handed, self._source.content_length))
 
 
 def _next_slice(size: int, took: float) -> int:

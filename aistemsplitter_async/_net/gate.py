@@ -195,7 +195,7 @@ class Gate:
         return None, min((source.next_change(now) for source in self._sources), default=math.inf)
 
     def _wake_at(self, when: float) -> None:
-        if self._timer is not None and self._timer_at != when:
+        if self._timer is not None and (self._timer_at != when or self._timer.done()):  # done: somebody cancelled it
             self._timer.cancel()
             self._timer = None
         if self._timer is None and math.isfinite(when):

@@ -9,10 +9,14 @@ from __future__ import annotations
 import asyncio
 import random as random_module
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import attrs
+
 from aistemsplitter_async._core.failures import build_status_error
+from aistemsplitter_async._core.messages import Reply
 from aistemsplitter_async._core.operations import Operation
 from aistemsplitter_async._core.retry import (
     Attempts,
@@ -21,13 +25,14 @@ from aistemsplitter_async._core.retry import (
     Retry,
     RetryQuota,
     Stage,
+    is_ambiguous,
     plan_retry,
 )
 from aistemsplitter_async._net.gate import Gate, Priority, Rank, Slot
 from aistemsplitter_async._net.transport import Transport
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
-from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, SubmissionUncertainError
+from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, RateLimitedError, SubmissionUncertainError
 from aistemsplitter_async.events import Event, GateClosed, OnEvent, RequestSent, RetryPlanned
 from aistemsplitter_async.models import Submission
 
@@ -35,6 +40,21 @@ T = TypeVar("T")
 Hook = Callable[[], Awaitable[None]]
 
 _RANKS = {Stage.CREATE: Rank.CREATE, Stage.GET: Rank.POLL}
+
+
+@attrs.define
+class Doubt:
+    """Whether a create may have happened that nobody knows of: kept by the caller, who may be cancelled meanwhile."""
+
+    open: bool = False
+
+
+class _HookError(Exception):
+    """A caller's hook failed: that ends the call and says nothing about the server."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
 
 
 class Pipeline:
@@ -84,7 +104,7 @@ class Pipeline:
         before_send: Hook | None = None,
         after_reply: Callable[[T], Awaitable[None]] | None = None,
         slot: Slot | None = None,
-        replay: bool = False,
+        doubt: Doubt | None = None,
     ) -> T:
         """Send an API operation and return what its reply means.
 
@@ -97,27 +117,27 @@ class Pipeline:
             before_send: awaited after each admission and before anything is sent; if it raises, nothing is.
             after_reply: awaited with the result before anybody else sees it.
             slot: one that was granted already, for the first attempt.
-            replay: whether an earlier attempt of this create may have happened: then only a 2xx clears it.
+            doubt: of a create; open from the start if an earlier attempt may have happened: then only a 2xx closes it.
 
         Raises:
             SubmissionUncertainError: a create was given up and may have happened.
             AIStemSplitterError: the failure that ended the last attempt.
+            Exception: what a hook raised.
         """
         held = slot
+        doubt = doubt or Doubt()
 
         async def attempt(mine: Slot) -> T:
             try:
-                if before_send is not None:
-                    await before_send()
+                await _call_hook(before_send)
             except BaseException:
                 mine.restore()
                 raise
             try:
-                result = await self._exchange(operation)
+                result = await self._exchange(operation, doubt)
             finally:
                 mine.settle()
-            if after_reply is not None:
-                await after_reply(result)
+            await _call_hook(after_reply and partial(after_reply, result))
             return result
 
         async def once() -> T:
@@ -129,7 +149,13 @@ class Pipeline:
                 return await attempt(mine)
             return await finish_before_cancel(attempt(mine), clock=self.clock, grace=COMMIT_GRACE)
 
-        return await self.run(operation.stage, once, submission=operation.submission, replay=replay)
+        try:
+            return await self.run(operation.stage, once, submission=operation.submission, doubt=doubt)
+        except _HookError as hook:
+            failure = hook.error
+        if doubt.open and operation.submission is not None:
+            raise _uncertain(operation.submission, failure) from failure
+        raise failure
 
     async def run(
         self,
@@ -138,7 +164,7 @@ class Pipeline:
         *,
         url: str | None = None,
         submission: Submission | None = None,
-        replay: bool = False,
+        doubt: Doubt | None = None,
     ) -> T:
         """Make attempts with `once` until one succeeds or `_core.retry` says to stop.
 
@@ -147,13 +173,12 @@ class Pipeline:
             once: makes one attempt, and raises this package's errors.
             url: where the attempts go, for hosts outside the API: a 429 pauses the whole host.
             submission: what a create sends, for `SubmissionUncertainError`.
-            replay: see `send`.
+            doubt: see `send`.
         """
-        attempts = Attempts(started=self.clock.monotonic(), ambiguous=replay)
+        attempts = Attempts(started=self.clock.monotonic(), ambiguous=doubt is not None and doubt.open)
         host = urlsplit(url).netloc if url is not None else None
         while True:
-            if host is not None:
-                await self.clock.sleep(self._paused_until.get(host, 0.0) - self.clock.monotonic())
+            await self._wait_for(host)
             try:
                 result = await once()
             except AIStemSplitterError as error:
@@ -165,25 +190,53 @@ class Pipeline:
             plan = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
             if isinstance(plan, Retry) and not self._quota.take(throttled=plan.throttled, now=now):
                 plan = GiveUp(uncertain=plan.attempts.ambiguous)
+            if isinstance(failure, RateLimitedError):
+                self._hold_back(failure, plan, host)
             if isinstance(plan, GiveUp):
                 raise _uncertain(submission, failure) if plan.uncertain and submission else failure
             attempts = plan.attempts
-            await self._wait(plan, stage, host, failure)
+            await self._announce(plan, stage, failure)
 
-    async def _wait(self, plan: Retry, stage: Stage, host: str | None, failure: AIStemSplitterError) -> None:
+    async def _announce(self, plan: Retry, stage: Stage, failure: AIStemSplitterError) -> None:
         at = self.clock.monotonic()
         self.emit(lambda: RetryPlanned(stage=stage, delay=plan.delay, reason=str(failure), at=at))
-        if not plan.throttled:
+        if not plan.throttled:  # else the gate or the host's pause holds it back, like everybody
             await self.clock.sleep(plan.delay)
-        elif host is not None:
-            self._paused_until[host] = max(self._paused_until.get(host, 0.0), at + plan.delay)
-        else:
-            # Without a usable Retry-After the believed window decides too: it cannot be free sooner than that.
-            told = getattr(failure, "retry_after", None) is not None
-            closed = self.gate.close_for(plan.delay if told else max(plan.delay, self.gate.slot_free_in()))
-            self.emit(lambda: GateClosed(duration=closed, at=at))
 
-    async def _exchange(self, operation: Operation[T]) -> T:
+    async def _wait_for(self, host: str | None) -> None:
+        """Wait until nothing pauses `host`; the pause may be prolonged meanwhile."""
+        while host is not None and (left := self._paused_until.get(host, 0.0) - self.clock.monotonic()) > 0:
+            await self.clock.sleep(left)
+
+    def _hold_back(self, failure: RateLimitedError, plan: Retry | GiveUp, host: str | None) -> None:
+        """Keep everybody from what just answered 429, also when the call that it answered gives up.
+
+        A wait that is too long to be made inline holds nobody back: whoever comes is told how long it is.
+        """
+        told = failure.retry_after
+        if told is not None and told > self._retry.retry_after_cap:
+            return
+        at = self.clock.monotonic()
+        seconds = plan.delay if isinstance(plan, Retry) else told or self._retry.throttle_backoff
+        if host is not None:
+            self._paused_until[host] = max(self._paused_until.get(host, 0.0), at + seconds)
+            return
+        # Without a usable Retry-After the believed window decides too: it cannot be free sooner than that.
+        closed = self.gate.close_for(max(seconds, self.gate.slot_free_in() if told is None else 0.0))
+        self.emit(lambda: GateClosed(duration=closed, at=at))
+
+    async def _exchange(self, operation: Operation[T], doubt: Doubt) -> T:
+        """Make one attempt; of a create, keep book of what it leaves open."""
+        was_open, doubt.open = doubt.open, operation.stage is Stage.CREATE
+        try:
+            result = operation.parse(await self._attempt(operation))
+        except AIStemSplitterError as error:
+            doubt.open = was_open or (doubt.open and is_ambiguous(error))
+            raise
+        doubt.open = False
+        return result
+
+    async def _attempt(self, operation: Operation[T]) -> Reply:
         limit = self.timeouts.create if operation.stage is Stage.CREATE else self.timeouts.call
         started = self.clock.monotonic()
         reply = None
@@ -199,16 +252,26 @@ class Pipeline:
             raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
         if not reply.ok:
             raise build_status_error(reply, what=operation.what, now=self.clock.now())
-        return operation.parse(reply)
+        return reply
 
 
-def _uncertain(submission: Submission, reason: AIStemSplitterError) -> SubmissionUncertainError:
+async def _call_hook(hook: Hook | None) -> None:
+    if hook is None:
+        return
+    try:
+        await hook()
+    except Exception as error:
+        raise _HookError(error) from error
+
+
+def _uncertain(submission: Submission, reason: Exception) -> SubmissionUncertainError:
+    known = reason if isinstance(reason, AIStemSplitterError) else None
     return SubmissionUncertainError(
         f"the split may or may not have been created ({reason}); resubmit it to find out",
         submission=submission,
-        code=reason.code,
-        status_code=reason.status_code,
-        request_id=reason.request_id,
+        code=known.code if known else None,
+        status_code=known.status_code if known else None,
+        request_id=known.request_id if known else None,
     )
 
 
@@ -216,10 +279,11 @@ async def finish_before_cancel(work: Coroutine[Any, Any, T], *, clock: Clock, gr
     """Await `work`; if the caller is cancelled, let it finish for up to `grace` seconds before cancelling it too."""
     task = asyncio.ensure_future(work)
     try:
-        return await asyncio.shield(task)
+        await asyncio.wait([task])
     except asyncio.CancelledError:
         await _settle(task, clock, grace)
         raise
+    return task.result()
 
 
 async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:

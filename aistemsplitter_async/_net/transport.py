@@ -7,6 +7,7 @@ hold the request's headers, and with them the key.
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 from collections.abc import AsyncIterator, Collection, Mapping
@@ -99,6 +100,7 @@ class AiohttpTransport:
         self._allow_loopback = allow_loopback
         self._allow_hosts = frozenset(allow_hosts)
         self._sessions: dict[Origin, aiohttp.ClientSession] = {}
+        self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
         async with self.stream(request) as reply:
@@ -119,11 +121,15 @@ class AiohttpTransport:
             response.close()
 
     async def aclose(self) -> None:
+        self._closed = True
         for session in self._sessions.values():
             await session.close()
         self._sessions.clear()
 
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
+        if self._closed:  # a retry must not open a session that nobody would close
+            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+        failure: BaseException
         try:
             return await self._session(request.origin).request(
                 request.method,
@@ -131,11 +137,17 @@ class AiohttpTransport:
                 headers=self._headers(request),
                 data=request.body() if callable(request.body) else request.body,
                 allow_redirects=False,
+                raise_for_status=False,  # an injected session may have it set: the status is ours to judge
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = convert_error(error, request)
+        except RuntimeError:  # what an injected session says that is closed, or belongs to another event loop
+            failure = APIConnectionError("the session cannot be used", may_have_arrived=False, permanent=True)
+        except asyncio.CancelledError as error:
+            # The same without its traceback, whose frames hold the headers: a caller's own timeout would show it.
+            failure = asyncio.CancelledError(*error.args)
         raise failure
 
     def _headers(self, request: Request) -> dict[str, str]:

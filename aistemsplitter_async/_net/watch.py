@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from aistemsplitter_async._core.transfer import Meter
+from aistemsplitter_async._net.threads import wait_out
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import APITimeoutError
 
@@ -31,7 +32,8 @@ async def run_metered(work: Coroutine[Any, Any, T], meter: Meter, *, clock: Cloc
         else:
             return task.result()
     finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait([task])
+        task.cancel()
+        await wait_out(task)  # it may have a thread at work on a file that the caller is about to close
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain that nobody did
     raise APITimeoutError(f"{what} stalled: too little moved for too long", code="STALLED")
