@@ -129,7 +129,7 @@ class AsyncAIStemSplitter:
         local = is_loopback_url(self.base_url)
         timeouts = timeouts or Timeouts()
         self._clock = clock or SystemClock()
-        self._gate = gate or Gate(rate_limit or RateLimit(), clock=self._clock)
+        self._gate = gate or Gate(rate_limit or RateLimit(), clock=self._clock, retry=retry or RetryPolicy())
         self._pipeline = Pipeline(
             transport=transport
             or AiohttpTransport(

@@ -27,6 +27,7 @@ RESERVATIONS = 2  # fresh reservations after the first, while no create was sent
 REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
 CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is replayed this long: its twin may still be running
 COMMIT_GRACE = 5.0  # s; a cancelled create may finish this long, so that its split id is not lost
+INTERACTIVE_SHARE = 0.05  # of the limit is left free by batches while interactive calls come
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
 

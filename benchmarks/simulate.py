@@ -1,7 +1,7 @@
 """The gate's limiter and the poll plan in virtual time, against servers that count in different ways.
 
-The decisions are the product's own (`_core.limiter`, `_core.pollplan`); the servers are independent of them. Each case
-is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound that no
+The decisions are the product's own (`_core.limiter`, `_core.pollplan`); the servers are independent of them. Each
+case is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound that no
 client can beat which does not know processing times: with T(m) the time until the m-th request may be sent,
 
     makespan >= max(T(q*n), max over k of T((q-1)*k) + p_k)
@@ -265,6 +265,7 @@ class Ours:
                 if entry is None:
                     self.wake(self.plan.next_due())
                     return
+                self.plan.note_looking(entry)
                 self.send_look(now, int(entry.split_id))
 
     def send_step(self, now: float, split: int, made: int) -> None:
@@ -296,18 +297,17 @@ class Ours:
     def send_look(self, now: float, split: int) -> None:
         name = str(split)
         self.limiter.take(now)
-        self.plan.note_looking(name)
 
         def reply(later: float, let_in: bool, done: Any) -> None:
             if not let_in:
                 self.limiter.refuse(later, sent=now, retry_after=None)
-                self.plan.note_nothing(name, now=later)
+                self.plan.note_nothing(name, look_at=later + 1)
             else:
                 self.limiter.settle(later, sent=now)
                 if done:
                     self.running -= 1
                     self.world.note_done(split, later)
-                    self.plan.note_done(name, self.world.times[split])
+                    self.plan.note_done(name, self.world.times[split], looked_at=now)
                 else:
                     self.plan.note_running(name, looked_at=now)
             self.pump(later)

@@ -66,13 +66,18 @@ class Limiter:
         """Return how many slots are occupied."""
         return self._counted.used(now)
 
-    def free_at(self, now: float) -> float:
-        """Return when the next request may be sent: `now` or earlier if at once, infinity if only a reply can tell."""
+    def free_at(self, now: float, *, spare: int = 0) -> float:
+        """Return when the next request may be sent: `now` or earlier if at once, infinity if only a reply can tell.
+
+        Args:
+            now: monotonic seconds.
+            spare: slots that must stay free besides.
+        """
         if now < self.closed_until:
             return self.closed_until
         if self.in_flight >= self._at_once():
             return math.inf
-        at = self._believed_free_at(now)
+        at = self._believed_free_at(now, spare)
         if at > now and self.in_flight == 0 and self._may_rise():
             search_at = now if self._searching else self._refused_at + SEARCH_AFTER * self._per
             return max(now, min(at, search_at))
@@ -176,7 +181,7 @@ class Limiter:
     def _may_rise(self) -> bool:
         return self.believed is not None and (self._declared is None or self.believed < self._declared)
 
-    def _believed_free_at(self, now: float) -> float:
+    def _believed_free_at(self, now: float, spare: int = 0) -> float:
         """Return when the believed limit has room, searching left aside."""
-        counted = now if self._is_bucket else self._counted.free_at(now)
-        return counted if self._bucket is None else max(counted, self._bucket.free_at(now))
+        counted = now if self._is_bucket else self._counted.free_at(now, spare=spare)
+        return counted if self._bucket is None else max(counted, self._bucket.free_at(now, spare=spare))

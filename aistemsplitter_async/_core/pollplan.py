@@ -22,7 +22,7 @@ from itertools import count, islice
 
 import attrs
 
-from aistemsplitter_async._core.processing import ProcessingModel
+from aistemsplitter_async._core.processing import TYPICAL_CREDITS, ProcessingModel
 from aistemsplitter_async._core.retry import Random
 from aistemsplitter_async.config import PollPolicy
 
@@ -32,6 +32,9 @@ _REDATED = 2  # entries brought up to date with every decision: the model moves 
 _EARLIEST = 0.02  # of the splits are done by the age at which looks begin
 _LATEST = 0.95  # are done by the age until which the budget must last
 _HEAD_START = 0.8  # of the earliest age: where the growing intervals are counted from
+_LEAST_GROWTH = 0.1  # of an age beyond the latest: it may end any moment
+_OVERTIME = 0.3  # of its age is what a split beyond the latest may still take
+_ALMOST_ALL = 1 - 1e-9  # the quantile of certainty is infinite
 _COARSE = 0.5  # a share beyond which growing intervals say less than the odds
 _SPENT = 0.74  # of the requests that are free: the rest is for what nobody foresaw
 
@@ -68,8 +71,9 @@ class Entry:
     split_id: str
     credits_used: float
     since: float  # when it was created
-    jitter: float  # around 1
     lane: int  # 0 interactive, 1 bulk
+    jitter: float  # around 1
+    look_at: float | None = None  # instead of what the plan says
     seen: float = 0.0  # age at which it was last seen running
     due: float = 0.0
     looking: bool = False  # a request for it is on its way
@@ -83,64 +87,85 @@ class PollPlan:
         self._random = random
         self.model = ProcessingModel()
         self._entries: dict[str, Entry] = {}
-        # For many splits, a heap by due time per lane; of an entry's lines only the one with its due time counts.
+        # Used while there are many splits: a heap by due time per lane. Only the line with an entry's due time counts.
         self._agendas: tuple[list[tuple[float, int, Entry]], ...] = ([], [])
         self._order = count()
         self._redating: Iterator[Entry] = iter(())
 
-    def __len__(self) -> int:
-        return len(self._entries)
+    def add(
+        self,
+        split_id: str,
+        *,
+        since: float,
+        credits_used: float | None = None,
+        lane: int = 0,
+        look_at: float | None = None,
+    ) -> None:
+        """Begin to plan looks at a split.
 
-    def add(self, split_id: str, *, credits_used: float, since: float, lane: int = 0) -> None:
-        """Begin to plan looks at a split that was created at `since`; `lane` 0 goes before 1."""
+        Args:
+            split_id: which one.
+            since: when it was created.
+            credits_used: its price, if known.
+            lane: 0 goes before 1.
+            look_at: when the first look is to be made, whatever the plan would say.
+        """
         jitter = 1 + self._policy.jitter * (2 * self._random() - 1)
-        entry = Entry(split_id, credits_used, since, jitter, lane)
+        entry = Entry(split_id, credits_used or TYPICAL_CREDITS, since, lane, jitter, look_at)
         self._entries[split_id] = entry
-        self._date(entry, since + self._policy.first)
+        if len(self._entries) == _FEW + 1:
+            for waiting in self._entries.values():
+                self._date(waiting)
+        else:
+            self._date(entry)
 
     def remove(self, split_id: str) -> None:
         """Forget a split."""
         self._entries.pop(split_id, None)
+        if len(self._entries) <= _FEW:
+            for agenda in self._agendas:
+                agenda.clear()
 
     def raise_lane(self, split_id: str) -> None:
         """Let a split go with the interactive ones."""
         entry = self._entries[split_id]
-        if entry.lane:
-            entry.lane = 0
-            self._date(entry, entry.due)
+        entry.lane = 0
+        self._date(entry)
 
-    def note_looking(self, split_id: str) -> None:
+    def note_looking(self, entry: Entry) -> None:
         """Note that a request for a split is being sent: it is no candidate until what came of it is noted."""
-        self._entries[split_id].looking = True
-
-    def note_nothing(self, split_id: str, *, now: float) -> None:
-        """Note that a look brought no answer: the next one may come soon."""
-        entry = self._entries.get(split_id)
-        if entry is not None:
-            entry.looking = False
-            self._date(entry, now + self._policy.shortest)
+        entry.looking = True
+        entry.look_at = None
 
     def note_running(self, split_id: str, *, looked_at: float) -> None:
         """Note that a look sent at `looked_at` found the split still running."""
-        entry = self._entries.get(split_id)
-        if entry is None:
-            return
+        entry = self._entries[split_id]
         entry.looking = False
         entry.seen = max(entry.seen, looked_at - entry.since)
         if entry.seen > self.model.median(entry.credits_used):
             self.model.refit(self._sample())
-        self._date(entry, self._due_when_sure(entry))
+        self._date(entry)
 
-    def note_done(self, split_id: str, seconds: float) -> None:
-        """Note that a split took the server `seconds`, and forget it."""
-        entry = self._entries.pop(split_id, None)
-        if entry is not None:
-            self.model.learn(entry.credits_used, seconds, running=self._sample())
+    def note_nothing(self, split_id: str, *, look_at: float) -> None:
+        """Note that a look brought no answer, and make the next one at `look_at`."""
+        entry = self._entries[split_id]
+        entry.looking = False
+        entry.look_at = look_at
+        self._date(entry)
+
+    def note_done(self, split_id: str, seconds: float, *, looked_at: float) -> None:
+        """Note that a look sent at `looked_at` found the split finished after `seconds`, and forget it.
+
+        The time is corrected to what our own looks prove: the server's clock may have no resolution.
+        """
+        entry = self._entries[split_id]
+        self.remove(split_id)
+        proven = min(max(seconds, entry.seen), max(entry.seen, looked_at - entry.since))
+        self.model.learn(entry.credits_used, proven, running=self._sample())
 
     def best(self, now: float, budget: Budget) -> Entry | None:
         """Return the split most worth a look at `now`, if any is."""
-        top = self._weigh(now, budget) if len(self._entries) <= _FEW else self._top(now)
-        return top if top is not None and top.due <= now else None
+        return self._weigh(now, budget) if len(self._entries) <= _FEW else self._top(now)
 
     def next_due(self) -> float:
         """Return when `best` may answer differently; ask it right after `best`."""
@@ -150,45 +175,44 @@ class PollPlan:
 
     def _weigh(self, now: float, budget: Budget) -> Entry | None:
         """Date every entry by the budget there is now; return the one that is due first, interactive before bulk."""
-        if not self._entries:
+        waiting = [entry for entry in self._entries.values() if not entry.looking]
+        if not waiting:
             return None
         share = self._affordable_share(now, budget)
         least = self._least_gap(budget)
-        pathfinder = None if self.model.observations else min(self._entries.values(), key=lambda entry: entry.since)
-        best = None
-        for entry in self._entries.values():
-            if entry.looking:
-                continue
+        for entry in waiting:
             entry.due = self._due_by_share(entry, share, least)
-            if entry is pathfinder:
-                entry.due = min(entry.due, entry.since + max(self._policy.first, 2 * entry.seen))
-            if entry.due <= now and (best is None or (entry.lane, entry.due) < (best.lane, best.due)):
-                best = entry
-        return best
+        pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
+        if not self.model.observations and pathfinder.look_at is None:
+            pathfinder.due = min(pathfinder.due, pathfinder.since + max(self._policy.first, 2 * pathfinder.seen))
+        return min((entry for entry in waiting if entry.due <= now), key=lambda e: (e.lane, e.due), default=None)
 
     def _due_by_share(self, entry: Entry, share: float, least: float) -> float:
+        if entry.look_at is not None:
+            return entry.look_at
         begin = self.model.quantile(entry.credits_used, _EARLIEST)
         counted_from = max(entry.seen, _HEAD_START * begin)
         gap = counted_from * share / (1 - share) * entry.jitter if share < 1 else math.inf
-        regular = max(begin, counted_from + gap)
+        age = max(begin, counted_from + gap)
         if share > _COARSE:
-            regular = min(regular, self._due_when_sure(entry) - entry.since)
-        return entry.since + max(regular, entry.seen + least, self._policy.first)
+            age = min(age, self._age_when_sure(entry))
+        return entry.since + max(age, entry.seen + least, self._policy.first)
 
     def _affordable_share(self, now: float, budget: Budget) -> float:
-        """Return the share `g` that lasts: every look multiplies an age by 1/(1-g), so n splits that have ages to grow
-        by the factors f cost the sum of ln(f)/-ln(1-g) looks."""
+        """Return the share `g` of its age after which a split can be looked at again, until all should be done.
+
+        Every look multiplies an age by 1/(1-g). So splits whose ages have to grow by factors f take the sum of
+        ln(f) / -ln(1-g) looks, which must fit into the requests that are free beyond one for each.
+        """
         growth = 0.0
         longest = 0.0
         for entry in self._entries.values():
             age = max(now - entry.since, self.model.quantile(entry.credits_used, _EARLIEST))
             last = self.model.quantile(entry.credits_used, _LATEST)
-            growth += max(0.1, math.log(last / age))
-            longest = max(longest, last - (now - entry.since), 0.3 * age)
-        spare = _SPENT * (budget.available(longest) - len(self._entries))
-        if spare <= 0:
-            return 1.0
-        return max(self._policy.precision, -math.expm1(-growth / spare))
+            growth += max(_LEAST_GROWTH, math.log(last / age))
+            longest = max(longest, last - (now - entry.since), _OVERTIME * age)
+        free = _SPENT * (budget.available(longest) - len(self._entries))
+        return max(self._policy.precision, -math.expm1(-growth / free)) if free > 0 else 1.0
 
     def _least_gap(self, budget: Budget) -> float:
         """Return the seconds between two looks at one split: it never takes more than its part of the budget."""
@@ -196,17 +220,18 @@ class PollPlan:
             return self._policy.shortest
         return max(self._policy.shortest, budget.per / (budget.limit * self._policy.budget_share))
 
-    def _due_when_sure(self, entry: Entry) -> float:
-        """Return when the split is done with probability `confidence`, given that it was not when last seen."""
+    def _age_when_sure(self, entry: Entry) -> float:
+        """Return the age at which it is done with probability `confidence`, given that it was not when last seen."""
         model, credits_used = self.model, entry.credits_used
         before = model.fraction_done(credits_used, entry.seen) if entry.seen else 0.0
-        fraction = before + self._policy.confidence * (1 - before)
+        fraction = min(before + self._policy.confidence * (1 - before), _ALMOST_ALL)
         least = entry.seen * (1 + self._policy.precision) + self._policy.shortest
-        return entry.since + max(model.quantile(credits_used, min(fraction, 1 - 1e-9)), least)
+        return max(model.quantile(credits_used, fraction), least)
 
     def _top(self, now: float) -> Entry | None:
+        """Return the first of the agendas that is due, by the model as it is now."""
         for entry in self._next_to_redate():
-            self._date(entry, self._due_when_sure(entry))
+            self._date(entry)
         for agenda in self._agendas:
             while agenda:
                 due, _, entry = agenda[0]
@@ -214,22 +239,25 @@ class PollPlan:
                     heapq.heappop(agenda)
                 elif due > now:
                     break
-                elif (right := self._due_when_sure(entry)) > now:
-                    heapq.heappop(agenda)
-                    self._date(entry, right)
+                elif self._due_when_sure(entry) > now:
+                    self._date(entry)
                 else:
                     return entry
         return None
 
-    def _next_to_redate(self) -> list[Entry]:
-        due = list(islice(self._redating, _REDATED))
-        if not due:
-            self._redating = iter(list(self._entries.values()))
-        return [entry for entry in due if self._entries.get(entry.split_id) is entry]
+    def _due_when_sure(self, entry: Entry) -> float:
+        return entry.look_at if entry.look_at is not None else entry.since + self._age_when_sure(entry)
 
-    def _date(self, entry: Entry, due: float) -> None:
-        entry.due = due
-        heapq.heappush(self._agendas[entry.lane], (due, next(self._order), entry))
+    def _next_to_redate(self) -> list[Entry]:
+        chosen = list(islice(self._redating, _REDATED))
+        if not chosen:
+            self._redating = iter(list(self._entries.values()))
+        return [entry for entry in chosen if not entry.looking and self._entries.get(entry.split_id) is entry]
+
+    def _date(self, entry: Entry) -> None:
+        if len(self._entries) > _FEW:
+            entry.due = self._due_when_sure(entry)
+            heapq.heappush(self._agendas[entry.lane], (entry.due, next(self._order), entry))
 
     def _sample(self) -> list[tuple[float, float]]:
         return [(entry.credits_used, entry.seen) for entry in islice(self._entries.values(), _SAMPLE)]

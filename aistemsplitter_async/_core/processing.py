@@ -21,7 +21,7 @@ _PRIOR_MEDIAN = 60.0  # s, for a song of ordinary length
 _PRIOR_MEDIAN_WEIGHT = 0.5  # observations: a guess, given up quickly
 _PRIOR_SPREAD = 0.4  # of log time: covers a factor of 2.2 both ways; worth one observation
 _LEAST_SPREAD = 0.05  # a server that always takes equally long is still not trusted to the second
-_TYPICAL_CREDITS = 180.0  # where the prior's median holds
+TYPICAL_CREDITS = 180.0  # where the prior's median holds
 _PRIOR_SLOPE = 0.5  # between "always the same" and "in proportion to the audio"
 _PRIOR_SLOPE_WEIGHT = 4.0  # as if that many splits, a factor e apart in length, had shown it
 _LEAST = 1e-3  # s; a clock without resolution reports zero
@@ -110,7 +110,7 @@ class ProcessingModel:
 
 
 def _log_credits(credits_used: float) -> float:
-    return math.log(max(credits_used, 1.0) / _TYPICAL_CREDITS)
+    return math.log(max(credits_used, 1.0) / TYPICAL_CREDITS)
 
 
 def _upper_tail(deviations: float) -> float:

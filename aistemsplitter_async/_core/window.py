@@ -4,6 +4,8 @@ A slot is taken before sending and given back one window after the reply *arrive
 server counted the request at some moment between the two, so neither a fixed nor a sliding window of the same length
 can ever hold more than the limit, whatever the latency.
 
+All times are monotonic seconds and must not run backwards.
+
 A bucket is modelled the same way round: its level refills only up to what is left beside the requests in flight, so
 the model never holds more tokens than the server does.
 """
@@ -12,42 +14,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from typing import Protocol
-
-from aistemsplitter_async.config import RateLimit
 
 _ROUNDING = 1e-9  # tokens; a level computed to reach one may miss it by a float's last bits
-
-
-class Window(Protocol):
-    """A model of the server's limit. All times are monotonic seconds and must not run backwards."""
-
-    def free_at(self, now: float) -> float:
-        """Return when a slot is free: `now` or earlier if one is, infinity if only a reply can free one."""
-        ...
-
-    def take(self, now: float) -> None:
-        """Occupy a slot; only when `free_at(now) <= now`."""
-        ...
-
-    def settle(self, now: float) -> None:
-        """Note that the reply to one taken slot arrived, or that its attempt was given up."""
-        ...
-
-    def restore(self) -> None:
-        """Give back a slot whose request was never sent."""
-        ...
-
-    def used(self, now: float) -> int:
-        """Return how many slots are occupied."""
-        ...
-
-
-def build_window(limit: RateLimit, now: float) -> Window:
-    """Return the model that `limit` calls for."""
-    if limit.policy == "bucket" and limit.requests is not None:
-        return BucketWindow(limit.requests, limit.per, now)
-    return CountingWindow(limit.requests if limit.requests is not None else math.inf, limit.per)
 
 
 class CountingWindow:
@@ -59,9 +27,10 @@ class CountingWindow:
         self._per = per
         self._frees: deque[float] = deque()  # when each settled slot comes back, oldest first
 
-    def free_at(self, now: float) -> float:
+    def free_at(self, now: float, *, spare: int = 0) -> float:
+        """Return when a slot is free with `spare` more: `now` or earlier, infinity if only a reply can free one."""
         self._forget(now)
-        excess = self.in_flight + len(self._frees) - self.requests
+        excess = self.in_flight + len(self._frees) + spare - self.requests
         if excess < 0:
             return now
         # After the limit was lowered, several slots must come back before one of them is free.
@@ -105,13 +74,14 @@ class BucketWindow:
         self._level = float(requests)
         self._at = now
 
-    def free_at(self, now: float) -> float:
+    def free_at(self, now: float, *, spare: int = 0) -> float:
+        """Return when a token is there with `spare` more, or as many as fit beside what is in flight."""
         self._refill(now)
-        if self._level >= 1 - _ROUNDING:
-            return now
-        if self._capacity - self.in_flight < 1:
+        room = self._capacity - self.in_flight
+        if room < 1 - _ROUNDING:
             return math.inf
-        return now + (1 - self._level) / self._rate
+        wanted = min(1.0 + spare, room)
+        return now + max(0.0, wanted - self._level - _ROUNDING) / self._rate
 
     def take(self, now: float) -> None:
         self._refill(now)

@@ -15,9 +15,10 @@ from typing import Literal, Protocol
 
 import attrs
 
-from aistemsplitter_async._core.window import build_window
+from aistemsplitter_async._core.limiter import Limiter
+from aistemsplitter_async._core.pollplan import Budget
 from aistemsplitter_async.clock import Clock, SystemClock
-from aistemsplitter_async.config import RateLimit
+from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 
 Priority = Literal["interactive", "bulk"]
 
@@ -29,6 +30,8 @@ class Rank(IntEnum):
     RESERVE = 1  # and creates of URLs, credits, single looks
     POLL = 2
 
+
+_INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
 
 Order = tuple[int, Rank]
 """Lane (0 interactive, 1 bulk), then rank: the smallest goes first."""
@@ -75,20 +78,29 @@ class GateSnapshot:
 class Slot:
     """The right to send one request. Settle it when the reply came; restore it if nothing was sent."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, taken_at: float) -> None:
         self._gate: Gate | None = gate
+        self._taken_at = taken_at
 
     def settle(self) -> None:
         """Give the slot back one window from now. Later calls do nothing."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate.give_back(sent=True)
+            gate.note_reply(self._taken_at)
+
+    def refuse(self, retry_after: float | None) -> None:
+        """Note that the request was answered 429, and close the gate: for `retry_after` seconds if the server said so,
+        else until a believed slot is free again. Later calls do nothing.
+        """
+        gate, self._gate = self._gate, None
+        if gate is not None:
+            gate.note_refusal(self._taken_at, retry_after)
 
     def restore(self) -> None:
         """Give the slot back at once: its request was never sent. Later calls do nothing."""
         gate, self._gate = self._gate, None
         if gate is not None:
-            gate.give_back(sent=False)
+            gate.note_unsent()
 
 
 class Gate:
@@ -97,13 +109,20 @@ class Gate:
     Args:
         limit: what is known about the key's limit.
         clock: where time comes from.
+        retry: the backoff after a 429 that does not say how long.
     """
 
-    def __init__(self, limit: RateLimit = RateLimit(), *, clock: Clock | None = None) -> None:  # noqa: B008  # frozen
-        self._limit = limit
+    def __init__(
+        self,
+        limit: RateLimit = RateLimit(),  # noqa: B008  # frozen
+        *,
+        clock: Clock | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
+    ) -> None:
+        self._per = limit.per
         self._clock = clock or SystemClock()
-        self._window = build_window(limit, self._clock.monotonic())
-        self._closed_until = -math.inf
+        self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
+        self._interactive_at = -math.inf  # when an interactive call last came
         self._queues = _Queues()
         self._sources: list[Source] = [self._queues]
         self._timer: asyncio.Task[None] | None = None
@@ -111,6 +130,8 @@ class Gate:
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
         """Wait for a slot and return it. Cancelling gives the place back."""
+        if priority == "interactive" and rank < Rank.POLL:
+            self._interactive_at = self._clock.monotonic()
         waiter = self._queues.join(order_of(priority, rank))
         self.pump()
         try:
@@ -139,32 +160,42 @@ class Gate:
         What is on its way cannot be called back; a close that ends sooner than an earlier one changes nothing.
         """
         now = self._clock.monotonic()
-        self._closed_until = max(self._closed_until, now + seconds)
+        self._limiter.close_until(now + seconds)
         self.pump()
-        return self._closed_until - now
-
-    def slot_free_in(self) -> float:
-        """Return the seconds until the believed window has a free slot, 0 if it has one (or only replies can tell)."""
-        now = self._clock.monotonic()
-        free_at = self._window.free_at(now)
-        return max(0.0, free_at - now) if math.isfinite(free_at) else 0.0
+        return self._limiter.closed_until - now
 
     def snapshot(self) -> GateSnapshot:
         """Return how things stand."""
         now = self._clock.monotonic()
         return GateSnapshot(
-            limit=self._limit.requests,
-            used=self._window.used(now),
+            limit=self._limiter.believed,
+            used=self._limiter.used(now),
             waiting=self._queues.count(),
-            closed_for=max(0.0, self._closed_until - now),
+            closed_for=max(0.0, self._limiter.closed_until - now),
         )
 
-    def give_back(self, *, sent: bool) -> None:
-        """Take a slot back: `Slot` calls this."""
-        if sent:
-            self._window.settle(self._clock.monotonic())
-        else:
-            self._window.restore()
+    def budget(self) -> Budget:
+        """Return what there is to plan looks with."""
+        return Budget(
+            limit=self._limiter.believed,
+            per=self._per,
+            used=self._limiter.used(self._clock.monotonic()),
+            wanted=sum(self._queues.count().values()),
+        )
+
+    def note_reply(self, taken_at: float) -> None:
+        """Take back the slot of a request that was answered or given up: `Slot` calls this."""
+        self._limiter.settle(self._clock.monotonic(), sent=taken_at)
+        self.pump()
+
+    def note_refusal(self, taken_at: float, retry_after: float | None) -> None:
+        """Take back the slot of a request that was answered 429: `Slot` calls this."""
+        self._limiter.refuse(self._clock.monotonic(), sent=taken_at, retry_after=retry_after)
+        self.pump()
+
+    def note_unsent(self) -> None:
+        """Take back a slot that was not used: `Slot` calls this."""
+        self._limiter.restore()
         self.pump()
 
     def pump(self) -> None:
@@ -175,23 +206,34 @@ class Gate:
             chosen, wake_at = self._choose(now)
             if chosen is None:
                 break
-            open_at = max(self._window.free_at(now), self._closed_until)
-            if open_at > now:
-                wake_at = open_at
+            order, source = chosen
+            free_at = self._limiter.free_at(now, spare=self._kept_from(order, now))
+            if free_at > now:
+                wake_at = free_at
                 break
-            self._window.take(now)
-            chosen.grant(Slot(self))
+            self._limiter.take(now)
+            source.grant(Slot(self, now))
         self._wake_at(wake_at)
 
-    def _choose(self, now: float) -> tuple[Source | None, float]:
-        """Return the source with the best candidate, or when there may be one."""
+    def _kept_from(self, order: Order, now: float) -> int:
+        """Return how many slots a request of this order must leave free for interactive calls that may come.
+
+        Nothing is kept while none come: a batch alone has the whole limit.
+        """
+        limit = self._limiter.believed
+        if order < (0, Rank.POLL) or limit is None or now > self._interactive_at + _INTERACTIVE_MEMORY * self._per:
+            return 0
+        return round(INTERACTIVE_SHARE * limit)
+
+    def _choose(self, now: float) -> tuple[tuple[Order, Source] | None, float]:
+        """Return the best candidate's order and source, or when there may be one."""
         best: tuple[Order, Source] | None = None
         for source in self._sources:
             order = source.best(now)
             if order is not None and (best is None or order < best[0]):
                 best = (order, source)
         if best is not None:
-            return best[1], now
+            return best, now
         return None, min((source.next_change(now) for source in self._sources), default=math.inf)
 
     def _wake_at(self, when: float) -> None:

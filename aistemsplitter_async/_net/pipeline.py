@@ -190,8 +190,8 @@ class Pipeline:
             plan = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
             if isinstance(plan, Retry) and not self._quota.take(throttled=plan.throttled, now=now):
                 plan = GiveUp(uncertain=plan.attempts.ambiguous)
-            if isinstance(failure, RateLimitedError):
-                self._hold_back(failure, plan, host)
+            if isinstance(failure, RateLimitedError) and host is not None:
+                self._pause(host, failure, plan)
             if isinstance(plan, GiveUp):
                 raise _uncertain(submission, failure) if plan.uncertain and submission else failure
             attempts = plan.attempts
@@ -208,22 +208,24 @@ class Pipeline:
         while host is not None and (left := self._paused_until.get(host, 0.0) - self.clock.monotonic()) > 0:
             await self.clock.sleep(left)
 
-    def _hold_back(self, failure: RateLimitedError, plan: Retry | GiveUp, host: str | None) -> None:
-        """Keep everybody from what just answered 429, also when the call that it answered gives up.
+    def _close_gate(self, slot: Slot, failure: RateLimitedError) -> None:
+        """Keep everybody of this key from sending, also when the call that got the 429 gives up.
 
         A wait that is too long to be made inline holds nobody back: whoever comes is told how long it is.
         """
         told = failure.retry_after
-        if told is not None and told > self._retry.retry_after_cap:
-            return
-        at = self.clock.monotonic()
-        seconds = plan.delay if isinstance(plan, Retry) else told or self._retry.throttle_backoff
-        if host is not None:
-            self._paused_until[host] = max(self._paused_until.get(host, 0.0), at + seconds)
-            return
-        # Without a usable Retry-After the believed window decides too: it cannot be free sooner than that.
-        closed = self.gate.close_for(max(seconds, self.gate.slot_free_in() if told is None else 0.0))
-        self.emit(lambda: GateClosed(duration=closed, at=at))
+        if told is not None:
+            told = told * (1 + 0.1 * self.random()) if told <= self._retry.retry_after_cap else None
+        slot.refuse(told)
+        closed = self.gate.snapshot().closed_for
+        self.emit(lambda: GateClosed(duration=closed, at=self.clock.monotonic()))
+
+    def _pause(self, host: str, failure: RateLimitedError, plan: Retry | GiveUp) -> None:
+        """Keep everybody from a worker or CDN host that answered 429."""
+        told = failure.retry_after
+        if told is None or told <= self._retry.retry_after_cap:
+            seconds = plan.delay if isinstance(plan, Retry) else told or self._retry.throttle_backoff
+            self._paused_until[host] = max(self._paused_until.get(host, 0.0), self.clock.monotonic() + seconds)
 
     async def _exchange(self, operation: Operation[T], doubt: Doubt) -> T:
         """Make one attempt; of a create, keep book of what it leaves open."""
