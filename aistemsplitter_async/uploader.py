@@ -7,8 +7,9 @@ from datetime import UTC, datetime, timedelta
 
 from aistemsplitter_async._core import operations
 from aistemsplitter_async._core.failures import build_status_error
-from aistemsplitter_async._core.messages import BodyStream
+from aistemsplitter_async._core.messages import BodyStream, Reply
 from aistemsplitter_async._core.naming import vet_url
+from aistemsplitter_async._core.operations import Operation
 from aistemsplitter_async._core.retry import Action, Stage, action_for
 from aistemsplitter_async._core.transfer import Meter, OnProgress, Progress
 from aistemsplitter_async._net.gate import Priority
@@ -17,7 +18,7 @@ from aistemsplitter_async._net.watch import run_metered
 from aistemsplitter_async.audio import BLOCK_BYTES, AudioSource
 from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, SourceChangedError, UploadError
-from aistemsplitter_async.models import Reservation, Upload, UploadedFile
+from aistemsplitter_async.models import Reservation, Upload, UploadedFile, WorkerReceipt
 
 # A slice is what progress and stalls are measured in. It grows while the network is fast, since every slice costs a
 # turn of the event loop, and shrinks while it is slow, so that a slow uplink still shows life.
@@ -97,22 +98,26 @@ class Uploader:
             except AIStemSplitterError as error:
                 failure: Exception = sending.broken_by or error
             else:
-                if reply.ok and sending.handed < source.content_length and sending.broken_by is None:
-                    raise APIConnectionError("the upload worker answered before it had the whole file")
-                if reply.ok and sending.broken_by is None:
-                    receipt = operation.parse(reply)
-                    uploaded = UploadedFile(reservation.upload_id, receipt.url, receipt.key)
+                if sending.broken_by is None:
+                    receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
                     return Upload(
-                        uploaded,
+                        UploadedFile(reservation.upload_id, receipt.url, receipt.key),
                         source.filename,
                         source.content_type,
                         source.content_length,
                         reservation.expires_at,
                     )
-                failure = sending.broken_by or build_status_error(reply, what=operation.what, now=pipeline.clock.now())
+                failure = sending.broken_by
             raise failure
 
         return await pipeline.run(Stage.UPLOAD, once, url=reservation.upload_url)
+
+    def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
+        if not reply.ok:
+            raise build_status_error(reply, what=operation.what, now=self._pipeline.clock.now())
+        if not whole:
+            raise APIConnectionError("the upload worker answered before it had the whole file")
+        return operation.parse(reply)
 
 
 class _Sending:
