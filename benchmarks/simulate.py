@@ -1,16 +1,16 @@
 """The gate's limiter and the poll plan in virtual time, against servers that count in different ways.
 
 The decisions are the product's own (`_core.limiter`, `_core.pollplan`); the servers are independent of them. Each
-case is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound that no
-client can beat which does not know processing times: with T(m) the time until the m-th request may be sent,
+case is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound
+that no client can beat which does not know processing times. With T(m) the time until the m-th request may be sent,
 
     makespan >= max(T(q*n), max over k of T((q-1)*k) + p_k)
 
 for n splits of q requests each (2 for a URL, 3 for an upload) in submission order. T(m) = W*floor((m-1)/R) for fixed
-and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it runs what people write today: a create, then
-a look every 5 s, every request retried after the usual backoff when it is refused.
+and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it, with --usual, runs what people write
+today: a create, then a look every 5 s, every request tried again after the usual backoff when it is refused.
 
-    python benchmarks/simulate.py [--seeds 5] [--plot out.svg] [--case NAME]
+    python benchmarks/simulate.py [--seeds 5] [--case NAME] [--usual]
 """
 
 from __future__ import annotations

@@ -89,8 +89,9 @@ class Slot:
             gate.note_reply(self._taken_at)
 
     def refuse(self, retry_after: float | None) -> None:
-        """Note that the request was answered 429, and close the gate: for `retry_after` seconds if the server said so,
-        else until a believed slot is free again. Later calls do nothing.
+        """Note that the request was answered 429, which closes the gate. Later calls do nothing.
+
+        It stays closed for `retry_after` seconds if the server said so, else until a believed slot is free again.
         """
         gate, self._gate = self._gate, None
         if gate is not None:
