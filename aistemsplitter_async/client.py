@@ -5,24 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine
-from functools import partial
+from collections.abc import AsyncIterator, Collection, Coroutine
+from functools import cached_property
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-import aiohttp
-
-from aistemsplitter_async._core import operations
-from aistemsplitter_async._core.naming import KNOWN_STEMS, folder_name, is_loopback_url, make_name, vet_url
-from aistemsplitter_async._core.transfer import OnProgress
-from aistemsplitter_async._net.gate import Gate, Priority
-from aistemsplitter_async._net.pipeline import Doubt, Pipeline
-from aistemsplitter_async._net.threads import run_in_thread
-from aistemsplitter_async._net.transport import AiohttpTransport, Transport
-from aistemsplitter_async.audio import Source, build_source, source_name
+from aistemsplitter_async._core.naming import folder_name, make_name
+from aistemsplitter_async._core.settings import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import (
@@ -32,43 +23,39 @@ from aistemsplitter_async.config import (
     PollPolicy,
     RateLimit,
     RetryPolicy,
-    Secret,
     Timeouts,
 )
-from aistemsplitter_async.downloader import Downloader
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
     ConfigurationError,
-    DownloadError,
-    SourceUnreadableError,
     SplitFailedError,
-    SubmissionUncertainError,
-    UnsafeURLError,
     WaitTimeoutError,
 )
-from aistemsplitter_async.events import OnEvent, SplitCreated
 from aistemsplitter_async.job import Job
-from aistemsplitter_async.models import (
-    CreatedSplit,
-    Credits,
-    DirectURL,
-    OutputFormat,
-    Reservation,
-    Split,
-    SplitInput,
-    StemModel,
-    Submission,
-    Upload,
-    redact_url,
-)
-from aistemsplitter_async.partfile import Memory
-from aistemsplitter_async.poller import Poller
-from aistemsplitter_async.uploader import Uploader
+
+if TYPE_CHECKING:  # what `_stages` loads with the first call
+    import aiohttp
+
+    from aistemsplitter_async._core.transfer import OnProgress
+    from aistemsplitter_async._net.gate import Gate, Priority
+    from aistemsplitter_async._net.transport import Transport
+    from aistemsplitter_async.audio import Source
+    from aistemsplitter_async.events import OnEvent
+    from aistemsplitter_async.models import (
+        CreatedSplit,
+        Credits,
+        OutputFormat,
+        Reservation,
+        Split,
+        SplitInput,
+        StemModel,
+        Submission,
+        Upload,
+    )
+    from aistemsplitter_async.stages import BeforeSend, Stages
 
 T = TypeVar("T")
-BeforeSend = Callable[[Submission], Awaitable[None]]
-_KEY_CAP = 255  # characters; what servers commonly take as an Idempotency-Key
 
 
 class AsyncAIStemSplitter:
@@ -125,36 +112,31 @@ class AsyncAIStemSplitter:
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
         hosts = frozenset(host.lower() for host in allow_hosts)
         self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
-        secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
-        local = is_loopback_url(self.base_url)
-        timeouts = timeouts or Timeouts()
         self._clock = clock or SystemClock()
-        self._gate = gate or Gate(rate_limit or RateLimit(), clock=self._clock, retry=retry or RetryPolicy())
-        self._pipeline = Pipeline(
-            transport=transport
-            or AiohttpTransport(
-                api_key=secret,
-                base_url=self.base_url,
-                session=session,
-                timeouts=timeouts,
-                proxy=proxy,
-                allow_loopback=local,
-                allow_hosts=hosts,
-            ),
-            gate=self._gate,
-            retry=retry or RetryPolicy(),
-            timeouts=timeouts,
-            clock=self._clock,
-            on_event=on_event,
-        )
         self._poll = poll or PollPolicy()
-        self._allow_loopback = local
-        self._allow_hosts = hosts
-        self._uploader = Uploader(self._pipeline, self.base_url, allow_loopback=local, allow_hosts=hosts)
-        self._poller = Poller(self._pipeline, self.base_url, self._poll)
-        self._downloader = Downloader(self._pipeline, self._look, allow_loopback=local, allow_hosts=hosts)
+        self._parts: dict[str, Any] = {
+            "base_url": self.base_url,
+            "api_key": parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)),
+            "session": session,
+            "rate_limit": rate_limit or RateLimit(),
+            "retry": retry or RetryPolicy(),
+            "poll": self._poll,
+            "timeouts": timeouts or Timeouts(),
+            "gate": gate,
+            "transport": transport,
+            "clock": self._clock,
+            "proxy": proxy,
+            "allow_hosts": hosts,
+            "on_event": on_event,
+        }
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+
+    @cached_property
+    def _stages(self) -> Stages:
+        from aistemsplitter_async.stages import Stages  # noqa: PLC0415  # most of what an import would cost
+
+        return Stages(**self._parts)
 
     def __repr__(self) -> str:
         return f"AsyncAIStemSplitter(base_url={self.base_url!r})"
@@ -172,18 +154,16 @@ class AsyncAIStemSplitter:
         """Stop waiting for splits and close the connections. Splits go on at the server."""
         if not self._closed:
             self._closed = True
-            await self._poller.aclose()
-            await self._pipeline.transport.aclose()
+            await self._stages.aclose()
 
     @property
     def gate(self) -> Gate:
         """The admission to this key's budget; hand it to other clients of the same key."""
-        return self._gate
+        return self._stages.pipeline.gate
 
     async def get_credits(self, *, timeout: float | None = None, priority: Priority = "interactive") -> Credits:
         """Return what the key may still spend; one credit is one second of source audio."""
-        operation = operations.get_credits(self.base_url)
-        return await self._within(timeout, self._pipeline.send(operation, priority=priority))
+        return await self._within(timeout, self._stages.get_credits(priority))
 
     async def create_upload(
         self,
@@ -195,10 +175,10 @@ class AsyncAIStemSplitter:
         priority: Priority = "interactive",
     ) -> Reservation:
         """Reserve a place at the upload worker for `content_length` bytes. `upload_audio` does this by itself."""
-        operation = operations.create_upload(
-            self.base_url, filename=filename, content_type=content_type, content_length=content_length
+        reservation = self._stages.create_upload(
+            filename=filename, content_type=content_type, content_length=content_length, priority=priority
         )
-        return await self._within(timeout, self._pipeline.send(operation, priority=priority))
+        return await self._within(timeout, reservation)
 
     async def upload_audio(
         self,
@@ -225,7 +205,10 @@ class AsyncAIStemSplitter:
             SourceChangedError: the source changed while it was read.
             UnsafeURLError: the API named an upload worker that must not be visited.
         """
-        return await self._within(timeout, self._upload(source, filename, content_type, on_progress, priority))
+        upload = self._stages.upload(
+            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
+        )
+        return await self._within(timeout, upload)
 
     async def create_split(
         self,
@@ -258,9 +241,9 @@ class AsyncAIStemSplitter:
         Raises:
             SubmissionUncertainError: it may or may not have happened; `resubmit(error.submission)` finds out.
         """
-        submission = operations.build_submission(
+        submission = self._stages.build_submission(
             split_input,
-            idempotency_key=_parse_idempotency_key(idempotency_key),
+            idempotency_key=_key_or_fresh(idempotency_key),
             stem_model=stem_model,
             output_format=output_format,
             webhook_url=webhook_url,
@@ -289,7 +272,7 @@ class AsyncAIStemSplitter:
         self, split_id: str, *, timeout: float | None = None, priority: Priority = "interactive"
     ) -> Split:
         """Return the split as it is now."""
-        return await self._within(timeout, self._look(split_id, priority))
+        return await self._within(timeout, self._stages.look(split_id, priority))
 
     async def wait_for_split(
         self,
@@ -298,6 +281,7 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         raise_on_failed: bool = True,
         since: float | None = None,
+        credits_used: float | None = None,
         priority: Priority = "interactive",
     ) -> Split:
         """Return the split once it is terminal. Passing failures of the network or the server do not end the wait.
@@ -307,6 +291,7 @@ class AsyncAIStemSplitter:
             timeout: seconds, 30 minutes if not given (`PollPolicy.wait`).
             raise_on_failed: `False` returns a failed split, as the official clients do.
             since: when it was created (`clock.monotonic()`), to spare a look that comes too soon.
+            credits_used: its price, from which its processing time is predicted.
             priority: the lane its looks wait in.
 
         Raises:
@@ -317,7 +302,7 @@ class AsyncAIStemSplitter:
         deadline = self._clock.monotonic() + (self._poll.wait if timeout is None else timeout)
         try:
             async with self._clock.timeout_at(deadline):
-                async for split in self.updates(split_id, since=since, priority=priority):
+                async for split in self.updates(split_id, since=since, credits_used=credits_used, priority=priority):
                     last = split
         except TimeoutError:
             pass
@@ -328,11 +313,19 @@ class AsyncAIStemSplitter:
         return last
 
     def updates(
-        self, split_id: str, *, since: float | None = None, priority: Priority = "interactive"
+        self,
+        split_id: str,
+        *,
+        since: float | None = None,
+        credits_used: float | None = None,
+        priority: Priority = "interactive",
     ) -> AsyncIterator[Split]:
-        """Iterate over the split as it is first seen and at every observed change, the terminal state last."""
+        """Iterate over the split as it is first seen and at every observed change, the terminal state last.
+
+        Arguments are those of `wait_for_split`.
+        """
         self._bind()
-        return self._poller.updates(split_id, priority=priority, since=since)
+        return self._stages.updates(split_id, priority=priority, since=since, credits_used=credits_used)
 
     async def download_stems(
         self,
@@ -365,7 +358,7 @@ class AsyncAIStemSplitter:
         folder = Path(into) / (name or folder_name(split.filename, fallback=make_name(split.id, fallback="split")))
         try:
             return await self._within(
-                timeout, self._downloader.download(split, folder, overwrite=overwrite, on_progress=on_progress)
+                timeout, self._stages.downloader.download(split, folder, overwrite=overwrite, on_progress=on_progress)
             )
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
@@ -392,14 +385,12 @@ class AsyncAIStemSplitter:
         the API fetches by itself.
         """
         deadline = self._deadline(timeout)
-        key = _parse_idempotency_key(idempotency_key)
-        audio = await build_source(source, filename=filename, content_type=content_type)
-        if isinstance(audio, DirectURL):
-            split_input: SplitInput = self._vet_source(audio)
-        else:
-            upload = self._uploader.upload(audio, priority=priority, on_progress=on_progress)
-            split_input = (await self._until(deadline, upload)).input
-        submission = operations.build_submission(
+        key = _key_or_fresh(idempotency_key)
+        brought = self._stages.bring(
+            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
+        )
+        split_input = await self._until(deadline, brought)
+        submission = self._stages.build_submission(
             split_input,
             idempotency_key=key,
             stem_model=stem_model,
@@ -435,10 +426,9 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
         stems already is refused before anything is spent.
         """
-        audio = await build_source(source, filename=filename, content_type=content_type)
-        folder = name or folder_name(source_name(audio), fallback="")
+        folder = name or folder_name(await self._stages.source_name(source, filename), fallback="")
         if folder and not overwrite:
-            await run_in_thread(_check_free, Path(into) / folder)
+            await self._stages.check_free(Path(into) / folder)
         deadline = self._deadline(timeout)
         job = await self.submit(
             source,
@@ -464,19 +454,6 @@ class AsyncAIStemSplitter:
         )
         return Done(source, split, files)
 
-    async def _upload(
-        self,
-        source: Source,
-        filename: str | None,
-        content_type: str | None,
-        on_progress: OnProgress | None,
-        priority: Priority,
-    ) -> Upload:
-        audio = await build_source(source, filename=filename, content_type=content_type)
-        if isinstance(audio, DirectURL):
-            raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
-        return await self._uploader.upload(audio, priority=priority, on_progress=on_progress)
-
     async def _create(
         self,
         submission: Submission,
@@ -487,50 +464,7 @@ class AsyncAIStemSplitter:
         replay: bool = False,
     ) -> CreatedSplit:
         self._bind()
-        doubt = Doubt(open=replay)
-        created: CreatedSplit | None = None
-
-        async def note_created(answer: CreatedSplit) -> None:
-            nonlocal created
-            created = answer
-            self._pipeline.emit(
-                lambda: SplitCreated(
-                    split_id=answer.id,
-                    idempotency_key=submission.idempotency_key,
-                    credits_used=answer.credits_used,
-                    at=self._clock.monotonic(),
-                )
-            )
-
-        operation = operations.create_split(self.base_url, submission)
-        try:
-            async with self._clock.timeout_at(deadline):
-                return await self._pipeline.send(
-                    operation,
-                    priority=priority,
-                    before_send=None if before_send is None else partial(before_send, submission),
-                    after_reply=note_created,
-                    doubt=doubt,
-                )
-        except TimeoutError:
-            if not self._is_past(deadline):  # the caller's hook timed out, not the call
-                raise
-        except AIStemSplitterError as error:
-            error.idempotency_key = submission.idempotency_key
-            raise
-        if created is not None:  # the answer came while the deadline struck
-            return created
-        if doubt.open:
-            raise SubmissionUncertainError(
-                "the split may or may not have been created (time ran out); resubmit it to find out",
-                submission=submission,
-                code="TIMEOUT",
-            )
-        raise APITimeoutError(
-            "could not create the split in time; none was created",
-            code="TIMEOUT",
-            idempotency_key=submission.idempotency_key,
-        )
+        return await self._stages.create(submission, deadline, priority, before_send, replay=replay)
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
         now = self._clock.monotonic()
@@ -543,22 +477,6 @@ class AsyncAIStemSplitter:
             created_at=now,
             priority=priority,
         )
-
-    async def _look(self, split_id: str, priority: Priority = "interactive") -> Split:
-        operation = operations.get_split(self.base_url, split_id)
-        try:
-            return await self._pipeline.send(operation, priority=priority)
-        except AIStemSplitterError as error:
-            error.split_id = split_id
-            raise
-
-    def _vet_source(self, audio: DirectURL) -> DirectURL:
-        try:
-            vet_url(audio.url, allow_loopback=self._allow_loopback, allow_hosts=self._allow_hosts)
-            return audio
-        except UnsafeURLError as error:
-            problem = str(error).partition(": ")[2]
-        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
     def _bind(self) -> None:
         """Check that this call may be made here and now."""
@@ -596,58 +514,5 @@ class AsyncAIStemSplitter:
         raise APITimeoutError("the call did not finish in the time it was given", code="TIMEOUT")
 
 
-def parse_base_url(text: str, allow_hosts: Collection[str] = ()) -> str:
-    """Return a base URL without a trailing slash, `/v1` appended if it has no path.
-
-    Raises:
-        ConfigurationError: not an http(s) URL, or plain http to another machine, which would show the key to the
-            network (name the host in `allow_hosts` if that network is your own).
-    """
-    url = text.strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or "?" in url or "#" in url:
-        raise ConfigurationError(f"{redact_url(text)!r} is not a base URL; it looks like {BASE_URL}")
-    if parts.scheme == "http" and not is_loopback_url(url) and host not in allow_hosts:
-        raise ConfigurationError(f"refused to send the key to {host} over plain http; use https")
-    return url if parts.path else f"{url}/v1"
-
-
-def parse_api_key(text: str | None) -> Secret:
-    """Return the key as a secret.
-
-    Raises:
-        ConfigurationError: there is none, or it cannot be one.
-    """
-    key = (text or "").strip()
-    if not key:
-        raise ConfigurationError(f"no API key: set {API_KEY_VARIABLE} or pass api_key", code="NO_API_KEY")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise ConfigurationError("the API key has characters that no key has", code="NO_API_KEY")
-    return Secret(key)
-
-
-def _parse_idempotency_key(key: str | None) -> str:
-    if key is None:
-        return str(uuid.uuid4())
-    if not (0 < len(key) <= _KEY_CAP and key.isascii() and key.isprintable()):
-        raise ConfigurationError(f"an idempotency key has 1 to {_KEY_CAP} printable ASCII characters")
-    return key
-
-
-def _check_free(folder: Path) -> None:
-    memory = Memory.load(folder)
-    if memory is not None:
-        raise DownloadError(
-            f"{folder} holds the stems of split {memory.split_id} already; choose another folder or overwrite them",
-            code="EXISTS",
-        )
-    for name in KNOWN_STEMS:  # not ours, but the download would refuse to overwrite them after the split was paid for
-        taken = next(
-            (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
-        )
-        if taken is not None:
-            raise DownloadError(f"{taken} exists already; choose another folder or overwrite it", code="EXISTS")
+def _key_or_fresh(key: str | None) -> str:
+    return str(uuid.uuid4()) if key is None else parse_idempotency_key(key)

@@ -8,14 +8,14 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aistemsplitter_async._core.transfer import OnProgress
-from aistemsplitter_async._net.gate import Priority
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError
-from aistemsplitter_async.models import CreatedSplit, Split
 
 if TYPE_CHECKING:
+    from aistemsplitter_async._core.transfer import OnProgress
+    from aistemsplitter_async._net.gate import Priority
     from aistemsplitter_async.client import AsyncAIStemSplitter
+    from aistemsplitter_async.models import CreatedSplit, Split
 
 
 class Job:
@@ -45,6 +45,7 @@ class Job:
         self._clock = clock
         self._created_at = created_at  # monotonic seconds
         self._priority: Priority = priority
+        self._credits_used = created.credits_used if created is not None else None
         self._finished: Split | None = None
 
     def __repr__(self) -> str:
@@ -56,7 +57,9 @@ class Job:
         Stateless: break out and iterate again as you like. Raises like `AsyncAIStemSplitter.wait_for_split`, but
         without a deadline, and it yields a failed split instead of raising.
         """
-        return self._client.updates(self.id, since=self._created_at, priority=self._priority)
+        return self._client.updates(
+            self.id, since=self._created_at, credits_used=self._credits_used, priority=self._priority
+        )
 
     async def wait(self, *, timeout: float | None = None, raise_on_failed: bool = True) -> Split:
         """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`."""
@@ -66,6 +69,7 @@ class Job:
                 timeout=timeout,
                 raise_on_failed=raise_on_failed,
                 since=self._created_at,
+                credits_used=self._credits_used,
                 priority=self._priority,
             )
         return self._finished

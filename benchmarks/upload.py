@@ -129,7 +129,7 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
     if context is not None:  # the certificate is our own: only for this benchmark are the sessions made by hand
-        transport: Any = client._pipeline.transport
+        transport: Any = client._stages.pipeline.transport
         for origin in (Origin.API, Origin.WORKER):
             transport._sessions[origin] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
-from aistemsplitter_async.audio import Source
-from aistemsplitter_async.models import Split
+if TYPE_CHECKING:
+    from aistemsplitter_async.audio import Source
+    from aistemsplitter_async.models import Split
 
 
 @attrs.frozen

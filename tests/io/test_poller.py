@@ -205,7 +205,7 @@ async def test_breaking_out_of_updates_stops_the_looking(world: World) -> None:
         async for _ in client.updates("split_1"):
             break
         await world.clock.sleep(500)
-        assert client._poller._watches == {}
+        assert client._stages.poller._watches == {}
         assert world.api.count("get") == 1
         async for split in client.updates("split_1"):  # and again, as often as one likes
             assert split.status == "processing"
@@ -220,7 +220,7 @@ async def test_a_cancelled_wait_leaves_no_watch_and_the_others_go_on(world: Worl
         one.cancel()
         assert (await other).status == "succeeded"
         assert one.cancelled()
-        assert client._poller._watches == {}
+        assert client._stages.poller._watches == {}
 
 
 async def test_closing_the_client_tells_whoever_waits(world: World) -> None:

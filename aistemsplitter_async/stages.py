@@ -1,0 +1,256 @@
+"""What a client consists of, wired together: the pipeline and the stages on top of it.
+
+`client` loads this with its first call, so that importing the package and making a client cost next to nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
+from pathlib import Path
+
+import aiohttp
+
+from aistemsplitter_async._core import operations
+from aistemsplitter_async._core.naming import KNOWN_STEMS, is_loopback_url, vet_url
+from aistemsplitter_async._core.transfer import OnProgress
+from aistemsplitter_async._net.gate import Gate, Priority
+from aistemsplitter_async._net.pipeline import Doubt, Pipeline
+from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async._net.transport import AiohttpTransport, Transport
+from aistemsplitter_async.audio import Source, build_source, source_name
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
+from aistemsplitter_async.downloader import Downloader
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APITimeoutError,
+    DownloadError,
+    SourceUnreadableError,
+    SubmissionUncertainError,
+    UnsafeURLError,
+)
+from aistemsplitter_async.events import OnEvent, SplitCreated
+from aistemsplitter_async.models import (
+    CreatedSplit,
+    Credits,
+    DirectURL,
+    Reservation,
+    Split,
+    SplitInput,
+    Submission,
+    Upload,
+    redact_url,
+)
+from aistemsplitter_async.partfile import Memory
+from aistemsplitter_async.poller import Poller
+from aistemsplitter_async.uploader import Uploader
+
+BeforeSend = Callable[[Submission], Awaitable[None]]
+
+
+class Stages:
+    """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`."""
+
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: Secret,
+        session: aiohttp.ClientSession | None,
+        rate_limit: RateLimit,
+        retry: RetryPolicy,
+        poll: PollPolicy,
+        timeouts: Timeouts,
+        gate: Gate | None,
+        transport: Transport | None,
+        clock: Clock,
+        proxy: str | None,
+        allow_hosts: frozenset[str],
+        on_event: OnEvent | None,
+    ) -> None:
+        local = is_loopback_url(base_url)
+        self.pipeline = Pipeline(
+            transport=transport
+            or AiohttpTransport(
+                api_key=api_key,
+                base_url=base_url,
+                session=session,
+                timeouts=timeouts,
+                proxy=proxy,
+                allow_loopback=local,
+                allow_hosts=allow_hosts,
+            ),
+            gate=gate or Gate(rate_limit, clock=clock, retry=retry),
+            retry=retry,
+            timeouts=timeouts,
+            clock=clock,
+            on_event=on_event,
+        )
+        self.uploader = Uploader(self.pipeline, base_url, allow_loopback=local, allow_hosts=allow_hosts)
+        self.poller = Poller(self.pipeline, base_url, poll)
+        self.downloader = Downloader(self.pipeline, self.look, allow_loopback=local, allow_hosts=allow_hosts)
+        self.build_submission = operations.build_submission
+        self._base_url = base_url
+        self._clock = clock
+        self._vet = partial(vet_url, allow_loopback=local, allow_hosts=allow_hosts)
+
+    async def aclose(self) -> None:
+        """Stop looking at splits and close the connections."""
+        await self.poller.aclose()
+        await self.pipeline.transport.aclose()
+
+    async def get_credits(self, priority: Priority) -> Credits:
+        """Ask what the key may still spend."""
+        return await self.pipeline.send(operations.get_credits(self._base_url), priority=priority)
+
+    async def create_upload(
+        self, *, filename: str, content_type: str, content_length: int, priority: Priority
+    ) -> Reservation:
+        """Reserve a place at the upload worker."""
+        operation = operations.create_upload(
+            self._base_url, filename=filename, content_type=content_type, content_length=content_length
+        )
+        return await self.pipeline.send(operation, priority=priority)
+
+    async def upload(
+        self,
+        source: Source,
+        *,
+        filename: str | None,
+        content_type: str | None,
+        on_progress: OnProgress | None,
+        priority: Priority,
+    ) -> Upload:
+        """Bring audio to the upload worker."""
+        audio = await build_source(source, filename=filename, content_type=content_type)
+        if isinstance(audio, DirectURL):
+            raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
+        return await self.uploader.upload(audio, priority=priority, on_progress=on_progress)
+
+    async def bring(
+        self,
+        source: Source,
+        *,
+        filename: str | None,
+        content_type: str | None,
+        on_progress: OnProgress | None,
+        priority: Priority,
+    ) -> SplitInput:
+        """Return what a create needs: a URL as it is, anything else once it is uploaded."""
+        audio = await build_source(source, filename=filename, content_type=content_type)
+        if isinstance(audio, DirectURL):
+            return self._vet_source(audio)
+        return (await self.uploader.upload(audio, priority=priority, on_progress=on_progress)).input
+
+    async def source_name(self, source: Source, filename: str | None) -> str:
+        """Return the file name a source goes by, possibly empty for a URL.
+
+        Raises:
+            SourceUnreadableError: it cannot be read.
+        """
+        return source_name(await build_source(source, filename=filename))
+
+    async def create(
+        self,
+        submission: Submission,
+        deadline: float | None,
+        priority: Priority,
+        before_send: BeforeSend | None,
+        *,
+        replay: bool = False,
+    ) -> CreatedSplit:
+        """Send a create, and leave no doubt about it that could be avoided.
+
+        `replay`: whether an earlier attempt may have happened. Errors are those of `create_split`.
+        """
+        doubt = Doubt(open=replay)
+        created: CreatedSplit | None = None
+
+        async def note_created(answer: CreatedSplit) -> None:
+            nonlocal created
+            created = answer
+            self.pipeline.emit(
+                lambda: SplitCreated(
+                    split_id=answer.id,
+                    idempotency_key=submission.idempotency_key,
+                    credits_used=answer.credits_used,
+                    at=self._clock.monotonic(),
+                )
+            )
+
+        operation = operations.create_split(self._base_url, submission)
+        try:
+            async with self._clock.timeout_at(deadline):
+                return await self.pipeline.send(
+                    operation,
+                    priority=priority,
+                    before_send=None if before_send is None else partial(before_send, submission),
+                    after_reply=note_created,
+                    doubt=doubt,
+                )
+        except TimeoutError:
+            if deadline is None or self._clock.monotonic() < deadline:  # the caller's hook timed out, not the call
+                raise
+        except AIStemSplitterError as error:
+            error.idempotency_key = submission.idempotency_key
+            raise
+        if created is not None:  # the answer came while the deadline struck
+            return created
+        if doubt.open:
+            raise SubmissionUncertainError(
+                "the split may or may not have been created (time ran out); resubmit it to find out",
+                submission=submission,
+                code="TIMEOUT",
+            )
+        raise APITimeoutError(
+            "could not create the split in time; none was created",
+            code="TIMEOUT",
+            idempotency_key=submission.idempotency_key,
+        )
+
+    async def look(self, split_id: str, priority: Priority = "interactive") -> Split:
+        """Return the split as it is now."""
+        operation = operations.get_split(self._base_url, split_id)
+        try:
+            return await self.pipeline.send(operation, priority=priority)
+        except AIStemSplitterError as error:
+            error.split_id = split_id
+            raise
+
+    def updates(
+        self, split_id: str, *, priority: Priority, since: float | None, credits_used: float | None
+    ) -> AsyncIterator[Split]:
+        """Iterate over the observed changes of a split."""
+        return self.poller.updates(split_id, priority=priority, since=since, credits_used=credits_used)
+
+    async def check_free(self, folder: Path) -> None:
+        """Check that no stems would be overwritten in `folder`, before anything is spent.
+
+        Raises:
+            DownloadError: some would.
+        """
+        await run_in_thread(_check_free, folder)
+
+    def _vet_source(self, audio: DirectURL) -> DirectURL:
+        try:
+            self._vet(audio.url)
+            return audio
+        except UnsafeURLError as error:
+            problem = str(error).partition(": ")[2]
+        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
+
+
+def _check_free(folder: Path) -> None:
+    memory = Memory.load(folder)
+    if memory is not None:
+        raise DownloadError(
+            f"{folder} holds the stems of split {memory.split_id} already; choose another folder or overwrite them",
+            code="EXISTS",
+        )
+    for name in KNOWN_STEMS:  # not ours, but the download would refuse to overwrite them after the split was paid for
+        taken = next(
+            (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
+        )
+        if taken is not None:
+            raise DownloadError(f"{taken} exists already; choose another folder or overwrite it", code="EXISTS")
