@@ -17,6 +17,7 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import attrs
+from anyio import create_task_group
 
 from aistemsplitter_async._core.failures import build_status_error
 from aistemsplitter_async._core.messages import Origin, Reply, Request
@@ -25,7 +26,7 @@ from aistemsplitter_async._core.ranges import Held, Incoming, build_range_header
 from aistemsplitter_async._core.retry import Action, Stage, action_for
 from aistemsplitter_async._core.transfer import Meter, OnProgress, Progress
 from aistemsplitter_async._net.pipeline import Pipeline
-from aistemsplitter_async._net.threads import run_in_thread, wait_out
+from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async._net.transport import StreamedReply
 from aistemsplitter_async._net.watch import run_metered
 from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS, URL_REFRESHES
@@ -123,17 +124,21 @@ class Downloader:
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)
-        tasks = [asyncio.ensure_future(self._bring(order, split, urls)) for order in orders]
-        try:
-            outcomes = await asyncio.gather(*tasks, return_exceptions=True)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await wait_out(*tasks)
-        failures = [*refused.values(), *(outcome for outcome in outcomes if isinstance(outcome, BaseException))]
+        files: dict[str, Path] = {}
+        failures: list[Exception] = [*refused.values()]
+
+        async def bring(order: _Order) -> None:
+            try:
+                files[order.stem] = await self._bring(order, split, urls)
+            except Exception as error:  # noqa: BLE001  # data, so that it does not cancel the siblings
+                failures.append(error)
+
+        async with create_task_group() as group:
+            for order in orders:
+                group.start_soon(bring, order)
         if failures:
             raise failures[0]
-        return {order.stem: path for order, path in zip(orders, outcomes, strict=True) if isinstance(path, Path)}
+        return {order.stem: files[order.stem] for order in orders}
 
     async def _bring(self, order: _Order, split: Split, urls: _URLs) -> Path:
         if not order.overwrite:
