@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from aiohttp.test_utils import TestClient, TestServer
 
-MakeWav = Callable[..., bytes]
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async.sandbox import Sandbox
+
+MakeWav = Callable[..., bytes]
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
