@@ -2,7 +2,9 @@
 
 | call | body | what |
 |---|---|---|
-| `GET /control/state?newest=500` | | addresses, time, accounts with their windows, the newest splits |
+| `GET /control/state?newest=500` | | addresses, time, accounts with their windows, activity, the newest splits |
+| `GET /control/splits/{id}` | | one split and its stems |
+| `GET /control/splits/{id}/stems/{file}` | | a stem's audio; unlike a download it leaves no trace and meets no fault |
 | `GET /control/ledger?newest=500` | | counts, and the newest records of each kind |
 | `GET /control/faults` | | fault rules and how often each was consumed |
 | `POST /control/faults` | a rule as JSON, or `{"rule": "get:status:status=503"}` | queue a rule |
@@ -18,10 +20,10 @@ their own; but it never answers the page of another origin, nor a request made t
 from __future__ import annotations
 
 import ipaddress
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
+from .overview import build_split_state, build_state, build_stem_reply
 from .replies import Reply, build_refusal_reply
 from .wire import RefusalError, dump, format_timestamp, invalid, parse_json
 
@@ -59,6 +61,9 @@ class Control:
         try:
             check_caller(request.headers)
             path = request.rel_url.raw_path.removeprefix(PREFIX)
+            match request.method, path.split("/"):
+                case "GET" | "HEAD", ["splits", split_id, "stems", filename]:
+                    return build_stem_reply(self._plant, request.headers, split_id, unquote(filename))
             value = await self._dispatch(request, request.method, path)
         except RefusalError as refusal:
             return build_refusal_reply(refusal)
@@ -69,7 +74,9 @@ class Control:
         newest = int(asked) if asked.isdecimal() and len(asked) < _MAX_DIGITS else _NEWEST
         match method, path.split("/"):
             case "GET", ["state"]:
-                return build_state(self._plant, newest)
+                return build_state(self._plant, self._ledger, newest)
+            case "GET", ["splits", split_id]:
+                return build_split_state(self._plant, split_id)
             case "GET", ["ledger"]:
                 return self._ledger.as_dict(newest)
             case "GET", ["faults"]:
@@ -114,51 +121,6 @@ def check_caller(headers: Mapping[str, str]) -> None:
     foreign = origin is not None and origin != f"http://{host}"
     if foreign or headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
         raise RefusalError(403, "FORBIDDEN", "Pages of other origins are not answered.")
-
-
-def build_state(plant: Plant, newest: int) -> dict[str, Any]:
-    """Return what is going on, as JSON values, with so many of the newest splits; API keys are not in it."""
-    now = plant.clock.monotonic()
-    accounts = []
-    for account in plant.accounts.values():
-        window = None if account.window is None else account.window.admit(now, take=False)
-        accounts.append(
-            {
-                "account": account.label,
-                "balance": account.balance,
-                "limit": None if window is None else window.limit,
-                "remaining": None if window is None else window.remaining,
-                "retry_after": None if window is None else window.retry_after,
-            }
-        )
-    return {
-        "base_url": f"{plant.api_url}/v1",
-        "worker_url": plant.uploads.origin,
-        "cdn_url": plant.splits.origin,
-        "now": format_timestamp(plant.clock.now()),
-        "minute": plant.settings.minute,
-        "window": plant.settings.window,
-        "separation": "silent" if plant.settings.silent else "real",
-        "accounts": accounts,
-        "storage": {"used_bytes": plant.storage.used_bytes, "files": plant.storage.files},
-        "splits": [
-            {
-                "id": split.id,
-                "account": split.account,
-                "status": split.status.value,
-                "filename": split.filename,
-                "stem_model": split.stem_model,
-                "output_format": split.output_format,
-                "seconds": split.seconds,
-                "credits": split.credits,
-                "created_at": format_timestamp(split.created_at),
-                "updated_at": format_timestamp(split.updated_at),
-                "polls": split.polls,
-                "error": None if split.error is None else split.error.message,
-            }
-            for split in islice(plant.splits, max(0, len(plant.splits) - newest), None)
-        ],
-    }
 
 
 def _is_own_host(host: str) -> bool:

@@ -19,6 +19,7 @@ from .injector import Injector
 from .jobs import Jobs
 from .openapi import serve_description
 from .origin import Origin
+from .page import Page
 from .persistence import FileStore, NoStore, Store, remove_orphans
 from .routes import API
 from .separator import ProcessSeparator, Separator, SilentSeparator
@@ -122,7 +123,8 @@ class Plant:
             api_keys=self.accounts,
             signing_secret=signing_secret,
         )
-        others = {"/openapi.json": serve_description}
+        page = Page(control=self.settings.control)
+        others = {"/": page.handle, "/openapi.json": serve_description}
         if self.settings.control:
             others[PREFIX] = Control(self, ledger, faults).handle
         self._api = Origin("api", Front(api.handle, others).handle, self.clock)
