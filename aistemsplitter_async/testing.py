@@ -1,4 +1,7 @@
-"""Fakes for tests of code that uses this package: time that passes when told to, and a transport that is a function."""
+"""Fakes for tests of code that uses this package: time that passes when told to, and a transport that is a function.
+
+The pytest fixtures `stem_sandbox` and `stem_client` need no import; they live in `pytest_plugin`.
+"""
 
 from __future__ import annotations
 
@@ -6,25 +9,31 @@ import asyncio
 import heapq
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from itertools import count
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from aistemsplitter_async._core.messages import Reply, Request
-from aistemsplitter_async._net.transport import StreamedReply
+from aistemsplitter_async.config import PollPolicy, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError
+
+if TYPE_CHECKING:  # aiohttp comes with them, and a test file that only fakes need not wait for it
+    from aistemsplitter_async._net.transport import AiohttpTransport, StreamedReply
+    from aistemsplitter_async.client import AsyncAIStemSplitter
 
 # How many turns of the event loop count as "everybody waits": longer than any chain of callbacks between two waits.
 _TURNS = 100
+# How many turns in which nobody else had anything to do count as "everybody waits": one could be a coincidence.
+_IDLE_TURNS = 3
 
 
 class FakeClock:
     """A `Clock` whose time stands still until `advance` moves it.
 
     With `autojump=True` it moves by itself: whenever every task waits, time jumps to the next moment somebody waits
-    for. Work in threads is not seen, so use that only for code without any.
+    for. Work in threads and on sockets is not seen, so use that only for code without any; one such clock in a loop.
 
     Args:
         start: what `monotonic()` says first, in seconds.
@@ -72,6 +81,10 @@ class FakeClock:
             if deadline is None:
                 yield
                 return
+            if deadline <= self._time:  # as the real one does: strikes at the first wait, whatever the clock does
+                timeout.reschedule(loop.time())
+                yield
+                return
             timer = self._at(deadline, lambda: timeout.reschedule(loop.time()))
             try:
                 yield
@@ -112,11 +125,13 @@ class FakeClock:
         if timer is None or self._idle_turns is None:
             self._idle_turns = None
             return
-        self._idle_turns += 1
-        if self._idle_turns > _TURNS:
+        loop = asyncio.get_running_loop()
+        ready = getattr(loop, "_ready", None)  # what asyncio runs next; a loop that does not show it gets many turns
+        self._idle_turns = 0 if ready else self._idle_turns + 1
+        if self._idle_turns > (_TURNS if ready is None else _IDLE_TURNS):
             self._jump(timer)
             self._idle_turns = 0
-        asyncio.get_running_loop().call_soon(self._consider_jump)
+        loop.call_soon(self._consider_jump)
 
     def _jump(self, timer: _Timer) -> None:
         self._time = max(self._time, timer.when)
@@ -192,6 +207,64 @@ class FakeTransport:
     async def aclose(self) -> None:
         """Note that the client let go."""
         self.closed = True
+
+
+class PerCallTransport:
+    """A real `Transport` whose connections end with the call that opened them, so that nobody has to close it.
+
+    That makes each call about a millisecond slower, and a client independent of whoever closes the event loop.
+
+    Args:
+        api_key: sent to the API only.
+        base_url: a server on this machine.
+    """
+
+    def __init__(self, api_key: str, base_url: str) -> None:
+        self._api_key = Secret(api_key)
+        self._base_url = base_url
+
+    async def send(self, request: Request, /) -> Reply:
+        """Make one attempt and return the whole reply."""
+        async with self._open() as transport:
+            return await transport.send(request)
+
+    @asynccontextmanager
+    async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
+        """Make one attempt and hand over the reply as it comes."""
+        async with self._open() as transport, transport.stream(request) as reply:
+            yield reply
+
+    async def aclose(self) -> None:
+        """Do nothing: nothing is open."""
+
+    def _open(self) -> AbstractAsyncContextManager[AiohttpTransport]:
+        from aistemsplitter_async._net.transport import AiohttpTransport  # noqa: PLC0415  # as above
+
+        return aclosing(
+            AiohttpTransport(api_key=self._api_key, base_url=self._base_url, timeouts=Timeouts(), allow_loopback=True)
+        )
+
+
+_QUICK = 0.001  # a test's second is a millisecond
+
+
+def build_quick_client(api_key: str, base_url: str) -> AsyncAIStemSplitter:
+    """Return a client of a server on this machine whose looks and retries take milliseconds, and that needs no closing.
+
+    Only what the client decides by itself is faster: deadlines are the usual ones, and a `Retry-After` is obeyed.
+    """
+    from aistemsplitter_async.client import AsyncAIStemSplitter  # noqa: PLC0415  # as above
+
+    poll, retry = PollPolicy(), RetryPolicy()
+    return AsyncAIStemSplitter(
+        api_key,
+        base_url=base_url,
+        transport=PerCallTransport(api_key, base_url),
+        poll=attrs.evolve(poll.scaled(_QUICK), wait=poll.wait),
+        retry=attrs.evolve(
+            retry.scaled(_QUICK), retry_after_cap=retry.retry_after_cap, throttle_budget=retry.throttle_budget
+        ),
+    )
 
 
 class _Streamed:

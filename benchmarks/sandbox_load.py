@@ -1,12 +1,12 @@
 """How many API requests a second the sandbox answers, and what a thousand splits leave in memory.
 
-    python benchmarks/sandbox_load.py [--splits 1000] [--rounds 5] [--connections 8] [--client bare|aiohttp|sdk] [--profile]
+    python benchmarks/sandbox_load.py --splits 1000 --rounds 5 --connections 8 --client bare|aiohttp|sdk --profile
 
 Client and sandbox share one process, one thread and one core, so each figure pays for both. `bare` is the cheapest
 client there is (one write and one read on a kept connection); `aiohttp` is what most programs use; `sdk` is this
 package's. A split is a create under an idempotency key and looks until it has succeeded; silent separation, no limit.
 Memory is that of the process after each round: flat once the caps of `Limits` are reached, here as many splits as one
-round makes. `took` is processor time: other programs on the machine do not count.
+round makes. By the clock, other programs on the machine count too; in processor time they hardly do.
 """
 
 from __future__ import annotations

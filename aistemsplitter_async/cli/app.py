@@ -13,7 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from aistemsplitter_async import __version__
 
 from .failures import Exit, hide_keys
-from .options import AsDuration, Common, Duration, Switch
+from .options import AsDuration, Common, Duration, Serving, Switch
 from .render import PROGRAM, show
 from .terminal import swallow
 
@@ -145,28 +145,11 @@ def download(
 
 
 @app.command
-def sandbox(
-    *,
-    port: Annotated[int, Parameter(help="Port of the API; any free one if not given.")] = 0,
-    api_key: Annotated[str | None, Parameter(help="Key to accept, starting with ast_; made up if not given.")] = None,
-    credits_given: Annotated[int | None, Parameter(name="--credits", help="Opening balance in seconds.")] = None,
-    requests_per_minute: Annotated[int | None, Parameter(help="The key's limit; 0 for none.")] = None,
-    minute: Annotated[float | None, Parameter(help="Length of that minute in seconds.")] = None,
-    json: Annotated[bool, Switch, Parameter(help="Print base_url and api_key as one JSON line.")] = False,
-) -> int:
+def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008
     """Serve the whole API on this machine, until Ctrl-C."""
     from . import run, serve  # noqa: PLC0415
 
-    work = partial(
-        serve.serve,
-        port=port,
-        api_key=api_key,
-        credits_given=credits_given,
-        requests_per_minute=requests_per_minute,
-        minute=minute,
-        as_json=json,
-    )
-    return run.run(work, interrupted=Exit.DONE)
+    return run.run(partial(serve.serve, serving), interrupted=Exit.DONE)
 
 
 @app.command

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import attrs
 from cyclopts import Parameter
@@ -91,3 +91,60 @@ class Common:
         ),
     ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Serving:
+    """What the sandbox command takes. What is not given is the sandbox's own default.
+
+    Attributes:
+        port: port of the API, 0 for any free one.
+        api_key: the key to accept.
+        credits_given: opening balance in seconds of audio.
+        requests_per_minute: the key's limit, 0 for none.
+        minute: length of that minute in seconds.
+        window: policy of the limit.
+        burst: size of a bucket.
+        rate_headers: what answers say about the limit.
+        separation: who makes the stems.
+        progression: when a split moves on.
+        data: folder to keep everything in.
+        fault: fault rules, one line each.
+        seed: makes chance repeatable.
+        no_control: whether the control endpoint is off.
+        json: one JSON line on stdout instead of text.
+    """
+
+    port: Annotated[int, Parameter(help="Port of the API; any free one if not given.")] = 0
+    api_key: Annotated[str | None, Parameter(help="Key to accept, starting with ast_; made up if not given.")] = None
+    credits_given: Annotated[int | None, Parameter(name="--credits", help="Opening balance in seconds.")] = None
+    requests_per_minute: Annotated[int | None, Parameter(help="The key's limit; 0 for none.")] = None
+    minute: Annotated[float | None, Parameter(help="Length of that minute in seconds.")] = None
+    window: Annotated[
+        Literal["fixed", "sliding", "counter", "bucket"] | None, Parameter(help="How requests are counted.")
+    ] = None
+    burst: Annotated[int | None, Parameter(help="Requests a bucket can save up; the limit if not given.")] = None
+    rate_headers: Annotated[
+        str | None,
+        Parameter(help="What answers say about the limit: none, or retry-after, ratelimit, x-ratelimit with commas."),
+    ] = None
+    separation: Annotated[
+        Literal["real", "silent"] | None, Parameter(help="Real stems, or silence at once; real if not given.")
+    ] = None
+    progression: Annotated[
+        Literal["instant", "timed", "manual"] | None,
+        Parameter(help="A split ends at once, takes its time, or waits for POST /control/step."),
+    ] = None
+    data: Annotated[Path | None, Parameter(help="Folder to keep everything in, for the next start.")] = None
+    fault: Annotated[
+        list[str] | None,
+        Parameter(
+            help="What shall go wrong, like create:status:status=503,times=2; may be given again.",
+            negative_iterable=(),
+            allow_leading_hyphen=False,
+        ),
+    ] = None
+    seed: Annotated[int | None, Parameter(help="Makes jitter and probabilities repeatable.")] = None
+    no_control: Annotated[bool, Switch, Parameter(help="Do not answer at /control/.")] = False
+    json: Annotated[bool, Switch, Parameter(help="Print base_url and api_key as one JSON line.")] = False

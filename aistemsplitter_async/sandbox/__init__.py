@@ -10,18 +10,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .account import SandboxKey
+    from .blocking import BlockingSandbox
     from .limits import Lifetimes, Limits
     from .progress import Instant, Manual, Timed
     from .server import Sandbox
 
-__all__ = ["Instant", "Lifetimes", "Limits", "Manual", "Sandbox", "Timed"]
+__all__ = ["BlockingSandbox", "Instant", "Lifetimes", "Limits", "Manual", "Sandbox", "SandboxKey", "Timed"]
 
 _HOME = {
+    "BlockingSandbox": "blocking",
     "Instant": "progress",
     "Lifetimes": "limits",
     "Limits": "limits",
     "Manual": "progress",
     "Sandbox": "server",
+    "SandboxKey": "account",
     "Timed": "progress",
 }
 

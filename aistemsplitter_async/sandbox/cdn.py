@@ -75,7 +75,7 @@ class CDN:
     def _check(self, request: web.BaseRequest, injection: Injection | None) -> None:
         leak = find_leak(request.headers.items(), str(request.rel_url), self._api_keys)
         if leak is not None:
-            self._ledger.leaked_keys.append(LeakedKey(self._clock.now(), "cdn", leak))
+            self._ledger.add_leak(LeakedKey(self._clock.now(), "cdn", leak))
             raise RefusalError(400, "UNEXPECTED_AUTHORIZATION", "API keys belong to the API, never to the CDN.")
         if request.method not in ("GET", "HEAD"):
             raise RefusalError(405, "METHOD_NOT_ALLOWED", "Stems are read with GET or HEAD.", {"Allow": "GET, HEAD"})

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import attrs
 
-from .faults import Fault, build_fault
+from .faults import KINDS, Fault, build_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -47,7 +47,7 @@ class Rule:
         numbers = [*(self.calls or ()), *(() if self.times is None else (self.times,))]
         if not all(isinstance(number, int) and number > 0 for number in numbers):
             raise ValueError("times and calls must be whole numbers from 1 on")
-        if self.probability is not None and not 0 <= self.probability <= 1:
+        if self.probability is not None and not (_is_number(self.probability) and 0 <= self.probability <= 1):
             raise ValueError("probability must be between 0 and 1")
 
     @property
@@ -171,12 +171,15 @@ class Faults:
         """
         operation, _, rest = text.partition(":")
         kind, _, listed = rest.partition(":")
+        if not kind:
+            raise ValueError("write it like OPERATION:KIND or OPERATION:KIND:NAME=VALUE,NAME=VALUE")
         values: dict[str, Any] = {}
         for pair in filter(None, listed.split(",")):
             name, equals, value = pair.partition("=")
             if not equals:
                 raise ValueError(f"{pair!r} is not NAME=VALUE")
-            values[name.strip()] = _parse_value(value)
+            name = name.strip()
+            values[name] = value if _is_text(kind, name) else _parse_value(value)
         options = {name: values.pop(name) for name in _RULE_NAMES if name in values}
         if isinstance(calls := options.get("calls"), str):
             options["calls"] = [_parse_value(part) for part in calls.split("+")]
@@ -214,6 +217,16 @@ class Faults:
         if rule.calls is not None and rule.seen not in rule.calls:
             return False
         return rule.probability is None or self._random.random() < rule.probability
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _is_text(kind: str, name: str) -> bool:
+    """Return whether what has this name is text whatever it looks like: a header's value may be `1`."""
+    field = attrs.fields_dict(KINDS[kind]).get(name) if kind in KINDS else None
+    return name == "split_id" if field is None else str(field.type) in ("str", "tuple[str, ...]")
 
 
 def _parse_value(text: str) -> Any:

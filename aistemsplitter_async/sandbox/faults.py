@@ -14,15 +14,11 @@ the body of the answer, seconds are of the sandbox's clock, so `Sandbox.advance`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Final, Literal, get_args
 
 import attrs
-from attrs.validators import deep_iterable, ge, gt, in_, instance_of, le, optional
-
-_number = instance_of((int, float))
-_text = instance_of(str)
-_flag = instance_of(bool)
+from attrs.validators import deep_iterable, ge, gt, instance_of, le, optional
 
 CutKind = Literal["reset", "close"]
 Framing = Literal["length", "chunked", "close"]
@@ -34,8 +30,31 @@ def _is_whole(_instance: object, attribute: attrs.Attribute[Any], value: object)
         raise TypeError(f"{attribute.name} must be a whole number")
 
 
-def _to_tuple(values: Iterable[str]) -> tuple[str, ...]:
-    return tuple(values)
+def _is_number(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be a number")
+
+
+def _is_text(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, str):
+        raise TypeError(f"{attribute.name} must be text")
+
+
+def _is_flag(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{attribute.name} must be true or false")
+
+
+def _is_one_of(*known: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+    def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if value not in known:
+            raise ValueError(f"{attribute.name} must be one of {', '.join(known)}")
+
+    return check
+
+
+def _to_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
+    return (values,) if isinstance(values, str) else tuple(values)
 
 
 @attrs.frozen
@@ -59,9 +78,9 @@ class Status(Fault):
 
     kind = "status"
     status: int = attrs.field(default=500, validator=[_is_whole, ge(300), le(599)])
-    code: str = attrs.field(default="", validator=_text)
+    code: str = attrs.field(default="", validator=_is_text)
     retry_after: float | str | None = attrs.field(default=None, validator=optional(instance_of((int, float, str))))
-    effect: bool = attrs.field(default=False, validator=_flag)
+    effect: bool = attrs.field(default=False, validator=_is_flag)
 
 
 @attrs.frozen
@@ -77,10 +96,10 @@ class Body(Fault):
     """
 
     kind = "body"
-    body: BodyKind = attrs.field(default="html", validator=in_(get_args(BodyKind)))
+    body: BodyKind = attrs.field(default="html", validator=_is_one_of(*get_args(BodyKind)))
     status: int | None = attrs.field(default=None, validator=optional(_is_whole))
     size_bytes: int = attrs.field(default=8 * 1024**2, validator=[_is_whole, gt(0)])
-    effect: bool = attrs.field(default=True, validator=_flag)
+    effect: bool = attrs.field(default=True, validator=_is_flag)
 
 
 @attrs.frozen
@@ -88,7 +107,7 @@ class ContentType(Fault):
     """Answer with another `Content-Type`; the body stays as it is."""
 
     kind = "content_type"
-    content_type: str = attrs.field(default="text/html", validator=_text)
+    content_type: str = attrs.field(default="text/html", validator=_is_text)
 
 
 @attrs.frozen
@@ -96,8 +115,8 @@ class Header(Fault):
     """Answer with one header set; with `Status(302)` and `Location` it is a redirect."""
 
     kind = "header"
-    name: str = attrs.field(default="X-Injected", validator=_text)
-    value: str = attrs.field(default="1", validator=_text)
+    name: str = attrs.field(default="X-Injected", validator=_is_text)
+    value: str = attrs.field(default="1", validator=_is_text)
 
 
 @attrs.frozen
@@ -105,7 +124,7 @@ class MissingField(Fault):
     """Answer without one field of the JSON body, named by its path, such as `data.id`."""
 
     kind = "missing_field"
-    path: str = attrs.field(default="data", validator=_text)
+    path: str = attrs.field(default="data", validator=_is_text)
 
 
 @attrs.frozen
@@ -113,7 +132,7 @@ class ChangedField(Fault):
     """Answer with another value in one field: a wrong type, an unknown enum value, another split's id."""
 
     kind = "changed_field"
-    path: str = attrs.field(default="data.status", validator=_text)
+    path: str = attrs.field(default="data.status", validator=_is_text)
     value: Any = "paused"
 
 
@@ -129,7 +148,7 @@ class Latency(Fault):
     """Take `seconds` longer before anything happens."""
 
     kind = "latency"
-    seconds: float = attrs.field(default=1.0, validator=[_number, ge(0)])
+    seconds: float = attrs.field(default=1.0, validator=[_is_number, ge(0)])
 
 
 @attrs.frozen
@@ -138,7 +157,7 @@ class Drip(Fault):
 
     kind = "drip"
     piece_bytes: int = attrs.field(default=1, validator=[_is_whole, gt(0)])
-    every: float = attrs.field(default=0.1, validator=[_number, ge(0)])
+    every: float = attrs.field(default=0.1, validator=[_is_number, ge(0)])
 
 
 @attrs.frozen
@@ -154,8 +173,8 @@ class Reset(Fault):
     """Cut the connection without an answer, before (`effect=False`) or after the operation is carried out."""
 
     kind = "reset"
-    effect: bool = attrs.field(default=False, validator=_flag)
-    how: CutKind = attrs.field(default="reset", validator=in_(get_args(CutKind)))
+    effect: bool = attrs.field(default=False, validator=_is_flag)
+    how: CutKind = attrs.field(default="reset", validator=_is_one_of(*get_args(CutKind)))
 
 
 @attrs.frozen
@@ -171,8 +190,8 @@ class Cut(Fault):
 
     kind = "cut"
     after_bytes: int = attrs.field(default=0, validator=[_is_whole, ge(0)])
-    how: CutKind = attrs.field(default="close", validator=in_(get_args(CutKind)))
-    framing: Framing = attrs.field(default="length", validator=in_(get_args(Framing)))
+    how: CutKind = attrs.field(default="close", validator=_is_one_of(*get_args(CutKind)))
+    framing: Framing = attrs.field(default="length", validator=_is_one_of(*get_args(Framing)))
 
 
 @attrs.frozen
@@ -181,7 +200,7 @@ class StopReading(Fault):
 
     kind = "stop_reading"
     after_bytes: int = attrs.field(default=0, validator=[_is_whole, ge(0)])
-    how: Literal["stall", "reset"] = attrs.field(default="stall", validator=in_(("stall", "reset")))
+    how: Literal["stall", "reset"] = attrs.field(default="stall", validator=_is_one_of("stall", "reset"))
 
 
 @attrs.frozen
@@ -189,7 +208,7 @@ class WrongContentRange(Fault):
     """Download: send a part under a `Content-Range` that is one byte off, or under the given value."""
 
     kind = "wrong_content_range"
-    value: str = attrs.field(default="", validator=_text)
+    value: str = attrs.field(default="", validator=_is_text)
 
 
 @attrs.frozen
@@ -197,7 +216,7 @@ class ChangedETag(Fault):
     """Download: the file seems to be another one now, so its `ETag` differs and no `If-Range` matches."""
 
     kind = "changed_etag"
-    etag: str = attrs.field(default="changed", validator=_text)
+    etag: str = attrs.field(default="changed", validator=_is_text)
 
 
 @attrs.frozen
@@ -250,8 +269,8 @@ class HostileStems(Fault):
     """
 
     kind = "hostile_stems"
-    names: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_text), converter=_to_tuple)
-    urls: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_text), converter=_to_tuple)
+    names: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_is_text), converter=_to_tuple)
+    urls: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_is_text), converter=_to_tuple)
 
 
 @attrs.frozen
@@ -259,8 +278,8 @@ class FailedSplit(Fault):
     """Create: the split will fail with this error (and is refunded then)."""
 
     kind = "failed_split"
-    code: str = attrs.field(default="PROCESSING_FAILED", validator=_text)
-    message: str = attrs.field(default="The separation failed.", validator=_text)
+    code: str = attrs.field(default="PROCESSING_FAILED", validator=_is_text)
+    message: str = attrs.field(default="The separation failed.", validator=_is_text)
 
 
 @attrs.frozen
@@ -305,7 +324,11 @@ def build_fault(kind: str, **values: Any) -> Fault:
     """
     if kind not in KINDS:
         raise ValueError(f"there is no fault {kind!r}; there are {', '.join(KINDS)}")
+    names = attrs.fields_dict(KINDS[kind])
+    unknown = sorted(set(values) - set(names))
+    if unknown:
+        raise ValueError(f"fault {kind} has no {', '.join(unknown)}; it has {', '.join(names) or 'nothing to set'}")
     try:
         return KINDS[kind](**values)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"fault {kind}: {error.args[0]}") from None

@@ -7,7 +7,6 @@ request's record is about 200 bytes, so 100,000 of them are about 20 MB.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
@@ -15,11 +14,12 @@ import attrs
 from .wire import format_timestamp
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from .state import Split
 
 _BODIES_TOLD_APART = 16
+_LEAKS_KEPT = 1000
 _R = TypeVar("_R")
 
 
@@ -97,16 +97,36 @@ class SplitView:
 
 
 class Ledger:
-    """The sandbox's books."""
+    """The sandbox's books. They may be read from any thread: every answer is a copy, made in one step."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self.requests: deque[RequestRecord] = deque(maxlen=capacity)
-        self.uploads: deque[UploadRecord] = deque(maxlen=capacity)
-        self.leaked_keys: deque[LeakedKey] = deque(maxlen=1000)
-        self.counts: Counter[tuple[str, int]] = Counter()
+        self._requests: deque[RequestRecord] = deque(maxlen=capacity)
+        self._uploads: deque[UploadRecord] = deque(maxlen=capacity)
+        self._leaked_keys: deque[LeakedKey] = deque(maxlen=_LEAKS_KEPT)
+        self._counts: Counter[tuple[str, int]] = Counter()
         self._charges: OrderedDict[str, Charge] = OrderedDict()
         self._splits: OrderedDict[str, Split] = OrderedDict()
+
+    @property
+    def requests(self) -> list[RequestRecord]:
+        """The newest requests, oldest first."""
+        return list(self._requests)
+
+    @property
+    def uploads(self) -> list[UploadRecord]:
+        """The newest files that the upload worker took, oldest first."""
+        return list(self._uploads)
+
+    @property
+    def leaked_keys(self) -> list[LeakedKey]:
+        """The newest bearer keys that reached a wrong origin, oldest first."""
+        return list(self._leaked_keys)
+
+    @property
+    def counts(self) -> dict[tuple[str, int], int]:
+        """Number of requests by operation and status, exact for ever."""
+        return dict(self._counts)
 
     @property
     def charges(self) -> list[Charge]:
@@ -116,7 +136,7 @@ class Ledger:
     @property
     def splits(self) -> list[SplitView]:
         """Every split, oldest first."""
-        return [_view(split) for split in self._splits.values()]
+        return [_view(split) for split in list(self._splits.values())]
 
     @property
     def throttled(self) -> int:
@@ -129,8 +149,16 @@ class Ledger:
 
     def add_request(self, record: RequestRecord) -> None:
         """Enter a request."""
-        self.requests.append(record)
-        self.counts[record.operation, record.status] += 1
+        self._requests.append(record)
+        self._counts[record.operation, record.status] += 1
+
+    def add_upload(self, record: UploadRecord) -> None:
+        """Enter a file that the upload worker took."""
+        self._uploads.append(record)
+
+    def add_leak(self, record: LeakedKey) -> None:
+        """Enter a bearer key that reached a wrong origin."""
+        self._leaked_keys.append(record)
 
     def add_charge(self, split: Split, body: str | None = None) -> None:
         """Enter a new split and what it cost."""
@@ -169,16 +197,17 @@ class Ledger:
         return {
             "counts": by_operation,
             "throttled": self.throttled,
-            "requests": [_plain(record) for record in _tail(self.requests, newest)],
+            "requests": [_plain(record) for record in _tail(self._requests, newest)],
             "charges": [_plain(charge) for charge in _tail(self._charges.values(), newest)],
-            "uploads": [_plain(record) for record in _tail(self.uploads, newest)],
+            "uploads": [_plain(record) for record in _tail(self._uploads, newest)],
             "splits": [_plain(view) | {"lag": view.lag} for view in map(_view, _tail(self._splits.values(), newest))],
-            "leaked_keys": [_plain(record) for record in _tail(self.leaked_keys, newest)],
+            "leaked_keys": [_plain(record) for record in _tail(self._leaked_keys, newest)],
         }
 
 
-def _tail(records: Collection[_R], newest: int | None) -> Iterable[_R]:
-    return islice(records, 0 if newest is None else max(0, len(records) - newest), None)
+def _tail(records: Iterable[_R], newest: int | None) -> list[_R]:
+    kept = list(records)
+    return kept if newest is None else kept[max(0, len(kept) - newest) :]
 
 
 def _view(split: Split) -> SplitView:

@@ -9,14 +9,18 @@ Run as a command in a process of its own, so that a decoder that crashes on a ho
     python -m aistemsplitter_async.sandbox.separation separate SOURCE INTO --stem-model 4s --output-format wav
 
 prints one line of JSON, `{"ok": true, ...}` or `{"ok": false, "message": "..."}`, and exits with 0. Any other exit
-status is a crash. numpy, scipy and libsndfile are loaded only when audio is touched: importing this is cheap.
+status is a crash. With `--watch-stdin` before the word it ends as soon as its standard input does: whoever holds the
+other end of that pipe, and is killed, leaves no process behind that separates for nobody. numpy, scipy and libsndfile
+are loaded only when audio is touched: importing this is cheap.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
+import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +37,7 @@ STEMS: dict[str, tuple[str, ...]] = {
     "6s": ("vocals", "drums", "bass", "other", "guitar", "piano"),
 }
 OUTPUT_FORMATS = ("mp3", "wav")
+_ORPHANED = 3  # exit status
 
 
 @attrs.frozen
@@ -95,6 +100,8 @@ def _finish(writing: Sequence[Future[None]]) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command described above; return the exit status, which is 0 whenever the line was printed."""
     arguments = _parse_arguments(argv)
+    if arguments.watch_stdin:
+        threading.Thread(target=_die_with_stdin, daemon=True).start()
     try:
         answer = {"ok": True, **arguments.run(arguments)}
     except OSError as error:
@@ -105,8 +112,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _die_with_stdin() -> None:
+    while os.read(0, 1):
+        pass
+    os._exit(_ORPHANED)  # at once: nobody is left to hear of an end in good order
+
+
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="aistemsplitter_async.sandbox.separation", description=__doc__)
+    parser.add_argument("--watch-stdin", action="store_true", help="end when standard input does")
     commands = parser.add_subparsers(required=True)
     probe = commands.add_parser("probe", help="say what kind of audio a file is")
     probe.add_argument("source", type=Path)

@@ -6,7 +6,9 @@ import asyncio
 import hashlib
 import json
 import logging
+import os
 import sys
+from contextlib import contextmanager
 from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,6 +17,7 @@ from .silence import build_silence, probe_wav
 from .state import STEM_MODELS, Stem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from .limits import Limits
@@ -97,25 +100,27 @@ def _stem(name: str, path: Path) -> Stem:
 
 
 async def _run(*arguments: str, timeout: float) -> dict[str, Any]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "aistemsplitter_async.sandbox.separation",
-        *arguments,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C at the terminal is the sandbox's to handle
-    )
-    try:
-        async with asyncio.timeout(timeout):
-            out, err = await process.communicate()
-    except TimeoutError:
-        raise SeparationError(f"It took longer than {timeout:g} s.") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    with _open_lifeline() as lifeline:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "aistemsplitter_async.sandbox.separation",
+            "--watch-stdin",
+            *arguments,
+            stdin=lifeline,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C at the terminal is the sandbox's to handle
+        )
+        try:
+            async with asyncio.timeout(timeout):
+                out, err = await process.communicate()
+        except TimeoutError:
+            raise SeparationError(f"It took longer than {timeout:g} s.") from None
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
     report = _parse_report(out)
     if report is None or (process.returncode and report.get("ok")):
         _log.warning(
@@ -127,6 +132,17 @@ async def _run(*arguments: str, timeout: float) -> dict[str, Any]:
     if not report.get("ok"):
         raise SeparationError(str(report.get("message") or "The audio could not be processed."))
     return report
+
+
+@contextmanager
+def _open_lifeline() -> Iterator[int]:
+    """Give a standard input for a child that ends when this process does, however that ends."""
+    lifeline, held = os.pipe()
+    try:
+        yield lifeline
+    finally:
+        os.close(lifeline)
+        os.close(held)
 
 
 def _parse_report(out: bytes) -> dict[str, Any] | None:

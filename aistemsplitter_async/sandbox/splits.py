@@ -156,7 +156,8 @@ class Splits:
         over = self._clock.now() - self._lifetimes.stems
         while self._finished and (self._finished[0].updated_at <= over or len(self._splits) >= self._limits.max_splits):
             split = self._finished.popleft()
-            self._storage.drop_stems(split.id)
+            if self._storage.holds(split.id):  # silent stems are nowhere; looking for them costs more than the rest
+                self._storage.drop_stems(split.id)
             del self._splits[split.id]
             self._store.forget(split)
             if split.idempotency_key is not None:

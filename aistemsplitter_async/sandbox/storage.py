@@ -48,6 +48,10 @@ class Storage:
         """Return where the stems of a split lie."""
         return self._stems / split_id
 
+    def holds(self, name: str) -> bool:
+        """Return whether room is set aside for `name`."""
+        return name in self._booked
+
     def book(self, name: str, size_bytes: int) -> None:
         """Set room aside for `name`, or change what it has.
 

@@ -107,7 +107,7 @@ class Uploads:
         self._stored.pop(upload.id, None)  # a repeated upload is the youngest again
         self._stored[upload.id] = upload
         size = upload.content_length
-        self._ledger.uploads.append(UploadRecord(now, upload.account, upload.id, upload.filename, size, sha256))
+        self._ledger.add_upload(UploadRecord(now, upload.account, upload.id, upload.filename, size, sha256))
         return {"url": upload.file_url, "key": upload.storage_key}
 
     async def resolve(self, account: Account, source: UploadedFile) -> tuple[Upload, float]:

@@ -84,7 +84,7 @@ class UploadWorker:
     ) -> dict[str, str]:
         leak = find_leak(request.headers.items(), str(request.rel_url), self._api_keys)
         if leak is not None:
-            self._ledger.leaked_keys.append(LeakedKey(self._clock.now(), "worker", leak))
+            self._ledger.add_leak(LeakedKey(self._clock.now(), "worker", leak))
             raise RefusalError(
                 400, "UNEXPECTED_AUTHORIZATION", "API keys belong to the API, never to the upload worker."
             )

@@ -1,12 +1,19 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import attrs
 import pytest
+from cyclopts import CycloptsError
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.cli.options import parse_duration, parse_rate_limit
+from aistemsplitter_async.cli.app import app
+from aistemsplitter_async.cli.failures import UsageError
+from aistemsplitter_async.cli.options import Serving, parse_duration, parse_rate_limit
+from aistemsplitter_async.cli.serve import build_sandbox
 from aistemsplitter_async.config import RateLimit
+from aistemsplitter_async.sandbox import Manual, Sandbox, Timed
 
 
 @pytest.mark.parametrize(
@@ -59,3 +66,70 @@ def test_a_rate_limit_reads_like_sixty_a_minute() -> None:
 def test_what_is_no_rate_limit_is_a_value_error_that_says_so(text: str) -> None:
     with pytest.raises(ValueError, match=r"rate limit|positive|at least 1"):
         parse_rate_limit(text)
+
+
+def serving(*arguments: str) -> Serving:
+    _, bound, _ = app.parse_args(["sandbox", *arguments], print_error=False, exit_on_error=False)
+    parsed = bound.kwargs.get("serving", Serving())
+    assert isinstance(parsed, Serving)
+    return parsed
+
+
+def test_the_sandbox_command_takes_everything_a_sandbox_can_be(tmp_path: Path) -> None:
+    given = serving(
+        *("--port", "1234", "--api-key", "ast_k", "--credits", "7", "--requests-per-minute", "9", "--minute", "0.5"),
+        *("--window", "bucket", "--burst", "3", "--rate-headers", "retry-after,ratelimit", "--separation", "silent"),
+        *("--progression", "manual", "--data", str(tmp_path), "--seed", "5", "--no-control"),
+        *("--fault", "create:status:status=503,times=2", "--fault", "get:latency:seconds=1"),
+    )
+    sandbox = build_sandbox(given)
+    settings = sandbox._settings
+    assert (settings.port, sandbox.keys[0].credits, sandbox.keys[0].requests_per_minute) == (1234, 7, 9)
+    assert (settings.minute, settings.window, settings.burst, settings.seed) == (0.5, "bucket", 3, 5)
+    assert settings.rate_styles == {"retry-after", "ratelimit"}
+    assert (settings.silent, settings.control, settings.data) == (True, False, tmp_path)
+    assert isinstance(settings.progression, Manual)
+    rules = sandbox.faults.rules
+    assert [(rule.operation, rule.name, rule.times) for rule in rules] == [
+        ("create", "status", 2),
+        ("get", "latency", 1),
+    ]
+
+
+def test_what_is_not_given_is_the_sandboxs_own_default() -> None:
+    ours, plain = build_sandbox(serving())._settings, Sandbox()._settings
+    assert attrs.evolve(ours, keys=plain.keys) == plain
+    assert ours.keys[0].credits == plain.keys[0].credits
+    assert build_sandbox(serving("--requests-per-minute", "0")).keys[0].requests_per_minute is None
+    assert isinstance(build_sandbox(serving("--progression", "timed"))._settings.progression, Timed)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["--fault", "create"], "--fault create: write it like OPERATION:KIND"),
+        (["--fault", "make:status"], "--fault make:status: operation must be one of credits, reserve"),
+        (["--fault", "create:explode"], "there is no fault 'explode'; there are status, body"),
+        (["--fault", "create:status:code"], "'code' is not NAME=VALUE"),
+        (["--fault", "create:status:sort=1"], "fault status has no sort; it has status, code, retry_after, effect"),
+        (["--fault", "create:status:status=200"], "'status' must be >= 300"),
+        (["--fault", "get:latency:seconds=soon"], "fault latency: seconds must be a number"),
+        (["--fault", "get:cut:how=gently"], "fault cut: how must be one of reset, close"),
+        (["--fault", "get:status:probability=2"], "probability must be between 0 and 1"),
+        (["--fault", "get:status:times=0"], "times and calls must be whole numbers from 1 on"),
+        (["--burst", "3"], "only the bucket policy has a burst"),
+        (["--rate-headers", "polite"], "--rate-headers must be some of"),
+        (["--minute", "0"], "minute more than 0"),
+        (["--api-key", "sk_x"], "starts with ast_"),
+    ],
+)
+def test_what_makes_no_sense_for_a_sandbox_says_why(arguments: list[str], problem: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        build_sandbox(serving(*arguments))
+    assert problem in str(caught.value)
+
+
+@pytest.mark.parametrize("arguments", [["--window", "leaky"], ["--separation", "loud"], ["--seed", "x"], ["--fault"]])
+def test_a_choice_that_there_is_not_is_refused_before_anything_is_built(arguments: list[str]) -> None:
+    with pytest.raises(CycloptsError):
+        serving(*arguments)

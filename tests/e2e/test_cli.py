@@ -513,6 +513,79 @@ async def test_the_sandbox_command_serves_until_it_is_told_to_stop(cli: CLI) -> 
     assert (ended.code, ended.err) == (0, "")
 
 
+async def serve(cli: CLI, *arguments: object) -> tuple[asyncio.subprocess.Process, CLI]:
+    """A silent sandbox in a process of its own, and the command line for it."""
+    process = await cli.start("sandbox", "--json", "--separation", "silent", *arguments)
+    assert process.stdout is not None
+    told = json.loads(await process.stdout.readline())
+    return process, cli.with_(AISTEMSPLITTER_BASE_URL=told["base_url"], AISTEMSPLITTER_API_KEY=told["api_key"])
+
+
+async def test_faults_of_the_sandbox_command_happen(cli: CLI) -> None:
+    process, client = await serve(
+        cli,
+        "--fault",
+        "credits:status:status=418,code=TEAPOT",
+        "--fault",
+        "credits:changed_field:path=data.balance,value=7",
+    )
+    first, second, third = [await client.run("credits", "--json") for _ in range(3)]
+    assert first.code == 1
+    assert "418" in first.err
+    assert [each.json[0]["balance"] for each in (second, third)] == [7, 36_000]
+    process.send_signal(signal.SIGINT)
+    assert (await cli.end(process)).code == 0
+
+
+async def test_a_sandbox_with_data_goes_on_after_kill_9_with_everything_it_had_acknowledged(
+    cli: CLI, song: Path
+) -> None:
+    process, client = await serve(cli, "--data", "kept", "--requests-per-minute", "0")
+    done = await client.run("split", song.name, "--json")
+    assert done.code == 0
+    in_use = await cli.run("sandbox", "--separation", "silent", "--data", "kept")
+    assert in_use.code == 1
+    assert "another sandbox is using" in in_use.problem
+    process.kill()
+    await process.wait()
+    process, again = await serve(cli, "--data", "kept", "--requests-per-minute", "0")
+    assert again == client, "the same address, the same key"
+    looked, balance = await asyncio.gather(
+        again.run("get", done.json[0]["id"], "--json"), again.run("credits", "--json")
+    )
+    assert looked.json[0]["status"] == "succeeded"
+    assert balance.json[0]["balance"] == 36_000 - 3
+    process.send_signal(signal.SIGINT)
+    assert (await cli.end(process)).code == 0
+
+
+async def test_what_the_sandbox_command_cannot_do_is_one_line(cli: CLI) -> None:
+    (cli.folder / "file").touch()
+    wrong, file = await asyncio.gather(
+        cli.run("sandbox", "--fault", "create:explode"), cli.run("sandbox", "--data", "file")
+    )
+    assert (wrong.code, file.code) == (2, 1)
+    assert wrong.problem.startswith("--fault create:explode: there is no fault 'explode'")
+    assert file.problem.startswith("cannot use file")
+
+
+async def test_the_sandbox_command_says_what_it_is_and_what_it_keeps(cli: CLI) -> None:
+    process = await cli.start(
+        "sandbox", "--data", "kept", "--separation", "silent", "--minute", "2", "--fault", "get:reset:times=3"
+    )
+    assert process.stdout is not None
+    told = ""
+    async with asyncio.timeout(30):
+        while "Ctrl-C" not in told:
+            told += (await process.stdout.readline()).decode()
+    process.send_signal(signal.SIGINT)
+    assert (await cli.end(process)).code == 0
+    assert "with stems of silence" in told
+    assert "60 requests every 2 s" in told
+    assert "get reset" in told
+    assert "what it holds is kept in kept" in told
+
+
 async def test_the_demo_splits_its_song_measures_it_and_says_what_is_next(cli: CLI) -> None:
     stems = cli.folder / "aistemsplitter-demo" / "stems"
     stems.mkdir(parents=True)

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import attrs
 import pytest
 
 from aistemsplitter_async.sandbox import Limits, Sandbox
 from aistemsplitter_async.sandbox.separator import ProcessSeparator, SeparationError
 
 if TYPE_CHECKING:
-    from tests.e2e.conftest import Connect, MakeWav
+    from tests.e2e.conftest import BareAPI, Connect, MakeWav
 
 PROC = Path("/proc/self/fd")
 
@@ -24,17 +29,21 @@ def descriptors() -> int:
     return len(list(PROC.iterdir())) if PROC.exists() else 0
 
 
-def children_of(folder: Path) -> list[bytes]:
-    """Command lines of processes that work in `folder`."""
-    found = []
+def children_of(folder: Path) -> dict[int, bytes]:
+    """Processes that have `folder` in their command line, which is the value."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes()
         except OSError:
             continue
         if bytes(folder) in command:
-            found.append(command)
+            found[int(path.parent.name)] = command
     return found
+
+
+def separations_in(folder: Path) -> list[int]:
+    return [pid for pid, command in children_of(folder).items() if b"sandbox.separation" in command]
 
 
 async def closing(sandbox: Sandbox) -> float:
@@ -82,6 +91,58 @@ async def test_closing_kills_a_running_separation(tmp_path: Path, connect: Conne
                 await asyncio.sleep(0)
         assert await closing(api.sandbox) < 1.0
     assert not children_of(tmp_path)
+
+
+SERVE = """
+import asyncio, os, sys
+from contextlib import contextmanager
+from aistemsplitter_async.sandbox import Sandbox, separator
+
+if sys.argv[2] == "careless":
+    separator._open_lifeline = contextmanager(lambda: iter([os.open("/dev/zero", os.O_RDONLY)]))
+
+async def main():
+    async with Sandbox(requests_per_minute=None, data=sys.argv[1], api_key="ast_k") as sandbox:
+        print(sandbox.base_url, flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+
+async def separate_and_kill(folder: Path, how: str, api: BareAPI, audio: bytes) -> None:
+    """Start a sandbox in a process of its own, give it something to separate, and kill -9 it in the middle."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SERVE, str(folder), how, stdout=asyncio.subprocess.PIPE
+    )
+    try:
+        assert process.stdout is not None
+        served: Any = SimpleNamespace(api_key="ast_k", base_url=(await process.stdout.readline()).decode().strip())
+        other = attrs.evolve(api, sandbox=served)
+        assert (await other.create(await other.upload(audio))).status == 200
+        async with asyncio.timeout(10):
+            while not separations_in(folder):  # noqa: ASYNC110  processes send no events
+                await asyncio.sleep(0.001)
+    finally:
+        process.kill()
+        await process.wait()
+
+
+@pytest.mark.skipif(not PROC.exists(), reason="looks for the child in /proc")
+@pytest.mark.parametrize("how", ["honest", "careless"])
+async def test_a_killed_sandbox_leaves_no_separation_behind(
+    tmp_path: Path, api: BareAPI, make_wav: MakeWav, how: str
+) -> None:
+    """The careless one holds no pipe to its child, to show that the test would see a child that lives on."""
+    pytest.importorskip("soundfile")
+    await separate_and_kill(tmp_path, how, api, make_wav(120.0, rate=44_100))
+    deadline = time.monotonic() + 1.0
+    while separations_in(tmp_path) and time.monotonic() < deadline:  # noqa: ASYNC110
+        await asyncio.sleep(0.001)
+    left = separations_in(tmp_path)
+    for pid in left:
+        os.kill(pid, signal.SIGKILL)
+    assert bool(left) == (how == "careless")
 
 
 async def test_closing_twice_and_starting_again_are_fine() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http.client as http_client
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +12,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
+from aistemsplitter import AIStemSplitter, AIStemSplitterError
 
 from aistemsplitter_async.sandbox import Manual, Sandbox, faults
 from aistemsplitter_async.sandbox.silence import build_silence
@@ -65,7 +68,7 @@ async def test_a_status_comes_before_or_after_the_effect(api: BareAPI, effect: b
 
 
 @pytest.mark.parametrize(
-    "body", ["html", "garbage", "deep", "empty", "truncated", "nan", "big_integer", "huge", "list"]
+    "body", ["html", "garbage", "deep", "empty", "truncated", "nan", "big_integer", "huge", "list", "surrogate"]
 )
 async def test_a_body_is_replaced(api: BareAPI, body: Any) -> None:
     rule = api.sandbox.faults.add("credits", faults.Body(body))
@@ -131,9 +134,15 @@ async def test_latency_is_of_the_sandboxs_clock(api: BareAPI) -> None:
 
 
 async def test_a_body_drips(api: BareAPI) -> None:
-    rule = api.sandbox.faults.add("credits", faults.Drip(piece_bytes=7, every=0.0005))
-    answer = await api.call("GET", "/credits")
-    assert answer.json["data"]["unit"] == "seconds"
+    rule = api.sandbox.faults.add("credits", faults.Drip(piece_bytes=7, every=60.0))
+    url, headers = f"{api.sandbox.base_url}/credits", {"Authorization": bearer(api.sandbox)}
+    pieces = []
+    async with api.http.get(url, headers=headers) as response:
+        async for piece in response.content.iter_any():
+            pieces.append(piece)
+            api.sandbox.advance(60.0)
+    assert {len(piece) for piece in pieces[:-1]} == {7}
+    assert json.loads(b"".join(pieces))["data"]["unit"] == "seconds"
     assert rule.consumed == 1
 
 
@@ -306,6 +315,111 @@ async def test_a_redirect_is_a_status_with_a_location(api: BareAPI) -> None:
     api.sandbox.faults.add("credits", faults.Status(307), location)
     answer = await api.call("GET", "/credits")
     assert (answer.status, answer.headers["Location"]) == (307, location.value)
+
+
+async def test_rules_strike_by_call_number_by_chance_and_by_split(connect: Connect) -> None:
+    async with connect(seed=7) as api:
+        by_number = api.sandbox.faults.add_text("credits:status:calls=2+4")
+        statuses = [(await api.call("GET", "/credits")).status for _ in range(5)]
+        assert (statuses, by_number.consumed) == ([200, 500, 200, 500, 200], 2)
+        ids = [(await api.create(SONG)).json["data"]["id"] for _ in range(2)]
+        of_one = api.sandbox.faults.add("get", faults.Status(500), split_id=ids[1], times="always")
+        statuses = [(await api.call("GET", f"/audio/splits/{one}")).status for one in (*ids, *ids)]
+        assert (statuses, of_one.consumed) == ([200, 500, 200, 500], 2)
+
+    async def by_chance() -> list[int]:
+        async with connect(seed=7) as api:
+            rule = api.sandbox.faults.add_text("credits:status:probability=0.5")
+            statuses = [(await api.call("GET", "/credits")).status for _ in range(20)]
+            assert rule.consumed == statuses.count(500)
+            return statuses
+
+    first = await by_chance()
+    assert set(first) == {200, 500}
+    assert first == await by_chance()
+
+
+OFFICIAL: list[tuple[faults.Fault, Any]] = [
+    (faults.Status(503, retry_after=2), AIStemSplitterError),
+    (faults.Body("html"), json.JSONDecodeError),
+    (faults.Body("html", status=502), json.JSONDecodeError),
+    (faults.Body("garbage"), UnicodeDecodeError),
+    (faults.Body("deep"), RecursionError),
+    (faults.Body("empty"), AIStemSplitterError),
+    (faults.Body("truncated"), json.JSONDecodeError),
+    (faults.Body("big_integer"), ValueError),
+    (faults.Body("list"), AttributeError),
+    (faults.Body("nan"), {"id", "balance", "status"}),
+    (faults.Body("surrogate"), {"id", "balance", "status"}),
+    (faults.Body("huge"), {"id"}),
+    (faults.ContentType(), {"balance", "unit"}),
+    (faults.ExtraFields(), {"balance", "unit", "xExtra"}),
+    (faults.ChangedField("data.unit", "minutes"), {"balance", "unit"}),
+    (faults.MissingField("data"), AIStemSplitterError),
+    (faults.Reset(), ConnectionResetError),
+    (faults.Reset(how="close"), http_client.RemoteDisconnected),
+    (faults.Cut(10), http_client.IncompleteRead),
+    (faults.Cut(10, framing="chunked"), http_client.IncompleteRead),
+    (faults.Cut(10, framing="close"), json.JSONDecodeError),
+    (faults.Drip(20, 0.0005), {"balance", "unit"}),
+    (faults.Latency(0.001), {"balance", "unit"}),
+]
+
+
+@pytest.mark.parametrize(("fault", "outcome"), OFFICIAL, ids=[repr(fault) for fault, _ in OFFICIAL])
+async def test_what_the_official_client_makes_of_it(api: BareAPI, fault: faults.Fault, outcome: Any) -> None:
+    """Not a judgement: it shows that the fault reaches a client that was written elsewhere, and what it would do."""
+    rule = api.sandbox.faults.add("credits", fault)
+    client = AIStemSplitter(api.sandbox.api_key, base_url=api.sandbox.base_url)
+    if isinstance(outcome, set):
+        assert set(await asyncio.to_thread(client.get_credits)) == outcome
+    else:
+        with pytest.raises(outcome):
+            await asyncio.to_thread(client.get_credits)
+    assert rule.consumed == 1
+    assert (await asyncio.to_thread(client.get_credits))["unit"] == "seconds"
+
+
+async def whole_flow(api: BareAPI, data: bytes) -> None:
+    """Every operation once, as far as faults allow; a part of a stem rather than all of it."""
+    patience = aiohttp.ClientTimeout(sock_read=0.2)
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        await api.call("GET", "/credits", timeout=patience)
+    reserved = await api.reserve(data)
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        headers = dict(reserved["uploadHeaders"]) | {"Content-Type": "audio/wav"}
+        await api.send("POST", reserved["uploadUrl"], data=data, headers=headers, timeout=patience)
+    with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+        split_id = (await api.create(SONG)).json["data"]["id"]
+        stems = (await api.call("GET", f"/audio/splits/{split_id}")).json["data"]["stems"]
+        await api.send("GET", stems["vocals"], headers={"Range": "bytes=10-19"}, timeout=patience)
+
+
+PLACES = {
+    "stop_reading": "upload",
+    "expired_reservation": "upload",
+    "wrong_content_range": "download",
+    "changed_etag": "download",
+    "expired_url": "download",
+    "hostile_stems": "get",
+    "failed_split": "create",
+    "never_finishing": "create",
+    "changed_field": "get",
+}
+QUICK = {"latency": ":seconds=0.001", "drip": ":every=0.001"}
+
+
+@pytest.mark.parametrize("kind", faults.KINDS)
+async def test_every_kind_there_is_is_consumed_where_it_belongs_and_entered_in_the_ledger(
+    api: BareAPI, make_wav: MakeWav, kind: str
+) -> None:
+    """Complete by construction: a kind that is added and never strikes fails here."""
+    rule = api.sandbox.faults.add_text(f"{PLACES.get(kind, 'credits')}:{kind}{QUICK.get(kind, '')}")
+    assert api.sandbox.faults.unconsumed == (rule,)
+    with contextlib.suppress(KeyError):  # a split that failed, or never finishes, has no stems
+        await whole_flow(api, make_wav(8.0))
+    assert (rule.consumed, rule.exhausted) == (1, True)
+    assert [(one.operation, one.fault) for one in api.sandbox.ledger.requests if one.fault] == [(rule.operation, kind)]
 
 
 def test_every_kind_of_fault_is_tried_in_this_file() -> None:

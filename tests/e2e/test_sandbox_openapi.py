@@ -1,11 +1,14 @@
-"""The OpenAPI description is true: what the sandbox answers validates against it."""
+"""The OpenAPI description is true: what the sandbox answers, and the golden samples, validate against it."""
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from jsonschema import Draft202012Validator, FormatChecker
 
 from aistemsplitter_async.sandbox import faults
 from aistemsplitter_async.sandbox.openapi import DESCRIPTION
@@ -14,52 +17,97 @@ if TYPE_CHECKING:
     from tests.e2e.conftest import Answer, BareAPI, Connect, MakeWav
 
 SONG = "https://example.com/a.mp3?seconds=10"
-TYPES: dict[str, Any] = {"string": str, "object": dict, "integer": int, "number": (int, float), "null": type(None)}
-FORMATS = {"date-time": re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z"), "uri": re.compile(r"https?://\S+")}
-KNOWN = {
-    *("$ref", "type", "required", "properties", "additionalProperties", "oneOf", "const", "enum", "minimum"),
-    *("minProperties", "format", "description", "examples", "minLength", "maxLength"),
-}
+SAMPLES = Path(__file__).parents[1] / "samples"
+
+FORMATS = FormatChecker(formats=())
 
 
-def complaints(value: Any, schema: dict[str, Any], path: str = "$") -> list[str]:
-    """What is wrong with a value under the JSON Schema words that the description uses; unknown words are an error."""
-    assert set(schema) <= KNOWN, set(schema) - KNOWN
-    if "$ref" in schema:
-        return complaints(value, DESCRIPTION["components"]["schemas"][schema["$ref"].rpartition("/")[2]], path)
-    if "oneOf" in schema:
-        fits = [one for one in schema["oneOf"] if not complaints(value, one, path)]
-        return [] if len(fits) == 1 else [f"{path} fits {len(fits)} of oneOf"]
-    kind = schema.get("type")
-    if kind and (not isinstance(value, TYPES[kind]) or isinstance(value, bool)):
-        return [f"{path} is no {kind}"]
-    found = []
-    if "const" in schema and (value != schema["const"] or type(value) is not type(schema["const"])):
-        found.append(f"{path} is not {schema['const']!r}")
-    if value not in schema.get("enum", [value]):
-        found.append(f"{path} is not in the enum")
-    if kind in ("integer", "number") and value < schema.get("minimum", value):
-        found.append(f"{path} is too small")
-    if "format" in schema and not FORMATS[schema["format"]].fullmatch(value):
-        found.append(f"{path} is no {schema['format']}")
-    return found + (inner_complaints(value, schema, path) if isinstance(value, dict) else [])
+@FORMATS.checks("date-time")
+def is_timestamp(value: object) -> bool:
+    return not isinstance(value, str) or bool(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", value))
 
 
-def inner_complaints(value: dict[str, Any], schema: dict[str, Any], path: str) -> list[str]:
-    found = [f"{path}.{name} is missing" for name in schema.get("required", []) if name not in value]
-    if len(value) < schema.get("minProperties", 0):
-        found.append(f"{path} is empty")
-    for name, inner in value.items():
-        known = schema.get("properties", {}).get(name, schema.get("additionalProperties"))
-        found += [f"{path}.{name} is unknown"] if known is None else complaints(inner, known, f"{path}.{name}")
-    return found
+@FORMATS.checks("uri")
+def is_address(value: object) -> bool:
+    return not isinstance(value, str) or bool(re.fullmatch(r"https?://\S+", value))
+
+
+def closed(schema: Any) -> Any:
+    """The same schema with every object closed: a field that the description does not know is an error here."""
+    if isinstance(schema, list):
+        return [closed(one) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    same = {name: closed(inner) for name, inner in schema.items()}
+    return {"additionalProperties": False} | same if "properties" in schema else same
+
+
+def complaints(value: Any, schema: dict[str, Any]) -> list[str]:
+    """What is wrong with a value under a schema of the description."""
+    whole = closed({"components": DESCRIPTION["components"]}) | closed(schema)
+    errors = Draft202012Validator(whole, format_checker=FORMATS).iter_errors(value)
+    return [f"{error.json_path}: {error.message}" for error in errors]
+
+
+def schema_of(path: str, method: str, status: int) -> dict[str, Any]:
+    response = DESCRIPTION["paths"][path][method]["responses"][str(status)]
+    if "$ref" in response:
+        response = DESCRIPTION["components"]["responses"][response["$ref"].rpartition("/")[2]]
+    schema: dict[str, Any] = response["content"]["application/json"]["schema"]
+    return schema
+
+
+def component(name: str) -> dict[str, Any]:
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 def check(answer: Answer, path: str, method: str) -> None:
-    response = DESCRIPTION["paths"][path][method]["responses"][str(answer.status)]
-    if "$ref" in response:
-        response = DESCRIPTION["components"]["responses"][response["$ref"].rpartition("/")[2]]
-    assert complaints(answer.json, response["content"]["application/json"]["schema"]) == []
+    assert complaints(answer.json, schema_of(path, method, answer.status)) == []
+
+
+def success(name: str) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "required": ["success", "data"],
+        "properties": {"success": {"const": True}, "data": component(name)},
+    }
+
+
+GOLDEN = {
+    "credits.json": schema_of("/credits", "get", 200),
+    "upload_reserved.json": schema_of("/audio/uploads", "post", 200),
+    "upload_stored.json": success("Uploaded"),
+    "split_created.json": schema_of("/audio/splits", "post", 200),
+    "split_processing.json": schema_of("/audio/splits/{id}", "get", 200),
+    "split_succeeded.json": schema_of("/audio/splits/{id}", "get", 200),
+    "split_failed.json": schema_of("/audio/splits/{id}", "get", 200),
+    "error_401.json": schema_of("/credits", "get", 401),
+    "error_402.json": schema_of("/audio/splits", "post", 402),
+    "error_422.json": schema_of("/audio/splits", "post", 422),
+    "error_429.json": schema_of("/audio/splits/{id}", "get", 429),
+    "error_500.json": schema_of("/credits", "get", 500),
+    "error_worker.json": component("FlatFailure"),
+    "webhook_completed.json": component("WebhookEvent"),
+    "webhook_failed.json": component("WebhookEvent"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in SAMPLES.glob("*.json")))
+def test_a_golden_sample_validates(name: str) -> None:
+    assert complaints(json.loads((SAMPLES / name).read_text(encoding="utf-8")), GOLDEN[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name in GOLDEN if name.startswith(("credits", "upload", "split"))])
+def test_a_golden_sample_without_any_one_of_its_fields_does_not_validate(name: str) -> None:
+    sample = json.loads((SAMPLES / name).read_text(encoding="utf-8"))
+    for field in set(sample["data"]) - {"stems"}:
+        kept = {other: value for other, value in sample["data"].items() if other != field}
+        assert complaints(sample | {"data": kept}, GOLDEN[name]), field
+
+
+def test_every_schema_in_the_description_is_a_schema() -> None:
+    for schema in DESCRIPTION["components"]["schemas"].values():
+        Draft202012Validator.check_schema(schema)
 
 
 async def test_the_description_is_served_without_a_key(api: BareAPI) -> None:
@@ -96,18 +144,17 @@ async def test_every_reply_validates(connect: Connect, make_wav: MakeWav) -> Non
 
 
 async def test_unfinished_and_failed_splits_and_the_worker_validate(api: BareAPI, make_wav: MakeWav) -> None:
-    schemas = DESCRIPTION["components"]["schemas"]
     api.sandbox.faults.add("create", faults.NeverFinishing())
     api.sandbox.faults.add("create", faults.FailedSplit())
     for status in ("processing", "failed"):
         split = await api.get((await api.create(SONG)).json["data"]["id"])
         assert split["status"] == status
-        assert complaints(split, schemas["Split"]) == []
+        assert complaints(split, component("Split")) == []
     data = make_wav()
     uploaded = await api.put(await api.reserve(data), data)
-    assert complaints(uploaded.json["data"], schemas["Uploaded"]) == []
+    assert complaints(uploaded.json["data"], component("Uploaded")) == []
     refused = await api.put(await api.reserve(data), data, content_type="audio/mpeg")
-    assert complaints(refused.json, schemas["FlatFailure"]) == []
+    assert complaints(refused.json, component("FlatFailure")) == []
 
 
 @pytest.mark.parametrize(
