@@ -26,9 +26,9 @@ from aistemsplitter_async._net.threads import run_in_thread, wait_out
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 from aistemsplitter_async.models import DirectURL
 
-# Measured with `benchmarks/upload.py`: a generator of 64 KiB chunks reaches a fifth of the speed of 1 MiB ones, since
-# every chunk costs a trip to a thread; larger ones gain little and cost memory.
-BLOCK_BYTES = 2 * 1024 * 1024
+# Measured with `benchmarks/upload.py`: every block costs a trip to a thread, so 64 KiB ones reach less than half the
+# speed of 1 MiB ones; larger ones gain nothing that can be told from noise, and cost memory.
+BLOCK_BYTES = 1024 * 1024
 
 _TYPE_BY_SUFFIX = {  # what `mimetypes` does not know everywhere, or names after the container rather than the audio
     ".aac": "audio/aac",

@@ -144,11 +144,11 @@ class _Sending:
             async for block in self._body():
                 start = 0
                 while start < len(block):
-                    part = block[start : start + size]  # the whole block, not a copy, when it fits
+                    part = memoryview(block)[start : start + size]  # not a copy
                     self._check(self.handed + len(part) <= self._source.content_length)
                     began = self._clock.monotonic()
                     self.handed += len(part)
-                    yield part
+                    yield part  # type: ignore[misc]  # a transport writes any buffer
                     now = self._clock.monotonic()
                     start += len(part)
                     self.meter.add(len(part), now=now)
