@@ -10,7 +10,12 @@ for n splits of q requests each (2 for a URL, 3 for an upload) in submission ord
 and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it, with --usual, runs what people write
 today: a create, then a look every 5 s, every request tried again after the usual backoff when it is refused.
 
-    python benchmarks/simulate.py [--seeds 5] [--case NAME] [--usual]
+With `interactive`, a split comes every so many seconds that somebody waits for, while the batch keeps the key busy. It
+is measured how long it waits for its first slot, and how much of the limit is left unused meanwhile for its sake.
+
+    python benchmarks/simulate.py [--seeds 5] [--case NAME] [--usual] [--plot out.svg]
+
+The plot shows the requests in the trailing window over time against the limit, for the first case whose name matches.
 """
 
 from __future__ import annotations
@@ -21,18 +26,20 @@ import math
 import random
 import statistics
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import count
+from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 
 from aistemsplitter_async._core.limiter import Limiter
 from aistemsplitter_async._core.pollplan import Budget, PollPlan
-from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy
+from aistemsplitter_async.config import INTERACTIVE_SHARE, PollPolicy, RateLimit, RetryPolicy
 
 WINDOW = 60.0
 ROUND_TRIP = 0.05
+INTERACTIVE_MEMORY = 2 * WINDOW  # how long slots are kept after the last interactive call, as the gate does
 
 
 class Server(Protocol):
@@ -124,6 +131,8 @@ class Case:
     changes: tuple[tuple[float, int], ...] = ()
     failing: float = 0.0  # of the replies are 500
     every: float = 0.0  # s between submissions; 0: all at once
+    interactive: float = 0.0  # s between splits that somebody waits for; 0: none
+    headers: bool = False  # every reply names the limit
     target: str = ""
 
     def server(self, rng: random.Random) -> Server:
@@ -162,6 +171,7 @@ class Outcome:
     lags: list[float] = attrs.field(factory=list[float])  # of the processing time
     sent: list[float] = attrs.field(factory=list[float])  # when each request was sent
     done: list[float] = attrs.field(factory=list[float])
+    waits: list[float] = attrs.field(factory=list[float])  # of interactive splits for their first slot, s
     believed: int | None = None
 
 
@@ -215,6 +225,8 @@ class World:
         return lambda now: now >= self.created[split] + self.times[split] and self.rng.random() >= self.case.failing
 
     def note_done(self, split: int, now: float) -> None:
+        if split >= self.case.splits:
+            return  # an interactive one
         self.outcome.done.append(now)
         self.outcome.lags.append((now - self.created[split] - self.times[split]) / self.times[split])
 
@@ -231,25 +243,47 @@ class Ours:
             self.plan.model.learn(180, case.median * math.exp(world.rng.gauss(0, case.sigma)))
         self.waiting: deque[tuple[int, int]] = deque()  # split, requests already made for it
         self.uploaded: deque[tuple[int, int]] = deque()
+        self.interactive: deque[tuple[int, float]] = deque()  # split, since when it waits
+        self.interactive_at = -math.inf
         self.running = 0
         self.wake_at = math.inf
         rate = case.limit / WINDOW
         self.in_flight = 2 * case.limit * max(1.0, case.median / WINDOW) if rate else 0
-        self.held: Iterator[int] = iter(range(case.splits))
         for split in range(case.splits):
             world.at(split * case.every, lambda now, split=split: self.submit(split, now))  # type: ignore[misc]
+
+        if case.interactive:
+            world.at(case.interactive, self.submit_interactive)
 
     def submit(self, split: int, now: float) -> None:
         self.waiting.append((split, 0))
         self.pump(now)
 
+    def submit_interactive(self, now: float) -> None:
+        self.world.times.append(self.world.case.median)
+        self.interactive.append((len(self.world.times) - 1, now))
+        self.interactive_at = now
+        self.world.at(now + self.world.case.interactive, self.submit_interactive)
+        self.pump(now)
+
+    def spare(self, now: float) -> int:
+        """Return how many slots all but interactive creates leave free."""
+        limit = self.limiter.believed
+        if self.interactive or limit is None or now > self.interactive_at + INTERACTIVE_MEMORY:
+            return 0
+        return round(INTERACTIVE_SHARE * limit)
+
     def pump(self, now: float) -> None:
         while True:
-            free_at = self.limiter.free_at(now)
+            free_at = self.limiter.free_at(now, spare=self.spare(now))
             if free_at > now:
                 self.wake(free_at)
                 return
-            if self.uploaded:
+            if self.interactive:
+                split, since = self.interactive.popleft()
+                self.world.outcome.waits.append(now - since)
+                self.send_step(now, split, self.world.case.requests - 2)
+            elif self.uploaded:
                 self.send_step(now, *self.uploaded.popleft())
             elif self.waiting and self.running < self.in_flight:
                 self.running += 1
@@ -274,6 +308,7 @@ class Ours:
         self.limiter.take(now)
 
         def reply(later: float, let_in: bool, happened: Any) -> None:
+            self.adopt(later)
             if not let_in:
                 self.limiter.refuse(later, sent=now, retry_after=None)
                 (self.uploaded if made else self.waiting).appendleft((split, made))
@@ -283,7 +318,8 @@ class Ours:
                 if not happened:
                     self.uploaded.append((split, made))  # the same create again
                 elif last:
-                    self.plan.add(str(split), credits_used=180, since=later)
+                    lane = 1 if split < self.world.case.splits else 0
+                    self.plan.add(str(split), credits_used=180, since=later, lane=lane)
                 else:
                     self.world.at(later + self.world.case.uploading, lambda then: self.note_uploaded(then, split))
             self.pump(later)
@@ -299,13 +335,14 @@ class Ours:
         self.limiter.take(now)
 
         def reply(later: float, let_in: bool, done: Any) -> None:
+            self.adopt(later)
             if not let_in:
                 self.limiter.refuse(later, sent=now, retry_after=None)
                 self.plan.note_nothing(name, look_at=later + 1)
             else:
                 self.limiter.settle(later, sent=now)
                 if done:
-                    self.running -= 1
+                    self.running -= split < self.world.case.splits
                     self.world.note_done(split, later)
                     self.plan.note_done(name, self.world.times[split], looked_at=now)
                 else:
@@ -313,6 +350,10 @@ class Ours:
             self.pump(later)
 
         self.world.request(now, self.world.look(split), reply)
+
+    def adopt(self, now: float) -> None:
+        if self.world.case.headers:
+            self.limiter.adopt(self.world.server.limit, now)
 
     def wake(self, when: float) -> None:
         if math.isfinite(when) and when < self.wake_at:
@@ -361,6 +402,11 @@ UNKNOWN = [
     for limit in (20, 60, 300, 1200)
     for kind in ("fixed", "sliding")
 ]
+HEADERS = [
+    Case(name=f"headers, {limit} a minute", limit=limit, declared=None, headers=True, target="1.08, 2")
+    for limit in (20, 300)
+]
+INTERACTIVE = Case(name="interactive every 20 s", splits=400, interactive=20.0, target="wait 1 s, unused 5 %")
 CASES = [
     Case(name="known, fixed", kind="fixed", target="1.03, 0, 2.2"),
     Case(name="known, sliding", target="1.03, 0, 2.2"),
@@ -375,6 +421,8 @@ CASES = [
     Case(name="40 uploads, sliding", splits=40, requests=3, uploading=2.0, target="1.12"),
     Case(name="1000 at 300 a minute", splits=1000, limit=300, declared=RateLimit(300), target="1.05"),
     *UNKNOWN,
+    *HEADERS,
+    INTERACTIVE,
     Case(name="one split", splits=1, target="lag 2 %, 4 %"),
     Case(name="ten at once, cold", splits=10, target="lag 10 %, 25 %"),
     Case(name="ten at once, after 30", splits=10, earlier=30, target="lag 6 %, 18 %"),
@@ -397,6 +445,12 @@ def measure(case: Case, client: Callable[[World], Any], seeds: int) -> list[Outc
     return outcomes
 
 
+def unused(case: Case, outcome: Outcome) -> float:
+    """Return the share of the limit that was not used in the full windows during which the batch had work waiting."""
+    windows = math.floor(2 * case.splits * 0.9 / case.limit)
+    return 1 - sum(at < windows * WINDOW for at in outcome.sent) / (windows * case.limit)
+
+
 def show(case: Case, outcomes: list[Outcome], label: str) -> None:
     ratio = statistics.median(outcome.makespan / outcome.bound for outcome in outcomes)
     requests = statistics.median(outcome.requests / case.splits for outcome in outcomes)
@@ -408,6 +462,57 @@ def show(case: Case, outcomes: list[Outcome], label: str) -> None:
         f"  lag {p50:6.1%} {p95:7.1%}   {case.target}",
         flush=True,
     )
+    waits = sorted(wait for outcome in outcomes for wait in outcome.waits)
+    if waits:
+        kept = statistics.median(unused(case, outcome) for outcome in outcomes)
+        print(f"{'':34} first slot after {waits[int(len(waits) * 0.95)]:.2f} s (p95), {kept:.1%} of the limit unused")
+
+
+def plot(case: Case, outcomes: dict[str, Outcome], path: Path) -> None:
+    """Write an SVG of the requests in the trailing window over time, a line a client, against the limit."""
+    width, height, margin = 900, 320, 50
+    last = max(outcome.makespan for outcome in outcomes.values())
+    curves = {name: [trailing(outcome.sent, last * n / 600) for n in range(601)] for name, outcome in outcomes.items()}
+    highest = 1.1 * max(case.limit, *(max(curve) for curve in curves.values()))
+
+    def x(time: float) -> float:
+        return margin + (width - 2 * margin) * time / last
+
+    def y(requests: float) -> float:
+        return height - margin - (height - 2 * margin) * requests / highest
+
+    def text(at: tuple[float, float], what: str, color: str = "#444") -> str:
+        return f'<text x="{at[0]:.1f}" y="{at[1]:.1f}" fill="{color}">{what}</text>'
+
+    parts = [
+        (
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
+            ' font-family="sans-serif" font-size="12">'
+        ),
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+        text((margin, 24), f"{case.name}: requests in the trailing minute"),
+        f'<path d="M{x(0)} {y(case.limit):.1f}H{x(last)}" stroke="#c33" stroke-dasharray="6 4"/>',
+        text((x(last) + 4, y(case.limit) + 4), f"{case.limit}", "#c33"),
+    ]
+    parts += [text((x(minute * WINDOW), height - 30), f"{minute}") for minute in range(int(last / WINDOW) + 1)]
+    for (name, curve), color in zip(curves.items(), ("#06c", "#999"), strict=False):
+        points = " ".join(f"{x(last * n / 600):.1f},{y(requests):.1f}" for n, requests in enumerate(curve))
+        parts.append(f'<polyline points="{points}" fill="none" stroke="{color}" stroke-width="1.5"/>')
+        end = outcomes[name].makespan
+        parts.append(f'<path d="M{x(end):.1f} {y(0)}v-12" stroke="{color}" stroke-width="3"/>')
+    labels = [
+        f"{name}: done after {outcome.makespan:.0f} s, {outcome.refused} refused" for name, outcome in outcomes.items()
+    ]
+    parts += [
+        text((width / 2 + n * 200 - 30, 24), label, color)
+        for n, (label, color) in enumerate(zip(labels, ("#06c", "#777"), strict=False))
+    ]
+    parts.append(text((width / 2 - 30, height - 10), "minutes"))
+    path.write_text("\n".join([*parts, "</svg>", ""]), encoding="utf-8")
+
+
+def trailing(sent: list[float], now: float) -> int:
+    return sum(now - WINDOW < at <= now for at in sent)
 
 
 def main() -> None:
@@ -415,7 +520,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--case", default="")
     parser.add_argument("--usual", action="store_true")
+    parser.add_argument("--plot", type=Path, metavar="SVG")
     options = parser.parse_args()
+    if options.plot:
+        case = next(case for case in CASES if options.case in case.name)
+        outcomes = {"ours": measure(case, Ours, 1)[0]}
+        if options.usual:
+            outcomes["as usual"] = measure(case, Usual, 1)[0]
+        plot(case, outcomes, options.plot)
+        return
     print(f"{'case':34} {'ratio':>6} {'req/split':>8} {'429':>5} {'':9}  lag p50, p95   target")
     for case in CASES:
         if options.case in case.name:

@@ -9,6 +9,9 @@ A refusal inside a limit that was declared means that the server does not count 
 spread evenly, which buckets of any size and weighted counters accept. If that is refused as well, the limit itself must
 be lower than believed.
 
+A refusal when nothing was let in for a whole window says only that somebody else uses the key, or that the server is
+busy: it is waited for, and nothing is learned. A limit that the server names in its headers counts as declared.
+
 After a refusal nothing is sent until a believed slot is free again and the backoff has passed; then one request goes
 alone, and only when it is let in the others follow.
 
@@ -30,6 +33,9 @@ _PROVEN_SHARE = 0.9  # of the limit let in within one window proves it
 _SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply's travel time is not lost
 _PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
+_HEADROOM = 1.5  # times what a believed limit needs at once while replies take as long as they do
+_LATENCY_SHARE = 0.2  # of the newest reply in the smoothed latency
+_MOST_DOUBLINGS = 30.0  # of the backoff; more would only overflow
 
 
 class Limiter:
@@ -43,6 +49,8 @@ class Limiter:
 
     def __init__(self, limit: RateLimit, retry: RetryPolicy, *, now: float) -> None:
         self._declared = limit.requests
+        self._ceiling = limit.requests  # never to be exceeded: declared, or named in a header
+        self._named: int | None = None  # what the last header named
         self._per = limit.per
         self._retry = retry
         self.believed = limit.requests
@@ -56,6 +64,7 @@ class Limiter:
         self._proven = False
         self._searching = False
         self._doubted = False  # a learned limit was refused once already
+        self._latency = 0.0  # s from sending to the reply, smoothed
 
     @property
     def in_flight(self) -> int:
@@ -78,7 +87,7 @@ class Limiter:
         if self.in_flight >= self._at_once():
             return math.inf
         at = self._believed_free_at(now, spare)
-        if at > now and self.in_flight == 0 and self._may_rise():
+        if at > now and self.in_flight == 0 and self._may_rise() and (not spare or self._believed_free_at(now) > now):
             search_at = now if self._searching else self._refused_at + SEARCH_AFTER * self._per
             return max(now, min(at, search_at))
         return at
@@ -101,6 +110,7 @@ class Limiter:
         self._counted.settle(now)
         if self._bucket is not None:
             self._bucket.settle(now)
+        self._latency += _LATENCY_SHARE * (max(0.0, now - sent) - self._latency)
         if sent >= self._refused_at:
             self._recovering = False
             self._refusals = 0
@@ -108,8 +118,8 @@ class Limiter:
             return
         let_in = self._counted.accepted(now)
         if self._searching and let_in > self.believed:
-            self._believe(min(let_in, self._declared or let_in), now)
-            self._searching = self.believed != self._declared
+            self._believe(min(let_in, self._ceiling or let_in), now)
+            self._searching = self.believed != self._ceiling
         if let_in + self.in_flight >= _PROVEN_SHARE * self.believed:
             self._proven = True
 
@@ -120,9 +130,10 @@ class Limiter:
             self._bucket.settle(now)
         if sent >= self._refused_at:  # else it was under way when the refusal that is known already came
             self._learn_from_refusal(now)
-        wait = retry_after
-        if wait is None:
-            wait = min(self._retry.throttle_cap, self._retry.throttle_backoff * 2.0 ** (self._refusals - 1))
+        doublings = min(self._refusals - 1, _MOST_DOUBLINGS)
+        backoff = min(self._retry.throttle_cap, self._retry.throttle_backoff * 2.0**doublings)
+        wait = retry_after or backoff  # "after 0 s" is no answer to a refusal
+        if retry_after is None:
             free_at = self._counted.free_at(now)
             if not self._is_bucket and math.isfinite(free_at):
                 wait = max(wait, free_at - now)
@@ -133,17 +144,28 @@ class Limiter:
         self.closed_until = max(self.closed_until, when)
 
     def adopt(self, requests: int, now: float) -> None:
-        """Believe what a rate header says, but never more than was declared."""
-        self._searching = False
-        self._believe(min(requests, self._declared or requests), now)
+        """Believe what a rate header says, but never more than was declared.
+
+        The same word again changes nothing: where refusals have taught something else, they know better.
+        """
+        if requests < 1 or requests == self._named:
+            return
+        self._named = requests
+        limit = min(requests, self._declared or requests)
+        if limit != self._ceiling or self.believed is None:
+            self._ceiling = limit
+            self._searching = False
+            self._believe(limit, now)
 
     def _learn_from_refusal(self, now: float) -> None:
-        let_in = max(1, self._counted.accepted(now))
+        let_in = self._counted.accepted(now)
         recently = now - self._refused_at < _RECENTLY * self._per
         self._refused_at = now
         self._refusals += 1
         self._recovering = True
         self._proven = False
+        if not let_in:
+            return
         if self.believed is None or (self._searching and self._bucket is None):
             self._believe(let_in, now)
         elif self._searching:
@@ -152,7 +174,7 @@ class Limiter:
             self._bucket.empty(now, capacity=self._burst(self.believed))
             if recently:
                 self._believe(min(self.believed, let_in), now)
-        elif self.believed == self._declared or (recently and self._doubted):
+        elif self.believed == self._ceiling or (recently and self._doubted):
             self._bucket = BucketWindow(self.believed, self._per / _PACING_MARGIN, now)
             self._bucket.empty(now, capacity=self._burst(self.believed))
             self._bucket.in_flight = self.in_flight
@@ -176,10 +198,11 @@ class Limiter:
             return 1
         if self.believed is None:
             return _UNKNOWN_AT_ONCE
-        return _PROVEN_AT_ONCE if self._proven else _UNPROVEN_AT_ONCE
+        needed = math.ceil(_HEADROOM * self.believed * self._latency / self._per)
+        return max(needed, _PROVEN_AT_ONCE if self._proven else _UNPROVEN_AT_ONCE)
 
     def _may_rise(self) -> bool:
-        return self.believed is not None and (self._declared is None or self.believed < self._declared)
+        return self.believed is not None and (self._ceiling is None or self.believed < self._ceiling)
 
     def _believed_free_at(self, now: float, spare: int = 0) -> float:
         """Return when the believed limit has room, searching left aside."""

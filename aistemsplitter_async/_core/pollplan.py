@@ -28,6 +28,10 @@ from aistemsplitter_async.config import PollPolicy
 
 _FEW = 200  # splits up to which every one is weighed at every decision
 _SAMPLE = 64  # running splits that the model is shown
+_SECOND_THOUGHTS = 8  # entries at most that one decision puts off because the model has moved
+_MOVED = 4  # lines that a long agenda gives to its successor with every change
+_STALE = 512  # lines more than twice the entries make an agenda long
+_NO_LINE = -1
 _REDATED = 2  # entries brought up to date with every decision: the model moves while thousands wait
 _EARLIEST = 0.02  # of the splits are done by the age at which looks begin
 _LATEST = 0.95  # are done by the age until which the budget must last
@@ -77,6 +81,45 @@ class Entry:
     seen: float = 0.0  # age at which it was last seen running
     due: float = 0.0
     looking: bool = False  # a request for it is on its way
+    attached: bool = False  # `since` is when it came to the plan: it was created some time before
+    line: int = _NO_LINE  # the only one that counts in the agenda
+
+
+class _Agenda:
+    """Entries by due time: a heap of lines, of which only the newest of an entry counts.
+
+    The others stay where they are, for taking them out is dear. When they have become many, every line that counts
+    moves to a new heap, a few with each change, so that no change takes long. (A heap without its last line is a heap.)
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[float, int, Entry]] = []
+        self._old: list[tuple[float, int, Entry]] = []
+
+    def __len__(self) -> int:
+        return len(self._lines) + len(self._old)
+
+    def put(self, entry: Entry, line: int) -> None:
+        entry.line = line
+        heapq.heappush(self._lines, (entry.due, line, entry))
+
+    def first(self) -> Entry | None:
+        best: tuple[float, int, Entry] | None = None
+        for lines in (self._lines, self._old):
+            while lines and lines[0][2].line != lines[0][1]:
+                heapq.heappop(lines)
+            if lines and (best is None or lines[0] < best):
+                best = lines[0]
+        return best[2] if best is not None else None
+
+    def tidy(self, entries: int) -> None:
+        """Move a few lines if there are many more than `entries`."""
+        if not self._old and len(self._lines) > 2 * entries + _STALE:
+            self._lines, self._old = [], self._lines
+        for _ in range(min(_MOVED, len(self._old))):
+            line = self._old.pop()
+            if line[2].line == line[1]:
+                heapq.heappush(self._lines, line)
 
 
 class PollPlan:
@@ -87,8 +130,7 @@ class PollPlan:
         self._random = random
         self.model = ProcessingModel()
         self._entries: dict[str, Entry] = {}
-        # Used while there are many splits: a heap by due time per lane. Only the line with an entry's due time counts.
-        self._agendas: tuple[list[tuple[float, int, Entry]], ...] = ([], [])
+        self._agendas = (_Agenda(), _Agenda())  # one per lane; used while there are many splits
         self._order = count()
         self._redating: Iterator[Entry] = iter(())
 
@@ -108,10 +150,13 @@ class PollPlan:
             since: when it was created.
             credits_used: its price, if known.
             lane: 0 goes before 1.
-            look_at: when the first look is to be made, whatever the plan would say.
+            look_at: when the first look is to be made, whatever the plan would say. Such a split was created some
+                time before `since`.
         """
         jitter = 1 + self._policy.jitter * (2 * self._random() - 1)
         entry = Entry(split_id, credits_used or TYPICAL_CREDITS, since, lane, jitter, look_at)
+        entry.attached = look_at is not None
+        self.remove(split_id)
         self._entries[split_id] = entry
         if len(self._entries) == _FEW + 1:
             for waiting in self._entries.values():
@@ -120,26 +165,34 @@ class PollPlan:
             self._date(entry)
 
     def remove(self, split_id: str) -> None:
-        """Forget a split."""
-        self._entries.pop(split_id, None)
-        if len(self._entries) <= _FEW:
-            for agenda in self._agendas:
-                agenda.clear()
+        """Forget a split. One that is not known is forgotten already, here and in what follows."""
+        entry = self._entries.pop(split_id, None)
+        if entry is None:
+            return
+        entry.line = _NO_LINE
+        if len(self._entries) > _FEW:
+            self._agendas[entry.lane].tidy(len(self._entries))
+        elif len(self._entries) == _FEW:
+            self._agendas = (_Agenda(), _Agenda())
 
     def raise_lane(self, split_id: str) -> None:
         """Let a split go with the interactive ones."""
-        entry = self._entries[split_id]
-        entry.lane = 0
-        self._date(entry)
+        entry = self._entries.get(split_id)
+        if entry is not None:
+            entry.lane = 0
+            self._date(entry)
 
     def note_looking(self, entry: Entry) -> None:
         """Note that a request for a split is being sent: it is no candidate until what came of it is noted."""
         entry.looking = True
         entry.look_at = None
+        entry.line = _NO_LINE
 
     def note_running(self, split_id: str, *, looked_at: float) -> None:
         """Note that a look sent at `looked_at` found the split still running."""
-        entry = self._entries[split_id]
+        entry = self._entries.get(split_id)
+        if entry is None:
+            return
         entry.looking = False
         entry.seen = max(entry.seen, looked_at - entry.since)
         if entry.seen > self.model.median(entry.credits_used):
@@ -148,7 +201,9 @@ class PollPlan:
 
     def note_nothing(self, split_id: str, *, look_at: float) -> None:
         """Note that a look brought no answer, and make the next one at `look_at`."""
-        entry = self._entries[split_id]
+        entry = self._entries.get(split_id)
+        if entry is None:
+            return
         entry.looking = False
         entry.look_at = look_at
         self._date(entry)
@@ -156,11 +211,19 @@ class PollPlan:
     def note_done(self, split_id: str, seconds: float, *, looked_at: float) -> None:
         """Note that a look sent at `looked_at` found the split finished after `seconds`, and forget it.
 
-        The time is corrected to what our own looks prove: the server's clock may have no resolution.
+        The time is corrected to what our own looks prove: the server's clock may have no resolution, or none at all.
         """
-        entry = self._entries[split_id]
+        entry = self._entries.get(split_id)
+        if entry is None:
+            return
         self.remove(split_id)
-        proven = min(max(seconds, entry.seen), max(entry.seen, looked_at - entry.since))
+        latest = max(entry.seen, looked_at - entry.since) if not entry.attached else math.inf
+        if seconds > 0:
+            proven = min(max(seconds, entry.seen), latest)
+        elif not entry.attached:
+            proven = (entry.seen + latest) / 2
+        else:
+            return
         self.model.learn(entry.credits_used, proven, running=self._sample())
 
     def best(self, now: float, budget: Budget) -> Entry | None:
@@ -171,7 +234,7 @@ class PollPlan:
         """Return when `best` may answer differently; ask it right after `best`."""
         if len(self._entries) <= _FEW:
             return min((entry.due for entry in self._entries.values() if not entry.looking), default=math.inf)
-        return min((agenda[0][0] for agenda in self._agendas if agenda), default=math.inf)
+        return min((entry.due for agenda in self._agendas if (entry := agenda.first())), default=math.inf)
 
     def _weigh(self, now: float, budget: Budget) -> Entry | None:
         """Date every entry by the budget there is now; return the one that is due first, interactive before bulk."""
@@ -231,18 +294,17 @@ class PollPlan:
     def _top(self, now: float) -> Entry | None:
         """Return the first of the agendas that is due, by the model as it is now."""
         for entry in self._next_to_redate():
-            self._date(entry)
+            if self._due_when_sure(entry) < entry.due:  # later ones are put off when their time comes
+                self._date(entry)
         for agenda in self._agendas:
-            while agenda:
-                due, _, entry = agenda[0]
-                if self._entries.get(entry.split_id) is not entry or entry.looking or entry.due != due:
-                    heapq.heappop(agenda)
-                elif due > now:
+            for _ in range(_SECOND_THOUGHTS):
+                first = agenda.first()
+                if first is None or first.due > now or self._due_when_sure(first) <= now:
                     break
-                elif self._due_when_sure(entry) > now:
-                    self._date(entry)
-                else:
-                    return entry
+                self._date(first)
+            first = agenda.first()
+            if first is not None and first.due <= now:
+                return first
         return None
 
     def _due_when_sure(self, entry: Entry) -> float:
@@ -255,9 +317,10 @@ class PollPlan:
         return [entry for entry in chosen if not entry.looking and self._entries.get(entry.split_id) is entry]
 
     def _date(self, entry: Entry) -> None:
-        if len(self._entries) > _FEW:
+        if len(self._entries) > _FEW and not entry.looking:
             entry.due = self._due_when_sure(entry)
-            heapq.heappush(self._agendas[entry.lane], (entry.due, next(self._order), entry))
+            self._agendas[entry.lane].put(entry, next(self._order))
+            self._agendas[entry.lane].tidy(len(self._entries))
 
     def _sample(self) -> list[tuple[float, float]]:
         return [(entry.credits_used, entry.seen) for entry in islice(self._entries.values(), _SAMPLE)]

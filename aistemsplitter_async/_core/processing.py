@@ -24,10 +24,14 @@ _LEAST_SPREAD = 0.05  # a server that always takes equally long is still not tru
 TYPICAL_CREDITS = 180.0  # where the prior's median holds
 _PRIOR_SLOPE = 0.5  # between "always the same" and "in proportion to the audio"
 _PRIOR_SLOPE_WEIGHT = 4.0  # as if that many splits, a factor e apart in length, had shown it
-_LEAST = 1e-3  # s; a clock without resolution reports zero
+_LEAST, _MOST = 1e-3, 1e8  # s; a clock without resolution reports zero, a mad one anything
+_MOST_CREDITS = 1e7  # a hundred days of audio
+_ODD = 2.0  # standard deviations; what is further off pulls no more than that at the slope
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 _LONG_ENOUGH = -1.0  # standard deviations; a split running for less says nothing about how long it will take
 _TAIL = 1e-9  # where the upper tail of the normal distribution is cut off
+_WIDE = 1.5  # of log credits from the middle; what is further off pulls no more than that at the slope either
+_FAR = 5.0  # standard deviations; beyond them the ratio of density and tail is taken from its series
 _NORMAL = NormalDist()
 
 
@@ -53,7 +57,7 @@ class ProcessingModel:
             seconds: how long the server took.
             running: credits and age (seconds) of splits that were seen to be still running; a sample is enough.
         """
-        self._finished.append((_log_credits(credits_used), math.log(max(seconds, _LEAST))))
+        self._finished.append((_log_credits(credits_used), _log_seconds(seconds)))
         self._slope = self._fit_slope()
         self.refit(running)
 
@@ -88,30 +92,47 @@ class ProcessingModel:
         return self._log_median + self._slope * log_credits
 
     def _deviations(self, log_credits: float, age: float) -> float:
-        return (math.log(max(age, _LEAST)) - self._center(log_credits)) / self.spread
+        return (_log_seconds(age) - self._center(log_credits)) / self.spread
 
     def _expect(self, log_credits: float, age: float) -> float | None:
         """Return the expected log time, leveled to the typical size, of a split still running at `age`."""
         deviations = self._deviations(log_credits, age)
         if age <= 0 or deviations < _LONG_ENOUGH:
             return None
-        density = math.exp(-deviations * deviations / 2) / math.sqrt(2 * math.pi)
-        return self._log_median + self.spread * density / _upper_tail(deviations)
+        return self._log_median + self.spread * _expected_beyond(deviations)
 
     def _fit_slope(self) -> float:
-        """Return the power of the credits that the time grows with: least squares, drawn to the prior, 0 to 1."""
-        count = len(self._finished)
-        mean_size = sum(size for size, _ in self._finished) / count
-        mean_time = sum(seconds for _, seconds in self._finished) / count
-        varied = sum((size - mean_size) ** 2 for size, _ in self._finished)
-        together = sum((size - mean_size) * (seconds - mean_time) for size, seconds in self._finished)
-        slope = (together + _PRIOR_SLOPE * _PRIOR_SLOPE_WEIGHT) / (varied + _PRIOR_SLOPE_WEIGHT)
-        return min(1.0, max(0.0, slope))
+        """Return the power of the credits that the time grows with, 0 to 1: one step of a robust regression.
+
+        Neither an odd time nor an odd size pulls more than its bound; the prior pulls as so many splits more.
+        """
+        middle_size = median(size for size, _ in self._finished)
+        middle = median(seconds - self._slope * size for size, seconds in self._finished)
+        most = _ODD * self.spread
+        pull = varied = 0.0
+        for size, seconds in self._finished:
+            wide = min(_WIDE, max(-_WIDE, size - middle_size))
+            off = seconds - middle - self._slope * size
+            pull += wide * min(most, max(-most, off))
+            varied += wide * wide
+        step = (pull + (_PRIOR_SLOPE - self._slope) * _PRIOR_SLOPE_WEIGHT) / (varied + _PRIOR_SLOPE_WEIGHT)
+        return min(1.0, max(0.0, self._slope + step))
 
 
 def _log_credits(credits_used: float) -> float:
-    return math.log(max(credits_used, 1.0) / TYPICAL_CREDITS)
+    return math.log(min(max(1.0, credits_used), _MOST_CREDITS) / TYPICAL_CREDITS)
+
+
+def _log_seconds(seconds: float) -> float:
+    return math.log(min(max(_LEAST, seconds), _MOST))
 
 
 def _upper_tail(deviations: float) -> float:
     return max(_TAIL, 0.5 * math.erfc(deviations / math.sqrt(2)))
+
+
+def _expected_beyond(deviations: float) -> float:
+    """Return the mean of a standard normal variable that is known to exceed `deviations` (the inverse Mills ratio)."""
+    if deviations > _FAR:
+        return deviations + 1 / deviations
+    return math.exp(-deviations * deviations / 2) / math.sqrt(2 * math.pi) / _upper_tail(deviations)

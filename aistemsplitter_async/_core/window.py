@@ -30,6 +30,7 @@ class CountingWindow:
     def free_at(self, now: float, *, spare: int = 0) -> float:
         """Return when a slot is free with `spare` more: `now` or earlier, infinity if only a reply can free one."""
         self._forget(now)
+        spare = min(spare, max(0, math.ceil(self.requests) - 1)) if math.isfinite(self.requests) else 0
         excess = self.in_flight + len(self._frees) + spare - self.requests
         if excess < 0:
             return now
