@@ -98,6 +98,7 @@ def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
     usual = serving.minute is None or serving.minute == 60  # noqa: PLR2004  # a minute is 60 s
     window = "a minute" if usual else f"every {serving.minute:g} s"
     rows = [
+        ("page", sandbox.base_url.removesuffix("v1")),
         ("base URL", sandbox.base_url),
         ("API key", sandbox.api_key),
         ("credits", f"{number(sandbox.credits)} ({words(sandbox.credits)} of audio)"),
