@@ -295,6 +295,8 @@ async def build_source(
         size = await run_in_thread(_check_file, path)
         name = filename or path.name
         return FileSource(path, size, name, content_type or guess_content_type(name))
+    if not hasattr(source, "opened"):
+        raise TypeError(f"a source is a path, bytes, a URL or an AudioSource, not {type(source).__name__}")
     return source
 
 

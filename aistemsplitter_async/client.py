@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from aistemsplitter_async._core.naming import folder_name, make_name
+from aistemsplitter_async._core.naming import check_name, folder_name, make_name
 from aistemsplitter_async._core.settings import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -355,7 +355,8 @@ class AsyncAIStemSplitter:
             UnsafeNameError, UnsafeURLError: the server named a file or place that is not safe.
             StemsExpiredError: the URLs were refused, fresh ones too.
         """
-        folder = Path(into) / (name or folder_name(split.filename, fallback=make_name(split.id, fallback="split")))
+        own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
+        folder = Path(into) / (check_name(name) if name else own)
         try:
             return await self._within(
                 timeout, self._stages.downloader.download(split, folder, overwrite=overwrite, on_progress=on_progress)
@@ -427,9 +428,10 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
         stems already is refused before anything is spent.
         """
-        folder = name or folder_name(await self._stages.source_name(source, filename), fallback="")
-        if folder and not overwrite:
-            await self._stages.check_free(Path(into) / folder)
+        folder = (
+            check_name(name) if name else folder_name(await self._stages.source_name(source, filename), fallback="")
+        )
+        await self._stages.check_target(Path(into) / folder, overwrite=overwrite or not folder)
         deadline = self._deadline(timeout)
         job = await self.submit(
             source,

@@ -28,6 +28,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.models import Split
 
 _REQUEST_TIMEOUT = 408
+_MOST_PATIENT = 30.0  # times the first wait is the longest between two looks that bring nothing
 _LANES: tuple[Priority, ...] = ("interactive", "bulk")
 
 
@@ -42,6 +43,7 @@ class _Watch:
     last: Split | None = None
     failure: Exception | None = None
     empty_successes: int = 0
+    failures: int = 0  # looks in a row that brought nothing
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @property
@@ -168,11 +170,14 @@ class Poller:
         try:
             operation = operations.get_split(self._base_url, watch.split_id)
             split = await pipeline.send(operation, priority=watch.priority, slot=slot)
+            watch.failures = 0
             self._note(watch, split)
         except AIStemSplitterError as error:
             if _passes(error):
                 asked = error.retry_after if isinstance(error, APIStatusError) else None
-                again_in = max(self._policy.first, asked or 0.0)
+                # Each look was retried already; an outage is not met with more and more of them.
+                again_in = max(self._policy.first * min(_MOST_PATIENT, 2.0**watch.failures), asked or 0.0)
+                watch.failures += 1
             else:
                 error.split_id = watch.split_id
                 watch.failure = error

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
@@ -224,13 +225,13 @@ class Stages:
         """Iterate over the observed changes of a split."""
         return self.poller.updates(split_id, priority=priority, since=since, credits_used=credits_used)
 
-    async def check_free(self, folder: Path) -> None:
-        """Check that no stems would be overwritten in `folder`, before anything is spent.
+    async def check_target(self, folder: Path, *, overwrite: bool) -> None:
+        """Check that stems can be put into `folder`, before anything is spent.
 
         Raises:
-            DownloadError: some would.
+            DownloadError: it cannot be written to, or stems would be overwritten unasked.
         """
-        await run_in_thread(_check_free, folder)
+        await run_in_thread(_check_target, folder, overwrite)
 
     def _vet_source(self, audio: DirectURL) -> DirectURL:
         try:
@@ -241,7 +242,13 @@ class Stages:
         raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
 
-def _check_free(folder: Path) -> None:
+def _check_target(folder: Path, overwrite: bool) -> None:  # called through a thread
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        reason = "permission denied" if existing.is_dir() else "not a folder"
+        raise DownloadError(f"cannot write to {existing}: {reason}", code="DISK")
+    if overwrite:
+        return
     memory = Memory.load(folder)
     if memory is not None:
         raise DownloadError(

@@ -42,7 +42,8 @@ def parse_json(body: bytes) -> Any:
     except RecursionError:
         problem = "nested too deeply"
     except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and the integer digit limit are all of this kind
-        problem = str(error).partition(";")[0][:200]
+        is_page = body.lstrip()[:1] == b"<"
+        problem = "a web page came instead" if is_page else str(error).partition(";")[0][:200]
     else:
         _check_tree(value)
         return value

@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -88,7 +89,10 @@ class _Signals:
         if self.count > 1 or self._loop.is_closed():
             if sys.stderr.isatty():
                 os.write(2, _SHOW_CURSOR)  # live lines hide it, and nobody else will bring it back
-            os._exit(Exit.INTERRUPTED)
+            if self._terminal.last_words is not None and not self._task.done():
+                with suppress(Exception):  # the interrupted code may hold the stream
+                    self._terminal.last_words()
+            leave(Exit.INTERRUPTED)
         self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:

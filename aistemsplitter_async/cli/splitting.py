@@ -10,12 +10,13 @@ from functools import partial
 
 import attrs
 
-from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async import AsyncAIStemSplitter, Done
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     AuthenticationError,
     InsufficientCreditsError,
     SplitFailedError,
+    SubmissionUncertainError,
 )
 
 from .board import DONE, FAILED, STARTING, Board, Track
@@ -27,6 +28,7 @@ from .options import Common
 from .render import command, show
 from .results import Result, hand_out, tell_interrupted
 from .sources import plan_folders, plan_labels, usual_folder, without_repeats
+from .submissions import Submissions
 from .terminal import Terminal
 
 AT_A_TIME = 4  # sources in hand: enough that uploads, processing and downloads overlap
@@ -83,6 +85,7 @@ async def split(order: Order, terminal: Terminal) -> int:
     ]
     board = Board([errand.track for errand in errands], now=time.monotonic)
     run = _Run(order, errands, board, terminal)
+    terminal.last_words = run.interrupt_the_rest
     if order.sandbox:
         terminal.say("sandbox: a local preview separation, not the hosted model")
     try:
@@ -109,12 +112,14 @@ class _Run:
         self._terminal = terminal
         self._places = asyncio.Semaphore(AT_A_TIME)
         self._stopped_by: AIStemSplitterError | None = None
+        self._submissions = Submissions(order.into)
 
     async def all_of_it(self, client: AsyncAIStemSplitter) -> None:
         """Bring every source to a result."""
         watches: set[asyncio.Task[None]] = set()
 
         def watch(track: Track, since: float) -> None:
+            self._submissions.forget(track.key)  # answered
             task = asyncio.create_task(follow(client, self._board, track, since=since))
             watches.add(task)
             task.add_done_callback(watches.discard)
@@ -132,21 +137,11 @@ class _Run:
                 self._fail(errand, self._stopped_by, begun=False)
                 return
             self._board.enter(errand.track, STARTING)
-            order = self._order
             try:
-                done = await client.split(
-                    errand.source,
-                    into=order.into,
-                    name=errand.folder,
-                    stem_model=order.stem_model,
-                    output_format=order.output_format,
-                    webhook_url=order.webhook_url,
-                    idempotency_key=errand.track.key,
-                    overwrite=order.overwrite,
-                    on_progress=partial(self._board.note_bytes, errand.track),
-                    timeout=order.timeout,
-                )
+                done = await self._split(client, errand)
             except AIStemSplitterError as error:
+                if not isinstance(error, SubmissionUncertainError):
+                    self._submissions.forget(errand.track.key)
                 if isinstance(error, AuthenticationError | InsufficientCreditsError):
                     self._stopped_by = error
                 self._fail(errand, error)
@@ -162,6 +157,31 @@ class _Run:
                     seconds=done.split.duration_seconds,
                 )
             )
+
+    async def _split(self, client: AsyncAIStemSplitter, errand: Errand) -> Done:
+        """Do all of it; a create that was sent before and not answered is sent again as it was."""
+        order, key = self._order, errand.track.key
+        progress = partial(self._board.note_bytes, errand.track)
+        unanswered = self._submissions.find(key) if order.idempotency_key is not None else None
+        if unanswered is None:
+            return await client.split(
+                errand.source,
+                into=order.into,
+                name=errand.folder,
+                stem_model=order.stem_model,
+                output_format=order.output_format,
+                webhook_url=order.webhook_url,
+                idempotency_key=key,
+                before_send=None if order.sandbox else self._submissions.keep,
+                overwrite=order.overwrite,
+                on_progress=progress,
+                timeout=order.timeout,
+            )
+        job = await client.resubmit(unanswered, timeout=order.timeout)
+        files = await job.download(
+            order.into, name=errand.folder, overwrite=order.overwrite, on_progress=progress, timeout=order.timeout
+        )
+        return Done(errand.source, await job.wait(), files)
 
     def refuse_the_rest(self, error: AIStemSplitterError) -> None:
         """Hand out the same failure for every source without a result: no client could be had."""
