@@ -276,14 +276,26 @@ async def test_the_timeout_argument_does_not_show_the_key(script: Script, caplog
     assert_silent(case, caplog)
 
 
+def telling(reached: asyncio.Event, script: Script) -> Script:
+    """Do as `script` does, and say when a request has come."""
+
+    async def tells(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reached.set()
+        await script(reader, writer)
+
+    return tells
+
+
 async def test_a_cancelled_call_does_not_show_the_key(caplog: pytest.LogCaptureFixture) -> None:
+    reached = asyncio.Event()
+
     async def cancelled(client: AsyncAIStemSplitter) -> None:
         task = asyncio.ensure_future(CALLS["credits"](client))
-        await asyncio.sleep(0.02)
+        await reached.wait()
         task.cancel("enough")
         await task
 
-    async with serving(stalls) as port:
+    async with serving(telling(reached, stalls)) as port:
         case = await provoke(f"http://127.0.0.1:{port}", cancelled, timeouts=Timeouts())
     assert isinstance(case.error, asyncio.CancelledError)
     assert_silent(case, caplog)
@@ -313,13 +325,15 @@ async def test_a_call_after_closing_opens_no_connection_and_does_not_show_the_ke
 ) -> None:
     """A retry that wakes up after `aclose` must not open a session that nobody closes."""
 
+    reached = asyncio.Event()
+
     async def closed_meanwhile(client: AsyncAIStemSplitter) -> None:
         task = asyncio.ensure_future(CALLS["credits"](client))
-        await asyncio.sleep(0.02)
+        await reached.wait()
         await client.aclose()
         await task
 
-    async with serving(SERVERS["500"]) as port:
+    async with serving(telling(reached, SERVERS["500"])) as port:
         patient = RetryPolicy(attempts=3, backoff=0.1, backoff_cap=0.1)
         case = await provoke(f"http://127.0.0.1:{port}", closed_meanwhile, retry=patient)
     assert isinstance(case.error, AIStemSplitterError)
