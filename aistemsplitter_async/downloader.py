@@ -1,9 +1,10 @@
 """Brings stems home: a file under its final name is complete, whatever happened on the way.
 
-Bytes go to `.<name>.part` beside the target. What that part belongs to stands in `.stems.json` in the same folder: the
-split, and each stem's validator and length, so that an interrupted download goes on where it was, in this process or
-the next, and a finished one is not fetched again. A part becomes the target by one atomic rename after its length was
-checked and its bytes were synced.
+Bytes go to `.<name>.part` beside the target. What that part belongs to stands in `.stems.json` in the same folder (or
+`.<pattern>.json` where the files are called by another pattern than the stem alone): the split, and each stem's
+validator and length, so that an interrupted download goes on where it was, in this process or the next, and a finished
+one is not fetched again. A part becomes the target by one atomic rename after its length was checked and its bytes were
+synced.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from anyio import create_task_group
 
 from aistemsplitter_async._core.failures import build_status_error
 from aistemsplitter_async._core.messages import Origin, Reply, Request
-from aistemsplitter_async._core.naming import extension_for, plan_names, vet_url
+from aistemsplitter_async._core.naming import ANY_STEM, extension_for, plan_names, vet_url
 from aistemsplitter_async._core.ranges import Held, Incoming, build_range_headers, read_incoming
 from aistemsplitter_async._core.retry import Action, Stage, action_for
 from aistemsplitter_async._core.transfer import Meter, OnProgress, Progress
@@ -106,19 +107,34 @@ class Downloader:
         self._places = asyncio.Semaphore(DOWNLOADS)
 
     async def download(
-        self, split: Split, folder: Path, *, overwrite: bool, on_progress: OnProgress | None
+        self,
+        split: Split,
+        folder: Path,
+        *,
+        overwrite: bool,
+        on_progress: OnProgress | None,
+        pattern: str = ANY_STEM,
     ) -> dict[str, Path]:
         """Fetch every stem of `split` into `folder`; return stem name to file.
 
-        A stem that fails does not stop its siblings; the first failure is raised once they are done.
+        A stem that fails does not stop its siblings; the first failure is raised once they are done. Where another
+        split's stems are overwritten, those that have no successor go once the new ones are all there.
+
+        Args:
+            split: a succeeded one.
+            folder: created if need be. Several splits may share it, each with a pattern of its own.
+            overwrite: whether files of other splits, or of the user, may be replaced.
+            on_progress: called with a `Progress` per stem as bytes arrive.
+            pattern: what the files are called, without extension: a name that contains `{stem}` once.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
         """
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
-        names, refused = plan_names(split.stems)
-        memory = await run_in_thread(partial(prepare_folder, folder, split.id, names, overwrite=overwrite))
+        names, refused = plan_names(split.stems, pattern)
+        prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
+        memory = await run_in_thread(prepare)
         orders = [
             _Order(stem=stem, name=name, memory=memory, overwrite=overwrite, on_progress=on_progress)
             for stem, name in names.items()
@@ -138,6 +154,7 @@ class Downloader:
                 group.start_soon(bring, order)
         if failures:
             raise failures[0]
+        await run_in_thread(memory.remove_replaced)
         return {order.stem: files[order.stem] for order in orders}
 
     async def _bring(self, order: _Order, split: Split, urls: _URLs) -> Path:

@@ -14,16 +14,50 @@ from aistemsplitter_async.models import redact_url
 
 KNOWN_STEMS = frozenset({"vocals", "drums", "bass", "other", "guitar", "piano"})
 NAME_CAP_BYTES = 120  # leaves room for the extension and `.part` under every file system's 255
+ANY_STEM = "{stem}"  # where a stem's name goes in a pattern of file names
+AUDIO_EXTENSIONS = frozenset(
+    [
+        "aac",
+        "aif",
+        "aifc",
+        "aiff",
+        "alac",
+        "ape",
+        "caf",
+        "flac",
+        "m4a",
+        "m4b",
+        "mka",
+        "mp2",
+        "mp3",
+        "oga",
+        "ogg",
+        "opus",
+        "wav",
+        "weba",
+        "wma",
+        "wv",
+    ]
+)
+UNKNOWN_EXTENSION = "bin"
 EXTENSION_BY_TYPE = {
-    "audio/wav": "wav",
-    "audio/x-wav": "wav",
-    "audio/wave": "wav",
-    "audio/mpeg": "mp3",
-    "audio/mp3": "mp3",
+    "audio/aac": "aac",
+    "audio/aiff": "aiff",
     "audio/flac": "flac",
+    "audio/mp3": "mp3",
+    "audio/mp4": "m4a",
+    "audio/mpeg": "mp3",
     "audio/ogg": "ogg",
+    "audio/opus": "opus",
+    "audio/vnd.wave": "wav",
+    "audio/wav": "wav",
+    "audio/wave": "wav",
+    "audio/webm": "weba",
+    "audio/x-aiff": "aiff",
+    "audio/x-flac": "flac",
+    "audio/x-m4a": "m4a",
+    "audio/x-wav": "wav",
 }
-_EXTENSION = re.compile(r"[a-z0-9]{1,5}")
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9]) *(\..*)?", re.IGNORECASE)  # after NFKC
 _FORBIDDEN_CHARACTERS = frozenset('/\\:*?"<>|')
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, bidi marks, unassigned
@@ -63,7 +97,20 @@ def _problem(name: str) -> str | None:
     return None
 
 
-def plan_names(stems: Iterable[str]) -> tuple[dict[str, str], dict[str, UnsafeNameError]]:
+def stem_file_name(stem: str, pattern: str = ANY_STEM) -> str:
+    """Return the safe file name, without extension, of `stem` by a pattern such as `Song - {stem}`.
+
+    Raises:
+        UnsafeNameError: the stem's name or the whole one does not pass `check_name`, or the pattern has no place, or
+            several, for the stem.
+    """
+    before, found, after = pattern.partition(ANY_STEM)
+    if not found or ANY_STEM in after:
+        raise UnsafeNameError(f"the name pattern {pattern[:NAME_CAP_BYTES]!r} must contain {ANY_STEM} once")
+    return check_name(before + check_name(stem) + after)
+
+
+def plan_names(stems: Iterable[str], pattern: str = ANY_STEM) -> tuple[dict[str, str], dict[str, UnsafeNameError]]:
     """Return the safe file name (without extension) of each stem, and why the others have none.
 
     Names that differ only in case, or only before normalisation, would be one file on some systems: all but the
@@ -74,16 +121,21 @@ def plan_names(stems: Iterable[str]) -> tuple[dict[str, str], dict[str, UnsafeNa
     taken: dict[str, str] = {}
     for stem in stems:
         try:
-            name = check_name(stem)
+            name = stem_file_name(stem, pattern)
         except UnsafeNameError as error:
             refused[stem] = error
             continue
-        first = taken.setdefault(unicodedata.normalize("NFKC", name.casefold()), stem)
+        first = taken.setdefault(fold(name), stem)
         if first == stem:
             names[stem] = name
         else:
             refused[stem] = UnsafeNameError(f"the stems {first!r} and {stem!r} would be the same file")
     return names, refused
+
+
+def fold(name: str) -> str:
+    """Return what two names have in common that are one file on some systems."""
+    return unicodedata.normalize("NFKC", name.casefold())
 
 
 def make_name(text: str, *, fallback: str) -> str:
@@ -117,11 +169,11 @@ def filename_of_url(url: str) -> str:
 
 
 def extension_for(url: str, content_type: str | None) -> str:
-    """Return the extension of a stem: what its URL says, else its type, else `bin`."""
+    """Return the extension of a stem: what its URL says if that is one of audio, else its type, else `bin`."""
     suffix = PurePosixPath(urlsplit(url).path).suffix.removeprefix(".").lower()
-    if _EXTENSION.fullmatch(suffix):
+    if suffix in AUDIO_EXTENSIONS:
         return suffix
-    return EXTENSION_BY_TYPE.get((content_type or "").partition(";")[0].strip().lower(), "bin")
+    return EXTENSION_BY_TYPE.get((content_type or "").partition(";")[0].strip().lower(), UNKNOWN_EXTENSION)
 
 
 # IPv6 outside of the one block IANA gives to the public internet (RFC 4291) is local, obsolete, or an IPv4 address in

@@ -12,8 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from aistemsplitter_async.errors import DownloadError
-from aistemsplitter_async.partfile import MEMORY_NAME, Memory, PartFile, Remembered, part_path, prepare_folder
+from aistemsplitter_async.errors import DownloadError, UnsafeNameError
+from aistemsplitter_async.partfile import (
+    MEMORY_NAME,
+    Memory,
+    PartFile,
+    Remembered,
+    memory_name,
+    part_path,
+    pattern_of,
+    prepare_folder,
+)
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and locks of POSIX")
 GOOD = {"version": 1, "split_id": "split_1", "stems": {"vocals": {"file": "vocals.wav", "etag": '"v1"', "total": 5}}}
@@ -225,6 +234,11 @@ TAMPERED: dict[str, object] = {
     "total is negative": entry(total=-1),
     "total is true": entry(total=True),
     "total is a fraction": entry(total=5.0),
+    "replaced is text": {**GOOD, "replaced": "vocals.mp3"},
+    "replaced above": {**GOOD, "replaced": {"../vocals.mp3": 5}},
+    "replaced is no audio": {**GOOD, "replaced": {"vocals.txt": 5}},
+    "replaced is our memory": {**GOOD, "replaced": {MEMORY_NAME: 5}},
+    "replaced has no length": {**GOOD, "replaced": {"vocals.mp3": None}},
 }
 
 
@@ -399,3 +413,100 @@ def test_a_part_that_cannot_be_removed_is_a_download_error(tmp_path: Path) -> No
     part_path(tmp_path, "vocals").mkdir()
     with pytest.raises(DownloadError):
         prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=True)
+
+
+def put(folder: Path, split_id: str, *files: str, pattern: str = "{stem}", overwrite: bool = False) -> Memory:
+    """Bring `files` ("vocals.wav") of a split home the way the downloader does, all but its last step."""
+    before, _, after = pattern.partition("{stem}")
+    stems = {name.rpartition(".")[0].removeprefix(before).removesuffix(after): name for name in files}
+    names = {stem: name.rpartition(".")[0] for stem, name in stems.items()}
+    memory = prepare_folder(folder, split_id, names, overwrite=overwrite, pattern=pattern)
+    for stem, name in stems.items():
+        memory.stems[stem] = Remembered(file=name, total=5)
+        memory.save()
+        (folder / name).write_bytes(b"12345")
+    return memory
+
+
+def listed(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+
+
+def test_the_files_that_a_split_replaces_go_once_the_new_ones_are_all_there(tmp_path: Path) -> None:
+    put(tmp_path, "split_1", "vocals.mp3", "piano.mp3", "bass.wav").remove_replaced()
+    memory = put(tmp_path, "split_2", "vocals.wav", "bass.wav", overwrite=True)
+    assert listed(tmp_path) == ["bass.wav", "piano.mp3", "vocals.mp3", "vocals.wav"]
+    memory.remove_replaced()
+    assert listed(tmp_path) == ["bass.wav", "vocals.wav"]
+    assert Memory.load(tmp_path) == memory
+
+
+def test_what_is_to_be_replaced_is_remembered_through_a_crash_and_a_third_split(tmp_path: Path) -> None:
+    put(tmp_path, "split_1", "vocals.mp3", "piano.mp3")
+    put(tmp_path, "split_2", "vocals.flac", overwrite=True)
+    put(tmp_path, "split_3", "vocals.wav", overwrite=True)
+    put(tmp_path, "split_3", "vocals.wav").remove_replaced()
+    assert listed(tmp_path) == ["vocals.wav"]
+
+
+def test_a_file_that_was_changed_since_is_not_ours_to_remove(tmp_path: Path) -> None:
+    put(tmp_path, "split_1", "vocals.mp3", "drums.mp3", "piano.mp3", "guitar.mp3")
+    memory = put(tmp_path, "split_2", "vocals.wav", overwrite=True)
+    (tmp_path / "vocals.mp3").write_bytes(b"edited since")
+    (tmp_path / "drums.mp3").unlink()
+    (tmp_path / "piano.mp3").unlink()
+    (tmp_path / "piano.mp3").mkdir()
+    memory.remove_replaced()
+    assert listed(tmp_path) == ["piano.mp3", "vocals.mp3", "vocals.wav"]
+
+
+def test_a_new_file_that_differs_from_the_old_in_case_only_is_kept(tmp_path: Path) -> None:
+    """Where both names are one file, removing the old would remove the new."""
+    put(tmp_path, "split_1", "Lead.wav")
+    put(tmp_path, "split_2", "lead.wav", overwrite=True).remove_replaced()
+    assert "lead.wav" in listed(tmp_path)
+    assert (tmp_path / "Lead.wav").exists()
+
+
+def test_the_parts_of_the_split_that_is_replaced_go_too(tmp_path: Path) -> None:
+    put(tmp_path, "split_1", "vocals.mp3", "piano.mp3")
+    part_path(tmp_path, "piano").write_bytes(b"1")
+    put(tmp_path, "split_2", "vocals.mp3", overwrite=True)
+    assert not part_path(tmp_path, "piano").exists()
+
+
+def test_splits_that_share_a_folder_have_a_memory_each(tmp_path: Path) -> None:
+    one = put(tmp_path, "split_1", "One - vocals.mp3", pattern="One - {stem}")
+    two = put(tmp_path, "split_2", "Two - vocals.mp3", pattern="Two - {stem}")
+    own = put(tmp_path, "split_3", "vocals.mp3")
+    assert [Memory.load(tmp_path, memory.pattern) for memory in (one, two, own)] == [one, two, own]
+    assert one.finished("vocals") == tmp_path / "One - vocals.mp3"
+    with pytest.raises(DownloadError, match="holds the stems of split split_1"):
+        put(tmp_path, "split_4", "One - drums.mp3", pattern="One - {stem}")
+    put(tmp_path, "split_4", "One - drums.mp3", pattern="One - {stem}", overwrite=True).remove_replaced()
+    assert listed(tmp_path) == ["One - drums.mp3", "Two - vocals.mp3", "vocals.mp3"]
+
+
+def test_a_memory_says_only_what_fits_its_pattern(tmp_path: Path) -> None:
+    put(tmp_path, "split_1", "vocals.mp3")
+    (tmp_path / MEMORY_NAME).rename(tmp_path / memory_name("One - {stem}"))
+    assert Memory.load(tmp_path, "One - {stem}") is None
+
+
+@pytest.mark.parametrize("pattern", ["{stem}", "Song - {stem}", "{stem} (2)", "a.b {stem}"])
+def test_a_memorys_name_tells_its_pattern(pattern: str) -> None:
+    assert pattern_of(memory_name(pattern)) == pattern
+
+
+@pytest.mark.parametrize(
+    "name", ["Song.json", ".Song.json", ".{stem}.json.new", "{stem}.json", ".\u202e{stem}.json", ""]
+)
+def test_other_names_are_no_memorys(name: str) -> None:
+    assert pattern_of(name) is None
+
+
+@pytest.mark.parametrize("pattern", ["../{stem}", "/etc/{stem}", "a\\{stem}", "\x00{stem}"])
+def test_a_pattern_that_leads_elsewhere_touches_nothing(tmp_path: Path, pattern: str) -> None:
+    with pytest.raises(UnsafeNameError):
+        prepare_folder(tmp_path / "into", "split_1", {}, overwrite=True, pattern=pattern)
+    assert list(tmp_path.iterdir()) == []

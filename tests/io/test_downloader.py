@@ -501,6 +501,70 @@ async def test_the_stems_of_another_split_are_not_mixed_with_ours(world: World, 
     assert files(tmp_path)["song/vocals.mp3"] == world.api.stem(world.api.of("download")[-1].exchange) != VOCALS
 
 
+async def test_another_format_leaves_nothing_of_the_old_one_beside_it(
+    world: World, flow: type[Flow], tmp_path: Path
+) -> None:
+    split = await look(world, "vocals", "piano")
+    await download(world, split, tmp_path, name="song")
+    stems = {"vocals": f"{CDN}/split_2/vocals.wav", "drums": f"{CDN}/split_2/drums.wav"}
+    world.api.script("get", world.api.split("split_2", "succeeded", stems=stems))
+    async with world.client() as client:
+        other = await client.get_split("split_2")
+    world.api.always("download", lambda exchange: broken() if "drums" in exchange.request.url else flow_of(flow, NEW))
+    with pytest.raises(APIConnectionError):
+        await download(world, other, tmp_path, name="song", overwrite=True)
+    assert set(files(tmp_path)) == {"song/vocals.mp3", "song/piano.mp3", "song/vocals.wav"}, "not before all are there"
+    world.api.always("download", lambda _: flow_of(flow, NEW))
+    await download(world, other, tmp_path, name="song")
+    assert files(tmp_path) == {"song/vocals.wav": NEW, "song/drums.wav": NEW}
+
+
+def flow_of(flow: type[Flow], data: bytes) -> Flow:
+    return flow([data], {"content-length": str(len(data))})
+
+
+async def bring(world: World, split: Split, folder: Path, pattern: str, **options: Any) -> dict[str, Path]:
+    async with world.client() as client:
+        downloader = client._stages.downloader
+        return await downloader.download(split, folder, overwrite=False, on_progress=None, pattern=pattern, **options)
+
+
+async def test_tracks_that_share_a_folder_do_not_lose_each_others_memory(
+    world: World, flow: type[Flow], tmp_path: Path
+) -> None:
+    split = await look(world, "vocals", "drums")
+    other = world.api.split("split_2", "succeeded")
+    world.api.script("get", other)
+    async with world.client() as client:
+        second = await client.get_split("split_2")
+    tracks = {"One - {stem}": split, "Two - {stem}": second}
+
+    def half(exchange: Exchange) -> Any:
+        return broken() if "Range" in exchange.request.headers else head(flow, 100, data=world.api.stem(exchange))
+
+    world.api.always("download", half)
+    tasks = [asyncio.create_task(bring(world, track, tmp_path, pattern)) for pattern, track in tracks.items()]
+    assert {type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)} == {APIConnectionError}
+    assert files(tmp_path) == {}
+    world.api.asked.clear()
+    world.api._always.clear()
+    for pattern, track in tracks.items():
+        await bring(world, track, tmp_path, pattern)
+    assert set(ranges(world)) == {"bytes=100-"}, "every part was gone on with"
+    assert set(files(tmp_path)) == {f"{song} - {stem}.mp3" for song in ("One", "Two") for stem in ("vocals", "drums")}
+    world.api.asked.clear()
+    for pattern, track in tracks.items():
+        await bring(world, track, tmp_path, pattern)
+    assert world.api.asked == [], "and nothing that is whole is fetched again"
+
+
+async def test_a_pattern_that_leads_out_of_the_folder_is_refused(world: World, tmp_path: Path) -> None:
+    split = await look(world)
+    with pytest.raises(UnsafeNameError):
+        await bring(world, split, tmp_path / "into", "../{stem}")
+    assert list(tmp_path.iterdir()) == []
+
+
 TAMPERED: dict[str, Any] = {
     "a file elsewhere": {"file": "../../evil.mp3"},
     "an absolute file": {"file": "/tmp/evil.mp3"},  # noqa: S108  # never made
