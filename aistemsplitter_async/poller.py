@@ -7,13 +7,14 @@ status, the waiter's own deadline, or an answer that no later look can improve.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 import attrs
 
 from aistemsplitter_async._core import operations
-from aistemsplitter_async._core.pollplan import PollPlan
-from aistemsplitter_async._net.gate import Order, Priority, Rank, Slot, order_of
+from aistemsplitter_async._core.pollplan import Entry, PollPlan
+from aistemsplitter_async._net.gate import Slot
+from aistemsplitter_async._net.lanes import Order, Priority, Rank, order_of
 from aistemsplitter_async._net.pipeline import Pipeline
 from aistemsplitter_async.config import EMPTY_SUCCESS_LOOKS, PollPolicy
 from aistemsplitter_async.errors import (
@@ -25,6 +26,7 @@ from aistemsplitter_async.errors import (
     RateLimitedError,
     ServerError,
 )
+from aistemsplitter_async.events import PollMade, PollPlanned
 from aistemsplitter_async.models import Split
 
 _REQUEST_TIMEOUT = 408
@@ -52,21 +54,30 @@ class _Watch:
 
 
 class Poller:
-    """The waiting stage of one client."""
+    """The waiting stage of one client.
 
-    def __init__(self, pipeline: Pipeline, base_url: str, policy: PollPolicy) -> None:
+    Args:
+        pipeline: sends the looks.
+        base_url: of the API.
+        policy: when a look is worth a request.
+        told: whether webhooks announce when splits are done (with `wake`): then looks are only made for lost events.
+    """
+
+    def __init__(self, pipeline: Pipeline, base_url: str, policy: PollPolicy, *, told: bool = False) -> None:
         self._pipeline = pipeline
         self._base_url = base_url
         self._watches: dict[str, _Watch] = {}
         self._policy = policy
+        self._told = told
         self._plan = PollPlan(policy, random=pipeline.random)
+        self._chosen: dict[Order, Entry] = {}  # what `best` spoke of last
         self._looks: set[asyncio.Task[None]] = set()
         self._attached = False
         self._closed = False
 
     async def updates(
         self, split_id: str, *, priority: Priority, since: float | None = None, credits_used: float | None = None
-    ) -> AsyncIterator[Split]:
+    ) -> AsyncGenerator[Split, None]:
         """Yield the split as it is first seen and at every change, the terminal state last.
 
         Args:
@@ -94,6 +105,23 @@ class Poller:
         finally:
             self._leave(watch)
 
+    def wake(self, split_id: str) -> bool:
+        """Look at a split at once, ahead of the others of its lane: a webhook says that it is done.
+
+        Returns whether somebody waits for it.
+        """
+        watch = self._watches.get(split_id)
+        if watch is None or watch.over:
+            return False
+        self._plan.wake(split_id)
+        self._pipeline.gate.pump()
+        self._tell_planned(split_id)
+        return True
+
+    def typical(self) -> float | None:
+        """Return the median processing time in seconds as far as known, `None` while nothing is."""
+        return self._plan.model.typical()
+
     async def aclose(self) -> None:
         """Stop looking; whoever still waits is told that the client is closed."""
         self._closed = True
@@ -109,21 +137,23 @@ class Poller:
         if self._looks:
             await asyncio.wait(self._looks)
 
-    def best(self, now: float) -> Order | None:
-        """Return the order of the split to look at."""
-        entry = self._plan.best(now, self._pipeline.gate.budget())
-        return order_of(_LANES[entry.lane], Rank.POLL) if entry is not None else None
+    def best(self, now: float, after: Order | None = None) -> Order | None:
+        """Return the order of the split to look at, of those behind `after`."""
+        first = next((lane for lane in (0, 1) if after is None or (lane, Rank.POLL) > after), None)
+        entry = self._plan.best(now, self._pipeline.gate.budget(), first) if first is not None else None
+        if entry is None:
+            return None
+        order = order_of(_LANES[entry.lane], Rank.POLL)
+        self._chosen[order] = entry
+        return order
 
     def next_change(self, now: float) -> float:  # noqa: ARG002  # the plan was just asked
         """Return when the next split is due."""
         return self._plan.next_due()
 
-    def grant(self, slot: Slot) -> None:
-        """Look at the split most worth it, interactive ones first."""
-        entry = self._plan.best(self._pipeline.clock.monotonic(), self._pipeline.gate.budget())
-        if entry is None:
-            slot.restore()
-            return
+    def grant(self, order: Order, slot: Slot) -> None:
+        """Look at the split that `best` just spoke of."""
+        entry = self._chosen.pop(order)
         self._plan.note_looking(entry)
         watch = self._watches[entry.split_id]
         look = asyncio.get_running_loop().create_task(self._look(watch, slot), name=f"look at {watch.split_id}")
@@ -148,12 +178,14 @@ class Poller:
                 credits_used=credits_used,
                 lane=_LANES.index(priority),
                 look_at=now if since is None else None,
+                told=self._told,
             )
         elif priority == "interactive" and watch.priority == "bulk":
             watch.priority = priority
             self._plan.raise_lane(split_id)
         watch.waiters += 1
         self._pipeline.gate.pump()
+        self._tell_planned(split_id)
         return watch
 
     def _leave(self, watch: _Watch) -> None:
@@ -167,10 +199,11 @@ class Poller:
         pipeline = self._pipeline
         looked_at = pipeline.clock.monotonic()
         again_in = None  # seconds, where the look brought nothing
+        status: str | None = None
         try:
             operation = operations.get_split(self._base_url, watch.split_id)
             split = await pipeline.send(operation, priority=watch.priority, slot=slot)
-            watch.failures = 0
+            watch.failures, status = 0, split.status
             self._note(watch, split)
         except AIStemSplitterError as error:
             if _passes(error):
@@ -186,9 +219,17 @@ class Poller:
         finally:
             watch.changed.set()
             watch.changed = asyncio.Event()
+        pipeline.emit(lambda: PollMade(split_id=watch.split_id, status=status, at=looked_at))
         if self._watches.get(watch.split_id) is watch:
             self._plan_on(watch, looked_at, again_in)
             pipeline.gate.pump()
+            self._tell_planned(watch.split_id)
+
+    def _tell_planned(self, split_id: str) -> None:
+        """Tell when the split is to be looked at, unless that is happening already."""
+        entry, at = self._plan.find(split_id), self._pipeline.clock.monotonic()
+        if entry is not None and not entry.looking:
+            self._pipeline.emit(lambda: PollPlanned(split_id=split_id, due_in=max(0.0, entry.due - at), at=at))
 
     def _plan_on(self, watch: _Watch, looked_at: float, again_in: float | None) -> None:
         """Tell the plan what the look brought."""

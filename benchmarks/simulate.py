@@ -35,6 +35,7 @@ import attrs
 
 from aistemsplitter_async._core.limiter import Limiter
 from aistemsplitter_async._core.pollplan import Budget, PollPlan
+from aistemsplitter_async._core.rate_headers import RateAdvice
 from aistemsplitter_async.config import INTERACTIVE_SHARE, PollPolicy, RateLimit, RetryPolicy
 
 WINDOW = 60.0
@@ -353,7 +354,7 @@ class Ours:
 
     def adopt(self, now: float) -> None:
         if self.world.case.headers:
-            self.limiter.adopt(self.world.server.limit, now)
+            self.limiter.adopt(RateAdvice(requests=self.world.server.limit), now)
 
     def wake(self, when: float) -> None:
         if math.isfinite(when) and when < self.wake_at:

@@ -7,7 +7,7 @@ is let in, the next one is too, so a limit that was raised is found again within
 
 A refusal inside a limit that was declared means that the server does not count in windows: from then on requests are
 spread evenly, which buckets of any size and weighted counters accept. If that is refused as well, the limit itself must
-be lower than believed.
+be lower than believed. After some windows without a refusal counting is tried again, less and less often.
 
 A refusal when nothing was let in for a whole window says only that somebody else uses the key, or that the server is
 busy: it is waited for, and nothing is learned. A limit that the server names in its headers counts as declared.
@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import math
 
+from aistemsplitter_async._core.gate_memory import GateMemory
+from aistemsplitter_async._core.rate_headers import RateAdvice
 from aistemsplitter_async._core.window import BucketWindow, CountingWindow
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 
@@ -32,6 +34,7 @@ _PROVEN_AT_ONCE = 64  # afterwards; more only adds to what a limit lowered meanw
 _PROVEN_SHARE = 0.9  # of the limit let in within one window proves it
 _SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply's travel time is not lost
 _PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
+_PACED = 5.0  # windows without a refusal before requests are counted again and not spread; doubled each time
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
 _HEADROOM = 1.5  # times what a believed limit needs at once while replies take as long as they do
 _LATENCY_SHARE = 0.2  # of the newest reply in the smoothed latency
@@ -48,10 +51,10 @@ class Limiter:
     """
 
     def __init__(self, limit: RateLimit, retry: RetryPolicy, *, now: float) -> None:
-        self._declared = limit.requests
+        self._declared = limit
         self._ceiling = limit.requests  # never to be exceeded: declared, or named in a header
-        self._named: int | None = None  # what the last header named
-        self._per = limit.per
+        self._named: tuple[int, float] | None = None  # what the last header named: requests and window
+        self.per = limit.per
         self._retry = retry
         self.believed = limit.requests
         self._counted = CountingWindow(limit.requests if limit.requests is not None else math.inf, limit.per)
@@ -62,6 +65,7 @@ class Limiter:
         self._refusals = 0  # since the last request that was let in
         self._recovering = False
         self._proven = False
+        self._paced_for = _PACED  # windows
         self._searching = False
         self._doubted = False  # a learned limit was refused once already
         self._latency = 0.0  # s from sending to the reply, smoothed
@@ -88,7 +92,7 @@ class Limiter:
             return math.inf
         at = self._believed_free_at(now, spare)
         if at > now and self.in_flight == 0 and self._may_rise() and (not spare or self._believed_free_at(now) > now):
-            search_at = now if self._searching else self._refused_at + SEARCH_AFTER * self._per
+            search_at = now if self._searching else self._refused_at + SEARCH_AFTER * self.per
             return max(now, min(at, search_at))
         return at
 
@@ -114,6 +118,7 @@ class Limiter:
         if sent >= self._refused_at:
             self._recovering = False
             self._refusals = 0
+        self._count_again(now)
         if self.believed is None:
             return
         let_in = self._counted.accepted(now)
@@ -143,23 +148,62 @@ class Limiter:
         """Send nothing before `when`; an earlier end than the one known changes nothing."""
         self.closed_until = max(self.closed_until, when)
 
-    def adopt(self, requests: int, now: float) -> None:
-        """Believe what a rate header says, but never more than was declared.
+    def export(self, now: float) -> GateMemory:
+        """Return what is to be kept over a restart."""
+        return GateMemory(
+            believed=self.believed,
+            per=self.per,
+            paced=self._bucket is not None and not self._is_bucket,
+            full_in=self._bucket.full_in(now) if self._bucket is not None else 0.0,
+            ages=tuple(self._counted.ages(now)),
+            closed_for=max(0.0, self.closed_until - now),
+        )
 
-        The same word again changes nothing: where refusals have taught something else, they know better.
+    def recall(self, memory: GateMemory, now: float) -> None:
+        """Take in what was exported: the slots in use, and what was learned where it is not known better by now."""
+        if self.believed is None and memory.believed is not None:
+            self.per = memory.per
+            self._counted.set_per(memory.per)
+            self._believe(memory.believed, now)
+            self._refused_at = now  # it is not searched for more at once
+        self._counted.occupy(memory.ages, now)
+        if memory.paced and self._bucket is None and self.believed is not None:
+            self._pace(self.believed, now)
+            self._refused_at = now
+        if self._bucket is not None:
+            self._bucket.drain(memory.full_in, now)
+        if memory.closed_for:
+            self.close_until(now + memory.closed_for)
+            self._recovering = True
+
+    def adopt(self, advice: RateAdvice, now: float) -> None:
+        """Believe what a reply's rate headers say, but never more than was declared.
+
+        The same word again changes nothing: where refusals have taught something else, they know better. When nothing
+        is left although there should be room, somebody else uses the key: then everybody waits as told.
         """
-        if requests < 1 or requests == self._named:
+        if advice.requests is not None:
+            self._adopt_limit(advice.requests, advice.per or self._declared.per, now)
+        if advice.remaining == 0 and advice.reset is not None and self._believed_free_at(now) <= now:
+            self.close_until(now + min(advice.reset, self.per))
+
+    def _adopt_limit(self, requests: int, per: float, now: float) -> None:
+        if (requests, per) == self._named:
             return
-        self._named = requests
-        limit = min(requests, self._declared or requests)
-        if limit != self._ceiling or self.believed is None:
-            self._ceiling = limit
+        self._named = requests, per
+        declared = self._declared
+        if declared.requests is not None and requests / per >= declared.requests / declared.per:
+            requests, per = declared.requests, declared.per
+        if (requests, per) != (self._ceiling, self.per) or self.believed is None:
+            self.per = per
+            self._counted.set_per(per)
+            self._ceiling = requests
             self._searching = False
-            self._believe(limit, now)
+            self._believe(requests, now)
 
     def _learn_from_refusal(self, now: float) -> None:
         let_in = self._counted.accepted(now)
-        recently = now - self._refused_at < _RECENTLY * self._per
+        recently = now - self._refused_at < _RECENTLY * self.per
         self._refused_at = now
         self._refusals += 1
         self._recovering = True
@@ -175,20 +219,33 @@ class Limiter:
             if recently:
                 self._believe(min(self.believed, let_in), now)
         elif self.believed == self._ceiling or (recently and self._doubted):
-            self._bucket = BucketWindow(self.believed, self._per / _PACING_MARGIN, now)
-            self._bucket.empty(now, capacity=self._burst(self.believed))
-            self._bucket.in_flight = self.in_flight
+            self._pace(self.believed, now)
         else:
             self._doubted = True
             self._believe(min(self.believed, let_in), now)
         self._searching = False
+
+    def _pace(self, requests: int, now: float) -> None:
+        """Spread requests evenly from now on."""
+        self._bucket = BucketWindow(requests, self.per / _PACING_MARGIN, now)
+        self._bucket.empty(now, capacity=self._burst(requests))
+        self._bucket.in_flight = self.in_flight
+
+    def _count_again(self, now: float) -> None:
+        """Stop pacing when that has gone well for a while: a refusal may have been somebody else's doing."""
+        over = self._refused_at + self._paced_for * self.per
+        if self._bucket is None or self._is_bucket or self.believed != self._ceiling or now < over:
+            return
+        self._bucket = None
+        self._proven = False
+        self._paced_for *= 2
 
     def _believe(self, requests: int, now: float) -> None:
         self.believed = requests
         if not self._is_bucket:
             self._counted.requests = requests
         if self._bucket is not None:
-            self._bucket.set_rate(requests * _PACING_MARGIN / self._per, now, capacity=self._burst(requests))
+            self._bucket.set_rate(requests * _PACING_MARGIN / self.per, now, capacity=self._burst(requests))
 
     def _burst(self, requests: int) -> float:
         return max(2.0, _SMALL_BURST * requests)
@@ -198,7 +255,7 @@ class Limiter:
             return 1
         if self.believed is None:
             return _UNKNOWN_AT_ONCE
-        needed = math.ceil(_HEADROOM * self.believed * self._latency / self._per)
+        needed = math.ceil(_HEADROOM * self.believed * self._latency / self.per)
         return max(needed, _PROVEN_AT_ONCE if self._proven else _UNPROVEN_AT_ONCE)
 
     def _may_rise(self) -> bool:

@@ -9,6 +9,8 @@ allows beyond what creates need:
 - Many splits: each is looked at when it is done with probability `PollPolicy.confidence`, given that it was not at the
   last look. That comes to little more than one look a split.
 - Nothing known yet: the oldest split goes ahead as a pathfinder, with looks at ages that double.
+- Announced by a webhook: a split is looked at when it was announced, ahead of everything in its lane. Events get lost,
+  so one that is not announced is looked at when nearly all should be done, and then at ages that double.
 
 Times are monotonic seconds, passed in.
 """
@@ -17,12 +19,14 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections import deque
 from collections.abc import Iterator
 from itertools import count, islice
+from statistics import NormalDist
 
 import attrs
 
-from aistemsplitter_async._core.processing import TYPICAL_CREDITS, ProcessingModel
+from aistemsplitter_async._core.processing import TYPICAL_CREDITS, ProcessingModel, log_credits
 from aistemsplitter_async._core.retry import Random
 from aistemsplitter_async.config import PollPolicy
 
@@ -33,12 +37,13 @@ _MOVED = 4  # lines that a long agenda gives to its successor with every change
 _STALE = 512  # lines more than twice the entries make an agenda long
 _NO_LINE = -1
 _REDATED = 2  # entries brought up to date with every decision: the model moves while thousands wait
-_EARLIEST = 0.02  # of the splits are done by the age at which looks begin
-_LATEST = 0.95  # are done by the age until which the budget must last
+_EARLIEST = NormalDist().inv_cdf(0.02)  # of the splits are done by the age at which looks begin
+_LATEST = NormalDist().inv_cdf(0.95)  # are done by the age until which the budget must last
 _HEAD_START = 0.8  # of the earliest age: where the growing intervals are counted from
 _LEAST_GROWTH = 0.1  # of an age beyond the latest: it may end any moment
 _OVERTIME = 0.3  # of its age is what a split beyond the latest may still take
-_ALMOST_ALL = 1 - 1e-9  # the quantile of certainty is infinite
+_HEALING = NormalDist().inv_cdf(0.99)  # are done by the age at which an announcement that did not come counts as lost
+_HEALING_GROWTH = 2.0  # of the age until the next look at a split whose announcement did not come
 _COARSE = 0.5  # a share beyond which growing intervals say less than the odds
 _SPENT = 0.74  # of the requests that are free: the rest is for what nobody foresaw
 
@@ -80,9 +85,16 @@ class Entry:
     look_at: float | None = None  # instead of what the plan says
     seen: float = 0.0  # age at which it was last seen running
     due: float = 0.0
+    told: bool = False  # its end will be announced
+    woken: bool = False  # its end was announced, and no look has been made since
     looking: bool = False  # a request for it is on its way
     attached: bool = False  # `since` is when it came to the plan: it was created some time before
     line: int = _NO_LINE  # the only one that counts in the agenda
+    size: float = 0.0  # as the model sees it
+    foreseen: int = -1  # the model's version that the following come from
+    begin: float = 0.0  # age at which looks begin
+    last: float = 0.0  # age by which it should be done
+    sure: float = 0.0  # age at which a look most likely finds it done
 
 
 class _Agenda:
@@ -128,11 +140,11 @@ class PollPlan:
     def __init__(self, policy: PollPolicy, *, random: Random) -> None:
         self._policy = policy
         self._random = random
-        self.model = ProcessingModel()
+        self.model = ProcessingModel(policy.typical)
         self._entries: dict[str, Entry] = {}
         self._agendas = (_Agenda(), _Agenda())  # one per lane; used while there are many splits
         self._order = count()
-        self._redating: Iterator[Entry] = iter(())
+        self._turns = deque[Entry]()  # in which order entries are brought up to date
 
     def add(
         self,
@@ -142,6 +154,7 @@ class PollPlan:
         credits_used: float | None = None,
         lane: int = 0,
         look_at: float | None = None,
+        told: bool = False,
     ) -> None:
         """Begin to plan looks at a split.
 
@@ -152,16 +165,21 @@ class PollPlan:
             lane: 0 goes before 1.
             look_at: when the first look is to be made, whatever the plan would say. Such a split was created some
                 time before `since`.
+            told: whether its end will be announced with `wake`.
         """
         jitter = 1 + self._policy.jitter * (2 * self._random() - 1)
         entry = Entry(split_id, credits_used or TYPICAL_CREDITS, since, lane, jitter, look_at)
         entry.attached = look_at is not None
+        entry.told = told
+        entry.size = log_credits(entry.credits_used)
         self.remove(split_id)
         self._entries[split_id] = entry
         if len(self._entries) == _FEW + 1:
+            self._turns.extend(self._entries.values())
             for waiting in self._entries.values():
                 self._date(waiting)
-        else:
+        elif len(self._entries) > _FEW:
+            self._turns.append(entry)
             self._date(entry)
 
     def remove(self, split_id: str) -> None:
@@ -174,6 +192,9 @@ class PollPlan:
             self._agendas[entry.lane].tidy(len(self._entries))
         elif len(self._entries) == _FEW:
             self._agendas = (_Agenda(), _Agenda())
+            self._turns.clear()
+            for waiting in self._entries.values():
+                waiting.foreseen = -1
 
     def raise_lane(self, split_id: str) -> None:
         """Let a split go with the interactive ones."""
@@ -182,9 +203,19 @@ class PollPlan:
             entry.lane = 0
             self._date(entry)
 
+    def wake(self, split_id: str) -> None:
+        """Note that the end of a split was announced: it is due at once, and if it is being looked at, once more."""
+        entry = self._entries.get(split_id)
+        if entry is not None:
+            entry.woken = True
+            entry.told = False  # there will be no second announcement
+            entry.look_at = None
+            self._date(entry)
+
     def note_looking(self, entry: Entry) -> None:
         """Note that a request for a split is being sent: it is no candidate until what came of it is noted."""
         entry.looking = True
+        entry.woken = False
         entry.look_at = None
         entry.line = _NO_LINE
 
@@ -195,6 +226,7 @@ class PollPlan:
             return
         entry.looking = False
         entry.seen = max(entry.seen, looked_at - entry.since)
+        entry.foreseen = -1
         if entry.seen > self.model.median(entry.credits_used):
             self.model.refit(self._sample())
         self._date(entry)
@@ -226,9 +258,13 @@ class PollPlan:
             return
         self.model.learn(entry.credits_used, proven, running=self._sample())
 
-    def best(self, now: float, budget: Budget) -> Entry | None:
-        """Return the split most worth a look at `now`, if any is."""
-        return self._weigh(now, budget) if len(self._entries) <= _FEW else self._top(now)
+    def find(self, split_id: str) -> Entry | None:
+        """Return what is planned for a split, if it is known. What `due` says is as new as the last `best`."""
+        return self._entries.get(split_id)
+
+    def best(self, now: float, budget: Budget, first_lane: int = 0) -> Entry | None:
+        """Return the split most worth a look at `now`, if any is; lanes before `first_lane` are left out."""
+        return self._weigh(now, budget, first_lane) if len(self._entries) <= _FEW else self._top(now, first_lane)
 
     def next_due(self) -> float:
         """Return when `best` may answer differently; ask it right after `best`."""
@@ -236,7 +272,7 @@ class PollPlan:
             return min((entry.due for entry in self._entries.values() if not entry.looking), default=math.inf)
         return min((entry.due for agenda in self._agendas if (entry := agenda.first())), default=math.inf)
 
-    def _weigh(self, now: float, budget: Budget) -> Entry | None:
+    def _weigh(self, now: float, budget: Budget, first_lane: int) -> Entry | None:
         """Date every entry by the budget there is now; return the one that is due first, interactive before bulk."""
         waiting = [entry for entry in self._entries.values() if not entry.looking]
         if not waiting:
@@ -246,19 +282,20 @@ class PollPlan:
         for entry in waiting:
             entry.due = self._due_by_share(entry, share, least)
         pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
-        if not self.model.observations and pathfinder.look_at is None:
+        if not self.model.observations and pathfinder.look_at is None and not pathfinder.told:
             pathfinder.due = min(pathfinder.due, pathfinder.since + max(self._policy.first, 2 * pathfinder.seen))
-        return min((entry for entry in waiting if entry.due <= now), key=lambda e: (e.lane, e.due), default=None)
+        due = (entry for entry in waiting if entry.due <= now and entry.lane >= first_lane)
+        return min(due, key=lambda entry: (entry.lane, entry.due), default=None)
 
     def _due_by_share(self, entry: Entry, share: float, least: float) -> float:
-        if entry.look_at is not None:
-            return entry.look_at
-        begin = self.model.quantile(entry.credits_used, _EARLIEST)
-        counted_from = max(entry.seen, _HEAD_START * begin)
+        if (settled := self._settled_due(entry)) is not None:
+            return settled
+        self._foresee(entry)
+        counted_from = max(entry.seen, _HEAD_START * entry.begin)
         gap = counted_from * share / (1 - share) * entry.jitter if share < 1 else math.inf
-        age = max(begin, counted_from + gap)
+        age = max(entry.begin, counted_from + gap)
         if share > _COARSE:
-            age = min(age, self._age_when_sure(entry))
+            age = min(age, entry.sure)
         return entry.since + max(age, entry.seen + least, self._policy.first)
 
     def _affordable_share(self, now: float, budget: Budget) -> float:
@@ -270,10 +307,12 @@ class PollPlan:
         growth = 0.0
         longest = 0.0
         for entry in self._entries.values():
-            age = max(now - entry.since, self.model.quantile(entry.credits_used, _EARLIEST))
-            last = self.model.quantile(entry.credits_used, _LATEST)
-            growth += max(_LEAST_GROWTH, math.log(last / age))
-            longest = max(longest, last - (now - entry.since), _OVERTIME * age)
+            if entry.told:
+                continue
+            self._foresee(entry)
+            age = max(now - entry.since, entry.begin)
+            growth += max(_LEAST_GROWTH, math.log(entry.last / age))
+            longest = max(longest, entry.last - (now - entry.since), _OVERTIME * age)
         free = _SPENT * (budget.available(longest) - len(self._entries))
         return max(self._policy.precision, -math.expm1(-growth / free)) if free > 0 else 1.0
 
@@ -283,38 +322,59 @@ class PollPlan:
             return self._policy.shortest
         return max(self._policy.shortest, budget.per / (budget.limit * self._policy.budget_share))
 
-    def _age_when_sure(self, entry: Entry) -> float:
-        """Return the age at which it is done with probability `confidence`, given that it was not when last seen."""
-        model, credits_used = self.model, entry.credits_used
-        before = model.fraction_done(credits_used, entry.seen) if entry.seen else 0.0
-        fraction = min(before + self._policy.confidence * (1 - before), _ALMOST_ALL)
-        least = entry.seen * (1 + self._policy.precision) + self._policy.shortest
-        return max(model.quantile(credits_used, fraction), least)
+    def _foresee(self, entry: Entry) -> None:
+        """Bring what is predicted about a split up to the model's date."""
+        model, policy = self.model, self._policy
+        if entry.foreseen == model.version:
+            return
+        entry.foreseen = model.version
+        sure = model.age_when_done(entry.size, policy.confidence, seen=entry.seen)
+        entry.sure = max(sure, entry.seen * (1 + policy.precision) + policy.shortest)
+        if len(self._entries) <= _FEW:
+            entry.begin = model.age_at(entry.size, _EARLIEST)
+            entry.last = model.age_at(entry.size, _LATEST)
 
-    def _top(self, now: float) -> Entry | None:
+    def _top(self, now: float, first_lane: int) -> Entry | None:
         """Return the first of the agendas that is due, by the model as it is now."""
         for entry in self._next_to_redate():
             if self._due_when_sure(entry) < entry.due:  # later ones are put off when their time comes
                 self._date(entry)
-        for agenda in self._agendas:
-            for _ in range(_SECOND_THOUGHTS):
-                first = agenda.first()
-                if first is None or first.due > now or self._due_when_sure(first) <= now:
-                    break
-                self._date(first)
+        for agenda in self._agendas[first_lane:]:
             first = agenda.first()
+            for _ in range(_SECOND_THOUGHTS):
+                if first is None or first.due > now:
+                    break
+                if self._due_when_sure(first) <= now:
+                    return first
+                self._date(first)
+                first = agenda.first()
             if first is not None and first.due <= now:
                 return first
         return None
 
     def _due_when_sure(self, entry: Entry) -> float:
-        return entry.look_at if entry.look_at is not None else entry.since + self._age_when_sure(entry)
+        settled = self._settled_due(entry)
+        if settled is not None:
+            return settled
+        self._foresee(entry)
+        return entry.since + entry.sure
 
-    def _next_to_redate(self) -> list[Entry]:
-        chosen = list(islice(self._redating, _REDATED))
-        if not chosen:
-            self._redating = iter(list(self._entries.values()))
-        return [entry for entry in chosen if not entry.looking and self._entries.get(entry.split_id) is entry]
+    def _settled_due(self, entry: Entry) -> float | None:
+        """Return when a split is due whatever the budget, if that is so."""
+        if entry.woken:
+            return -math.inf
+        if entry.look_at is not None or not entry.told:
+            return entry.look_at
+        healing = entry.jitter * self.model.age_at(entry.size, _HEALING)
+        return entry.since + max(healing, _HEALING_GROWTH * entry.seen)
+
+    def _next_to_redate(self) -> Iterator[Entry]:
+        for _ in range(min(_REDATED, len(self._turns))):
+            entry = self._turns.popleft()
+            if self._entries.get(entry.split_id) is entry:
+                self._turns.append(entry)
+                if not entry.looking and entry.foreseen != self.model.version:
+                    yield entry
 
     def _date(self, entry: Entry) -> None:
         if len(self._entries) > _FEW and not entry.looking:

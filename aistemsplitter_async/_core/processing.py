@@ -17,7 +17,6 @@ from collections.abc import Iterable
 from statistics import NormalDist, median
 
 _MEMORY = 64  # finished splits remembered: a spread within 10 %, and a change of speed followed within as many
-_PRIOR_MEDIAN = 60.0  # s, for a song of ordinary length
 _PRIOR_MEDIAN_WEIGHT = 0.5  # observations: a guess, given up quickly
 _PRIOR_SPREAD = 0.4  # of log time: covers a factor of 2.2 both ways; worth one observation
 _LEAST_SPREAD = 0.05  # a server that always takes equally long is still not trusted to the second
@@ -32,17 +31,26 @@ _LONG_ENOUGH = -1.0  # standard deviations; a split running for less says nothin
 _TAIL = 1e-9  # where the upper tail of the normal distribution is cut off
 _WIDE = 1.5  # of log credits from the middle; what is further off pulls no more than that at the slope either
 _FAR = 5.0  # standard deviations; beyond them the ratio of density and tail is taken from its series
+_ROOT_OF_TWO = math.sqrt(2)
 _NORMAL = NormalDist()
+_STILL = 0.01  # of log time; who keeps a prediction need not know of less
 
 
 class ProcessingModel:
-    """Learns processing times and predicts them. All times are seconds of the server's own work."""
+    """Learns processing times and predicts them. All times are seconds of the server's own work.
 
-    def __init__(self) -> None:
+    Args:
+        typical: how long a split of `TYPICAL_CREDITS` is believed to take before anything is known.
+    """
+
+    def __init__(self, typical: float) -> None:
+        self._prior = math.log(typical)
         self._finished: deque[tuple[float, float]] = deque(maxlen=_MEMORY)  # log credits, log seconds
-        self._log_median = math.log(_PRIOR_MEDIAN)
+        self._log_median = self._prior
         self._slope = _PRIOR_SLOPE
         self.spread = _PRIOR_SPREAD
+        self.version = 0  # changes when predictions move
+        self._published = (0.0, 0.0, 0.0)  # median, slope and spread at that time
 
     @property
     def observations(self) -> int:
@@ -57,46 +65,66 @@ class ProcessingModel:
             seconds: how long the server took.
             running: credits and age (seconds) of splits that were seen to be still running; a sample is enough.
         """
-        self._finished.append((_log_credits(credits_used), _log_seconds(seconds)))
+        self._finished.append((log_credits(credits_used), _log_seconds(seconds)))
         self._slope = self._fit_slope()
         self.refit(running)
 
     def refit(self, running: Iterable[tuple[float, float]]) -> None:
         """Take in what running splits say: credits and age (seconds) at which each was last seen running."""
         leveled = [seconds - self._slope * size for size, seconds in self._finished]
-        leveled += [
-            expected for size, age in running if (expected := self._expect(_log_credits(size), age)) is not None
-        ]
+        leveled += [expected for size, age in running if (expected := self._expect(log_credits(size), age)) is not None]
         if not leveled:
             return
         middle = median(leveled)
         weight = len(leveled)
-        prior = _PRIOR_MEDIAN_WEIGHT * math.log(_PRIOR_MEDIAN)
-        self._log_median = (middle * weight + prior) / (weight + _PRIOR_MEDIAN_WEIGHT)
+        off = abs(middle - self._prior) / (_ODD * _PRIOR_SPREAD)
+        prior_weight = _PRIOR_MEDIAN_WEIGHT / max(1.0, off) ** 2  # a guess that is far off counts for little
+        self._log_median = (middle * weight + self._prior * prior_weight) / (weight + prior_weight)
         deviation = _MAD_TO_SIGMA * median(abs(value - middle) for value in leveled)
         self.spread = max(_LEAST_SPREAD, (deviation * weight + _PRIOR_SPREAD) / (weight + 1))
+        state = (self._log_median, self._slope, self.spread)
+        if not self.version or max(map(_distance, state, self._published)) > _STILL:
+            self.version += 1
+            self._published = state
+
+    def typical(self) -> float | None:
+        """Return the median time of splits of the usual price, `None` while no split has said anything about it."""
+        if not self.version:
+            return None
+        sizes = [size for size, _ in self._finished]
+        return math.exp(self._center(median(sizes) if sizes else 0.0))
 
     def median(self, credits_used: float) -> float:
         """Return the time that half of the splits of this price take at most."""
-        return math.exp(self._center(_log_credits(credits_used)))
+        return math.exp(self._center(log_credits(credits_used)))
 
     def quantile(self, credits_used: float, fraction: float) -> float:
         """Return the time that `fraction` of the splits of this price take at most."""
-        return math.exp(self._center(_log_credits(credits_used)) + self.spread * _NORMAL.inv_cdf(fraction))
+        return self.age_at(log_credits(credits_used), _NORMAL.inv_cdf(fraction))
+
+    def age_at(self, size: float, deviations: float) -> float:
+        """Return the age that is so many standard deviations from the median, for a split of `log_credits` size."""
+        return math.exp(self._center(size) + self.spread * deviations)
+
+    def age_when_done(self, size: float, confidence: float, *, seen: float) -> float:
+        """Return the age at which a split is done with this probability, given that it still ran at the age `seen`."""
+        center = self._center(size)
+        left = _upper_tail((math.log(seen) - center) / self.spread) if seen > 0 else 1.0
+        return math.exp(center - self.spread * _NORMAL.inv_cdf(max(_TAIL, (1 - confidence) * left)))
 
     def fraction_done(self, credits_used: float, age: float) -> float:
         """Return the fraction of the splits of this price that take at most `age` seconds."""
-        return 1.0 - _upper_tail(self._deviations(_log_credits(credits_used), age))
+        return 1.0 - _upper_tail(self._deviations(log_credits(credits_used), age))
 
-    def _center(self, log_credits: float) -> float:
-        return self._log_median + self._slope * log_credits
+    def _center(self, size: float) -> float:
+        return self._log_median + self._slope * size
 
-    def _deviations(self, log_credits: float, age: float) -> float:
-        return (_log_seconds(age) - self._center(log_credits)) / self.spread
+    def _deviations(self, size: float, age: float) -> float:
+        return (_log_seconds(age) - self._center(size)) / self.spread
 
-    def _expect(self, log_credits: float, age: float) -> float | None:
+    def _expect(self, size: float, age: float) -> float | None:
         """Return the expected log time, leveled to the typical size, of a split still running at `age`."""
-        deviations = self._deviations(log_credits, age)
+        deviations = self._deviations(size, age)
         if age <= 0 or deviations < _LONG_ENOUGH:
             return None
         return self._log_median + self.spread * _expected_beyond(deviations)
@@ -119,7 +147,8 @@ class ProcessingModel:
         return min(1.0, max(0.0, self._slope + step))
 
 
-def _log_credits(credits_used: float) -> float:
+def log_credits(credits_used: float) -> float:
+    """Return the size of a split as the model sees it: the logarithm of its price, 0 at the usual one."""
     return math.log(min(max(1.0, credits_used), _MOST_CREDITS) / TYPICAL_CREDITS)
 
 
@@ -127,8 +156,12 @@ def _log_seconds(seconds: float) -> float:
     return math.log(min(max(_LEAST, seconds), _MOST))
 
 
+def _distance(one: float, other: float) -> float:
+    return abs(one - other)
+
+
 def _upper_tail(deviations: float) -> float:
-    return max(_TAIL, 0.5 * math.erfc(deviations / math.sqrt(2)))
+    return max(_TAIL, 0.5 * math.erfc(deviations / _ROOT_OF_TWO))
 
 
 def _expected_beyond(deviations: float) -> float:

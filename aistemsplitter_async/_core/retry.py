@@ -6,6 +6,7 @@ The pipeline executes what is decided here. Time is passed in as `now` (monotoni
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -114,7 +115,6 @@ def is_ambiguous(error: AIStemSplitterError) -> bool:
 class Attempts:
     """What has happened to one call so far."""
 
-    started: float  # monotonic seconds
     failures: int = 0
     throttles: int = 0
     throttled: float = 0.0  # seconds waited on throttles
@@ -210,15 +210,16 @@ def parse_retry_after(value: str | None, *, date: str | None = None, now: float 
     if text.isascii() and text.replace(".", "", 1).isdigit():
         seconds = float(text)
         return seconds if seconds > 0 else None
-    until = _parse_date(text)
+    until = parse_date(text)
     if until is None:
         return None
-    server_now = _parse_date(date) if date else None
+    server_now = parse_date(date) if date else None
     seconds = until - (server_now if server_now is not None else now)
     return seconds if seconds > 0 else None
 
 
-def _parse_date(text: str) -> float | None:
+def parse_date(text: str) -> float | None:
+    """Return an HTTP date as POSIX seconds, or `None` if it is none."""
     try:
         date = parsedate_to_datetime(text)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
@@ -237,15 +238,23 @@ class RetryQuota:
         self._policy = policy
         self._tokens = policy.quota
         self._at = now
+        self._throttled_until = -math.inf
 
-    def take(self, *, throttled: bool, now: float) -> bool:
-        """Pay for one retry at `now`; return whether there was enough."""
+    def take(self, retry: Retry, *, now: float) -> bool:
+        """Pay for `retry`, planned at `now`; return whether there was enough.
+
+        A throttle is paid once for all the calls that it refuses: they wait at the gate and come one by one.
+        """
         self._add((now - self._at) * self._policy.refill)
         self._at = now
-        cost = self._policy.throttle_cost if throttled else self._policy.failure_cost
+        if retry.throttled and now < self._throttled_until:
+            return True
+        cost = self._policy.throttle_cost if retry.throttled else self._policy.failure_cost
         if cost > self._tokens:
             return False
         self._tokens -= cost
+        if retry.throttled:
+            self._throttled_until = now + retry.delay
         return True
 
     def succeed(self) -> None:

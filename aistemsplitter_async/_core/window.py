@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Iterable
 
 _ROUNDING = 1e-9  # tokens; a level computed to reach one may miss it by a float's last bits
 
@@ -24,7 +25,7 @@ class CountingWindow:
     def __init__(self, requests: float, per: float) -> None:
         self.requests = requests
         self.in_flight = 0
-        self._per = per
+        self.per = per
         self._frees: deque[float] = deque()  # when each settled slot comes back, oldest first
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
@@ -43,7 +44,7 @@ class CountingWindow:
 
     def settle(self, now: float) -> None:
         self.in_flight -= 1
-        self._frees.append(now + self._per)
+        self._frees.append(now + self.per)
 
     def refuse(self) -> None:
         """Note that the server refused a request: it did not count it."""
@@ -51,6 +52,21 @@ class CountingWindow:
 
     def restore(self) -> None:
         self.in_flight -= 1
+
+    def set_per(self, per: float) -> None:
+        """Let slots come back after `per` seconds, those that are occupied included."""
+        self._frees = deque(at - self.per + per for at in self._frees)
+        self.per = per
+
+    def ages(self, now: float) -> list[float]:
+        """Return how long ago the reply to each occupied slot came, with none yet as 0."""
+        self._forget(now)
+        return [now - at + self.per for at in self._frees] + [0.0] * self.in_flight
+
+    def occupy(self, ages: Iterable[float], now: float) -> None:
+        """Occupy slots whose replies came so long ago, by another process or in an earlier life."""
+        self._frees = deque(sorted([*self._frees, *(now - age + self.per for age in ages)]))
+        self._forget(now)
 
     def accepted(self, now: float) -> int:
         """Return how many requests were let in within the trailing window."""
@@ -108,6 +124,16 @@ class BucketWindow:
         self._refill(now)
         self._rate = rate
         self._capacity = capacity
+
+    def full_in(self, now: float) -> float:
+        """Return how long it takes until it is full, if nothing is sent."""
+        self._refill(now)
+        return (self._capacity - self._level) / self._rate
+
+    def drain(self, seconds: float, now: float) -> None:
+        """Take what flows in within `seconds`: that long it takes until it is full."""
+        self._refill(now)
+        self._level = min(self._level, self._capacity - seconds * self._rate)
 
     def used(self, now: float) -> int:
         self._refill(now)

@@ -9,52 +9,38 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import deque
-from enum import IntEnum
-from typing import Literal, Protocol
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
 
 import attrs
 
+from aistemsplitter_async._core.gate_memory import parse_gate_memory
 from aistemsplitter_async._core.limiter import Limiter
 from aistemsplitter_async._core.pollplan import Budget
+from aistemsplitter_async._core.rate_headers import parse_rate_headers
+from aistemsplitter_async._net.lanes import Order, Priority, Queues, Rank, Turns, order_of
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
+from aistemsplitter_async.errors import RateLimitedError
+from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
 
-Priority = Literal["interactive", "bulk"]
-
-
-class Rank(IntEnum):
-    """What goes first when a slot comes free; within a rank, who came first."""
-
-    CREATE = 0  # of an uploaded file: its reservation is running out
-    RESERVE = 1  # and creates of URLs, credits, single looks
-    POLL = 2
-
-
+_BULK: Order = (1, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
-
-Order = tuple[int, Rank]
-"""Lane (0 interactive, 1 bulk), then rank: the smallest goes first."""
-
-
-def order_of(priority: Priority, rank: Rank) -> Order:
-    """Return the order that a call of this priority and rank waits in."""
-    return (0 if priority == "interactive" else 1, rank)
 
 
 class Source(Protocol):
     """Something that has requests worth sending, and chooses among them only when a slot is there."""
 
-    def best(self, now: float) -> Order | None:
-        """Return the order of the best candidate at `now`, or `None` if none is worth a request."""
+    def best(self, now: float, after: Order | None = None) -> Order | None:
+        """Return the order of the best candidate at `now`, of those behind `after`; `None` if there is none."""
         ...
 
     def next_change(self, now: float) -> float:
         """Return when `best` may answer differently through time alone (monotonic seconds, or infinity)."""
         ...
 
-    def grant(self, slot: Slot) -> None:
-        """Take the slot for the candidate that `best` spoke of."""
+    def grant(self, order: Order, slot: Slot) -> None:
+        """Take the slot for the candidate of `order` that `best` just spoke of."""
         ...
 
 
@@ -67,12 +53,14 @@ class GateSnapshot:
         used: slots occupied now.
         waiting: calls that wait for a slot, per lane.
         closed_for: seconds until a 429 is over, 0 if the gate is open.
+        per: seconds of a window.
     """
 
     limit: int | None
     used: int
     waiting: dict[Priority, int]
     closed_for: float
+    per: float = 60.0
 
 
 class Slot:
@@ -110,7 +98,8 @@ class Gate:
     Args:
         limit: what is known about the key's limit.
         clock: where time comes from.
-        retry: the backoff after a 429 that does not say how long.
+        retry: the backoff after a 429 that does not say how long, and how long a wait may be.
+        on_event: is told when the gate closes and opens and when the limit is learned; must not raise.
     """
 
     def __init__(
@@ -119,28 +108,43 @@ class Gate:
         *,
         clock: Clock | None = None,
         retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
+        on_event: OnEvent | None = None,
     ) -> None:
-        self._per = limit.per
         self._clock = clock or SystemClock()
         self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
         self._interactive_at = -math.inf  # when an interactive call last came
-        self._queues = _Queues()
+        self._longest_wait = retry.retry_after_cap
+        self._refusing_until = -math.inf  # nobody is kept waiting for longer than the policy says
+        self._queues = Queues()
+        self._turns = Turns()
         self._sources: list[Source] = [self._queues]
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = math.inf
+        self._on_event = on_event
+        self._told_limit = self._limiter.believed
+        self._told_closed = False
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
-        """Wait for a slot and return it. Cancelling gives the place back."""
+        """Wait for a slot and return it. Cancelling gives the place back.
+
+        Raises:
+            RateLimitedError: the server said 429 and asked for a longer wait than the policy makes (`retry_after`). It
+                is raised without a request until that is over.
+        """
+        if self._refusing_until > self._clock.monotonic():
+            raise self._refusal()
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = self._clock.monotonic()
-        waiter = self._queues.join(order_of(priority, rank))
+        order = order_of(priority, rank)
+        waiter = self._queues.join(order)
         self.pump()
         try:
             return await waiter
         except asyncio.CancelledError:
-            if waiter.done() and not waiter.cancelled():
+            if waiter.cancelled():
+                self._queues.leave(order)
+            elif waiter.exception() is None:
                 waiter.result().restore()  # granted and cancelled in the same turn of the loop
-            waiter.cancel()
             self.pump()
             raise
 
@@ -155,16 +159,6 @@ class Gate:
             self._sources.remove(source)
         self.pump()
 
-    def close_for(self, seconds: float) -> float:
-        """Hold everything back for `seconds`; return how long the gate is closed now.
-
-        What is on its way cannot be called back; a close that ends sooner than an earlier one changes nothing.
-        """
-        now = self._clock.monotonic()
-        self._limiter.close_until(now + seconds)
-        self.pump()
-        return self._limiter.closed_until - now
-
     def snapshot(self) -> GateSnapshot:
         """Return how things stand."""
         now = self._clock.monotonic()
@@ -173,16 +167,38 @@ class Gate:
             used=self._limiter.used(now),
             waiting=self._queues.count(),
             closed_for=max(0.0, self._limiter.closed_until - now),
+            per=self._limiter.per,
         )
+
+    def export(self) -> dict[str, Any]:
+        """Return what was learned and which slots are in use, as plain JSON for `restore` in a later process."""
+        return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())
+
+    def restore(self, remembered: Mapping[str, Any]) -> None:
+        """Take in what an earlier process exported, aged by the wall clock; what makes no sense is left out.
+
+        A limit that was declared stays as it is; slots that are in use by now stay so.
+        """
+        memory = parse_gate_memory(remembered, self._clock.now())
+        if memory is not None:
+            self._limiter.recall(memory, self._clock.monotonic())
+            self.pump()
 
     def budget(self) -> Budget:
         """Return what there is to plan looks with."""
         return Budget(
             limit=self._limiter.believed,
-            per=self._per,
+            per=self._limiter.per,
             used=self._limiter.used(self._clock.monotonic()),
             wanted=sum(self._queues.count().values()),
         )
+
+    def adopt(self, headers: Mapping[str, str]) -> None:
+        """Believe what the rate headers of a reply (names in lower case) say about the limit, if they say anything."""
+        advice = parse_rate_headers(headers, per=self._limiter.per, now=self._clock.now())
+        if advice is not None:
+            self._limiter.adopt(advice, self._clock.monotonic())
+            self.pump()
 
     def note_reply(self, taken_at: float) -> None:
         """Take back the slot of a request that was answered or given up: `Slot` calls this."""
@@ -191,7 +207,14 @@ class Gate:
 
     def note_refusal(self, taken_at: float, retry_after: float | None) -> None:
         """Take back the slot of a request that was answered 429: `Slot` calls this."""
-        self._limiter.refuse(self._clock.monotonic(), sent=taken_at, retry_after=retry_after)
+        now = self._clock.monotonic()
+        self._limiter.refuse(now, sent=taken_at, retry_after=retry_after)
+        closed_until = self._limiter.closed_until
+        self._told_closed = True
+        self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
+        if retry_after is not None and retry_after > self._longest_wait:
+            self._refusing_until = closed_until
+            self._queues.refuse(self._refusal)
         self.pump()
 
     def note_unsent(self) -> None:
@@ -202,19 +225,45 @@ class Gate:
     def pump(self) -> None:
         """Grant what can be granted now, and make sure to come back when more can be."""
         now = self._clock.monotonic()
+        self._tell(now)
         wake_at = math.inf
         while True:
-            chosen, wake_at = self._choose(now)
+            chosen = self._choose(now)
             if chosen is None:
+                wake_at = min((source.next_change(now) for source in self._sources), default=math.inf)
                 break
-            order, source = chosen
-            free_at = self._limiter.free_at(now, spare=self._kept_from(order, now))
+            order, source, spare = chosen
+            free_at = self._limiter.free_at(now, spare=spare)
             if free_at > now:
                 wake_at = free_at
                 break
             self._limiter.take(now)
-            source.grant(Slot(self, now))
+            self._turns.note(order)
+            source.grant(order, Slot(self, now))
         self._wake_at(wake_at)
+
+    def _choose(self, now: float) -> tuple[Order, Source, int] | None:
+        """Return the order and the source of the best candidate, and how many slots it must leave free.
+
+        One that waits behind a steady stream has its turn now and then, interactive calls or not.
+        """
+        best = self._best(now, None)
+        spare = self._kept_from(best[0], now) if best is not None else 0
+        while best is not None and self._turns.is_over(best[0]):
+            later = self._best(now, best[0])
+            if later is None:
+                break
+            spare = 0 if best[0] < _BULK else spare
+            best = later
+        return (*best, spare) if best is not None else None
+
+    def _best(self, now: float, after: Order | None) -> tuple[Order, Source] | None:
+        best: tuple[Order, Source] | None = None
+        for source in self._sources:
+            order = source.best(now, after)
+            if order is not None and (best is None or order < best[0]):
+                best = (order, source)
+        return best
 
     def _kept_from(self, order: Order, now: float) -> int:
         """Return how many slots a request of this order must leave free for interactive calls that may come.
@@ -222,20 +271,33 @@ class Gate:
         Nothing is kept while none come: a batch alone has the whole limit.
         """
         limit = self._limiter.believed
-        if order < (0, Rank.POLL) or limit is None or now > self._interactive_at + _INTERACTIVE_MEMORY * self._per:
+        if (
+            order < (0, Rank.POLL)
+            or limit is None
+            or now > self._interactive_at + _INTERACTIVE_MEMORY * self._limiter.per
+        ):
             return 0
         return round(INTERACTIVE_SHARE * limit)
 
-    def _choose(self, now: float) -> tuple[tuple[Order, Source] | None, float]:
-        """Return the best candidate's order and source, or when there may be one."""
-        best: tuple[Order, Source] | None = None
-        for source in self._sources:
-            order = source.best(now)
-            if order is not None and (best is None or order < best[0]):
-                best = (order, source)
-        if best is not None:
-            return best, now
-        return None, min((source.next_change(now) for source in self._sources), default=math.inf)
+    def _refusal(self) -> RateLimitedError:
+        left = self._refusing_until - self._clock.monotonic()
+        return RateLimitedError(
+            f"the server asked to send nothing for another {left:.0f} s (HTTP 429)", retry_after=left, status_code=429
+        )
+
+    def _tell(self, now: float) -> None:
+        """Emit what has changed since the last time."""
+        if self._told_closed and now >= self._limiter.closed_until:
+            self._told_closed = False
+            self._emit(lambda: GateOpened(at=now))
+        old, new = self._told_limit, self._limiter.believed
+        if old != new:
+            self._told_limit = new
+            self._emit(lambda: LimitLearned(old=old, new=new, at=now))
+
+    def _emit(self, build: Callable[[], Event]) -> None:
+        if self._on_event is not None:
+            self._on_event(build())
 
     def _wake_at(self, when: float) -> None:
         if self._timer is not None and (self._timer_at != when or self._timer.done()):  # done: somebody cancelled it
@@ -249,35 +311,3 @@ class Gate:
         await self._clock.sleep(when - self._clock.monotonic())
         self._timer = None
         self.pump()
-
-
-class _Queues:
-    """The calls that wait in `admit`: a queue per order. Who gave up is dropped when the queue reaches it."""
-
-    def __init__(self) -> None:
-        self._queues: dict[Order, deque[asyncio.Future[Slot]]] = {}
-
-    def join(self, order: Order) -> asyncio.Future[Slot]:
-        waiter: asyncio.Future[Slot] = asyncio.get_running_loop().create_future()
-        self._queues.setdefault(order, deque()).append(waiter)
-        return waiter
-
-    def best(self, now: float) -> Order | None:  # noqa: ARG002  # these candidates are good at any time
-        for order, queue in list(self._queues.items()):
-            while queue and queue[0].done():
-                queue.popleft()
-            if not queue:
-                del self._queues[order]
-        return min(self._queues, default=None)
-
-    def next_change(self, now: float) -> float:  # noqa: ARG002
-        return math.inf
-
-    def grant(self, slot: Slot) -> None:
-        self._queues[min(self._queues)].popleft().set_result(slot)
-
-    def count(self) -> dict[Priority, int]:
-        lanes: dict[Priority, int] = {"interactive": 0, "bulk": 0}
-        for (lane, _), queue in self._queues.items():
-            lanes["interactive" if lane == 0 else "bulk"] += sum(not waiter.done() for waiter in queue)
-        return lanes

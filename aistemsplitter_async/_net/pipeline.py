@@ -28,12 +28,13 @@ from aistemsplitter_async._core.retry import (
     is_ambiguous,
     plan_retry,
 )
-from aistemsplitter_async._net.gate import Gate, Priority, Rank, Slot
+from aistemsplitter_async._net.gate import Gate, Slot
+from aistemsplitter_async._net.lanes import Priority, Rank
 from aistemsplitter_async._net.transport import Transport
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, RateLimitedError, SubmissionUncertainError
-from aistemsplitter_async.events import Event, GateClosed, OnEvent, RequestSent, RetryPlanned
+from aistemsplitter_async.events import Event, OnEvent, RequestSent, RetryPlanned, Throttled
 from aistemsplitter_async.models import Submission
 
 T = TypeVar("T")
@@ -136,7 +137,7 @@ class Pipeline:
             try:
                 result = await self._exchange(operation, doubt)
             except RateLimitedError as error:
-                self._close_gate(mine, error)
+                self._close_gate(mine, operation.stage, error)
                 raise
             finally:
                 mine.settle()
@@ -178,7 +179,7 @@ class Pipeline:
             submission: what a create sends, for `SubmissionUncertainError`.
             doubt: see `send`.
         """
-        attempts = Attempts(started=self.clock.monotonic(), ambiguous=doubt is not None and doubt.open)
+        attempts = Attempts(ambiguous=doubt is not None and doubt.open)
         host = urlsplit(url).netloc if url is not None else None
         while True:
             await self._wait_for(host)
@@ -191,9 +192,10 @@ class Pipeline:
                 return result
             now = self.clock.monotonic()
             plan = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
-            if isinstance(plan, Retry) and not self._quota.take(throttled=plan.throttled, now=now):
+            if isinstance(plan, Retry) and not self._quota.take(plan, now=now):
                 plan = GiveUp(uncertain=plan.attempts.ambiguous)
             if isinstance(failure, RateLimitedError) and host is not None:
+                self._tell_throttled(stage, failure)
                 self._pause(host, failure, plan)
             if isinstance(plan, GiveUp):
                 raise _uncertain(submission, failure) if plan.uncertain and submission else failure
@@ -211,17 +213,17 @@ class Pipeline:
         while host is not None and (left := self._paused_until.get(host, 0.0) - self.clock.monotonic()) > 0:
             await self.clock.sleep(left)
 
-    def _close_gate(self, slot: Slot, failure: RateLimitedError) -> None:
-        """Keep everybody of this key from sending, also when the call that got the 429 gives up.
-
-        A wait that is too long to be made inline holds nobody back: whoever comes is told how long it is.
-        """
+    def _close_gate(self, slot: Slot, stage: Stage, failure: RateLimitedError) -> None:
+        """Keep everybody of this key from sending, also when the call that got the 429 gives up."""
         told = failure.retry_after
-        if told is not None:
-            told = told * (1 + 0.1 * self.random()) if told <= self._retry.retry_after_cap else None
+        if told is not None and told <= self._retry.retry_after_cap:
+            told *= 1 + 0.1 * self.random()  # a longer wait is the caller's, who is told exactly how long it is
         slot.refuse(told)
-        closed = self.gate.snapshot().closed_for
-        self.emit(lambda: GateClosed(duration=closed, at=self.clock.monotonic()))
+        self._tell_throttled(stage, failure)
+
+    def _tell_throttled(self, stage: Stage, failure: RateLimitedError) -> None:
+        at = self.clock.monotonic()
+        self.emit(lambda: Throttled(stage=stage, retry_after=failure.retry_after, at=at))
 
     def _pause(self, host: str, failure: RateLimitedError, plan: Retry | GiveUp) -> None:
         """Keep everybody from a worker or CDN host that answered 429."""
@@ -255,6 +257,7 @@ class Pipeline:
             self.emit(lambda: RequestSent(stage=operation.stage, status=status, duration=ended - started, at=started))
         if reply is None:
             raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
+        self.gate.adopt(reply.headers)
         if not reply.ok:
             raise build_status_error(reply, what=operation.what, now=self.clock.now())
         return reply

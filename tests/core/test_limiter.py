@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from aistemsplitter_async._core.limiter import Limiter
+from aistemsplitter_async._core.rate_headers import RateAdvice
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 
 PER = 60.0
@@ -428,7 +429,7 @@ def test_everything_is_free_again_a_window_after_the_last_reply(mode: str) -> No
 
 def test_a_header_is_believed_and_never_gone_beyond() -> None:
     limiter = unknown()
-    limiter.adopt(20, 0.0)
+    limiter.adopt(RateAdvice(requests=20), 0.0)
     assert limiter.believed == 20
     traffic = run(limiter, Sliding(20), until=20 * PER)
     assert traffic.refused == []
@@ -437,38 +438,63 @@ def test_a_header_is_believed_and_never_gone_beyond() -> None:
 
 def test_a_header_raises_no_declared_limit_and_lowers_it() -> None:
     limiter = declared(30)
-    limiter.adopt(100, 0.0)
+    limiter.adopt(RateAdvice(requests=100), 0.0)
     assert limiter.believed == 30
-    limiter.adopt(10, 0.0)
+    limiter.adopt(RateAdvice(requests=10), 0.0)
     assert limiter.believed == 10
-    limiter.adopt(30, 1.0)
+    limiter.adopt(RateAdvice(requests=30), 1.0)
     assert limiter.believed == 30
 
 
-@pytest.mark.parametrize("nonsense", [0, -5])
-def test_a_header_without_sense_changes_nothing(nonsense: int) -> None:
-    for limiter in (unknown(), declared(30)):
-        before = limiter.believed
-        limiter.adopt(nonsense, 0.0)
-        assert limiter.believed == before
-        assert limiter.free_at(0.0) == 0.0
+def test_an_exhausted_key_that_should_have_room_is_left_alone_until_its_reset() -> None:
+    limiter = declared(30)
+    limiter.adopt(RateAdvice(remaining=0, reset=7.0), 0.0)
+    assert limiter.free_at(1.0) == 7.0
+    limiter.adopt(RateAdvice(remaining=0, reset=1e9), 7.0)
+    assert limiter.free_at(8.0) == 7.0 + PER
+
+
+def test_an_exhausted_key_without_room_waits_for_its_own_slots_and_no_longer() -> None:
+    limiter = declared(1)
+    limiter.take(0.0)
+    limiter.settle(1.0, sent=0.0)
+    limiter.adopt(RateAdvice(remaining=0, reset=1e9), 1.0)
+    assert limiter.free_at(2.0) == 1.0 + PER
+
+
+def test_a_named_window_of_another_length_goes_for_the_slots_in_use_too() -> None:
+    limiter = unknown()
+    limiter.take(0.0)
+    limiter.settle(0.0, sent=0.0)
+    limiter.adopt(RateAdvice(requests=1, per=10.0), 0.0)
+    assert limiter.free_at(0.0) == 10.0
+    limiter.adopt(RateAdvice(requests=1, per=20.0), 1.0)
+    assert limiter.free_at(1.0) == 20.0
+
+
+def test_of_a_declared_and_a_named_window_the_slower_one_counts() -> None:
+    limiter = declared(30)
+    limiter.adopt(RateAdvice(requests=10, per=10.0), 0.0)
+    assert (limiter.believed, limiter.per) == (30, PER)
+    limiter.adopt(RateAdvice(requests=2, per=10.0), 0.0)
+    assert (limiter.believed, limiter.per) == (2, 10.0)
 
 
 def test_a_header_that_says_what_was_declared_leaves_a_bucket_its_burst() -> None:
     limiter = declared(60, "bucket")
-    limiter.adopt(60, 0.0)
+    limiter.adopt(RateAdvice(requests=60), 0.0)
     traffic = run(limiter, Bucket(60, 60), until=1.0, latency=steady(0.0, 0.001))
     assert len(traffic.let_in) >= 60
 
 
 def test_a_header_that_promises_too_much_is_not_believed_again_with_every_reply() -> None:
     limiter, server = unknown(), Sliding(20)
-    limiter.adopt(100, 0.0)
+    limiter.adopt(RateAdvice(requests=100), 0.0)
     refused = 0
     for begin in range(12):  # the header comes again and again
         traffic = run_from(limiter, server, begin * PER, (begin + 1) * PER)
         refused += traffic if begin >= 4 else 0
-        limiter.adopt(100, (begin + 1) * PER)
+        limiter.adopt(RateAdvice(requests=100), (begin + 1) * PER)
     assert refused <= 4
 
 
@@ -501,7 +527,7 @@ def test_more_to_spare_than_there_is_stalls_nobody_for_ever(limit: int, policy: 
 
 def test_what_must_stay_free_is_not_used_up_by_the_search_for_more() -> None:
     limiter = unknown()
-    limiter.adopt(20, 0.0)
+    limiter.adopt(RateAdvice(requests=20), 0.0)
     limiter._ceiling = None  # learned, and long ago
     for _ in range(18):
         limiter.take(0.0)

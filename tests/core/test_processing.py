@@ -15,7 +15,7 @@ Finished = list[tuple[float, float]]
 
 
 def taught(finished: Finished) -> ProcessingModel:
-    model = ProcessingModel()
+    model = ProcessingModel(60.0)
     for credits_used, seconds in finished:
         model.learn(credits_used, seconds)
     return model
@@ -29,7 +29,7 @@ def lognormal(count: int, *, median: float, sigma: float, seed: int = 1, slope: 
 
 
 def test_with_nothing_known_a_song_is_expected_to_take_a_minute() -> None:
-    model = ProcessingModel()
+    model = ProcessingModel(60.0)
     assert model.median(180) == pytest.approx(60)
     assert model.observations == 0
     assert model.quantile(180, 0.02) < 60 < model.quantile(180, 0.98)
@@ -159,7 +159,7 @@ anything = st.floats(allow_nan=True, allow_infinity=True)
 def test_no_input_makes_a_prediction_that_is_not_a_positive_number(
     finished: Finished, running: Finished, asked: float, age: float
 ) -> None:
-    model = ProcessingModel()
+    model = ProcessingModel(60.0)
     for credits_used, seconds in finished:
         model.learn(credits_used, seconds, running=running)
     model.refit(running)

@@ -38,7 +38,9 @@ from aistemsplitter_async.errors import (
 )
 
 POLICY = RetryPolicy()
-START = Attempts(started=0.0)
+START = Attempts()
+FAILED = Retry(0.0, START)
+THROTTLED = Retry(0.0, START, throttled=True)
 
 
 def status(code: int, retry_after: float | None = None) -> AIStemSplitterError:
@@ -121,7 +123,7 @@ def plan(
 
 def exhaust(stage: Stage, errors: list[AIStemSplitterError], *, replay: bool = False) -> tuple[int, GiveUp]:
     """Feed the errors, the last one for ever; return how many attempts were made before giving up."""
-    attempts, now = Attempts(started=0.0, ambiguous=replay), 0.0
+    attempts, now = Attempts(ambiguous=replay), 0.0
     for made, error in enumerate(itertools.chain(errors, itertools.repeat(errors[-1])), start=1):
         decision = plan(stage, error, attempts, now=now)
         if isinstance(decision, GiveUp):
@@ -163,7 +165,7 @@ def test_rule_zero_no_failure_of_a_replay_ever_clears_the_doubt(fault: str) -> N
 
 @given(st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=12), st.booleans())
 def test_doubt_arises_with_the_first_ambiguous_failure_and_stays(faults: list[str], replay: bool) -> None:
-    attempts, doubt = Attempts(started=0.0, ambiguous=replay), replay
+    attempts, doubt = Attempts(ambiguous=replay), replay
     for fault in faults:
         doubt = doubt or is_ambiguous(FAULTS[fault])
         decision = plan(Stage.CREATE, FAULTS[fault], attempts)
@@ -186,7 +188,7 @@ def test_a_first_create_that_was_refused_is_certain_not_to_have_happened(fault: 
 
 
 def test_a_conflict_is_replayed_for_a_minute_however_long_the_call_had_waited_before() -> None:
-    waited = Attempts(started=-3600.0, ambiguous=True)
+    waited = Attempts(ambiguous=True)
     first = plan(Stage.CREATE, FAULTS["409"], waited, now=0.0)
     assert isinstance(first, Retry), "an hour at the gate is no reason to give up on a twin"
     assert isinstance(plan(Stage.CREATE, FAULTS["423"], first.attempts, now=CONFLICT_WINDOW - 0.1), Retry)
@@ -202,7 +204,7 @@ def test_conflicts_are_not_limited_by_the_number_of_attempts() -> None:
 @given(failures=st.integers(0, 60), chance=st.floats(0, 1, exclude_max=True))
 def test_the_backoff_is_full_jitter_below_its_ceiling(failures: int, chance: float) -> None:
     policy = RetryPolicy(attempts=100)
-    attempts = Attempts(started=0.0, failures=failures)
+    attempts = Attempts(failures=failures)
     decision = plan_retry(policy, Stage.GET, attempts, FAULTS["500"], now=0.0, random=lambda: chance)
     assert isinstance(decision, Retry)
     assert decision.delay == pytest.approx(chance * min(8.0, 0.5 * 2.0**failures))
@@ -212,7 +214,7 @@ def test_the_backoff_is_full_jitter_below_its_ceiling(failures: int, chance: flo
 
 @given(throttles=st.integers(0, 5), chance=st.floats(0, 1, exclude_max=True))
 def test_a_throttle_without_retry_after_backs_off_less_up_to_a_quarter(throttles: int, chance: float) -> None:
-    attempts = Attempts(started=0.0, throttles=throttles)
+    attempts = Attempts(throttles=throttles)
     decision = plan(Stage.GET, FAULTS["429"], attempts, random=chance)
     assert isinstance(decision, Retry)
     ceiling = min(32.0, 2.0 * 2.0**throttles)
@@ -247,12 +249,12 @@ def test_a_retry_after_above_the_inline_cap_is_the_callers_to_decide(code: int, 
 
 
 def test_throttle_waits_are_counted_and_summed_apart_from_failures() -> None:
-    worn = Attempts(started=0.0, failures=3, throttles=5)
+    worn = Attempts(failures=3, throttles=5)
     assert isinstance(plan(Stage.GET, FAULTS["429"], worn), Retry)
     assert isinstance(plan(Stage.GET, FAULTS["429"], attrs.evolve(worn, throttles=6)), GiveUp)
     assert isinstance(plan(Stage.GET, FAULTS["500"], attrs.evolve(worn, throttles=6)), GiveUp)
-    assert isinstance(plan(Stage.GET, status(429, 100), Attempts(started=0.0, throttled=180), random=0.0), Retry)
-    assert isinstance(plan(Stage.GET, status(429, 100), Attempts(started=0.0, throttled=201), random=0.0), GiveUp)
+    assert isinstance(plan(Stage.GET, status(429, 100), Attempts(throttled=180), random=0.0), Retry)
+    assert isinstance(plan(Stage.GET, status(429, 100), Attempts(throttled=201), random=0.0), GiveUp)
 
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)
@@ -343,7 +345,7 @@ class Service:
                 if self.dice.random() >= self.failing:
                     self.quota.succeed()
                     break
-                if not self.quota.take(throttled=False, now=float(second)):
+                if not self.quota.take(FAILED, now=float(second)):
                     self.denied += 1
                     break
                 self.retries += 1
@@ -374,16 +376,24 @@ def test_a_total_outage_is_multiplied_by_little_and_forgotten_soon() -> None:
 
 def test_a_throttle_costs_less_than_a_failure_and_a_success_earns() -> None:
     quota = RetryQuota(RetryPolicy(quota=14.0, refill=0.0), now=0.0)
-    assert quota.take(throttled=True, now=0.0)
-    assert quota.take(throttled=True, now=0.0)
-    assert not quota.take(throttled=True, now=0.0)
-    assert not quota.take(throttled=False, now=0.0)
+    assert quota.take(THROTTLED, now=0.0)
+    assert quota.take(THROTTLED, now=0.0)
+    assert not quota.take(THROTTLED, now=0.0)
+    assert not quota.take(FAILED, now=0.0)
     quota.succeed()
-    assert quota.take(throttled=True, now=0.0)
+    assert quota.take(THROTTLED, now=0.0)
     for _ in range(100):
         quota.succeed()
-    assert quota.take(throttled=False, now=0.0)
-    assert not quota.take(throttled=False, now=0.0), "it never holds more than it began with"
+    assert quota.take(FAILED, now=0.0)
+    assert not quota.take(FAILED, now=0.0), "it never holds more than it began with"
+
+
+def test_a_throttle_is_paid_once_for_all_the_calls_it_refuses() -> None:
+    quota = RetryQuota(RetryPolicy(quota=10.0, refill=0.0), now=0.0)
+    refused = Retry(30.0, START, throttled=True)
+    assert all(quota.take(refused, now=1.0 + n / 100) for n in range(1000))
+    assert quota.take(refused, now=31.0)
+    assert not quota.take(refused, now=61.0)
 
 
 def test_a_rate_limited_error_keeps_what_the_server_asked_for() -> None:

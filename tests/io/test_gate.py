@@ -7,13 +7,15 @@ import math
 import random
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import attrs
 import pytest
 
 from aistemsplitter_async._core.window import CountingWindow
-from aistemsplitter_async._net.gate import Gate, Order, Priority, Rank, Slot
+from aistemsplitter_async._net.gate import Gate, Slot
+from aistemsplitter_async._net.lanes import Order, Priority, Rank, Turns
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.testing import FakeClock
 
@@ -69,7 +71,7 @@ async def test_the_check_above_would_notice_a_slot_given_back_when_the_request_l
     """The negative control: a window counted from sending lets a slow server see six."""
 
     def take(self: CountingWindow, now: float) -> None:
-        self._frees.append(now + self._per)
+        self._frees.append(now + self.per)
 
     def settle(_self: CountingWindow, _now: float) -> None: ...
 
@@ -130,6 +132,45 @@ async def test_the_interactive_lane_goes_before_the_bulk_lane_and_creates_before
     assert got == [f"{lane} {rank.name}" for lane in reversed(lanes) for rank in Rank]
 
 
+@pytest.mark.parametrize("lanes", [("interactive", "bulk"), ("bulk", "bulk")])
+async def test_a_steady_stream_of_better_calls_starves_nobody_and_loses_little(
+    lanes: tuple[Priority, Priority],
+) -> None:
+    """Calls of one order come faster than the limit lets them go, for ever; others wait behind them."""
+    clock = FakeClock()
+    gate = Gate(RateLimit(10, per=10.0), clock=clock)
+    got: list[str] = []
+    await asyncio.gather(*(collect(gate, [], "first") for _ in range(10)))
+    behind = [asyncio.create_task(collect(gate, got, f"poll {n}", lanes[1], Rank.POLL)) for n in range(5)]
+    stream = []
+    for _ in range(120):
+        stream += [asyncio.create_task(collect(gate, got, "create", lanes[0], Rank.CREATE)) for _ in range(2)]
+        await clock.advance(1)
+    polls = [n for n, name in enumerate(got) if name != "create"]
+    assert [got[n] for n in polls] == [f"poll {n}" for n in range(5)], "in the order they came"
+    assert all(later - before == 21 for before, later in pairwise(polls))
+    for task in [*stream, *behind]:
+        task.cancel()
+    await asyncio.gather(*stream, return_exceptions=True)
+
+
+async def test_the_check_above_would_notice_a_gate_of_strict_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control."""
+    monkeypatch.setattr(Turns, "is_over", lambda *_: False)
+    clock = FakeClock()
+    gate = Gate(RateLimit(10, per=10.0), clock=clock)
+    got: list[str] = []
+    await asyncio.gather(*(collect(gate, [], "first") for _ in range(10)))
+    tasks = [asyncio.create_task(collect(gate, got, "poll", "bulk", Rank.POLL))]
+    for _ in range(60):
+        tasks += [asyncio.create_task(collect(gate, got, "create", "bulk", Rank.CREATE)) for _ in range(2)]
+        await clock.advance(1)
+    assert "poll" not in got
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
 @attrs.define
 class Candidates:
     """A source of the gate with a list of candidates that a test changes as it likes."""
@@ -140,15 +181,16 @@ class Candidates:
     granted: list[tuple[str, Slot]] = attrs.field(factory=list[Any])
     asked_at: list[float] = attrs.field(factory=list[float])
 
-    def best(self, now: float) -> Order | None:
+    def best(self, now: float, after: Order | None = None) -> Order | None:
         self.asked_at.append(now)
-        return self.order if self.ready else None
+        return self.order if self.ready and (after is None or self.order > after) else None
 
     def next_change(self, now: float) -> float:
         assert now >= 0
         return self.changes_at
 
-    def grant(self, slot: Slot) -> None:
+    def grant(self, order: Order, slot: Slot) -> None:
+        assert order == self.order
         self.granted.append((self.ready.pop(0), slot))
 
 
@@ -288,8 +330,10 @@ async def test_a_request_still_on_its_way_keeps_its_slot_however_long_it_takes()
 async def test_closing_holds_back_everybody_and_a_shorter_close_changes_nothing() -> None:
     clock = FakeClock()
     gate = Gate(clock=clock)
-    assert gate.close_for(30.0) == 30.0
-    assert gate.close_for(5.0) == 30.0
+    early, late = await gate.admit(), await gate.admit()
+    early.refuse(30.0)
+    late.refuse(5.0)
+    assert gate.snapshot().closed_for == 30.0
     source = Candidates(ready=["poll"])
     gate.attach(source)
     waiters = [asyncio.create_task(gate.admit()) for _ in range(2)]
@@ -298,18 +342,22 @@ async def test_closing_holds_back_everybody_and_a_shorter_close_changes_nothing(
     assert source.granted == []
     assert gate.snapshot().closed_for == pytest.approx(0.1)
     await clock.advance(0.1)
-    assert all(waiter.done() for waiter in waiters)
+    assert [waiter.done() for waiter in waiters] == [True, False]  # one goes ahead
+    (await waiters[0]).settle()
+    await clock.settle()
+    assert waiters[1].done()
     assert len(source.granted) == 1
     gate.detach(source)
 
 
 async def test_a_close_during_the_wait_moves_the_wait_on() -> None:
     clock = FakeClock()
-    gate = Gate(RateLimit(1, per=10.0), clock=clock)
+    gate = Gate(RateLimit(2, per=10.0), clock=clock)
     (await gate.admit()).settle()
+    slot = await gate.admit()
     waiter = asyncio.create_task(gate.admit())
     await clock.advance(5)
-    gate.close_for(60)
+    slot.refuse(60)
     await clock.advance(59)
     assert not waiter.done()
     await clock.advance(1)
@@ -318,14 +366,15 @@ async def test_a_close_during_the_wait_moves_the_wait_on() -> None:
 
 async def test_the_snapshot_tells_limit_use_waiting_per_lane_and_closing() -> None:
     clock = FakeClock()
-    gate = Gate(RateLimit(1, per=10.0), clock=clock)
+    gate = Gate(RateLimit(2, per=10.0), clock=clock)
     (await gate.admit()).settle()
+    slot = await gate.admit()
     lanes: list[Priority] = ["bulk", "bulk", "interactive"]
     waiters = [asyncio.create_task(gate.admit(lane)) for lane in lanes]
     await clock.settle()
-    gate.close_for(3.0)
+    slot.refuse(3.0)
     seen = gate.snapshot()
-    assert (seen.limit, seen.used, seen.waiting, seen.closed_for) == (1, 1, {"interactive": 1, "bulk": 2}, 3.0)
+    assert (seen.limit, seen.used, seen.waiting, seen.closed_for) == (2, 1, {"interactive": 1, "bulk": 2}, 3.0)
     for waiter in waiters:
         waiter.cancel()
     await clock.settle()

@@ -28,7 +28,7 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
     ValidationError,
 )
-from aistemsplitter_async.events import GateClosed, RequestSent, RetryPlanned
+from aistemsplitter_async.events import GateClosed, GateOpened, LimitLearned, RequestSent, RetryPlanned, Throttled
 from aistemsplitter_async.models import CreatedSplit, Submission
 from aistemsplitter_async.testing import Exchange, error_reply, json_reply
 
@@ -165,7 +165,8 @@ async def test_a_server_errors_retry_after_is_honoured(world: World) -> None:
 async def test_a_conflict_on_a_create_is_replayed_for_a_minute_from_the_first_one(world: World) -> None:
     world.api.always("create", lambda _: answer(409))
     gate = Gate(clock=world.clock)
-    gate.close_for(600)  # the time spent in the queue is no part of that minute
+    # The time spent in the queue is no part of that minute.
+    gate.restore({"version": 1, "at": world.clock.now(), "per": 60.0, "closed_for": 600.0})
     with pytest.raises(SubmissionUncertainError):
         await world.pipeline(gate=gate).send(OPERATIONS["create"])
     times = world.api.times("create")
@@ -321,7 +322,8 @@ async def test_a_granted_slot_is_used_for_the_first_attempt_and_no_other(world: 
 
 
 async def test_a_429_closes_the_gate_for_everyone_and_no_request_is_sent_inside_retry_after(world: World) -> None:
-    pipeline = world.pipeline(random=lambda: 0.0)
+    gate = Gate(clock=world.clock, on_event=world.events.append)
+    pipeline = world.pipeline(gate=gate, random=lambda: 0.0)
     refusals = iter([answer(429, Retry_After="17")])
 
     async def slow(_: Exchange) -> Any:
@@ -338,7 +340,9 @@ async def test_a_429_closes_the_gate_for_everyone_and_no_request_is_sent_inside_
     refused_at = 0.5
     assert world.api.count("credits") == 51
     assert [at for at in world.api.times("credits") if refused_at < at < refused_at + 17] == []
-    assert world.of(GateClosed)[0].duration == 17
+    assert [event.duration for event in world.of(GateClosed)][:1] == [17]
+    assert [event.at - 1000 for event in world.of(GateOpened)] == [17.5]
+    assert [event.retry_after for event in world.of(Throttled)] == [17]
 
 
 async def test_the_check_above_would_notice_a_gate_that_does_not_close(
@@ -425,6 +429,65 @@ async def test_clients_that_share_a_gate_share_the_429(world: World) -> None:
     await other.send(OPERATIONS["credits"])
     await first
     assert world.api.times("credits") == [30]
+
+
+async def test_while_the_server_asks_for_a_longer_wait_than_is_made_no_call_sends_anything(world: World) -> None:
+    gate = Gate(clock=world.clock)
+    pipeline = world.pipeline(gate=gate)
+    world.api.script("get", answer(429, Retry_After="600"))
+    first = asyncio.create_task(pipeline.send(OPERATIONS["get"]))
+    waiting = [asyncio.create_task(pipeline.send(OPERATIONS["credits"])) for _ in range(5)]
+    outcomes = await asyncio.gather(first, *waiting, return_exceptions=True)
+    assert isinstance(outcomes[0], RateLimitedError)
+    sent = len(world.api.asked)
+    for passed in (100, 499):
+        await world.clock.sleep(passed)
+        for what in ("credits", "create"):
+            with pytest.raises(RateLimitedError) as caught:
+                await pipeline.send(OPERATIONS[what])
+            assert caught.value.retry_after == pytest.approx(600 - world.elapsed())
+    assert len(world.api.asked) == sent
+    await world.clock.sleep(1)
+    await pipeline.send(OPERATIONS["credits"])
+    assert world.elapsed() == 600
+
+
+async def test_who_waits_at_the_gate_is_told_when_the_wait_becomes_too_long(world: World) -> None:
+    gate = Gate(RateLimit(1, per=60.0), clock=world.clock)
+    pipeline = world.pipeline(gate=gate)
+    world.api.script("get", answer(429, Retry_After="600"))
+    calls = (pipeline.send(OPERATIONS[what]) for what in ("get", "credits", "reserve", "create"))
+    outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [RateLimitedError] * 4
+    assert world.elapsed() == 0
+    assert len(world.api.asked) == 1
+    assert gate.snapshot().waiting == {"interactive": 0, "bulk": 0}
+
+
+async def test_a_throttle_of_very_many_calls_is_survived_by_all_of_them(world: World) -> None:
+    world.api.script("get", *(answer(429, Retry_After="9") for _ in range(3)))
+    pipeline = world.pipeline(retry=RetryPolicy(quota=15.0, refill=0.0, throttle_waits=300))
+    await asyncio.gather(*(pipeline.send(OPERATIONS["get"]) for _ in range(300)))
+    assert world.api.count("get") == 303
+
+
+@pytest.mark.parametrize("status", [200, 429, 500])
+async def test_a_limit_named_in_the_headers_of_any_reply_is_believed(world: World, status: int) -> None:
+    named = {"RateLimit-Policy": '"default";q=7;w=30', "RateLimit": '"default";r=6;t=30'}
+    gate = Gate(clock=world.clock, on_event=world.events.append)
+    reply = json_reply({"balance": 1, "unit": "seconds"}, headers=named) if status == 200 else None
+    world.api.script("credits", reply or error_reply(status, "CODE", headers=named))
+    await world.pipeline(gate=gate).send(OPERATIONS["credits"])
+    assert gate.snapshot().limit == 7
+    assert gate.budget().per == 30
+    assert [(event.old, event.new) for event in world.of(LimitLearned)] == [(None, 7)]
+
+
+async def test_headers_that_make_no_sense_break_no_reply(world: World) -> None:
+    gate = Gate(clock=world.clock)
+    world.api.script("get", answer(500, RateLimit=";;;=", RateLimit_Policy='"', X_RateLimit_Limit="9" * 9999))
+    await world.pipeline(gate=gate).send(OPERATIONS["get"])
+    assert gate.snapshot().limit is None
 
 
 # --- hosts outside the API

@@ -20,6 +20,7 @@ from aistemsplitter_async.errors import (
     WaitTimeoutError,
 )
 from aistemsplitter_async.models import Split
+from aistemsplitter_async.poller import Poller
 from aistemsplitter_async.testing import Exchange, error_reply, json_reply
 
 if TYPE_CHECKING:
@@ -322,3 +323,52 @@ async def test_an_id_that_cannot_be_one_is_refused_without_a_request(world: Worl
             with pytest.raises(ConfigurationError):
                 await client.wait_for_split(split_id)
     assert world.api.asked == []
+
+
+def announced(world: World) -> Poller:
+    return Poller(world.pipeline(), "https://api.test/v1", EVEN, told=True)
+
+
+async def first_terminal(poller: Poller, split_id: str, since: float) -> Split:
+    async for split in poller.updates(split_id, priority="interactive", since=since, credits_used=180):
+        if split.is_terminal:
+            return split
+    raise AssertionError("ended without an end")
+
+
+async def test_a_split_that_is_announced_is_looked_at_then_and_not_before(still: World) -> None:
+    poller = announced(still)
+    wait = asyncio.create_task(first_terminal(poller, "split_1", still.clock.monotonic()))
+    await still.clock.advance(50)
+    assert still.api.asked == []
+    assert poller.wake("split_1")
+    assert (await wait).status == "succeeded"
+    assert still.api.times("get") == [50]
+    await poller.aclose()
+
+
+async def test_a_split_whose_announcement_is_lost_is_found_all_the_same(world: World) -> None:
+    poller = announced(world)
+    world.api.statuses["split_1"] = ["processing", "succeeded"]
+    await first_terminal(poller, "split_1", world.clock.monotonic())
+    first, second = world.api.times("get")
+    assert 60 < first < 240
+    assert second >= 1.99 * first
+    await poller.aclose()
+
+
+async def test_an_announcement_that_nobody_waits_for_is_refused(world: World) -> None:
+    async with world.client() as client:
+        poller = client._stages.poller
+        assert not poller.wake("split_1")
+        await client.wait_for_split("split_1")
+        assert not poller.wake("split_1")
+    assert world.api.count("get") == 1
+
+
+async def test_the_typical_time_is_known_after_the_first_split(world: World) -> None:
+    async with world.client() as client:
+        poller = client._stages.poller
+        assert poller.typical() is None
+        await client.wait_for_split("split_1", since=world.clock.monotonic())
+        assert (poller.typical() or 0) > 0

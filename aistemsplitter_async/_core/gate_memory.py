@@ -1,0 +1,91 @@
+"""What a gate knows, as plain JSON: to be kept over a restart.
+
+Monotonic clocks mean nothing to the next process, so everything is written as it was at a moment of the wall clock. A
+wall clock may have jumped meanwhile: backward counts as no time at all, so slots are held a little too long, but never
+longer than from the start on; forward frees them early, which costs a 429 at worst. What makes no sense is left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+_VERSION = 1
+_MOST_SLOTS = 100_000
+_MOST_REQUESTS = 10**9
+_LONGEST_CLOSED = 3600.0  # s; afterwards one request may ask again
+_LONGEST_WINDOW = 86_400.0  # s
+
+
+@attrs.frozen(kw_only=True)
+class GateMemory:
+    """What a gate knows at one moment. Times are seconds before or after it.
+
+    Attributes:
+        believed: requests per window, `None` if unknown.
+        per: length of the window.
+        paced: whether requests are spread evenly, because the server does not count in windows.
+        full_in: how long the bucket needs to be full again, where there is one.
+        ages: how long ago the reply to each request came whose slot is still occupied.
+        closed_for: how long the gate stays closed.
+    """
+
+    believed: int | None
+    per: float
+    paced: bool = False
+    full_in: float = 0.0
+    ages: tuple[float, ...] = ()
+    closed_for: float = 0.0
+
+    def dump(self, now: float) -> dict[str, Any]:
+        """Return it as plain JSON; `now` is POSIX seconds."""
+        return {
+            "version": _VERSION,
+            "at": round(now, 3),
+            **attrs.asdict(self),
+            "ages": [round(age, 3) for age in self.ages],
+        }
+
+
+def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory | None:
+    """Return what was dumped, aged by what the wall clock says has passed; `None` if it cannot be understood.
+
+    Args:
+        remembered: what `GateMemory.dump` returned, or anything.
+        now: POSIX seconds.
+    """
+    at, per = _number(remembered.get("at")), _number(remembered.get("per"))
+    if remembered.get("version") != _VERSION or at is None or per is None or not 0 < per <= _LONGEST_WINDOW:
+        return None
+    passed = max(0.0, now - at)
+    believed, ages = remembered.get("believed"), remembered.get("ages")
+    known = [_number(age) for age in ages[:_MOST_SLOTS]] if isinstance(ages, list) else []
+    return GateMemory(
+        believed=_count(believed),
+        per=per,
+        paced=remembered.get("paced") is True,
+        full_in=_left(remembered.get("full_in"), passed, per),
+        ages=tuple(sorted(max(0.0, age) + passed for age in known if age is not None)),
+        closed_for=_left(remembered.get("closed_for"), passed, _LONGEST_CLOSED),
+    )
+
+
+def _left(value: object, passed: float, most: float) -> float:
+    """Return what is left of a wait."""
+    return min(most, max(0.0, (_number(value) or 0.0) - passed))
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= _MOST_REQUESTS else None
+
+
+def _number(value: object) -> float | None:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
