@@ -1,0 +1,109 @@
+"""What a batch will cost, in credits and in time, before anything is spent."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import attrs
+
+from aistemsplitter_async.config import RateLimit
+
+# Requests of one track: reserve, create and a look for an upload; an URL needs no reservation. The transfers themselves
+# are no API requests, and a track's last request is a look.
+_UPLOAD_REQUESTS = 3
+_URL_REQUESTS = 2
+
+
+@attrs.frozen(kw_only=True)
+class Estimate:
+    """What is to be expected.
+
+    Attributes:
+        tracks: how many there are.
+        unknown_tracks: how many of them do not say how long they are; `seconds` and `credits` leave these out.
+        seconds: of audio.
+        credits: what the service charges for `seconds`, going by what the files say; its own figure decides.
+        balance: credits of the account, `None` if it was not asked for.
+        missing: credits that the account is short of, at least; `None` if the balance is not known.
+        wall_seconds: the least time the key's limit allows; a run takes some percent more, and longer where the line
+            is slower than the limit. `None` if the limit is not known.
+    """
+
+    tracks: int
+    unknown_tracks: int
+    seconds: float
+    credits: int
+    balance: int | None
+    missing: int | None
+    wall_seconds: float | None
+
+
+def estimate(
+    durations: Iterable[float | None],
+    *,
+    uploads: int,
+    urls: int,
+    processing: float,
+    balance: int | None = None,
+    limit: RateLimit | None = None,
+) -> Estimate:
+    """Return what splitting tracks of these durations (seconds, `None` where unknown) takes.
+
+    One credit is one second of audio, and each track is charged by itself, so each is rounded up by itself.
+
+    Args:
+        durations: of each track; read once, so a generator of any length will do.
+        uploads: how many tracks are files.
+        urls: how many tracks the service fetches by itself.
+        processing: seconds that the service works on one track.
+        balance: credits of the account.
+        limit: of the key, declared or believed.
+    """
+    tracks = unknown = charged = 0
+    seconds = 0.0
+    for duration in durations:
+        tracks += 1
+        if duration is None:
+            unknown += 1
+        else:
+            seconds += duration
+            charged += charged_credits(duration)
+    return Estimate(
+        tracks=tracks,
+        unknown_tracks=unknown,
+        seconds=seconds,
+        credits=charged,
+        balance=balance,
+        missing=None if balance is None else max(0, charged - balance),
+        wall_seconds=plan_wall_seconds(limit, uploads=uploads, urls=urls, processing=processing),
+    )
+
+
+def charged_credits(seconds: float) -> int:
+    """Return the credits that a track of this length is expected to cost."""
+    return max(1, math.ceil(seconds))
+
+
+def plan_wall_seconds(limit: RateLimit | None, *, uploads: int, urls: int, processing: float) -> float | None:
+    """Return the least seconds in which a key of this limit can split so many tracks; `None` if it is not known.
+
+    Request number m cannot be sent before `T(m) = W * floor((m - 1) / R)` where R requests are allowed in a window of W
+    seconds, or `max(0, (m - R) * W / R)` where a bucket of R tokens refills. Of q requests per track the last one is a
+    look at a finished split, so n tracks take at least `max(T(q n), T((q - 1) n) + p)` for a processing time p: either
+    the requests take longest, or the split that was created last is still being worked on.
+    """
+    if not uploads + urls:
+        return 0.0
+    if limit is None or limit.requests is None:
+        return None
+    requests = _UPLOAD_REQUESTS * uploads + _URL_REQUESTS * urls
+    last_create = requests - uploads - urls
+    return max(_earliest(requests, limit, limit.requests), _earliest(last_create, limit, limit.requests) + processing)
+
+
+def _earliest(request: int, limit: RateLimit, allowed: int) -> float:
+    """Return after how many seconds request number `request` can be sent."""
+    if limit.policy == "bucket":
+        return max(0.0, (request - allowed) * limit.per / allowed)
+    return limit.per * ((request - 1) // allowed)

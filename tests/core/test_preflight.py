@@ -1,0 +1,82 @@
+"""What a batch will cost, and how long the key's limit makes it take."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from aistemsplitter_async.batch.preflight import Estimate, estimate, plan_wall_seconds
+from aistemsplitter_async.config import RateLimit
+
+PER_MINUTE = RateLimit(60)
+
+
+def test_each_track_is_charged_by_itself_and_rounded_up() -> None:
+    found = estimate(iter([180.0, 180.5, 0.25, None]), uploads=3, urls=1, processing=60, balance=300, limit=PER_MINUTE)
+    assert found == Estimate(
+        tracks=4,
+        unknown_tracks=1,
+        seconds=360.75,
+        credits=180 + 181 + 1,
+        balance=300,
+        missing=62,
+        wall_seconds=60.0,
+    )
+
+
+def test_an_account_with_enough_credits_lacks_none() -> None:
+    assert estimate([10.0], uploads=1, urls=0, processing=60, balance=10).missing == 0
+    assert estimate([10.0], uploads=1, urls=0, processing=60, balance=9).missing == 1
+    assert estimate([10.0], uploads=1, urls=0, processing=60).missing is None
+
+
+def test_a_batch_of_nothing_costs_nothing() -> None:
+    found = estimate([], uploads=0, urls=0, processing=60, balance=0, limit=PER_MINUTE)
+    assert (found.tracks, found.credits, found.missing, found.wall_seconds) == (0, 0, 0, 0.0)
+
+
+@pytest.mark.parametrize("limit", [None, RateLimit()])
+def test_without_a_limit_no_time_is_promised(limit: RateLimit | None) -> None:
+    assert plan_wall_seconds(limit, uploads=1, urls=1, processing=60) is None
+
+
+@pytest.mark.parametrize(
+    ("limit", "uploads", "urls", "seconds"),
+    [
+        (PER_MINUTE, 0, 1, 60),  # the processing time alone
+        (PER_MINUTE, 0, 30, 60),  # 60 requests fit a window
+        (PER_MINUTE, 0, 60, 60),  # 120 do not, but the last 60 are looks
+        (PER_MINUTE, 0, 61, 120),  # the last create is in the second window
+        (PER_MINUTE, 0, 100, 180),  # 200 requests: three windows have passed
+        (PER_MINUTE, 40, 0, 120),
+        (PER_MINUTE, 90, 0, 240),  # 270 requests are four windows; the last create comes after two
+        (RateLimit(1), 0, 2, 180),
+        (RateLimit(60, policy="bucket"), 0, 30, 60),
+        (RateLimit(60, policy="bucket"), 0, 100, 140),
+        (PER_MINUTE.scaled(0.1), 0, 100, 66),
+    ],
+)
+def test_the_time_is_the_bound_of_the_keys_limit(limit: RateLimit, uploads: int, urls: int, seconds: float) -> None:
+    assert plan_wall_seconds(limit, uploads=uploads, urls=urls, processing=60) == pytest.approx(seconds)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 8), st.integers(0, 6), st.integers(0, 6), st.sampled_from([0.5, 7.0, 25.0]))
+def test_no_schedule_that_keeps_the_limit_is_quicker(requests: int, uploads: int, urls: int, processing: float) -> None:
+    """Simulate the greedy schedule: every create as early as the window lets it, then the looks."""
+    bound = plan_wall_seconds(RateLimit(requests, 10.0), uploads=uploads, urls=urls, processing=processing)
+    sent: deque[float] = deque()
+
+    def send(earliest: float) -> float:
+        """Send a request as soon as fewer than the limit are in the sliding window."""
+        at = max(earliest, sent[-requests] + 10.0 if len(sent) >= requests else 0.0)
+        sent.append(at)
+        return at
+
+    ready = [max(send(0.0) for _ in range(2)) + processing for _ in range(uploads)]
+    ready += [send(0.0) + processing for _ in range(urls)]
+    makespan = max((send(at) for at in sorted(ready)), default=0.0)
+    assert bound is not None
+    assert makespan >= bound
