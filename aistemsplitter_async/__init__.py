@@ -18,10 +18,24 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-export
     from aistemsplitter_async._core.messages import Origin as Origin, Reply as Reply, Request as Request
     from aistemsplitter_async._core.transfer import Progress as Progress
-    from aistemsplitter_async._net.gate import Gate as Gate, GateSnapshot as GateSnapshot, Priority as Priority
+    from aistemsplitter_async._net.gate import Gate as Gate, GateSnapshot as GateSnapshot
+    from aistemsplitter_async._net.lanes import Priority as Priority
     from aistemsplitter_async._net.transport import StreamedReply as StreamedReply, Transport as Transport
     from aistemsplitter_async.audio import AudioSource as AudioSource, Source as Source, stream_source as stream_source
-    from aistemsplitter_async.batch.outcome import Done as Done
+    from aistemsplitter_async.batch.item import BatchItem as BatchItem
+    from aistemsplitter_async.batch.outcome import (
+        BatchReport as BatchReport,
+        Done as Done,
+        Failed as Failed,
+        Outcome as Outcome,
+        Skipped as Skipped,
+    )
+    from aistemsplitter_async.batch.progress import (
+        BatchProgress as BatchProgress,
+        BatchStatus as BatchStatus,
+        TrackProgress as TrackProgress,
+    )
+    from aistemsplitter_async.batch.runner import Batch as Batch
     from aistemsplitter_async.client import AsyncAIStemSplitter as AsyncAIStemSplitter
     from aistemsplitter_async.clock import Clock as Clock, SystemClock as SystemClock
     from aistemsplitter_async.config import (
@@ -40,11 +54,14 @@ if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-ex
         DownloadError as DownloadError,
         IncompleteDownloadError as IncompleteDownloadError,
         InsufficientCreditsError as InsufficientCreditsError,
+        JournalError as JournalError,
+        JournalLockedError as JournalLockedError,
         ProtocolError as ProtocolError,
         RateLimitedError as RateLimitedError,
         ServerError as ServerError,
         SourceChangedError as SourceChangedError,
         SourceUnreadableError as SourceUnreadableError,
+        SpendLimitError as SpendLimitError,
         SplitFailedError as SplitFailedError,
         StemsExpiredError as StemsExpiredError,
         SubmissionUncertainError as SubmissionUncertainError,
@@ -53,13 +70,19 @@ if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-ex
         UploadError as UploadError,
         ValidationError as ValidationError,
         WaitTimeoutError as WaitTimeoutError,
+        WebhookError as WebhookError,
     )
     from aistemsplitter_async.events import (
         Event as Event,
         GateClosed as GateClosed,
+        GateOpened as GateOpened,
+        LimitLearned as LimitLearned,
+        PollMade as PollMade,
+        PollPlanned as PollPlanned,
         RequestSent as RequestSent,
         RetryPlanned as RetryPlanned,
         SplitCreated as SplitCreated,
+        Throttled as Throttled,
     )
     from aistemsplitter_async.job import Job as Job
     from aistemsplitter_async.models import (
@@ -76,14 +99,22 @@ if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-ex
         Upload as Upload,
         UploadedFile as UploadedFile,
     )
+    from aistemsplitter_async.webhooks.event import WebhookEvent as WebhookEvent
+    from aistemsplitter_async.webhooks.inbox import Inbox as Inbox, MemoryInbox as MemoryInbox
+    from aistemsplitter_async.webhooks.receiver import WebhookReceiver as WebhookReceiver
+    from aistemsplitter_async.webhooks.sqlite_inbox import SQLiteInbox as SQLiteInbox
 
 _MODULES = {
     "_core.messages": ("Origin", "Reply", "Request"),
     "_core.transfer": ("Progress",),
-    "_net.gate": ("Gate", "GateSnapshot", "Priority"),
+    "_net.gate": ("Gate", "GateSnapshot"),
+    "_net.lanes": ("Priority",),
     "_net.transport": ("StreamedReply", "Transport"),
     "audio": ("AudioSource", "Source", "stream_source"),
-    "batch.outcome": ("Done",),
+    "batch.item": ("BatchItem",),
+    "batch.outcome": ("BatchReport", "Done", "Failed", "Outcome", "Skipped"),
+    "batch.progress": ("BatchProgress", "BatchStatus", "TrackProgress"),
+    "batch.runner": ("Batch",),
     "client": ("AsyncAIStemSplitter",),
     "clock": ("Clock", "SystemClock"),
     "config": ("PollPolicy", "RateLimit", "RetryPolicy", "Timeouts"),
@@ -97,11 +128,14 @@ _MODULES = {
         "DownloadError",
         "IncompleteDownloadError",
         "InsufficientCreditsError",
+        "JournalError",
+        "JournalLockedError",
         "ProtocolError",
         "RateLimitedError",
         "ServerError",
         "SourceChangedError",
         "SourceUnreadableError",
+        "SpendLimitError",
         "SplitFailedError",
         "StemsExpiredError",
         "SubmissionUncertainError",
@@ -110,8 +144,20 @@ _MODULES = {
         "UploadError",
         "ValidationError",
         "WaitTimeoutError",
+        "WebhookError",
     ),
-    "events": ("Event", "GateClosed", "RequestSent", "RetryPlanned", "SplitCreated"),
+    "events": (
+        "Event",
+        "GateClosed",
+        "GateOpened",
+        "LimitLearned",
+        "PollMade",
+        "PollPlanned",
+        "RequestSent",
+        "RetryPlanned",
+        "SplitCreated",
+        "Throttled",
+    ),
     "job": ("Job",),
     "models": (
         "CreatedSplit",
@@ -127,6 +173,10 @@ _MODULES = {
         "Upload",
         "UploadedFile",
     ),
+    "webhooks.event": ("WebhookEvent",),
+    "webhooks.inbox": ("Inbox", "MemoryInbox"),
+    "webhooks.receiver": ("WebhookReceiver",),
+    "webhooks.sqlite_inbox": ("SQLiteInbox",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

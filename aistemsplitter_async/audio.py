@@ -293,7 +293,7 @@ async def build_source(
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         size = await run_in_thread(_check_file, path)
-        name = filename or path.name
+        name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # it need not be text
         return FileSource(path, size, name, content_type or guess_content_type(name))
     if not hasattr(source, "opened"):
         raise TypeError(f"a source is a path, bytes, a URL or an AudioSource, not {type(source).__name__}")

@@ -20,6 +20,10 @@ from aistemsplitter_async.config import (
     API_KEY_VARIABLE,
     BASE_URL,
     BASE_URL_VARIABLE,
+    DOWNLOADS,
+    KEY_AGE,
+    PARK,
+    UPLOADS,
     PollPolicy,
     RateLimit,
     RetryPolicy,
@@ -38,9 +42,11 @@ if TYPE_CHECKING:  # what `_stages` loads with the first call
     import aiohttp
 
     from aistemsplitter_async._core.transfer import OnProgress
-    from aistemsplitter_async._net.gate import Gate, Priority
+    from aistemsplitter_async._net.gate import Gate
+    from aistemsplitter_async._net.lanes import Priority
     from aistemsplitter_async._net.transport import Transport
     from aistemsplitter_async.audio import Source
+    from aistemsplitter_async.batch.runner import Batch, Sources
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.models import (
         CreatedSplit,
@@ -54,6 +60,7 @@ if TYPE_CHECKING:  # what `_stages` loads with the first call
         Upload,
     )
     from aistemsplitter_async.stages import BeforeSend, Stages
+    from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 T = TypeVar("T")
 
@@ -77,6 +84,7 @@ class AsyncAIStemSplitter:
         poll: when running splits are looked at.
         timeouts: how long one attempt may take.
         gate: shared by clients of one key, instead of `rate_limit`.
+        webhooks: is told when splits are done, so that they need not be asked for; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
@@ -98,6 +106,7 @@ class AsyncAIStemSplitter:
         poll: PollPolicy | None = None,
         timeouts: Timeouts | None = None,
         gate: Gate | None = None,
+        webhooks: WebhookReceiver | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
         proxy: str | None = None,
@@ -128,6 +137,7 @@ class AsyncAIStemSplitter:
             "proxy": proxy,
             "allow_hosts": hosts,
             "on_event": on_event,
+            "webhooks": webhooks,
         }
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
@@ -457,6 +467,83 @@ class AsyncAIStemSplitter:
             timeout=self._left(deadline),
         )
         return Done(source, split, files)
+
+    def split_many(
+        self,
+        sources: Sources,
+        *,
+        into: str | PathLike[str] | None = None,
+        journal: str | PathLike[str] | None = None,
+        stem_model: StemModel | None = None,
+        output_format: OutputFormat | None = None,
+        in_flight: int | None = None,
+        uploads: int = UPLOADS,
+        downloads: int = DOWNLOADS,
+        dedupe: bool = True,
+        priority: Priority = "bulk",
+        max_credits: float | None = None,
+        webhook_url: str | None = None,
+        key_age: float = KEY_AGE,
+        patience: float = PARK,
+        retry_failed: bool = False,
+        overwrite: bool = False,
+    ) -> Batch:
+        """Split many sources at the speed of the key. Enter what it returns, and iterate over it for the outcomes.
+
+        Outcomes (`Done`, `Failed`, `Skipped`) come as they finish. With a journal, running the same again after any
+        kind of end goes on where it was: finished sources cost no request, and nothing is charged twice.
+
+        Args:
+            sources: an iterable or async iterable of sources, or of `BatchItem`s for sources with names of their own.
+                Consumed only as fast as they are worked on.
+            into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
+            journal: the file that remembers everything; without one, a crash forgets what was under way.
+            stem_model: `"4s"` or `"6s"`; the server's default otherwise.
+            output_format: `"mp3"` or `"wav"`; the server's default otherwise.
+            in_flight: splits being processed at a time; as many as keep the key busy otherwise.
+            uploads: parallel uploads.
+            downloads: tracks whose stems are fetched at a time.
+            dedupe: whether the same audio, or URL, is split only once.
+            priority: the lane its requests wait in.
+            max_credits: stop before a split that would make this run cost more.
+            webhook_url: told of every split.
+            key_age: seconds the server is trusted to remember an idempotency key: a create without an answer is sent
+                again under its key until then, and left for a person to look at after.
+            patience: seconds that trouble which passes (no network, a failing server, a long 429) is waited out before
+                the batch stops; with 0 each source fails by itself.
+            retry_failed: try tracks again that failed for good in an earlier run.
+            overwrite: whether files of other splits, or of your own, may be replaced.
+
+        Raises:
+            ConfigurationError: an argument out of its range. Entering it raises `JournalLockedError` if another
+                process is running on the journal, and `JournalError` if that cannot be used.
+        """
+        from aistemsplitter_async.batch.runner import Batch  # noqa: PLC0415  # SQLite and threads: not for every client
+        from aistemsplitter_async.batch.works import BatchOptions  # noqa: PLC0415
+
+        options = BatchOptions(
+            into=None if into is None else Path(into),
+            stem_model=stem_model,
+            output_format=output_format,
+            webhook_url=webhook_url,
+            in_flight=in_flight,
+            uploads=uploads,
+            downloads=downloads,
+            dedupe=dedupe,
+            priority=priority,
+            max_credits=max_credits,
+            key_age=key_age,
+            patience=patience,
+            retry_failed=retry_failed,
+            overwrite=overwrite,
+        )
+        return Batch(
+            self._bound_stages, sources, options, journal=None if journal is None else Path(journal), clock=self._clock
+        )
+
+    def _bound_stages(self) -> Stages:
+        self._bind()
+        return self._stages
 
     async def _create(
         self,

@@ -17,6 +17,7 @@ from aistemsplitter_async.errors import ConfigurationError
 BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near; a hostile one must not fill memory
 REPLY_DEPTH = 32  # the deepest reply nests four levels
@@ -30,6 +31,16 @@ COMMIT_GRACE = 5.0  # s; a cancelled create may finish this long, so that its sp
 INTERACTIVE_SHARE = 0.05  # of the limit is left free by batches while interactive calls come
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
+WEBHOOK_TOLERANCE = 300.0  # s between signing and arrival, both ways: what clocks and queues may be off
+WEBHOOK_CAP_BYTES = 64 * 1024  # an event has a hundred bytes; whoever sends more is nobody we know
+INBOX_EVENTS = 10_000  # events remembered, to tell duplicates and for waiters that come later; about 5 MB
+INBOX_KEEP = 86_400.0  # s they are remembered: longer than any sender is likely to repeat itself
+INBOX_LOOK = 0.02  # s between two looks into an inbox that another process fills
+
+
+KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; how long it does is unpublished
+PARK = 3600.0  # s a batch waits for trouble to pass before it stops
+BATCH_WAIT = 21600.0  # s (6 h) a batch waits for one split: it has nothing to lose by it
 
 
 class Secret:
@@ -133,6 +144,7 @@ class PollPolicy:
     budget_share: float = attrs.field(default=0.6, validator=_fraction)  # of the limit; the rest is for others
     confidence: float = attrs.field(default=0.7, validator=_fraction)  # in one look sufficing: about 1.2 a split
     jitter: float = attrs.field(default=0.05, validator=_fraction)  # of the wait, both ways: spreads looks
+    typical: float = attrs.field(default=60.0, validator=_positive)  # s; a usual song, until splits have shown better
     wait: float = attrs.field(default=1800.0, validator=_positive)  # s; the deadline of a wait when none is given
 
     def scaled(self, factor: float) -> Self:
@@ -141,6 +153,7 @@ class PollPolicy:
             self,
             first=self.first * factor,
             shortest=self.shortest * factor,
+            typical=self.typical * factor,
             wait=self.wait * factor,
         )
 

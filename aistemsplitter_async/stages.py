@@ -5,17 +5,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import aiohttp
 
 from aistemsplitter_async._core import operations
-from aistemsplitter_async._core.naming import KNOWN_STEMS, is_loopback_url, vet_url
+from aistemsplitter_async._core.naming import ANY_STEM, KNOWN_STEMS, is_loopback_url, vet_url
 from aistemsplitter_async._core.transfer import OnProgress
-from aistemsplitter_async._net.gate import Gate, Priority
+from aistemsplitter_async._net.gate import Gate
+from aistemsplitter_async._net.lanes import Priority
 from aistemsplitter_async._net.pipeline import Doubt, Pipeline
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async._net.transport import AiohttpTransport, Transport
@@ -46,12 +51,21 @@ from aistemsplitter_async.models import (
 from aistemsplitter_async.partfile import Memory
 from aistemsplitter_async.poller import Poller
 from aistemsplitter_async.uploader import Uploader
+from aistemsplitter_async.webhooks.hearing import Hearing
+
+if TYPE_CHECKING:
+    from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 BeforeSend = Callable[[Submission], Awaitable[None]]
+OnCreated = Callable[[CreatedSplit], Awaitable[None]]
 
 
 class Stages:
-    """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`."""
+    """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`.
+
+    Attributes:
+        owner: tells whose splits these are, without telling the key: what a journal is bound to.
+    """
 
     def __init__(
         self,
@@ -69,6 +83,7 @@ class Stages:
         proxy: str | None,
         allow_hosts: frozenset[str],
         on_event: OnEvent | None,
+        webhooks: WebhookReceiver | None,
     ) -> None:
         local = is_loopback_url(base_url)
         self.pipeline = Pipeline(
@@ -82,22 +97,29 @@ class Stages:
                 allow_loopback=local,
                 allow_hosts=allow_hosts,
             ),
-            gate=gate or Gate(rate_limit, clock=clock, retry=retry),
+            gate=gate or Gate(rate_limit, clock=clock, retry=retry, on_event=on_event),
             retry=retry,
             timeouts=timeouts,
             clock=clock,
             on_event=on_event,
         )
         self.uploader = Uploader(self.pipeline, base_url, allow_loopback=local, allow_hosts=allow_hosts)
-        self.poller = Poller(self.pipeline, base_url, poll)
+        self.poller = Poller(self.pipeline, base_url, poll, told=webhooks is not None)
+        self._hearing = Hearing(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
+        self._webhook_url = webhooks.url if webhooks is not None else None
         self.downloader = Downloader(self.pipeline, self.look, allow_loopback=local, allow_hosts=allow_hosts)
-        self.build_submission = operations.build_submission
+        self.owner = {
+            "api": _origin(base_url, local=local),
+            "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
+        }
         self._base_url = base_url
         self._clock = clock
         self._vet = partial(vet_url, allow_loopback=local, allow_hosts=allow_hosts)
 
     async def aclose(self) -> None:
         """Stop looking at splits and close the connections."""
+        if self._hearing is not None:
+            await self._hearing.aclose()
         await self.poller.aclose()
         await self.pipeline.transport.aclose()
 
@@ -141,8 +163,26 @@ class Stages:
         """Return what a create needs: a URL as it is, anything else once it is uploaded."""
         audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
-            return self._vet_source(audio)
+            return self.vet_source(audio)
         return (await self.uploader.upload(audio, priority=priority, on_progress=on_progress)).input
+
+    def build_submission(
+        self,
+        split_input: SplitInput,
+        *,
+        idempotency_key: str,
+        stem_model: str | None = None,
+        output_format: str | None = None,
+        webhook_url: str | None = None,
+    ) -> Submission:
+        """Return the create that is about to be sent; our own receiver is told where nobody else is to be."""
+        return operations.build_submission(
+            split_input,
+            idempotency_key=idempotency_key,
+            stem_model=stem_model,
+            output_format=output_format,
+            webhook_url=webhook_url or self._webhook_url,
+        )
 
     async def source_name(self, source: Source, filename: str | None) -> str:
         """Return the file name a source goes by, possibly empty for a URL.
@@ -160,10 +200,12 @@ class Stages:
         before_send: BeforeSend | None,
         *,
         replay: bool = False,
+        on_created: OnCreated | None = None,
     ) -> CreatedSplit:
         """Send a create, and leave no doubt about it that could be avoided.
 
-        `replay`: whether an earlier attempt may have happened. Errors are those of `create_split`.
+        `replay`: whether an earlier attempt may have happened. `on_created` is awaited with the answer before anybody
+        else sees it, and finished even if the caller is cancelled. Errors are those of `create_split`.
         """
         doubt = Doubt(open=replay)
         created: CreatedSplit | None = None
@@ -179,6 +221,8 @@ class Stages:
                     at=self._clock.monotonic(),
                 )
             )
+            if on_created is not None:
+                await on_created(answer)
 
         operation = operations.create_split(self._base_url, submission)
         try:
@@ -219,21 +263,31 @@ class Stages:
             error.split_id = split_id
             raise
 
-    def updates(
+    async def updates(
         self, split_id: str, *, priority: Priority, since: float | None, credits_used: float | None
-    ) -> AsyncIterator[Split]:
+    ) -> AsyncGenerator[Split, None]:
         """Iterate over the observed changes of a split."""
-        return self.poller.updates(split_id, priority=priority, since=since, credits_used=credits_used)
+        if self._hearing is not None and self._hearing.heard_of(split_id):
+            since = None  # it is done: look at once
+        updates = self.poller.updates(split_id, priority=priority, since=since, credits_used=credits_used)
+        async with aclosing(updates):
+            async for split in updates:
+                yield split
 
-    async def check_target(self, folder: Path, *, overwrite: bool) -> None:
-        """Check that stems can be put into `folder`, before anything is spent.
+    async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
+        """Check that stems called by `pattern` can be put into `folder`, before anything is spent.
 
         Raises:
             DownloadError: it cannot be written to, or stems would be overwritten unasked.
         """
-        await run_in_thread(_check_target, folder, overwrite)
+        await run_in_thread(_check_target, folder, overwrite, pattern)
 
-    def _vet_source(self, audio: DirectURL) -> DirectURL:
+    def vet_source(self, audio: DirectURL) -> DirectURL:
+        """Return a URL that the API may be sent to.
+
+        Raises:
+            SourceUnreadableError: it may not.
+        """
         try:
             self._vet(audio.url)
             return audio
@@ -242,20 +296,26 @@ class Stages:
         raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
 
-def _check_target(folder: Path, overwrite: bool) -> None:  # called through a thread
+def _origin(base_url: str, *, local: bool) -> str:
+    """Return what tells one API from another; the port of a sandbox is a matter of chance, its key is not."""
+    return (urlsplit(base_url).hostname or "") if local else base_url
+
+
+def _check_target(folder: Path, overwrite: bool, pattern: str) -> None:  # called through a thread
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "permission denied" if existing.is_dir() else "not a folder"
         raise DownloadError(f"cannot write to {existing}: {reason}", code="DISK")
     if overwrite:
         return
-    memory = Memory.load(folder)
+    memory = Memory.load(folder, pattern)
     if memory is not None:
         raise DownloadError(
             f"{folder} holds the stems of split {memory.split_id} already; choose another folder or overwrite them",
             code="EXISTS",
         )
-    for name in KNOWN_STEMS:  # not ours, but the download would refuse to overwrite them after the split was paid for
+    for stem in KNOWN_STEMS:  # not ours, but the download would refuse to overwrite them after the split was paid for
+        name = pattern.replace(ANY_STEM, stem)
         taken = next(
             (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
         )

@@ -12,7 +12,7 @@ from aistemsplitter_async._core.naming import vet_url
 from aistemsplitter_async._core.operations import Operation
 from aistemsplitter_async._core.retry import Action, Stage, action_for
 from aistemsplitter_async._core.transfer import Meter, OnProgress, Progress
-from aistemsplitter_async._net.gate import Priority
+from aistemsplitter_async._net.lanes import Priority
 from aistemsplitter_async._net.pipeline import Pipeline
 from aistemsplitter_async._net.watch import run_metered
 from aistemsplitter_async.audio import BLOCK_BYTES, AudioSource

@@ -1,16 +1,20 @@
-"""How one source ended."""
+"""How the sources of a batch ended, one by one and all together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
 if TYPE_CHECKING:
     from aistemsplitter_async.audio import Source
+    from aistemsplitter_async.errors import AIStemSplitterError
     from aistemsplitter_async.models import Split
+
+StageName = Literal["prepare", "upload", "create", "wait", "download"]
+SkipReason = Literal["finished", "duplicate", "not begun"]
 
 
 @attrs.frozen
@@ -21,8 +25,73 @@ class Done:
         source: as it was given.
         split: its terminal state.
         files: stem name to file, empty if nothing was to be downloaded.
+        position: which one it was among the sources, from 0.
     """
 
     source: Source
     split: Split
     files: Mapping[str, Path]
+    position: int = 0
+
+
+@attrs.frozen
+class Failed:
+    """The source has no stems. Whatever was reached is in the journal.
+
+    Attributes:
+        source: as it was given.
+        stage: where it failed: `prepare` (it cannot be read), `upload`, `create`, `wait` or `download`.
+        error: why. With a `split_id` or an `idempotency_key` if a split exists or may exist.
+        position: which one it was among the sources, from 0.
+    """
+
+    source: Source
+    stage: StageName
+    error: AIStemSplitterError
+    position: int = 0
+
+
+@attrs.frozen
+class Skipped:
+    """There was nothing to do for the source, or it was not begun.
+
+    Attributes:
+        source: as it was given.
+        reason: `finished` (in an earlier run), `duplicate` (of the same audio or URL), or `not begun` (the batch
+            stopped creating splits before; running it again begins with it).
+        position: which one it was among the sources, from 0.
+        files: the stems, if they are here.
+        same_as: for a duplicate, the source whose stems it shares.
+        split: the finished one, without the addresses of its stems.
+    """
+
+    source: Source
+    reason: SkipReason
+    position: int = 0
+    files: Mapping[str, Path] = attrs.field(factory=dict[str, Path])
+    same_as: str | None = None
+    split: Split | None = None
+
+
+Outcome = Done | Failed | Skipped
+
+
+@attrs.frozen(kw_only=True)
+class BatchReport:
+    """A batch in numbers.
+
+    Attributes:
+        done: sources split in this run.
+        failed: sources that failed.
+        skipped: sources skipped, finished ones included.
+        credits_used: credits of the splits created in this run.
+        seconds: how long it took.
+        stopped_by: why no more splits were created before the sources ran out, if that happened.
+    """
+
+    done: int
+    failed: int
+    skipped: int
+    credits_used: float
+    seconds: float
+    stopped_by: AIStemSplitterError | None = None

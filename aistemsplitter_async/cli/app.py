@@ -11,9 +11,10 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from aistemsplitter_async import __version__
+from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE
 
 from .failures import Exit, hide_keys
-from .options import AsDuration, Common, Duration, Serving, Switch
+from .options import AsDuration, Batching, Common, Duration, Serving, Switch
 from .render import PROGRAM, show
 from .terminal import swallow
 
@@ -92,6 +93,68 @@ def split(
     return run.run(partial(splitting.split, order))
 
 
+@app.command
+def batch(
+    paths: Annotated[
+        list[str] | None,
+        Parameter(name="PATH", help="Folders, globs, playlists, lists of URLs, files, URLs; - for a list on stdin."),
+    ] = None,
+    /,
+    *,
+    into: Into = DEFAULT_FOLDER,
+    batching: Batching = Batching(),  # noqa: B008  # frozen
+    stem_model: StemModel = None,
+    output_format: OutputFormat = None,
+    sandbox: Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")] = False,
+    webhook_url: Annotated[str | None, Parameter(help="URL the API tells when a split has ended.")] = None,
+    status: Annotated[bool, Switch, Parameter(help="Show where the batch stands, also while it runs.")] = False,
+    dry_run: Annotated[bool, Switch, Parameter(help="Show what would go where, and what it would cost.")] = False,
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Split a music library; run it again and it goes on where it was."""
+    if sandbox and (common.base_url is not None or common.api_key_file is not None):
+        return _refuse("--sandbox has an API and a key of its own; leave out --base-url and --api-key-file", "batch")
+    if not paths and not status:
+        return _refuse("give at least one PATH to split, or --status", "batch")
+    from . import batching as batching_, estimating, run, standing  # noqa: PLC0415
+
+    journal = batching.journal or batching_.default_journal(into)
+    if status:
+        return run.run(partial(standing.show_status, journal, as_json=common.json))
+    order = batching_.BatchOrder(
+        paths=paths or [],
+        into=into,
+        common=common,
+        journal=journal,
+        stem_model=stem_model,
+        output_format=output_format,
+        webhook_url=webhook_url,
+        sandbox=sandbox,
+        options=batching,
+    )
+    if dry_run:
+        return run.run(partial(estimating.estimate_library, order.library, common, plan=True))
+    return run.run(partial(batching_.batch, order))
+
+
+@app.command
+def estimate(
+    paths: Annotated[
+        list[str],
+        Parameter(name="PATH", help="Folders, globs, playlists, lists of URLs, files; - for a list on stdin."),
+    ],
+    /,
+    *,
+    into: Into = DEFAULT_FOLDER,
+    common: Common = Common(),  # noqa: B008
+) -> int:
+    """Show what splitting a library would cost, in credits and time."""
+    from . import estimating, finding, run  # noqa: PLC0415
+
+    library = finding.Library(paths=paths, into=into)
+    return run.run(partial(estimating.estimate_library, library, common))
+
+
 @app.command(name="credits")
 def show_credits(*, common: Common = Common()) -> int:  # noqa: B008
     """Show how many credits the key has left; one is a second of audio."""
@@ -150,6 +213,27 @@ def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008
     from . import run, serve  # noqa: PLC0415
 
     return run.run(partial(serve.serve, serving), interrupted=Exit.DONE)
+
+
+@app.command
+def listen(
+    *,
+    port: Annotated[int, Parameter(help="Port to listen on; any free one if not given.")] = 0,
+    secret_file: Annotated[
+        Path | None, Parameter(help=f"File with the signing secret (instead of {WEBHOOK_SECRET_VARIABLE}).")
+    ] = None,
+    sandbox: Annotated[
+        bool, Switch, Parameter(help="Show a whole round trip with a local sandbox; needs no key.")
+    ] = False,
+    json: Annotated[bool, Switch, Parameter(help="One JSON object per request on stdout.")] = False,
+) -> int:
+    """Receive webhooks on this machine, check and show them, until Ctrl-C."""
+    if sandbox and secret_file is not None:
+        return _refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
+    from . import listen as listen_, run  # noqa: PLC0415
+
+    listening = listen_.Listening(port=port, secret_file=secret_file, sandbox=sandbox, json=json)
+    return run.run(partial(listen_.listen, listening), interrupted=Exit.DONE)
 
 
 @app.command

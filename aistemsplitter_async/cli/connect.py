@@ -26,9 +26,16 @@ _SANDBOX_POLL = PollPolicy(first=0.2, shortest=0.2)  # looking at one's own mach
 
 @asynccontextmanager
 async def connected(
-    common: Common, terminal: Terminal, *, on_event: OnEvent | None = None, sandbox: bool = False
+    common: Common,
+    terminal: Terminal,
+    *,
+    on_event: OnEvent | None = None,
+    sandbox: bool = False,
+    sandbox_data: Path | None = None,
 ) -> AsyncIterator[AsyncAIStemSplitter]:
     """Give a client that is closed, with its sandbox if it has one, at the end.
+
+    With `sandbox_data`, a folder, the sandbox goes on where it was when the folder was used last.
 
     Raises:
         ConfigurationError: no key, or a URL that cannot be right.
@@ -41,7 +48,9 @@ async def connected(
             from aistemsplitter_async.sandbox import Sandbox  # noqa: PLC0415  # most commands do without
 
             check_sandbox_extra()
-            running = await stack.enter_async_context(Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None))
+            running = await stack.enter_async_context(
+                Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None, data=sandbox_data)
+            )
             key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
         elif common.api_key_file is not None:
             key = await asyncio.to_thread(_read_key, str(common.api_key_file))

@@ -21,6 +21,7 @@ from aistemsplitter_async.errors import (
     JournalLockedError,
     ProtocolError,
     RateLimitedError,
+    SpendLimitError,
     SplitFailedError,
     SubmissionUncertainError,
     ValidationError,
@@ -141,7 +142,7 @@ def exit_code(error: AIStemSplitterError) -> Exit:
         return Exit.AUTHENTICATION
     if isinstance(error, ConfigurationError):
         return Exit.USAGE
-    if isinstance(error, InsufficientCreditsError):
+    if isinstance(error, InsufficientCreditsError | SpendLimitError):
         return Exit.CREDITS
     if isinstance(error, SubmissionUncertainError):
         return Exit.UNCERTAIN
@@ -161,7 +162,7 @@ def _code(error: AIStemSplitterError) -> str:
 def _message(error: AIStemSplitterError) -> str:
     if error.code == "NO_API_KEY":
         return str(error).partition(":")[0]
-    if error.code == "EXISTS":
+    if error.code == "EXISTS" or isinstance(error, SubmissionUncertainError):
         return str(error).partition(";")[0]  # the rest speaks of arguments, not of options
     if isinstance(error, AuthenticationError):
         return f"the API key was refused (HTTP {error.status_code}{_detail(error)})"
@@ -189,10 +190,8 @@ def _way_out(error: AIStemSplitterError, place: Place) -> str | None:
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):
-        return (
-            "run the same command again with --idempotency-key "
-            f"{error.idempotency_key}: under that key nothing is charged twice"
-        )
+        review = error.code == "NEEDS_REVIEW"
+        return None if review else "run the same command again: it finds out, and nothing is charged twice"
     if error.code == "EXISTS":
         return "give --overwrite, or another folder with --into"
     if isinstance(error, APIStatusError) and error.status_code == _NOT_FOUND and error.split_id:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import attrs
 from cyclopts import Parameter
 
-from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, RateLimit
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, DOWNLOADS, UPLOADS, RateLimit
 from aistemsplitter_async.errors import ConfigurationError
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -91,6 +91,48 @@ class Common:
         ),
     ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Batching:
+    """What `batch` takes beside what `split` takes.
+
+    Attributes:
+        journal: the file that remembers everything.
+        template: where stems go and how they are called.
+        in_flight: splits being processed at a time.
+        uploads: parallel uploads.
+        downloads: tracks whose stems are fetched at a time.
+        max_credits: what this run may spend.
+        priority: the lane its requests wait in.
+        key_age: how long an unanswered create is sent again by itself.
+        retry_failed: try again what failed for good.
+        report: HTML file to write at the end.
+    """
+
+    journal: Annotated[
+        Path | None, Parameter(help="File that remembers everything; a hidden one in the --into folder if not given.")
+    ] = None
+    template: Annotated[
+        str | None, Parameter(help="Where stems go, like {artist}/{album}/{title}/{stem}.{ext}, filled from tags.")
+    ] = None
+    in_flight: Annotated[
+        int | None, Parameter(help="Splits being processed at a time; as many as keep the key busy if not given.")
+    ] = None
+    uploads: Annotated[int, Parameter(help="Uploads at a time.")] = UPLOADS
+    downloads: Annotated[int, Parameter(help="Tracks whose stems are fetched at a time.")] = DOWNLOADS
+    max_credits: Annotated[float | None, Parameter(help="Stop before this run costs more.")] = None
+    priority: Annotated[Literal["bulk", "interactive"], Parameter(help="Whether other work of the key goes first.")] = (
+        "bulk"
+    )
+    key_age: Annotated[
+        Duration | None,
+        AsDuration,
+        Parameter(help="How old an unanswered create may be to be sent again by itself; 23h if not given."),
+    ] = None
+    retry_failed: Annotated[bool, Switch, Parameter(help="Try again what failed for good in an earlier run.")] = False
+    report: Annotated[Path | None, Parameter(help="Write an HTML page about all tracks at the end.")] = None
 
 
 @Parameter(name="*")

@@ -27,7 +27,8 @@ _SHOW_CURSOR = b"\x1b[?25h"
 def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
     """Run a command's coroutine to its end, or to Ctrl-C, and return the exit code.
 
-    The first SIGINT or SIGTERM cancels it, so that it can say how to go on; the second ends the process at once.
+    The first SIGINT or SIGTERM cancels it, so that it can say how to go on; the next one ends the process at once. A
+    command that can drain does that first.
 
     Args:
         work: is given the terminal, and returns the exit code.
@@ -76,6 +77,7 @@ class _Signals:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[int], terminal: Terminal) -> None:
         self.count = 0
+        self._drained = False
         self._loop = loop
         self._task = task
         self._terminal = terminal
@@ -85,6 +87,10 @@ class _Signals:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        if self._terminal.drain is not None and not self._drained and not self._loop.is_closed():
+            self._drained = True
+            self._loop.call_soon_threadsafe(self._terminal.drain)
+            return
         self.count += 1
         if self.count > 1 or self._loop.is_closed():
             if sys.stderr.isatty():

@@ -90,7 +90,11 @@ def _explain(error: Exception, serving: Serving) -> str:
 
 
 def _facts(sandbox: Sandbox) -> dict[str, object]:
-    return {"credits": sandbox.credits, "requests_per_minute": sandbox.keys[0].requests_per_minute}
+    return {
+        "credits": sandbox.credits,
+        "requests_per_minute": sandbox.keys[0].requests_per_minute,
+        "webhook_secret": sandbox.webhook_secret,
+    }
 
 
 def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
@@ -101,6 +105,7 @@ def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
         ("page", sandbox.base_url.removesuffix("v1")),
         ("base URL", sandbox.base_url),
         ("API key", sandbox.api_key),
+        ("webhook secret", sandbox.webhook_secret),
         ("credits", f"{number(sandbox.credits)} ({words(sandbox.credits)} of audio)"),
         ("limit", f"{limit} requests {window}" if limit else "none"),
     ]

@@ -1,4 +1,4 @@
-"""`split`: several sources at a time through the client, each to its own result, whatever happens to the others."""
+"""`split`: a few sources as a batch of their own, each to its own result, whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async import AsyncAIStemSplitter, Done
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    AuthenticationError,
-    InsufficientCreditsError,
-    SplitFailedError,
-    SubmissionUncertainError,
-)
+from aistemsplitter_async import AsyncAIStemSplitter, Batch, BatchItem, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.audio import build_source
+from aistemsplitter_async.errors import AIStemSplitterError, SplitFailedError
 
-from .board import DONE, FAILED, STARTING, Board, Track
+from .batching import default_journal
+from .board import DONE, FAILED, Board, Track
 from .connect import connected
 from .failures import Exit, Failure, Place, explain, gravest
-from .following import count_waiting, follow, run_together, stop_tasks
+from .following import count_waiting, follow, stop_tasks
 from .live import shown
 from .options import Common
 from .render import command, show
 from .results import Result, hand_out, tell_interrupted
 from .sources import plan_folders, plan_labels, usual_folder, without_repeats
-from .submissions import Submissions
 from .terminal import Terminal
 
 AT_A_TIME = 4  # sources in hand: enough that uploads, processing and downloads overlap
@@ -49,8 +45,8 @@ class Order:
     overwrite: bool = False
     sandbox: bool = False
 
-    def repeat(self, source: str, key: str) -> str:
-        """Return the command that asks for the same split again, down to everything its create says."""
+    def repeat(self, source: str) -> str:
+        """Return the command that goes on with a source: the journal knows the rest."""
         options = {
             "--into": self.into,
             "--stem-model": self.stem_model,
@@ -58,7 +54,6 @@ class Order:
             "--webhook-url": self.webhook_url,
             "--base-url": self.common.base_url,
             "--api-key-file": self.common.api_key_file,
-            "--idempotency-key": key,
         }
         given = [word for name, value in options.items() if value is not None for word in (name, value)]
         return command("split", source, *given)
@@ -110,78 +105,93 @@ class _Run:
         self._errands = errands
         self._board = board
         self._terminal = terminal
-        self._places = asyncio.Semaphore(AT_A_TIME)
-        self._stopped_by: AIStemSplitterError | None = None
-        self._submissions = Submissions(order.into)
 
     async def all_of_it(self, client: AsyncAIStemSplitter) -> None:
         """Bring every source to a result."""
+        order = self._order
         watches: set[asyncio.Task[None]] = set()
 
         def watch(track: Track, since: float) -> None:
-            self._submissions.forget(track.key)  # answered
             task = asyncio.create_task(follow(client, self._board, track, since=since))
             watches.add(task)
             task.add_done_callback(watches.discard)
 
         self._board.on_created = watch
+        usable = [errand for errand in self._errands if await self._is_usable(errand)]
+        if not usable:
+            return
+        batch = client.split_many(
+            [self._item(errand) for errand in usable],
+            into=order.into,
+            journal=None if order.sandbox else default_journal(Path(order.into)),
+            stem_model=order.stem_model,
+            output_format=order.output_format,
+            webhook_url=order.webhook_url,
+            in_flight=AT_A_TIME,
+            dedupe=False,  # each was named, so each gets its stems
+            priority="interactive",
+            patience=0.0,  # somebody is waiting: say what is wrong rather than wait it out
+            retry_failed=True,  # that is what naming it again asks for
+            overwrite=order.overwrite,
+        )
         try:
-            await run_together([self._one(client, errand) for errand in self._errands])
+            async with batch:
+                async for outcome in batch:
+                    self._take(usable[outcome.position], outcome)
+                await self._refuse_what_was_not_begun(batch)
         finally:
             self._board.on_created = None
             await stop_tasks(watches)
 
-    async def _one(self, client: AsyncAIStemSplitter, errand: Errand) -> None:
-        async with self._places:
-            if self._stopped_by is not None:
-                self._fail(errand, self._stopped_by, begun=False)
-                return
-            self._board.enter(errand.track, STARTING)
-            try:
-                done = await self._split(client, errand)
-            except AIStemSplitterError as error:
-                if not isinstance(error, SubmissionUncertainError):
-                    self._submissions.forget(errand.track.key)
-                if isinstance(error, AuthenticationError | InsufficientCreditsError):
-                    self._stopped_by = error
-                self._fail(errand, error)
-                return
-            self._board.enter(errand.track, DONE)
-            self._finish(
-                Result(
-                    source=errand.source,
-                    id=done.split.id,
-                    status=done.split.status,
-                    stems=done.files,
-                    credits_used=done.split.credits_used,
-                    seconds=done.split.duration_seconds,
-                )
-            )
+    async def _is_usable(self, errand: Errand) -> bool:
+        """Look at a source before anything is made for it, be it only a folder."""
+        try:
+            await build_source(errand.source)
+        except AIStemSplitterError as error:
+            self._fail(errand, error)
+            return False
+        return True
 
-    async def _split(self, client: AsyncAIStemSplitter, errand: Errand) -> Done:
-        """Do all of it; a create that was sent before and not answered is sent again as it was."""
-        order, key = self._order, errand.track.key
-        progress = partial(self._board.note_bytes, errand.track)
-        unanswered = self._submissions.find(key) if order.idempotency_key is not None else None
-        if unanswered is None:
-            return await client.split(
-                errand.source,
-                into=order.into,
-                name=errand.folder,
-                stem_model=order.stem_model,
-                output_format=order.output_format,
-                webhook_url=order.webhook_url,
-                idempotency_key=key,
-                before_send=None if order.sandbox else self._submissions.keep,
-                overwrite=order.overwrite,
-                on_progress=progress,
-                timeout=order.timeout,
-            )
-        job = await client.resubmit(unanswered, timeout=order.timeout)
-        files = await job.download(
-            order.into, name=errand.folder, overwrite=order.overwrite, on_progress=progress, timeout=order.timeout
+    def _item(self, errand: Errand) -> BatchItem:
+        return BatchItem(
+            source=errand.source,
+            folder=errand.folder,
+            idempotency_key=errand.track.key,
+            on_progress=partial(self._board.note_bytes, errand.track),
+            timeout=self._order.timeout,
         )
-        return Done(errand.source, await job.wait(), files)
+
+    def _take(self, errand: Errand, outcome: Outcome) -> None:
+        if isinstance(outcome, Failed):
+            self._fail(errand, outcome.error)
+        elif isinstance(outcome, Skipped) and outcome.reason == "not begun":
+            return  # told of in the end
+        else:
+            self._succeed(errand, outcome)
+
+    def _succeed(self, errand: Errand, outcome: Done | Skipped) -> None:
+        self._board.enter(errand.track, DONE)
+        split = outcome.split
+        if isinstance(outcome, Skipped):
+            shared = f"the same audio as {outcome.same_as}" if outcome.same_as else "split already; nothing was charged"
+            self._terminal.say(f"{show(errand.track.label)}: {show(shared)}")
+        self._finish(
+            Result(
+                source=errand.source,
+                id=split.id if split else None,
+                status=split.status if split else None,
+                stems=outcome.files,
+                credits_used=split.credits_used if split else None,
+                seconds=split.duration_seconds if split else None,
+            )
+        )
+
+    async def _refuse_what_was_not_begun(self, batch: Batch) -> None:
+        """Hand out a failure for what no split was created for, since none could be for another."""
+        reason = (await batch.report()).stopped_by
+        for errand in self._errands:
+            if errand.track.phase not in (DONE, FAILED) and reason is not None:
+                self._fail(errand, reason, begun=False)
 
     def refuse_the_rest(self, error: AIStemSplitterError) -> None:
         """Hand out the same failure for every source without a result: no client could be had."""
@@ -230,7 +240,7 @@ class _Run:
         if track.split_id is not None:
             return f"goes on as {track.split_id}; continue with:", place.ways_on(track.split_id)
         if track.may_be_created:
-            again = self._order.repeat(errand.source, track.key)
+            again = self._order.repeat(errand.source)
             return "may or may not have been created; find out without paying twice:", [again]
         return None
 

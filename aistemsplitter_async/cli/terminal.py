@@ -23,12 +23,14 @@ class Terminal:
     Attributes:
         key: the API key in use, so that no text from anywhere shows it.
         paused: clears live lines while something is written.
+        drain: what the first signal does instead of cancelling the command, if anything.
         last_words: says how things stand when the process must end at once.
     """
 
     def __init__(self) -> None:
         self.key: str | None = None
         self.paused: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.drain: Callable[[], None] | None = None
         self.last_words: Callable[[], None] | None = None
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)

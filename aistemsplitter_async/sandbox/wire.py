@@ -76,6 +76,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`; refuse anything else, NaN and absurd depth included, with 422."""
     try:
         body = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+        json.dumps(body, ensure_ascii=False).encode()  # refuses half of a surrogate pair, which is no text
     except (ValueError, RecursionError):
         raise invalid("The body is not valid JSON.") from None
     if not isinstance(body, dict):
@@ -174,6 +175,11 @@ def build_split(split: Split, stem_urls: Mapping[str, str]) -> dict[str, Any]:
     if stem_urls:
         data["stems"] = dict(stem_urls)
     return data
+
+
+def build_webhook(split: Split) -> bytes:
+    """Return the event that tells of a split's end, whichever it was."""
+    return dump({"event": "audio.split.completed", "data": {"id": split.id, "status": split.status.value}})
 
 
 def format_timestamp(posix: float) -> str:

@@ -33,7 +33,7 @@ def test_the_units_are_read_from_the_comments() -> None:
     assert units(RetryPolicy)["refill"] == "tokens/s"
     assert units(RetryPolicy)["attempts"] == "first"
     assert units(Timeouts)["floor_bytes"] == "bytes/s"
-    assert [name for name, unit in units(PollPolicy).items() if unit == "s"] == ["first", "shortest", "wait"]
+    assert [name for name, unit in units(PollPolicy).items() if unit == "s"] == ["first", "shortest", "typical", "wait"]
     assert [name for name, unit in units(RateLimit).items() if unit == "s"] == ["per"]
 
 

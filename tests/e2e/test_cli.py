@@ -296,7 +296,8 @@ async def test_a_source_that_is_no_file_is_named_and_costs_nothing(cli: CLI, san
     (cli.folder / "empty.mp3").touch()
     balance = sandbox.credits
     cli = cli.using(sandbox)
-    ended = await asyncio.gather(*(cli.run("split", name) for name in ("none.mp3", "folder.mp3", "empty.mp3")))
+    names = ("none.mp3", "folder.mp3", "empty.mp3")
+    ended = await asyncio.gather(*(cli.run("split", name) for name in names))
     assert [(each.code, each.problem) for each in ended] == [
         (1, "cannot read none.mp3: no such file"),
         (1, "cannot read folder.mp3: it is a folder"),
@@ -311,14 +312,15 @@ async def test_what_cannot_be_decoded_fails_in_one_line_and_leaves_nothing(cli: 
     (cli.folder / "cut.wav").write_bytes(make_wav(3.0)[:20_000])
     async with Sandbox(requests_per_minute=None) as real:
         text, cut = await asyncio.gather(
-            cli.using(real).run("split", "text.mp3"), cli.using(real).run("split", "cut.wav", "--json")
+            cli.using(real).run("split", "text.mp3"),
+            cli.using(real).run("split", "cut.wav", "--json", "--into", "others"),
         )
     assert text.code == cut.code == 1
     assert text.problem.startswith("text.mp3: ")
     assert "not audio" in text.problem
     assert cut.problem.startswith("cut.wav: ")
     assert cut.json[0]["stems"] == {}
-    assert not list(cli.folder.glob("stems/*/*.mp3"))
+    assert not list(cli.folder.glob("*/*/*.mp3"))
 
 
 async def test_authentication_fails_with_3_and_says_where_the_key_comes_from(
@@ -394,8 +396,8 @@ async def test_a_failing_network_or_proxy_ends_in_one_line(cli: CLI, song: Path)
     assert "Bad gateway" in failed.problem
     assert "try again in 3600 s" in parked.problem
     assert "the API key was refused" in echoed.problem
-    key = unsure.json[0]["error"]["idempotency_key"]
-    assert f"--idempotency-key {key}" in unsure.problem
+    assert unsure.json[0]["error"]["idempotency_key"]
+    assert unsure.problem.endswith("run the same command again: it finds out, and nothing is charged twice")
 
 
 async def test_interrupting_an_upload_leaves_nothing_behind(cli: CLI) -> None:
@@ -449,7 +451,7 @@ async def test_a_second_signal_ends_a_create_under_way_at_once_and_the_first_aft
     cli = cli.with_(AISTEMSPLITTER_API_KEY=KEY)
     reached = asyncio.Semaphore(0)
     async with fake_api(stuck_at("splits", reached)) as url:
-        first, second = [await cli.start("split", song.name, "--base-url", url) for _ in range(2)]
+        first, second = [await cli.start("split", song.name, "--base-url", url, "--into", into) for into in "ab"]
         for _ in range(2):
             await asyncio.wait_for(reached.acquire(), 30)
         for process in (first, second):
@@ -459,8 +461,8 @@ async def test_a_second_signal_ends_a_create_under_way_at_once_and_the_first_aft
         once, at_once = await asyncio.gather(cli.end(first), cli.end(second, seen=seen))
     assert once.code == at_once.code == 130
     assert "may or may not have been created" in once.err
-    assert "--idempotency-key" in once.err
-    assert "may or may not have been created" in at_once.err  # whoever is in a hurry still gets the key
+    assert f"aistemsplitter-async split {song.name} --into a" in once.err
+    assert "may or may not have been created" in at_once.err  # whoever is in a hurry is still told
 
 
 async def test_a_reader_that_goes_away_is_no_reason_to_complain_or_to_stop(
@@ -608,13 +610,16 @@ async def test_the_hint_after_an_unclear_create_finds_the_split_and_nothing_is_c
     lost = sandbox.faults.add("create", faults.Reset(effect=True), times=5)
     unclear = await cli.run("split", song.name, "--json")
     assert (unclear.code, lost.consumed) == (5, 5)
-    key = unclear.json[0]["error"]["idempotency_key"]
-    found = await cli.run("split", song.name, "--idempotency-key", key, "--json")
+    assert "run the same command again" in unclear.problem
+    found = await cli.run("split", song.name, "--json")
     assert found.code == 0
     (charge,) = sandbox.ledger.charges
     assert found.json[0]["id"] == charge.split_id
     assert len(charge.bodies) == 1
-    assert not (cli.folder / "stems" / ".submissions").exists()
+    again = await cli.run("split", song.name, "--json")
+    assert (again.code, again.json[0]["stems"]) == (0, found.json[0]["stems"])
+    assert "nothing was charged" in again.err
+    assert len(sandbox.ledger.charges) == 1
 
 
 async def test_a_target_that_cannot_be_written_is_refused_before_anything_is_spent(

@@ -1,0 +1,138 @@
+"""One source of a batch, and what is known of it before it is sent anywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import attrs
+
+from aistemsplitter_async._core.naming import ANY_STEM, check_name, folder_name, stem_file_name
+from aistemsplitter_async._core.transfer import OnProgress
+from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async.audio import AudioSource, Source, build_source, source_name
+from aistemsplitter_async.batch.store import Stamp
+from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
+from aistemsplitter_async.models import DirectURL
+
+
+def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    try:
+        for name in () if value is None else value.split("/"):
+            check_name(name)
+    except UnsafeNameError as error:
+        problem = f"{attribute.name} must be a path below `into` that every system can have: {error}"
+    else:
+        return
+    raise ConfigurationError(problem)
+
+
+def _with_stem(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    try:
+        stem_file_name("vocals", value)
+    except UnsafeNameError as error:
+        problem = f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}"
+    else:
+        return
+    raise ConfigurationError(problem)
+
+
+@attrs.frozen(kw_only=True)
+class BatchItem:
+    """A source with wishes of its own; `split_many` takes them among plain sources.
+
+    Attributes:
+        source: a path, bytes, an `https` URL, or what `stream_source` makes.
+        folder: where its stems go, relative to `into`, with `/` between parts; its name without extension otherwise.
+        pattern: how their files are called, with `{stem}`; the extension follows by itself.
+        seconds: how long it plays, if that is known: what it will cost, for `max_credits`.
+        filename: the name to send; the file's own otherwise.
+        content_type: inferred from the name otherwise.
+        idempotency_key: of its first create; a fresh one otherwise.
+        on_progress: called with a `Progress` as its bytes move, up and down.
+        timeout: seconds it may take in all; its split, if there is one by then, goes on at the server.
+    """
+
+    source: Source
+    folder: str | None = attrs.field(default=None, validator=_inside)
+    pattern: str = attrs.field(default=ANY_STEM, validator=_with_stem)
+    seconds: float | None = None
+    filename: str | None = None
+    content_type: str | None = None
+    idempotency_key: str | None = None
+    on_progress: OnProgress | None = None
+    timeout: float | None = None
+
+
+@attrs.frozen
+class Opened:
+    """A source that was looked at: readable, and for a file with what tells whether it changes from here on."""
+
+    audio: AudioSource | DirectURL
+    label: str
+    folder: str
+    path: Path | None = None
+    stamp: Stamp | None = None
+
+    async def check_unchanged(self) -> None:
+        """Check that the file still is what was identified.
+
+        Raises:
+            SourceChangedError: it is not, or it is gone.
+        """
+        if self.path is not None and await run_in_thread(_stamp, self.path) != self.stamp:
+            raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
+
+    async def identify(self) -> str:
+        """Return what the audio is, whatever it is called: its URL, or the SHA-256 of its bytes.
+
+        Raises:
+            SourceUnreadableError, SourceChangedError: it cannot be read to its end.
+        """
+        if isinstance(self.audio, DirectURL):
+            return f"url:{self.audio.url}"
+        if self.path is not None:
+            digest = await run_in_thread(_hash_file, self.path)
+            await self.check_unchanged()
+            return f"sha256:{digest}"
+        hasher = hashlib.sha256()
+        async with self.audio.opened() as body:
+            async for block in body():
+                hasher.update(block)
+        return f"sha256:{hasher.hexdigest()}"
+
+
+async def open_item(item: BatchItem) -> Opened:
+    """Look at a source.
+
+    Raises:
+        SourceUnreadableError: it cannot be read; nothing was sent.
+    """
+    audio = await build_source(item.source, filename=item.filename, content_type=item.content_type)
+    name = source_name(audio)
+    folder = item.folder if item.folder is not None else folder_name(name, fallback="split")
+    if isinstance(audio, DirectURL):
+        return Opened(audio, audio.url, folder)
+    if not isinstance(item.source, str | os.PathLike):
+        return Opened(audio, name, folder)
+    path = Path(item.source).absolute()  # noqa: ASYNC240  # looks at no disk
+    label = str(path).encode("utf-8", "backslashreplace").decode()  # a name need not be text
+    return Opened(audio, label, folder, path, await run_in_thread(_stamp, path))
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+
+
+def _hash_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+    raise SourceUnreadableError(f"cannot read {path}: {reason}")

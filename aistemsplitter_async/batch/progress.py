@@ -1,0 +1,123 @@
+"""Where a batch stands: for the program that runs it, and through a small file for everybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import cattrs
+
+from aistemsplitter_async._net.gate import GateSnapshot
+from aistemsplitter_async.batch.outcome import StageName
+
+
+@attrs.frozen(kw_only=True)
+class TrackProgress:
+    """One source that is being worked on.
+
+    Attributes:
+        label: what to call it.
+        stage: what is being done with it.
+        seconds: for how long.
+        done_bytes: of an upload or download.
+        total_bytes: what there will be, 0 if unknown.
+        split_id: once there is one.
+    """
+
+    label: str
+    stage: StageName
+    seconds: float
+    done_bytes: int = 0
+    total_bytes: int = 0
+    split_id: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class BatchProgress:
+    """A batch at one moment.
+
+    Attributes:
+        seconds: since it began.
+        taken: sources taken in so far.
+        exhausted: whether those were all.
+        done: split in this run.
+        failed: failed in this run.
+        skipped: finished earlier, duplicates, not begun.
+        stages: how many are in each stage.
+        credits_used: of splits created in this run.
+        active: some of those being worked on, transfers first.
+        notices: what holds everything up.
+        draining: whether no more splits are created.
+        gate: the key's budget.
+        processing: seconds a split usually takes, if that is known.
+    """
+
+    seconds: float
+    taken: int
+    exhausted: bool
+    done: int
+    failed: int
+    skipped: int
+    stages: Mapping[StageName, int]
+    credits_used: float
+    active: tuple[TrackProgress, ...]
+    notices: tuple[str, ...]
+    draining: bool
+    gate: GateSnapshot
+    processing: float | None
+
+
+@attrs.frozen(kw_only=True)
+class BatchStatus:
+    """What the status file says.
+
+    Attributes:
+        at: when it was written (POSIX seconds).
+        pid: the process that runs, or ran, the batch.
+        ended: whether it ended by itself; a process that was killed never says so.
+        tracks: number of tracks in the journal per state, all runs together.
+        progress: of the newest run.
+    """
+
+    at: float
+    pid: int
+    ended: bool
+    tracks: Mapping[str, int]
+    progress: BatchProgress
+
+
+def status_path(journal: Path) -> Path:
+    """Return where the status of the batch on `journal` is."""
+    return journal.with_name(f"{journal.name}.status.json")
+
+
+def write_status(path: Path, status: BatchStatus) -> None:
+    """Replace the status file; whoever reads sees the old or the new one.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    fresh = path.with_name(f"{path.name}.new")
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(cattrs.unstructure(status), file)
+    fresh.replace(path)
+
+
+def read_status(path: Path) -> BatchStatus:
+    """Return what the status file says; the journal is not touched.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        ValueError: it is not a status.
+    """
+    saved: Any = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        return cattrs.structure(saved, BatchStatus)
+    except Exception:  # noqa: BLE001  # cattrs has many, and none of them helps
+        problem = f"{path} is not the status of a batch"
+    raise ValueError(problem)

@@ -1,0 +1,404 @@
+"""The journal's tables and every statement on them. Plain blocking SQLite: `journal` calls this in its one thread."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import attrs
+from cattrs.preconf.json import make_converter
+
+from aistemsplitter_async._core.template import Place, choose_place
+from aistemsplitter_async.batch.record import BEFORE, Failure, Record, State, StoredFile, plan_reopening
+from aistemsplitter_async.errors import ConfigurationError, JournalError, JournalLockedError
+from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, SplitInput, Submission, UploadedFile
+
+_APPLICATION_ID: Final = 0x41535350  # "ASSP": tells a journal from any other SQLite file
+# One script per version; a journal of version n runs those from n on, all in one transaction.
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE sources (  -- what is known of files: they are read again only if any of this changed
+        path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, identity TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE TABLE tracks (
+        id INTEGER PRIMARY KEY,
+        identity TEXT NOT NULL,  -- of the audio: its SHA-256 or its URL
+        variant TEXT NOT NULL,   -- stem model and output format, as they were asked for
+        run INTEGER NOT NULL,    -- the newest run that came across it
+        source TEXT NOT NULL,
+        state TEXT NOT NULL,
+        folder TEXT NOT NULL,
+        pattern TEXT NOT NULL,
+        place TEXT NOT NULL UNIQUE,  -- folder and pattern as a file system that ignores case sees them
+        input TEXT, expires_at REAL,
+        idempotency_key TEXT UNIQUE, body BLOB, intended_at REAL,
+        split_id TEXT, credits_used REAL, created_at REAL,
+        split TEXT, files TEXT, failure TEXT
+    );
+    CREATE INDEX tracks_by_identity ON tracks (identity, variant);
+    CREATE INDEX tracks_by_state ON tracks (state, failure IS NULL);
+    """,
+)
+_COLUMNS: Final = (
+    "id, source, state, folder, pattern, input, expires_at, idempotency_key, body, intended_at, split_id, "
+    "credits_used, created_at, split, files, failure"
+)
+_GET: Final = f"SELECT {_COLUMNS} FROM tracks WHERE id = ?"  # noqa: S608  # our own columns
+_json = make_converter()
+
+
+@attrs.frozen
+class Stamp:
+    """What tells whether a file is still the same without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+@attrs.frozen
+class Claim:
+    """A track, and how this run came by it: it is `new`, `known` from earlier, or met already in this run."""
+
+    record: Record
+    met: Literal["new", "known", "again"]
+
+
+class Store:
+    """One open journal file, or with `path=None` a temporary one that is gone when it is closed.
+
+    Raises:
+        JournalLockedError: another process, or another batch of this one, has it open.
+        JournalError: it is damaged, another kind of file, of a newer version, or cannot be written.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        if path is not None:
+            _create_private(path)
+        self._db = sqlite3.connect(path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+            self.run = int(self.note("run") or 0) + 1
+            self._db.execute("BEGIN IMMEDIATE")
+            self.set_note("run", str(self.run))
+            self._db.execute("COMMIT")
+        except BaseException as error:
+            self._db.close()
+            if isinstance(error, sqlite3.Error):
+                raise self.explain(error) from None
+            raise
+
+    def _prepare(self) -> None:
+        """Take the file for this process alone and bring its tables up to date."""
+        db = self._db
+        # SQLite's own lock decides who owns the journal: the system gives it back the moment the owner dies, and
+        # children do not inherit it.
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        kind: int = db.execute("PRAGMA application_id").fetchone()[0]
+        empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        if not empty and kind != _APPLICATION_ID:
+            raise JournalError(f"{self._path} is not a journal; name another file")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA synchronous = {'FULL' if self._path else 'OFF'}")  # FULL: a commit survives a power cut
+        if empty and self._path is not None:
+            self._path.chmod(0o600)  # it may have been there already, and be readable by others
+        db.execute("BEGIN EXCLUSIVE")
+        version: int = db.execute("PRAGMA user_version").fetchone()[0]
+        if version > len(MIGRATIONS):
+            raise JournalError(f"{self._path} was written by a newer version of aistemsplitter_async; upgrade it")
+        if not empty and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+            raise sqlite3.DatabaseError
+        for statement in (part for script in MIGRATIONS[version:] for part in script.split(";\n")):
+            db.execute(statement)
+        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        db.execute("COMMIT")
+
+    def close(self) -> None:
+        """Close the file, and with it give up the lock."""
+        self._db.close()
+
+    def begin(self) -> None:
+        """Begin the transaction that the next calls belong to."""
+        self._db.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Make them durable."""
+        self._db.execute("COMMIT")
+
+    def roll_back(self) -> None:
+        """Undo them."""
+        if self._db.in_transaction:
+            self._db.execute("ROLLBACK")
+
+    def bind(self, owner: Mapping[str, str]) -> None:
+        """Note whose splits these are, or check that they are the same as before.
+
+        Raises:
+            JournalError: the journal belongs to another API or another key.
+        """
+        for name, value in owner.items():
+            known = self.note(name)
+            if known is None:
+                self.set_note(name, value)
+            elif known != value:
+                what = "API key" if name == "key" else f"API ({known})"
+                raise JournalError(
+                    f"{self._path} belongs to another {what}; use the one it was begun with, or another journal"
+                )
+
+    def note(self, name: str) -> str | None:
+        """Return what was noted under `name`."""
+        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+        return None if row is None else str(row[0])
+
+    def set_note(self, name: str, value: str) -> None:
+        """Note `value` under `name`."""
+        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
+
+    def identity_of(self, path: str, stamp: Stamp) -> str | None:
+        """Return the identity of a file that was read before and has not changed since."""
+        row = self._db.execute(
+            "SELECT identity FROM sources WHERE (path, size, mtime_ns, ctime_ns, inode) = (?, ?, ?, ?, ?)",
+            (path, *attrs.astuple(stamp)),
+        ).fetchone()
+        return None if row is None else str(row[0])
+
+    def remember_identity(self, path: str, stamp: Stamp, identity: str) -> None:
+        """Note what a file holds."""
+        self._db.execute(
+            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)", (path, *attrs.astuple(stamp), identity)
+        )
+
+    def claim(
+        self,
+        identity: str,
+        variant: str,
+        *,
+        source: str,
+        folder: str,
+        pattern: str,
+        split_input: SplitInput | None,
+        dedupe: bool,
+    ) -> Claim:
+        """Return the track of this audio, the one of an earlier run or a new one. One run meets each only once.
+
+        Args:
+            identity: of the audio.
+            variant: what is asked of it.
+            source: what it was found as.
+            folder: where its stems would go; numbered if that is taken. A known track keeps its own.
+            pattern: how their files would be called.
+            split_input: the URL, if it is one.
+            dedupe: whether the same audio met again is the same track, rather than another one.
+        """
+        rows = self._db.execute(
+            f"SELECT run, {_COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
+            (identity, variant),
+        ).fetchall()
+        for run, *row in rows:
+            if run != self.run:
+                self._db.execute("UPDATE tracks SET run = ? WHERE id = ?", (self.run, row[0]))
+                return Claim(_record(row), "known")
+        if rows and dedupe:
+            return Claim(_record(rows[0][1:]), "again")
+        place = choose_place(Place(folder, pattern), self._is_taken)
+        cursor = self._db.execute(
+            "INSERT INTO tracks (identity, variant, run, source, state, folder, pattern, place, input) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                identity,
+                variant,
+                self.run,
+                source,
+                State.FOUND,
+                place.folder,
+                place.pattern,
+                place.key,
+                None if split_input is None else _dump_input(split_input),
+            ),
+        )
+        return Claim(self.get(int(cursor.lastrowid or 0)), "new")
+
+    def get(self, track: int) -> Record:
+        """Return a track."""
+        return _record(self._db.execute(_GET, (track,)).fetchone())
+
+    def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
+        """Its audio is at the worker until `expires_at` (POSIX seconds)."""
+        return self._move(track, State.UPLOADED, input=_dump_input(split_input), expires_at=expires_at)
+
+    def intend(self, track: int, submission: Submission, at: float) -> Record:
+        """Its create is about to be sent for the first time: from here on it may exist.
+
+        Raises:
+            ConfigurationError: another track's create has this idempotency key.
+        """
+        key, body = submission.idempotency_key, submission.body
+        try:
+            return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at)
+        except sqlite3.IntegrityError:
+            problem = f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
+        raise ConfigurationError(problem)
+
+    def refused(self, track: int) -> Record:
+        """Its create was refused before it could have any effect: it is as if it had not been sent."""
+        (had_upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
+        return self._move(
+            track,
+            State.FOUND if had_upload is None else State.UPLOADED,
+            before={State.INTENT},
+            idempotency_key=None,
+            body=None,
+            intended_at=None,
+        )
+
+    def uncertain(self, track: int) -> Record:
+        """Its create was sent, and no answer came that says what became of it."""
+        return self._move(track, State.UNCERTAIN)
+
+    def needs_review(self, track: int) -> Record:
+        """Its create is too old to be sent again without somebody's word."""
+        return self._move(track, State.NEEDS_REVIEW)
+
+    def created(self, track: int, created: CreatedSplit, at: float) -> Record:
+        """It is a split now, and paid."""
+        return self._move(
+            track, State.CREATED, split_id=created.id, credits_used=float(created.credits_used), created_at=at
+        )
+
+    def succeeded(self, track: int, split: Split) -> Record:
+        """Its stems can be fetched; again, if they were fetched before and are gone."""
+        return self._move(track, State.SUCCEEDED, split=_json.dumps(split), files=None)
+
+    def downloaded(self, track: int, files: Mapping[str, StoredFile]) -> Record:
+        """Its stems are here. Their addresses are of no more use, and are not kept."""
+        record = self._move(track, State.DOWNLOADED, files=_json.dumps(dict(files)))
+        assert record.split is not None  # noqa: S101  # what the state before says
+        return self._set(track, split=_json.dumps(attrs.evolve(record.split, stems={})))
+
+    def fail(self, track: int, failure: Failure, split: Split | None) -> Record:
+        """It is not to be tried again unasked."""
+        known = {} if split is None else {"split": _json.dumps(split)}
+        return self._set(track, failure=_json.dumps(failure), **known)
+
+    def reopen(self, track: int) -> Record:
+        """Somebody asked for another try: go on at the stage that failed."""
+        failure = self.get(track).failure
+        if failure is None or not plan_reopening(failure):
+            return self._set(track, failure=None)
+        fresh = dict.fromkeys(
+            ("idempotency_key", "body", "intended_at", "split_id", "credits_used", "created_at", "split")
+        )
+        (had_upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
+        return self._set(track, state=State.FOUND if had_upload is None else State.UPLOADED, failure=None, **fresh)
+
+    def forget(self, track: int) -> None:
+        """Drop a finished track, so that the same audio is split, and paid, anew."""
+        self._db.execute("DELETE FROM tracks WHERE id = ?", (track,))
+
+    def page(self, after: int, most: int) -> list[Record]:
+        """Return up to `most` tracks whose number is higher than `after`, in order."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM tracks WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608  # our own columns
+            (after, most),
+        )
+        return [_record(row) for row in rows]
+
+    def count(self) -> dict[str, int]:
+        """Return the number of tracks per state, `failed` among them."""
+        rows = self._db.execute(
+            "SELECT CASE WHEN failure IS NULL THEN state ELSE 'failed' END AS shown, count(*) FROM tracks "
+            "GROUP BY shown"
+        )
+        return {str(state): int(number) for state, number in rows}
+
+    def _move(self, track: int, state: State, *, before: set[State] | None = None, **values: Any) -> Record:
+        (held,) = self._db.execute("SELECT state FROM tracks WHERE id = ?", (track,)).fetchone()
+        if State(held) not in (before if before is not None else BEFORE[state]):
+            raise JournalError(f"track {track} cannot go from {held} to {state}")
+        return self._set(track, state=state, **values)
+
+    def _set(self, track: int, **values: Any) -> Record:
+        names = ", ".join(f"{name} = ?" for name in values)
+        self._db.execute(f"UPDATE tracks SET {names} WHERE id = ?", (*values.values(), track))  # noqa: S608  # our names
+        return self.get(track)
+
+    def _is_taken(self, place: str) -> bool:
+        return self._db.execute("SELECT 1 FROM tracks WHERE place = ?", (place,)).fetchone() is not None
+
+    def explain(self, error: sqlite3.Error) -> JournalError:
+        """Return an error of SQLite as ours."""
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+            return JournalLockedError(
+                f"another batch is running on {self._path}; wait for it or stop it", code="LOCKED"
+            )
+        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
+            return JournalError(f"cannot write {self._path}: the disk is full or failing", code="DISK")
+        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
+            return JournalError(f"cannot write {self._path}: permission denied, or its folder is missing")
+        if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+            return JournalError(f"the journal refused: {error}")
+        return JournalError(
+            f"{self._path} is damaged or not a journal; it was left as it is. Restore a copy, or name another file"
+        )
+
+
+def _create_private(path: Path) -> None:
+    """Create the file readable by its owner only; SQLite gives the files beside it the same mode.
+
+    An existing one is not opened: closing it again would give up SQLite's lock of another batch in this process.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+    except FileExistsError:
+        if not path.exists():
+            raise JournalError(f"cannot create {path}: {path.parent} is not a folder") from None
+    except OSError as error:
+        reason = error.strerror
+        raise JournalError(f"cannot create {path}: {reason}") from None
+
+
+def _dump_input(split_input: SplitInput) -> str:
+    if isinstance(split_input, DirectURL):
+        return json.dumps({"url": split_input.url})
+    return json.dumps(attrs.asdict(split_input))
+
+
+def _load_input(text: str) -> SplitInput:
+    fields = json.loads(text)
+    return DirectURL(fields["url"]) if "url" in fields else UploadedFile(**fields)
+
+
+def _record(row: Any) -> Record:
+    (
+        number, source, state, folder, pattern, split_input, expires_at, key, body, intended_at, split_id, credits_used,
+        created_at, split, files, failure,
+    ) = row  # fmt: skip
+    return Record(
+        id=number,
+        source=source,
+        state=State(state),
+        folder=folder,
+        pattern=pattern,
+        input=None if split_input is None else _load_input(split_input),
+        expires_at=expires_at,
+        submission=None if key is None else Submission(key, body),
+        intended_at=intended_at,
+        split_id=split_id,
+        credits_used=credits_used,
+        created_at=created_at,
+        split=None if split is None else _json.loads(split, Split),
+        files={} if files is None else _json.loads(files, dict[str, StoredFile]),
+        failure=None if failure is None else _json.loads(failure, Failure),
+    )

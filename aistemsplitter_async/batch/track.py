@@ -1,0 +1,423 @@
+"""One source's way through a batch: look at its record, do the step it calls for, write down what came of it, repeat.
+
+A track found after a crash goes the same way as a fresh one, only its record says more from the start.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from functools import partial
+from pathlib import Path
+
+import attrs
+
+from aistemsplitter_async._core.transfer import Progress
+from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async.batch.item import BatchItem, Opened, open_item
+from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason, StageName
+from aistemsplitter_async.batch.record import Record, State, Step, StoredFile, build_failure, plan_step
+from aistemsplitter_async.batch.store import Claim, Store
+from aistemsplitter_async.batch.works import NotBegunError, Works
+from aistemsplitter_async.config import BATCH_WAIT
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APITimeoutError,
+    AuthenticationError,
+    DownloadError,
+    InsufficientCreditsError,
+    JournalError,
+    ProtocolError,
+    SpendLimitError,
+    SplitFailedError,
+    SubmissionUncertainError,
+    WaitTimeoutError,
+)
+from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, Submission, Upload
+
+_STOPPING = (AuthenticationError, InsufficientCreditsError, SpendLimitError)  # none would do better
+
+
+class Track:
+    """One source of a running batch.
+
+    Attributes:
+        label: what to call it, for people.
+        stage: what is being done with it.
+        since: since when (monotonic seconds).
+        done_bytes: of the upload, or of all stems that are being fetched.
+        total_bytes: what there will be, 0 if unknown.
+        split_id: once there is one.
+        droppable: whether nothing is lost by cancelling it: it has begun, no create of it was sent, nor is it over.
+    """
+
+    def __init__(self, works: Works, item: BatchItem, position: int) -> None:
+        self.item = item
+        self.position = position
+        self.label = ""
+        self.stage: StageName = "prepare"
+        self.since = works.clock.monotonic()
+        self.done_bytes = 0
+        self.total_bytes = 0
+        self.split_id: str | None = None
+        self.droppable = False
+        self._works = works
+        self._sizes: dict[str, Progress] = {}
+        self._row: int | None = None  # in the journal
+        self._flying = False
+        self._again = False  # it failed before: the key it was given, if any, is used up
+        self._worked = False  # whether this run did anything for it
+        self._created_at: float | None = None  # monotonic seconds
+
+    async def run(self) -> Outcome:
+        """Bring the source to its outcome.
+
+        Raises:
+            JournalError: nothing can be written down, so nothing more may be done.
+        """
+        clock, timeout = self._works.clock, self.item.timeout
+        error: AIStemSplitterError
+        self.droppable = True
+        try:
+            async with clock.timeout_at(None if timeout is None else clock.monotonic() + timeout):
+                return await self._bring()
+        except NotBegunError:
+            return self._skip("not begun")
+        except JournalError:
+            raise
+        except TimeoutError:
+            error = await self._too_late()
+        except AIStemSplitterError as failure:
+            error = failure
+        finally:
+            self.droppable = False
+            self._land()
+        return await self._fail(error)
+
+    async def _bring(self) -> Outcome:
+        works = self._works
+        opened = await open_item(self.item)
+        self.label = opened.label
+        if isinstance(opened.audio, DirectURL):
+            works.stages.vet_source(opened.audio)
+        claim = await self._claim(opened)
+        if claim.met == "known" and works.options.overwrite and claim.record.state is State.DOWNLOADED:
+            await works.write(Store.forget, claim.record.id)  # to be made, and paid, anew
+            claim = await self._claim(opened)
+        record = claim.record
+        self._row = record.id
+        if claim.met == "again":
+            return self._skip("duplicate", record, same_as=record.source)
+        if record.failure is not None and (record.failure.passing or works.options.retry_failed):
+            self._again = True
+            record = await works.write(Store.reopen, record.id)
+        return await self._go(record, opened)
+
+    async def _claim(self, opened: Opened) -> Claim:
+        """Find out what the audio is, and which track of the journal that makes it."""
+        works, known = self._works, None
+        if opened.path is not None and opened.stamp is not None:
+            known = await works.write(Store.identity_of, opened.label, opened.stamp)
+        identity = known
+        if identity is None:
+            async with works.hashes:
+                identity = await opened.identify()
+            if opened.path is not None and opened.stamp is not None:
+                await works.write(Store.remember_identity, opened.label, opened.stamp, identity)
+        return await works.write(
+            Store.claim,
+            identity,
+            works.options.variant,
+            source=self.label,
+            folder=opened.folder,
+            pattern=self.item.pattern,
+            split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
+            dedupe=works.options.dedupe,
+        )
+
+    async def _go(self, record: Record, opened: Opened) -> Outcome:
+        """Take steps until there is none left."""
+        do: dict[Step, Callable[[Record], Awaitable[Record]]] = {
+            Step.UPLOAD: partial(self._upload, opened),
+            Step.CREATE: self._create,
+            Step.REPLAY: self._replay,
+            Step.WAIT: self._wait,
+            Step.DOWNLOAD: self._download,
+        }
+        while True:
+            self.split_id = record.split_id
+            self.droppable = record.state in (State.FOUND, State.UPLOADED)
+            step = self._plan(record)
+            if step in do:
+                record = await do[step](record)
+            elif step is Step.CHECK and not self._worked and not await run_in_thread(self._are_here, record):
+                record = await self._look_again(record)
+            elif step is Step.REVIEW:
+                return await self._hand_to_review(record)
+            elif step is Step.FAILED and record.failure is not None and record.error is not None:
+                return Failed(self.item.source, record.failure.stage, record.error, self.position)
+            else:
+                return self._finish(record)
+
+    def _plan(self, record: Record) -> Step:
+        now, options = self._works.clock.now(), self._works.options
+        return plan_step(record, now=now, key_age=options.key_age, wants_files=options.into is not None)
+
+    async def _upload(self, opened: Opened, record: Record) -> Record:
+        works, audio = self._works, opened.audio
+        assert not isinstance(audio, DirectURL)  # noqa: S101  # those need no upload
+        await self._check_target(record)
+
+        async def attempt() -> Upload:
+            works.brake.check()
+            self._enter("upload", audio.content_length)
+            upload = await works.stages.uploader.upload(
+                audio, priority=works.options.priority, on_progress=self._note_progress
+            )
+            await opened.check_unchanged()
+            return upload
+
+        upload = await works.uploading.endure(attempt)
+        return await works.write(Store.uploaded, record.id, upload.input, upload.expires_at.timestamp())
+
+    async def _create(self, record: Record) -> Record:
+        """Create the split; its intent is on disk before anything is sent."""
+        works, options = self._works, self._works.options
+        if isinstance(record.input, DirectURL):
+            await self._check_target(record)
+        await self._fly()
+        self._enter("create")
+        await works.downloading.wait_until_over()  # stems that cannot be fetched are not bought
+        assert record.input is not None  # noqa: S101  # what `plan_step` checked
+        submission = works.stages.build_submission(
+            record.input,
+            idempotency_key=(None if self._again else self.item.idempotency_key) or str(uuid.uuid4()),
+            stem_model=options.stem_model,
+            output_format=options.output_format,
+            webhook_url=options.webhook_url,
+        )
+        async with works.purse.turn(self.item.seconds):
+            works.brake.check()
+            works.purse.reserve(record.id, self.item.seconds)
+            try:
+                return await self._send(record, submission, replay=False)
+            finally:
+                works.purse.release(record.id)
+
+    async def _replay(self, record: Record) -> Record:
+        """Send a create again as it was: the one way to learn what became of it."""
+        assert record.submission is not None  # noqa: S101  # what the state says
+        await self._fly()
+        self._enter("create")
+        return await self._send(record, record.submission, replay=True)
+
+    async def _send(self, record: Record, submission: Submission, *, replay: bool) -> Record:
+        """Send a create until it is answered, or until time has made something else of it, such as an old key."""
+        works, held, sent = self._works, record, replay
+
+        async def before_send(_: Submission) -> None:
+            nonlocal held, sent
+            if held.submission is None:
+                works.brake.check()
+                self.droppable = False
+                held = await works.journal.write(Store.intend, held.id, submission, works.clock.now())
+            sent = True
+
+        async def note(created: CreatedSplit) -> None:
+            nonlocal held
+            held = await works.journal.write(Store.created, held.id, created, works.clock.now())
+            works.purse.pay(held.id, created.credits_used)
+            self._created_at = works.clock.monotonic()
+
+        async def attempt() -> Record:
+            nonlocal held, sent
+            if self._plan(held) is not (Step.REPLAY if sent else Step.CREATE):
+                return held
+            try:
+                await works.stages.create(
+                    submission, None, works.options.priority, before_send, replay=sent, on_created=note
+                )
+            except SubmissionUncertainError:
+                held = await works.journal.write(Store.uncertain, held.id)
+                raise
+            except AIStemSplitterError as error:
+                if replay or held.state is not State.INTENT or isinstance(error, JournalError):
+                    raise
+                held = await works.journal.write(Store.refused, held.id)  # or it never arrived: nothing came of it
+                sent, self.droppable = False, True
+                raise
+            return held
+
+        self._worked = True
+        return await works.creating.endure(attempt)
+
+    async def _wait(self, record: Record) -> Record:
+        works, clock = self._works, self._works.clock
+        assert record.split_id is not None  # noqa: S101  # what the state says
+        await self._fly()
+        self._enter("wait")
+        since = self._created_at
+        if since is None:  # created by an earlier run
+            since = clock.monotonic() - max(0.0, clock.now() - (record.created_at or 0.0))
+        split = await self._watch(record.split_id, since, record.credits_used)
+        self._worked = True
+        if split.status == "failed":
+            failure = build_failure("wait", SplitFailedError(split))
+            return await works.write(Store.fail, record.id, failure, split)
+        return await works.write(Store.succeeded, record.id, split)
+
+    async def _watch(self, split_id: str, since: float, credits_used: float | None) -> Split:
+        works, last = self._works, None
+        updates = works.stages.updates(
+            split_id, priority=works.options.priority, since=since, credits_used=credits_used
+        )
+        try:
+            async with works.clock.timeout_at(works.clock.monotonic() + BATCH_WAIT), aclosing(updates):
+                async for split in updates:
+                    last = split
+        except TimeoutError:
+            pass
+        if last is None or not last.is_terminal:
+            raise WaitTimeoutError(split_id, last)
+        return last
+
+    async def _download(self, record: Record) -> Record:
+        works, into = self._works, self._works.options.into
+        assert into is not None and record.split is not None  # noqa: S101, PT018  # what `plan_step` checked
+        self._land()
+        split = record.split
+
+        async def attempt() -> dict[str, StoredFile]:
+            self._enter("download")
+            files = await works.stages.downloader.download(
+                split,
+                into / record.folder,
+                overwrite=works.options.overwrite,
+                on_progress=self._note_progress,
+                pattern=record.pattern,
+            )
+            return await run_in_thread(_describe, into, files)
+
+        stored = await works.downloading.endure(attempt)
+        self._worked = True
+        downloaded = await works.write(Store.downloaded, record.id, stored)
+        return attrs.evolve(downloaded, split=split)  # with the addresses, which the journal does not keep
+
+    async def _look_again(self, record: Record) -> Record:
+        """Ask for the addresses of stems that were here once."""
+        works = self._works
+        assert record.split_id is not None  # noqa: S101  # what the state says
+        split = await works.creating.endure(lambda: works.stages.look(str(record.split_id), works.options.priority))
+        if split.status != "succeeded" or not split.stems:
+            raise ProtocolError(f"split {split.id} has no stems any more (it is {split.status})", split_id=split.id)
+        return await works.write(Store.succeeded, record.id, split)
+
+    async def _hand_to_review(self, record: Record) -> Failed:
+        works = self._works
+        assert record.submission is not None  # noqa: S101  # what the state says
+        await works.write(Store.needs_review, record.id)
+        error = SubmissionUncertainError(
+            "its create was sent too long ago to send it again unasked: the service may have forgotten its idempotency "
+            "key and charge twice. Look whether the split exists; raise the key age to have it sent again",
+            submission=record.submission,
+            code="NEEDS_REVIEW",
+        )
+        return Failed(self.item.source, "create", error, self.position)
+
+    async def _too_late(self) -> AIStemSplitterError:
+        record = None if self._row is None else await self._works.write(Store.get, self._row)
+        if record is not None and record.split_id is not None:
+            return WaitTimeoutError(record.split_id, record.split)
+        if record is not None and record.submission is not None:
+            return SubmissionUncertainError(
+                "the split may or may not have been created (time ran out); run the same again to find out",
+                submission=record.submission,
+                code="TIMEOUT",
+            )
+        return APITimeoutError("no split was created in the time it was given", code="TIMEOUT")
+
+    async def _fail(self, error: AIStemSplitterError) -> Failed:
+        """Note why the track goes no further, in the journal too where it has a row there."""
+        works = self._works
+        if isinstance(error, _STOPPING):
+            works.brake.pull(error)
+        error.split_id = error.split_id or self.split_id
+        if self._row is not None:
+            await works.write(Store.fail, self._row, build_failure(self.stage, error), None)
+        return Failed(self.item.source, self.stage, error, self.position)
+
+    async def _check_target(self, record: Record) -> None:
+        works = self._works
+        if works.options.into is not None:
+            folder = works.options.into / record.folder
+            await works.stages.check_target(folder, overwrite=works.options.overwrite, pattern=record.pattern)
+
+    async def _fly(self) -> None:
+        """Take a place among the splits in flight, once."""
+        if not self._flying:
+            await self._works.in_flight.acquire_on_behalf_of(self)
+            self._flying = True
+
+    def _land(self) -> None:
+        if self._flying:
+            self._flying = False
+            self._works.in_flight.release_on_behalf_of(self)
+
+    def _enter(self, stage: StageName, total_bytes: int = 0) -> None:
+        self.stage = stage
+        self.since = self._works.clock.monotonic()
+        self.done_bytes, self.total_bytes = 0, total_bytes
+        self._sizes.clear()
+
+    def _note_progress(self, progress: Progress) -> None:
+        self._sizes[progress.name] = progress
+        self.done_bytes = sum(part.done_bytes for part in self._sizes.values())
+        self.total_bytes = sum(part.total_bytes or 0 for part in self._sizes.values())
+        if self.item.on_progress is not None:
+            self.item.on_progress(progress)
+
+    def _finish(self, record: Record) -> Outcome:
+        if not self._worked:
+            return self._skip("finished", record)
+        assert record.split is not None  # noqa: S101  # what the state says
+        return Done(self.item.source, record.split, self._paths(record), self.position)
+
+    def _skip(self, reason: SkipReason, record: Record | None = None, same_as: str | None = None) -> Skipped:
+        source, position = self.item.source, self.position
+        if record is None:
+            return Skipped(source, reason, position)
+        return Skipped(source, reason, position, self._paths(record), same_as, record.split)
+
+    def _paths(self, record: Record) -> dict[str, Path]:
+        into = self._works.options.into
+        return {} if into is None else {stem: into / file.path for stem, file in record.files.items()}
+
+    def _are_here(self, record: Record) -> bool:
+        """Return whether no stem is missing. One that somebody changed is theirs, unless it may be overwritten."""
+        into, overwrite = self._works.options.into, self._works.options.overwrite
+        sizes = [] if into is None else [(_size(into / file.path), file.size) for file in record.files.values()]
+        return all(size is not None and (size == told or not overwrite) for size, told in sizes)
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
+
+
+def _describe(into: Path, files: dict[str, Path]) -> dict[str, StoredFile]:
+    """Return what the journal keeps of files that were brought home."""
+    return {stem: _stored(into, path) for stem, path in files.items()}
+
+
+def _stored(into: Path, path: Path) -> StoredFile:
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return StoredFile(path.relative_to(into).as_posix(), file.tell(), digest)
+    except OSError as error:
+        problem = error.strerror or type(error).__name__
+    raise DownloadError(f"{path} was fetched and cannot be read: {problem}")

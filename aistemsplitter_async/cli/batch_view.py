@@ -1,0 +1,230 @@
+"""What a batch shows while it runs: a bar, what is going on, and what it costs; or a line now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING
+
+from aistemsplitter_async.batch.outcome import StageName
+from aistemsplitter_async.batch.progress import BatchProgress, TrackProgress
+
+from .finding import Survey
+from .live import has_live_terminal
+from .render import clock, number, share, show, words
+from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+    from rich.live import Live
+
+_FRAME = 0.2  # s
+_LINE = 15.0  # s between two lines where nothing can be redrawn
+_MOST_TRACKS = 6  # shown at a time
+_WIDE = 72  # columns from which a bar has room
+_RECENT = 300.0  # s of finished tracks that the speed is taken from
+_ENOUGH = 5  # finished tracks before their speed means anything
+_REQUESTS_LEFT = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0}  # of a track in that stage
+_SIGNS = {"prepare": "·", "upload": "↑", "create": "+", "wait": "…", "download": "↓"}
+_DOING: dict[StageName, str] = {
+    "prepare": "reading",
+    "upload": "uploading",
+    "create": "creating",
+    "wait": "waiting",
+    "download": "fetching",
+}
+
+
+def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> float | None:
+    """Return the seconds a batch still takes, `None` if nothing can be said yet.
+
+    The key's limit allows no less than `requests left / limit` windows and the processing of the last split; where
+    tracks have been finishing more slowly than that, they are taken to go on so.
+
+    Args:
+        progress: of the batch.
+        survey: how much there is.
+        pace: tracks finished per second lately.
+    """
+    if not survey.complete:
+        return None
+    left = survey.tracks - progress.done - progress.failed - progress.skipped
+    if left <= 0:
+        return 0.0
+    guesses = [left / pace] if pace else []
+    gate = progress.gate
+    if gate.limit is not None:
+        fresh = max(0, survey.tracks - progress.taken)
+        each = (3 * survey.files + 2 * survey.urls) / survey.tracks
+        requests = fresh * each + sum(_REQUESTS_LEFT[stage] * count for stage, count in progress.stages.items())
+        guesses.append(requests / gate.limit * gate.per + (progress.processing or 0.0))
+    return max(guesses, default=None)
+
+
+def describe_stages(progress: BatchProgress) -> str:
+    """Return how many tracks are in each stage, such as `3 uploading, 96 waiting`."""
+    parts = [f"{progress.stages[stage]} {doing}" for stage, doing in _DOING.items() if progress.stages.get(stage)]
+    return ", ".join(parts) or "nothing under way"
+
+
+def describe_budget(progress: BatchProgress) -> str:
+    """Return the requests used and the credits spent."""
+    gate = progress.gate
+    limit = f"{gate.used} of {gate.limit}" if gate.limit is not None else f"{gate.used}"
+    closed = f", gate closed for {gate.closed_for:.0f} s" if gate.closed_for >= 1 else ""
+    return f"{limit} requests in the last {words(gate.per)}{closed}, {number(progress.credits_used)} credits spent"
+
+
+def describe_count(progress: BatchProgress, survey: Survey) -> str:
+    """Return how far it is, such as `12 of 40, 1 failed`."""
+    over = progress.done + progress.failed + progress.skipped
+    total = f"{survey.tracks:,}" if survey.complete else f"{max(survey.tracks, progress.taken):,}+"
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    return f"{over:,} of {total}{failed}"
+
+
+def describe_track(track: TrackProgress) -> str:
+    """Return what is going on with one track."""
+    doing = _DOING[track.stage]
+    if track.stage in ("upload", "download") and track.done_bytes:
+        return f"{doing} {share(track.done_bytes, track.total_bytes or None)}"
+    return f"{doing} {clock(track.seconds)}"
+
+
+class Meter:
+    """How fast tracks finish."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._times: deque[float] = deque()
+
+    def tick(self) -> None:
+        """Note that a track finished."""
+        self._times.append(self._now())
+        while self._now() - self._times[0] > _RECENT:
+            self._times.popleft()
+
+    @property
+    def pace(self) -> float | None:
+        """Return tracks a second, lately."""
+        if len(self._times) < _ENOUGH:
+            return None
+        return (len(self._times) - 1) / max(1e-3, self._now() - self._times[0])
+
+
+class BatchView:
+    """Shows a running batch on stderr.
+
+    Args:
+        progress: says where it stands.
+        survey: how much there is.
+        meter: how fast it goes.
+        terminal: where to show it.
+    """
+
+    def __init__(self, progress: Callable[[], BatchProgress], survey: Survey, meter: Meter, terminal: Terminal) -> None:
+        self._progress = progress
+        self._survey = survey
+        self._meter = meter
+        self._terminal = terminal
+
+    def line(self) -> str:
+        """Return all of it on one line."""
+        progress = self._progress()
+        eta = plan_eta(progress, self._survey, self._meter.pace)
+        left = f"; about {words(eta)} left" if eta else ""
+        notices = "".join(f"; {notice}" for notice in progress.notices)
+        count = describe_count(progress, self._survey)
+        return show(f"{count}; {describe_stages(progress)}; {describe_budget(progress)}{left}{notices}")
+
+    async def tell(self) -> None:
+        """Write a line now and then, until cancelled."""
+        while True:
+            await asyncio.sleep(_LINE)
+            self._terminal.say(self.line())
+
+    async def draw(self) -> None:
+        """Keep a few lines up to date, until cancelled."""
+        from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
+        from rich.live import Live  # noqa: PLC0415
+
+        console = Console(stderr=True, highlight=False)
+        live: Live | None = None
+
+        @contextmanager
+        def paused() -> Iterator[None]:
+            nonlocal live
+            if live is not None:
+                live.stop()
+                live = None
+            yield
+
+        self._terminal.paused = paused
+        try:
+            while True:
+                if live is None:
+                    live = Live(
+                        console=console,
+                        auto_refresh=False,
+                        transient=True,
+                        redirect_stdout=False,
+                        redirect_stderr=False,
+                        vertical_overflow="crop",
+                    )
+                    live.start()
+                live.update(self._frame(console), refresh=True)
+                await asyncio.sleep(_FRAME)
+        finally:
+            with paused():
+                pass
+
+    def _frame(self, console: Console) -> RenderableType:
+        from rich.console import Group  # noqa: PLC0415
+        from rich.progress_bar import ProgressBar  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+        from rich.text import Text  # noqa: PLC0415
+
+        progress, survey = self._progress(), self._survey
+        over, total = progress.done + progress.failed + progress.skipped, survey.tracks if survey.complete else None
+        eta = plan_eta(progress, survey, self._meter.pace)
+        head = Table.grid(padding=(0, 1))
+        cells: list[RenderableType] = [Text(describe_count(progress, survey), style="bold")]
+        if console.width >= _WIDE:
+            cells.append(ProgressBar(total=total, completed=over, width=30, pulse=total is None))
+        ending = "finishing what is paid" if progress.draining else f"about {words(eta)} left" if eta else ""
+        cells.append(Text(f"{clock(progress.seconds)}  {ending}", style="dim"))
+        head.add_row(*cells)
+        tracks = Table.grid(padding=(0, 1))
+        tracks.add_column(width=1)
+        tracks.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, console.width // 2))
+        tracks.add_column(no_wrap=True, overflow="ellipsis")
+        shown = [track for track in progress.active if track.label][:_MOST_TRACKS]
+        for track in shown:
+            name = show(track.label.rpartition("/")[2] or track.label)
+            tracks.add_row(
+                Text(_SIGNS[track.stage], style="cyan"), Text(name), Text(describe_track(track), style="dim")
+            )
+        lines: list[RenderableType] = [head, _short(describe_stages(progress)), _short(describe_budget(progress))]
+        lines += [tracks] if shown else []
+        lines += [Text(show(notice), style="yellow", no_wrap=True, overflow="ellipsis") for notice in progress.notices]
+        return Group(*lines)
+
+
+def _short(text: str) -> RenderableType:
+    from rich.text import Text  # noqa: PLC0415
+
+    return Text(text, style="dim", no_wrap=True, overflow="ellipsis")
+
+
+@asynccontextmanager
+async def shown(view: BatchView) -> AsyncIterator[None]:
+    """Show a batch for the time of the block."""
+    showing = asyncio.create_task(view.draw() if has_live_terminal() else view.tell(), name="progress")
+    try:
+        yield
+    finally:
+        showing.cancel()
+        await asyncio.wait([showing])

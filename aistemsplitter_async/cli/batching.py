@@ -1,0 +1,252 @@
+"""`batch`: a music library of any size at the speed of the key, through crashes, without paying twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done, Failed, Skipped
+from aistemsplitter_async._core.template import parse_template
+from aistemsplitter_async.batch.found import Ignored, Unusable
+from aistemsplitter_async.config import KEY_AGE
+from aistemsplitter_async.errors import SplitFailedError
+
+from .batch_view import BatchView, Meter, shown
+from .connect import connected
+from .estimating import tell_shortage
+from .failures import Exit, Failure, Place, explain, gravest
+from .finding import Library, Survey
+from .options import Batching, Common
+from .render import number, price, show, words
+from .request_log import RequestLog
+from .results import Result, hand_out_json
+from .standing import tell_owner
+from .terminal import BOLD, Terminal
+
+if TYPE_CHECKING:
+    from aistemsplitter_async import Batch, Outcome
+
+JOURNAL_NAME = ".aistemsplitter.journal"
+
+
+@attrs.frozen(kw_only=True)
+class BatchOrder:
+    """What `batch` was asked for."""
+
+    paths: list[str]
+    into: Path
+    journal: Path
+    common: Common
+    options: Batching
+    stem_model: str | None = None
+    output_format: str | None = None
+    webhook_url: str | None = None
+    sandbox: bool = False
+
+    @property
+    def library(self) -> Library:
+        """What is to be split."""
+        template = None if self.options.template is None else parse_template(self.options.template)
+        return Library(paths=self.paths, into=self.into, template=template)
+
+
+async def batch(order: BatchOrder, terminal: Terminal) -> int:
+    """Split a library, hand out a result for each track, and return the exit code."""
+    run = _Run(order, terminal)
+    try:
+        await run.all_of_it()
+    except AIStemSplitterError as error:
+        await tell_owner(error, order.journal, terminal)
+        failure = explain(error, run.place)
+        terminal.error(failure.message)
+        run.codes.append(failure.exit_code)
+    except asyncio.CancelledError:
+        run.tell_interrupted()
+        return Exit.INTERRUPTED
+    return Exit.INTERRUPTED if run.drained else gravest(run.codes)
+
+
+class _Run:
+    """One invocation of `batch`."""
+
+    def __init__(self, order: BatchOrder, terminal: Terminal) -> None:
+        self.codes: list[Exit] = []
+        self.drained = False
+        self.place = Place(
+            into=str(order.into),
+            base_url=order.common.base_url,
+            api_key_file=order.common.api_key_file,
+            lasting=True,
+        )
+        self._order = order
+        self._terminal = terminal
+        self._survey = Survey()
+        self._meter = Meter()
+        self._requests = RequestLog()
+        self._counts: Counter[str] = Counter()
+        self._ignored = 0
+
+    async def all_of_it(self) -> None:
+        """Bring every track to its outcome."""
+        order, terminal = self._order, self._terminal
+        library = order.library
+        found = await library.search()
+        if order.sandbox:
+            terminal.say("sandbox: a local preview separation, not the hosted model")
+        data = order.journal.with_name(f"{order.journal.name}.sandbox") if order.sandbox else None
+        async with connected(
+            order.common, terminal, on_event=self._requests.note, sandbox=order.sandbox, sandbox_data=data
+        ) as client:
+            batch = client.split_many(
+                library.items(found, self._note_unusable),
+                into=order.into,
+                journal=order.journal,
+                stem_model=order.stem_model,
+                output_format=order.output_format,
+                in_flight=order.options.in_flight,
+                uploads=order.options.uploads,
+                downloads=order.options.downloads,
+                priority=order.options.priority,
+                max_credits=order.options.max_credits,
+                webhook_url=order.webhook_url,
+                key_age=order.options.key_age or KEY_AGE,
+                retry_failed=order.options.retry_failed,
+            )
+            async with batch, self._surveyed(library, client):
+                terminal.drain = lambda: self._drain(batch)
+                async with shown(BatchView(batch.progress, self._survey, self._meter, terminal)):
+                    async for outcome in batch:
+                        self._hand_out(outcome)
+                terminal.drain = None
+                await self._conclude(batch)
+
+    @asynccontextmanager
+    async def _surveyed(self, library: Library, client: AsyncAIStemSplitter) -> AsyncIterator[None]:
+        """Count the library in the background, and say so early if the credits will not do."""
+
+        async def count() -> None:
+            await self._survey.count(library)
+            await tell_shortage(self._survey, client, self._terminal)
+
+        counting = asyncio.create_task(count(), name="survey") if library.is_repeatable else None
+        try:
+            yield
+        finally:
+            if counting is not None:
+                counting.cancel()
+                await asyncio.wait([counting])
+                if not counting.cancelled():
+                    counting.exception()  # a folder that went away is told of by the batch itself
+
+    def _drain(self, batch: Batch) -> None:
+        self.drained = True
+        batch.drain()
+        paid = batch.progress().stages
+        count = sum(paid.get(stage, 0) for stage in ("wait", "download", "create"))
+        self._terminal.say(
+            f"stopping: finishing what is paid for ({count} split{'' if count == 1 else 's'}); "
+            "Ctrl-C again stops at once, and nothing is lost either"
+        )
+
+    def _note_unusable(self, found: Unusable | Ignored) -> None:
+        if isinstance(found, Ignored):
+            self._ignored += found.files
+            return
+        self._counts["unusable"] += 1
+        self.codes.append(Exit.FAILED)
+        failure = Failure(
+            code="SOURCE_UNREADABLE", message=show(f"{found.source}: {found.reason}"), exit_code=Exit.FAILED
+        )
+        self._hand_out_failure(found.source, "prepare", failure, None)
+
+    def _hand_out(self, outcome: Outcome) -> None:
+        """Write one outcome where it belongs."""
+        self._meter.tick()
+        source = str(outcome.source)
+        if isinstance(outcome, Done):
+            self._counts["done"] += 1
+            result = Result(
+                source=source,
+                id=outcome.split.id,
+                status=outcome.split.status,
+                stems=outcome.files,
+                credits_used=outcome.split.credits_used,
+                seconds=outcome.split.duration_seconds,
+            )
+            self._write(result, "done")
+        elif isinstance(outcome, Skipped):
+            self._counts[outcome.reason] += 1
+            note = f"same audio as {outcome.same_as}" if outcome.same_as else None
+            self._write(Result(source=source, status=outcome.reason, stems=outcome.files), "skipped", note)
+        else:
+            self._fail(outcome)
+
+    def _fail(self, outcome: Failed) -> None:
+        self._counts["failed"] += 1
+        source = str(outcome.source)
+        failure = explain(outcome.error, self.place, source=source)
+        self.codes.append(failure.exit_code)
+        split = outcome.error.split if isinstance(outcome.error, SplitFailedError) else None
+        self._hand_out_failure(source, outcome.stage, failure, split.status if split else None)
+
+    def _hand_out_failure(self, source: str, stage: str, failure: Failure, status: str | None) -> None:
+        if self._order.common.json:
+            result = Result(source=source, id=failure.split_id, status=status, error=failure)
+            hand_out_json({**result.as_json(), "outcome": "failed", "stage": stage}, self._terminal)
+        self._terminal.error(failure.message)
+
+    def _write(self, result: Result, outcome: str, note: str | None = None) -> None:
+        if self._order.common.json:
+            hand_out_json({**result.as_json(), "outcome": outcome}, self._terminal)
+            return
+        if outcome == "skipped" and note is None:
+            return  # counted at the end: a library that is finished already is no news
+        title = self._terminal.paint(show(result.source), BOLD)
+        folder = {str(Path(str(file)).parent) for file in result.stems.values()}
+        self._terminal.result(
+            "  ".join([title, *result.headline()[:2], *map(show, [note] if note else sorted(folder))])
+        )
+
+    async def _conclude(self, batch: Batch) -> None:
+        """Say how it went, and write the report."""
+        report, counts, terminal = await batch.report(), self._counts, self._terminal
+        parts = [
+            f"{counts['done']:,} split",
+            f"{counts['failed'] + counts['unusable']:,} failed" if counts["failed"] + counts["unusable"] else "",
+            f"{counts['finished']:,} finished earlier" if counts["finished"] else "",
+            f"{counts['duplicate']:,} duplicate{'s' * (counts['duplicate'] != 1)}" if counts["duplicate"] else "",
+            f"{counts['not begun']:,} not begun" if counts["not begun"] else "",
+            f"{self._ignored:,} other files passed over" if self._ignored else "",
+        ]
+        terminal.say(
+            f"{', '.join(part for part in parts if part)}; {price(report.credits_used)}, {words(report.seconds)}, "
+            f"{number(self._requests.total)} requests"
+        )
+        if report.stopped_by is not None:
+            self.codes.append(explain(report.stopped_by, self.place).exit_code)
+            terminal.say("no more splits were created after that; everything that is paid for is finished")
+        if self._goes_on(report.failed, stopped=report.stopped_by is not None):
+            terminal.say("run the same command again to go on; nothing is charged twice")
+        if self._order.options.report is not None:
+            from .report import write_report  # noqa: PLC0415  # most runs make none
+
+            await write_report(self._order.options.report, batch, self._order.into, self._requests, report)
+            terminal.say(f"report: {show(self._order.options.report)}")
+
+    def _goes_on(self, failed: int, *, stopped: bool) -> bool:
+        return bool(self.drained or stopped or failed or self._counts["not begun"])
+
+    def tell_interrupted(self) -> None:
+        """Say how to go on after a stop in the middle."""
+        self._terminal.say("stopped; nothing is lost: run the same command again and it goes on where it was")
+
+
+def default_journal(into: Path) -> Path:
+    """Return where the journal of a folder of stems is."""
+    return into / JOURNAL_NAME

@@ -1,0 +1,124 @@
+"""`estimate` and `batch --dry-run`: what a library would cost and where it would go, before anything is spent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import attrs
+
+from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, ConfigurationError
+from aistemsplitter_async._core.naming import folder_name
+from aistemsplitter_async.batch.found import Ignored, Track, Unusable
+from aistemsplitter_async.batch.preflight import Estimate, estimate
+from aistemsplitter_async.config import RateLimit
+
+from .connect import connected
+from .failures import Exit, Place, exit_code, explain
+from .finding import Library, Survey, read
+from .options import Common
+from .render import clock, columns, number, price, show, words
+from .terminal import Terminal
+
+_PROCESSING = 60.0  # s a split may take where nothing is known: it hardly matters beside the limit
+
+
+async def estimate_library(library: Library, common: Common, terminal: Terminal, *, plan: bool = False) -> int:
+    """Show what splitting a library would cost, with `plan` also where each track would go; return the exit code."""
+    survey, problems = Survey(), 0
+    try:
+        async with aclosing(_walk(library, survey, terminal, as_json=common.json, plan=plan)) as found:
+            async for one in found:
+                problems += isinstance(one, Unusable)
+        balance, reason = await _balance(common, terminal)
+    except AIStemSplitterError as error:
+        terminal.error(explain(error, Place()).message)
+        return exit_code(error)
+    told = _estimate(survey, balance, common.rate_limit)
+    if common.json:
+        terminal.result(json.dumps(attrs.asdict(told)))
+    else:
+        for line in _describe(told, survey, reason, common.rate_limit):
+            terminal.result(line)
+    return Exit.FAILED if problems else Exit.DONE
+
+
+async def _walk(
+    library: Library, survey: Survey, terminal: Terminal, *, as_json: bool, plan: bool
+) -> AsyncGenerator[Track | Unusable | Ignored, None]:
+    async for one in library.each(await library.search()):
+        if isinstance(one, Track):
+            tags = await read(one)
+            survey.add(one, tags.seconds)
+            if plan:
+                folder = folder_name(one.filename, fallback="split")
+                place = (
+                    None
+                    if library.template is None
+                    else library.template.fill(tags, filename=one.filename, folder=one.folder)
+                )
+                target = str(library.into / (folder if place is None else place.folder))
+                length = clock(tags.seconds) if tags.seconds is not None else "?"
+                told = {"source": one.source, "folder": target, "seconds": tags.seconds}
+                terminal.result(json.dumps(told) if as_json else show(f"{one.source}  {length}  -> {target}"))
+        elif isinstance(one, Unusable):
+            terminal.error(show(f"{one.source}: {one.reason}"))
+        yield one
+
+
+async def _balance(common: Common, terminal: Terminal) -> tuple[float | None, str]:
+    """Return the key's balance, or why it is not known: an estimate is worth something without it."""
+    try:
+        async with connected(common, terminal) as client:
+            return (await client.get_credits()).balance, ""
+    except ConfigurationError as error:
+        if error.code != "NO_API_KEY":
+            raise
+        return None, "not known without an API key"
+    except AIStemSplitterError as error:
+        return None, f"not known: {explain(error, Place()).message}"
+
+
+def _estimate(survey: Survey, balance: float | None, limit: RateLimit | None) -> Estimate:
+    told = estimate((), uploads=survey.files, urls=survey.urls, processing=_PROCESSING, limit=limit)
+    missing = None if balance is None else max(0, round(survey.credits_needed - balance))
+    return attrs.evolve(
+        told,
+        tracks=survey.tracks,
+        unknown_tracks=survey.unknown,
+        seconds=survey.seconds,
+        credits=survey.credits_needed,
+        balance=None if balance is None else int(balance),
+        missing=missing,
+    )
+
+
+def _describe(told: Estimate, survey: Survey, reason: str, limit: RateLimit | None) -> list[str]:
+    more = f", and {told.unknown_tracks:,} that do not say how long they are" if told.unknown_tracks else ""
+    wall = f"about {words(told.wall_seconds)}" if told.wall_seconds is not None else "give --rate-limit to know"
+    at = f" at {limit.requests} requests per {words(limit.per)}" if limit is not None else ""
+    rows = [
+        ("tracks", f"{told.tracks:,} ({survey.files:,} files, {survey.urls:,} URLs)"),
+        ("audio", f"{words(told.seconds)}{more}"),
+        ("price", f"{price(told.credits)} (the service's own figure decides)"),
+        ("balance", reason if told.balance is None else price(told.balance)),
+        ("time", f"{wall}{at if told.wall_seconds is not None else ''}, uploads and downloads permitting"),
+    ]
+    if told.missing:
+        rows.insert(4, ("missing", price(told.missing)))
+    return columns(rows, indent="")
+
+
+async def tell_shortage(survey: Survey, client: AsyncAIStemSplitter, terminal: Terminal) -> None:
+    """Say so if the credits will not do for everything that was counted."""
+    try:
+        balance = (await client.get_credits(priority="bulk")).balance
+    except AIStemSplitterError:
+        return  # the batch meets the same trouble, and tells of it
+    missing = survey.credits_needed - balance
+    if missing > 0:
+        terminal.say(
+            f"the library needs about {price(survey.credits_needed)} and there are {number(balance)}: "
+            f"{number(missing)} are missing, unless some of it is finished already; the batch stops when they run out"
+        )

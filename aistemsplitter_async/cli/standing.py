@@ -1,0 +1,91 @@
+"""`batch --status`: where a batch stands, from another terminal, without touching its journal."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import time
+from pathlib import Path
+
+import cattrs
+
+from aistemsplitter_async import AIStemSplitterError, BatchStatus
+from aistemsplitter_async.batch.progress import read_status, status_path
+from aistemsplitter_async.errors import JournalLockedError
+
+from .batch_view import describe_budget, describe_stages, describe_track
+from .failures import Exit
+from .render import clock, columns, show, words
+from .terminal import Terminal
+
+_FRESH = 15.0  # s after which a status is no longer news: it is written every two
+_STATES = (  # of the journal, in the order of a track's life
+    ("found", "not begun"),
+    ("uploaded", "uploaded"),
+    ("intent", "being created"),
+    ("uncertain", "perhaps created"),
+    ("needs_review", "to be looked at"),
+    ("created", "being split"),
+    ("succeeded", "to be fetched"),
+    ("downloaded", "finished"),
+    ("failed", "failed"),
+)
+
+
+async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> int:
+    """Show where the batch on `journal` stands, and return the exit code."""
+    try:
+        status = await asyncio.to_thread(read_status, status_path(journal))
+    except OSError:
+        terminal.error(f"there is no batch on {show(journal)}; give the --journal or --into it runs with")
+        return Exit.FAILED
+    except ValueError as error:
+        terminal.error(show(error))
+        return Exit.FAILED
+    if as_json:
+        terminal.result(json.dumps(cattrs.unstructure(status) | {"running": is_running(status, time.time())}))
+        return Exit.DONE
+    for line in describe(status, time.time()):
+        terminal.result(line)
+    return Exit.DONE
+
+
+def is_running(status: BatchStatus, now: float) -> bool:
+    """Return whether its process is still at it, as far as can be told."""
+    if status.ended or now - status.at > _FRESH:
+        return False
+    try:
+        os.kill(status.pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
+
+
+def describe(status: BatchStatus, now: float) -> list[str]:
+    """Return how a batch stands, a line per fact."""
+    progress, running = status.progress, is_running(status, now)
+    age = words(max(0.0, now - status.at))
+    state = f"running for {clock(progress.seconds)} (process {status.pid})" if running else f"ended {age} ago"
+    if not running and not status.ended:
+        state = f"stopped without a word, last seen {age} ago; run it again and it goes on"
+    rows = [("state", state)]
+    rows += [(shown, f"{status.tracks[name]:,}") for name, shown in _STATES if status.tracks.get(name)]
+    if running:
+        rows += [("now", describe_stages(progress)), ("budget", describe_budget(progress))]
+        rows += [("", show(f"{track.label}: {describe_track(track)}")) for track in progress.active[:10] if track.label]
+    rows += [("paused", show(notice)) for notice in progress.notices if running]
+    return columns(rows, indent="")
+
+
+async def tell_owner(error: AIStemSplitterError, journal: Path, terminal: Terminal) -> None:
+    """Where a journal is locked, say by whom."""
+    if not isinstance(error, JournalLockedError):
+        return
+    try:
+        status = await asyncio.to_thread(read_status, status_path(journal))
+    except (OSError, ValueError):
+        return
+    terminal.say(f"process {status.pid} has it; see how it goes with: batch --status --journal {show(journal)}")
