@@ -72,6 +72,7 @@ class Failure:
         code: its code.
         status_code: its HTTP status.
         passing: whether the next run goes on by itself; otherwise only when it is asked to retry.
+        detail: the server's own words.
     """
 
     stage: StageName
@@ -80,6 +81,7 @@ class Failure:
     code: str | None = None
     status_code: int | None = None
     passing: bool = False
+    detail: str = ""
 
 
 @attrs.frozen
@@ -182,12 +184,12 @@ def _is_usable(record: Record, now: float) -> bool:
 
 
 def plan_reopening(failure: Failure) -> bool:
-    """Return whether another try after `failure` takes a new create, under a new key.
+    """Return whether another try after `failure` gives up the split there is for a new one, under a new key.
 
-    Only a definite refusal of the create or a terminal `failed` allows that: then nothing was charged that could be
-    charged twice. A failed download, for example, goes on with the split it has.
+    Only a terminal `failed` allows that: nothing is charged twice then. A failed download, for example, goes on with
+    the split it has, and a create goes on as it was, unless it was refused so that nothing is left of it already.
     """
-    return not failure.passing and (failure.stage == "create" or failure.kind == SplitFailedError.__name__)
+    return failure.kind == SplitFailedError.__name__
 
 
 def build_failure(stage: StageName, error: AIStemSplitterError) -> Failure:
@@ -198,7 +200,10 @@ def build_failure(stage: StageName, error: AIStemSplitterError) -> Failure:
     """
     refused = isinstance(error, APIStatusError) and error.status_code not in _PASSING_STATUSES and not _is_5xx(error)
     lasting = refused or isinstance(error, SplitFailedError | UnsafeNameError | UnsafeURLError | StemsExpiredError)
-    return Failure(stage, type(error).__name__, str(error), error.code, error.status_code, passing=not lasting)
+    detail = error.detail if isinstance(error, APIStatusError) else ""
+    return Failure(
+        stage, type(error).__name__, str(error), error.code, error.status_code, passing=not lasting, detail=detail
+    )
 
 
 def _is_5xx(error: APIStatusError) -> bool:
@@ -215,4 +220,7 @@ def _restore(record: Record) -> AIStemSplitterError:
     kind: object = getattr(errors, failure.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
         kind = AIStemSplitterError
-    return kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=record.split_id)
+    error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=record.split_id)
+    if isinstance(error, APIStatusError):
+        error.detail = failure.detail
+    return error

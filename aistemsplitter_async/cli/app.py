@@ -97,7 +97,11 @@ def split(
 def batch(
     paths: Annotated[
         list[str] | None,
-        Parameter(name="PATH", help="Folders, globs, playlists, lists of URLs, files, URLs; - for a list on stdin."),
+        Parameter(
+            name="PATH",
+            help="Folders, globs, playlists, lists of URLs, files, URLs; - for a list on stdin.",
+            allow_leading_hyphen=True,
+        ),
     ] = None,
     /,
     *,
@@ -116,6 +120,8 @@ def batch(
         return _refuse("--sandbox has an API and a key of its own; leave out --base-url and --api-key-file", "batch")
     if not paths and not status:
         return _refuse("give at least one PATH to split, or --status", "batch")
+    if (option := _mistaken_option(paths or [])) is not None:
+        return _refuse(f"there is no option {option}; a path like that is written ./{option}", "batch")
     from . import batching as batching_, estimating, run, standing  # noqa: PLC0415
 
     journal = batching.journal or batching_.default_journal(into)
@@ -149,6 +155,8 @@ def estimate(
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Show what splitting a library would cost, in credits and time."""
+    if (option := _mistaken_option(paths)) is not None:
+        return _refuse(f"there is no option {option}; a path like that is written ./{option}", "estimate")
     from . import estimating, finding, run  # noqa: PLC0415
 
     library = finding.Library(paths=paths, into=into)
@@ -242,6 +250,11 @@ def demo(*, into: Annotated[Path, Parameter(help="Folder for the song and its st
     from . import demo as demo_, run  # noqa: PLC0415
 
     return run.run(partial(demo_.demo, into))
+
+
+def _mistaken_option(paths: Sequence[str]) -> str | None:
+    """Return what was taken for a path only because `-` is one."""
+    return next((path for path in paths if path.startswith("-") and path != "-"), None)
 
 
 def run_app(arguments: Sequence[str]) -> int:

@@ -203,7 +203,7 @@ class BatchView:
         tracks.add_column(no_wrap=True, overflow="ellipsis")
         shown = [track for track in progress.active if track.label][:_MOST_TRACKS]
         for track in shown:
-            name = show(track.label.rpartition("/")[2] or track.label)
+            name = show("/".join(track.label.rsplit("/", 2)[-2:]))  # many a song is called by its folder
             tracks.add_row(
                 Text(_SIGNS[track.stage], style="cyan"), Text(name), Text(describe_track(track), style="dim")
             )

@@ -15,7 +15,7 @@ from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done,
 from aistemsplitter_async._core.template import parse_template
 from aistemsplitter_async.batch.found import Ignored, Unusable
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import SplitFailedError
+from aistemsplitter_async.errors import InsufficientCreditsError, SplitFailedError
 
 from .batch_view import BatchView, Meter, shown
 from .connect import connected
@@ -124,7 +124,7 @@ class _Run:
                     async for outcome in batch:
                         self._hand_out(outcome)
                 terminal.drain = None
-                await self._conclude(batch)
+                await self._conclude(batch, client)
 
     @asynccontextmanager
     async def _surveyed(self, library: Library, client: AsyncAIStemSplitter) -> AsyncIterator[None]:
@@ -213,7 +213,7 @@ class _Run:
             "  ".join([title, *result.headline()[:2], *map(show, [note] if note else sorted(folder))])
         )
 
-    async def _conclude(self, batch: Batch) -> None:
+    async def _conclude(self, batch: Batch, client: AsyncAIStemSplitter) -> None:
         """Say how it went, and write the report."""
         report, counts, terminal = await batch.report(), self._counts, self._terminal
         parts = [
@@ -231,6 +231,9 @@ class _Run:
         if report.stopped_by is not None:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
+        if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
+            paid = [record.credits_used or 0.0 async for record in batch.records() if record.split_id is not None]
+            await tell_shortage(self._survey, client, terminal, paid=sum(paid))
         if self._goes_on(report.failed, stopped=report.stopped_by is not None):
             terminal.say("run the same command again to go on; nothing is charged twice")
         if self._order.options.report is not None:

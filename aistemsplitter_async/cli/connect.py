@@ -9,15 +9,19 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
-from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.errors import ConfigurationError, JournalLockedError
 from aistemsplitter_async.events import OnEvent
 
 from .failures import UsageError
 from .options import Common
 from .terminal import Terminal
+
+if TYPE_CHECKING:
+    from aistemsplitter_async.sandbox import Sandbox
 
 _KEY_CAP_BYTES = 4096  # no key is longer; a song given as the key file should not be read to its end
 _SANDBOX_CREDITS = 10**8  # s: nobody's own machine should run out of play money
@@ -48,15 +52,30 @@ async def connected(
             from aistemsplitter_async.sandbox import Sandbox  # noqa: PLC0415  # most commands do without
 
             check_sandbox_extra()
-            running = await stack.enter_async_context(
-                Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None, data=sandbox_data)
-            )
+            own = Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None, data=sandbox_data)
+            running = await stack.enter_async_context(_of_one_process(own))
             key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
         elif common.api_key_file is not None:
             key = await asyncio.to_thread(_read_key, str(common.api_key_file))
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
         client = AsyncAIStemSplitter(key, base_url=base_url, rate_limit=common.rate_limit, poll=poll, on_event=on_event)
         yield await stack.enter_async_context(client)
+
+
+@asynccontextmanager
+async def _of_one_process(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
+    """Run a sandbox, whose folder belongs to one process at a time just as the journal beside it does."""
+    problem = None
+    try:
+        await sandbox.start()
+    except RuntimeError as error:
+        problem = str(error)
+    if problem:
+        raise JournalLockedError(f"{problem}; wait for it or stop it", code="LOCKED")
+    try:
+        yield sandbox
+    finally:
+        await sandbox.aclose()
 
 
 def check_sandbox_extra() -> None:

@@ -110,15 +110,19 @@ def _describe(told: Estimate, survey: Survey, reason: str, limit: RateLimit | No
     return columns(rows, indent="")
 
 
-async def tell_shortage(survey: Survey, client: AsyncAIStemSplitter, terminal: Terminal) -> None:
-    """Say so if the credits will not do for everything that was counted."""
+async def tell_shortage(
+    survey: Survey, client: AsyncAIStemSplitter, terminal: Terminal, *, paid: float | None = None
+) -> None:
+    """Say so if the credits will not do for everything that was counted, less what is `paid` for, if that is known."""
     try:
         balance = (await client.get_credits(priority="bulk")).balance
     except AIStemSplitterError:
         return  # the batch meets the same trouble, and tells of it
-    missing = survey.credits_needed - balance
-    if missing > 0:
+    needed = max(0.0, survey.credits_needed - (paid or 0.0))
+    if needed > balance:
+        doubt = ", unless some of it is finished already; the batch stops when they run out" if paid is None else ""
+        what = "the library" if paid is None else "the rest"
         terminal.say(
-            f"the library needs about {price(survey.credits_needed)} and there are {number(balance)}: "
-            f"{number(missing)} are missing, unless some of it is finished already; the batch stops when they run out"
+            f"{what} needs about {price(needed)} and there are {number(balance)}: "
+            f"{number(needed - balance)} are missing{doubt}"
         )

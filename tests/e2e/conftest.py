@@ -1,9 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import io
+import json
+import os
+import signal
+import sys
 import wave
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -142,3 +148,94 @@ def connect(http: aiohttp.ClientSession) -> Connect:
 @pytest.fixture
 def api(sandbox: Sandbox, http: aiohttp.ClientSession) -> BareAPI:
     return BareAPI(sandbox, http)
+
+
+@attrs.frozen
+class Ended:
+    """A process that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def problem(self) -> str:
+        """The one line that says what went wrong."""
+        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
+        return line.removeprefix("error: ")
+
+
+@attrs.frozen
+class CLI:
+    """Starts the command line in a folder of its own."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def using(self, sandbox: Sandbox, *, key: str | None = None) -> CLI:
+        return self.with_(AISTEMSPLITTER_BASE_URL=sandbox.base_url, AISTEMSPLITTER_API_KEY=key or sandbox.api_key)
+
+    def with_(self, **variables: str) -> CLI:
+        return attrs.evolve(self, environment=self.environment | variables)
+
+    async def start(self, *arguments: object, **options: Any) -> asyncio.subprocess.Process:
+        pipes = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE} | options
+        return await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "aistemsplitter_async",
+            *map(str, arguments),
+            cwd=self.folder,
+            env=self.environment,
+            stderr=asyncio.subprocess.PIPE,
+            **pipes,
+        )
+
+    async def run(self, *arguments: object, stdin: bytes | None = None) -> Ended:
+        options = {"stdin": asyncio.subprocess.PIPE} if stdin is not None else {}
+        return await self.end(await self.start(*arguments, **options), stdin=stdin)
+
+    async def end(self, process: asyncio.subprocess.Process, *, seen: str = "", stdin: bytes | None = None) -> Ended:
+        """Wait for the end, and check what holds for every command: no traceback and no key anywhere."""
+        async with asyncio.timeout(60):
+            out, err = await process.communicate(stdin)
+        ended = Ended(process.returncode or 0, out.decode() if out else "", seen + err.decode())
+        for stream in (ended.out, ended.err):
+            assert "Traceback" not in stream
+            assert self.environment.get("AISTEMSPLITTER_API_KEY", "no key is set") not in stream
+        return ended
+
+    async def interrupt(self, *arguments: object, at: str, by: int = signal.SIGINT) -> Ended:
+        """Send a signal once stderr says `at`."""
+        process = await self.start(*arguments)
+        seen = await self.read_until(process, at)
+        process.send_signal(by)
+        return await self.end(process, seen=seen)
+
+    @staticmethod
+    async def read_until(process: asyncio.subprocess.Process, words: str) -> str:
+        assert process.stderr is not None
+        seen = ""
+        async with asyncio.timeout(30):
+            while words not in seen:
+                line = (await process.stderr.readline()).decode()
+                assert line, f"{words!r} never came; stderr was: {seen}"
+                seen += line
+        return seen
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> CLI:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AISTEMSPLITTER_")}
+    return CLI(tmp_path, environment)
+
+
+@pytest.fixture
+def song(tmp_path: Path, make_wav: MakeWav) -> Path:
+    path = tmp_path / "song.wav"
+    path.write_bytes(make_wav(3.0))
+    return path

@@ -10,114 +10,24 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import attrs
 import pytest
 from aiohttp import web
 
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async.sandbox import Manual, Sandbox, faults
 
+if TYPE_CHECKING:
+    from tests.e2e.conftest import CLI, MakeWav
+
 KEY = "ast_test_0123456789abcdef"
-MakeWav = Callable[..., bytes]
-
-
-@attrs.frozen
-class Ended:
-    """A process that has ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return [json.loads(line) for line in self.out.splitlines()]
-
-    @property
-    def problem(self) -> str:
-        """The one line that says what went wrong."""
-        (line,) = [line for line in self.err.splitlines() if line.startswith("error: ")]
-        return line.removeprefix("error: ")
-
-
-@attrs.frozen
-class CLI:
-    """Starts the command line in a folder of its own."""
-
-    folder: Path
-    environment: dict[str, str]
-
-    def using(self, sandbox: Sandbox, *, key: str | None = None) -> CLI:
-        return self.with_(AISTEMSPLITTER_BASE_URL=sandbox.base_url, AISTEMSPLITTER_API_KEY=key or sandbox.api_key)
-
-    def with_(self, **variables: str) -> CLI:
-        return attrs.evolve(self, environment=self.environment | variables)
-
-    async def start(self, *arguments: object, **options: Any) -> asyncio.subprocess.Process:
-        pipes = {"stdin": asyncio.subprocess.DEVNULL, "stdout": asyncio.subprocess.PIPE} | options
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "aistemsplitter_async",
-            *map(str, arguments),
-            cwd=self.folder,
-            env=self.environment,
-            stderr=asyncio.subprocess.PIPE,
-            **pipes,
-        )
-
-    async def run(self, *arguments: object, stdin: bytes | None = None) -> Ended:
-        options = {"stdin": asyncio.subprocess.PIPE} if stdin is not None else {}
-        return await self.end(await self.start(*arguments, **options), stdin=stdin)
-
-    async def end(self, process: asyncio.subprocess.Process, *, seen: str = "", stdin: bytes | None = None) -> Ended:
-        """Wait for the end, and check what holds for every command: no traceback and no key anywhere."""
-        async with asyncio.timeout(60):
-            out, err = await process.communicate(stdin)
-        ended = Ended(process.returncode or 0, out.decode() if out else "", seen + err.decode())
-        for stream in (ended.out, ended.err):
-            assert "Traceback" not in stream
-            assert self.environment.get("AISTEMSPLITTER_API_KEY", KEY) not in stream
-        return ended
-
-    async def interrupt(self, *arguments: object, at: str, by: int = signal.SIGINT) -> Ended:
-        """Send a signal once stderr says `at`."""
-        process = await self.start(*arguments)
-        seen = await read_until(process, at)
-        process.send_signal(by)
-        return await self.end(process, seen=seen)
-
-
-async def read_until(process: asyncio.subprocess.Process, words: str) -> str:
-    assert process.stderr is not None
-    seen = ""
-    async with asyncio.timeout(30):
-        while words not in seen:
-            line = (await process.stderr.readline()).decode()
-            assert line, f"{words!r} never came; stderr was: {seen}"
-            seen += line
-    return seen
 
 
 async def split_in_process(sandbox: Sandbox, song: Path) -> str:
     """Split a song as an earlier command may have done, without the second that starting a process costs."""
     async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url) as client:
         return (await client.split(song, into=song.parent / "stems")).split.id
-
-
-@pytest.fixture
-def cli(tmp_path: Path) -> CLI:
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("AISTEMSPLITTER_")}
-    return CLI(tmp_path, environment)
-
-
-@pytest.fixture
-def song(tmp_path: Path, make_wav: MakeWav) -> Path:
-    path = tmp_path / "song.wav"
-    path.write_bytes(make_wav(3.0))
-    return path
 
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -416,8 +326,8 @@ async def test_interrupting_a_wait_shows_every_id_and_how_to_go_on(cli: CLI, mak
     async with Sandbox(separation="silent", requests_per_minute=None, progression=Manual()) as slow:
         cli = cli.using(slow)
         process = await cli.start("split", "one.wav", "two.wav", "--base-url", slow.base_url, "--json")
-        seen = await read_until(process, "queued as")
-        seen += await read_until(process, "queued as")
+        seen = await cli.read_until(process, "queued as")
+        seen += await cli.read_until(process, "queued as")
         process.send_signal(number)
         ended = await cli.end(process, seen=seen)
         assert ended.code == 130
@@ -456,7 +366,7 @@ async def test_a_second_signal_ends_a_create_under_way_at_once_and_the_first_aft
             await asyncio.wait_for(reached.acquire(), 30)
         for process in (first, second):
             process.send_signal(signal.SIGINT)
-        seen = await read_until(second, "Ctrl-C again quits at once")
+        seen = await cli.read_until(second, "Ctrl-C again quits at once")
         second.send_signal(signal.SIGINT)
         once, at_once = await asyncio.gather(cli.end(first), cli.end(second, seen=seen))
     assert once.code == at_once.code == 130

@@ -1,0 +1,100 @@
+"""What a batch says of itself while it runs: honest figures from a value, no terminal needed."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from aistemsplitter_async import BatchProgress, BatchStatus, GateSnapshot, TrackProgress
+from aistemsplitter_async.cli.batch_view import (
+    Meter,
+    describe_budget,
+    describe_count,
+    describe_stages,
+    describe_track,
+    plan_eta,
+)
+from aistemsplitter_async.cli.finding import Survey
+from aistemsplitter_async.cli.standing import describe, is_running
+
+GATE = GateSnapshot(limit=60, used=38, waiting={"interactive": 0, "bulk": 0}, closed_for=0.0, per=60.0)
+PROGRESS = BatchProgress(
+    seconds=125.0,
+    taken=30,
+    exhausted=False,
+    done=10,
+    failed=1,
+    skipped=0,
+    stages={"upload": 3, "wait": 16},
+    credits_used=2140.0,
+    active=(),
+    notices=(),
+    draining=False,
+    gate=GATE,
+    processing=60.0,
+)
+SURVEY = Survey(files=100, complete=True)
+
+
+def test_the_time_left_is_what_the_limit_allows_when_nothing_is_slower() -> None:
+    # 70 uploads of three requests, three of two, sixteen looks, at one a second, and the last split's processing
+    assert plan_eta(PROGRESS, SURVEY, None) == pytest.approx(70 * 3 + 3 * 2 + 16 + 60)
+
+
+def test_the_time_left_follows_the_tracks_when_they_are_slower_than_the_limit() -> None:
+    assert plan_eta(PROGRESS, SURVEY, 0.1) == pytest.approx(89 / 0.1)
+
+
+def test_nothing_is_promised_while_the_library_is_being_counted() -> None:
+    assert plan_eta(PROGRESS, Survey(files=100), 1.0) is None
+    assert describe_count(PROGRESS, Survey(files=20)) == "11 of 30+, 1 failed"
+
+
+def test_nothing_is_promised_for_an_unknown_limit_before_tracks_finish() -> None:
+    unknown = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, limit=None))
+    assert plan_eta(unknown, SURVEY, None) is None
+    assert plan_eta(unknown, SURVEY, 2.0) == pytest.approx(44.5)
+
+
+@given(done=st.integers(0, 100), pace=st.none() | st.floats(1e-3, 1e3))
+def test_the_time_left_never_grows_as_tracks_finish(done: int, pace: float | None) -> None:
+    later = attrs.evolve(PROGRESS, taken=100, stages={}, failed=0, done=done)
+    latest = attrs.evolve(later, done=min(100, done + 1))
+    assert (plan_eta(latest, SURVEY, pace) or 0.0) <= (plan_eta(later, SURVEY, pace) or 0.0)
+
+
+def test_a_line_says_what_is_going_on_and_what_it_costs() -> None:
+    assert describe_count(PROGRESS, SURVEY) == "11 of 100, 1 failed"
+    assert describe_stages(PROGRESS) == "3 uploading, 16 waiting"
+    assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits spent"
+    closed = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, closed_for=7.2))
+    assert "gate closed for 7 s" in describe_budget(closed)
+
+
+def test_a_track_shows_its_bytes_while_they_move_and_its_time_otherwise() -> None:
+    track = TrackProgress(label="a/song.wav", stage="upload", seconds=9.0, done_bytes=3_400_000, total_bytes=12_000_000)
+    assert describe_track(track) == "uploading 3.4 of 12.0 MB"
+    assert describe_track(attrs.evolve(track, stage="wait", seconds=62.0)) == "waiting 1:02"
+
+
+def test_the_pace_is_that_of_the_last_minutes() -> None:
+    now = 0.0
+    meter = Meter(lambda: now)
+    for _ in range(11):
+        meter.tick()
+        now += 2.0
+    assert meter.pace == pytest.approx(10 / 22)
+    now += 600.0
+    assert (meter.pace or 1.0) < 0.02, "a stall is not hidden by what was fast before it"
+
+
+def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
+    status = BatchStatus(
+        at=1000.0, pid=2**22 + 1, ended=False, tracks={"created": 3, "downloaded": 7}, progress=PROGRESS
+    )
+    assert not is_running(status, 1001.0)  # there is no such process
+    assert not is_running(attrs.evolve(status, ended=True), 1001.0)
+    lines = describe(status, 1060.0)
+    assert "run it again and it goes on" in lines[0]
+    assert lines[1:] == ["being split  3", "finished     7"]

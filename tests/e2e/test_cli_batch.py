@@ -1,0 +1,221 @@
+"""The commands `batch` and `estimate` on a library as people have it: odd names, duplicates, broken files, loops."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from aistemsplitter_async.sandbox import Manual, Sandbox
+
+if TYPE_CHECKING:
+    from tests.e2e.conftest import CLI, MakeWav
+
+STEMS = {"vocals", "drums", "bass", "other"}
+
+
+@pytest.fixture
+def library(tmp_path: Path, make_wav: MakeWav) -> Path:
+    """Five songs, two of them the same, and everything that is none."""
+    root = tmp_path / "music"
+    names = ("plain.wav", "Ünïcödé 音楽.wav", "a/song.wav", "b/song.wav", "50% [live] #1?.wav")
+    for seconds, name in enumerate(names, 1):
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(make_wav(float(seconds)))
+    (root / "copy of plain.wav").write_bytes((root / "plain.wav").read_bytes())
+    (root / "broken.mp3").write_bytes(b"")
+    (root / "cover.jpg").write_bytes(b"\xff\xd8\xff")
+    (root / "loop").symlink_to(root)
+    return root
+
+
+def stem_files(folder: Path) -> list[str]:
+    return sorted(
+        str(path.relative_to(folder)) for path in folder.rglob("*") if path.suffix in (".mp3", ".wav", ".part")
+    )
+
+
+async def charged(sandbox: Sandbox, splits: int) -> None:
+    """Wait until another process has created that many."""
+    async with asyncio.timeout(30):
+        while len(sandbox.ledger.charges) < splits:  # noqa: ASYNC110  # it is the other process that we wait for
+            await asyncio.sleep(0.05)
+
+
+async def test_a_library_with_everything_in_it_runs_to_the_end_and_again_for_nothing(
+    cli: CLI, library: Path, sandbox: Sandbox
+) -> None:
+    cli = cli.using(sandbox)
+    ended = await cli.run("batch", library, "--into", "out", "--json", "--report", "report.html")
+    assert ended.code == 1  # for the broken file, which is named
+    assert "broken.mp3: it is empty" in ended.problem
+    outcomes = [(each["outcome"], each["status"]) for each in ended.json]
+    assert outcomes.count(("done", "succeeded")) == 5
+    assert outcomes.count(("skipped", "duplicate")) == 1
+    folders = {name.partition("/")[0] for name in stem_files(cli.folder / "out")}
+    assert {"Ünïcödé 音楽", "song", "song (2)", "50% [live] #1_"} < folders
+    assert len(stem_files(cli.folder / "out")) == 5 * len(STEMS)
+    assert "5 split, 1 failed, 1 duplicate, 1 other files passed over" in ended.err
+    assert (cli.folder / "report.html").stat().st_size > 10_000
+    assert len(sandbox.ledger.charges) == 5
+
+    requests = len(sandbox.ledger.requests)
+    again = await cli.run("batch", library, "--into", "out", "--json")
+    assert [each["outcome"] for each in again.json].count("done") == 0
+    assert "5 finished earlier" in again.err
+    assert len(sandbox.ledger.charges) == 5
+    assert {entry.operation for entry in list(sandbox.ledger.requests)[requests:]} <= {"credits"}
+
+
+async def test_stems_inside_the_library_are_not_taken_for_music(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    cli = cli.using(sandbox)
+    first = await cli.run("batch", library, "--into", library / "stems")
+    second = await cli.run("batch", library, "--into", library / "stems")
+    third = await cli.run("batch", library, "--into", "elsewhere", "--dry-run", "--json")
+    assert "5 split" in first.err
+    assert "0 split" in second.err
+    assert len(third.json) - 1 == 7  # songs, the copy and the broken one, then the estimate
+    assert len(sandbox.ledger.charges) == 5
+
+
+async def test_the_second_batch_on_a_journal_is_refused_and_status_shows_the_first(cli: CLI, library: Path) -> None:
+    async with Sandbox(separation="silent", requests_per_minute=None, progression=Manual()) as slow:
+        cli = cli.using(slow)
+        first = await cli.start("batch", library, "--into", "out")
+        await charged(slow, 5)
+        second = await cli.run("batch", library, "--into", "out")
+        assert second.code == 75
+        assert "another batch is running" in second.problem
+        assert f"process {first.pid} has it" in second.err
+        status = await cli.run("batch", "--status", "--into", "out", "--json")
+        (told,) = status.json
+        assert (told["running"], told["pid"]) == (True, first.pid)
+        first.kill()
+        await first.communicate()
+        dead = await cli.run("batch", "--status", "--into", "out")
+        assert "run it again and it goes on" in dead.out
+        restarted = await cli.start("batch", library, "--into", "out")
+        for split in [charge.split_id for charge in slow.ledger.charges]:
+            while await slow.step(split) not in ("succeeded", "failed"):
+                pass
+        ended = await cli.end(restarted)
+    assert "5 split" in ended.err
+    assert len(slow.ledger.charges) == 5
+    assert len(stem_files(cli.folder / "out")) == 5 * len(STEMS)
+
+
+async def test_one_signal_finishes_what_is_paid_for_and_two_stop(cli: CLI, library: Path) -> None:
+    async with Sandbox(separation="silent", requests_per_minute=None, progression=Manual()) as slow:
+        cli = cli.using(slow)
+        process = await cli.start("batch", library, "--into", "out", "--in-flight", 2)
+        await charged(slow, 2)
+        process.send_signal(signal.SIGTERM)
+        seen = await cli.read_until(process, "finishing what is paid for (2 splits)")
+        for split in [charge.split_id for charge in slow.ledger.charges]:
+            while await slow.step(split) not in ("succeeded", "failed"):
+                pass
+        drained = await cli.end(process, seen=seen)
+        assert drained.code == 130
+        assert "2 split" in drained.err
+        assert len(stem_files(cli.folder / "out")) == 2 * len(STEMS)
+
+        process = await cli.start("batch", library, "--into", "out", "--in-flight", 2)
+        await charged(slow, 4)
+        process.send_signal(signal.SIGINT)
+        seen = await cli.read_until(process, "finishing what is paid for")
+        process.send_signal(signal.SIGINT)
+        stopped = await cli.end(process, seen=seen)
+    assert stopped.code == 130
+    assert "nothing is lost" in stopped.err
+    assert len(slow.ledger.charges) == 4
+
+
+async def test_credits_that_run_out_stop_new_splits_and_what_is_missing_is_told(
+    cli: CLI, library: Path, sandbox: Sandbox
+) -> None:
+    sandbox.set_credits(6)
+    ended = await cli.using(sandbox).run("batch", library, "--into", "out", "--uploads", 1, "--in-flight", 1)
+    assert ended.code == 4
+    assert "everything that is paid for is finished" in ended.err
+    assert "are missing" in ended.err
+    assert len(stem_files(cli.folder / "out")) == len(sandbox.ledger.charges) * len(STEMS) > 0
+    sandbox.set_credits(100)
+    again = await cli.using(sandbox).run("batch", library, "--into", "out")
+    assert len(sandbox.ledger.charges) == 5
+    assert again.code == 1  # the broken file
+
+
+async def test_the_spend_cap_is_kept(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    ended = await cli.using(sandbox).run("batch", library, "--into", "out", "--max-credits", 8)
+    assert ended.code == 4
+    assert "may spend" in ended.err
+    assert 0 < sum(charge.credits for charge in sandbox.ledger.charges) <= 8
+
+
+async def test_an_estimate_costs_nothing_and_says_what_would(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    sandbox.set_credits(10)
+    keyless, cli = cli, cli.using(sandbox)
+    told = await cli.run("estimate", library, "--rate-limit", "60/min", "--json")
+    plain = await cli.run("estimate", library, "--rate-limit", "60/min")
+    unknown = await keyless.run("estimate", library)
+    (figures,) = told.json
+    assert (figures["tracks"], figures["credits"], figures["balance"], figures["missing"]) == (7, 16, 10, 6)
+    assert "6 credits" in next(line for line in plain.out.splitlines() if line.startswith("missing"))
+    assert "not known without an API key" in unknown.out
+    assert sandbox.ledger.charges == []
+    assert not (cli.folder / "stems").exists()
+
+
+async def test_urls_come_from_lists_and_stdin_and_names_from_a_template(cli: CLI, sandbox: Sandbox) -> None:
+    (cli.folder / "urls.txt").write_text("# mine\nhttps://example.com/one.mp3?seconds=9\n")
+    cli = cli.using(sandbox)
+    template = "{title}/x {stem}.{ext}"
+    listed = await cli.run("batch", "urls.txt", "--into", "out", "--template", template)
+    typed = await cli.run(
+        "batch", "-", "--into", "out", "--template", template, stdin=b"https://example.com/two.mp3?seconds=9\n"
+    )
+    assert (listed.code, typed.code) == (0, 0)
+    assert {"one/x bass.mp3", "two/x vocals.mp3"} < set(stem_files(cli.folder / "out"))
+
+
+async def test_wrong_wishes_are_refused_before_anything_is_made(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    wrong = {
+        ("batch",): "PATH",
+        ("batch", library, "--template", "{artist}/{nonsense}.{ext}"): "{nonsense}",
+        ("batch", library, "--in-flight", "0"): "in_flight",
+        ("batch", library, "--priority", "soon"): "--priority",
+        ("batch", library, "--nonsense"): "no option --nonsense",
+    }
+    cli = cli.using(sandbox)
+    ended = await asyncio.gather(*(cli.run(*arguments) for arguments in wrong))
+    assert [each.code for each in ended] == [2] * len(wrong)
+    assert [said for each, said in zip(ended, wrong.values(), strict=True) if said not in each.problem] == []
+    nowhere = await cli.run("batch", "nowhere", "--into", "out")
+    assert nowhere.code == 1
+    assert "nowhere" in nowhere.problem
+    assert not (cli.folder / "out").exists()
+
+
+async def test_a_journal_that_is_none_is_refused_and_left_alone(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    journal = cli.folder / "my.journal"
+    journal.write_text(json.dumps({"not": "a journal"}) * 100)
+    before = journal.read_bytes()
+    ended = await cli.using(sandbox).run("batch", library, "--into", "out", "--journal", journal)
+    assert ended.code == 1
+    assert "journal" in ended.problem
+    assert journal.read_bytes() == before
+    assert sandbox.ledger.charges == []
+
+
+async def test_a_journal_can_be_read_by_its_owner_only(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    await cli.using(sandbox).run("batch", library, "--into", "out")
+    hidden = [path for path in (cli.folder / "out").iterdir() if path.name.startswith(".aistemsplitter")]
+    assert hidden
+    assert [oct(path.stat().st_mode & 0o077) for path in hidden] == ["0o0"] * len(hidden)
+    assert sandbox.api_key.encode() not in b"".join(path.read_bytes() for path in hidden if os.access(path, os.R_OK))
