@@ -7,6 +7,7 @@ status, the waiter's own deadline, or an answer that no later look can improve.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 
 import attrs
@@ -236,7 +237,9 @@ class Poller:
         if again_in is not None:
             self._plan.note_nothing(watch.split_id, look_at=self._pipeline.clock.monotonic() + again_in)
         elif not watch.over:
-            self._plan.note_running(watch.split_id, looked_at=looked_at)
+            created = watch.last.created_at.timestamp() if watch.last is not None else math.inf
+            age = max(0.0, self._pipeline.clock.now() - created)
+            self._plan.note_running(watch.split_id, looked_at=looked_at, age=age)
         elif watch.last is not None and watch.last.is_terminal:
             seconds = (watch.last.updated_at - watch.last.created_at).total_seconds()
             self._plan.note_done(watch.split_id, seconds, looked_at=looked_at)

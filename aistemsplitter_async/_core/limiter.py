@@ -33,6 +33,7 @@ _UNPROVEN_AT_ONCE = 4  # while the believed limit has not been reached without a
 _PROVEN_AT_ONCE = 64  # afterwards; more only adds to what a limit lowered meanwhile refuses
 _PROVEN_SHARE = 0.9  # of the limit let in within one window proves it
 _SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply's travel time is not lost
+_BUCKET_SHARE = 0.8  # of what was let in when a bucket was first found dry; the rest had flowed in meanwhile
 _PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
 _PACED = 5.0  # windows without a refusal before requests are counted again and not spread; doubled each time
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
@@ -215,7 +216,9 @@ class Limiter:
         elif self._searching:
             self._believe(min(self.believed, let_in), now)
         elif self._bucket is not None:
-            self._bucket.empty(now, capacity=self._burst(self.believed))
+            # A declared bucket that ran dry early is smaller than its rate: as large as what it let in at once.
+            held = _BUCKET_SHARE * let_in if self._is_bucket and not recently else 0.0
+            self._bucket.empty(now, capacity=max(self._burst(self.believed), held))
             if recently:
                 self._believe(min(self.believed, let_in), now)
         elif self.believed == self._ceiling or (recently and self._doubted):

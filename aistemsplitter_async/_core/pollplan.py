@@ -17,15 +17,14 @@ Times are monotonic seconds, passed in.
 
 from __future__ import annotations
 
-import heapq
 import math
 from collections import deque
-from collections.abc import Iterator
 from itertools import count, islice
 from statistics import NormalDist
 
 import attrs
 
+from aistemsplitter_async._core.agenda import NO_LINE, Agenda
 from aistemsplitter_async._core.processing import TYPICAL_CREDITS, ProcessingModel, log_credits
 from aistemsplitter_async._core.retry import Random
 from aistemsplitter_async.config import PollPolicy
@@ -33,10 +32,7 @@ from aistemsplitter_async.config import PollPolicy
 _FEW = 200  # splits up to which every one is weighed at every decision
 _SAMPLE = 64  # running splits that the model is shown
 _SECOND_THOUGHTS = 8  # entries at most that one decision puts off because the model has moved
-_MOVED = 4  # lines that a long agenda gives to its successor with every change
-_STALE = 512  # lines more than twice the entries make an agenda long
-_NO_LINE = -1
-_REDATED = 2  # entries brought up to date with every decision: the model moves while thousands wait
+_REDATED = 2  # entries brought up to date with every look: the model moves while thousands wait
 _EARLIEST = NormalDist().inv_cdf(0.02)  # of the splits are done by the age at which looks begin
 _LATEST = NormalDist().inv_cdf(0.95)  # are done by the age until which the budget must last
 _HEAD_START = 0.8  # of the earliest age: where the growing intervals are counted from
@@ -89,49 +85,12 @@ class Entry:
     woken: bool = False  # its end was announced, and no look has been made since
     looking: bool = False  # a request for it is on its way
     attached: bool = False  # `since` is when it came to the plan: it was created some time before
-    line: int = _NO_LINE  # the only one that counts in the agenda
+    line: int = NO_LINE  # the only one that counts in the agenda
     size: float = 0.0  # as the model sees it
     foreseen: int = -1  # the model's version that the following come from
     begin: float = 0.0  # age at which looks begin
     last: float = 0.0  # age by which it should be done
     sure: float = 0.0  # age at which a look most likely finds it done
-
-
-class _Agenda:
-    """Entries by due time: a heap of lines, of which only the newest of an entry counts.
-
-    The others stay where they are, for taking them out is dear. When they have become many, every line that counts
-    moves to a new heap, a few with each change, so that no change takes long. (A heap without its last line is a heap.)
-    """
-
-    def __init__(self) -> None:
-        self._lines: list[tuple[float, int, Entry]] = []
-        self._old: list[tuple[float, int, Entry]] = []
-
-    def __len__(self) -> int:
-        return len(self._lines) + len(self._old)
-
-    def put(self, entry: Entry, line: int) -> None:
-        entry.line = line
-        heapq.heappush(self._lines, (entry.due, line, entry))
-
-    def first(self) -> Entry | None:
-        best: tuple[float, int, Entry] | None = None
-        for lines in (self._lines, self._old):
-            while lines and lines[0][2].line != lines[0][1]:
-                heapq.heappop(lines)
-            if lines and (best is None or lines[0] < best):
-                best = lines[0]
-        return best[2] if best is not None else None
-
-    def tidy(self, entries: int) -> None:
-        """Move a few lines if there are many more than `entries`."""
-        if not self._old and len(self._lines) > 2 * entries + _STALE:
-            self._lines, self._old = [], self._lines
-        for _ in range(min(_MOVED, len(self._old))):
-            line = self._old.pop()
-            if line[2].line == line[1]:
-                heapq.heappush(self._lines, line)
 
 
 class PollPlan:
@@ -142,7 +101,7 @@ class PollPlan:
         self._random = random
         self.model = ProcessingModel(policy.typical)
         self._entries: dict[str, Entry] = {}
-        self._agendas = (_Agenda(), _Agenda())  # one per lane; used while there are many splits
+        self._agendas = (Agenda[Entry](), Agenda[Entry]())  # one per lane; used while there are many splits
         self._order = count()
         self._turns = deque[Entry]()  # in which order entries are brought up to date
 
@@ -187,11 +146,11 @@ class PollPlan:
         entry = self._entries.pop(split_id, None)
         if entry is None:
             return
-        entry.line = _NO_LINE
+        entry.line = NO_LINE
         if len(self._entries) > _FEW:
             self._agendas[entry.lane].tidy(len(self._entries))
         elif len(self._entries) == _FEW:
-            self._agendas = (_Agenda(), _Agenda())
+            self._agendas = (Agenda[Entry](), Agenda[Entry]())
             self._turns.clear()
             for waiting in self._entries.values():
                 waiting.foreseen = -1
@@ -217,19 +176,30 @@ class PollPlan:
         entry.looking = True
         entry.woken = False
         entry.look_at = None
-        entry.line = _NO_LINE
+        entry.line = NO_LINE
 
-    def note_running(self, split_id: str, *, looked_at: float) -> None:
-        """Note that a look sent at `looked_at` found the split still running."""
+    def note_running(self, split_id: str, *, looked_at: float, age: float = 0.0) -> None:
+        """Note that a look sent at `looked_at` found the split still running.
+
+        Args:
+            split_id: which one.
+            looked_at: when the look was sent.
+            age: how old it was then by two clocks, the server's and ours. It is taken for a split whose beginning was
+                not seen, but for no more than most splits take: the clocks may differ by anything.
+        """
         entry = self._entries.get(split_id)
         if entry is None:
             return
         entry.looking = False
+        if entry.attached:
+            most = self.model.age_at(entry.size, _LATEST)
+            entry.since = min(entry.since, looked_at - min(age, most))
         entry.seen = max(entry.seen, looked_at - entry.since)
         entry.foreseen = -1
         if entry.seen > self.model.median(entry.credits_used):
             self.model.refit(self._sample())
         self._date(entry)
+        self._redate()
 
     def note_nothing(self, split_id: str, *, look_at: float) -> None:
         """Note that a look brought no answer, and make the next one at `look_at`."""
@@ -257,6 +227,7 @@ class PollPlan:
         else:
             return
         self.model.learn(entry.credits_used, proven, running=self._sample())
+        self._redate()
 
     def find(self, split_id: str) -> Entry | None:
         """Return what is planned for a split, if it is known. What `due` says is as new as the last `best`."""
@@ -336,9 +307,6 @@ class PollPlan:
 
     def _top(self, now: float, first_lane: int) -> Entry | None:
         """Return the first of the agendas that is due, by the model as it is now."""
-        for entry in self._next_to_redate():
-            if self._due_when_sure(entry) < entry.due:  # later ones are put off when their time comes
-                self._date(entry)
         for agenda in self._agendas[first_lane:]:
             first = agenda.first()
             for _ in range(_SECOND_THOUGHTS):
@@ -368,13 +336,15 @@ class PollPlan:
         healing = entry.jitter * self.model.age_at(entry.size, _HEALING)
         return entry.since + max(healing, _HEALING_GROWTH * entry.seen)
 
-    def _next_to_redate(self) -> Iterator[Entry]:
+    def _redate(self) -> None:
+        """Bring some entries up to the model's date, so that none becomes due much too late."""
         for _ in range(min(_REDATED, len(self._turns))):
             entry = self._turns.popleft()
-            if self._entries.get(entry.split_id) is entry:
-                self._turns.append(entry)
-                if not entry.looking and entry.foreseen != self.model.version:
-                    yield entry
+            if self._entries.get(entry.split_id) is not entry:
+                continue
+            self._turns.append(entry)
+            if not entry.looking and entry.foreseen != self.model.version and self._due_when_sure(entry) < entry.due:
+                self._date(entry)  # those that are due later are put off when their time comes
 
     def _date(self, entry: Entry) -> None:
         if len(self._entries) > _FEW and not entry.looking:
@@ -383,4 +353,5 @@ class PollPlan:
             self._agendas[entry.lane].tidy(len(self._entries))
 
     def _sample(self) -> list[tuple[float, float]]:
-        return [(entry.credits_used, entry.seen) for entry in islice(self._entries.values(), _SAMPLE)]
+        entries = islice(self._entries.values(), _SAMPLE)
+        return [(entry.credits_used, entry.seen) for entry in entries if not entry.attached]

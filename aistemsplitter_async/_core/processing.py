@@ -5,8 +5,9 @@ The median and the spread come from order statistics (the median, and the median
 that one odd split ruins nothing, over the newest finished splits, so that a server that becomes faster is followed.
 
 Splits that are still running count too: learning from finished ones alone would be biased to the quick ones. One that
-has been running for `t` counts as its expected time given that it takes longer than `t`, the E step of the EM algorithm
-for censored lognormal data (Aitkin, "A Note on the Regression Analysis of Censored Data", Technometrics 23, 1981).
+has been running for `t` counts as a time drawn from what is left of the distribution beyond `t`: the imputation step of
+data augmentation for censored data (Wei and Tanner, "Applications of Multiple Imputation to the Analysis of Censored
+Regression Data", Biometrics 47, 1991), with evenly spread quantiles in place of chance.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ _LEAST, _MOST = 1e-3, 1e8  # s; a clock without resolution reports zero, a mad o
 _MOST_CREDITS = 1e7  # a hundred days of audio
 _ODD = 2.0  # standard deviations; what is further off pulls no more than that at the slope
 _MAD_TO_SIGMA = 1.4826  # of a normal distribution
-_LONG_ENOUGH = -1.0  # standard deviations; a split running for less says nothing about how long it will take
+_LONG_ENOUGH = -2.0  # standard deviations; a split running for less says nothing about how long it will take
 _TAIL = 1e-9  # where the upper tail of the normal distribution is cut off
 _WIDE = 1.5  # of log credits from the middle; what is further off pulls no more than that at the slope either
-_FAR = 5.0  # standard deviations; beyond them the ratio of density and tail is taken from its series
+_GOLDEN = (math.sqrt(5) - 1) / 2
 _ROOT_OF_TWO = math.sqrt(2)
 _NORMAL = NormalDist()
 _STILL = 0.01  # of log time; who keeps a prediction need not know of less
@@ -72,7 +73,7 @@ class ProcessingModel:
     def refit(self, running: Iterable[tuple[float, float]]) -> None:
         """Take in what running splits say: credits and age (seconds) at which each was last seen running."""
         leveled = [seconds - self._slope * size for size, seconds in self._finished]
-        leveled += [expected for size, age in running if (expected := self._expect(log_credits(size), age)) is not None]
+        leveled += self._impute([(log_credits(size), age) for size, age in running])
         if not leveled:
             return
         middle = median(leveled)
@@ -122,12 +123,17 @@ class ProcessingModel:
     def _deviations(self, size: float, age: float) -> float:
         return (_log_seconds(age) - self._center(size)) / self.spread
 
-    def _expect(self, size: float, age: float) -> float | None:
-        """Return the expected log time, leveled to the typical size, of a split still running at `age`."""
-        deviations = self._deviations(size, age)
-        if age <= 0 or deviations < _LONG_ENOUGH:
-            return None
-        return self._log_median + self.spread * _expected_beyond(deviations)
+    def _impute(self, running: list[tuple[float, float]]) -> list[float]:
+        """Return log times, leveled to the usual size, that splits still running may come to take.
+
+        Each is given another quantile of what it may take from here on, so that together they are spread as they will
+        be: were all given what is expected, many of about the same age would look like a server without variation.
+        """
+        told = [deviations for size, age in running if (deviations := self._deviations(size, age)) >= _LONG_ENOUGH]
+        return [
+            self._log_median - self.spread * _NORMAL.inv_cdf(max(_TAIL, _upper_tail(deviations) * _fraction(number)))
+            for number, deviations in enumerate(told)
+        ]
 
     def _fit_slope(self) -> float:
         """Return the power of the credits that the time grows with, 0 to 1: one step of a robust regression.
@@ -164,8 +170,6 @@ def _upper_tail(deviations: float) -> float:
     return max(_TAIL, 0.5 * math.erfc(deviations / _ROOT_OF_TWO))
 
 
-def _expected_beyond(deviations: float) -> float:
-    """Return the mean of a standard normal variable that is known to exceed `deviations` (the inverse Mills ratio)."""
-    if deviations > _FAR:
-        return deviations + 1 / deviations
-    return math.exp(-deviations * deviations / 2) / math.sqrt(2 * math.pi) / _upper_tail(deviations)
+def _fraction(number: int) -> float:
+    """Return fractions that fill the interval from 0 to 1 evenly however many there are: the golden ratio's."""
+    return (0.5 + number * _GOLDEN) % 1.0 or _TAIL

@@ -100,6 +100,10 @@ class Gate:
         clock: where time comes from.
         retry: the backoff after a 429 that does not say how long, and how long a wait may be.
         on_event: is told when the gate closes and opens and when the limit is learned; must not raise.
+
+    Attributes:
+        expected: requests that are going to be made soon and do not wait here yet: looks leave room for them. Whoever
+            knows of some adds them, and takes them away again when they come.
     """
 
     def __init__(
@@ -123,6 +127,7 @@ class Gate:
         self._on_event = on_event
         self._told_limit = self._limiter.believed
         self._told_closed = False
+        self.expected = 0
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
         """Wait for a slot and return it. Cancelling gives the place back.
@@ -190,7 +195,7 @@ class Gate:
             limit=self._limiter.believed,
             per=self._limiter.per,
             used=self._limiter.used(self._clock.monotonic()),
-            wanted=sum(self._queues.count().values()),
+            wanted=sum(self._queues.count().values()) + self.expected,
         )
 
     def adopt(self, headers: Mapping[str, str]) -> None:

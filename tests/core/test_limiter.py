@@ -557,3 +557,40 @@ def test_waiting_until_it_said_is_enough_however_long_the_machine_has_been_up(
         limiter.settle(now + 1e-3, sent=now)
         now += 1e-3
     assert 0 < waits <= 600
+
+
+def test_one_stray_refusal_of_a_declared_window_does_not_pace_for_ever() -> None:
+    limiter = declared(30)
+    limiter.take(0.0)
+    limiter.settle(0.0, sent=0.0)
+    limiter.take(1.0)
+    limiter.refuse(1.0, sent=1.0, retry_after=None)
+    assert at_once(limiter, 3 * PER) <= 3, "evenly for a while"
+    assert at_once(limiter, 6.1 * PER) == 30
+
+
+def test_a_server_that_keeps_refusing_bursts_is_tempted_less_and_less_often() -> None:
+    limiter, refused = declared(60), list[float]()
+    server = Bucket(60, 20)
+    for minute in range(200):  # a burst of what the window would allow, after a pause that fills the bucket
+        now = minute * PER
+        for _ in range(60):
+            if limiter.free_at(now) > now:
+                break
+            limiter.take(now)
+            if server.accepts(now):
+                limiter.settle(now, sent=now)
+            else:
+                limiter.refuse(now, sent=now, retry_after=None)
+                refused.append(minute)
+    assert len(refused) <= 8
+
+
+def at_once(limiter: Limiter, now: float) -> int:
+    """Send what goes without waiting; return how many that was."""
+    sent = 0
+    while limiter.free_at(now) <= now:
+        limiter.take(now)
+        limiter.settle(now, sent=now)
+        sent += 1
+    return sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings, strategies as st
@@ -176,3 +177,18 @@ def test_the_fraction_done_is_the_quantile_read_the_other_way(finished: Finished
     for fraction in (0.05, 0.5, 0.95):
         if 1e-2 < model.quantile(180, fraction) < 1e7:
             assert model.fraction_done(180, model.quantile(180, fraction)) == pytest.approx(fraction, abs=1e-6)
+
+
+@pytest.mark.parametrize("age", [70.0, 80.0, 100.0, 150.0])
+@pytest.mark.parametrize("finished", [3, 10, 20])
+@pytest.mark.parametrize("running", [20, 64])
+def test_many_splits_that_run_longer_than_usual_do_not_make_it_waver(age: float, finished: int, running: int) -> None:
+    model = ProcessingModel(60.0)
+    for number in range(finished):
+        model.learn(180, 60 * (1 + 0.05 * (number - finished / 2)))
+    medians = []
+    for _ in range(20):
+        model.refit([(180, age)] * running)
+        medians.append(model.median(180))
+    assert all(later >= 0.98 * before for before, later in pairwise(medians))
+    assert model.quantile(180, 0.9) > age

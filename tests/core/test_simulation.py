@@ -115,7 +115,7 @@ def test_slots_that_come_back_a_window_after_sending_are_refused(monkeypatch: py
 
     def settle(self: CountingWindow, now: float) -> None:
         self.in_flight -= 1
-        self._frees.append(now + self._per - simulate.ROUND_TRIP)
+        self._frees.append(now + self.per - simulate.ROUND_TRIP)
 
     assert sum(outcome.refused for outcome in measure("known, sliding", 2)) == 0
     monkeypatch.setattr(CountingWindow, "settle", settle)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,16 @@ from aistemsplitter_async.errors import (
     ProtocolError,
     SplitFailedError,
     WaitTimeoutError,
+)
+from aistemsplitter_async.events import (
+    Event,
+    GateClosed,
+    GateOpened,
+    LimitLearned,
+    PollMade,
+    PollPlanned,
+    RequestSent,
+    Throttled,
 )
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.poller import Poller
@@ -372,3 +383,49 @@ async def test_the_typical_time_is_known_after_the_first_split(world: World) -> 
         assert poller.typical() is None
         await client.wait_for_split("split_1", since=world.clock.monotonic())
         assert (poller.typical() or 0) > 0
+
+
+async def test_every_look_is_told_before_and_after(world: World) -> None:
+    world.api.script("get", status(404))
+    world.api.statuses["split_2"] = ["processing", "succeeded"]
+    events = list[Event]()
+    async with world.client(poll=EVEN, on_event=events.append) as client:
+        with pytest.raises(APIStatusError):
+            await client.wait_for_split("split_1")
+        await client.wait_for_split("split_2", since=world.clock.monotonic())
+    made = [(event.split_id, event.status) for event in events if isinstance(event, PollMade)]
+    assert made == [("split_1", None), ("split_2", "processing"), ("split_2", "succeeded")]
+    planned = [event for event in events if isinstance(event, PollPlanned)]
+    assert [event.split_id for event in planned] == ["split_2"] * 2
+    looked = [event.at for event in events if isinstance(event, PollMade) and event.split_id == "split_2"]
+    assert [event.at + event.due_in for event in planned] == pytest.approx(looked)
+
+
+async def test_where_nobody_listens_no_event_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("an event was made for nobody")
+
+    for kind in (PollMade, PollPlanned, RequestSent, GateClosed, GateOpened, LimitLearned, Throttled):
+        monkeypatch.setattr(kind, "__init__", refuse)
+    world.api.script("get", status(429, X_RateLimit_Limit="5"))
+    world.api.statuses["split_1"] = ["processing", "succeeded"]
+    async with world.client(on_event=None) as client:
+        assert (await client.wait_for_split("split_1")).status == "succeeded"
+
+
+@pytest.mark.parametrize("skew", [0, -86_400, 86_400])
+async def test_a_split_that_is_taken_over_is_as_old_as_it_says_but_not_older_than_splits_become(
+    world: World, skew: float
+) -> None:
+    """Created 55 s before the first look; the clock of the server may be wrong by a day."""
+    created = datetime.fromtimestamp(world.clock.now() - 55 + skew, UTC).isoformat()
+    done_at = world.clock.monotonic() + 5
+
+    def answer(_: Exchange) -> Any:
+        state = "succeeded" if world.clock.monotonic() >= done_at else "processing"
+        return world.api.split("split_1", state, createdAt=created, updatedAt=created)
+
+    world.api.always("get", answer)
+    async with world.client(poll=EVEN) as client:
+        await client.wait_for_split("split_1")
+    assert world.elapsed() <= (10 if skew <= 0 else 60)
