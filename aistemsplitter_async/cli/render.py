@@ -13,8 +13,11 @@ _HOUR = 3600
 
 def show(text: object) -> str:
     """Return `text` with everything a terminal would act on, or could not print, written out as an escape."""
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in str(text)
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
 
 

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
 
 import attrs
 
-from .faults import KINDS, Fault, build_fault
+from .faults import KINDS, OF_WEBHOOKS, Fault, build_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-OPERATIONS: Final = ("credits", "reserve", "upload", "create", "get", "download", "any")
+OPERATIONS: Final = ("credits", "reserve", "upload", "create", "get", "download", "webhook", "any")
+_OUTBOUND: Final = "webhook"  # no request to the sandbox, so not one of `any`
 _ALWAYS: Final = "always"
 _RULE_NAMES: Final = ("times", "calls", "probability", "split_id")
 _F = TypeVar("_F", bound=Fault)
@@ -44,6 +45,9 @@ class Rule:
             raise ValueError(f"operation must be one of {', '.join(OPERATIONS)}")
         if not self.faults or not all(isinstance(fault, Fault) for fault in self.faults):
             raise ValueError("a rule needs at least one fault")
+        if any((type(fault) in OF_WEBHOOKS) != (self.operation == _OUTBOUND) for fault in self.faults):
+            kinds = ", ".join(kind.kind for kind in OF_WEBHOOKS)
+            raise ValueError(f"operation webhook takes the faults {kinds}, and they take no other operation")
         numbers = [*(self.calls or ()), *(() if self.times is None else (self.times,))]
         if not all(isinstance(number, int) and number > 0 for number in numbers):
             raise ValueError("times and calls must be whole numbers from 1 on")
@@ -112,12 +116,12 @@ class Faults:
         """Queue faults and return the rule, whose `consumed` counts the requests it changed.
 
         Args:
-            operation: `credits`, `reserve`, `upload`, `create`, `get`, `download`, or `any`.
+            operation: `credits`, `reserve`, `upload`, `create`, `get`, `download`, `webhook`, or `any` request.
             faults: What happens to one request, all of it.
             times: How often at most. Without it once, or as often as `calls` or `probability` say.
             calls: Only these calls of the operation; the first one from now on is 1.
             probability: Chance for each call, 0 to 1.
-            split_id: Only requests about this split (`get` and `download`).
+            split_id: Only requests about this split (`get`, `download`, `webhook`).
 
         Raises:
             ValueError: An argument is out of its range.
@@ -199,7 +203,7 @@ class Faults:
         """Return the rule for this call, counted as consumed, or `None`."""
         taken: Rule | None = None
         for rule in self._rules:
-            if rule.exhausted or rule.operation not in ("any", operation):
+            if rule.exhausted or rule.operation not in (operation, "any" if operation != _OUTBOUND else operation):
                 continue
             if rule.split_id is not None and rule.split_id != split_id:
                 continue

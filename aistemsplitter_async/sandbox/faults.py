@@ -12,56 +12,28 @@ Faults that replace or cut the answer say with `effect` whether the operation is
 the body of the answer, seconds are of the sandbox's clock, so `Sandbox.advance` skips a latency.
 """
 
+# ruff: noqa: PLC0414  # `as` marks what is offered here under one roof
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import attrs
 from attrs.validators import deep_iterable, ge, gt, instance_of, le, optional
 
+from .fault_base import Fault as Fault, is_flag, is_number, is_one_of, is_text, is_whole, to_tuple
+from .webhook_faults import (
+    OF_WEBHOOKS as OF_WEBHOOKS,
+    Duplicated as Duplicated,
+    Forged as Forged,
+    Late as Late,
+    Lost as Lost,
+    OutOfOrder as OutOfOrder,
+    Stale as Stale,
+)
+
 CutKind = Literal["reset", "close"]
 Framing = Literal["length", "chunked", "close"]
 BodyKind = Literal["html", "garbage", "huge", "deep", "empty", "truncated", "big_integer", "nan", "surrogate", "list"]
-
-
-def _is_whole(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a whole number")
-
-
-def _is_number(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a number")
-
-
-def _is_text(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be text")
-
-
-def _is_flag(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be true or false")
-
-
-def _is_one_of(*known: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-        if value not in known:
-            raise ValueError(f"{attribute.name} must be one of {', '.join(known)}")
-
-    return check
-
-
-def _to_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
-    return (values,) if isinstance(values, str) else tuple(values)
-
-
-@attrs.frozen
-class Fault:
-    """Anything that can go wrong; `kind` names it in JSON, in text and in the ledger."""
-
-    kind: ClassVar[str]
 
 
 @attrs.frozen
@@ -77,10 +49,10 @@ class Status(Fault):
     """
 
     kind = "status"
-    status: int = attrs.field(default=500, validator=[_is_whole, ge(300), le(599)])
-    code: str = attrs.field(default="", validator=_is_text)
+    status: int = attrs.field(default=500, validator=[is_whole, ge(300), le(599)])
+    code: str = attrs.field(default="", validator=is_text)
     retry_after: float | str | None = attrs.field(default=None, validator=optional(instance_of((int, float, str))))
-    effect: bool = attrs.field(default=False, validator=_is_flag)
+    effect: bool = attrs.field(default=False, validator=is_flag)
 
 
 @attrs.frozen
@@ -96,10 +68,10 @@ class Body(Fault):
     """
 
     kind = "body"
-    body: BodyKind = attrs.field(default="html", validator=_is_one_of(*get_args(BodyKind)))
-    status: int | None = attrs.field(default=None, validator=optional(_is_whole))
-    size_bytes: int = attrs.field(default=8 * 1024**2, validator=[_is_whole, gt(0)])
-    effect: bool = attrs.field(default=True, validator=_is_flag)
+    body: BodyKind = attrs.field(default="html", validator=is_one_of(*get_args(BodyKind)))
+    status: int | None = attrs.field(default=None, validator=optional(is_whole))
+    size_bytes: int = attrs.field(default=8 * 1024**2, validator=[is_whole, gt(0)])
+    effect: bool = attrs.field(default=True, validator=is_flag)
 
 
 @attrs.frozen
@@ -107,7 +79,7 @@ class ContentType(Fault):
     """Answer with another `Content-Type`; the body stays as it is."""
 
     kind = "content_type"
-    content_type: str = attrs.field(default="text/html", validator=_is_text)
+    content_type: str = attrs.field(default="text/html", validator=is_text)
 
 
 @attrs.frozen
@@ -115,8 +87,8 @@ class Header(Fault):
     """Answer with one header set; with `Status(302)` and `Location` it is a redirect."""
 
     kind = "header"
-    name: str = attrs.field(default="X-Injected", validator=_is_text)
-    value: str = attrs.field(default="1", validator=_is_text)
+    name: str = attrs.field(default="X-Injected", validator=is_text)
+    value: str = attrs.field(default="1", validator=is_text)
 
 
 @attrs.frozen
@@ -124,7 +96,7 @@ class MissingField(Fault):
     """Answer without one field of the JSON body, named by its path, such as `data.id`."""
 
     kind = "missing_field"
-    path: str = attrs.field(default="data", validator=_is_text)
+    path: str = attrs.field(default="data", validator=is_text)
 
 
 @attrs.frozen
@@ -132,7 +104,7 @@ class ChangedField(Fault):
     """Answer with another value in one field: a wrong type, an unknown enum value, another split's id."""
 
     kind = "changed_field"
-    path: str = attrs.field(default="data.status", validator=_is_text)
+    path: str = attrs.field(default="data.status", validator=is_text)
     value: Any = "paused"
 
 
@@ -148,7 +120,7 @@ class Latency(Fault):
     """Take `seconds` longer before anything happens."""
 
     kind = "latency"
-    seconds: float = attrs.field(default=1.0, validator=[_is_number, ge(0)])
+    seconds: float = attrs.field(default=1.0, validator=[is_number, ge(0)])
 
 
 @attrs.frozen
@@ -156,8 +128,8 @@ class Drip(Fault):
     """Send the body in pieces of `piece_bytes`, one `every` seconds."""
 
     kind = "drip"
-    piece_bytes: int = attrs.field(default=1, validator=[_is_whole, gt(0)])
-    every: float = attrs.field(default=0.1, validator=[_is_number, ge(0)])
+    piece_bytes: int = attrs.field(default=1, validator=[is_whole, gt(0)])
+    every: float = attrs.field(default=0.1, validator=[is_number, ge(0)])
 
 
 @attrs.frozen
@@ -165,7 +137,7 @@ class Stall(Fault):
     """Send `after_bytes` of the body, then nothing more, and keep the connection open."""
 
     kind = "stall"
-    after_bytes: int = attrs.field(default=0, validator=[_is_whole, ge(0)])
+    after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
 
 
 @attrs.frozen
@@ -173,8 +145,8 @@ class Reset(Fault):
     """Cut the connection without an answer, before (`effect=False`) or after the operation is carried out."""
 
     kind = "reset"
-    effect: bool = attrs.field(default=False, validator=_is_flag)
-    how: CutKind = attrs.field(default="reset", validator=_is_one_of(*get_args(CutKind)))
+    effect: bool = attrs.field(default=False, validator=is_flag)
+    how: CutKind = attrs.field(default="reset", validator=is_one_of(*get_args(CutKind)))
 
 
 @attrs.frozen
@@ -189,9 +161,9 @@ class Cut(Fault):
     """
 
     kind = "cut"
-    after_bytes: int = attrs.field(default=0, validator=[_is_whole, ge(0)])
-    how: CutKind = attrs.field(default="close", validator=_is_one_of(*get_args(CutKind)))
-    framing: Framing = attrs.field(default="length", validator=_is_one_of(*get_args(Framing)))
+    after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
+    how: CutKind = attrs.field(default="close", validator=is_one_of(*get_args(CutKind)))
+    framing: Framing = attrs.field(default="length", validator=is_one_of(*get_args(Framing)))
 
 
 @attrs.frozen
@@ -199,8 +171,8 @@ class StopReading(Fault):
     """Upload: take `after_bytes` of the file, then read no more (`stall`) or cut the connection (`reset`)."""
 
     kind = "stop_reading"
-    after_bytes: int = attrs.field(default=0, validator=[_is_whole, ge(0)])
-    how: Literal["stall", "reset"] = attrs.field(default="stall", validator=_is_one_of("stall", "reset"))
+    after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
+    how: Literal["stall", "reset"] = attrs.field(default="stall", validator=is_one_of("stall", "reset"))
 
 
 @attrs.frozen
@@ -208,7 +180,7 @@ class WrongContentRange(Fault):
     """Download: send a part under a `Content-Range` that is one byte off, or under the given value."""
 
     kind = "wrong_content_range"
-    value: str = attrs.field(default="", validator=_is_text)
+    value: str = attrs.field(default="", validator=is_text)
 
 
 @attrs.frozen
@@ -216,7 +188,7 @@ class ChangedETag(Fault):
     """Download: the file seems to be another one now, so its `ETag` differs and no `If-Range` matches."""
 
     kind = "changed_etag"
-    etag: str = attrs.field(default="changed", validator=_is_text)
+    etag: str = attrs.field(default="changed", validator=is_text)
 
 
 @attrs.frozen
@@ -269,8 +241,8 @@ class HostileStems(Fault):
     """
 
     kind = "hostile_stems"
-    names: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_is_text), converter=_to_tuple)
-    urls: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(_is_text), converter=_to_tuple)
+    names: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(is_text), converter=to_tuple)
+    urls: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(is_text), converter=to_tuple)
 
 
 @attrs.frozen
@@ -278,8 +250,8 @@ class FailedSplit(Fault):
     """Create: the split will fail with this error (and is refunded then)."""
 
     kind = "failed_split"
-    code: str = attrs.field(default="PROCESSING_FAILED", validator=_is_text)
-    message: str = attrs.field(default="The separation failed.", validator=_is_text)
+    code: str = attrs.field(default="PROCESSING_FAILED", validator=is_text)
+    message: str = attrs.field(default="The separation failed.", validator=is_text)
 
 
 @attrs.frozen
@@ -289,31 +261,30 @@ class NeverFinishing(Fault):
     kind = "never_finishing"
 
 
-KINDS: Final[dict[str, type[Fault]]] = {
-    fault.kind: fault
-    for fault in (
-        Status,
-        Body,
-        ContentType,
-        Header,
-        MissingField,
-        ChangedField,
-        ExtraFields,
-        Latency,
-        Drip,
-        Stall,
-        Reset,
-        Cut,
-        StopReading,
-        WrongContentRange,
-        ChangedETag,
-        ExpiredReservation,
-        ExpiredURL,
-        HostileStems,
-        FailedSplit,
-        NeverFinishing,
-    )
-}
+_OF_REQUESTS: Final[tuple[type[Fault], ...]] = (
+    Status,
+    Body,
+    ContentType,
+    Header,
+    MissingField,
+    ChangedField,
+    ExtraFields,
+    Latency,
+    Drip,
+    Stall,
+    Reset,
+    Cut,
+    StopReading,
+    WrongContentRange,
+    ChangedETag,
+    ExpiredReservation,
+    ExpiredURL,
+    HostileStems,
+    FailedSplit,
+    NeverFinishing,
+)
+
+KINDS: Final[dict[str, type[Fault]]] = {fault.kind: fault for fault in (*_OF_REQUESTS, *OF_WEBHOOKS)}
 
 
 def build_fault(kind: str, **values: Any) -> Fault:

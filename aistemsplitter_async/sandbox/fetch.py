@@ -45,13 +45,7 @@ class HTTPFetcher:
     async def fetch(self, url: str, target: Path) -> None:
         """See `Fetcher`."""
         if self._session is None:
-            resolver = _VettingResolver(allow_private=self._allow_private)
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=False,
-                headers={"Accept-Encoding": "identity", "User-Agent": "aistemsplitter-sandbox"},
-            )
+            self._session = open_session(allow_private=self._allow_private)
         failure: str
         try:
             async with asyncio.timeout(self._limits.fetch_timeout):
@@ -100,27 +94,38 @@ class HTTPFetcher:
             raise invalid("input.url is an empty file.")
 
 
-def vet_url(url: str, *, allow_private: bool) -> None:
-    """Refuse with 422 a URL that may not be fetched, as far as can be told without resolving its name."""
+def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
+    """Return a session that connects to public and loopback addresses only, whatever a name resolves to."""
+    resolver = _VettingResolver(allow_private=allow_private)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity", "User-Agent": "aistemsplitter-sandbox"},
+    )
+
+
+def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> None:
+    """Refuse with 422 a URL that may not be visited, as far as can be told without resolving its name."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        raise invalid("input.url is not a valid URL.") from None
+        raise invalid(f"{field} is not a valid URL.") from None
     if parts.username is not None or parts.password is not None:
-        raise invalid("input.url must not carry a user name or password.")
+        raise invalid(f"{field} must not carry a user name or password.")
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
         loopback = host == "localhost"
     else:
         loopback = address.is_loopback
-        vet_address(str(address), allow_private=allow_private)
+        vet_address(str(address), allow_private=allow_private, field=field)
     if parts.scheme != "https" and not (parts.scheme == "http" and (loopback or allow_private)):
-        raise invalid("input.url must be https (plain http is taken from loopback only).")
+        raise invalid(f"{field} must be https (plain http is taken from loopback only).")
 
 
-def vet_address(text: str, *, allow_private: bool) -> None:
+def vet_address(text: str, *, allow_private: bool, field: str = "input.url") -> None:
     """Refuse with 422 an IP address that is neither public nor loopback."""
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):
@@ -129,7 +134,7 @@ def vet_address(text: str, *, allow_private: bool) -> None:
     if address.is_loopback or allow_private:
         return
     if not address.is_global or address.is_multicast:
-        raise invalid("input.url points into a private network, which the sandbox does not fetch from.")
+        raise invalid(f"{field} points into a private network, which the sandbox does not visit.")
 
 
 class _VettingResolver(AbstractResolver):

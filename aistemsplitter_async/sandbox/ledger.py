@@ -68,6 +68,18 @@ class UploadRecord:
 
 
 @attrs.frozen
+class DeliveryRecord:
+    """One attempt to deliver a webhook."""
+
+    at: float
+    split_id: str
+    status: int
+    """HTTP status of the answer; 0 where none came."""
+    note: str
+    """Kinds of the injected faults, or why there was no answer."""
+
+
+@attrs.frozen
 class LeakedKey:
     """A bearer key that reached an origin other than the API. Its value is not kept."""
 
@@ -103,6 +115,8 @@ class Ledger:
         self._capacity = capacity
         self._requests: deque[RequestRecord] = deque(maxlen=capacity)
         self._uploads: deque[UploadRecord] = deque(maxlen=capacity)
+        self._deliveries: deque[DeliveryRecord] = deque(maxlen=capacity)
+        self._delivery_counts: Counter[int] = Counter()
         self._leaked_keys: deque[LeakedKey] = deque(maxlen=_LEAKS_KEPT)
         self._counts: Counter[tuple[str, int]] = Counter()
         self._charges: OrderedDict[str, Charge] = OrderedDict()
@@ -117,6 +131,16 @@ class Ledger:
     def uploads(self) -> list[UploadRecord]:
         """The newest files that the upload worker took, oldest first."""
         return list(self._uploads)
+
+    @property
+    def deliveries(self) -> list[DeliveryRecord]:
+        """The newest attempts to deliver webhooks, oldest first."""
+        return list(self._deliveries)
+
+    @property
+    def delivery_counts(self) -> dict[int, int]:
+        """Number of attempts to deliver webhooks by status, exact for ever."""
+        return dict(self._delivery_counts)
 
     @property
     def leaked_keys(self) -> list[LeakedKey]:
@@ -155,6 +179,11 @@ class Ledger:
     def add_upload(self, record: UploadRecord) -> None:
         """Enter a file that the upload worker took."""
         self._uploads.append(record)
+
+    def add_delivery(self, record: DeliveryRecord) -> None:
+        """Enter an attempt to deliver a webhook."""
+        self._deliveries.append(record)
+        self._delivery_counts[record.status] += 1
 
     def add_leak(self, record: LeakedKey) -> None:
         """Enter a bearer key that reached a wrong origin."""
@@ -200,6 +229,7 @@ class Ledger:
             "requests": [_plain(record) for record in _tail(self._requests, newest)],
             "charges": [_plain(charge) for charge in _tail(self._charges.values(), newest)],
             "uploads": [_plain(record) for record in _tail(self._uploads, newest)],
+            "deliveries": [_plain(record) for record in _tail(self._deliveries, newest)],
             "splits": [_plain(view) | {"lag": view.lag} for view in map(_view, _tail(self._splits.values(), newest))],
             "leaked_keys": [_plain(record) for record in _tail(self._leaked_keys, newest)],
         }

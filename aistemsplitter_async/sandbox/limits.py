@@ -43,6 +43,16 @@ class Limits:
     """Seconds for measuring a file; a create request is waiting for it."""
     separation_timeout: float = 3600.0
     """Seconds for one separation: an hour of audio on a slow machine."""
+    webhook_timeout: float = 10.0
+    """Seconds for one attempt to deliver a webhook; a receiver that takes longer should answer first and work later."""
+    webhook_attempts: int = 20
+    """Attempts to deliver one before it is given up: about an hour with the waits between them."""
+    webhook_backoff: float = 1.0
+    """Seconds of the sandbox's clock after the first refused attempt; twice as long after each further one."""
+    webhook_backoff_cap: float = 300.0
+    """Longest of these waits in seconds."""
+    webhook_connections: int = 16
+    """Webhooks under way at a time."""
     separation_workers: int = 1
     """Separations at a time; one already keeps a core busy and holds a few hundred megabytes."""
 

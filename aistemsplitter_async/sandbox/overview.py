@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from .account import Account
     from .ledger import Ledger
     from .plant import Plant
-    from .state import Split
+    from .state import Delivery, Split
 
 ACTIVITY_SECONDS: Final = 60
 _ACTIVITY_RECORDS: Final = 50_000  # looked through at most: a look must stay cheap beside a thousand requests a second
 _OTHER_ORIGINS: Final = ("upload", "download")
 _THROTTLED: Final = 429
+_ATTEMPTS: Final = 5  # to deliver a webhook; what went before was no different
 _CONTENT_TYPES: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 
 
@@ -46,6 +47,7 @@ def build_state(plant: Plant, ledger: Ledger, newest: int) -> dict[str, Any]:
         "accounts": [_build_account(account, plant.clock.monotonic()) for account in plant.accounts.values()],
         "storage": {"used_bytes": plant.storage.used_bytes, "files": plant.storage.files},
         "requests": {"throttled": ledger.throttled, "counts": _count(ledger)},
+        "deliveries": {str(status): n for status, n in sorted(ledger.delivery_counts.items())},
         "activity": build_activity(ledger, plant.clock.now()),
         "split_counts": {status.value: statuses[status] for status in Status},
         "splits": [_build_split(split) for split in islice(plant.splits, max(0, len(plant.splits) - newest), None)],
@@ -140,4 +142,16 @@ def _build_split(split: Split) -> dict[str, Any]:
         "updated_at": format_timestamp(split.updated_at),
         "polls": split.polls,
         "error": None if split.error is None else split.error.message,
+        "webhook": None if split.webhook_url is None else _build_webhook(split.webhook_url, split.delivery),
+    }
+
+
+def _build_webhook(url: str, delivery: Delivery | None) -> dict[str, Any]:
+    newest = () if delivery is None else delivery.attempts[-_ATTEMPTS:]
+    return {
+        "url": url,
+        "state": None if delivery is None else delivery.state.value,
+        "attempts": [
+            {"at": format_timestamp(attempt.at), "status": attempt.status, "note": attempt.note} for attempt in newest
+        ],
     }

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from .cdn import CDN
 from .control import PREFIX, Control
+from .delivery import Deliveries
 from .fetch import Fetcher, HTTPFetcher
 from .front import Front
 from .injector import Injector
@@ -86,6 +87,17 @@ class Plant:
             lifetimes=settings.lifetimes,
             signing_secret=signing_secret,
         )
+        self.deliveries = Deliveries(
+            clock=clock,
+            timeline=self.timeline,
+            accounts={account.label: account for account in self.accounts.values()},
+            splits=self.splits,
+            faults=faults,
+            ledger=ledger,
+            store=self._store,
+            limits=settings.limits,
+            allow_private=settings.allow_private_urls,
+        )
         self._driver: asyncio.Task[None] | None = None
         self.api_url = ""
         self._build_origins(ledger, faults, signing_secret)
@@ -145,6 +157,8 @@ class Plant:
             self._files.save_note("ports", {name: urlsplit(url).port for name, url in origins.items()})
         self.jobs.start()
         self._driver = asyncio.create_task(self.timeline.drive())
+        for split in self.splits:
+            self.deliveries.announce(split)
 
     async def aclose(self) -> None:
         """Stop listening, then working; remove the folder unless it was given."""
@@ -153,6 +167,7 @@ class Plant:
             self._driver.cancel()
             await asyncio.wait({self._driver})
         await self.jobs.aclose()
+        await self.deliveries.aclose()
         if self._fetcher is not None:
             await self._fetcher.aclose()
         if self._files is not None:
@@ -208,3 +223,4 @@ class Plant:
     def _on_change(self, split: Split) -> None:
         if split.finished:
             self.splits.finish(split)
+            self.deliveries.announce(split)

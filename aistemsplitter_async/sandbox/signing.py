@@ -1,4 +1,4 @@
-"""Stem addresses that nobody can guess and that stop working: an expiry and a signature over path and expiry."""
+"""What the sandbox signs: stem addresses that nobody can guess and that stop working, and webhooks."""
 
 from __future__ import annotations
 
@@ -27,6 +27,12 @@ def parse_expiry(path: str, query: Mapping[str, str], secret: bytes) -> float | 
     if not hmac.compare_digest(signature.encode("utf-8", "replace"), expected.encode()):
         return None
     return int(expires) / 1000
+
+
+def build_webhook_signature(body: bytes, timestamp: int, secret: bytes) -> str:
+    """Return the value of `AIStemSplitter-Signature` for an event sent at `timestamp` (POSIX seconds)."""
+    digest = hmac.digest(secret, f"{timestamp}.".encode() + body, "sha256").hex()
+    return f"t={timestamp},v1={digest}"
 
 
 def _sign(path: str, expires: str, secret: bytes) -> str:

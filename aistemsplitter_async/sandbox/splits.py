@@ -19,7 +19,7 @@ from .account import compute_credits
 from .faults import FailedSplit, NeverFinishing
 from .idempotency import Answer, compute_fingerprint
 from .signing import build_signed_path
-from .state import Split, SplitError, Status
+from .state import Delivery, Split, SplitError, Status
 from .wire import RefusalError, invalid
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Splits:
         }
 
     def finish(self, split: Split) -> None:
-        """Settle a split that just ended: refund a failed one, let go of its source."""
+        """Settle a split that just ended: refund a failed one, let go of its source, owe its webhook."""
         if split.status is Status.FAILED:
             self._accounts[split.account].refund(split.credits)
             self._ledger.add_refund(split)
@@ -148,6 +148,8 @@ class Splits:
             upload.running -= 1
         elif split.source:
             self._storage.drop_source(split.source)
+        if split.webhook_url is not None:
+            split.delivery = Delivery()
         self._finished.append(split)
         self._store.save(split, self._accounts[split.account])
 

@@ -50,6 +50,35 @@ class Stem:
     etag: str
 
 
+@attrs.frozen
+class Attempt:
+    """One attempt to tell a webhook URL that a split has ended."""
+
+    at: float
+    """POSIX seconds at its end."""
+    status: int
+    """HTTP status of the answer; 0 where none came."""
+    note: str = ""
+    """Fault that struck, or why there was no answer."""
+
+
+class DeliveryState(StrEnum):
+    """What has become of telling a webhook URL."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    LOST = "lost"
+    GIVEN_UP = "given_up"
+
+
+@attrs.define
+class Delivery:
+    """The announcement of one finished split."""
+
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: tuple[Attempt, ...] = ()
+
+
 @attrs.define
 class Upload:
     """A reservation and, once the worker has taken the bytes, the uploaded file."""
@@ -92,6 +121,8 @@ class Split:
     updated_at: float
     upload_id: str | None = None
     webhook_url: str | None = None
+    delivery: Delivery | None = None
+    """The announcement to `webhook_url`, from the end of the split on."""
     idempotency_key: str | None = None
     fingerprint: str | None = None
     status: Status = Status.QUEUED

@@ -1,143 +1,30 @@
-"""The sandbox's page in headless Chromium, driven over chromedriver's own HTTP protocol."""
+"""The sandbox's page in headless Chromium."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import re
-import shutil
-import subprocess
-import urllib.request
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-import aiohttp
-import attrs
 import pytest
+from aiohttp import web
 
 from aistemsplitter_async.sandbox import Manual
 from aistemsplitter_async.sandbox.audio_files import open_audio_writer
 from aistemsplitter_async.sandbox.demo_song import SAMPLE_RATE, render
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from tests.e2e.conftest import BareAPI, Connect
+    from tests.e2e.conftest import BareAPI, Browser, Connect
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-dev-shm-usage",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-    "--mute-audio",
-]
 SONG = "https://example.com/song.mp3?seconds=10"
-ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what the WebDriver standard calls a reference to an element
 ENTER, TAB, ARROW_RIGHT = "\ue007", "\ue004", "\ue014"
 
-pytestmark = [
-    pytest.mark.chromium,
-    pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver on the PATH"),
-]
-
-
-@attrs.frozen
-class Browser:
-    """One window. What it does goes through the event loop, because the sandbox answers from the same one."""
-
-    session: str
-    http: aiohttp.ClientSession
-
-    async def send(self, path: str, **body: Any) -> Any:
-        """Send one WebDriver command and return its value."""
-        async with self.http.post(f"{self.session}/{path}", json=body) as response:
-            value = (await response.json())["value"]
-            assert response.status == 200, value
-            return value
-
-    async def cdp(self, command: str, **params: Any) -> Any:
-        """Send a command of the browser's own protocol, for what WebDriver has no word for."""
-        return await self.send("goog/cdp/execute", cmd=command, params=params)
-
-    async def open(self, url: str) -> None:
-        await self.send("url", url=url)
-
-    async def run(self, script: str, *args: Any) -> Any:
-        """Run a function body in the page and return what it returns."""
-        return await self.send("execute/sync", script=script, args=list(args))
-
-    async def wait(self, expression: str, timeout: float = 15.0) -> Any:
-        """Return the expression's value as soon as it is true."""
-        async with asyncio.timeout(timeout):
-            while not (value := await self.run(f"return {expression};")):  # noqa: ASYNC110  another process
-                await asyncio.sleep(0.03)
-            return value
-
-    async def texts(self, selector: str) -> list[str]:
-        """Return the texts of the visible elements a selector finds."""
-        script = (
-            "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText)"
-        )
-        found: list[str] = await self.run(script, selector)
-        return found
-
-    async def press(self, *keys: str) -> None:
-        """Press keys on whatever has the focus."""
-        for key in keys:
-            focused = await self.run("return document.activeElement;")
-            await self.send(f"element/{focused[ELEMENT]}/value", text=key)
-
-    async def emulate(self, *, scheme: str = "light", width: int = 1280, height: int = 900) -> None:
-        features = [{"name": "prefers-color-scheme", "value": scheme}]
-        await self.cdp("Emulation.setEmulatedMedia", features=features)
-        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        await self.cdp("Emulation.setDeviceMetricsOverride", **size)
-
-    async def complaints(self) -> list[str]:
-        """Return what the console holds, and forget it."""
-        return [entry["message"] for entry in await self.send("se/log", type="browser")]
-
-
-@pytest.fixture(scope="module")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Address of a WebDriver session with one fresh browser, shared by the module because it takes a second."""
-    assert CHROMIUM is not None
-    assert DRIVER is not None
-    with subprocess.Popen(
-        [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
-        try:
-            assert process.stdout is not None
-            port = next(match[1] for line in process.stdout if (match := re.search(r"on port (\d+)\.", line)))
-            options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]}
-            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
-            body = json.dumps({"capabilities": {"alwaysMatch": wanted}}).encode()
-            started = urllib.request.Request(f"http://127.0.0.1:{port}/session", body)
-            with urllib.request.urlopen(started, timeout=60) as response:  # noqa: S310
-                session = f"{started.full_url}/{json.load(response)['value']['sessionId']}"
-            yield session
-            with urllib.request.urlopen(urllib.request.Request(session, method="DELETE"), timeout=20):  # noqa: S310
-                pass
-        finally:
-            process.terminate()
-
-
-@pytest.fixture
-async def browser(driver: str, http: aiohttp.ClientSession) -> AsyncIterator[Browser]:
-    window = Browser(driver, http)
-    await window.emulate()
-    await window.complaints()
-    yield window
-    await window.open("about:blank")
+pytestmark = pytest.mark.chromium
 
 
 @pytest.fixture
@@ -264,8 +151,7 @@ async def test_three_hundred_splits_are_listed_newest_first_and_updates_disturb_
         await browser.run("document.querySelector('input[value=processing]').click()")
         assert await browser.texts(".disclosure") == ["track 299.mp3"]
         await browser.run("document.getElementById('statuses').querySelector('input').click()")
-        search = await browser.run("return document.getElementById('search')")
-        await browser.send(f"element/{search[ELEMENT]}/value", text="track 01")
+        await browser.type("#search", "track 01")
         assert await browser.texts(".disclosure") == [f"track {n:03}.mp3" for n in reversed(range(10, 20))]
 
 
@@ -317,6 +203,31 @@ async def test_names_are_shown_as_text_whatever_they_are(browser: Browser, begin
         await browser.wait("document.querySelector('.split')")
         assert await browser.texts(".disclosure") == [name]
         assert await browser.run("return document.querySelectorAll('img, b b').length") == 0
+
+
+async def test_deliveries_of_webhooks_are_shown_with_their_answers(browser: Browser, begin: Connect) -> None:
+    answers = [503, 204]
+
+    async def answer(_: web.BaseRequest) -> web.Response:
+        return web.Response(status=answers.pop(0))
+
+    receiver = web.ServerRunner(web.Server(answer))
+    await receiver.setup()
+    await web.TCPSite(receiver, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{receiver.addresses[0][1]}/<b>hooks"
+    async with begin() as api:
+        await api.create(SONG, webhookUrl=url)
+        await browser.open(page_of(api))
+        await browser.wait("document.querySelector('.split')")
+        await browser.run("document.querySelector('.disclosure').click()")
+        await browser.wait("document.querySelectorAll('.attempts li').length === 1")
+        assert await browser.texts(".webhook") == [f"Webhook not delivered yet, it is tried again: {url}"]
+        api.sandbox.advance(1)
+        await browser.wait("document.querySelectorAll('.attempts li').length === 2")
+        assert await browser.texts(".webhook") == [f"Webhook delivered: {url}"]
+        assert await browser.texts(".attempts .answer") == ["answered 503", "answered 204"]
+        assert (await browser.texts("#operations tbody tr"))[-1].split("\t") == ["Webhook sent", "1", "0", "1"]
+    await receiver.cleanup()
 
 
 async def test_without_the_control_endpoint_the_page_says_so(browser: Browser, begin: Connect) -> None:

@@ -1,7 +1,8 @@
 // Credits, the fill of each key's window, and what was asked of the sandbox.
 
-const OPERATIONS = { create: "Create a split", get: "Look at a split", reserve: "Reserve an upload", credits: "Read credits", upload: "Upload", download: "Download", unknown: "Unknown path" };
-const OTHER_ORIGINS = new Set(["upload", "download"]); // they take no slot of a window
+const OPERATIONS = { create: "Create a split", get: "Look at a split", reserve: "Reserve an upload", credits: "Read credits", upload: "Upload", download: "Download", webhook: "Webhook sent", unknown: "Unknown path" };
+const OTHER_ORIGINS = new Set(["upload", "download", "webhook"]); // they take no slot of a window
+const SELDOM = new Set(["webhook", "unknown"]); // no row before there is something in it
 const MAX_SLOTS = 120; // more would be a blur
 const SVG_WIDTH = 240;
 const SVG_HEIGHT = 44;
@@ -13,7 +14,7 @@ const bars = [];
 function showOverview(state) {
   showKeys(state);
   showActivity(state.activity);
-  showOperations(state.requests.counts);
+  showOperations({ ...state.requests.counts, webhook: state.deliveries });
   setText(byId("storage"), `${count(state.storage.files, "file")} stored, ${formatBytes(state.storage.used_bytes)}.`);
 }
 
@@ -104,17 +105,20 @@ function showOperations(counts) {
     figures.push(all - figures[0] - figures[1]);
     const others = answers.filter(([status]) => status < 200 || (status >= 400 && status !== "429"));
     if (!OTHER_ORIGINS.has(operation)) total += all;
-    throttled += figures[1];
-    if (!all && operation === "unknown" && !operationViews.has(operation)) continue;
+    if (operation !== "webhook") throttled += figures[1];
+    if (!all && SELDOM.has(operation) && !operationViews.has(operation)) continue;
     if (!operationViews.has(operation)) {
       const cells = figures.map(() => make("td"));
       const row = make("tr", {}, make("th", { scope: "row" }, OPERATIONS[operation]), ...cells);
       operationViews.set(operation, { row, cells });
-      body.append(row);
+      const names = Object.keys(OPERATIONS);
+      const next = names.slice(names.indexOf(operation) + 1).find((name) => operationViews.has(name));
+      body.insertBefore(row, next ? operationViews.get(next).row : null);
     }
     operationViews.get(operation).cells.forEach((cell, i) => {
       setText(cell, number.format(figures[i]));
-      if (i === 2) setAttribute(cell, "title", others.map(([status, times]) => `${status === "0" ? "cut off" : status}: ${times}`).join(", "));
+      const none = operation === "webhook" ? "no answer" : "cut off";
+      if (i === 2) setAttribute(cell, "title", others.map(([status, times]) => `${status === "0" ? none : status}: ${times}`).join(", "));
       cell.className = figures[i] ? (i ? "alarm" : "") : "zero";
     });
   }

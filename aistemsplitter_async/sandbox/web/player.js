@@ -31,15 +31,15 @@ class Player {
     this.show();
   }
 
-  makeStem(split, { name, filename, size_bytes: sizeBytes }) {
-    const address = `/control/splits/${encodeURIComponent(split.id)}/stems/${encodeURIComponent(filename)}`;
-    const stem = { name, address, sizeBytes, muted: false, broken: false, peaks: null };
+  // Peaks that are known already need not be found in the file.
+  makeStem(split, { name, filename, size_bytes: sizeBytes, address = stemAddress(split, filename), peaks = null }) {
+    const stem = { name, address, sizeBytes, muted: false, broken: false, peaks };
     stem.audio = make("audio", { src: address, preload: "none" });
     stem.audio.addEventListener("loadedmetadata", () => this.show());
     stem.audio.addEventListener("ended", () => this.finish());
     stem.audio.addEventListener("error", () => this.drop(stem, "This stem cannot be played."));
     stem.canvas = make("canvas", { role: "img", "aria-label": `Waveform of ${name}` });
-    stem.note = make("p", {}, "Drawing…");
+    stem.note = make("p", { hidden: peaks !== null }, "Drawing…");
     stem.wave = make("div", { class: "wave", onclick: (event) => this.point(event) }, stem.canvas, stem.note);
     stem.toggle = make("button", { type: "button", class: "round", onclick: () => this.press(stem) });
     stem.mute = make("button", { type: "button", class: "mute", "aria-label": `Mute ${name}`, onclick: () => this.mute(stem) }, "Mute");
@@ -202,6 +202,10 @@ class Player {
     const played = this.length ? this.position / this.length : 0;
     for (const stem of this.stems) if (stem.peaks) drawWaveform(stem.canvas, stem.peaks, scale, played);
   }
+}
+
+function stemAddress(split, filename) {
+  return `/control/splits/${encodeURIComponent(split.id)}/stems/${encodeURIComponent(filename)}`;
 }
 
 function setPlaying(button, playing, what) {

@@ -3,6 +3,9 @@
 
 const STATUSES = ["queued", "processing", "succeeded", "failed"];
 
+// What has become of telling a webhook URL; `null` before the split has ended.
+const DELIVERIES = { null: "Webhook follows at the end", pending: "Webhook not delivered yet, it is tried again", delivered: "Webhook delivered", lost: "Webhook lost by a fault", given_up: "Webhook given up" };
+
 const rows = new Map();
 const filter = { status: "", text: "" };
 
@@ -26,7 +29,9 @@ class Row {
     this.message = make("p", { class: "message" });
     this.facts = make("dl", { class: "facts" });
     this.factViews = new Map();
-    this.panel = make("div", { id: panel, role: "region", "aria-label": `Stems of ${split.filename}` }, this.message, this.facts);
+    this.webhook = make("p", { class: "webhook" });
+    this.attempts = make("ol", { class: "attempts", "aria-label": "Attempts to deliver the webhook, newest last" });
+    this.panel = make("div", { id: panel, role: "region", "aria-label": `Stems of ${split.filename}` }, this.message, this.facts, this.webhook, this.attempts);
     this.detail = make("tr", { class: "detail", hidden: true }, make("td", {}, this.panel));
   }
 
@@ -73,6 +78,17 @@ class Row {
     else if (split.status in waiting) this.say(waiting[split.status]);
     else if (!this.requested) this.loadStems();
     this.showFacts({ Id: split.id, Key: split.account, Model: split.stem_model, Format: split.output_format, Credits: number.format(split.credits) + (split.status === "failed" ? ", given back" : ""), Polls: number.format(split.polls), Created: this.created.textContent, Took: this.took.textContent });
+    this.showWebhook(split);
+  }
+
+  showWebhook({ webhook }) {
+    this.webhook.hidden = this.attempts.hidden = !webhook;
+    if (!webhook) return;
+    setText(this.webhook, `${DELIVERIES[webhook.state] ?? webhook.state}: ${webhook.url}`);
+    const key = JSON.stringify(webhook.attempts);
+    if (this.attempts.dataset.key === key) return;
+    this.attempts.dataset.key = key;
+    this.attempts.replaceChildren(...webhook.attempts.map(makeAttempt));
   }
 
   say(text, bad = false) {
@@ -107,6 +123,12 @@ class Row {
       this.say(`The stems cannot be shown: ${error.message}.`, true);
     }
   }
+}
+
+function makeAttempt({ at, status, note }) {
+  const good = status >= 200 && status < 300;
+  const answer = make("span", { class: good ? "answer" : "answer bad" }, status ? `answered ${status}` : "no answer");
+  return make("li", {}, make("time", { datetime: at }, timeOfDay.format(Date.parse(at))), answer, note.replaceAll("_", " "));
 }
 
 function showSplits(state) {

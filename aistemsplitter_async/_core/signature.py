@@ -1,0 +1,119 @@
+"""Webhook signatures: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<raw body>" keyed by the secret>`.
+
+Whatever comes in from the network is either genuine or a `WebhookError`; nothing else gets out. What is compared is
+the text as it was sent, so there is one way only to write a valid header: no other case, no signs, no other digits.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from collections.abc import Collection, Iterator
+from typing import NoReturn
+
+from aistemsplitter_async.config import WEBHOOK_TOLERANCE, Secret
+from aistemsplitter_async.errors import ConfigurationError, WebhookError
+
+SIGNATURE_HEADER = "AIStemSplitter-Signature"
+
+_SCHEME = "v1"
+_MOST_SIGNATURES = 8  # a sender in the middle of a rotation signs with two secrets
+_MOST_CHARACTERS = 1024  # of a header: eight signatures, and room for schemes to come
+_USUAL = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")  # what every genuine event has come with so far
+_TIMESTAMP = re.compile(r"[0-9]{1,12}")  # to the year 33658
+_SIGNATURE = re.compile(r"[0-9a-f]{64}")
+
+
+class Keys:
+    """Secrets that were checked once, for whoever verifies often. They stay out of `repr` and pickles."""
+
+    __slots__ = ("_keys",)
+
+    def __init__(self, secrets: str | Secret | Collection[str | Secret]) -> None:
+        listed = [secrets] if isinstance(secrets, str | Secret) else list(secrets)
+        texts = [one.reveal() if isinstance(one, Secret) else one for one in listed]
+        self._keys = tuple(text.strip().encode("utf-8", "surrogateescape") for text in texts)
+        if not self._keys or not all(self._keys):  # with an empty one anybody could sign
+            raise ConfigurationError("a webhook secret is missing or empty", code="NO_WEBHOOK_SECRET")
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._keys)
+
+    def __repr__(self) -> str:
+        return "Keys(***)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets are not pickled")
+
+
+Secrets = str | Secret | Collection[str | Secret] | Keys  # a text is one secret, not a collection of its letters
+
+
+def sign(body: bytes, secret: str | Secret, timestamp: int) -> str:
+    """Return the value of the `AIStemSplitter-Signature` header for `body`, sent at `timestamp` (POSIX seconds).
+
+    Raises:
+        ConfigurationError: the secret is empty.
+    """
+    (key,) = Keys(secret)
+    return f"t={timestamp},{_SCHEME}={_digest(body, str(timestamp), key)}"
+
+
+def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolerance: float = WEBHOOK_TOLERANCE) -> int:
+    """Return when `body` was signed (POSIX seconds): by one of `secrets`, and within `tolerance` of `now`.
+
+    Args:
+        body: the raw bytes as they arrived; JSON that was parsed and written again is not what was signed.
+        header: the value of `AIStemSplitter-Signature`, `None` if there was none.
+        secrets: the signing secret, or several while it is being rotated.
+        now: POSIX seconds.
+        tolerance: seconds, both ways.
+
+    Raises:
+        WebhookError: not genuine; `code` is `SIGNATURE_MISSING`, `SIGNATURE_MALFORMED`, `SIGNATURE_MISMATCH`,
+            `TIMESTAMP_STALE` or `TIMESTAMP_FUTURE`.
+        ConfigurationError: there is no secret, or an empty one.
+    """
+    keys = secrets if isinstance(secrets, Keys) else Keys(secrets)
+    if header is None:
+        raise WebhookError(f"there is no {SIGNATURE_HEADER} header", code="SIGNATURE_MISSING")
+    timestamp, signatures = _parse(header)
+    # Every secret is tried against every signature, found or not, so that the time taken tells nothing.
+    expected = [_digest(body, timestamp, key).encode() for key in keys]
+    matches = [hmac.compare_digest(ours, theirs) for ours in expected for theirs in signatures]
+    if not any(matches):
+        raise WebhookError("no signature is of this body and one of the secrets", code="SIGNATURE_MISMATCH")
+    age = now - int(timestamp)
+    if age > 0 and not age <= tolerance:
+        raise WebhookError(f"signed {age:.0f} s ago, {tolerance:g} s are allowed", code="TIMESTAMP_STALE")
+    if not -age <= tolerance:
+        raise WebhookError(f"signed {-age:.0f} s in the future, {tolerance:g} s are allowed", code="TIMESTAMP_FUTURE")
+    return int(timestamp)
+
+
+def _digest(body: bytes, timestamp: str, key: bytes) -> str:
+    return hmac.digest(key, timestamp.encode() + b"." + body, "sha256").hex()
+
+
+def _parse(header: str) -> tuple[str, list[bytes]]:
+    """Return the timestamp as it was written, and the signatures. Elements of other schemes are for other readers."""
+    usual = _USUAL.fullmatch(header)
+    if usual is not None:
+        return usual[1], [usual[2].encode()]
+    if len(header) > _MOST_CHARACTERS:
+        raise _malformed("it is too long")
+    elements = [element.strip(" ").partition("=") for element in header.split(",")]
+    timestamps = [value for name, _, value in elements if name == "t"]
+    signatures = [value for name, _, value in elements if name == _SCHEME]
+    if len(timestamps) != 1 or not 0 < len(signatures) <= _MOST_SIGNATURES:
+        raise _malformed(f"it needs one t and one to {_MOST_SIGNATURES} {_SCHEME}")
+    (timestamp,) = timestamps
+    if not _TIMESTAMP.fullmatch(timestamp):
+        raise _malformed("t is not a number of seconds")
+    if not all(map(_SIGNATURE.fullmatch, signatures)):
+        raise _malformed(f"{_SCHEME} is not 64 hexadecimal digits")
+    return timestamp, [one.encode() for one in signatures]
+
+
+def _malformed(reason: str) -> WebhookError:
+    return WebhookError(f"the {SIGNATURE_HEADER} header is malformed: {reason}", code="SIGNATURE_MALFORMED")

@@ -1,0 +1,200 @@
+"""`listen`: webhooks received, checked and shown while somebody develops the thing that is to receive them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Final
+
+import attrs
+from aiohttp import web
+
+from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
+from aistemsplitter_async.errors import WebhookError
+from aistemsplitter_async.sandbox import Sandbox, Timed
+from aistemsplitter_async.webhooks import WebhookEvent, WebhookReceiver
+
+from .failures import Exit, UsageError
+from .render import PROGRAM, columns, number, price, show
+from .results import hand_out_json
+from .terminal import BOLD, DIM, GREEN, RED, Terminal
+
+_NAME_WIDTH: Final = len("refused")
+_HOST: Final = "127.0.0.1"
+_SONG: Final = "https://example.com/song.mp3?seconds=187"  # the silent sandbox fetches nothing
+_SECRET_CAP_BYTES: Final = 4096
+_ADVICE: Final = {
+    "SIGNATURE_MISSING": "requests of the API have one; those of browsers and scanners do not",
+    "SIGNATURE_MALFORMED": "it looks like t=1700000000,v1=64 hexadecimal digits",
+    "SIGNATURE_MISMATCH": "is the secret the right one, and does nothing on the way rewrite the body?",
+    "TIMESTAMP_STALE": "a request that was recorded and sent again, or a clock that is wrong",
+    "TIMESTAMP_FUTURE": "is the clock of this machine right?",
+    "EVENT_MALFORMED": "it was signed with your secret, so whoever has that sends something else",
+    "BODY_ENCODED": "does something on the way compress it?",
+    "BODY_TOO_LARGE": "an event has a hundred",
+}
+
+
+@attrs.frozen(kw_only=True)
+class Listening:
+    """What the command was asked to do."""
+
+    port: int
+    secret_file: Path | None
+    sandbox: bool
+    json: bool
+
+
+async def listen(listening: Listening, terminal: Terminal) -> int:
+    """Receive webhooks until cancelled.
+
+    Raises:
+        UsageError: there is no secret to check them with.
+    """
+    try:
+        async with AsyncExitStack() as stack:
+            sandbox = None
+            if listening.sandbox:
+                slow_enough_to_watch = Timed(base=1.5, per_second=0.0)
+                sandbox = Sandbox(separation="silent", requests_per_minute=None, progression=slow_enough_to_watch)
+                await stack.enter_async_context(sandbox)
+            view = View(terminal, as_json=listening.json)
+            secrets = [sandbox.webhook_secret] if sandbox is not None else _read_secrets(listening.secret_file)
+            receiver = await stack.enter_async_context(_serving(secrets, listening.port, view))
+            view.introduce(receiver.url, sandbox)
+            if sandbox is not None:
+                await _go_round(sandbox, receiver, view)
+            await asyncio.Event().wait()
+    except (OSError, OverflowError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        terminal.error(f"cannot listen on port {listening.port}: {reason}; leave --port out for any free one")
+        return Exit.FAILED
+    except asyncio.CancelledError:
+        if not listening.json:
+            terminal.say("stopped")
+    return Exit.DONE
+
+
+class View:
+    """Shows what arrives: events on stdout, and why others were refused."""
+
+    def __init__(self, terminal: Terminal, *, as_json: bool) -> None:
+        self._terminal = terminal
+        self._as_json = as_json
+        self.shown = 0
+
+    def introduce(self, url: str, sandbox: Sandbox | None) -> None:
+        """Say where webhooks are received, and how to make one come."""
+        if self._as_json:
+            extra = {} if sandbox is None else {"base_url": sandbox.base_url, "api_key": sandbox.api_key}
+            hand_out_json({"listening": url, **extra}, self._terminal)
+            return
+        say = self._terminal.result
+        say(self._terminal.paint("Listening for webhooks", BOLD))
+        say(f"\n  {url}\n")
+        if sandbox is None:
+            self._terminal.paragraph("Let a tunnel lead there, and give its address with your splits as webhook_url.")
+        else:
+            for line in columns([("page", sandbox.base_url.removesuffix("v1")), ("base URL", sandbox.base_url)]):
+                say(line)
+            say("\nIn another terminal, splits of your own are announced here too:\n")
+            say(f"  export {BASE_URL_VARIABLE}={sandbox.base_url}")
+            say(f"  export {API_KEY_VARIABLE}={sandbox.api_key}")
+            say(f"  {PROGRAM} split song.mp3 --webhook-url {url}")
+        say("\nCtrl-C stops it.\n")
+
+    def took(self, event: WebhookEvent) -> None:
+        """Show a genuine event."""
+        self.shown += 1
+        if self._as_json:
+            hand_out_json(attrs.asdict(event) | {"error": None}, self._terminal)
+            return
+        status = self._terminal.paint(show(event.status), GREEN if event.status == "succeeded" else RED)
+        self._line("event", f"{show(event.event)}  {show(event.split_id)}  {status}")
+
+    def refused(self, error: WebhookError) -> None:
+        """Show why a request was refused; the sender is not told."""
+        self.shown += 1
+        if self._as_json:
+            nothing = dict.fromkeys(attrs.fields_dict(WebhookEvent))
+            hand_out_json(nothing | {"error": {"code": error.code, "message": str(error)}}, self._terminal)
+            return
+        advice = _ADVICE.get(str(error.code), "")
+        self._line("refused", f"{show(error)}; {advice}", style=RED)
+
+    def nothing_new(self) -> None:
+        """Show that a genuine event had no effect."""
+        if not self._as_json:
+            self._line("ignored", "an event that came before, or about something else than a split")
+
+    def step(self, name: str, text: str) -> None:
+        """Show a step of the round trip."""
+        if not self._as_json:
+            self._line(name, text)
+
+    def _line(self, name: str, text: str, *, style: str = DIM) -> None:
+        name = self._terminal.paint(name.ljust(_NAME_WIDTH), style)
+        self._terminal.result(f"{time.strftime('%H:%M:%S')}  {name}  {text}")
+
+
+@asynccontextmanager
+async def _serving(secrets: list[str], port: int, view: View) -> AsyncIterator[WebhookReceiver]:
+    """Serve a receiver at every path, since nobody knows what a tunnel makes of paths."""
+    receivers: list[WebhookReceiver] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        shown = view.shown
+        response = await receivers[0].aiohttp_handler(request)
+        if response.status < 300 and view.shown == shown:  # noqa: PLR2004  # 2xx
+            view.nothing_new()
+        return response
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handle)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, _HOST, port).start()
+        url = f"http://{_HOST}:{runner.addresses[0][1]}/"
+        receivers.append(WebhookReceiver(secrets, url=url, on_event=view.took, on_refused=view.refused))
+        yield receivers[0]
+    finally:
+        await runner.cleanup()
+
+
+async def _go_round(sandbox: Sandbox, receiver: WebhookReceiver, view: View) -> None:
+    """Show a split from its creation to its stems, with the two requests it takes."""
+    async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=receiver) as client:
+        job = await client.submit(_SONG)
+        cost = price(job.created.credits_used) if job.created is not None else ""
+        view.step("created", f"{job.id}  {cost}, webhookUrl {receiver.url}")
+        split = await job.wait()
+        view.step("fetched", f"{split.id}  {', '.join(split.stems)}")
+        requests = sandbox.ledger.count()
+        view.step("done", f"{number(requests)} requests to the API, and none of them asked in vain")
+
+
+def _read_secrets(file: Path | None) -> list[str]:
+    """Return the secrets in a file, or in the environment."""
+    if file is None:
+        secrets = os.environ.get(WEBHOOK_SECRET_VARIABLE, "").split()
+        if not secrets:
+            raise UsageError(
+                f"no webhook secret: set {WEBHOOK_SECRET_VARIABLE} or give --secret-file; or try --sandbox"
+            )
+        return secrets
+    problem, data = "there is none in it", b""
+    try:
+        with file.open("rb") as opened:
+            data = opened.read(_SECRET_CAP_BYTES)
+    except (OSError, ValueError) as error:
+        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    secrets = data.decode("utf-8", "surrogateescape").split()
+    if not secrets:
+        raise UsageError(f"cannot read the webhook secret from {file} ({problem})")
+    return secrets

@@ -1,0 +1,66 @@
+"""What a webhook says, once its signature is known to be good."""
+
+from __future__ import annotations
+
+import attrs
+
+from aistemsplitter_async._core.wire import parse_json
+from aistemsplitter_async.errors import ProtocolError, WebhookError
+from aistemsplitter_async.models import TERMINAL, SplitStatus
+
+_ABOUT_SPLITS = "audio.split."
+_COMPLETED = "audio.split.completed"
+_TEXT_CAP = 255  # characters; events are remembered, so their size is bounded
+
+
+@attrs.frozen(cache_hash=True)
+class WebhookEvent:
+    """Something happened to a split. It is a hint: `get_split` tells the truth, and where the stems are.
+
+    Attributes:
+        event: such as `"audio.split.completed"`, whether the split succeeded or failed.
+        split_id: which split.
+        status: what became of it, empty if the event does not say.
+        signed_at: when the sender signed it, in POSIX seconds; not compared, since every repetition is signed anew.
+    """
+
+    event: str
+    split_id: str
+    status: SplitStatus = ""
+    signed_at: int = attrs.field(default=0, eq=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether the split is done."""
+        return self.event == _COMPLETED or self.status in TERMINAL
+
+
+def parse_event(body: bytes, signed_at: int) -> WebhookEvent | None:
+    """Return the event in a body that was verified; `None` for one that is not about a split.
+
+    Raises:
+        WebhookError: it is no event; `code` is `EVENT_MALFORMED`.
+    """
+    try:
+        payload = parse_json(body)
+    except ProtocolError as error:
+        raise _malformed(str(error).partition(": ")[2]) from None
+    event = _text(payload, "event")
+    if not event.startswith(_ABOUT_SPLITS):
+        return None
+    data = payload.get("data")
+    return WebhookEvent(event, _text(data, "data.id"), _text(data, "data.status", default=""), signed_at)
+
+
+def _text(parent: object, path: str, *, default: str | None = None) -> str:
+    """Return the text at the end of `path`, which `parent` should hold."""
+    value = parent.get(path.rpartition(".")[2]) if isinstance(parent, dict) else None
+    if value is None and default is not None:
+        return default
+    if not (isinstance(value, str) and 0 < len(value) <= _TEXT_CAP):
+        raise _malformed(f"$.{path} should be text of 1 to {_TEXT_CAP} characters")
+    return value
+
+
+def _malformed(problem: str) -> WebhookError:
+    return WebhookError(f"the body is signed, but no event: {problem}", code="EVENT_MALFORMED")

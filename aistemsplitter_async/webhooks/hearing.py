@@ -1,0 +1,64 @@
+"""What one client hears of webhook events, and whom it wakes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
+
+from .inbox import Inbox
+
+_AGAIN = 1.0  # s after the inbox failed; meanwhile splits are looked at as if their events were lost
+
+_log = logging.getLogger(__name__)
+
+
+class Hearing:
+    """Follows an inbox, and remembers which splits are done: an event may come before anybody waits for it.
+
+    Args:
+        inbox: what to follow.
+        wake: called with the id of each split that is done.
+        clock: where time comes from.
+    """
+
+    def __init__(self, inbox: Inbox, wake: Callable[[str], object], *, clock: Clock) -> None:
+        self._inbox = inbox
+        self._wake = wake
+        self._clock = clock
+        self._done: OrderedDict[str, float] = OrderedDict()
+        self._following: asyncio.Task[None] | None = None
+
+    def heard_of(self, split_id: str) -> bool:
+        """Return whether a split is known to be done; from the first call on, events are heard."""
+        if self._following is None:
+            self._following = asyncio.get_running_loop().create_task(self._follow(), name="follow the webhook inbox")
+        self._forget()
+        return split_id in self._done
+
+    async def aclose(self) -> None:
+        """Hear no more."""
+        if self._following is not None:
+            self._following.cancel()
+            await asyncio.wait({self._following})
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for event in self._inbox.follow():
+                    if event.is_terminal:
+                        self._done[event.split_id] = self._clock.monotonic()
+                        self._forget()
+                        self._wake(event.split_id)
+            except Exception:  # noqa: BLE001  # an inbox may be anybody's code; waits must outlive its trouble
+                _log.warning("the webhook inbox cannot be followed; splits are looked at meanwhile", exc_info=True)
+            await self._clock.sleep(_AGAIN)
+
+    def _forget(self) -> None:
+        over = self._clock.monotonic() - INBOX_KEEP
+        while self._done and (next(iter(self._done.values())) <= over or len(self._done) > INBOX_EVENTS):
+            self._done.popitem(last=False)

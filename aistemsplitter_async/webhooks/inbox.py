@@ -1,0 +1,82 @@
+"""Where events are kept between whoever receives them and whoever waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Protocol
+
+from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
+
+from .event import WebhookEvent
+
+
+class Inbox(Protocol):
+    """Keeps the newest events for a while. Yours may be a table, a stream or a queue that several processes share."""
+
+    async def has(self, event: WebhookEvent) -> bool:
+        """Return whether an equal event is kept, so that its duplicates have no effect."""
+        ...
+
+    async def put(self, event: WebhookEvent) -> None:
+        """Keep an event; when this returns it is safe, and the sender is told so. Twice is as good as once.
+
+        Raises:
+            Exception: it could not be kept; the sender is told to try again.
+        """
+        ...
+
+    def follow(self) -> AsyncIterator[WebhookEvent]:
+        """Iterate, for ever, over the events that are kept, oldest first, and then over new ones as they come."""
+        ...
+
+
+class MemoryInbox:
+    """An inbox for receiver and clients in one event loop: the default.
+
+    Args:
+        capacity: events kept at most.
+        keep: seconds they are kept.
+        clock: where time comes from.
+    """
+
+    def __init__(self, *, capacity: int = INBOX_EVENTS, keep: float = INBOX_KEEP, clock: Clock | None = None) -> None:
+        self._capacity = capacity
+        self._keep = keep
+        self._clock = clock or SystemClock()
+        self._events: OrderedDict[WebhookEvent, float] = OrderedDict()
+        self._followers: set[asyncio.Queue[WebhookEvent]] = set()
+
+    async def has(self, event: WebhookEvent) -> bool:
+        return self._events.get(event, -math.inf) > self._clock.monotonic() - self._keep
+
+    async def put(self, event: WebhookEvent) -> None:
+        self._forget()
+        if event in self._events:
+            return
+        self._events[event] = self._clock.monotonic()
+        if len(self._events) > self._capacity:
+            self._events.popitem(last=False)
+        for follower in self._followers:
+            follower.put_nowait(event)
+
+    async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
+        self._forget()
+        news: asyncio.Queue[WebhookEvent] = asyncio.Queue()
+        for event in self._events:
+            news.put_nowait(event)
+        self._followers.add(news)
+        try:
+            while True:
+                yield await news.get()
+        finally:
+            self._followers.discard(news)
+
+    def _forget(self) -> None:
+        """Let go of what is too old."""
+        over = self._clock.monotonic() - self._keep
+        while self._events and next(iter(self._events.values())) <= over:
+            self._events.popitem(last=False)

@@ -1,0 +1,194 @@
+"""Receives webhooks: is it genuine, is it new, who has to hear of it; and only then the answer."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+import math
+import os
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from aistemsplitter_async._core.signature import Keys, Secrets
+from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE, Secret
+from aistemsplitter_async.errors import ConfigurationError, WebhookError
+from aistemsplitter_async.models import redact_url
+
+from .aiohttp_handler import answer
+from .asgi import ASGIApp
+from .event import WebhookEvent
+from .inbox import Inbox, MemoryInbox
+from .verdict import OK, REFUSED, TRY_AGAIN, Headers, Sent, judge, judge_unread
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+OnWebhook = Callable[[WebhookEvent], Awaitable[object] | object]
+OnRefused = Callable[[WebhookError], object]
+
+_log = logging.getLogger(__name__)
+
+
+class WebhookReceiver:
+    """Takes the API's webhooks, and lets clients know: `AsyncAIStemSplitter(webhooks=receiver)`.
+
+    Serve one of `aiohttp_handler`, `asgi` and `handle` at `url`; all answer alike. It belongs to the event loop it
+    serves in, and so do its clients; an inbox in a file joins processes.
+
+    Answers: 200 once an event has been handled and kept, and to one that is known already or about something else; 400
+    to what is not genuine, 413 to what is too large; 503 when the event could not be handled or kept: then the sender
+    tries again.
+
+    Args:
+        secrets: the signing secret, or several while it is being rotated; otherwise `AISTEMSPLITTER_WEBHOOK_SECRET`,
+            where several are separated by spaces. An empty collection is for a process that only follows the inbox.
+        url: where the API reaches this receiver; clients send it along with every split.
+        tolerance: seconds that a signature may be old, or ahead.
+        on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, the sender
+            will try again; after a crash it may be called with the same event once more.
+        on_refused: called with the `WebhookError` that says why a request was refused, which the sender is not told.
+        inbox: where events are kept; in memory if not given.
+        clock: where time comes from.
+
+    Raises:
+        ConfigurationError: no secret, an empty one, or a URL or tolerance that cannot be right.
+    """
+
+    def __init__(
+        self,
+        secrets: Secrets | None = None,
+        *,
+        url: str,
+        tolerance: float = WEBHOOK_TOLERANCE,
+        on_event: OnWebhook | None = None,
+        on_refused: OnRefused | None = None,
+        inbox: Inbox | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._keys = _read_secrets(secrets)
+        if not (math.isfinite(tolerance) and tolerance > 0):
+            raise ConfigurationError(f"tolerance must be a positive number of seconds, not {tolerance!r}")
+        self.url = _check_url(url)
+        self.inbox: Inbox = inbox or MemoryInbox(clock=clock)
+        self._tolerance = tolerance
+        self._on_event = on_event
+        self._on_refused = on_refused
+        self._clock = clock or SystemClock()
+        self._under_way: dict[WebhookEvent, list[asyncio.Future[int]]] = {}  # and who waits for the same answer
+
+    def __repr__(self) -> str:
+        return f"WebhookReceiver(url={redact_url(self.url)!r})"
+
+    @property
+    def asgi(self) -> ASGIApp:
+        """The receiver as an ASGI application: mount it in FastAPI, Starlette, Litestar or Quart."""
+        self._check_keys()
+        return ASGIApp(self)
+
+    async def aiohttp_handler(self, request: web.Request) -> web.Response:
+        """Answer a request of an aiohttp application: `app.router.add_post("/webhooks", receiver.aiohttp_handler)`."""
+        return await answer(self, request)
+
+    async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
+        """Return the status to answer to a request, for any other framework.
+
+        Args:
+            body: its raw bytes, neither decoded nor unpacked. More than 64 KiB need not be read (`refuse_unread`).
+            headers: a mapping, or pairs of name and value.
+        """
+        keys = self._check_keys()
+        sent = headers if isinstance(headers, Sent) else Sent.parse(headers)
+        try:
+            event = judge(bytes(body), sent, secrets=keys, now=self._clock.now(), tolerance=self._tolerance)
+        except WebhookError as error:
+            return self._refuse(error)
+        return OK if event is None else await self._take_once(event)
+
+    def refuse_unread(self, headers: Headers | Sent, *, size: int | None = None) -> int | None:
+        """Return the status to answer without reading (more of) the body, `None` if it has to be read.
+
+        Args:
+            headers: of the request.
+            size: bytes read so far; what `Content-Length` says, if not given.
+        """
+        try:
+            judge_unread(headers if isinstance(headers, Sent) else Sent.parse(headers), size=size)
+        except WebhookError as error:
+            return self._refuse(error)
+        return None
+
+    def _refuse(self, error: WebhookError) -> int:
+        if self._on_refused is not None:
+            self._on_refused(error)
+        return error.status_code or REFUSED
+
+    async def _take_once(self, event: WebhookEvent) -> int:
+        """Take an event; a duplicate that comes meanwhile gets the same answer."""
+        under_way = self._under_way
+        if event in under_way:
+            duplicate: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            under_way[event].append(duplicate)
+            return await duplicate
+        under_way[event] = []
+        status = TRY_AGAIN  # what duplicates are told if we are cancelled
+        try:
+            status = await self._take(event)
+        finally:
+            for duplicate in under_way.pop(event):
+                if not duplicate.done():
+                    duplicate.set_result(status)
+        return status
+
+    async def _take(self, event: WebhookEvent) -> int:
+        try:
+            if await self.inbox.has(event):
+                return OK
+            if self._on_event is not None:
+                handled = self._on_event(event)
+                if inspect.isawaitable(handled):
+                    await handled
+            await self.inbox.put(event)
+        except Exception:  # noqa: BLE001  # whatever a handler or an inbox raises, the sender shall try again
+            _log.exception(
+                "the webhook event of %s could not be taken; the sender is told to try again", event.split_id
+            )
+            return TRY_AGAIN
+        return OK
+
+    def _check_keys(self) -> Keys:
+        if self._keys is None:
+            raise ConfigurationError(
+                "this receiver has no secrets: it only follows its inbox", code="NO_WEBHOOK_SECRET"
+            )
+        return self._keys
+
+
+def _read_secrets(secrets: Secrets | None) -> Keys | None:
+    """Return the secrets given, or those of the environment; `None` for an empty collection."""
+    if secrets is None:
+        secrets = os.environ.get(WEBHOOK_SECRET_VARIABLE, "").split()
+        if not secrets:
+            raise ConfigurationError(
+                f"no webhook secret: set {WEBHOOK_SECRET_VARIABLE} or pass secrets", code="NO_WEBHOOK_SECRET"
+            )
+    if isinstance(secrets, Keys):
+        return secrets
+    if not isinstance(secrets, str | Secret) and not secrets:
+        return None
+    return Keys(secrets)
+
+
+def _check_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or "#" in url:
+        raise ConfigurationError(
+            f"{redact_url(url)!r} is no URL for webhooks; it looks like https://example.com/webhooks"
+        )
+    return url

@@ -1,0 +1,168 @@
+"""An inbox in a file of its own: a receiver in one process, clients in others.
+
+The receiver commits an event, down to the disk, before it acknowledges it; clients look into the file many times a
+second, which costs next to nothing. Events that arrive together share one commit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
+from functools import partial
+from os import PathLike
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
+from aistemsplitter_async.errors import ConfigurationError
+
+from .event import WebhookEvent
+
+T = TypeVar("T")
+
+_APPLICATION_ID: Final = 0x41535749  # "ASWI": tells an inbox from any other SQLite file
+_PATIENCE: Final = 5.0  # s for another process to finish its commit
+_SCHEMA: Final = """
+CREATE TABLE IF NOT EXISTS events (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so that a follower misses nothing
+    event TEXT NOT NULL, split_id TEXT NOT NULL, status TEXT NOT NULL,
+    signed_at INTEGER NOT NULL, kept_at REAL NOT NULL,
+    UNIQUE (event, split_id, status)
+);
+CREATE INDEX IF NOT EXISTS events_by_age ON events (kept_at);
+"""
+_PUT: Final = "INSERT OR IGNORE INTO events (event, split_id, status, signed_at, kept_at) VALUES (?, ?, ?, ?, ?)"
+_FORGET_OLD: Final = "DELETE FROM events WHERE kept_at <= ?"
+_FORGET_MANY: Final = "DELETE FROM events WHERE place <= (SELECT max(place) FROM events) - ?"
+_HAS: Final = "SELECT 1 FROM events WHERE event = ? AND split_id = ? AND status = ? AND kept_at > ?"
+_NEWS: Final = "SELECT place, event, split_id, status, signed_at FROM events WHERE place > ? ORDER BY place LIMIT 1000"
+
+
+class SQLiteInbox:
+    """An inbox in the SQLite file at `path`, which is made if it is not there. Not for network file systems.
+
+    Args:
+        path: the same one for the receiver and every client.
+        capacity: events kept at most.
+        keep: seconds they are kept.
+        look: seconds between two looks of a client into the file.
+        clock: where time comes from.
+
+    Raises:
+        ConfigurationError: (when it is first used) the file is something else.
+        OSError, sqlite3.Error: it cannot be read or written. A receiver answers 503 then.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        *,
+        capacity: int = INBOX_EVENTS,
+        keep: float = INBOX_KEEP,
+        look: float = INBOX_LOOK,
+        clock: Clock | None = None,
+    ) -> None:
+        self._path = Path(path)
+        self._capacity = capacity
+        self._keep = keep
+        self._look = look
+        self._clock = clock or SystemClock()
+        self._db: sqlite3.Connection | None = None
+        self._turn = asyncio.Lock()  # one thread at a time uses the connection
+        self._gathering: list[WebhookEvent] = []
+        self._commit: asyncio.Task[None] | None = None  # of what is being gathered
+
+    def __repr__(self) -> str:
+        return f"SQLiteInbox({str(self._path)!r})"
+
+    async def __aenter__(self) -> Self:
+        await self._run(lambda _: None)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the file; using the inbox again opens it again."""
+        async with self._turn:
+            db, self._db = self._db, None
+            if db is not None:
+                await run_in_thread(db.close)
+
+    async def has(self, event: WebhookEvent) -> bool:
+        known_by = (event.event, event.split_id, event.status, self._clock.now() - self._keep)
+        return await self._run(lambda db: db.execute(_HAS, known_by).fetchone() is not None)
+
+    async def put(self, event: WebhookEvent) -> None:
+        self._gathering.append(event)
+        if self._commit is None:
+            self._commit = asyncio.get_running_loop().create_task(self._commit_all(), name="commit webhook events")
+        await asyncio.shield(self._commit)
+
+    async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
+        place = 0
+        while True:
+            news = await self._run(partial(_read_news, after=place))
+            for event_place, event in news:
+                place = event_place
+                yield event
+            if not news:
+                await self._clock.sleep(self._look)
+
+    async def _commit_all(self) -> None:
+        """Commit what has been gathered by the time it is our turn; what comes later waits for the next one."""
+        async with self._turn:
+            events, self._gathering, self._commit = self._gathering, [], None
+            await run_in_thread(self._write, events)
+
+    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        async with self._turn:
+            return await run_in_thread(lambda: work(self._open()))
+
+    # From here on in a thread.
+
+    def _write(self, events: list[WebhookEvent]) -> None:
+        now = self._clock.now()
+        with self._open() as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(_FORGET_OLD, (now - self._keep,))
+            rows = [(one.event, one.split_id, one.status, one.signed_at, now) for one in events]
+            db.executemany(_PUT, rows)
+            db.execute(_FORGET_MANY, (self._capacity,))
+
+    def _open(self) -> sqlite3.Connection:
+        if self._db is None:
+            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else needs to know what is split
+            db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+            try:
+                self._prepare(db)
+            except BaseException:
+                db.close()
+                raise
+            self._db = db
+        return self._db
+
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        try:
+            kind: int = db.execute("PRAGMA application_id").fetchone()[0]
+            tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError):
+                raise
+            kind, tables = 0, 1
+        if tables and kind != _APPLICATION_ID:
+            raise ConfigurationError(f"{self._path} is not an inbox for webhooks; name another file")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
+        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
+
+
+def _read_news(db: sqlite3.Connection, *, after: int) -> list[tuple[int, WebhookEvent]]:
+    return [(place, WebhookEvent(*values)) for place, *values in db.execute(_NEWS, (after,))]

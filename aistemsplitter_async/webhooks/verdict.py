@@ -1,0 +1,97 @@
+"""What to answer to a webhook request, decided from nothing but its bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Self
+
+import attrs
+
+from aistemsplitter_async._core.signature import SIGNATURE_HEADER, Secrets, verify
+from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
+from aistemsplitter_async.errors import WebhookError
+
+from .event import WebhookEvent, parse_event
+
+OK = 200
+REFUSED = 400
+TOO_LARGE = 413
+TRY_AGAIN = 503
+
+Text = str | bytes
+Headers = Mapping[str, str] | Iterable[tuple[Text, Text]]
+
+FIELDS = (SIGNATURE_HEADER, "Content-Encoding", "Content-Length")  # whatever else was sent makes no difference
+_PLACES = {name.lower(): place for place, name in enumerate(FIELDS)}
+_MOST_DIGITS = 20  # of a length; what is longer is too large all the same
+
+
+@attrs.frozen
+class Sent:
+    """What a request's headers say, as far as it matters."""
+
+    signature: str | None
+    encoded: bool
+    length: int
+
+    @classmethod
+    def parse(cls, headers: Headers) -> Self:
+        """Return the meaning of headers, however their names are written and however often each comes."""
+        found: tuple[list[str], list[str], list[str]] = ([], [], [])
+        for field, value in headers.items() if isinstance(headers, Mapping) else headers:
+            place = _PLACES.get(_text(field).lower())
+            if place is not None:
+                found[place].append(_text(value))
+        return cls.build(*found)
+
+    @classmethod
+    def build(cls, signatures: Sequence[str], encodings: Sequence[str], lengths: Sequence[str]) -> Self:
+        """Return the meaning of the fields that matter, each with all its values."""
+        return cls(
+            # A repeated field means the same as one with commas (RFC 9110, 5.3); `verify` takes it apart.
+            ",".join(signatures) or None,
+            bool(encodings) and any(value.strip().lower() not in ("", "identity") for value in encodings),
+            max([int(value[:_MOST_DIGITS]) for value in lengths if value.isdecimal()], default=0),
+        )
+
+
+def judge(body: bytes, sent: Sent, *, secrets: Secrets, now: float, tolerance: float) -> WebhookEvent | None:
+    """Return the event in a request, `None` if it is about something else than a split.
+
+    The body is parsed only once the signature is known to be good.
+
+    Raises:
+        WebhookError: the request is to be refused. `status_code` is what to answer: 413 to a body of more than 64 KiB,
+            and 400 to everything else that is not genuine, whatever is wrong with it.
+    """
+    judge_unread(sent, size=len(body))
+    try:
+        return parse_event(body, verify(body, sent.signature, secrets, now, tolerance))
+    except WebhookError as error:
+        error.status_code = REFUSED
+        raise
+
+
+def judge_unread(sent: Sent, *, size: int | None = None) -> None:
+    """Check what can be known of a request before its body is read (on).
+
+    An encoded body need not be read: no event is, and unpacking is what a stranger must not make us do. (Not 415:
+    servers that unpack by themselves refuse what they cannot read with 400.)
+
+    Args:
+        sent: its headers.
+        size: bytes of the body as far as known; otherwise what `Content-Length` says.
+
+    Raises:
+        WebhookError: as `judge`.
+    """
+    if sent.encoded:
+        raise WebhookError("the body is compressed, which no event is", code="BODY_ENCODED", status_code=REFUSED)
+    if (sent.length if size is None else size) > WEBHOOK_CAP_BYTES:
+        raise WebhookError(
+            f"the body is larger than {WEBHOOK_CAP_BYTES} bytes", code="BODY_TOO_LARGE", status_code=TOO_LARGE
+        )
+
+
+def _text(text: Text) -> str:
+    return text if isinstance(text, str) else text.decode("latin-1")  # as HTTP has it: no byte is refused here

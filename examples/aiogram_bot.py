@@ -1,0 +1,68 @@
+"""A Telegram bot with aiogram: send it a song, watch the progress, get the stems.
+
+    export AISTEMSPLITTER_API_KEY=ast_... BOT_TOKEN=123:abc
+    python examples/aiogram_bot.py
+
+The audio goes straight from Telegram to the upload worker, never through disk or memory. Bots are sent files of up to
+20 MB; a Bot API server of your own (TELEGRAM_API_URL=http://127.0.0.1:8081) lifts that.
+"""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from tempfile import TemporaryDirectory
+
+from aiogram import Bot, Dispatcher, F, Router
+from aiogram.client.session.aiohttp import AiohttpSession
+from aiogram.client.telegram import PRODUCTION, TelegramAPIServer
+from aiogram.types import Audio, FSInputFile, Message
+
+from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, AudioSource, stream_source
+
+router = Router()
+
+
+@router.message(F.audio)
+async def on_audio(message: Message, bot: Bot, client: AsyncAIStemSplitter) -> None:
+    assert message.audio is not None  # noqa: S101  # the filter says so
+    name = message.audio.file_name or "song.mp3"
+    progress = await message.answer(f"{name}: uploading")
+    try:
+        job = await client.submit(build_source(bot, message.audio, name))
+        async for split in job.updates():
+            await progress.edit_text(f"{name}: {split.status}")
+        with TemporaryDirectory() as folder:
+            for stem, file in (await job.download(folder)).items():
+                await message.answer_audio(FSInputFile(file), title=f"{stem} of {name}")
+    except AIStemSplitterError as error:
+        await progress.edit_text(f"{name}: {error}")
+
+
+@router.message()
+async def on_anything_else(message: Message) -> None:
+    await message.answer("Send me a song as audio, and I will send you its stems.")
+
+
+def build_source(bot: Bot, audio: Audio, name: str) -> AudioSource:
+    """Return Telegram's file as a source that is read as it is uploaded, and once more if that has to start over."""
+
+    async def read() -> AsyncIterator[bytes]:
+        file = await bot.get_file(audio.file_id)
+        url = bot.session.api.file_url(bot.token, str(file.file_path))
+        async for chunk in bot.session.stream_content(url):
+            yield chunk
+
+    return stream_source(read, content_length=audio.file_size or 0, filename=name)
+
+
+async def main() -> None:
+    local = os.environ.get("TELEGRAM_API_URL")
+    session = AiohttpSession(api=TelegramAPIServer.from_base(local) if local else PRODUCTION)
+    async with AsyncAIStemSplitter() as client, Bot(os.environ["BOT_TOKEN"], session=session) as bot:
+        dispatcher = Dispatcher(client=client)  # handlers are given it by its name
+        dispatcher.include_router(router)
+        await dispatcher.start_polling(bot)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

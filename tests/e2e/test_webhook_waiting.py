@@ -1,0 +1,305 @@
+"""Clients that are told by webhooks, against the sandbox: few requests, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from aiohttp import web
+
+from aistemsplitter_async import (
+    AsyncAIStemSplitter,
+    Job,
+    MemoryInbox,
+    PollPolicy,
+    RateLimit,
+    SplitFailedError,
+    WebhookEvent,
+    WebhookReceiver,
+)
+from aistemsplitter_async.sandbox import Manual, Sandbox, Timed, faults
+
+SECRET = "whsec_test"
+MINUTE = 1 / 60  # a second stands for a minute
+SONG = "https://example.com/a.mp3?seconds=60"
+
+
+@asynccontextmanager
+async def serve(**options: Any) -> AsyncIterator[WebhookReceiver]:
+    """Serve a receiver on this machine."""
+    app = web.Application()
+    runner = web.AppRunner(app)
+    receiver: list[WebhookReceiver] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        return await receiver[0].aiohttp_handler(request)
+
+    app.router.add_post("/hooks", handle)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    receiver.append(WebhookReceiver(SECRET, url=f"http://127.0.0.1:{runner.addresses[0][1]}/hooks", **options))
+    try:
+        yield receiver[0]
+    finally:
+        await runner.cleanup()
+
+
+@attrs.frozen
+class Told:
+    """A sandbox, a receiver, and a client that is told by it."""
+
+    sandbox: Sandbox
+    receiver: WebhookReceiver
+    client: AsyncAIStemSplitter
+
+    def polls(self) -> Counter[str]:
+        """How often each split was looked at."""
+        return Counter({split.split_id: split.polls for split in self.sandbox.ledger.splits})
+
+
+Start = Callable[..., AbstractAsyncContextManager[Told]]
+
+
+@pytest.fixture
+def start() -> Start:
+    """Start all three; silent and without a limit unless told otherwise."""
+
+    @asynccontextmanager
+    async def all_three(
+        client: dict[str, Any] | None = None, receiver: dict[str, Any] | None = None, **options: Any
+    ) -> AsyncIterator[Told]:
+        given = {"separation": "silent", "requests_per_minute": None, "webhook_secret": SECRET} | options
+        async with AsyncExitStack() as stack:
+            serving = await stack.enter_async_context(serve(**(receiver or {})))
+            sandbox = await stack.enter_async_context(Sandbox(**given))
+            told = AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=serving, **(client or {}))
+            yield Told(sandbox, serving, await stack.enter_async_context(told))
+
+    return all_three
+
+
+async def wait_for_all(jobs: list[Job]) -> None:
+    async with asyncio.timeout(50):
+        for split in await asyncio.gather(*(job.wait() for job in jobs)):
+            assert split.status == "succeeded"
+            assert split.stems
+
+
+BUSY: dict[str, Any] = {
+    "client": {"rate_limit": RateLimit(60).scaled(MINUTE), "poll": PollPolicy().scaled(MINUTE)},
+    "requests_per_minute": 60,
+    "minute": 60 * MINUTE,
+    "progression": Timed(base=0.4, per_second=0.0, jitter=0.3, workers=100),
+    "seed": 5,
+}
+
+
+async def submit(client: AsyncAIStemSplitter, count: int) -> list[Job]:
+    return list(await asyncio.gather(*(client.submit(f"https://example.com/{n}.mp3?seconds=60") for n in range(count))))
+
+
+async def test_a_hundred_splits_cost_two_requests_each(start: Start) -> None:
+    async with start(**BUSY) as told:
+        await wait_for_all(await submit(told.client, 100))
+        assert told.sandbox.ledger.count() <= 210
+        assert told.sandbox.ledger.throttled == 0
+        assert {record.status for record in told.sandbox.ledger.deliveries} == {200}
+
+
+async def test_with_every_fifth_event_lost_all_finish_and_none_is_looked_at_more_than_three_times(
+    start: Start,
+) -> None:
+    async with start(**BUSY) as told:
+        rule = told.sandbox.faults.add("webhook", faults.Lost(), probability=0.2)
+        await wait_for_all(await submit(told.client, 100))
+        assert 10 <= rule.consumed <= 35
+        assert max(told.polls().values()) <= 3
+        assert told.sandbox.ledger.count("get") <= 100 + 2 * rule.consumed
+
+
+async def test_with_every_event_lost_they_are_found_by_looking(start: Start) -> None:
+    async with start(client={"poll": PollPolicy().scaled(0.01)}) as told:
+        told.sandbox.faults.add("webhook", faults.Lost(), times="always")
+        told.client._stages.poller._plan.model.learn(60, 0.02, running=[])  # else it takes as long as a song does
+        await wait_for_all(await submit(told.client, 5))
+
+
+async def test_a_waiter_is_woken_by_the_event_and_looks_once(start: Start) -> None:
+    async with start(progression=Manual()) as told:
+        job = await told.client.submit(SONG)
+        waiting = asyncio.create_task(job.wait())
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            assert told.sandbox.ledger.count("get") == 0
+            await told.sandbox.step(job.id)
+        async with asyncio.timeout(5):
+            assert (await waiting).status == "succeeded"
+        assert told.sandbox.ledger.count("get") == 1
+
+
+async def arrived(told: Told, count: int = 1) -> None:
+    """Wait until so many events have been delivered."""
+    async with asyncio.timeout(5):
+        while len(told.sandbox.ledger.deliveries) < count:  # noqa: ASYNC110  # the ledger has no event
+            await asyncio.sleep(0.005)
+
+
+async def test_an_event_that_came_before_anybody_waited_is_remembered(start: Start) -> None:
+    async with start() as told:
+        job = await told.client.submit(SONG)
+        await arrived(told)
+        async with asyncio.timeout(5):  # by the model alone it would take much longer until the first look
+            assert (await job.wait()).status == "succeeded"
+        assert told.sandbox.ledger.count("get") == 1
+
+
+async def test_the_test_above_would_notice_an_event_that_is_forgotten(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control: an inbox that tells nobody of what came before."""
+    monkeypatch.setattr(MemoryInbox, "follow", _follow_nothing)
+    async with start() as told:
+        job = await told.client.submit(SONG)
+        await arrived(told)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(1):
+                await job.wait()
+
+
+async def _follow_nothing(_: MemoryInbox) -> AsyncIterator[WebhookEvent]:
+    await asyncio.Event().wait()
+    yield WebhookEvent("", "")
+
+
+async def test_updates_end_with_the_event(start: Start) -> None:
+    async with start(progression=Manual()) as told:
+        job = await told.client.submit(SONG)
+
+        async def collect() -> list[str]:
+            return [split.status async for split in job.updates()]
+
+        seen = asyncio.create_task(collect())
+        await told.sandbox.step(job.id)
+        await told.sandbox.step(job.id)
+        async with asyncio.timeout(5):
+            assert await seen == ["succeeded"]
+
+
+async def test_a_split_that_failed_is_announced_and_raised(start: Start) -> None:
+    async with start() as told:
+        told.sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO"))
+        job = await told.client.submit(SONG)
+        with pytest.raises(SplitFailedError, match="BAD_AUDIO"):
+            async with asyncio.timeout(5):
+                await job.wait()
+
+
+async def test_a_hundred_duplicates_and_impatient_polls_lead_to_one_set_of_downloads(
+    start: Start, tmp_path: Path
+) -> None:
+    seen: list[WebhookEvent] = []
+    async with start(receiver={"on_event": seen.append}) as told:
+        rule = told.sandbox.faults.add("webhook", faults.Duplicated(copies=99))
+        polling = [asyncio.create_task(_poll(told, 20)) for _ in range(3)]
+        async with asyncio.timeout(20):
+            done = await told.client.split(SONG, into=tmp_path)
+            await asyncio.gather(*polling)
+        assert rule.consumed == 1
+        assert told.sandbox.ledger.count("download", 200) == len(done.files) == 4
+        assert [event.split_id for event in seen] == [done.split.id]
+
+
+async def _poll(told: Told, looks: int) -> None:
+    """Look at whatever splits there are, again and again."""
+    for _ in range(looks):
+        for split in told.sandbox.ledger.splits:
+            await told.client.get_split(split.split_id)
+        await asyncio.sleep(0.002)
+
+
+FAULTS = {
+    "duplicated": faults.Duplicated(copies=3),
+    "out of order": faults.OutOfOrder(seconds=0.05),
+    "late": faults.Late(seconds=0.05),
+    "forged": faults.Forged(),
+    "stale": faults.Stale(seconds=900),
+    "from the future": faults.Stale(seconds=-900),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+async def test_whatever_happens_to_events_on_their_way_all_splits_are_found(start: Start, fault: faults.Fault) -> None:
+    async with start() as told:
+        rule = told.sandbox.faults.add("webhook", fault, probability=0.5)
+        moving = asyncio.create_task(_move_on(told.sandbox))
+        await wait_for_all(await submit(told.client, 12))
+        moving.cancel()
+        assert rule.consumed
+        assert max(told.polls().values()) == 1
+
+
+async def _move_on(sandbox: Sandbox) -> None:
+    """Let time pass ten times as fast, so that refused events come again soon."""
+    while True:
+        await asyncio.sleep(0.01)
+        sandbox.advance(0.1)
+
+
+async def test_every_way_to_create_a_split_names_the_receiver_unless_the_caller_names_another(start: Start) -> None:
+    async with start(progression=Manual()) as told:
+        job = await told.client.submit(SONG)
+        other = await told.client.submit(SONG, webhook_url="https://example.com/mine")
+        assert told.sandbox._plant is not None
+        urls = [found and found.webhook_url for found in map(told.sandbox._plant.splits.find, (job.id, other.id))]
+        assert urls == [told.receiver.url, "https://example.com/mine"]
+
+
+async def test_clients_may_share_a_receiver_and_leave_it(start: Start) -> None:
+    async with start(progression=Manual()) as told:
+        async with AsyncAIStemSplitter(
+            told.sandbox.api_key, base_url=told.sandbox.base_url, webhooks=told.receiver
+        ) as other:
+            jobs = [await told.client.submit(SONG), await other.submit(SONG)]
+            both = [asyncio.create_task(job.wait()) for job in (*jobs, other.job(jobs[0].id))]
+            for job in jobs * 2:
+                await told.sandbox.step(job.id)
+            async with asyncio.timeout(5):
+                assert {split.status for split in await asyncio.gather(*both)} == {"succeeded"}
+        inbox = told.receiver.inbox
+        assert isinstance(inbox, MemoryInbox)
+        await asyncio.sleep(0)
+        assert len(inbox._followers) == 1
+
+
+class FaultyInbox(MemoryInbox):
+    """Ends, or fails, now and then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures = 2
+
+    async def follow(self) -> Any:
+        if self.failures:
+            self.failures -= 1
+            if self.failures:
+                raise OSError("the database is away")
+            return
+        async for event in super().follow():
+            yield event
+
+
+async def test_an_inbox_that_fails_is_followed_again(
+    start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing._AGAIN", 0.01)
+    async with start(receiver={"inbox": FaultyInbox()}) as told:
+        job = await told.client.submit(SONG)
+        async with asyncio.timeout(5):
+            assert (await job.wait()).status == "succeeded"
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["the webhook inbox cannot be followed"]

@@ -1,0 +1,52 @@
+"""What a client remembers of events: enough for waiters that come late, and never without bound."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aistemsplitter_async.testing import FakeClock
+from aistemsplitter_async.webhooks import MemoryInbox, WebhookEvent
+from aistemsplitter_async.webhooks.hearing import Hearing
+
+COMPLETED = "audio.split.completed"
+
+
+async def test_waiters_are_woken_and_splits_remembered_but_only_when_they_are_done() -> None:
+    clock, woken = FakeClock(), list[str]()
+    inbox = MemoryInbox(clock=clock)
+    hearing = Hearing(inbox, woken.append, clock=clock)
+    await inbox.put(WebhookEvent(COMPLETED, "split_1", "succeeded"))
+    assert not hearing.heard_of("split_1")  # it begins to listen with this
+    await clock.settle()
+    await inbox.put(WebhookEvent("audio.split.progress", "split_2", "processing"))
+    await inbox.put(WebhookEvent("audio.split.failed", "split_3", "failed"))
+    await clock.settle()
+    assert woken == ["split_1", "split_3"]
+    assert [hearing.heard_of(f"split_{n}") for n in (1, 2, 3)] == [True, False, True]
+    await hearing.aclose()
+
+
+async def test_what_was_heard_is_forgotten_after_a_while_and_beyond_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_EVENTS", 3)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_KEEP", 60.0)
+    clock = FakeClock()
+    inbox = MemoryInbox(clock=clock)
+    hearing = Hearing(inbox, lambda _: None, clock=clock)
+    hearing.heard_of("")
+    await clock.settle()
+    for n in range(5):
+        await inbox.put(WebhookEvent(COMPLETED, f"split_{n}", "succeeded"))
+        await clock.settle()
+    assert [hearing.heard_of(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
+    await clock.advance(60.0)
+    assert not hearing.heard_of("split_4")
+    await hearing.aclose()
+
+
+async def test_a_client_that_never_waits_follows_nothing() -> None:
+    before = asyncio.all_tasks()
+    hearing = Hearing(MemoryInbox(), print, clock=FakeClock())
+    await hearing.aclose()
+    assert asyncio.all_tasks() == before
