@@ -29,6 +29,7 @@ from aistemsplitter_async._core.processing import TYPICAL_CREDITS, ProcessingMod
 from aistemsplitter_async._core.retry import Random
 from aistemsplitter_async.config import PollPolicy
 
+_CERTAIN = 0.95  # confidence in one look sufficing while creates wait: nobody misses the result of one split yet
 _FEW = 200  # splits up to which every one is weighed at every decision
 _SAMPLE = 64  # running splits that the model is shown
 _SECOND_THOUGHTS = 8  # entries at most that one decision puts off because the model has moved
@@ -91,6 +92,7 @@ class Entry:
     begin: float = 0.0  # age at which looks begin
     last: float = 0.0  # age by which it should be done
     sure: float = 0.0  # age at which a look most likely finds it done
+    surer: float = 0.0  # the same, while requests are needed for something else
 
 
 class PollPlan:
@@ -251,14 +253,14 @@ class PollPlan:
         share = self._affordable_share(now, budget)
         least = self._least_gap(budget)
         for entry in waiting:
-            entry.due = self._due_by_share(entry, share, least)
+            entry.due = self._due_by_share(entry, share, least, needed=budget.wanted > 0)
         pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
         if not self.model.observations and pathfinder.look_at is None and not pathfinder.told:
             pathfinder.due = min(pathfinder.due, pathfinder.since + max(self._policy.first, 2 * pathfinder.seen))
         due = (entry for entry in waiting if entry.due <= now and entry.lane >= first_lane)
         return min(due, key=lambda entry: (entry.lane, entry.due), default=None)
 
-    def _due_by_share(self, entry: Entry, share: float, least: float) -> float:
+    def _due_by_share(self, entry: Entry, share: float, least: float, *, needed: bool) -> float:
         if (settled := self._settled_due(entry)) is not None:
             return settled
         self._foresee(entry)
@@ -266,7 +268,7 @@ class PollPlan:
         gap = counted_from * share / (1 - share) * entry.jitter if share < 1 else math.inf
         age = max(entry.begin, counted_from + gap)
         if share > _COARSE:
-            age = min(age, entry.sure)
+            age = min(age, entry.sure if share < 1 or not needed else entry.surer)
         return entry.since + max(age, entry.seen + least, self._policy.first)
 
     def _affordable_share(self, now: float, budget: Budget) -> float:
@@ -304,6 +306,7 @@ class PollPlan:
         if len(self._entries) <= _FEW:
             entry.begin = model.age_at(entry.size, _EARLIEST)
             entry.last = model.age_at(entry.size, _LATEST)
+            entry.surer = max(entry.sure, model.age_when_done(entry.size, _CERTAIN, seen=entry.seen))
 
     def _top(self, now: float, first_lane: int) -> Entry | None:
         """Return the first of the agendas that is due, by the model as it is now."""

@@ -52,6 +52,7 @@ class BatchItem:
         idempotency_key: of its first create; a fresh one otherwise.
         on_progress: called with a `Progress` as its bytes move, up and down.
         timeout: seconds it may take in all; its split, if there is one by then, goes on at the server.
+        anew: whether to split, and pay, it again although the journal has it finished.
     """
 
     source: Source
@@ -63,6 +64,7 @@ class BatchItem:
     idempotency_key: str | None = None
     on_progress: OnProgress | None = None
     timeout: float | None = None
+    anew: bool = False
 
 
 @attrs.frozen
@@ -113,6 +115,8 @@ async def open_item(item: BatchItem) -> Opened:
     name = source_name(audio)
     folder = item.folder if item.folder is not None else folder_name(name, fallback="split")
     if isinstance(audio, DirectURL):
+        if not audio.url.isprintable():
+            raise SourceUnreadableError(f"{audio.url!a} is no URL: it holds what cannot be shown")
         return Opened(audio, audio.url, folder)
     if not isinstance(item.source, str | os.PathLike):
         return Opened(audio, name, folder)

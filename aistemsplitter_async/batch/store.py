@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -82,7 +83,10 @@ class Store:
         self._path = path
         if path is not None:
             _create_private(path)
-        self._db = sqlite3.connect(path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
+        try:
+            self._db = sqlite3.connect(path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
+        except sqlite3.Error as error:
+            raise self.explain(error) from None
         try:
             self._prepare()
             self.run = int(self.note("run") or 0) + 1
@@ -167,14 +171,15 @@ class Store:
         """Return the identity of a file that was read before and has not changed since."""
         row = self._db.execute(
             "SELECT identity FROM sources WHERE (path, size, mtime_ns, ctime_ns, inode) = (?, ?, ?, ?, ?)",
-            (path, *attrs.astuple(stamp)),
+            (_dump_name(path), *attrs.astuple(stamp)),
         ).fetchone()
         return None if row is None else str(row[0])
 
     def remember_identity(self, path: str, stamp: Stamp, identity: str) -> None:
         """Note what a file holds."""
         self._db.execute(
-            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)", (path, *attrs.astuple(stamp), identity)
+            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
+            (_dump_name(path), *attrs.astuple(stamp), identity),
         )
 
     def claim(
@@ -217,7 +222,7 @@ class Store:
                 identity,
                 variant,
                 self.run,
-                source,
+                _dump_name(source),
                 State.FOUND,
                 place.folder,
                 place.pattern,
@@ -314,11 +319,11 @@ class Store:
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""
-        rows = self._db.execute(
-            "SELECT CASE WHEN failure IS NULL THEN state ELSE 'failed' END AS shown, count(*) FROM tracks "
-            "GROUP BY shown"
-        )
-        return {str(state): int(number) for state, number in rows}
+        query = "SELECT state, failure IS NULL, count(*) FROM tracks GROUP BY state, failure IS NULL"  # of the index
+        counts: Counter[str] = Counter()
+        for state, fine, number in self._db.execute(query):
+            counts[str(state) if fine else "failed"] += int(number)
+        return dict(counts)
 
     def _move(self, track: int, state: State, *, before: set[State] | None = None, **values: Any) -> Record:
         (held,) = self._db.execute("SELECT state FROM tracks WHERE id = ?", (track,)).fetchone()
@@ -345,7 +350,7 @@ class Store:
             return JournalError(f"cannot write {self._path}: the disk is full or failing", code="DISK")
         if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
             return JournalError(f"cannot write {self._path}: permission denied, or its folder is missing")
-        if isinstance(error, sqlite3.ProgrammingError | sqlite3.InterfaceError):
+        if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
             return JournalError(f"the journal refused: {error}")
         return JournalError(
             f"{self._path} is damaged or not a journal; it was left as it is. Restore a copy, or name another file"
@@ -369,6 +374,11 @@ def _create_private(path: Path) -> None:
         raise JournalError(f"cannot create {path}: {reason}") from None
 
 
+def _dump_name(name: str) -> str | bytes:
+    """Return what SQLite takes for a file's name, which need not be text."""
+    return name if name.isprintable() else name.encode(errors="surrogatepass")
+
+
 def _dump_input(split_input: SplitInput) -> str:
     if isinstance(split_input, DirectURL):
         return json.dumps({"url": split_input.url})
@@ -387,7 +397,7 @@ def _record(row: Any) -> Record:
     ) = row  # fmt: skip
     return Record(
         id=number,
-        source=source,
+        source=source if isinstance(source, str) else source.decode(errors="surrogatepass"),
         state=State(state),
         folder=folder,
         pattern=pattern,

@@ -67,6 +67,7 @@ class Track:
         self._sizes: dict[str, Progress] = {}
         self._row: int | None = None  # in the journal
         self._flying = False
+        self._expected = 0
         self._again = False  # it failed before: the key it was given, if any, is used up
         self._worked = False  # whether this run did anything for it
         self._created_at: float | None = None  # monotonic seconds
@@ -93,6 +94,7 @@ class Track:
             error = failure
         finally:
             self.droppable = False
+            self._expect(0)
             self._land()
         return await self._fail(error)
 
@@ -103,7 +105,7 @@ class Track:
         if isinstance(opened.audio, DirectURL):
             works.stages.vet_source(opened.audio)
         claim = await self._claim(opened)
-        if claim.met == "known" and works.options.overwrite and claim.record.state is State.DOWNLOADED:
+        if claim.met == "known" and self.item.anew and claim.record.state is State.DOWNLOADED:
             await works.write(Store.forget, claim.record.id)  # to be made, and paid, anew
             claim = await self._claim(opened)
         record = claim.record
@@ -169,9 +171,11 @@ class Track:
         works, audio = self._works, opened.audio
         assert not isinstance(audio, DirectURL)  # noqa: S101  # those need no upload
         await self._check_target(record)
+        self._expect(2)
 
         async def attempt() -> Upload:
             works.brake.check()
+            self._expect(1)  # besides the reservation, which is made now
             self._enter("upload", audio.content_length)
             upload = await works.stages.uploader.upload(
                 audio, priority=works.options.priority, on_progress=self._note_progress
@@ -188,6 +192,7 @@ class Track:
         if isinstance(record.input, DirectURL):
             await self._check_target(record)
         await self._fly()
+        self._expect(0)
         self._enter("create")
         await works.downloading.wait_until_over()  # stems that cannot be fetched are not bought
         assert record.input is not None  # noqa: S101  # what `plan_step` checked
@@ -227,7 +232,7 @@ class Track:
 
         async def note(created: CreatedSplit) -> None:
             nonlocal held
-            held = await works.journal.write(Store.created, held.id, created, works.clock.now())
+            held = await works.write(Store.created, held.id, created, works.clock.now())
             works.purse.pay(held.id, created.credits_used)
             self._created_at = works.clock.monotonic()
 
@@ -364,6 +369,11 @@ class Track:
         if self._flying:
             self._flying = False
             self._works.in_flight.release_on_behalf_of(self)
+
+    def _expect(self, requests: int) -> None:
+        """Let the plan of the looks know how many requests come before this one's split can be waited for."""
+        self._works.stages.pipeline.gate.expected += requests - self._expected
+        self._expected = requests
 
     def _enter(self, stage: StageName, total_bytes: int = 0) -> None:
         self.stage = stage

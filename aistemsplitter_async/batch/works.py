@@ -22,6 +22,7 @@ from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, JournalError, SpendLimitError
 
 if TYPE_CHECKING:
+    from aistemsplitter_async._net.gate import GateSnapshot
     from aistemsplitter_async._net.lanes import Priority
     from aistemsplitter_async.models import OutputFormat, StemModel
     from aistemsplitter_async.stages import Stages
@@ -156,6 +157,7 @@ class Works:
         self.options = options
         self.clock = clock
         self.brake = Brake(stop)
+        self._gate_kept: GateSnapshot | None = None
         self.purse = Purse(options.max_credits)
         self.hashes = asyncio.Semaphore(_HASHES)
         self.in_flight = CapacityLimiter(self._plan_in_flight())
@@ -202,8 +204,11 @@ class Works:
     async def remember_gate(self) -> None:
         """Keep what is known of the key's limit, and which of its slots are in use, for the next run."""
         gate = self.stages.pipeline.gate
-        if gate.snapshot().used > _SLOTS_KEPT:
+        snapshot = gate.snapshot()
+        idle = snapshot == self._gate_kept and not snapshot.used  # nothing changes through time alone
+        if idle or snapshot.used > _SLOTS_KEPT:
             return
+        self._gate_kept = snapshot
         with suppress(JournalError):  # whoever needs the journal is told
             await self.journal.write(Store.set_note, _GATE, json.dumps(gate.export()))
 

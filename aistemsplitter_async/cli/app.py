@@ -47,6 +47,7 @@ StemModel = Annotated[
 OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
 Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets one of its own inside.")]
 Overwrite = Annotated[bool, Switch, Parameter(help="Replace files that are there already.")]
+Anew = Annotated[bool, Switch, Parameter(help="Replace what is there already; what was split before is paid again.")]
 SplitId = Annotated[str, Parameter(help="The split's id, like split_123.")]
 
 
@@ -59,7 +60,7 @@ def split(
     stem_model: StemModel = None,
     output_format: OutputFormat = None,
     sandbox: Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")] = False,
-    overwrite: Overwrite = False,
+    overwrite: Anew = False,
     timeout: Annotated[
         Duration | None,
         AsDuration,

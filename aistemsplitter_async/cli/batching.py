@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +28,7 @@ from .request_log import RequestLog
 from .results import Result, hand_out_json
 from .standing import tell_owner
 from .terminal import BOLD, Terminal
+from .waveforms import Waveforms
 
 if TYPE_CHECKING:
     from aistemsplitter_async import Batch, Outcome
@@ -91,18 +92,29 @@ class _Run:
         self._requests = RequestLog()
         self._counts: Counter[str] = Counter()
         self._ignored = 0
+        self._unread: dict[str, str] = {}  # what the journal has no row for, and why
+        self._waveforms: Waveforms | None = None
 
     async def all_of_it(self) -> None:
         """Bring every track to its outcome."""
         order, terminal = self._order, self._terminal
         library = order.library
+        if order.options.report is not None:
+            from .report import check_report_path  # noqa: PLC0415  # most runs make none
+
+            check_report_path(order.options.report)
         found = await library.search()
         if order.sandbox:
             terminal.say("sandbox: a local preview separation, not the hosted model")
         data = order.journal.with_name(f"{order.journal.name}.sandbox") if order.sandbox else None
-        async with connected(
-            order.common, terminal, on_event=self._requests.note, sandbox=order.sandbox, sandbox_data=data
-        ) as client:
+        async with AsyncExitStack() as stack:
+            if order.options.report is not None:
+                self._waveforms = stack.enter_context(Waveforms())
+            client = await stack.enter_async_context(
+                connected(
+                    order.common, terminal, on_event=self._requests.note, sandbox=order.sandbox, sandbox_data=data
+                )
+            )
             batch = client.split_many(
                 library.items(found, self._note_unusable),
                 into=order.into,
@@ -125,6 +137,8 @@ class _Run:
                         self._hand_out(outcome)
                 terminal.drain = None
                 await self._conclude(batch, client)
+                if self._waveforms is not None:
+                    await self._write_report(batch, self._waveforms)
 
     @asynccontextmanager
     async def _surveyed(self, library: Library, client: AsyncAIStemSplitter) -> AsyncIterator[None]:
@@ -159,6 +173,7 @@ class _Run:
             self._ignored += found.files
             return
         self._counts["unusable"] += 1
+        self._unread[found.source] = found.reason
         self.codes.append(Exit.FAILED)
         failure = Failure(
             code="SOURCE_UNREADABLE", message=show(f"{found.source}: {found.reason}"), exit_code=Exit.FAILED
@@ -171,6 +186,8 @@ class _Run:
         source = str(outcome.source)
         if isinstance(outcome, Done):
             self._counts["done"] += 1
+            if self._waveforms is not None:
+                self._waveforms.add(outcome.files.values())
             result = Result(
                 source=source,
                 id=outcome.split.id,
@@ -192,6 +209,8 @@ class _Run:
         source = str(outcome.source)
         failure = explain(outcome.error, self.place, source=source)
         self.codes.append(failure.exit_code)
+        if outcome.stage == "prepare":
+            self._unread[source] = str(outcome.error)
         split = outcome.error.split if isinstance(outcome.error, SplitFailedError) else None
         self._hand_out_failure(source, outcome.stage, failure, split.status if split else None)
 
@@ -236,11 +255,23 @@ class _Run:
             await tell_shortage(self._survey, client, terminal, paid=sum(paid))
         if self._goes_on(report.failed, stopped=report.stopped_by is not None):
             terminal.say("run the same command again to go on; nothing is charged twice")
-        if self._order.options.report is not None:
-            from .report import write_report  # noqa: PLC0415  # most runs make none
 
-            await write_report(self._order.options.report, batch, self._order.into, self._requests, report)
-            terminal.say(f"report: {show(self._order.options.report)}")
+    async def _write_report(self, batch: Batch, waveforms: Waveforms) -> None:
+        from .report import write_report  # noqa: PLC0415
+
+        path, terminal = self._order.options.report, self._terminal
+        assert path is not None  # noqa: S101  # or there would be no waveforms
+        await write_report(
+            path,
+            batch,
+            self._order.into,
+            self._requests,
+            await batch.report(),
+            unread=self._unread,
+            waveforms=waveforms,
+            say=terminal.say,
+        )
+        terminal.say(f"report: {show(path)}")
 
     def _goes_on(self, failed: int, *, stopped: bool) -> bool:
         return bool(self.drained or stopped or failed or self._counts["not begun"])

@@ -159,6 +159,7 @@ class _Run:
             idempotency_key=errand.track.key,
             on_progress=partial(self._board.note_bytes, errand.track),
             timeout=self._order.timeout,
+            anew=self._order.overwrite,
         )
 
     def _take(self, errand: Errand, outcome: Outcome) -> None:

@@ -4,10 +4,14 @@ import asyncio
 import io
 import json
 import os
+import re
+import shutil
 import signal
+import subprocess
 import sys
+import urllib.request
 import wave
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,22 @@ import attrs
 import pytest
 
 from aistemsplitter_async.sandbox import Sandbox
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+    "--mute-audio",
+]
+ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what the WebDriver standard calls a reference to an element
 
 MakeWav = Callable[..., bytes]
 
@@ -239,3 +259,101 @@ def song(tmp_path: Path, make_wav: MakeWav) -> Path:
     path = tmp_path / "song.wav"
     path.write_bytes(make_wav(3.0))
     return path
+
+
+@attrs.frozen
+class Browser:
+    """One window, driven over chromedriver's own HTTP protocol.
+
+    What it does goes through the event loop, because the sandbox answers from the same one.
+    """
+
+    session: str
+    http: aiohttp.ClientSession
+
+    async def send(self, path: str, **body: Any) -> Any:
+        """Send one WebDriver command and return its value."""
+        async with self.http.post(f"{self.session}/{path}", json=body) as response:
+            value = (await response.json())["value"]
+            assert response.status == 200, value
+            return value
+
+    async def cdp(self, command: str, **params: Any) -> Any:
+        """Send a command of the browser's own protocol, for what WebDriver has no word for."""
+        return await self.send("goog/cdp/execute", cmd=command, params=params)
+
+    async def open(self, url: str) -> None:
+        await self.send("url", url=url)
+
+    async def run(self, script: str, *args: Any) -> Any:
+        """Run a function body in the page and return what it returns."""
+        return await self.send("execute/sync", script=script, args=list(args))
+
+    async def wait(self, expression: str, timeout: float = 15.0) -> Any:
+        """Return the expression's value as soon as it is true."""
+        async with asyncio.timeout(timeout):
+            while not (value := await self.run(f"return {expression};")):  # noqa: ASYNC110  another process
+                await asyncio.sleep(0.03)
+            return value
+
+    async def texts(self, selector: str) -> list[str]:
+        """Return the texts of the visible elements a selector finds."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].filter(e => e.checkVisibility()).map(e => e.innerText)"
+        )
+        found: list[str] = await self.run(script, selector)
+        return found
+
+    async def type(self, selector: str, text: str) -> None:
+        """Type into the element a selector finds."""
+        found = await self.run("return document.querySelector(arguments[0])", selector)
+        await self.send(f"element/{found[ELEMENT]}/value", text=text)
+
+    async def press(self, *keys: str) -> None:
+        """Press keys on whatever has the focus."""
+        for key in keys:
+            focused = await self.run("return document.activeElement;")
+            await self.send(f"element/{focused[ELEMENT]}/value", text=key)
+
+    async def emulate(self, *, scheme: str = "light", width: int = 1280, height: int = 900) -> None:
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        await self.cdp("Emulation.setEmulatedMedia", features=features)
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        await self.cdp("Emulation.setDeviceMetricsOverride", **size)
+
+    async def complaints(self) -> list[str]:
+        """Return what the console holds, and forget it."""
+        return [entry["message"] for entry in await self.send("se/log", type="browser")]
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a WebDriver session with one fresh browser, shared by the module because it takes a second."""
+    if CHROMIUM is None or DRIVER is None:
+        pytest.skip("needs chromium and chromedriver on the PATH")
+    with subprocess.Popen(
+        [DRIVER, "--port=0"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            port = next(match[1] for line in process.stdout if (match := re.search(r"on port (\d+)\.", line)))
+            options = {"binary": CHROMIUM, "args": [*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"]}
+            wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+            body = json.dumps({"capabilities": {"alwaysMatch": wanted}}).encode()
+            started = urllib.request.Request(f"http://127.0.0.1:{port}/session", body)
+            with urllib.request.urlopen(started, timeout=60) as response:  # noqa: S310
+                session = f"{started.full_url}/{json.load(response)['value']['sessionId']}"
+            yield session
+            with urllib.request.urlopen(urllib.request.Request(session, method="DELETE"), timeout=20):  # noqa: S310
+                pass
+        finally:
+            process.terminate()
+
+
+@pytest.fixture
+async def browser(driver: str, http: aiohttp.ClientSession) -> AsyncIterator[Browser]:
+    window = Browser(driver, http)
+    await window.emulate()
+    await window.complaints()
+    yield window
+    await window.open("about:blank")

@@ -1,0 +1,184 @@
+"""The decisions about one track: no way through them loses an intent, or finds a new key after an ambiguous create."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, strategies as st
+
+from aistemsplitter_async import (
+    AIStemSplitterError,
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    DirectURL,
+    DownloadError,
+    IncompleteDownloadError,
+    InsufficientCreditsError,
+    RateLimitedError,
+    ServerError,
+    SourceChangedError,
+    SpendLimitError,
+    Split,
+    SplitFailedError,
+    StemsExpiredError,
+    Submission,
+    SubmissionUncertainError,
+    UnsafeNameError,
+    UploadedFile,
+    ValidationError,
+    WaitTimeoutError,
+)
+from aistemsplitter_async.batch.outcome import StageName
+from aistemsplitter_async.batch.record import (
+    BEFORE,
+    Failure,
+    Record,
+    State,
+    Step,
+    build_failure,
+    plan_reopening,
+    plan_step,
+)
+
+NOW = 1_800_000_000.0
+DAY = 86_400.0
+KEY_AGE = 82_800.0
+SUBMISSION = Submission("key", b"{}")
+SPLIT = Split(
+    id="split_1",
+    status="failed",
+    stem_model="4s",
+    filename="song.wav",
+    duration_seconds=1.0,
+    credits_used=1,
+    created_at=datetime.fromtimestamp(NOW, UTC),
+    updated_at=datetime.fromtimestamp(NOW, UTC),
+    stems={},
+    error=None,
+)
+OPEN = (State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW)
+STAGES: tuple[StageName, ...] = ("prepare", "upload", "create", "wait", "download")
+
+
+def record(state: State, **fields: Any) -> Record:
+    usual: dict[str, Any] = {"input": DirectURL("https://example.com/a.mp3")}
+    if state not in (State.FOUND, State.UPLOADED):
+        usual |= {"submission": SUBMISSION, "intended_at": NOW}
+    return Record(id=1, source="a.mp3", state=state, **(usual | fields))
+
+
+def plan(known: Record, *, now: float = NOW, wants_files: bool = True) -> Step:
+    return plan_step(known, now=now, key_age=KEY_AGE, wants_files=wants_files)
+
+
+ERRORS: list[AIStemSplitterError] = [
+    ValidationError("refused", status_code=422),
+    APIStatusError("gone", status_code=404),
+    AuthenticationError("who?", status_code=401),
+    InsufficientCreditsError("broke", status_code=402),
+    RateLimitedError("slow", status_code=429),
+    APIStatusError("late", status_code=408),
+    ServerError("down", status_code=503),
+    APIConnectionError("reset"),
+    SubmissionUncertainError("who knows", submission=SUBMISSION, status_code=422),
+    SplitFailedError(SPLIT),
+    WaitTimeoutError("split_1", None),
+    SourceChangedError("edited"),
+    IncompleteDownloadError("short"),
+    DownloadError("full", code="DISK"),
+    StemsExpiredError("over"),
+    UnsafeNameError("../x"),
+    SpendLimitError("enough"),
+]
+
+
+@given(
+    state=st.sampled_from(State),
+    age=st.floats(-10 * DAY, 10 * DAY),
+    key_age=st.floats(0, 10 * DAY),
+    wants_files=st.booleans(),
+    failure=st.sampled_from([None, Failure("create", "ServerError", "down", passing=True)]),
+)
+def test_whatever_may_have_been_sent_is_sent_again_as_it_was_or_handed_to_a_person(
+    state: State, age: float, key_age: float, wants_files: bool, failure: Failure | None
+) -> None:
+    known = record(state, failure=failure, expires_at=NOW + DAY)
+    step = plan_step(known, now=NOW + age, key_age=key_age, wants_files=wants_files)
+    if state in OPEN:
+        assert step in (Step.REPLAY, Step.REVIEW)
+    elif state not in (State.FOUND, State.UPLOADED):
+        assert step not in (Step.UPLOAD, Step.CREATE, Step.REPLAY)
+
+
+@given(age=st.integers(-(10**6), 10**6), key_age=st.integers(0, 10**6))
+def test_a_key_is_used_again_only_while_the_server_is_trusted_to_remember_it(age: int, key_age: int) -> None:
+    step = plan_step(record(State.INTENT), now=NOW + age, key_age=key_age, wants_files=True)
+    assert (step is Step.REPLAY) == (-3600 <= age < key_age)
+
+
+def test_an_intent_without_a_time_is_old() -> None:
+    assert plan(record(State.INTENT, intended_at=None)) is Step.REVIEW
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error.status_code}")
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_split_is_given_up_for_a_new_one_only_if_it_failed(error: AIStemSplitterError, stage: StageName) -> None:
+    assert plan_reopening(build_failure(stage, error)) == isinstance(error, SplitFailedError)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error.status_code}")
+def test_the_next_run_goes_on_by_itself_unless_the_same_would_happen_again(error: AIStemSplitterError) -> None:
+    lasting = {"SplitFailedError", "StemsExpiredError", "UnsafeNameError", "ValidationError", "APIStatusError"}
+    failure = build_failure("download", error)
+    assert failure.passing == (type(error).__name__ not in lasting or error.status_code == 408)
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error.status_code}")
+def test_a_failure_comes_back_as_the_error_it_was(error: AIStemSplitterError) -> None:
+    known = record(State.CREATED, failure=build_failure("wait", error), split_id="split_1", split=SPLIT)
+    restored = known.error
+    assert restored is not None
+    assert str(restored) == str(error)
+    assert (restored.code, restored.status_code) == (error.code, error.status_code)
+    if isinstance(error, APIStatusError | DownloadError | SplitFailedError):
+        assert type(restored) is type(error)
+
+
+def test_a_class_that_the_journal_names_and_nobody_has_is_only_an_error() -> None:
+    for kind in ("__builtins__", "annotations", "Exception", "NoSuchError", "ConfigurationError"):
+        known = record(State.FOUND, failure=Failure("create", kind, "odd"))
+        assert type(known.error) is AIStemSplitterError
+
+
+def test_a_lasting_failure_stays_until_somebody_asks() -> None:
+    failure = build_failure("create", ValidationError("refused", status_code=422))
+    assert plan(record(State.FOUND, failure=failure)) is Step.FAILED
+    assert plan(record(State.FOUND, failure=attrs.evolve(failure, passing=True))) is Step.CREATE
+
+
+def test_each_state_calls_for_its_step() -> None:
+    assert plan(record(State.FOUND)) is Step.CREATE
+    assert plan(record(State.FOUND, input=None)) is Step.UPLOAD
+    assert plan(record(State.CREATED)) is Step.WAIT
+    assert plan(record(State.SUCCEEDED)) is Step.DOWNLOAD
+    assert plan(record(State.SUCCEEDED), wants_files=False) is Step.NOTHING
+    assert plan(record(State.DOWNLOADED)) is Step.CHECK
+    assert plan(record(State.DOWNLOADED), wants_files=False) is Step.NOTHING
+
+
+def test_an_upload_is_used_while_it_is_good_for_a_while_longer() -> None:
+    brought = UploadedFile("upl_1", "https://cdn/1", "sources/1")
+    for left, step in ((31, Step.CREATE), (29, Step.UPLOAD), (-5, Step.UPLOAD)):
+        assert plan(record(State.UPLOADED, input=brought, expires_at=NOW + left)) is step
+    assert plan(record(State.UPLOADED, input=brought, expires_at=None)) is Step.UPLOAD
+
+
+def test_nothing_leads_from_a_create_that_may_exist_back_to_one_that_was_never_sent() -> None:
+    for state, earlier in BEFORE.items():
+        if state in (State.UPLOADED, State.INTENT):
+            assert earlier <= {State.FOUND, State.UPLOADED}
+    assert State.FOUND not in BEFORE

@@ -1,0 +1,435 @@
+"""The journal's file: what may follow what, whose it is, and what is refused without being touched."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+from hypothesis import given, settings, strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from aistemsplitter_async import (
+    ConfigurationError,
+    CreatedSplit,
+    DirectURL,
+    JournalError,
+    JournalLockedError,
+    Split,
+    Submission,
+    UploadedFile,
+)
+from aistemsplitter_async.batch import store as store_module
+from aistemsplitter_async.batch.record import Failure, Record, State, StoredFile
+from aistemsplitter_async.batch.store import MIGRATIONS, Claim, Stamp, Store
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+CREATED = CreatedSplit(id="split_1", status="queued", credits_used=214, created_at=NOW)
+SPLIT = Split(
+    id="split_1",
+    status="succeeded",
+    stem_model="4s",
+    filename="song.wav",
+    duration_seconds=214.0,
+    credits_used=214,
+    created_at=NOW,
+    updated_at=NOW,
+    stems={"vocals": "https://cdn.test/vocals.mp3?token=1"},
+    error=None,
+)
+FAILED = attrs.evolve(SPLIT, status="failed", stems={})
+BROUGHT = UploadedFile("upl_1", "https://cdn.test/1", "sources/1")
+URL = DirectURL("https://example.com/a.mp3")
+FILES = {"vocals": StoredFile("a/vocals.mp3", 10, "ab" * 32)}
+PASSING = Failure("wait", "ServerError", "down", status_code=503, passing=True)
+REFUSED = Failure("create", "ValidationError", "no", status_code=422)
+SPLIT_FAILED = Failure("wait", "SplitFailedError", "bad audio")
+keys = (f"key-{number}" for number in itertools.count())
+
+
+def claim(store: Store, identity: str = "url:a", *, dedupe: bool = True, **fields: Any) -> Claim:
+    usual: dict[str, Any] = {"source": "a.mp3", "folder": "a", "pattern": "{stem}", "split_input": URL}
+    return store.claim(identity, "/", **(usual | fields), dedupe=dedupe)
+
+
+def submission() -> Submission:
+    return Submission(next(keys), b'{"input":{}}')
+
+
+Move = Callable[[Store, int], Record]
+MOVES: dict[str, Move] = {
+    "uploaded": lambda store, track: store.uploaded(track, BROUGHT, 1e9),
+    "intend": lambda store, track: store.intend(track, submission(), 1e9),
+    "refused": lambda store, track: store.refused(track),
+    "uncertain": lambda store, track: store.uncertain(track),
+    "needs_review": lambda store, track: store.needs_review(track),
+    "created": lambda store, track: store.created(track, CREATED, 1e9),
+    "succeeded": lambda store, track: store.succeeded(track, SPLIT),
+    "downloaded": lambda store, track: store.downloaded(track, FILES),
+}
+ALLOWED: dict[State, set[str]] = {
+    State.FOUND: {"uploaded", "intend"},
+    State.UPLOADED: {"uploaded", "intend"},
+    State.INTENT: {"refused", "uncertain", "needs_review", "created"},
+    State.UNCERTAIN: {"uncertain", "needs_review", "created"},
+    State.NEEDS_REVIEW: {"uncertain", "needs_review", "created"},
+    State.CREATED: {"succeeded"},
+    State.SUCCEEDED: {"downloaded"},
+    State.DOWNLOADED: {"succeeded"},
+}
+WAYS: dict[State, list[str]] = {
+    State.FOUND: [],
+    State.UPLOADED: ["uploaded"],
+    State.INTENT: ["uploaded", "intend"],
+    State.UNCERTAIN: ["intend", "uncertain"],
+    State.NEEDS_REVIEW: ["intend", "needs_review"],
+    State.CREATED: ["intend", "created"],
+    State.SUCCEEDED: ["intend", "created", "succeeded"],
+    State.DOWNLOADED: ["intend", "created", "succeeded", "downloaded"],
+}
+
+
+def at(store: Store, state: State) -> int:
+    """A track in `state`."""
+    track = claim(store, f"url:{next(keys)}").record.id
+    for move in WAYS[state]:
+        MOVES[move](store, track)
+    assert store.get(track).state is state
+    return track
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with closing(Store(None)) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("move", MOVES)
+def test_a_track_goes_only_where_its_state_leads(store: Store, state: State, move: str) -> None:
+    track = at(store, state)
+    before = store.get(track)
+    if move in ALLOWED[state]:
+        assert MOVES[move](store, track) == store.get(track)
+        return
+    with pytest.raises(JournalError, match="cannot go"):
+        MOVES[move](store, track)
+    assert store.get(track) == before
+
+
+def test_what_is_written_is_read_as_it_was(store: Store) -> None:
+    track = claim(store, split_input=None).record.id
+    asked = submission()
+    assert store.uploaded(track, BROUGHT, 5.0).input == BROUGHT
+    intended = store.intend(track, asked, 6.0)
+    assert (intended.submission, intended.intended_at, intended.expires_at) == (asked, 6.0, 5.0)
+    created = store.created(track, CREATED, 7.0)
+    assert (created.split_id, created.credits_used, created.created_at) == ("split_1", 214, 7.0)
+    assert store.succeeded(track, SPLIT).split == SPLIT
+    assert store.downloaded(track, FILES).files == FILES
+
+
+def test_addresses_of_stems_that_are_here_are_not_kept(store: Store) -> None:
+    track = at(store, State.DOWNLOADED)
+    assert store.get(track).split == attrs.evolve(SPLIT, stems={})
+
+
+def test_a_refused_create_leaves_no_key_behind(store: Store) -> None:
+    for state in (State.FOUND, State.UPLOADED):
+        track = at(store, state)
+        store.intend(track, submission(), 1.0)
+        after = store.refused(track)
+        assert (after.state, after.submission, after.intended_at) == (state, None, None)
+
+
+def test_one_key_belongs_to_one_track(store: Store) -> None:
+    asked = submission()
+    store.intend(at(store, State.FOUND), asked, 1.0)
+    other = at(store, State.FOUND)
+    with pytest.raises(ConfigurationError, match=asked.idempotency_key):
+        store.intend(other, asked, 1.0)
+    assert store.get(other).state is State.FOUND
+
+
+@pytest.mark.parametrize("state", State)
+@pytest.mark.parametrize("failure", [PASSING, REFUSED, SPLIT_FAILED], ids=lambda failure: failure.kind)
+def test_another_try_begins_anew_only_after_a_split_that_failed(store: Store, state: State, failure: Failure) -> None:
+    track = at(store, state)
+    before = store.get(track)
+    failed = store.fail(track, failure, FAILED if failure is SPLIT_FAILED else None)
+    assert failed.failure == failure
+    reopened = store.reopen(track)
+    if failure is not SPLIT_FAILED:
+        assert reopened == before
+        return
+    assert reopened.state is (State.FOUND if before.expires_at is None else State.UPLOADED)
+    assert (reopened.submission, reopened.split_id, reopened.split, reopened.failure) == (None, None, None, None)
+    assert reopened.input == before.input
+
+
+def test_the_same_audio_is_one_track_and_met_once_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as first:
+        new, again = claim(first), claim(first, source="b.mp3")
+        assert (new.met, again.met) == ("new", "again")
+        assert again.record == new.record
+    with closing(Store(path)) as second:
+        assert [claim(second).met, claim(second).met] == ["known", "again"]
+
+
+def test_without_dedupe_each_has_its_track_and_finds_it_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as first:
+        ids = [claim(first, dedupe=False).record.id for _ in range(3)]
+        assert len(set(ids)) == 3
+    with closing(Store(path)) as second:
+        claims = [claim(second, dedupe=False) for _ in range(4)]
+        assert [one.met for one in claims] == ["known"] * 3 + ["new"]
+        assert [one.record.id for one in claims[:3]] == ids
+
+
+def test_another_variant_is_another_track(store: Store) -> None:
+    first = store.claim("a", "4s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True)
+    other = store.claim("a", "6s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True)
+    assert (first.met, other.met) == ("new", "new")
+
+
+@given(folders=st.lists(st.sampled_from(["a", "A", "ä", "a\N{COMBINING DIAERESIS}", "a (2)"]), max_size=12))
+@settings(deadline=None)
+def test_no_two_tracks_share_a_place_on_any_file_system(folders: list[str]) -> None:
+    with closing(Store(None)) as store:
+        places = [claim(store, str(number), folder=folder).record.folder for number, folder in enumerate(folders)]
+    assert len({place.casefold() for place in places}) == len(places)
+
+
+def test_a_thousand_of_one_name_are_numbered_without_looking_at_all_the_others(store: Store) -> None:
+    asked = 0
+
+    def count(statement: str) -> None:
+        nonlocal asked
+        asked += "WHERE place" in statement
+
+    store._db.set_trace_callback(count)
+    places = [claim(store, str(number), folder="song").record.folder for number in range(1000)]
+    assert places[:3] == ["song", "song (2)", "song (3)"]
+    assert len(set(places)) == 1000
+    assert asked < 25 * 1000
+
+
+def test_a_file_is_known_again_until_anything_about_it_changes(store: Store) -> None:
+    stamp = Stamp(1, 2, 3, 4)
+    store.remember_identity("/music/a.wav", stamp, "sha256:aa")
+    assert store.identity_of("/music/a.wav", stamp) == "sha256:aa"
+    for changed in (Stamp(0, 2, 3, 4), Stamp(1, 0, 3, 4), Stamp(1, 2, 0, 4), Stamp(1, 2, 3, 0)):
+        assert store.identity_of("/music/a.wav", changed) is None
+    assert store.identity_of("/music/b.wav", stamp) is None
+
+
+def test_a_name_that_is_no_text_can_be_a_source(store: Store) -> None:
+    name = os.fsdecode(b"/music/\xff.wav")
+    store.remember_identity(name, Stamp(1, 2, 3, 4), "sha256:aa")
+    assert store.identity_of(name, Stamp(1, 2, 3, 4)) == "sha256:aa"
+    assert claim(store, source=name).record.source == name
+
+
+def test_counts_tell_the_failed_from_the_rest(store: Store) -> None:
+    at(store, State.FOUND)
+    at(store, State.DOWNLOADED)
+    store.fail(at(store, State.FOUND), REFUSED, None)
+    assert store.count() == {"found": 1, "downloaded": 1, "failed": 1}
+
+
+def test_a_journal_belongs_to_one_key_of_one_api(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as store:
+        store.bind({"api": "https://api.test/v1", "key": "abc"})
+    with closing(Store(path)) as store:
+        store.bind({"api": "https://api.test/v1", "key": "abc"})
+        with pytest.raises(JournalError, match="another API key"):
+            store.bind({"api": "https://api.test/v1", "key": "other"})
+        with pytest.raises(JournalError, match=r"another API \(https://api.test/v1\)"):
+            store.bind({"api": "https://other.test/v1", "key": "abc"})
+
+
+def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
+    mask = os.umask(0)
+    try:
+        (tmp_path / "empty").touch(0o666)
+        for name in ("journal", "empty"):
+            with closing(Store(tmp_path / name)) as store:
+                claim(store)
+                found = sorted(tmp_path.glob(f"{name}*"))
+                assert [path.name for path in found] == [name, f"{name}-wal"]
+                assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
+    finally:
+        os.umask(mask)
+
+
+def test_a_journal_open_here_is_not_opened_twice_and_is_free_when_closed(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as store:
+        for _ in range(2):
+            with pytest.raises(JournalLockedError, match="another batch is running"):
+                Store(path)
+        claim(store)
+    Store(path).close()
+
+
+VERSION_TWO = "ALTER TABLE tracks ADD COLUMN mood TEXT;\nUPDATE tracks SET mood = 'calm'"
+
+
+def test_an_older_journal_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as store:
+        known = claim(store).record
+    monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO))
+    for _ in range(2):
+        with closing(Store(path)) as store:
+            assert store.get(known.id) == known
+            assert store._db.execute("SELECT mood FROM tracks").fetchall() == [("calm",)]
+
+
+def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as store:
+        known = claim(store).record
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO + ";\nNONSENSE"))
+        with pytest.raises(JournalError):
+            Store(path)
+    with closing(Store(path)) as store:
+        assert store.get(known.id) == known
+
+
+def make_text(path: Path) -> None:
+    path.write_text("a shopping list, and not a short one\n" * 100)
+
+
+def make_foreign(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.executescript("CREATE TABLE photos (name TEXT); INSERT INTO photos VALUES ('holiday')")
+
+
+def make_newer(path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO))
+        Store(path).close()
+
+
+def make_damaged(path: Path) -> None:
+    with closing(Store(path)) as store:
+        for number in range(200):
+            claim(store, str(number), source="x" * 500)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 8000] = bytes(8000)
+    path.write_bytes(data)
+
+
+def make_cut(path: Path) -> None:
+    make_damaged(path)
+    path.write_bytes(path.read_bytes()[:10_000])
+
+
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (make_text, "damaged or not a journal"),
+        (make_foreign, "not a journal"),
+        (make_newer, "newer version"),
+        (make_damaged, "damaged"),
+        (make_cut, "damaged"),
+    ],
+)
+def test_a_file_that_is_no_good_journal_is_refused_and_left_as_it_was(
+    make: Callable[[Path], None], why: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal"
+    make(path)
+    before, mode = path.read_bytes(), path.stat().st_mode
+    with pytest.raises(JournalError, match=why) as caught:
+        Store(path)
+    assert str(path) in str(caught.value)
+    assert not isinstance(caught.value, JournalLockedError)
+    assert path.read_bytes() == before
+    assert path.stat().st_mode == mode
+    assert sorted(tmp_path.iterdir()) == [path]
+
+
+def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "folder").mkdir()
+    for place in ("file/journal", "folder"):
+        with pytest.raises(JournalError, match=str(tmp_path / place)):
+            Store(tmp_path / place)
+
+
+class Life(RuleBasedStateMachine):
+    """Any order of writes that the rules of the runner allow, with crashes: a commit or nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = Store(None)
+        self.track = claim(self.store).record.id
+        self.sent: set[str] = set()  # keys under which a split may exist and be unknown to the journal
+
+    def teardown(self) -> None:
+        self.store.close()
+
+    @property
+    def record(self) -> Record:
+        return self.store.get(self.track)
+
+    @rule(name=st.sampled_from(sorted(MOVES)))
+    def move(self, name: str) -> None:
+        before = self.record
+        try:
+            MOVES[name](self.store, self.track)
+        except JournalError:
+            assert self.record == before
+            return
+        if name == "refused":  # the caller's word that nothing came of it
+            assert before.submission is not None
+            self.sent.discard(before.submission.idempotency_key)
+        if name == "created":
+            self.sent.clear()
+        if name == "intend":
+            known = self.record.submission
+            assert known is not None
+            self.sent.add(known.idempotency_key)
+
+    @rule(failure=st.sampled_from([PASSING, REFUSED]))
+    def fail_and_try_again(self, failure: Failure) -> None:
+        self.store.fail(self.track, failure, None)
+        self.store.reopen(self.track)
+
+    @precondition(lambda self: self.record.state is State.CREATED)
+    @rule()
+    def fail_at_the_server_and_try_again(self) -> None:
+        self.store.fail(self.track, SPLIT_FAILED, FAILED)
+        self.store.reopen(self.track)
+
+    @rule()
+    def crash_before_the_commit(self) -> None:
+        before = self.record
+        self.store.begin()
+        for name in sorted(ALLOWED[before.state]):
+            MOVES[name](self.store, self.track)
+            break
+        self.store.roll_back()
+        assert self.record == before
+
+    @invariant()
+    def a_key_that_may_have_been_sent_is_never_lost(self) -> None:
+        known = self.record.submission
+        assert self.sent <= ({known.idempotency_key} if known is not None else set())
+
+
+TestLife = Life.TestCase

@@ -1,0 +1,44 @@
+"""A limit that nobody declared but the replies name: over real sockets it is kept from the first reply on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, RetryPolicy
+from aistemsplitter_async.events import Event, LimitLearned
+from aistemsplitter_async.sandbox import Sandbox, Timed
+
+MINUTE = 1 / 40  # 1.5 s stand for a minute
+SPLITS = 40
+
+
+@pytest.mark.parametrize("window", ["fixed", "sliding"])
+@pytest.mark.parametrize("dialect", ["ratelimit", "x-ratelimit"])
+async def test_a_limit_named_in_headers_is_kept_with_at_most_two_refusals(window: str, dialect: str) -> None:
+    events = list[Event]()
+    async with (
+        Sandbox(
+            separation="silent",
+            requests_per_minute=30,
+            minute=60 * MINUTE,
+            window=window,
+            rate_headers=dialect,
+            progression=Timed(base=0.5, per_second=0.0, workers=100),
+        ) as sandbox,
+        AsyncAIStemSplitter(
+            sandbox.api_key,
+            base_url=sandbox.base_url,
+            rate_limit=RateLimit().scaled(MINUTE),
+            retry=RetryPolicy().scaled(MINUTE),
+            poll=PollPolicy().scaled(MINUTE),
+            on_event=events.append,
+        ) as client,
+    ):
+        urls = (f"https://example.com/{n}.mp3?seconds=60" for n in range(SPLITS))
+        jobs = await asyncio.gather(*(client.submit(url, priority="bulk") for url in urls))
+        await asyncio.gather(*(job.wait() for job in jobs))
+        assert sandbox.ledger.throttled <= 2
+        assert client.gate.snapshot().limit == 30
+    assert [(event.old, event.new) for event in events if isinstance(event, LimitLearned)] == [(None, 30)]

@@ -1,0 +1,202 @@
+"""The journal as a program sees it: what was written is there, whatever happens next, and it is nobody else's."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aistemsplitter_async import ConfigurationError, JournalError, JournalLockedError, Submission
+from aistemsplitter_async.batch.journal import Journal
+from aistemsplitter_async.batch.record import State
+from aistemsplitter_async.batch.store import Claim, Store
+from aistemsplitter_async.models import DirectURL
+
+OWNER = {"api": "https://api.test/v1", "key": "abc"}
+
+
+async def opened(path: Path | None) -> Journal:
+    return await Journal.open(path, owner=OWNER)
+
+
+async def claim(journal: Journal, identity: str) -> Claim:
+    return await journal.write(
+        Store.claim,
+        identity,
+        "/",
+        source=identity,
+        folder=identity,
+        pattern="{stem}",
+        split_input=DirectURL("https://example.com"),
+        dedupe=True,
+    )
+
+
+async def test_writes_that_come_together_are_made_durable_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = await opened(None)
+    commits, commit = 0, Store.commit
+
+    def count(store: Store) -> None:
+        nonlocal commits
+        commits += 1
+        commit(store)
+
+    monkeypatch.setattr(Store, "commit", count)
+    claims = await asyncio.gather(*(claim(journal, str(number)) for number in range(500)))
+    assert len({one.record.id for one in claims}) == 500
+    assert commits <= 3
+    await journal.aclose()
+
+
+async def test_refusals_are_told_apart_from_what_was_done() -> None:
+    journal = await opened(None)
+    tracks = [(await claim(journal, str(number))).record.id for number in range(3)]
+    same = Submission("the same key", b"{}")
+    done, twice, illegal = await asyncio.gather(
+        journal.write(Store.intend, tracks[0], same, 1.0),
+        journal.write(Store.intend, tracks[1], same, 1.0),
+        journal.write(Store.uncertain, tracks[2]),
+        return_exceptions=True,
+    )
+    assert not isinstance(done, BaseException)
+    assert done.state is State.INTENT
+    assert isinstance(twice, ConfigurationError)
+    assert isinstance(illegal, JournalError)
+    assert (await journal.write(Store.get, tracks[0])).state is State.INTENT
+    await journal.aclose()
+
+
+async def test_a_write_is_done_even_if_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+    journal = await opened(tmp_path / "journal")
+    waiting = asyncio.create_task(claim(journal, "a"))
+    await asyncio.sleep(0)
+    waiting.cancel()
+    await journal.aclose()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    again = await opened(tmp_path / "journal")
+    assert (await claim(again, "a")).met == "known"
+    await again.aclose()
+
+
+async def test_closing_finishes_what_was_asked_for_and_refuses_what_comes_after(tmp_path: Path) -> None:
+    journal = await opened(tmp_path / "journal")
+    waiting = [asyncio.create_task(claim(journal, str(number))) for number in range(20)]
+    await asyncio.sleep(0)
+    await journal.aclose()
+    assert {one.met for one in await asyncio.gather(*waiting)} == {"new"}
+    with pytest.raises(JournalError, match="closed"):
+        await claim(journal, "late")
+    assert not [thread for thread in threading.enumerate() if thread.name == "journal"]
+
+
+async def test_a_journal_of_another_key_is_refused_and_let_go(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    await (await opened(path)).aclose()
+    with pytest.raises(JournalError, match="another API key"):
+        await Journal.open(path, owner=OWNER | {"key": "other"})
+    await (await opened(path)).aclose()
+
+
+async def test_a_second_one_in_this_process_is_refused(tmp_path: Path) -> None:
+    journal = await opened(tmp_path / "journal")
+    with pytest.raises(JournalLockedError):
+        await opened(tmp_path / "journal")
+    await claim(journal, "a")
+    await journal.aclose()
+
+
+async def test_a_failing_disk_is_told_to_everybody_and_the_next_write_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = await opened(None)
+    commit, failures = Store.commit, 0
+
+    def fail(store: Store) -> None:
+        nonlocal failures
+        if failures < 2:
+            failures += 1
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorname = "SQLITE_FULL"
+            raise error
+        commit(store)
+
+    monkeypatch.setattr(Store, "commit", fail)
+    results: list[Any] = await asyncio.gather(
+        *(claim(journal, str(number)) for number in range(5)), return_exceptions=True
+    )
+    assert {(type(result), result.code) for result in results} == {(JournalError, "DISK")}
+    with pytest.raises(JournalError):
+        await claim(journal, "a")
+    assert (await claim(journal, "a")).met == "new"
+    await journal.aclose()
+
+
+WRITER = """
+    import asyncio, sys
+    from pathlib import Path
+    from aistemsplitter_async.batch.journal import Journal
+    from aistemsplitter_async.batch.store import Store
+
+    async def main():
+        journal = await Journal.open(Path(sys.argv[1]), owner={"api": "https://api.test/v1", "key": "abc"})
+        number = 0
+        while True:
+            await journal.write(Store.set_note, f"note {number}", "x")
+            print(number, flush=True)
+            number += 1
+
+    asyncio.run(main())
+"""
+
+
+BROKEN = """
+    Store.commit = lambda self: None
+    begin = Store.begin
+    Store.begin = lambda self: None if self._db.in_transaction else begin(self)
+
+    async def main():
+"""
+
+
+def kill_a_writer(path: Path, script: str) -> list[int]:
+    """Let a process write until it has told of twenty writes, kill it, and return all it told of."""
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [int(writer.stdout.readline()) for _ in range(20)]
+        began = time.monotonic()
+        with pytest.raises(JournalLockedError, match=str(path)):
+            Store(path)
+        assert time.monotonic() - began < 1
+        os.kill(writer.pid, signal.SIGKILL)
+        return told + [int(line) for line in writer.stdout if line.endswith("\n")]
+
+
+async def count_notes(path: Path, told: list[int]) -> int:
+    journal = await opened(path)
+    found = [await journal.write(Store.note, f"note {number}") for number in told]
+    await journal.aclose()
+    return sum(note == "x" for note in found)
+
+
+async def test_what_was_written_survives_a_kill_and_the_next_one_may_go_on_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    for _ in range(3):
+        told = await asyncio.to_thread(kill_a_writer, path, WRITER)
+        assert await count_notes(path, told) == len(told)
+
+
+async def test_without_the_commit_a_kill_would_be_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    script = textwrap.dedent(WRITER).replace("async def main():\n", textwrap.dedent(BROKEN).lstrip("\n"))
+    told = await asyncio.to_thread(kill_a_writer, path, script)
+    assert await count_notes(path, told) == 0

@@ -1,0 +1,211 @@
+"""Trouble that passes, in virtual time: few requests while it lasts, nobody held up by another's own."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from aistemsplitter_async import (
+    AIStemSplitterError,
+    APIConnectionError,
+    DownloadError,
+    JournalError,
+    RateLimitedError,
+    ServerError,
+    Submission,
+    SubmissionUncertainError,
+    ValidationError,
+)
+from aistemsplitter_async.batch.patience import Patience, is_disk_full, is_passing
+from aistemsplitter_async.testing import FakeClock
+
+MINUTE = 60.0
+
+
+class Service:
+    """Something that is down from time to time."""
+
+    def __init__(self, *, places: int | None = None) -> None:
+        self.clock = FakeClock(autojump=True)
+        self.given_up: list[AIStemSplitterError] = []
+        self.patience = Patience(clock=self.clock, random=lambda: 1.0, give_up=self.given_up.append, places=places)
+        self.asked: list[float] = []
+        self.down_until = 0.0
+        self.error: AIStemSplitterError = ServerError("down", status_code=503)
+
+    @property
+    def now(self) -> float:
+        return self.clock.monotonic() - 1000.0
+
+    async def ask(self) -> float:
+        self.asked.append(self.now)
+        await self.clock.sleep(0.1)
+        if self.now < self.down_until:
+            raise self.error
+        return self.now
+
+    async def run(self, tracks: int, attempt: Callable[[], Awaitable[float]] | None = None) -> list[float]:
+        return await asyncio.gather(*(self.patience.endure(attempt or self.ask) for _ in range(tracks)))
+
+
+async def test_an_outage_of_ten_minutes_costs_a_look_every_half_minute_and_then_everybody_goes_on() -> None:
+    service = Service()
+    service.down_until = 10 * MINUTE
+    ends = await service.run(50)
+    during = [at for at in service.asked if at < 10 * MINUTE]
+    assert 50 + 19 <= len(during) <= 50 + 27
+    assert max(ends) < 11 * MINUTE
+    assert len(service.asked) - len(during) <= 51
+    assert service.patience.notice is None
+
+
+async def test_those_who_wait_for_a_place_ask_nobody_during_an_outage() -> None:
+    service = Service(places=4)
+    service.down_until = 10 * MINUTE
+    await service.run(50)
+    assert len([at for at in service.asked if at < 10 * MINUTE]) <= 4 + 27
+
+
+async def test_a_short_trouble_of_many_is_a_short_wait() -> None:
+    service = Service()
+    service.down_until = 0.5
+    assert max(await service.run(50)) < 2.5
+
+
+async def test_a_look_that_takes_for_ever_keeps_nobody_from_looking() -> None:
+    service = Service()
+    service.down_until = 5.0
+    hung = asyncio.Event()
+    attempts = 0
+
+    async def hang_once() -> float:
+        nonlocal attempts
+        attempts += 1
+        if attempts == 11:  # the first look after the first ten failed
+            await hung.wait()
+        return await service.ask()
+
+    running = [asyncio.create_task(service.patience.endure(hang_once)) for _ in range(10)]
+    done, pending = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION, timeout=1)
+    assert (len(done), len(pending)) == (9, 1)
+    hung.set()
+    await asyncio.gather(*running)
+
+
+@pytest.mark.parametrize("places", [None, 1, 4])
+async def test_a_track_with_trouble_of_its_own_fails_and_stops_nobody(places: int | None) -> None:
+    service = Service(places=places)
+
+    async def poisoned() -> float:
+        await service.clock.sleep(2.0)
+        raise ServerError("this one is always refused", status_code=500)
+
+    bad = asyncio.create_task(service.patience.endure(poisoned))
+    for _ in range(40):
+        await service.run(5)
+    with pytest.raises(ServerError, match="always refused"):
+        await bad
+    assert service.now < 3 * MINUTE
+    assert service.given_up == []
+
+
+async def test_a_track_alone_with_its_trouble_is_given_up_after_an_hour() -> None:
+    service = Service()
+    service.down_until = 99 * MINUTE
+    with pytest.raises(ServerError):
+        await service.run(1)
+    assert 59 * MINUTE < service.now < 61 * MINUTE
+    assert len(service.given_up) == 1
+
+
+async def test_after_giving_up_everybody_finds_out_at_once_and_by_themselves() -> None:
+    service = Service()
+    service.down_until = 99 * MINUTE
+    outcomes = await asyncio.gather(*(service.patience.endure(service.ask) for _ in range(20)), return_exceptions=True)
+    assert all(isinstance(outcome, ServerError) for outcome in outcomes)
+    assert service.now < 61 * MINUTE
+    assert len([at for at in service.asked if at > 59 * MINUTE]) <= 21
+    await service.patience.wait_until_over()  # whoever comes now is not kept waiting
+
+
+async def test_a_long_retry_after_is_waited_for_and_a_longer_one_is_the_end() -> None:
+    service = Service()
+    service.down_until, service.error = 50 * MINUTE, RateLimitedError("later", retry_after=50 * MINUTE)
+    await service.run(20)
+    assert [at for at in service.asked if 1 < at < 50 * MINUTE] == []
+    service = Service()
+    service.down_until, service.error = 90 * MINUTE, RateLimitedError("tomorrow", retry_after=86_400.0)
+    with pytest.raises(RateLimitedError):
+        await service.run(1)
+    assert service.now < 1.0
+    assert service.given_up == [service.error]
+
+
+def disk_full() -> DownloadError:
+    error = DownloadError("cannot write vocals.mp3: No space left on device", code="DISK")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    return error
+
+
+@pytest.mark.parametrize("error", [disk_full(), JournalError("the disk is full", code="DISK")], ids=repr)
+async def test_a_full_disk_waits_for_its_owner_as_long_as_it_takes(error: AIStemSplitterError) -> None:
+    service = Service()
+    service.down_until, service.error = 600 * MINUTE, error
+    watching = asyncio.create_task(service.run(5))
+    await asyncio.sleep(0.01)
+    assert min(await watching) < 601 * MINUTE
+    assert service.given_up == []
+
+
+async def test_what_holds_everybody_up_is_said() -> None:
+    service = Service()
+    service.down_until = 5 * MINUTE
+    running = asyncio.create_task(service.run(3))
+    await service.clock.sleep(MINUTE)
+    assert service.patience.notice is not None
+    assert service.patience.notice.startswith("paused: down (trying again in ")
+    await running
+    assert service.patience.notice is None
+
+
+async def test_a_cancelled_look_leaves_the_turn_to_the_next() -> None:
+    service = Service()
+    service.down_until = MINUTE
+    first = asyncio.create_task(service.patience.endure(service.ask))
+    rest = asyncio.create_task(service.run(3))
+    await service.clock.sleep(5)
+    first.cancel()
+    assert max(await rest) < 2 * MINUTE
+    with pytest.raises(asyncio.CancelledError):
+        await first
+
+
+async def test_an_answer_ends_the_waiting_of_others_even_if_it_is_a_refusal() -> None:
+    service = Service()
+    service.down_until = 10 * MINUTE
+    running = asyncio.create_task(service.run(3))
+    await service.clock.sleep(5 * MINUTE)
+    service.down_until = 0.0
+
+    async def refused() -> float:
+        raise ValidationError("no", status_code=422)
+
+    with pytest.raises(ValidationError):
+        await service.patience.endure(refused)
+    await running
+    assert service.now < 6 * MINUTE
+
+
+def test_passing_is_what_is_over_after_a_while() -> None:
+    unclear = Submission("key", b"{}")
+    assert is_passing(ServerError("down", status_code=503))
+    assert is_passing(APIConnectionError("reset"))
+    assert is_passing(SubmissionUncertainError("?", submission=unclear))
+    assert is_passing(SubmissionUncertainError("?", submission=unclear, status_code=503))
+    assert not is_passing(APIConnectionError("certificate", permanent=True))
+    assert not is_passing(SubmissionUncertainError("?", submission=unclear, status_code=422))
+    assert not is_passing(ValidationError("no", status_code=422))
+    assert not is_disk_full(DownloadError("no", code="DISK"))
