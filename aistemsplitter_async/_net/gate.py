@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -127,6 +128,7 @@ class Gate:
         self._on_event = on_event
         self._told_limit = self._limiter.believed
         self._told_closed = False
+        self._worked = deque[float]()  # when requests that are no looks were granted, in the last window
         self.expected = 0
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
@@ -244,6 +246,9 @@ class Gate:
                 break
             self._limiter.take(now)
             self._turns.note(order)
+            if order[1] < Rank.POLL:
+                self._worked.append(now)
+                self._forget_work(now)
             source.grant(order, Slot(self, now))
         self._wake_at(wake_at)
 
@@ -271,18 +276,22 @@ class Gate:
         return best
 
     def _kept_from(self, order: Order, now: float) -> int:
-        """Return how many slots a request of this order must leave free for interactive calls that may come.
+        """Return how many slots a request of this order must leave free for others that may come.
 
-        Nothing is kept while none come: a batch alone has the whole limit.
+        Those are interactive calls, where some came lately, and for looks of a batch the requests it is about to make:
+        as many as are expected, but no more than there were in the last window. A look can wait; a slot that it takes
+        is one that a create may have to wait for.
         """
-        limit = self._limiter.believed
-        if (
-            order < (0, Rank.POLL)
-            or limit is None
-            or now > self._interactive_at + _INTERACTIVE_MEMORY * self._limiter.per
-        ):
+        limit, per = self._limiter.believed, self._limiter.per
+        if order < (0, Rank.POLL) or limit is None:
             return 0
-        return round(INTERACTIVE_SHARE * limit)
+        kept = round(INTERACTIVE_SHARE * limit) if now <= self._interactive_at + _INTERACTIVE_MEMORY * per else 0
+        self._forget_work(now)
+        return kept if order < (1, Rank.POLL) else max(kept, min(self.expected, len(self._worked)))
+
+    def _forget_work(self, now: float) -> None:
+        while self._worked and self._worked[0] <= now - self._limiter.per:
+            self._worked.popleft()
 
     def _refusal(self) -> RateLimitedError:
         left = self._refusing_until - self._clock.monotonic()

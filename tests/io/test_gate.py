@@ -449,3 +449,35 @@ async def test_ten_thousand_waiters_take_about_ten_times_as_long_as_a_thousand()
     """Joining, giving up and being granted are all cheap: a quadratic gate would take a hundred times as long."""
     small = min([await time_of(1000) for _ in range(2)])
     assert await time_of(10_000) < max(small, 0.005) * 40
+
+
+async def test_looks_leave_room_for_the_requests_that_a_batch_is_about_to_make() -> None:
+    clock = FakeClock()
+    gate = Gate(RateLimit(10), clock=clock)
+    got: list[str] = []
+    for _ in range(4):
+        await collect(gate, [], "create", "bulk", Rank.CREATE)
+    gate.expected = 100  # no more than the four there were lately are believed in
+    looks = [asyncio.create_task(collect(gate, got, "look", "bulk", Rank.POLL)) for _ in range(6)]
+    await clock.settle()
+    assert got == ["look"] * 2
+    urgent = asyncio.create_task(collect(gate, got, "urgent", "interactive", Rank.POLL))
+    await clock.settle()
+    assert got[2:] == ["urgent"]
+    gate.expected = 0
+    gate.pump()
+    await clock.settle()
+    assert got[3:] == ["look"] * 3
+    await clock.advance(61)
+    await asyncio.gather(urgent, *looks)
+
+
+async def test_a_batch_that_makes_none_of_the_requests_it_expects_does_not_hold_looks_back() -> None:
+    clock = FakeClock()
+    gate = Gate(RateLimit(10), clock=clock)
+    got: list[str] = []
+    await collect(gate, [], "create", "bulk", Rank.CREATE)
+    gate.expected = 9
+    await clock.advance(61)
+    await asyncio.gather(*(collect(gate, got, "look", "bulk", Rank.POLL) for _ in range(10)))
+    assert got == ["look"] * 10
