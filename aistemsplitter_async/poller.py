@@ -61,15 +61,13 @@ class Poller:
         pipeline: sends the looks.
         base_url: of the API.
         policy: when a look is worth a request.
-        told: whether webhooks announce when splits are done (with `wake`): then looks are only made for lost events.
     """
 
-    def __init__(self, pipeline: Pipeline, base_url: str, policy: PollPolicy, *, told: bool = False) -> None:
+    def __init__(self, pipeline: Pipeline, base_url: str, policy: PollPolicy) -> None:
         self._pipeline = pipeline
         self._base_url = base_url
         self._watches: dict[str, _Watch] = {}
         self._policy = policy
-        self._told = told
         self._plan = PollPlan(policy, random=pipeline.random)
         self._chosen: dict[Order, Entry] = {}  # what `best` spoke of last
         self._looks: set[asyncio.Task[None]] = set()
@@ -77,7 +75,14 @@ class Poller:
         self._closed = False
 
     async def updates(
-        self, split_id: str, *, priority: Priority, since: float | None = None, credits_used: float | None = None
+        self,
+        split_id: str,
+        *,
+        priority: Priority,
+        since: float | None = None,
+        credits_used: float | None = None,
+        told: bool = False,
+        done: bool = False,
     ) -> AsyncGenerator[Split, None]:
         """Yield the split as it is first seen and at every change, the terminal state last.
 
@@ -86,11 +91,26 @@ class Poller:
             priority: the lane its looks wait in; an interactive waiter pulls a bulk one along.
             since: when it was created (monotonic seconds), or `None` to look at once.
             credits_used: its price, from which its processing time is predicted.
+            told: whether its end will be announced with `wake`: then looks are only made in case that gets lost.
+            done: whether its end was announced before anybody waited: then it is looked at at once.
 
         Raises:
             AIStemSplitterError: an answer that waiting cannot improve: 401, 404, an undecodable reply.
         """
-        watch = self._join(split_id, priority, since, credits_used)
+        watch = self._watches.get(split_id)
+        if watch is None:
+            watch = self._begin(split_id, priority, since)
+            self._plan.add(
+                split_id,
+                since=watch.since,
+                credits_used=credits_used,
+                lane=_LANES.index(priority),
+                look_at=watch.since if since is None else None,
+                told=told,
+            )
+            if done:
+                self._plan.wake(split_id)
+        self._join(watch, priority)
         seen = None
         try:
             while True:
@@ -162,32 +182,23 @@ class Poller:
         look.add_done_callback(self._looks.discard)
         look.add_done_callback(lambda _: slot.restore())  # where it was cancelled before it used the slot
 
-    def _join(self, split_id: str, priority: Priority, since: float | None, credits_used: float | None) -> _Watch:
+    def _begin(self, split_id: str, priority: Priority, since: float | None) -> _Watch:
         if self._closed:
             raise ConfigurationError("this client is closed; make a new one")
         if not self._attached:
             self._pipeline.gate.attach(self)
             self._attached = True
-        watch = self._watches.get(split_id)
-        if watch is None:
-            now = self._pipeline.clock.monotonic()
-            watch = _Watch(split_id, priority, since if since is not None else now)
-            self._watches[split_id] = watch
-            self._plan.add(
-                split_id,
-                since=watch.since,
-                credits_used=credits_used,
-                lane=_LANES.index(priority),
-                look_at=now if since is None else None,
-                told=self._told,
-            )
-        elif priority == "interactive" and watch.priority == "bulk":
+        watch = _Watch(split_id, priority, self._pipeline.clock.monotonic() if since is None else since)
+        self._watches[split_id] = watch
+        return watch
+
+    def _join(self, watch: _Watch, priority: Priority) -> None:
+        if priority == "interactive" and watch.priority == "bulk":
             watch.priority = priority
-            self._plan.raise_lane(split_id)
+            self._plan.raise_lane(watch.split_id)
         watch.waiters += 1
         self._pipeline.gate.pump()
-        self._tell_planned(split_id)
-        return watch
+        self._tell_planned(watch.split_id)
 
     def _leave(self, watch: _Watch) -> None:
         watch.waiters -= 1

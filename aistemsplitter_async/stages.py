@@ -104,7 +104,7 @@ class Stages:
             on_event=on_event,
         )
         self.uploader = Uploader(self.pipeline, base_url, allow_loopback=local, allow_hosts=allow_hosts)
-        self.poller = Poller(self.pipeline, base_url, poll, told=webhooks is not None)
+        self.poller = Poller(self.pipeline, base_url, poll)
         self._hearing = Hearing(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.downloader = Downloader(self.pipeline, self.look, allow_loopback=local, allow_hosts=allow_hosts)
@@ -213,6 +213,7 @@ class Stages:
         async def note_created(answer: CreatedSplit) -> None:
             nonlocal created
             created = answer
+            self.expect_event(answer.id, submission)
             self.pipeline.emit(
                 lambda: SplitCreated(
                     split_id=answer.id,
@@ -254,6 +255,11 @@ class Stages:
             idempotency_key=submission.idempotency_key,
         )
 
+    def expect_event(self, split_id: str, submission: Submission) -> None:
+        """Rely on being told of the end of a split, if its create named our own receiver and not somebody else's."""
+        if self._hearing is not None and operations.parse_webhook_url(submission) == self._webhook_url:
+            self._hearing.expect(split_id)
+
     async def look(self, split_id: str, priority: Priority = "interactive") -> Split:
         """Return the split as it is now."""
         operation = operations.get_split(self._base_url, split_id)
@@ -267,9 +273,11 @@ class Stages:
         self, split_id: str, *, priority: Priority, since: float | None, credits_used: float | None
     ) -> AsyncGenerator[Split, None]:
         """Iterate over the observed changes of a split."""
-        if self._hearing is not None and self._hearing.heard_of(split_id):
-            since = None  # it is done: look at once
-        updates = self.poller.updates(split_id, priority=priority, since=since, credits_used=credits_used)
+        done = self._hearing is not None and self._hearing.heard_of(split_id)
+        told = self._hearing is not None and self._hearing.expects(split_id)
+        updates = self.poller.updates(
+            split_id, priority=priority, since=since, credits_used=credits_used, told=told, done=done
+        )
         async with aclosing(updates):
             async for split in updates:
                 yield split

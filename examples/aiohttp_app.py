@@ -31,11 +31,13 @@ async def with_client(app: web.Application) -> AsyncIterator[None]:
 
 
 async def create(request: web.Request) -> web.Response:
+    if "name" not in request.query:
+        return web.json_response({"error": "give the file a name: POST /songs?name=song.mp3"}, status=400)
     try:
         job = await request.app[CLIENT].submit(await request.read(), filename=request.query["name"], timeout=300)
     except AIStemSplitterError as error:
         return web.json_response({"error": str(error)}, status=502)
-    request.app[SONGS][job.id] = asyncio.create_task(job.download("stems"))
+    request.app[SONGS][job.id] = asyncio.create_task(job.download("stems", name=job.id))
     return web.json_response({"id": job.id}, status=202)
 
 

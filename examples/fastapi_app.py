@@ -45,7 +45,7 @@ async def create(request: Request, name: str) -> dict[str, str]:
         job: Job = await app.state.client.submit(await request.body(), filename=name, timeout=300)
     except AIStemSplitterError as error:
         raise HTTPException(502, str(error)) from error
-    songs[job.id] = asyncio.create_task(job.download("stems"))
+    songs[job.id] = asyncio.create_task(job.download("stems", name=job.id))
     return {"id": job.id}
 
 

@@ -37,6 +37,8 @@ _BUCKET_SHARE = 0.8  # of what was let in when a bucket was first found dry; the
 _PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
 _PACED = 5.0  # windows without a refusal before requests are counted again and not spread; doubled each time
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
+_HASTY = 20  # requests a window: fewer at the first refusal, and somebody else may have been using the key just before
+_SOON = 1.0  # windows after which such a limit is doubted, once
 _HEADROOM = 1.5  # times what a believed limit needs at once while replies take as long as they do
 _LATENCY_SHARE = 0.2  # of the newest reply in the smoothed latency
 _MOST_DOUBLINGS = 30.0  # of the backoff; more would only overflow
@@ -69,6 +71,7 @@ class Limiter:
         self._paced_for = _PACED  # windows
         self._searching = False
         self._doubted = False  # a learned limit was refused once already
+        self._hasty = False  # the limit was learned so low that others may have used the window
         self._latency = 0.0  # s from sending to the reply, smoothed
 
     @property
@@ -93,7 +96,8 @@ class Limiter:
             return math.inf
         at = self._believed_free_at(now, spare)
         if at > now and self.in_flight == 0 and self._may_rise() and (not spare or self._believed_free_at(now) > now):
-            search_at = now if self._searching else self._refused_at + SEARCH_AFTER * self.per
+            patience = _SOON if self._hasty else SEARCH_AFTER
+            search_at = now if self._searching else self._refused_at + patience * self.per
             return max(now, min(at, search_at))
         return at
 
@@ -167,6 +171,7 @@ class Limiter:
             self._counted.set_per(memory.per)
             self._believe(memory.believed, now)
             self._refused_at = now  # it is not searched for more at once
+            self._hasty = memory.believed < _HASTY
         self._counted.occupy(memory.ages, now)
         if memory.paced and self._bucket is None and self.believed is not None:
             self._pace(self.believed, now)
@@ -209,6 +214,7 @@ class Limiter:
         self._refusals += 1
         self._recovering = True
         self._proven = False
+        self._hasty = self.believed is None and let_in < _HASTY
         if not let_in:
             return
         if self.believed is None or (self._searching and self._bucket is None):

@@ -109,6 +109,16 @@ def build_submission(
     return Submission(idempotency_key, _encode({name: value for name, value in body.items() if value is not None}))
 
 
+def parse_webhook_url(submission: Submission) -> str | None:
+    """Return who a create asks to be told of the split's end, `None` for nobody."""
+    try:
+        body = parse_json(submission.body)
+    except ProtocolError:  # somebody else wrote it; the API will say what is wrong with it
+        return None
+    url = body.get("webhookUrl") if isinstance(body, dict) else None
+    return url if isinstance(url, str) else None
+
+
 def create_split(base_url: str, submission: Submission) -> Operation[CreatedSplit]:
     """`POST /audio/splits`: the call that costs credits."""
     return Operation(

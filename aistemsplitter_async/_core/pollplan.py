@@ -10,7 +10,8 @@ allows beyond what creates need:
   last look. That comes to little more than one look a split.
 - Nothing known yet: the oldest split goes ahead as a pathfinder, with looks at ages that double.
 - Announced by a webhook: a split is looked at when it was announced, ahead of everything in its lane. Events get lost,
-  so one that is not announced is looked at when nearly all should be done, and then at ages that double.
+  so one that is not announced is looked at when nearly all should be done (at twice that age while only the prior says
+  when that is, but for the pathfinder), and then at ages that double.
 
 Times are monotonic seconds, passed in.
 """
@@ -40,6 +41,7 @@ _HEAD_START = 0.8  # of the earliest age: where the growing intervals are counte
 _LEAST_GROWTH = 0.1  # of an age beyond the latest: it may end any moment
 _OVERTIME = 0.3  # of its age is what a split beyond the latest may still take
 _HEALING = NormalDist().inv_cdf(0.99)  # are done by the age at which an announcement that did not come counts as lost
+_ENOUGH = 10  # finished splits from which on the model knows what is long
 _HEALING_GROWTH = 2.0  # of the age until the next look at a split whose announcement did not come
 _COARSE = 0.5  # a share beyond which growing intervals say less than the odds
 _SPENT = 0.74  # of the requests that are free: the rest is for what nobody foresaw
@@ -255,8 +257,9 @@ class PollPlan:
         for entry in waiting:
             entry.due = self._due_by_share(entry, share, least, needed=budget.wanted > 0)
         pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
-        if not self.model.observations and pathfinder.look_at is None and not pathfinder.told:
-            pathfinder.due = min(pathfinder.due, pathfinder.since + max(self._policy.first, 2 * pathfinder.seen))
+        if not self.model.observations and pathfinder.look_at is None:
+            ahead = self._healing_age(pathfinder) if pathfinder.told else max(self._policy.first, 2 * pathfinder.seen)
+            pathfinder.due = min(pathfinder.due, pathfinder.since + ahead)
         due = (entry for entry in waiting if entry.due <= now and entry.lane >= first_lane)
         return min(due, key=lambda entry: (entry.lane, entry.due), default=None)
 
@@ -336,8 +339,13 @@ class PollPlan:
             return -math.inf
         if entry.look_at is not None or not entry.told:
             return entry.look_at
-        healing = entry.jitter * self.model.age_at(entry.size, _HEALING)
-        return entry.since + max(healing, _HEALING_GROWTH * entry.seen)
+        # While what is long is a guess, the pathfinder alone goes by it: events seldom get lost.
+        patience = 1.0 if self.model.observations >= _ENOUGH else _HEALING_GROWTH
+        return entry.since + patience * self._healing_age(entry)
+
+    def _healing_age(self, entry: Entry) -> float:
+        """Return the age at which the announcement of a split counts as lost."""
+        return max(entry.jitter * self.model.age_at(entry.size, _HEALING), _HEALING_GROWTH * entry.seen)
 
     def _redate(self) -> None:
         """Bring some entries up to the model's date, so that none becomes due much too late."""

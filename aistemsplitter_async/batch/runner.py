@@ -64,6 +64,8 @@ class Batch:
         journal: Path | None,
         clock: Clock,
     ) -> None:
+        if isinstance(sources, str | bytes | bytearray):  # iterable, but never what was meant
+            raise ConfigurationError(f"sources is a single {type(sources).__name__}; give a list of sources")
         self._get_stages = stages
         self._sources = sources
         self._options = options
@@ -78,6 +80,7 @@ class Batch:
         self._counts: Counter[str] = Counter()
         self._exhausted = False
         self._ended = False
+        self._closed = False
         self._fault: BaseException | None = None
         self._began = 0.0
         self._took: float | None = None
@@ -114,10 +117,19 @@ class Batch:
         self._stop()
         try:
             await asyncio.wait([*self._helpers, *self._tracks])
+            self._close()
             await self._running.remember_gate()
             await self._write_status(ended=True)
         finally:
             await self._running.journal.aclose()
+
+    def _close(self) -> None:
+        """Let nobody wait for more outcomes than there are."""
+        self._closed = True
+        if self._took is None:
+            self._took = self._clock.monotonic() - self._began
+        if self._outcomes.empty():
+            self._outcomes.put_nowait(None)
 
     def __aiter__(self) -> AsyncIterator[Outcome]:
         return self
@@ -126,10 +138,13 @@ class Batch:
         """Return the next outcome.
 
         Raises:
+            ConfigurationError: the batch was not entered with `async with`.
             JournalError: the journal could not be written any more; nothing was sent after that.
             Exception: what the iterable of sources raised; everything before it was finished.
         """
-        outcome = None if self._ended else await self._outcomes.get()
+        _ = self._running  # or it would wait for ever
+        over = self._ended or (self._closed and self._outcomes.empty())
+        outcome = None if over else await self._outcomes.get()
         if outcome is not None:
             return outcome
         self._ended = True

@@ -145,12 +145,15 @@ class Store:
     def bind(self, owner: Mapping[str, str]) -> None:
         """Note whose splits these are, or check that they are the same as before.
 
+        As long as nothing was uploaded or created, a journal belongs to nobody: a key that was mistyped at first can
+        be put right.
+
         Raises:
             JournalError: the journal belongs to another API or another key.
         """
         for name, value in owner.items():
             known = self.note(name)
-            if known is None:
+            if known is None or (known != value and not self._is_begun()):
                 self.set_note(name, value)
             elif known != value:
                 what = "API key" if name == "key" else f"API ({known})"
@@ -336,6 +339,9 @@ class Store:
         self._db.execute(f"UPDATE tracks SET {names} WHERE id = ?", (*values.values(), track))  # noqa: S608  # our names
         return self.get(track)
 
+    def _is_begun(self) -> bool:
+        return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
+
     def _is_taken(self, place: str) -> bool:
         return self._db.execute("SELECT 1 FROM tracks WHERE place = ?", (place,)).fetchone() is not None
 
@@ -364,6 +370,8 @@ def _create_private(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists() and not path.is_file():  # a device, too: its mode would be changed for everybody
+            raise JournalError(f"{path} is a folder or a device, not a journal; name another file")
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:

@@ -191,8 +191,8 @@ class Track:
         works, options = self._works, self._works.options
         if isinstance(record.input, DirectURL):
             await self._check_target(record)
+        self._expect(0)  # while it waits for a place in the air, looks are what it waits for
         await self._fly()
-        self._expect(0)
         self._enter("create")
         await works.downloading.wait_until_over()  # stems that cannot be fetched are not bought
         assert record.input is not None  # noqa: S101  # what `plan_step` checked
@@ -266,6 +266,8 @@ class Track:
         since = self._created_at
         if since is None:  # created by an earlier run
             since = clock.monotonic() - max(0.0, clock.now() - (record.created_at or 0.0))
+            if record.submission is not None:
+                works.stages.expect_event(record.split_id, record.submission)
         split = await self._watch(record.split_id, since, record.credits_used)
         self._worked = True
         if split.status == "failed":

@@ -40,6 +40,11 @@ def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int | None)
         raise ConfigurationError(f"{attribute.name} must be at least 1, not {value}")
 
 
+def _not_negative(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
+    if value is not None and not value >= 0:  # nor NaN
+        raise ConfigurationError(f"{attribute.name} must be at least 0, not {value:g}")
+
+
 @attrs.frozen(kw_only=True)
 class BatchOptions:
     """What a batch was asked for; see `AsyncAIStemSplitter.split_many`."""
@@ -53,7 +58,7 @@ class BatchOptions:
     downloads: int = attrs.field(default=DOWNLOADS, validator=_at_least_one)
     dedupe: bool = True
     priority: Priority = "bulk"
-    max_credits: float | None = None
+    max_credits: float | None = attrs.field(default=None, validator=_not_negative)
     key_age: float = KEY_AGE
     retry_failed: bool = False
     patience: float = PARK

@@ -80,9 +80,11 @@ def describe_budget(progress: BatchProgress) -> str:
 
 def describe_count(progress: BatchProgress, survey: Survey) -> str:
     """Return how far it is, such as `12 of 40, 1 failed`."""
+    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    if progress.draining:  # what is not begun is skipped, and no progress
+        return f"{progress.done:,} split, {sum(progress.stages.values()):,} to finish{failed}"
     over = progress.done + progress.failed + progress.skipped
     total = f"{survey.tracks:,}" if survey.complete else f"{max(survey.tracks, progress.taken):,}+"
-    failed = f", {progress.failed:,} failed" if progress.failed else ""
     return f"{over:,} of {total}{failed}"
 
 
@@ -189,6 +191,8 @@ class BatchView:
 
         progress, survey = self._progress(), self._survey
         over, total = progress.done + progress.failed + progress.skipped, survey.tracks if survey.complete else None
+        if progress.draining:
+            over, total = progress.done, progress.done + sum(progress.stages.values())
         eta = plan_eta(progress, survey, self._meter.pace)
         head = Table.grid(padding=(0, 1))
         cells: list[RenderableType] = [Text(describe_count(progress, survey), style="bold")]

@@ -13,13 +13,15 @@ import attrs
 
 from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done, Failed, Skipped
 from aistemsplitter_async._core.template import parse_template
+from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Ignored, Unusable
+from aistemsplitter_async.batch.record import build_failure
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import InsufficientCreditsError, SplitFailedError
 
 from .batch_view import BatchView, Meter, shown
 from .connect import connected
-from .estimating import tell_shortage
+from .estimating import estimate_library, tell_shortage
 from .failures import Exit, Failure, Place, explain, gravest
 from .finding import Library, Survey
 from .options import Batching, Common
@@ -63,14 +65,25 @@ async def batch(order: BatchOrder, terminal: Terminal) -> int:
     try:
         await run.all_of_it()
     except AIStemSplitterError as error:
-        await tell_owner(error, order.journal, terminal)
         failure = explain(error, run.place)
         terminal.error(failure.message)
+        await tell_owner(error, order.journal, terminal)
         run.codes.append(failure.exit_code)
     except asyncio.CancelledError:
         run.tell_interrupted()
         return Exit.INTERRUPTED
     return Exit.INTERRUPTED if run.drained else gravest(run.codes)
+
+
+async def plan(order: BatchOrder, terminal: Terminal) -> int:
+    """Show what `batch` would do with the whole library, and return the exit code."""
+    try:
+        library = order.library
+    except AIStemSplitterError as error:
+        failure = explain(error, Place())
+        terminal.error(failure.message)
+        return failure.exit_code
+    return await estimate_library(library, order.common, terminal, plan=True)
 
 
 class _Run:
@@ -102,7 +115,7 @@ class _Run:
         if order.options.report is not None:
             from .report import check_report_path  # noqa: PLC0415  # most runs make none
 
-            check_report_path(order.options.report)
+            await run_in_thread(check_report_path, order.options.report)
         found = await library.search()
         if order.sandbox:
             terminal.say("sandbox: a local preview separation, not the hosted model")
@@ -206,6 +219,7 @@ class _Run:
 
     def _fail(self, outcome: Failed) -> None:
         self._counts["failed"] += 1
+        self._counts["for good"] += not build_failure(outcome.stage, outcome.error).passing
         source = str(outcome.source)
         failure = explain(outcome.error, self.place, source=source)
         self.codes.append(failure.exit_code)
@@ -245,7 +259,7 @@ class _Run:
         ]
         terminal.say(
             f"{', '.join(part for part in parts if part)}; {price(report.credits_used)}, {words(report.seconds)}, "
-            f"{number(self._requests.total)} requests"
+            f"{number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         )
         if report.stopped_by is not None:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
@@ -253,8 +267,10 @@ class _Run:
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
             paid = [record.credits_used or 0.0 async for record in batch.records() if record.split_id is not None]
             await tell_shortage(self._survey, client, terminal, paid=sum(paid))
-        if self._goes_on(report.failed, stopped=report.stopped_by is not None):
+        if self._goes_on(report.failed - counts["for good"], stopped=report.stopped_by is not None):
             terminal.say("run the same command again to go on; nothing is charged twice")
+        if counts["for good"] and report.stopped_by is None:
+            terminal.say(f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed")
 
     async def _write_report(self, batch: Batch, waveforms: Waveforms) -> None:
         from .report import write_report  # noqa: PLC0415

@@ -62,7 +62,7 @@ async def write_report(
         JournalError: the journal cannot be read.
     """
     problem = None
-    fresh = path.with_name(f"{path.name}.new")
+    fresh = _fresh(path)
     try:
         await run_in_thread(check_report_path, path)
         known = await run_in_thread(_read_known_peaks, path)
@@ -79,29 +79,44 @@ async def write_report(
             await _write(fresh, build_frame(summary), _records(batch, unread or {}), stems)
         await run_in_thread(fresh.replace, path)
     except OSError as error:
-        problem = f"cannot write the report {path}: {error.strerror or type(error).__name__}"
+        problem = _unwritable(path, error)
     finally:
         with suppress(OSError):
             fresh.unlink(missing_ok=True)  # one small step, and also when cancelled
     if problem is not None:
-        raise ConfigurationError(problem)
+        raise problem
 
 
 def check_report_path(path: Path) -> None:
-    """Check that a report may be written to `path`: nothing is there, or a report from earlier.
+    """Check that a report can be written to `path`, where nothing is yet, or a report from earlier. Its folder is made.
 
     Raises:
-        ConfigurationError: something else is there.
-        OSError: it cannot be looked at.
+        ConfigurationError: something else is there, or nothing can be written.
     """
-    if not path.exists():
-        return
-    if path.is_file():
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-        if not head or GENERATOR.encode() in head:
-            return
-    raise ConfigurationError(f"{path} is there already and is no report; give --report another name")
+    try:
+        if path.exists() and not _is_report(path):
+            raise ConfigurationError(f"{path} is there already and is no report; give --report another name")
+        fresh = _fresh(path)
+        _open(fresh).close()
+        fresh.unlink()
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _is_report(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    return not head or GENERATOR.encode() in head
+
+
+def _fresh(path: Path) -> Path:
+    return path.with_name(f"{path.name}.new")
+
+
+def _unwritable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"cannot write the report {path}: {error.strerror or type(error).__name__}")
 
 
 async def _records(batch: Batch, unread: Mapping[str, str]) -> AsyncGenerator[Record, None]:

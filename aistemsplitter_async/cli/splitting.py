@@ -128,7 +128,6 @@ class _Run:
             output_format=order.output_format,
             webhook_url=order.webhook_url,
             in_flight=AT_A_TIME,
-            dedupe=False,  # each was named, so each gets its stems
             priority="interactive",
             patience=0.0,  # somebody is waiting: say what is wrong rather than wait it out
             retry_failed=True,  # that is what naming it again asks for

@@ -1,4 +1,4 @@
-"""What one client hears of webhook events, and whom it wakes."""
+"""What one client hears of webhook events, which it expects, and whom it wakes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,18 @@ class Hearing:
         self._wake = wake
         self._clock = clock
         self._done: OrderedDict[str, float] = OrderedDict()
+        self._expected: OrderedDict[str, None] = OrderedDict()
         self._following: asyncio.Task[None] | None = None
+
+    def expect(self, split_id: str) -> None:
+        """Note that the end of a split will be announced here."""
+        self._expected[split_id] = None
+        if len(self._expected) > INBOX_EVENTS:
+            self._expected.popitem(last=False)
+
+    def expects(self, split_id: str) -> bool:
+        """Return whether the end of a split will be announced here, and was not yet."""
+        return split_id in self._expected
 
     def heard_of(self, split_id: str) -> bool:
         """Return whether a split is known to be done; from the first call on, events are heard."""
@@ -51,12 +62,17 @@ class Hearing:
             try:
                 async for event in self._inbox.follow():
                     if event.is_terminal:
-                        self._done[event.split_id] = self._clock.monotonic()
-                        self._forget()
-                        self._wake(event.split_id)
+                        self._note(event.split_id)
             except Exception:  # noqa: BLE001  # an inbox may be anybody's code; waits must outlive its trouble
                 _log.warning("the webhook inbox cannot be followed; splits are looked at meanwhile", exc_info=True)
             await self._clock.sleep(_AGAIN)
+
+    def _note(self, split_id: str) -> None:
+        self._expected.pop(split_id, None)
+        self._done[split_id] = self._clock.monotonic()
+        self._done.move_to_end(split_id)  # where the inbox was followed from its beginning once more
+        self._forget()
+        self._wake(split_id)
 
     def _forget(self) -> None:
         over = self._clock.monotonic() - INBOX_KEEP

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
+from aistemsplitter_async.errors import ConfigurationError
 
 from .event import WebhookEvent
 
@@ -35,7 +36,7 @@ class Inbox(Protocol):
 
 
 class MemoryInbox:
-    """An inbox for receiver and clients in one event loop: the default.
+    """An inbox for receiver and clients in one event loop: the default. Elsewhere it raises a `ConfigurationError`.
 
     Args:
         capacity: events kept at most.
@@ -49,11 +50,14 @@ class MemoryInbox:
         self._clock = clock or SystemClock()
         self._events: OrderedDict[WebhookEvent, float] = OrderedDict()
         self._followers: set[asyncio.Queue[WebhookEvent]] = set()
+        self._loop: asyncio.AbstractEventLoop | None = None  # of the followers
 
     async def has(self, event: WebhookEvent) -> bool:
         return self._events.get(event, -math.inf) > self._clock.monotonic() - self._keep
 
     async def put(self, event: WebhookEvent) -> None:
+        if self._followers:
+            self._check_loop()
         self._forget()
         if event in self._events:
             return
@@ -64,6 +68,9 @@ class MemoryInbox:
             follower.put_nowait(event)
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
+        if not self._followers:
+            self._loop = asyncio.get_running_loop()
+        self._check_loop()
         self._forget()
         news: asyncio.Queue[WebhookEvent] = asyncio.Queue()
         for event in self._events:
@@ -74,6 +81,12 @@ class MemoryInbox:
                 yield await news.get()
         finally:
             self._followers.discard(news)
+
+    def _check_loop(self) -> None:
+        if self._loop is not asyncio.get_running_loop():  # waiters would not wake up
+            raise ConfigurationError(
+                "the receiver and a client of it run in different event loops; give them an SQLiteInbox to meet in"
+            )
 
     def _forget(self) -> None:
         """Let go of what is too old."""

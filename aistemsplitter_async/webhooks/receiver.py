@@ -122,7 +122,10 @@ class WebhookReceiver:
 
     def _refuse(self, error: WebhookError) -> int:
         if self._on_refused is not None:
-            self._on_refused(error)
+            try:
+                self._on_refused(error)
+            except Exception:  # noqa: BLE001  # it is told; what it makes of that changes no answer
+                _log.exception("on_refused failed")
         return error.status_code or REFUSED
 
     async def _take_once(self, event: WebhookEvent) -> int:

@@ -1,22 +1,24 @@
 """An inbox in a file of its own: a receiver in one process, clients in others.
 
-The receiver commits an event, down to the disk, before it acknowledges it; clients look into the file many times a
-second, which costs next to nothing. Events that arrive together share one commit.
+The receiver commits an event, down to the disk, before it acknowledges it; events that arrive together share one
+commit. Clients look many times a second whether the file has changed, which costs next to nothing, and read it if so.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import sqlite3
 from collections.abc import AsyncGenerator, Callable
+from contextlib import suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async._net.threads import run_in_thread, wait_out
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
 from aistemsplitter_async.errors import ConfigurationError
@@ -25,8 +27,11 @@ from .event import WebhookEvent
 
 T = TypeVar("T")
 
+_File = tuple[int, int]
+
 _APPLICATION_ID: Final = 0x41535749  # "ASWI": tells an inbox from any other SQLite file
 _PATIENCE: Final = 5.0  # s for another process to finish its commit
+_TRUST: Final = 1.0  # s for which a file that looks the same is not read again
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (
     place INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so that a follower misses nothing
@@ -50,7 +55,7 @@ class SQLiteInbox:
         path: the same one for the receiver and every client.
         capacity: events kept at most.
         keep: seconds they are kept.
-        look: seconds between two looks of a client into the file.
+        look: seconds between two looks of a client at the file.
         clock: where time comes from.
 
     Raises:
@@ -73,6 +78,7 @@ class SQLiteInbox:
         self._look = look
         self._clock = clock or SystemClock()
         self._db: sqlite3.Connection | None = None
+        self._file: _File | None = None  # the one that is open
         self._turn = asyncio.Lock()  # one thread at a time uses the connection
         self._gathering: list[WebhookEvent] = []
         self._commit: asyncio.Task[None] | None = None  # of what is being gathered
@@ -90,7 +96,9 @@ class SQLiteInbox:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the file; using the inbox again opens it again."""
+        """Close the file, once what is being put is safe; using the inbox again opens it again."""
+        if self._commit is not None:
+            await wait_out(self._commit)
         async with self._turn:
             db, self._db = self._db, None
             if db is not None:
@@ -102,19 +110,23 @@ class SQLiteInbox:
 
     async def put(self, event: WebhookEvent) -> None:
         self._gathering.append(event)
-        if self._commit is None:
+        if self._commit is None or self._commit.done():  # cancelled, before it began
             self._commit = asyncio.get_running_loop().create_task(self._commit_all(), name="commit webhook events")
         await asyncio.shield(self._commit)
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
-        place = 0
+        log = self._path.with_name(f"{self._path.name}-wal")  # where SQLite puts commits first
+        file, place, stamp, trusted_until = None, 0, _stamp(log), -math.inf
         while True:
-            news = await self._run(partial(_read_news, after=place))
-            for event_place, event in news:
-                place = event_place
-                yield event
-            if not news:
-                await self._clock.sleep(self._look)
+            now, last, stamp = self._clock.monotonic(), stamp, _stamp(log)
+            if stamp != last or now >= trusted_until:
+                file, news = await self._run(partial(self._read_news, file=file, after=place))
+                for at, event in news:
+                    place = at
+                    yield event
+                # After a change it is read once more: two commits may bear the same time.
+                trusted_until = now + _TRUST if stamp == last and not news else -math.inf
+            await self._clock.sleep(self._look)
 
     async def _commit_all(self) -> None:
         """Commit what has been gathered by the time it is our turn; what comes later waits for the next one."""
@@ -137,9 +149,23 @@ class SQLiteInbox:
             db.executemany(_PUT, rows)
             db.execute(_FORGET_MANY, (self._capacity,))
 
+    def _read_news(
+        self, db: sqlite3.Connection, *, file: _File | None, after: int
+    ) -> tuple[_File | None, list[tuple[int, WebhookEvent]]]:
+        """Return which file is open, and what it holds beyond a place in `file`."""
+        found = db.execute(_NEWS, (after if file == self._file else 0,))
+        return self._file, [(place, WebhookEvent(*values)) for place, *values in found]
+
     def _open(self) -> sqlite3.Connection:
+        if self._db is not None and _identify(self._path) != self._file:
+            self._db.close()  # somebody removed the file, and put another one there perhaps; the others will look there
+            self._db = None
         if self._db is None:
-            os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))  # nobody else needs to know what is split
+            # Nobody else needs to know what is split. A file that exists is not opened here: closing it again would
+            # take away the locks that other connections of this process hold (sqlite.org/howtocorrupt.html, 2.2).
+            with suppress(FileExistsError):
+                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+            self._file = _identify(self._path)
             db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(db)
@@ -151,8 +177,10 @@ class SQLiteInbox:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         try:
+            db.execute("BEGIN")  # both from before, or both from after another process has prepared it
             kind: int = db.execute("PRAGMA application_id").fetchone()[0]
             tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            db.execute("COMMIT")
         except sqlite3.DatabaseError as error:
             if isinstance(error, sqlite3.OperationalError):
                 raise
@@ -164,5 +192,19 @@ class SQLiteInbox:
         db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
 
 
-def _read_news(db: sqlite3.Connection, *, after: int) -> list[tuple[int, WebhookEvent]]:
-    return [(place, WebhookEvent(*values)) for place, *values in db.execute(_NEWS, (after,))]
+def _identify(path: Path) -> _File | None:
+    """Return what tells a file from another one that takes its place, `None` if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    """Return what changes with every commit (which may be in place), `None` if there is no file."""
+    try:
+        status = path.stat()
+    except OSError:  # whoever reads it is told
+        return None
+    return status.st_ino, status.st_size, status.st_mtime_ns

@@ -37,6 +37,11 @@ PROGRESS = BatchProgress(
 SURVEY = Survey(files=100, complete=True)
 
 
+def test_what_is_not_begun_is_no_progress_while_the_rest_is_finished() -> None:
+    draining = attrs.evolve(PROGRESS, draining=True, skipped=70)
+    assert describe_count(draining, SURVEY) == "10 split, 19 to finish, 1 failed"
+
+
 def test_the_time_left_is_what_the_limit_allows_when_nothing_is_slower() -> None:
     # 70 uploads of three requests, three of two, sixteen looks, at one a second, and the last split's processing
     assert plan_eta(PROGRESS, SURVEY, None) == pytest.approx(70 * 3 + 3 * 2 + 16 + 60)

@@ -594,3 +594,20 @@ def at_once(limiter: Limiter, now: float) -> int:
         limiter.settle(now, sent=now)
         sent += 1
     return sent
+
+
+def test_a_limit_learned_while_others_used_the_key_is_doubted_after_a_window() -> None:
+    server = Fixed(60)
+    server.counts[0.0] = 56  # somebody else's, just before
+    limiter = unknown()
+    traffic = run(limiter, server, until=4 * PER)
+    assert any(believed == 4 for _, believed in traffic.learned), "what the first refusal teaches"
+    assert limiter.believed == 60
+    assert len(traffic.refused) <= 6
+
+
+def test_a_limit_that_is_small_indeed_is_doubted_early_only_once() -> None:
+    limiter = unknown()
+    traffic = run(limiter, Fixed(5), until=21 * PER)
+    assert limiter.believed == 5
+    assert len(traffic.refused) <= 6 + 20 / 5

@@ -142,3 +142,22 @@ def test_announcing_an_unknown_split_changes_nothing() -> None:
     plan = build()
     plan.wake("nobody")
     assert plan.best(0.0, IDLE) is None
+
+
+def test_while_what_is_long_is_a_guess_only_the_pathfinder_goes_by_it() -> None:
+    plan = build()
+    fill(plan, FEW)
+    long = plan.model.quantile(180, 0.99)
+    first = plan.best(long, IDLE)
+    assert first is not None
+    plan.note_looking(first)
+    assert plan.best(1.9 * long, IDLE) is None  # nobody else, until it is known what it found
+    plan.note_running(first.split_id, looked_at=long)
+    assert plan.best(long, IDLE) is None  # and what the first look brought holds for all
+    assert plan.next_due() >= 1.9 * long
+
+
+def test_once_enough_is_known_every_announcement_counts_as_lost_at_the_same_age() -> None:
+    plan = build(known=30)
+    fill(plan, FEW)
+    assert plan.best(1.01 * plan.model.quantile(180, 0.99), IDLE) is not None

@@ -251,12 +251,25 @@ def test_a_journal_belongs_to_one_key_of_one_api(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with closing(Store(path)) as store:
         store.bind({"api": "https://api.test/v1", "key": "abc"})
+        at(store, State.UPLOADED)
     with closing(Store(path)) as store:
         store.bind({"api": "https://api.test/v1", "key": "abc"})
         with pytest.raises(JournalError, match="another API key"):
             store.bind({"api": "https://api.test/v1", "key": "other"})
         with pytest.raises(JournalError, match=r"another API \(https://api.test/v1\)"):
             store.bind({"api": "https://other.test/v1", "key": "abc"})
+
+
+def test_a_journal_with_nothing_uploaded_or_created_can_change_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as store:
+        store.bind({"api": "https://api.test/v1", "key": "mistyped"})
+        store.fail(at(store, State.FOUND), REFUSED, None)
+    with closing(Store(path)) as store:
+        store.bind({"api": "https://api.test/v1", "key": "abc"})
+        at(store, State.INTENT)
+        with pytest.raises(JournalError, match="another API key"):
+            store.bind({"api": "https://api.test/v1", "key": "mistyped"})
 
 
 def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
@@ -369,6 +382,15 @@ def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
     for place in ("file/journal", "folder"):
         with pytest.raises(JournalError, match=str(tmp_path / place)):
             Store(tmp_path / place)
+
+
+def test_a_device_is_refused_and_keeps_its_mode(tmp_path: Path) -> None:
+    device = tmp_path / "device"
+    os.mkfifo(device, 0o644)  # what a journal at /dev/null would be, for a test that is not root
+    mode = device.stat().st_mode
+    with pytest.raises(JournalError, match="folder or a device"):
+        Store(device)
+    assert device.stat().st_mode == mode
 
 
 class Life(RuleBasedStateMachine):

@@ -101,15 +101,18 @@ async def test_split_writes_stems_and_lists_them_on_stdout(cli: CLI, sandbox: Sa
 
 
 async def test_several_sources_give_an_object_each_and_one_that_fails_stops_no_other(
-    cli: CLI, sandbox: Sandbox, song: Path
+    cli: CLI, sandbox: Sandbox, song: Path, make_wav: MakeWav
 ) -> None:
     other = cli.folder / "b[bold]" / "song.wav"
     other.parent.mkdir()
-    other.write_bytes(await asyncio.to_thread(song.read_bytes))
+    other.write_bytes(make_wav(2.0))
+    twin = cli.folder / "twin.wav"
+    twin.write_bytes(await asyncio.to_thread(song.read_bytes))
     ended = await cli.using(sandbox).run(
         "split",
         song,
         other,
+        twin,
         "gone\x1b[1m.mp3",
         "--into",
         "out",
@@ -121,7 +124,9 @@ async def test_several_sources_give_an_object_each_and_one_that_fails_stops_no_o
     )
     assert ended.code == 1
     results = {result["source"]: result for result in ended.json}
-    assert len(ended.json) == 3
+    assert len(ended.json) == 4
+    assert len(sandbox.ledger.charges) == 2, "the same audio under another name is paid once"
+    assert "twin.wav: the same audio as" in ended.err
     keys = ["id", "status", "source", "stems", "credits_used", "error"]
     assert all(list(result) == keys for result in ended.json)
     assert results[str(song)]["status"] == "succeeded"
@@ -321,8 +326,8 @@ async def test_interrupting_an_upload_leaves_nothing_behind(cli: CLI) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_interrupting_a_wait_shows_every_id_and_how_to_go_on(cli: CLI, make_wav: MakeWav, number: int) -> None:
-    for name in ("one.wav", "two.wav"):
-        (cli.folder / name).write_bytes(make_wav(2.0))
+    for seconds, name in enumerate(("one.wav", "two.wav"), 2):
+        (cli.folder / name).write_bytes(make_wav(float(seconds)))
     async with Sandbox(separation="silent", requests_per_minute=None, progression=Manual()) as slow:
         cli = cli.using(slow)
         process = await cli.start("split", "one.wav", "two.wav", "--base-url", slow.base_url, "--json")

@@ -183,6 +183,102 @@ async def test_a_client_hears_of_events_that_a_receiver_in_another_process_took(
     await receiver.inbox.aclose()
 
 
+async def elsewhere(path: Path, code: str) -> str:
+    """Let another process use the inbox, and leave it as it should be left; return what it prints."""
+    script = f"""
+import asyncio, sys
+from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent
+
+async def main():
+    async with SQLiteInbox(sys.argv[1]) as inbox:
+        {code}
+
+asyncio.run(main())
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, str(path), stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await process.communicate()
+    assert process.returncode == 0
+    return out.decode()
+
+
+HAS = 'print(await inbox.has(WebhookEvent("audio.split.completed", "split_2", "succeeded")))'
+
+
+async def test_another_process_that_closes_the_file_takes_nothing_from_two_that_share_it_here(tmp_path: Path) -> None:
+    path = tmp_path / "inbox"
+    async with SQLiteInbox(path) as receivers, SQLiteInbox(path):
+        await receivers.put(event("split_1"))
+        await elsewhere(path, "pass")
+        await receivers.put(event("split_2"))
+        assert await elsewhere(path, HAS) == "True\n"
+
+
+async def test_the_test_above_would_notice_a_connection_that_takes_away_anothers_locks(tmp_path: Path) -> None:
+    """The negative control: POSIX locks end when the process closes the file, however it had opened it."""
+    path = tmp_path / "inbox"
+    async with SQLiteInbox(path) as receivers:
+        await receivers.put(event("split_1"))
+        os.close(os.open(path, os.O_RDWR))
+        await elsewhere(path, "pass")
+        await receivers.put(event("split_2"))
+        assert await elsewhere(path, HAS) == "False\n"
+
+
+async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "inbox"
+    async with SQLiteInbox(path) as receivers, SQLiteInbox(path) as clients:
+        events = clients.follow()
+        for n in range(3):
+            await receivers.put(event(f"split_{n}"))
+        assert [(await anext(events)).split_id for _ in range(3)] == ["split_0", "split_1", "split_2"]
+        for file in tmp_path.iterdir():
+            file.unlink()
+        await receivers.put(event("split_9"))
+        async with asyncio.timeout(10):
+            assert (await anext(events)).split_id == "split_9"
+        await events.aclose()
+        assert await kept(path) == {"split_9"}
+
+
+async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(tmp_path: Path) -> None:
+    path, heard, reads = tmp_path / "inbox", list[str](), 0
+    async with SQLiteInbox(path) as receivers, SQLiteInbox(path) as clients:
+        read = clients._read_news
+
+        def count(*arguments: Any, **options: Any) -> Any:
+            nonlocal reads
+            reads += 1
+            return read(*arguments, **options)
+
+        async def follow() -> None:
+            async for found in clients.follow():
+                heard.append(found.split_id)
+
+        clients._read_news = count  # type: ignore[method-assign]
+        following = asyncio.create_task(follow())
+        await asyncio.sleep(0.9)  # 45 looks
+        assert reads < 8
+        for n in range(50):
+            await receivers.put(event(f"split_{n}"))
+            await asyncio.sleep(0.001 * (n % 5))
+        await asyncio.sleep(0.3)
+        assert heard == [f"split_{n}" for n in range(50)]
+        following.cancel()
+        await asyncio.wait({following})
+
+
+async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path) -> None:
+    inbox = SQLiteInbox(tmp_path / "inbox")
+    putting = asyncio.create_task(inbox.put(event("split_1")))
+    await asyncio.sleep(0)
+    await inbox.aclose()
+    await putting
+    assert inbox._db is None
+    assert await kept(tmp_path / "inbox") == {"split_1"}
+
+
 async def test_events_that_come_together_share_commits_and_none_is_lost(tmp_path: Path) -> None:
     async with SQLiteInbox(tmp_path / "inbox") as inbox:
         commits = 0

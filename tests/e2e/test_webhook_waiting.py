@@ -277,6 +277,36 @@ async def test_clients_may_share_a_receiver_and_leave_it(start: Start) -> None:
         assert len(inbox._followers) == 1
 
 
+@pytest.mark.parametrize("how", ["announced elsewhere", "reattached in another process"])
+async def test_a_split_whose_event_is_not_promised_is_looked_at_as_without_webhooks(start: Start, how: str) -> None:
+    async with (
+        start(progression=Timed(base=0.2, per_second=0.0), client={"poll": PollPolicy().scaled(0.01)}) as told,
+        AsyncAIStemSplitter(told.sandbox.api_key, base_url=told.sandbox.base_url) as alone,
+    ):
+        if how == "announced elsewhere":
+            job = await told.client.submit(SONG, webhook_url="https://example.com/mine")
+        else:
+            job = told.client.job((await alone.submit(SONG)).id)
+        waiting = asyncio.create_task(job.wait())
+        await asyncio.sleep(0.1)
+        assert told.sandbox.ledger.count("get") >= 2  # what is promised is not looked at before 99 % should be done
+        async with asyncio.timeout(10):
+            assert (await waiting).status == "succeeded"
+
+
+async def test_an_event_that_was_not_promised_wakes_whoever_waits_all_the_same(start: Start) -> None:
+    async with start(progression=Manual()) as told:
+        async with AsyncAIStemSplitter(told.sandbox.api_key, base_url=told.sandbox.base_url) as other:
+            created = await other.submit(SONG, webhook_url=told.receiver.url)
+        waiting = asyncio.create_task(told.client.job(created.id).wait())
+        await asyncio.sleep(0.05)
+        for _ in range(2):
+            await told.sandbox.step(created.id)
+        began = asyncio.get_running_loop().time()
+        assert (await waiting).status == "succeeded"
+        assert asyncio.get_running_loop().time() - began < 0.5
+
+
 class FaultyInbox(MemoryInbox):
     """Ends, or fails, now and then."""
 

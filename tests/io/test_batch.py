@@ -256,6 +256,37 @@ async def test_leaving_early_stops_the_work_and_running_again_finishes_it(world:
     assert charged <= len(world.api.created) == 20
 
 
+async def test_after_leaving_early_the_report_comes_at_once_and_outcomes_end(world: World, home: Any) -> None:
+    for take in (0, 1):
+        async with world.client(rate_limit=GENEROUS) as client:
+            async with client.split_many(urls(300, first=take * 300), **home) as batch:
+                for _ in range(take):
+                    await anext(batch)
+            report = await asyncio.wait_for(batch.report(), 10)
+        assert report.done >= take
+        assert [outcome async for outcome in batch] == []
+
+
+async def test_a_batch_that_was_not_entered_says_so_instead_of_waiting(world: World, home: Any) -> None:
+    async with world.client(rate_limit=GENEROUS) as client:
+        with pytest.raises(ConfigurationError, match="async with"):
+            await anext(client.split_many(urls(1), **home))
+
+
+@pytest.mark.parametrize("source", ["song.wav", b"RIFF"])
+async def test_one_source_is_not_taken_for_a_list_of_its_characters(world: World, source: Any) -> None:
+    async with world.client(rate_limit=GENEROUS) as client:
+        with pytest.raises(ConfigurationError, match="give a list"):
+            client.split_many(source)
+
+
+@pytest.mark.parametrize("most", [-1.0, float("nan")])
+async def test_a_spending_limit_below_nothing_is_refused(world: World, most: float) -> None:
+    async with world.client(rate_limit=GENEROUS) as client:
+        with pytest.raises(ConfigurationError, match="max_credits must be at least 0"):
+            client.split_many(urls(1), max_credits=most)
+
+
 async def test_a_source_that_raises_ends_the_batch_with_its_error_after_what_came_before(
     world: World, home: Any
 ) -> None:

@@ -102,7 +102,10 @@ async def test_closing_finishes_what_was_asked_for_and_refuses_what_comes_after(
 
 async def test_a_journal_of_another_key_is_refused_and_let_go(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    await (await opened(path)).aclose()
+    journal = await opened(path)
+    track = (await claim(journal, "a")).record.id
+    await journal.write(Store.intend, track, Submission("key", b"{}"), 1.0)
+    await journal.aclose()
     with pytest.raises(JournalError, match="another API key"):
         await Journal.open(path, owner=OWNER | {"key": "other"})
     await (await opened(path)).aclose()

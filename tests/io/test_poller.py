@@ -337,11 +337,12 @@ async def test_an_id_that_cannot_be_one_is_refused_without_a_request(world: Worl
 
 
 def announced(world: World) -> Poller:
-    return Poller(world.pipeline(), "https://api.test/v1", EVEN, told=True)
+    return Poller(world.pipeline(), "https://api.test/v1", EVEN)
 
 
-async def first_terminal(poller: Poller, split_id: str, since: float) -> Split:
-    async for split in poller.updates(split_id, priority="interactive", since=since, credits_used=180):
+async def first_terminal(poller: Poller, split_id: str, since: float, *, done: bool = False) -> Split:
+    updates = poller.updates(split_id, priority="interactive", since=since, credits_used=180, told=True, done=done)
+    async for split in updates:
         if split.is_terminal:
             return split
     raise AssertionError("ended without an end")
@@ -365,6 +366,16 @@ async def test_a_split_whose_announcement_is_lost_is_found_all_the_same(world: W
     first, second = world.api.times("get")
     assert 60 < first < 240
     assert second >= 1.99 * first
+    await poller.aclose()
+
+
+async def test_a_split_announced_before_anybody_waited_is_looked_at_at_once_and_then_as_any_other(world: World) -> None:
+    poller, since = announced(world), world.clock.monotonic()
+    world.api.statuses["split_1"] = ["processing", "succeeded"]  # the event was faster than the server's own database
+    await first_terminal(poller, "split_1", since, done=True)
+    first, second = world.api.times("get")
+    assert first == 0
+    assert second < 60  # nobody will announce it again
     await poller.aclose()
 
 

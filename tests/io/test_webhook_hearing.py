@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from collections.abc import AsyncGenerator
 
 import pytest
 
@@ -42,6 +44,53 @@ async def test_what_was_heard_is_forgotten_after_a_while_and_beyond_so_many(monk
     assert [hearing.heard_of(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
     await clock.advance(60.0)
     assert not hearing.heard_of("split_4")
+    await hearing.aclose()
+
+
+async def test_an_announcement_is_expected_until_it_comes() -> None:
+    clock = FakeClock()
+    inbox = MemoryInbox(clock=clock)
+    hearing = Hearing(inbox, lambda _: None, clock=clock)
+    hearing.expect("split_1")
+    assert not hearing.heard_of("split_1")
+    assert [hearing.expects("split_1"), hearing.expects("split_2")] == [True, False]
+    await inbox.put(WebhookEvent(COMPLETED, "split_1", "succeeded"))
+    await clock.settle()
+    assert not hearing.expects("split_1")
+    await hearing.aclose()
+
+
+async def test_no_more_than_so_many_announcements_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_EVENTS", 3)
+    hearing = Hearing(MemoryInbox(), print, clock=FakeClock())
+    for n in range(5):
+        hearing.expect(f"split_{n}")
+    assert [hearing.expects(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
+
+
+class Repeating(MemoryInbox):
+    """Fails after every event, and begins anew."""
+
+    async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
+        for event in list(self._events):
+            yield event
+        raise OSError("the database is away")
+
+
+async def test_what_is_heard_again_is_remembered_anew_and_holds_nothing_else_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_KEEP", 60.0)
+    clock = FakeClock()
+    inbox = Repeating(keep=math.inf, clock=clock)
+    hearing = Hearing(inbox, lambda _: None, clock=clock)
+    for split_id in ("split_1", "split_2"):
+        await inbox.put(WebhookEvent(COMPLETED, split_id, "succeeded"))
+    hearing.heard_of("")
+    await clock.settle()
+    inbox._events.popitem(last=True)
+    await clock.advance(61.0)
+    assert [hearing.heard_of(f"split_{n}") for n in (1, 2)] == [True, False]
     await hearing.aclose()
 
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
@@ -152,6 +153,15 @@ async def test_what_is_refused_has_no_effect_and_only_the_owner_is_told_why() ->
     assert seen == []
 
 
+async def test_whoever_is_told_of_refusals_and_fails_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(_: WebhookError) -> None:
+        raise KeyError("not prepared for this")
+
+    receiver = make(FakeClock(), on_refused=fail)
+    assert [await receiver.handle(b"{}", {}), receiver.refuse_unread({}, size=70_000)] == [400, 413]
+    assert [record.message for record in caplog.records] == ["on_refused failed"] * 2
+
+
 @pytest.mark.parametrize(("late", "status"), [(299, 200), (-299, 200), (301, 400), (-301, 400)])
 async def test_the_tolerance_counts_both_ways(late: int, status: int) -> None:
     clock = FakeClock()
@@ -238,6 +248,28 @@ async def test_events_are_remembered_for_a_while_and_no_more_than_so_many() -> N
     await inbox.put(event("split_9"))
     await clock.advance(2.0)
     assert [await inbox.has(event(f"split_{n}")) for n in (4, 9)] == [False, True]
+
+
+def test_events_in_memory_do_not_get_lost_between_event_loops_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    receiver = make(clock)
+
+    async def follow() -> None:
+        async for _ in receiver.inbox.follow():
+            pass
+
+    async def in_one_loop() -> int:
+        following = asyncio.create_task(follow())
+        await asyncio.sleep(0)
+        with ThreadPoolExecutor() as pool:
+            status = pool.submit(asyncio.run, send(receiver, clock)).result()
+        following.cancel()
+        await asyncio.wait({following})
+        return status
+
+    assert asyncio.run(in_one_loop()) == 503
+    assert "give them an SQLiteInbox to meet in" in caplog.text
+    assert asyncio.run(send(receiver, clock)) == 200  # nobody waits in another loop any more
 
 
 async def test_a_follower_that_leaves_is_forgotten() -> None:
