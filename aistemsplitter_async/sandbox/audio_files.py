@@ -42,6 +42,7 @@ _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" by a count close to 2**63
 _UNKNOWN_BYTES = 0x7FFF_0000  # chunk sizes from here on are what streaming writers put when they cannot go back
 _LONGEST_MP3_FRAME = 1_441  # bytes: 320 kbit/s at 32 kHz
 _ELONGATION = 64  # times; no MP3 frame has a bit rate more than 40 times that of another (320 and 8 kbit/s)
+_SLACK = 0.05  # s that a file may announce too much; more, and something is missing
 _MOST_CHUNKS = 1_000  # looked at in search of the samples; a file of nothing but empty chunks ends here
 
 
@@ -80,7 +81,8 @@ def read_blocks(path: Path) -> Iterator[Samples]:
     """Yield the decoded audio front to back in blocks of `(frames, 2)`; a mono file gives the same on both sides.
 
     Raises what `probe` raises, and `UndecodableAudioError` also in the middle when decoding fails there or the audio
-    ends before the announced length.
+    ends clearly before the announced length. A few milliseconds less, as of an Ogg file that does not begin at zero,
+    come as silence.
     """
     info = probe(path)
     arrived = 0
@@ -88,8 +90,11 @@ def read_blocks(path: Path) -> Iterator[Samples]:
         for block in _decoded_to_the_end(path, audio):
             arrived += len(block)
             yield block if block.shape[1] == MAX_CHANNELS else np.repeat(block, MAX_CHANNELS, axis=1)
-    if arrived < info.frames:
+    missing = info.frames - arrived
+    if missing > _SLACK * info.sample_rate:
         raise UndecodableAudioError(_cut_short(info.seconds, arrived / info.sample_rate))
+    if missing > 0:
+        yield np.zeros((missing, MAX_CHANNELS), dtype=np.float32)
 
 
 def plan_decimation(sample_rate: int, output_format: str) -> int:

@@ -83,6 +83,17 @@ def test_a_file_that_holds_less_than_it_announces_is_refused(tmp_path: Path, kin
     assert str(tmp_path) not in str(caught.value)
 
 
+def test_a_file_that_announces_a_few_milliseconds_too_much_ends_in_silence(tmp_path: Path) -> None:
+    path = store(tmp_path / "note.flac", NOTE, kind="flac")
+    whole = bytearray(path.read_bytes())
+    whole[22:26] = struct.pack(">I", len(NOTE) + 100)  # the number of samples, but for its highest four bits
+    path.write_bytes(whole)
+    stereo = load(path)
+    assert len(stereo) == probe(path).frames == len(NOTE) + 100
+    assert not stereo[len(NOTE) :].any()
+    assert stereo[: len(NOTE)].any()
+
+
 @pytest.mark.parametrize("unknown", [0xFFFF_FFFF, 0x7FFF_FFFF])
 def test_a_wav_from_a_pipe_whose_length_was_never_filled_in_is_read_to_its_end(tmp_path: Path, unknown: int) -> None:
     path = store(tmp_path / "pipe.wav", NOTE)
