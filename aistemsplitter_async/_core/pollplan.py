@@ -7,7 +7,8 @@ allows beyond what creates need:
   detection is then at most `g` of the processing time, whatever that is. `g` is as fine as the requests that are free
   until the splits should be done allow, but no finer than `PollPolicy.precision`.
 - Many splits: each is looked at when it is done with probability `PollPolicy.confidence`, given that it was not at the
-  last look. That comes to little more than one look a split.
+  last look. That comes to little more than one look a split. While creates wait for requests, the same is asked of few
+  splits too, with more confidence: a look that comes too soon takes what a create needs.
 - Nothing known yet: the oldest split goes ahead as a pathfinder, with looks at ages that double.
 - Announced by a webhook: a split is looked at when it was announced, ahead of everything in its lane. Events get lost,
   so one that is not announced is looked at when nearly all should be done (at twice that age while only the prior says

@@ -210,7 +210,7 @@ async def test_draining_finishes_what_is_paid_and_begins_nothing(world: World, h
 
 async def until(batch: Any, stage: str, tracks: int) -> None:
     while batch.progress().stages.get(stage, 0) < tracks:  # noqa: ASYNC110  # nobody sets an event for a test
-        await asyncio.sleep(0.001)  # nobody sets an event for a test
+        await asyncio.sleep(0.001)  # real: the journal's thread is, only the clock is not
 
 
 def running(world: World, exchange: Any) -> Any:
