@@ -57,8 +57,9 @@ class Skipped:
 
     Attributes:
         source: as it was given.
-        reason: `finished` (in an earlier run), `duplicate` (of the same audio or URL), or `not begun` (the batch
-            stopped creating splits before; running it again begins with it).
+        reason: `finished` (in an earlier run), `duplicate` (of the same audio or URL as an earlier source of this
+            batch, which is done; had it failed, this one would have, too), or `not begun` (the batch stopped creating
+            splits before; running it again begins with it).
         position: which one it was among the sources, from 0.
         files: the stems, if they are here.
         same_as: for a duplicate, the source whose stems it shares.

@@ -233,10 +233,11 @@ class Batch:
     async def _feed(self) -> None:
         """Give every source a task, as places come free."""
         works, loop = self._running, asyncio.get_running_loop()
+        before: asyncio.Event | None = None
         async with aclosing(_each(self._sources)) as sources:
             async for source in sources:
                 item = source if isinstance(source, BatchItem) else BatchItem(source=source)
-                track = Track(works, item, self._counts["taken"])
+                track = Track(works, item, self._counts["taken"], before)
                 await works.places.acquire_on_behalf_of(track)
                 if works.brake.on:
                     works.places.release_on_behalf_of(track)
@@ -244,6 +245,7 @@ class Batch:
                 self._counts["taken"] += 1
                 task = loop.create_task(self._bring(track), name=f"track {track.position}")
                 self._tracks[task] = track
+                before = track.claiming
                 task.add_done_callback(self._tracks.pop)
         self._exhausted = True
 

@@ -195,6 +195,7 @@ class Store:
         pattern: str,
         split_input: SplitInput | None,
         dedupe: bool,
+        anew: bool,
     ) -> Claim:
         """Return the track of this audio, the one of an earlier run or a new one. One run meets each only once.
 
@@ -206,17 +207,22 @@ class Store:
             pattern: how their files would be called.
             split_input: the URL, if it is one.
             dedupe: whether the same audio met again is the same track, rather than another one.
+            anew: whether a finished track of an earlier run is dropped, to be split, and paid, once more.
         """
         rows = self._db.execute(
             f"SELECT run, {_COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
             (identity, variant),
         ).fetchall()
+        mine = [row for run, *row in rows if run == self.run]
         for run, *row in rows:
             if run != self.run:
+                if anew and _record(row).state is State.DOWNLOADED:
+                    self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],))
+                    continue
                 self._db.execute("UPDATE tracks SET run = ? WHERE id = ?", (self.run, row[0]))
                 return Claim(_record(row), "known")
-        if rows and dedupe:
-            return Claim(_record(rows[0][1:]), "again")
+        if mine and dedupe:
+            return Claim(_record(mine[0]), "again")
         place = choose_place(Place(folder, pattern), self._is_taken)
         cursor = self._db.execute(
             "INSERT INTO tracks (identity, variant, run, source, state, folder, pattern, place, input) "
@@ -307,10 +313,6 @@ class Store:
         )
         (had_upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
         return self._set(track, state=State.FOUND if had_upload is None else State.UPLOADED, failure=None, **fresh)
-
-    def forget(self, track: int) -> None:
-        """Drop a finished track, so that the same audio is split, and paid, anew."""
-        self._db.execute("DELETE FROM tracks WHERE id = ?", (track,))
 
     def page(self, after: int, most: int) -> list[Record]:
         """Return up to `most` tracks whose number is higher than `after`, in order."""

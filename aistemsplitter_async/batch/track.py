@@ -5,6 +5,7 @@ A track found after a crash goes the same way as a fresh one, only its record sa
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
@@ -51,9 +52,14 @@ class Track:
         total_bytes: what there will be, 0 if unknown.
         split_id: once there is one.
         droppable: whether nothing is lost by cancelling it: it has begun, no create of it was sent, nor is it over.
+        claiming: set when those after it need not wait any more to say what they are.
+
+    Args:
+        after: the `claiming` of the source before. Of two files with the same audio the first is split, however long
+            it takes to read.
     """
 
-    def __init__(self, works: Works, item: BatchItem, position: int) -> None:
+    def __init__(self, works: Works, item: BatchItem, position: int, after: asyncio.Event | None = None) -> None:
         self.item = item
         self.position = position
         self.label = ""
@@ -63,7 +69,9 @@ class Track:
         self.total_bytes = 0
         self.split_id: str | None = None
         self.droppable = False
+        self.claiming = asyncio.Event()
         self._works = works
+        self._after = after
         self._sizes: dict[str, Progress] = {}
         self._row: int | None = None  # in the journal
         self._flying = False
@@ -78,6 +86,14 @@ class Track:
         Raises:
             JournalError: nothing can be written down, so nothing more may be done.
         """
+        try:
+            return await self._reach_outcome()
+        finally:
+            self.claiming.set()
+            if self._row is not None:
+                self._works.running.pop(self._row).set()
+
+    async def _reach_outcome(self) -> Outcome:
         clock, timeout = self._works.clock, self.item.timeout
         error: AIStemSplitterError
         self.droppable = True
@@ -105,21 +121,36 @@ class Track:
         if isinstance(opened.audio, DirectURL):
             works.stages.vet_source(opened.audio)
         claim = await self._claim(opened)
-        if claim.met == "known" and self.item.anew and claim.record.state is State.DOWNLOADED:
-            await works.write(Store.forget, claim.record.id)  # to be made, and paid, anew
-            claim = await self._claim(opened)
         record = claim.record
-        self._row = record.id
         if claim.met == "again":
-            return self._skip("duplicate", record, same_as=record.source)
+            return await self._follow(record)
+        self._row = record.id
+        works.running[record.id] = asyncio.Event()
         if record.failure is not None and (record.failure.passing or works.options.retry_failed):
             self._again = True
             record = await works.write(Store.reopen, record.id)
         return await self._go(record, opened)
 
+    async def _follow(self, record: Record) -> Outcome:
+        """Wait for the track of the same audio, and end as it does."""
+        self.droppable = False  # if that one is dropped, so is this
+        if record.id in self._works.running:
+            await self._works.running[record.id].wait()
+        record = await self._works.write(Store.get, record.id)
+        if record.failure is not None and record.error is not None:
+            return Failed(self.item.source, record.failure.stage, record.error, self.position)
+        step = self._plan(record)
+        if step is Step.REVIEW:
+            return await self._hand_to_review(record)
+        if step in (Step.CHECK, Step.NOTHING):
+            return self._skip("duplicate", record, same_as=record.source)
+        return self._skip("not begun")
+
     async def _claim(self, opened: Opened) -> Claim:
         """Find out what the audio is, and which track of the journal that makes it."""
         works, known = self._works, None
+        if opened.path is None:
+            self.claiming.set()  # a stream may take its time, and nobody waits for that
         if opened.path is not None and opened.stamp is not None:
             known = await works.write(Store.identity_of, opened.label, opened.stamp)
         identity = known
@@ -128,6 +159,9 @@ class Track:
                 identity = await opened.identify()
             if opened.path is not None and opened.stamp is not None:
                 await works.write(Store.remember_identity, opened.label, opened.stamp, identity)
+        if self._after is not None:
+            await self._after.wait()
+        self.claiming.set()  # wakes who comes after, but only once this one's claim is in the journal's queue
         return await works.write(
             Store.claim,
             identity,
@@ -137,6 +171,7 @@ class Track:
             pattern=self.item.pattern,
             split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
             dedupe=works.options.dedupe,
+            anew=self.item.anew,
         )
 
     async def _go(self, record: Record, opened: Opened) -> Outcome:

@@ -164,6 +164,7 @@ class Works:
         self.brake = Brake(stop)
         self._gate_kept: GateSnapshot | None = None
         self.purse = Purse(options.max_credits)
+        self.running = dict[int, asyncio.Event]()  # tracks in the works, by their row in the journal; set at their end
         self.hashes = asyncio.Semaphore(_HASHES)
         self.in_flight = CapacityLimiter(self._plan_in_flight())
         # Everything between a source being taken and its outcome: what waits for uploads and downloads included.

@@ -55,9 +55,9 @@ SPLIT_FAILED = Failure("wait", "SplitFailedError", "bad audio")
 keys = (f"key-{number}" for number in itertools.count())
 
 
-def claim(store: Store, identity: str = "url:a", *, dedupe: bool = True, **fields: Any) -> Claim:
+def claim(store: Store, identity: str = "url:a", *, dedupe: bool = True, anew: bool = False, **fields: Any) -> Claim:
     usual: dict[str, Any] = {"source": "a.mp3", "folder": "a", "pattern": "{stem}", "split_input": URL}
-    return store.claim(identity, "/", **(usual | fields), dedupe=dedupe)
+    return store.claim(identity, "/", **(usual | fields), dedupe=dedupe, anew=anew)
 
 
 def submission() -> Submission:
@@ -97,9 +97,9 @@ WAYS: dict[State, list[str]] = {
 }
 
 
-def at(store: Store, state: State) -> int:
+def at(store: Store, state: State, identity: str | None = None) -> int:
     """A track in `state`."""
-    track = claim(store, f"url:{next(keys)}").record.id
+    track = claim(store, identity or f"url:{next(keys)}").record.id
     for move in WAYS[state]:
         MOVES[move](store, track)
     assert store.get(track).state is state
@@ -196,9 +196,29 @@ def test_without_dedupe_each_has_its_track_and_finds_it_again(tmp_path: Path) ->
         assert [one.record.id for one in claims[:3]] == ids
 
 
+def test_a_finished_track_claimed_anew_is_another_one_in_its_place_once_a_run(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as first:
+        at(first, State.DOWNLOADED, "url:a")
+    with closing(Store(path)) as second:
+        (old,) = second.page(0, 10)
+        fresh = claim(second, anew=True)
+        assert (fresh.met, fresh.record.state, fresh.record.folder) == ("new", State.FOUND, old.folder)
+        assert claim(second, anew=True).met == "again"
+        assert second.page(0, 10) == [fresh.record]
+
+
+def test_a_track_that_is_not_finished_is_never_dropped_for_a_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    with closing(Store(path)) as first:
+        at(first, State.INTENT, "url:a")
+    with closing(Store(path)) as second:
+        assert claim(second, anew=True).met == "known"
+
+
 def test_another_variant_is_another_track(store: Store) -> None:
-    first = store.claim("a", "4s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True)
-    other = store.claim("a", "6s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True)
+    first = store.claim("a", "4s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, anew=False)
+    other = store.claim("a", "6s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, anew=False)
     assert (first.met, other.met) == ("new", "new")
 
 

@@ -33,7 +33,9 @@ from aistemsplitter_async import (
     SubmissionUncertainError,
     ValidationError,
     WaitTimeoutError,
+    stream_source,
 )
+from aistemsplitter_async.batch.item import Opened
 from aistemsplitter_async.batch.store import Store
 from aistemsplitter_async.testing import error_reply
 
@@ -129,7 +131,69 @@ async def test_the_same_audio_is_split_once_whatever_it_is_called(world: World, 
     assert kinds(outcomes) == {"Done": 2, "Skipped duplicate": 2}
     assert len(world.api.created) == 2
     (same,) = [outcome for outcome in outcomes if isinstance(outcome, Skipped) and outcome.position < 2]
-    assert same.same_as in sources[:2]
+    assert same.same_as == sources[0]
+    assert all(
+        outcome.files == first.files and outcome.split is not None
+        for outcome in outcomes
+        for first in outcomes
+        if isinstance(outcome, Skipped) and isinstance(first, Done) and first.source == outcome.same_as
+    )
+
+
+async def test_of_the_same_audio_twice_both_fail_where_one_does(world: World, home: Any) -> None:
+    world.api.script("create", error_reply(422, "VALIDATION_ERROR"))
+    outcomes = await run(world, [*urls(1), *urls(1)], **home)
+    assert kinds(outcomes) == {"Failed create": 2}
+    assert all(isinstance(outcome, Failed) and isinstance(outcome.error, ValidationError) for outcome in outcomes)
+    assert len(world.api.created) == 0
+
+
+async def test_a_duplicate_that_may_wait_only_so_long_fails_alone(world: World, home: Any) -> None:
+    (url,) = urls(1)
+    outcomes = await run(world, [url, BatchItem(source=url, timeout=1.0)], **home)
+    assert [(type(outcome), outcome.position) for outcome in outcomes] == [(Failed, 1), (Done, 0)]
+    assert kinds(await run(world, [url], **home)) == {"Skipped finished": 1}
+
+
+async def test_of_a_drained_batch_a_duplicate_is_not_begun_or_shares_what_was_paid(world: World, home: Any) -> None:
+    urls_twice = [*urls(3), *urls(3)]
+    async with world.client(rate_limit=GENEROUS) as client, client.split_many(urls_twice, **home, in_flight=1) as batch:
+        outcomes = list[Outcome]()
+        async for outcome in batch:
+            outcomes.append(outcome)
+            batch.drain()
+    assert kinds(outcomes) == {"Done": 2, "Skipped duplicate": 2, "Skipped not begun": 2}
+
+
+async def test_of_the_same_audio_twice_the_first_is_split_although_it_took_longer_to_read(
+    world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    identify = Opened.identify
+
+    async def read(opened: Opened) -> str:
+        await world.clock.sleep(60.0 if opened.label.endswith("a.wav") else 0.0)
+        return await identify(opened)
+
+    monkeypatch.setattr(Opened, "identify", read)
+    outcomes = await run(
+        world, [wav(tmp_path / "a.wav"), wav(tmp_path / "b.wav"), wav(tmp_path / "c.wav", b"other")], **home
+    )
+    first, second, other = sorted(outcomes, key=lambda outcome: outcome.position)
+    assert isinstance(second, Skipped)
+    assert second.same_as == str(tmp_path / "a.wav")
+    assert isinstance(first, Done)
+    assert isinstance(other, Done)
+    assert second.files == first.files
+
+
+async def test_a_stream_that_takes_its_time_holds_up_nobody(world: World, home: Any) -> None:
+    async def trickle() -> AsyncIterator[bytes]:
+        await world.clock.sleep(10.0)
+        yield b"sound"
+
+    outcomes = await run(world, [stream_source(trickle, content_length=5, filename="a.wav"), *urls(1)], **home)
+    assert [outcome.position for outcome in outcomes] == [1, 0]
+    assert kinds(outcomes) == {"Done": 2}
 
 
 async def test_without_dedupe_each_is_split(world: World, home: Any) -> None:

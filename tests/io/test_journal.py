@@ -39,6 +39,7 @@ async def claim(journal: Journal, identity: str) -> Claim:
         pattern="{stem}",
         split_input=DirectURL("https://example.com"),
         dedupe=True,
+        anew=False,
     )
 
 
