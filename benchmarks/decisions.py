@@ -19,7 +19,7 @@ from collections.abc import Callable
 from aistemsplitter_async._core.pollplan import Budget, Entry, PollPlan
 from aistemsplitter_async.config import PollPolicy
 
-BUDGET = Budget(limit=60, per=60.0, used=60, wanted=1000)
+BUDGET = Budget(limit=60, per=60.0, wanted=1000, free=lambda within: within)
 
 
 def build(splits: int, rng: random.Random) -> PollPlan:

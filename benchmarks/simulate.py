@@ -293,8 +293,8 @@ class Ours:
                 budget = Budget(
                     limit=self.limiter.believed,
                     per=WINDOW,
-                    used=self.limiter.used(now),
                     wanted=(len(self.waiting) + len(self.uploaded)) * (self.world.case.requests - 1),
+                    free=lambda within: self.limiter.free_within(now, within),
                 )
                 entry = self.plan.best(now, budget)
                 if entry is None:

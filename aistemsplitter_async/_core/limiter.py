@@ -29,9 +29,9 @@ from aistemsplitter_async.config import RateLimit, RetryPolicy
 
 SEARCH_AFTER = 5.0  # windows without a refusal before one request more is tried
 _UNKNOWN_AT_ONCE = 3  # requests in flight while nothing is known: what the first refusal can cost
-_UNPROVEN_AT_ONCE = 4  # while the believed limit has not been reached without a refusal
+_UNPROVEN_AT_ONCE = 4  # while a second window has not begun without a refusal; right after one, fewer
 _PROVEN_AT_ONCE = 64  # afterwards; more only adds to what a limit lowered meanwhile refuses
-_PROVEN_SHARE = 0.9  # of the limit let in within one window proves it
+_PROOF = 8  # requests let in beyond a window's full: a counter that fades its windows would not have let them in
 _SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply's travel time is not lost
 _BUCKET_SHARE = 0.8  # of what was let in when a bucket was first found dry; the rest had flowed in meanwhile
 _PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
@@ -66,8 +66,7 @@ class Limiter:
         self.closed_until = -math.inf
         self._refused_at = -math.inf
         self._refusals = 0  # since the last request that was let in
-        self._recovering = False
-        self._proven = False
+        self._let_in = _UNPROVEN_AT_ONCE  # requests sent since the last refusal; as if so many before the first
         self._paced_for = _PACED  # windows
         self._searching = False
         self._doubted = False  # a learned limit was refused once already
@@ -101,6 +100,11 @@ class Limiter:
             return max(now, min(at, search_at))
         return at
 
+    def free_within(self, now: float, seconds: float) -> float:
+        """Return how many requests the believed limit allows in the next `seconds`: infinity if nothing is known."""
+        counted = math.inf if self._is_bucket else self._counted.free_within(now, seconds)
+        return counted if self._bucket is None else min(counted, self._bucket.free_within(now, seconds))
+
     def take(self, now: float) -> None:
         """Occupy a slot."""
         self._searching = self._searching or (self._may_rise() and self._believed_free_at(now) > now)
@@ -121,7 +125,7 @@ class Limiter:
             self._bucket.settle(now)
         self._latency += _LATENCY_SHARE * (max(0.0, now - sent) - self._latency)
         if sent >= self._refused_at:
-            self._recovering = False
+            self._let_in += 1
             self._refusals = 0
         self._count_again(now)
         if self.believed is None:
@@ -130,8 +134,6 @@ class Limiter:
         if self._searching and let_in > self.believed:
             self._believe(min(let_in, self._ceiling or let_in), now)
             self._searching = self.believed != self._ceiling
-        if let_in + self.in_flight >= _PROVEN_SHARE * self.believed:
-            self._proven = True
 
     def refuse(self, now: float, *, sent: float, retry_after: float | None) -> None:
         """Note that a request sent at `sent` was answered 429, with the wait it asked for (seconds) if it did."""
@@ -180,7 +182,7 @@ class Limiter:
             self._bucket.drain(memory.full_in, now)
         if memory.closed_for:
             self.close_until(now + memory.closed_for)
-            self._recovering = True
+            self._let_in = 0
 
     def adopt(self, advice: RateAdvice, now: float) -> None:
         """Believe what a reply's rate headers say, but never more than was declared.
@@ -212,8 +214,7 @@ class Limiter:
         recently = now - self._refused_at < _RECENTLY * self.per
         self._refused_at = now
         self._refusals += 1
-        self._recovering = True
-        self._proven = False
+        self._let_in = 0
         self._hasty = self.believed is None and let_in < _HASTY
         if not let_in:
             return
@@ -246,7 +247,7 @@ class Limiter:
         if self._bucket is None or self._is_bucket or self.believed != self._ceiling or now < over:
             return
         self._bucket = None
-        self._proven = False
+        self._let_in = 0
         self._paced_for *= 2
 
     def _believe(self, requests: int, now: float) -> None:
@@ -260,12 +261,14 @@ class Limiter:
         return max(2.0, _SMALL_BURST * requests)
 
     def _at_once(self) -> int:
-        if self._recovering:
+        if not self._let_in:
             return 1
+        few = 1 + self._let_in
         if self.believed is None:
-            return _UNKNOWN_AT_ONCE
+            return min(few, _UNKNOWN_AT_ONCE)
+        proven = self._let_in >= self.believed + _PROOF
         needed = math.ceil(_HEADROOM * self.believed * self._latency / self.per)
-        return max(needed, _PROVEN_AT_ONCE if self._proven else _UNPROVEN_AT_ONCE)
+        return max(needed, _PROVEN_AT_ONCE if proven else min(few, _UNPROVEN_AT_ONCE))
 
     def _may_rise(self) -> bool:
         return self.believed is not None and (self._ceiling is None or self.believed < self._ceiling)

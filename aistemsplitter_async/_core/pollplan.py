@@ -7,8 +7,8 @@ allows beyond what creates need:
   detection is then at most `g` of the processing time, whatever that is. `g` is as fine as the requests that are free
   until the splits should be done allow, but no finer than `PollPolicy.precision`.
 - Many splits: each is looked at when it is done with probability `PollPolicy.confidence`, given that it was not at the
-  last look. That comes to little more than one look a split. While creates wait for requests, the same is asked of few
-  splits too, with more confidence: a look that comes too soon takes what a create needs.
+  last look. That comes to little more than one look a split. While there is no request to spare, the same is asked of
+  few splits too, with more confidence: a look that comes too soon takes what a create or the last split needs.
 - Nothing known yet: the oldest split goes ahead as a pathfinder, with looks at ages that double.
 - Announced by a webhook: a split is looked at when it was announced, ahead of everything in its lane. Events get lost,
   so one that is not announced is looked at when nearly all should be done (at twice that age while only the prior says
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from itertools import count, islice
 from statistics import NormalDist
 
@@ -31,7 +32,7 @@ from aistemsplitter_async._core.processing import TYPICAL_CREDITS, ProcessingMod
 from aistemsplitter_async._core.retry import Random
 from aistemsplitter_async.config import PollPolicy
 
-_CERTAIN = 0.95  # confidence in one look sufficing while creates wait: nobody misses the result of one split yet
+_CERTAIN = 0.95  # confidence in one look sufficing while requests are scarce: one too many may cost a whole window
 _FEW = 200  # splits up to which every one is weighed at every decision
 _SAMPLE = 64  # running splits that the model is shown
 _SECOND_THOUGHTS = 8  # entries at most that one decision puts off because the model has moved
@@ -48,6 +49,13 @@ _COARSE = 0.5  # a share beyond which growing intervals say less than the odds
 _SPENT = 0.74  # of the requests that are free: the rest is for what nobody foresaw
 
 
+def _unused(budget: Budget) -> Callable[[float], float]:
+    if budget.limit is None:
+        return lambda _: math.inf
+    limit, per = budget.limit, budget.per
+    return lambda within: limit * max(1.0, within / per)
+
+
 @attrs.frozen(kw_only=True)
 class Budget:
     """What the gate has to give.
@@ -55,22 +63,26 @@ class Budget:
     Attributes:
         limit: requests per window, `None` if unknown.
         per: length of the window in seconds.
-        used: slots occupied now.
         wanted: requests that wait and go first.
+        free: returns how many requests the limit allows in the next so many seconds. Slots come back in bursts, as
+            they were taken: a mean rate would promise what is not there yet. By default nothing is used.
     """
 
     limit: int | None
     per: float
-    used: int = 0
     wanted: int = 0
+    free: Callable[[float], float] = attrs.field(default=attrs.Factory(_unused, takes_self=True), repr=False)
 
     def available(self, within: float) -> float:
         """Return how many requests can be spared in the next `within` seconds."""
-        if self.limit is None:
-            return math.inf
-        returning = min(self.used, self.limit) * min(1.0, within / self.per)
-        later = max(0.0, within - self.per) * self.limit / self.per
-        return max(0, self.limit - self.used) + returning + later - self.wanted
+        return self.free(within) - self.wanted
+
+    def steady(self, within: float) -> float:
+        """Return the same as if slots came back steadily within a window."""
+        if within >= self.per or self.limit is None:
+            return self.available(within)
+        at_once = self.available(0.0)
+        return at_once + (self.available(self.per) - at_once) * within / self.per
 
 
 @attrs.define(eq=False)
@@ -95,7 +107,7 @@ class Entry:
     begin: float = 0.0  # age at which looks begin
     last: float = 0.0  # age by which it should be done
     sure: float = 0.0  # age at which a look most likely finds it done
-    surer: float = 0.0  # the same, while requests are needed for something else
+    surer: float = 0.0  # the same, while there is no request to spare
 
 
 class PollPlan:
@@ -256,7 +268,7 @@ class PollPlan:
         share = self._affordable_share(now, budget)
         least = self._least_gap(budget)
         for entry in waiting:
-            entry.due = self._due_by_share(entry, share, least, needed=budget.wanted > 0)
+            entry.due = self._due_by_share(entry, share, least)
         pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
         if not self.model.observations and pathfinder.look_at is None:
             ahead = self._healing_age(pathfinder) if pathfinder.told else max(self._policy.first, 2 * pathfinder.seen)
@@ -264,7 +276,7 @@ class PollPlan:
         due = (entry for entry in waiting if entry.due <= now and entry.lane >= first_lane)
         return min(due, key=lambda entry: (entry.lane, entry.due), default=None)
 
-    def _due_by_share(self, entry: Entry, share: float, least: float, *, needed: bool) -> float:
+    def _due_by_share(self, entry: Entry, share: float, least: float) -> float:
         if (settled := self._settled_due(entry)) is not None:
             return settled
         self._foresee(entry)
@@ -272,7 +284,7 @@ class PollPlan:
         gap = counted_from * share / (1 - share) * entry.jitter if share < 1 else math.inf
         age = max(entry.begin, counted_from + gap)
         if share > _COARSE:
-            age = min(age, entry.sure if share < 1 or not needed else entry.surer)
+            age = min(age, entry.sure if share < 1 else entry.surer)
         return entry.since + max(age, entry.seen + least, self._policy.first)
 
     def _affordable_share(self, now: float, budget: Budget) -> float:
@@ -289,8 +301,10 @@ class PollPlan:
             self._foresee(entry)
             age = max(now - entry.since, entry.begin)
             growth += max(_LEAST_GROWTH, math.log(entry.last / age))
-            longest = max(longest, entry.last - (now - entry.since), _OVERTIME * age)
-        free = _SPENT * (budget.available(longest) - len(self._entries))
+            longest = max(longest, entry.last - (now - entry.since), _OVERTIME * entry.seen)
+        if budget.available(longest) <= len(self._entries):
+            return 1.0
+        free = _SPENT * (budget.steady(longest) - len(self._entries))
         return max(self._policy.precision, -math.expm1(-growth / free)) if free > 0 else 1.0
 
     def _least_gap(self, budget: Budget) -> float:

@@ -13,6 +13,7 @@ the model never holds more tokens than the server does.
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 
@@ -37,6 +38,13 @@ class CountingWindow:
             return now
         # After the limit was lowered, several slots must come back before one of them is free.
         return self._frees[int(excess)] if excess < len(self._frees) else math.inf
+
+    def free_within(self, now: float, seconds: float) -> float:
+        """Return how many requests may be sent in the next `seconds`; what is further off than a window, on average."""
+        self._forget(now)
+        back = bisect_right(self._frees, now + seconds)
+        later = self.requests * (seconds / self.per - 1) if seconds > self.per else 0.0
+        return max(0.0, self.requests - self.in_flight - len(self._frees) + back + later)
 
     def take(self, now: float) -> None:
         self._forget(now)
@@ -99,6 +107,11 @@ class BucketWindow:
             return math.inf
         missing = min(1.0 + spare, room) - self._level
         return now + missing / self._rate if missing > _ROUNDING else now
+
+    def free_within(self, now: float, seconds: float) -> float:
+        """Return how many requests may be sent in the next `seconds`."""
+        self._refill(now)
+        return max(0.0, self._level + seconds * self._rate)
 
     def take(self, now: float) -> None:
         self._refill(now)

@@ -193,11 +193,12 @@ class Gate:
 
     def budget(self) -> Budget:
         """Return what there is to plan looks with."""
+        now = self._clock.monotonic()
         return Budget(
             limit=self._limiter.believed,
             per=self._limiter.per,
-            used=self._limiter.used(self._clock.monotonic()),
             wanted=sum(self._queues.count().values()) + self.expected,
+            free=lambda within: self._limiter.free_within(now, within),
         )
 
     def adopt(self, headers: Mapping[str, str]) -> None:

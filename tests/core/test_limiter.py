@@ -611,3 +611,40 @@ def test_a_limit_that_is_small_indeed_is_doubted_early_only_once() -> None:
     traffic = run(limiter, Fixed(5), until=21 * PER)
     assert limiter.believed == 5
     assert len(traffic.refused) <= 6 + 20 / 5
+
+
+def send_all(limiter: Limiter, now: float) -> int:
+    """Send what goes without waiting for a reply; return how many that was."""
+    sent = 0
+    while limiter.free_at(now) <= now:
+        limiter.take(now)
+        sent += 1
+    return sent
+
+
+def let_in(limiter: Limiter, requests: int, now: float) -> None:
+    for _ in range(requests):
+        limiter.settle(now, sent=now - 0.1)
+
+
+def test_a_second_window_begins_with_few_at_once_until_they_were_let_in() -> None:
+    """A server that weighs the last window refuses nothing in the first, and most of a burst in the second."""
+    limiter = declared(60)
+    while sent := send_all(limiter, 0.0):
+        let_in(limiter, sent, 0.1)
+    assert limiter.used(1.0) == 60
+    assert send_all(limiter, 61.0) == 4
+    let_in(limiter, 4, 61.1)
+    assert send_all(limiter, 61.1) == 60 - 4  # the rest of the limit
+
+
+def test_after_a_refusal_the_number_at_once_grows_with_what_is_let_in() -> None:
+    limiter = unknown()
+    assert send_all(limiter, 0.0) == 3
+    for _ in range(3):
+        limiter.refuse(0.1, sent=0.0, retry_after=1.0)
+    sent = []
+    for now in (2.0, 3.0, 4.0, 5.0):
+        sent.append(send_all(limiter, now))
+        let_in(limiter, sent[-1], now + 0.1)
+    assert sent == [1, 2, 3, 3]

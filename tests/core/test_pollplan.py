@@ -14,7 +14,7 @@ from aistemsplitter_async._core.pollplan import Budget, Entry, PollPlan
 from aistemsplitter_async.config import PollPolicy
 
 IDLE = Budget(limit=60, per=60.0)
-SCARCE = Budget(limit=60, per=60.0, used=60, wanted=10_000)
+SCARCE = Budget(limit=60, per=60.0, wanted=10_000, free=lambda within: within)
 FEW, MANY = 20, 300
 
 

@@ -229,3 +229,27 @@ def test_slots_are_conserved_whatever_happens_to_them(steps: list[str], limit: i
     now += 60.0
     assert window.used(now) == 0, "a window after the last reply everything is free again"
     assert window.free_at(now) <= now
+
+
+def test_requests_that_come_free_are_counted_when_they_do() -> None:
+    window = CountingWindow(3, 60.0)
+    for sent in (0.0, 1.0, 20.0):
+        window.take(sent)
+        if sent < 20:
+            window.settle(sent + 0.5)
+    assert [window.free_within(21.0, within) for within in (0.0, 39.4, 39.6, 41.0, 60.0)] == [0, 0, 1, 2, 2]
+    assert window.free_within(21.0, 120.0) == 2 + 3  # what is further off, on average
+
+
+def test_where_nothing_is_known_there_is_always_a_request() -> None:
+    assert CountingWindow(math.inf, 60.0).free_within(0.0, 0.0) == math.inf
+    assert CountingWindow(math.inf, 60.0).free_within(0.0, 100.0) == math.inf
+
+
+def test_a_bucket_gives_what_it_holds_and_what_flows_in() -> None:
+    bucket = BucketWindow(60, 60.0, 0.0)
+    for _ in range(60):
+        bucket.take(0.0)
+        bucket.settle(0.0)
+    assert bucket.free_within(0.0, 0.0) == 0
+    assert bucket.free_within(10.0, 5.0) == pytest.approx(15.0)
