@@ -102,17 +102,19 @@ class StreamSource:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[BodyStream]:
-        yield lambda: _exactly(self.factory(), self.content_length, self.filename)
+        yield lambda: _exactly(self.factory, self.content_length, self.filename)
 
 
-async def _exactly(chunks: AsyncIterator[bytes], length: int, name: str) -> AsyncIterator[bytes]:
+async def _exactly(factory: BodyStream, length: int, name: str) -> AsyncIterator[bytes]:
     """Pass chunks through, and notice a stream that is shorter or longer than was said.
 
     Each chunk is kept until it is known what follows, so that nobody ever holds all of a stream that is wrong.
     """
     seen = 0
     kept = b""
+    chunks: AsyncIterator[bytes] | None = None
     try:
+        chunks = factory()
         async for chunk in chunks:
             seen += len(chunk)
             if seen > length:

@@ -554,8 +554,10 @@ class AsyncAIStemSplitter:
         *,
         replay: bool = False,
     ) -> CreatedSplit:
+        from aistemsplitter_async._net.pipeline import Doubt  # noqa: PLC0415  # a working part: loaded with them
+
         self._bind()
-        return await self._stages.create(submission, deadline, priority, before_send, replay=replay)
+        return await self._stages.create(submission, deadline, priority, before_send, doubt=Doubt(open=replay))
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
         now = self._clock.monotonic()

@@ -108,6 +108,8 @@ class Memory:
         with _as_download_error(fresh):
             with open(fresh, "w", encoding="utf-8", opener=_open_no_link) as file:
                 file.write(json.dumps(saved, indent=1))
+                file.flush()
+                os.fsync(file.fileno())  # a stem that nobody remembers would be taken for somebody else's
             fresh.replace(path)
 
     def finished(self, stem: str) -> Path | None:

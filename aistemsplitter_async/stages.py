@@ -199,15 +199,15 @@ class Stages:
         priority: Priority,
         before_send: BeforeSend | None,
         *,
-        replay: bool = False,
+        doubt: Doubt | None = None,
         on_created: OnCreated | None = None,
     ) -> CreatedSplit:
         """Send a create, and leave no doubt about it that could be avoided.
 
-        `replay`: whether an earlier attempt may have happened. `on_created` is awaited with the answer before anybody
+        `doubt` is open if an earlier attempt may have happened. `on_created` is awaited with the answer before anybody
         else sees it, and finished even if the caller is cancelled. Errors are those of `create_split`.
         """
-        doubt = Doubt(open=replay)
+        doubt = doubt or Doubt()
         created: CreatedSplit | None = None
 
         async def note_created(answer: CreatedSplit) -> None:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from functools import partial
 from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._core.messages import BodyStream
 from aistemsplitter_async._core.naming import ANY_STEM, check_name, folder_name, stem_file_name
+from aistemsplitter_async._core.settings import parse_idempotency_key
 from aistemsplitter_async._core.transfer import OnProgress
 from aistemsplitter_async._net.threads import run_in_thread
-from aistemsplitter_async.audio import AudioSource, Source, build_source, source_name
+from aistemsplitter_async.audio import AudioSource, Source, StreamSource, build_source, source_name
 from aistemsplitter_async.batch.store import Stamp
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
 from aistemsplitter_async.models import DirectURL
+
+_INTEGER = 2**63 - 1  # what SQLite can keep; file systems that hash have larger inode numbers
 
 
 def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
@@ -36,6 +42,10 @@ def _with_stem(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     else:
         return
     raise ConfigurationError(problem)
+
+
+def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
+    parse_idempotency_key(value)
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +71,7 @@ class BatchItem:
     seconds: float | None = None
     filename: str | None = None
     content_type: str | None = None
-    idempotency_key: str | None = None
+    idempotency_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(_usable_key))
     on_progress: OnProgress | None = None
     timeout: float | None = None
     anew: bool = False
@@ -86,6 +96,15 @@ class Opened:
         if self.path is not None and await run_in_thread(_stamp, self.path) != self.stamp:
             raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
 
+    def pinned(self, identity: str) -> Opened:
+        """Return it with a stream that fails unless it brings the same bytes again; a file has its stamp for that."""
+        audio = self.audio
+        if not isinstance(audio, StreamSource):
+            return self
+        return attrs.evolve(
+            self, audio=attrs.evolve(audio, factory=partial(_compared, audio.factory, identity, audio.filename))
+        )
+
     async def identify(self) -> str:
         """Return what the audio is, whatever it is called: its URL, or the SHA-256 of its bytes.
 
@@ -103,6 +122,19 @@ class Opened:
             async for block in body():
                 hasher.update(block)
         return f"sha256:{hasher.hexdigest()}"
+
+
+async def _compared(factory: BodyStream, identity: str, name: str) -> AsyncIterator[bytes]:
+    hasher, chunks = hashlib.sha256(), factory()
+    try:
+        async for chunk in chunks:
+            hasher.update(chunk)
+            yield chunk
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+    if f"sha256:{hasher.hexdigest()}" != identity:
+        raise SourceChangedError(f"the stream of {name} brought other bytes than before; nothing was split")
 
 
 async def open_item(item: BatchItem) -> Opened:
@@ -130,7 +162,7 @@ def _stamp(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INTEGER)
 
 
 def _hash_file(path: Path) -> str:

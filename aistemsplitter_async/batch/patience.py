@@ -97,6 +97,7 @@ class Patience:
         self._again_at = 0.0
         self._looks = 0  # that found the trouble still there
         self._successes = 0
+        self._enduring = 0  # who would find out that the trouble is over
 
     @property
     def notice(self) -> str | None:
@@ -112,6 +113,16 @@ class Patience:
         Raises:
             AIStemSplitterError: what `attempt` raised, if it does not pass, or is this track's alone.
         """
+        self._enduring += 1
+        try:
+            return await self._endure(attempt)
+        finally:
+            self._enduring -= 1
+            if not self._enduring:  # the last one left, perhaps cancelled: nobody waits for what nobody looks after
+                self.trouble = None
+                self._over.set()
+
+    async def _endure(self, attempt: Callable[[], Awaitable[T]]) -> T:
         alone, successes = 0, self._successes
         while True:
             try:

@@ -25,6 +25,7 @@ from aistemsplitter_async.errors import (
     DownloadError,
     SplitFailedError,
     StemsExpiredError,
+    SubmissionUncertainError,
     UnsafeNameError,
     UnsafeURLError,
     UploadError,
@@ -217,6 +218,10 @@ def _restore(record: Record) -> AIStemSplitterError:
     assert failure is not None  # noqa: S101  # asked by the caller
     if failure.kind == SplitFailedError.__name__ and record.split is not None:
         return SplitFailedError(record.split)
+    if failure.kind == SubmissionUncertainError.__name__ and record.submission is not None:
+        return SubmissionUncertainError(
+            failure.message, submission=record.submission, code=failure.code, status_code=failure.status_code
+        )
     kind: object = getattr(errors, failure.kind, None)
     if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
         kind = AIStemSplitterError

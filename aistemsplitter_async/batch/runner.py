@@ -29,7 +29,7 @@ from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcom
 from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, TrackProgress, status_path, write_status
 from aistemsplitter_async.batch.record import Record
 from aistemsplitter_async.batch.store import Store
-from aistemsplitter_async.batch.track import Track
+from aistemsplitter_async.batch.track import Track, settle
 from aistemsplitter_async.batch.works import BatchOptions, Works
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
@@ -98,7 +98,11 @@ class Batch:
         self._works = Works(
             stages, journal, self._options, clock=self._clock, random=stages.pipeline.random, stop=self._drop
         )
-        await self._works.recall_gate()
+        try:
+            await self._works.recall_gate()
+        except BaseException:
+            await journal.aclose()
+            raise
         loop = asyncio.get_running_loop()
         self._feeder = loop.create_task(self._feed(), name="batch feeder")
         self._helpers = [
@@ -233,6 +237,8 @@ class Batch:
     async def _feed(self) -> None:
         """Give every source a task, as places come free."""
         works, loop = self._running, asyncio.get_running_loop()
+        # What may be paid for comes first: its idempotency keys grow old, and its sources need not be met again.
+        await asyncio.gather(*(settle(works, record) for record in await works.write(Store.open_creates)))
         before: asyncio.Event | None = None
         async with aclosing(_each(self._sources)) as sources:
             async for source in sources:
@@ -256,6 +262,9 @@ class Batch:
             self._fault = self._fault or feeder.exception()
         while self._tracks:
             await asyncio.wait(self._tracks)
+        if self._exhausted and self._fault is None and not self._running.brake.on:
+            with suppress(JournalError):  # then a next run that splits anew goes on with this one
+                await self._running.write(Store.finish)
         await self._outcomes.put(None)
 
     async def _bring(self, track: Track) -> None:

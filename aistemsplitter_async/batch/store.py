@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import sqlite3
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ import attrs
 from cattrs.preconf.json import make_converter
 
 from aistemsplitter_async._core.template import Place, choose_place
+from aistemsplitter_async.batch.progress import status_path
 from aistemsplitter_async.batch.record import BEFORE, Failure, Record, State, StoredFile, plan_reopening
 from aistemsplitter_async.errors import ConfigurationError, JournalError, JournalLockedError
 from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, SplitInput, Submission, UploadedFile
@@ -49,6 +52,9 @@ _COLUMNS: Final = (
     "id, source, state, folder, pattern, input, expires_at, idempotency_key, body, intended_at, split_id, "
     "credits_used, created_at, split, files, failure"
 )
+_ANEW: Final = "anew"  # the note that splitting anew was begun, and in which run
+# s, at most: of two who come at the same moment, each may hold a part of the lock and be refused the rest.
+_LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
 _GET: Final = f"SELECT {_COLUMNS} FROM tracks WHERE id = ?"  # noqa: S608  # our own columns
 _json = make_converter()
 
@@ -83,8 +89,19 @@ class Store:
         self._path = path
         if path is not None:
             _create_private(path)
+        for pause in (*_LOCK_PAUSES, None):
+            try:
+                self._open()
+            except JournalLockedError:
+                if pause is None:
+                    raise
+                time.sleep(pause * random.random())  # noqa: S311  # not a secret
+            else:
+                return
+
+    def _open(self) -> None:
         try:
-            self._db = sqlite3.connect(path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
+            self._db = sqlite3.connect(self._path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
         except sqlite3.Error as error:
             raise self.explain(error) from None
         try:
@@ -109,10 +126,10 @@ class Store:
         empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
         if not empty and kind != _APPLICATION_ID:
             raise JournalError(f"{self._path} is not a journal; name another file")
+        if self._path is not None:  # it may have been there already, and be readable by others
+            _make_private(self._path)
         db.execute("PRAGMA journal_mode = WAL")
         db.execute(f"PRAGMA synchronous = {'FULL' if self._path else 'OFF'}")  # FULL: a commit survives a power cut
-        if empty and self._path is not None:
-            self._path.chmod(0o600)  # it may have been there already, and be readable by others
         db.execute("BEGIN EXCLUSIVE")
         version: int = db.execute("PRAGMA user_version").fetchone()[0]
         if version > len(MIGRATIONS):
@@ -207,16 +224,18 @@ class Store:
             pattern: how their files would be called.
             split_input: the URL, if it is one.
             dedupe: whether the same audio met again is the same track, rather than another one.
-            anew: whether a finished track of an earlier run is dropped, to be split, and paid, once more.
+            anew: whether a finished track of an earlier run is dropped, to be split, and paid, once more. Runs that
+                were stopped before `finish` and the one that goes on with them count as one.
         """
         rows = self._db.execute(
             f"SELECT run, {_COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
             (identity, variant),
         ).fetchall()
+        finished_before = self._begin_anew() if anew else 0
         mine = [row for run, *row in rows if run == self.run]
         for run, *row in rows:
             if run != self.run:
-                if anew and _record(row).state is State.DOWNLOADED:
+                if run < finished_before and _record(row).state is State.DOWNLOADED:
                     self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],))
                     continue
                 self._db.execute("UPDATE tracks SET run = ? WHERE id = ?", (self.run, row[0]))
@@ -240,6 +259,25 @@ class Store:
             ),
         )
         return Claim(self.get(int(cursor.lastrowid or 0)), "new")
+
+    def finish(self) -> None:
+        """Note that the run came to the end of its sources: the next one to split them anew begins from the start."""
+        self._db.execute("DELETE FROM meta WHERE name = ?", (_ANEW,))
+
+    def _begin_anew(self) -> int:
+        """Return the run with which splitting anew began that was not finished yet, this one if there is none."""
+        since = self.note(_ANEW)
+        if since is None:
+            self.set_note(_ANEW, since := str(self.run))
+        return int(since)
+
+    def open_creates(self) -> list[Record]:
+        """Return the tracks whose create may have happened, as far as is known."""
+        rows = self._db.execute(
+            f"SELECT {_COLUMNS} FROM tracks WHERE state IN (?, ?) ORDER BY id",  # noqa: S608  # our own columns
+            (State.INTENT, State.UNCERTAIN),
+        )
+        return [_record(row) for row in rows]
 
     def get(self, track: int) -> Record:
         """Return a track."""
@@ -365,6 +403,16 @@ class Store:
         )
 
 
+def _make_private(path: Path) -> None:
+    for file in (path, _beside(path, "-wal")):
+        if file.exists():
+            file.chmod(0o600)
+
+
+def _beside(path: Path, suffix: str) -> Path:
+    return path.with_name(path.name + suffix)
+
+
 def _create_private(path: Path) -> None:
     """Create the file readable by its owner only; SQLite gives the files beside it the same mode.
 
@@ -374,6 +422,8 @@ def _create_private(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a device, too: its mode would be changed for everybody
             raise JournalError(f"{path} is a folder or a device, not a journal; name another file")
+        if path.exists() and not path.stat().st_size and (_beside(path, "-wal").exists() or status_path(path).exists()):
+            raise JournalError(f"{path} is empty, but was a journal. Restore a copy; without it, all is paid again")
         if not path.exists():
             os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
     except FileExistsError:

@@ -16,13 +16,14 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async._core.transfer import Progress
+from aistemsplitter_async._net.pipeline import Doubt
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.item import BatchItem, Opened, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason, StageName
 from aistemsplitter_async.batch.record import Record, State, Step, StoredFile, build_failure, plan_step
 from aistemsplitter_async.batch.store import Claim, Store
-from aistemsplitter_async.batch.works import NotBegunError, Works
-from aistemsplitter_async.config import BATCH_WAIT
+from aistemsplitter_async.batch.works import NotBegunError, OutdatedError, Works
+from aistemsplitter_async.config import BATCH_WAIT, RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
@@ -38,6 +39,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, Submission, Upload
 
+_BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
 _STOPPING = (AuthenticationError, InsufficientCreditsError, SpendLimitError)  # none would do better
 
 
@@ -76,7 +78,8 @@ class Track:
         self._row: int | None = None  # in the journal
         self._flying = False
         self._expected = 0
-        self._again = False  # it failed before: the key it was given, if any, is used up
+        self._again = False  # a create of it failed before: the key it was given, if any, is used up
+        self._uploads = 0
         self._worked = False  # whether this run did anything for it
         self._created_at: float | None = None  # monotonic seconds
 
@@ -120,23 +123,32 @@ class Track:
         self.label = opened.label
         if isinstance(opened.audio, DirectURL):
             works.stages.vet_source(opened.audio)
-        claim = await self._claim(opened)
+        identity = await self._identify(opened)
+        opened = opened.pinned(identity)
+        claim = await self._claim(opened, identity)
         record = claim.record
         if claim.met == "again":
-            return await self._follow(record)
-        self._row = record.id
-        works.running[record.id] = asyncio.Event()
+            return await self._follow(record, opened)
+        self._hold(record)
+        if (unsettled := works.unsettled.pop(record.id, None)) is not None:
+            self._enter("create")
+            raise unsettled
         if record.failure is not None and (record.failure.passing or works.options.retry_failed):
-            self._again = True
+            self._again = record.failure.stage not in _BEFORE_CREATE
             record = await works.write(Store.reopen, record.id)
         return await self._go(record, opened)
 
-    async def _follow(self, record: Record) -> Outcome:
-        """Wait for the track of the same audio, and end as it does."""
+    async def _follow(self, record: Record, opened: Opened) -> Outcome:
+        """Wait for the track of the same audio, and end as it does; or go on with it, if it was only its file's end."""
+        works = self._works
         self.droppable = False  # if that one is dropped, so is this
-        if record.id in self._works.running:
-            await self._works.running[record.id].wait()
-        record = await self._works.write(Store.get, record.id)
+        while (first := works.running.get(record.id)) is not None:
+            await first.wait()
+        self._hold(record)  # whoever follows too waits for this one
+        record = await works.write(Store.get, record.id)
+        failure = record.failure
+        if failure is not None and failure.stage in _BEFORE_CREATE and failure.passing and not works.brake.on:
+            record = await works.write(Store.reopen, record.id)
         if record.failure is not None and record.error is not None:
             return Failed(self.item.source, record.failure.stage, record.error, self.position)
         step = self._plan(record)
@@ -144,10 +156,15 @@ class Track:
             return await self._hand_to_review(record)
         if step in (Step.CHECK, Step.NOTHING):
             return self._skip("duplicate", record, same_as=record.source)
-        return self._skip("not begun")
+        return self._skip("not begun") if works.brake.on else await self._go(record, opened)
 
-    async def _claim(self, opened: Opened) -> Claim:
-        """Find out what the audio is, and which track of the journal that makes it."""
+    def _hold(self, record: Record) -> None:
+        """Be the one that works on this row of the journal."""
+        self._row = record.id
+        self._works.running[record.id] = asyncio.Event()
+
+    async def _identify(self, opened: Opened) -> str:
+        """Find out what the audio is; a file that has not changed since an earlier run is not read again."""
         works, known = self._works, None
         if opened.path is None:
             self.claiming.set()  # a stream may take its time, and nobody waits for that
@@ -159,6 +176,11 @@ class Track:
                 identity = await opened.identify()
             if opened.path is not None and opened.stamp is not None:
                 await works.write(Store.remember_identity, opened.label, opened.stamp, identity)
+        return identity
+
+    async def _claim(self, opened: Opened, identity: str) -> Claim:
+        """Find out which track of the journal this audio is, in the order of the sources."""
+        works = self._works
         if self._after is not None:
             await self._after.wait()
         self.claiming.set()  # wakes who comes after, but only once this one's claim is in the journal's queue
@@ -179,7 +201,7 @@ class Track:
         do: dict[Step, Callable[[Record], Awaitable[Record]]] = {
             Step.UPLOAD: partial(self._upload, opened),
             Step.CREATE: self._create,
-            Step.REPLAY: self._replay,
+            Step.REPLAY: self.replay,
             Step.WAIT: self._wait,
             Step.DOWNLOAD: self._download,
         }
@@ -219,13 +241,13 @@ class Track:
             return upload
 
         upload = await works.uploading.endure(attempt)
+        self._uploads += 1
         return await works.write(Store.uploaded, record.id, upload.input, upload.expires_at.timestamp())
 
     async def _create(self, record: Record) -> Record:
         """Create the split; its intent is on disk before anything is sent."""
         works, options = self._works, self._works.options
-        if isinstance(record.input, DirectURL):
-            await self._check_target(record)
+        await self._check_target(record)
         self._expect(0)  # while it waits for a place in the air, looks are what it waits for
         await self._fly()
         self._enter("create")
@@ -240,30 +262,33 @@ class Track:
         )
         async with works.purse.turn(self.item.seconds):
             works.brake.check()
-            works.purse.reserve(record.id, self.item.seconds)
-            try:
-                return await self._send(record, submission, replay=False)
-            finally:
-                works.purse.release(record.id)
+            return await self._send(record, submission)
 
-    async def _replay(self, record: Record) -> Record:
-        """Send a create again as it was: the one way to learn what became of it."""
+    async def replay(self, record: Record) -> Record:
+        """Send a create again as it was, unless it is too old for that: the one way to learn what became of it.
+
+        Raises:
+            AIStemSplitterError: that is still not known.
+        """
         assert record.submission is not None  # noqa: S101  # what the state says
-        await self._fly()
         self._enter("create")
-        return await self._send(record, record.submission, replay=True)
+        return await self._send(record, record.submission)
 
-    async def _send(self, record: Record, submission: Submission, *, replay: bool) -> Record:
+    async def _send(self, record: Record, submission: Submission) -> Record:
         """Send a create until it is answered, or until time has made something else of it, such as an old key."""
-        works, held, sent = self._works, record, replay
+        works, held, doubt = self._works, record, Doubt()
 
         async def before_send(_: Submission) -> None:
-            nonlocal held, sent
-            if held.submission is None:
+            """Look once more, now that the key's limit lets it go: that may have taken long."""
+            nonlocal held
+            if not doubt.open:
                 works.brake.check()
+            if not self._is_to_send(held):
+                raise OutdatedError
+            if held.submission is None:
+                works.purse.reserve(held.id, self.item.seconds)
                 self.droppable = False
                 held = await works.journal.write(Store.intend, held.id, submission, works.clock.now())
-            sent = True
 
         async def note(created: CreatedSplit) -> None:
             nonlocal held
@@ -272,26 +297,39 @@ class Track:
             self._created_at = works.clock.monotonic()
 
         async def attempt() -> Record:
-            nonlocal held, sent
-            if self._plan(held) is not (Step.REPLAY if sent else Step.CREATE):
+            nonlocal held
+            if not self._is_to_send(held):
                 return held
+            doubt.open = held.submission is not None
             try:
                 await works.stages.create(
-                    submission, None, works.options.priority, before_send, replay=sent, on_created=note
+                    submission, None, works.options.priority, before_send, doubt=doubt, on_created=note
                 )
-            except SubmissionUncertainError:
-                held = await works.journal.write(Store.uncertain, held.id)
-                raise
-            except AIStemSplitterError as error:
-                if replay or held.state is not State.INTENT or isinstance(error, JournalError):
+            except (AIStemSplitterError, NotBegunError, OutdatedError) as error:
+                held = await self._note_failure(held, error, in_doubt=doubt.open)
+                if not isinstance(error, OutdatedError):
                     raise
-                held = await works.journal.write(Store.refused, held.id)  # or it never arrived: nothing came of it
-                sent, self.droppable = False, True
-                raise
             return held
 
         self._worked = True
         return await works.creating.endure(attempt)
+
+    async def _note_failure(self, held: Record, error: Exception, *, in_doubt: bool) -> Record:
+        works = self._works
+        if isinstance(error, SubmissionUncertainError):
+            return await works.journal.write(Store.uncertain, held.id)
+        if held.state is not State.INTENT or in_doubt or isinstance(error, JournalError):
+            return held
+        works.purse.release(held.id)
+        self.droppable = True
+        return await works.journal.write(Store.refused, held.id)  # or it never arrived: nothing came of it
+
+    def _is_to_send(self, record: Record) -> bool:
+        """Return whether its create still is what it needs. What expires again and again is sent all the same."""
+        step = self._plan(record)
+        if record.submission is not None:
+            return step is Step.REPLAY
+        return step is Step.CREATE or (step is Step.UPLOAD and self._uploads > RESERVATIONS)
 
     async def _wait(self, record: Record) -> Record:
         works, clock = self._works, self._works.clock
@@ -446,6 +484,20 @@ class Track:
         into, overwrite = self._works.options.into, self._works.options.overwrite
         sizes = [] if into is None else [(_size(into / file.path), file.size) for file in record.files.values()]
         return all(size is not None and (size == told or not overwrite) for size, told in sizes)
+
+
+async def settle(works: Works, record: Record) -> None:
+    """Learn what became of a create that an earlier run left open, as far as its key can be trusted still.
+
+    Raises:
+        JournalError: that cannot be written down.
+    """
+    try:
+        await Track(works, BatchItem(source=record.source), -1).replay(record)
+    except JournalError:
+        raise
+    except AIStemSplitterError as error:
+        works.unsettled[record.id] = error  # its track ends with that, if its source is met
 
 
 def _size(path: Path) -> int | None:

@@ -16,6 +16,7 @@ from aistemsplitter_async._core.retry import Random
 from aistemsplitter_async.batch.journal import Journal
 from aistemsplitter_async.batch.pace import plan_in_flight
 from aistemsplitter_async.batch.patience import Patience
+from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.batch.store import Store
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
@@ -78,7 +79,7 @@ class Purse:
         self._turn = asyncio.Lock()
         self._most = most
         self._pending: dict[int, float] = {}
-        self._largest = 0.0
+        self._largest = 1.0  # nothing costs less
 
     def turn(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
         """Return what to hold from `reserve` to `pay`: where spending is limited, unknown prices come one by one."""
@@ -87,10 +88,13 @@ class Purse:
     def reserve(self, track: int, seconds: float | None) -> None:
         """Set aside what a create will cost; if that is not known, as much as the dearest one so far.
 
+        A split of unknown length may turn out dearer than any before: by that much the limit can be exceeded, once.
+
         Raises:
             SpendLimitError: that would be more than the run may spend.
         """
-        price = self._largest if seconds is None else seconds
+        self.release(track)
+        price = self._largest if seconds is None else charged_credits(seconds)
         if self._most is not None and self.used + sum(self._pending.values()) + price > self._most:
             raise SpendLimitError(
                 f"the next split would exceed the {self._most:g} credits this run may spend "
@@ -113,6 +117,10 @@ class Purse:
 
 class NotBegunError(Exception):
     """The batch creates no more splits, and this track has none yet."""
+
+
+class OutdatedError(Exception):
+    """While a create waited to be sent, time made something else of it: its upload expired, or its key is too old."""
 
 
 class Brake:
@@ -165,6 +173,7 @@ class Works:
         self._gate_kept: GateSnapshot | None = None
         self.purse = Purse(options.max_credits)
         self.running = dict[int, asyncio.Event]()  # tracks in the works, by their row in the journal; set at their end
+        self.unsettled = dict[int, AIStemSplitterError]()  # why it is not known what became of a create, by row
         self.hashes = asyncio.Semaphore(_HASHES)
         self.in_flight = CapacityLimiter(self._plan_in_flight())
         # Everything between a source being taken and its outcome: what waits for uploads and downloads included.
