@@ -11,8 +11,15 @@ that one look at a file tells whether it is whole and where it belongs. What sta
 the time while a batch runs, after every kill, and at the end, when journal, files and the sandbox's books are compared.
 At last each batch runs once more: that must not cost a request.
 
-With `--faults`, 5 % of all replies are 500, 3 % are lost after the effect, uploads are dropped and downloads cut. With
-`--broken`, the idempotency key is journalled after the POST instead of before: the negative control.
+With `--faults`, 5 % of all replies are 500, 3 % are lost after the effect, uploads are dropped and downloads cut.
+
+With `--broken` a mistake is built in that must be found out, the negative controls: `late`, the idempotency key is
+journalled after the POST instead of before; `hasty`, the POST does not wait until the intent is on disk; `mixed-up`,
+every file is split as the first one; `shared`, tracks take each other's splits; `copied`, stems are written under their
+final names.
+
+SIGKILL leaves what the system has not written yet, so this says nothing of a power cut: that everything is synced, and
+in which order, is up to SQLite (`synchronous=FULL`) and to `partfile.py`.
 """
 
 from __future__ import annotations
@@ -37,6 +44,7 @@ import urllib.request
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -51,9 +59,12 @@ from aistemsplitter_async import (
 )
 from aistemsplitter_async._net.transport import AiohttpTransport
 from aistemsplitter_async.batch import runner  # noqa: F401  # the same
+from aistemsplitter_async.batch.journal import Journal
 from aistemsplitter_async.batch.record import State
 from aistemsplitter_async.batch.store import Store
 from aistemsplitter_async.batch.track import Track
+from aistemsplitter_async.models import CreatedSplit, UploadedFile
+from aistemsplitter_async.partfile import PartFile
 from aistemsplitter_async.sandbox import Sandbox, Timed, plant
 from aistemsplitter_async.sandbox.separator import SeparationError
 from aistemsplitter_async.sandbox.state import STEM_MODELS, Stem
@@ -103,7 +114,7 @@ class Run:
     base_url: str
     sources: tuple[str, ...]
     point: str = ""
-    broken: bool = False
+    broken: str = ""
     links: bool = True
     options: tuple[tuple[str, Any], ...] = ()
 
@@ -120,7 +131,7 @@ class Run:
 
 
 class LabelledSeparator:
-    """Stems that prove themselves: split and stem, filler, and the SHA-256 of all that."""
+    """Stems that prove themselves: split, stem and source, filler, and the SHA-256 of all that."""
 
     async def probe(self, source: Path) -> float:
         if source.read_bytes().startswith(BAD):
@@ -128,25 +139,26 @@ class LabelledSeparator:
         return 10.0
 
     async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
-        del source
+        # A URL is not fetched here; its splits are told apart by the file name in it.
+        audio = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
         into.mkdir(parents=True, exist_ok=True)
         stems = []
         for name in STEM_MODELS[stem_model]:
-            body = build_stem(into.name, name)
+            body = build_stem(f"{into.name}/{name}/{audio}")
             path = into / f"{name}.{output_format}"
             path.write_bytes(body)
             stems.append(Stem(name, path.name, len(body), hashlib.sha256(body).hexdigest()[:32]))
         return tuple(stems)
 
 
-def build_stem(split_id: str, name: str) -> bytes:
-    label = f"{split_id}/{name}\n".encode()
+def build_stem(text: str) -> bytes:
+    label = f"{text}\n".encode()
     body = label + random.Random(label).randbytes(STEM_BYTES)
     return body + hashlib.sha256(body).digest()
 
 
 def read_stem(data: bytes) -> str | None:
-    """Return split and stem that a file holds, or `None` if it is not whole."""
+    """Return split, stem and source that a file holds, or `None` if it is not whole."""
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         return None
     return data.partition(b"\n")[0].decode()
@@ -184,7 +196,7 @@ class Books:
         return body if "/stems/" in path else json.loads(body)
 
     def charges(self) -> list[Any]:
-        return list(self.read("ledger?newest=2000")["charges"])
+        return list(self.read("ledger?newest=100000")["charges"])
 
     def requests(self) -> int:
         return sum(sum(by_status.values()) for by_status in self.read("ledger?newest=1")["counts"].values())
@@ -216,6 +228,10 @@ class Trap:
         if name == self._point:
             os.kill(os.getpid(), signal.SIGKILL)
 
+    def linger(self, name: str) -> None:
+        if name == self._point:
+            time.sleep(0.05)
+
     def around(self, name: Callable[..., str | None], function: Callable[..., Any]) -> Callable[..., Any]:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             called = name(*args)
@@ -240,6 +256,7 @@ class Trap:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self.reach(f"write {name}:before")
             result = function(*args, **kwargs)
+            self.linger(f"write {name}:within")  # what should wait for this write gets time to show that it did not
             self.reach(f"write {name}:within")
             self._since_commit.append(name)
             return result
@@ -289,11 +306,11 @@ def no_links(*_: Any, **__: Any) -> None:
     raise OSError(errno.EPERM, "no hard links here")
 
 
-def break_the_build() -> None:
+def journal_late() -> None:
     """Journal the key after the POST, as one would without much thought."""
 
-    async def send(track: Any, record: Any, submission: Any, *, replay: bool) -> Any:
-        del submission, replay
+    async def send(track: Any, record: Any, submission: Any) -> Any:
+        del submission
         works, held = track._works, record
         fresh = works.stages.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
 
@@ -311,6 +328,76 @@ def break_the_build() -> None:
         return await works.creating.endure(attempt)
 
     Track._send = send  # type: ignore[method-assign,assignment]
+
+
+def post_hastily() -> None:
+    """Do not wait until the intent is on disk."""
+    write = Journal.write
+
+    async def hasty(journal: Any, change: Any, *args: Any, **kwargs: Any) -> Any:
+        if change is not Store.intend:
+            return await write(journal, change, *args, **kwargs)
+        track, submission, at = args
+        record = await write(journal, Store.get, track)
+        journal.later = asyncio.ensure_future(write(journal, change, *args))
+        return attrs.evolve(record, state=State.INTENT, submission=submission, intended_at=at)
+
+    Journal.write = hasty  # type: ignore[method-assign,assignment]
+
+
+def mix_up_sources() -> None:
+    """Split the first upload for all the others too."""
+    create, first = Track._create, list[Any]()
+
+    async def mixed_up(track: Any, record: Any) -> Any:
+        if isinstance(record.input, UploadedFile):
+            first.append(record.input)
+            record = attrs.evolve(record, input=first[0])
+        return await create(track, record)
+
+    Track._create = mixed_up  # type: ignore[method-assign,assignment]
+
+
+def share_splits() -> None:
+    """Let every second track take the split of the one before."""
+    send, made = Track._send, list[Any]()
+
+    async def shared(track: Any, record: Any, submission: Any) -> Any:
+        works = track._works
+        if len(made) % 2:
+            made.append(None)
+            track._worked = True
+            held = await works.write(Store.intend, record.id, submission, works.clock.now())
+            return await works.write(Store.created, held.id, made[-2], works.clock.now())
+        sent: Any = await send(track, record, submission)
+        made.append(CreatedSplit(sent.split_id, "queued", sent.credits_used, datetime.now(UTC)))
+        return sent
+
+    Track._send = shared  # type: ignore[method-assign,assignment]
+
+
+def copy_stems() -> None:
+    """Write stems under their final names bit by bit."""
+
+    def publish(part: Any, target: Path, *, overwrite: bool) -> None:
+        del overwrite
+        data = part.path.read_bytes()
+        with target.open("wb", buffering=0) as file:
+            for start in range(0, len(data), 200):
+                file.write(data[start : start + 200])
+                time.sleep(0.001)
+        part.path.unlink()
+
+    PartFile.publish = publish  # type: ignore[method-assign,assignment]
+
+
+BROKEN = {
+    "late": journal_late,
+    "hasty": post_hastily,
+    "mixed-up": mix_up_sources,
+    "shared": share_splits,
+    "copied": copy_stems,
+}
 
 
 async def batch(run: Run) -> dict[str, int]:
@@ -348,10 +435,10 @@ def start(run: Run) -> int:
         if not run.links:
             os.link = no_links
         if run.broken:
-            break_the_build()
+            BROKEN[run.broken]()
         Trap(run.point).set_up()
         counts = asyncio.run(batch(run))
-        (run.folder / "counts.json").write_text(json.dumps(counts))
+        print(dict(counts))
         status = 0
     except BaseException:  # noqa: BLE001  # nothing may get out of a forked child
         traceback.print_exc()
@@ -387,7 +474,7 @@ class Verdict:
 class Driver:
     """Kills batches and judges what is left of them."""
 
-    def __init__(self, base_url: str, folder: Path, *, seed: int, broken: bool) -> None:
+    def __init__(self, base_url: str, folder: Path, *, seed: int, broken: str) -> None:
         self.verdict = Verdict()
         self.books = Books(base_url)
         self._base_url = base_url
@@ -403,7 +490,7 @@ class Driver:
         sources = []
         for number in range(tracks):
             if number % 3 == 2:
-                sources.append(f"https://music.example/{folder.name}/{number}.mp3")
+                sources.append(f"https://music.example/{folder.name}-{number}.mp3")
                 continue
             path = folder / "music" / f"{number}.wav"
             path.write_bytes(f"{folder.name}/{number}".encode() * self._random.choice((1, 10, 20_000)))
@@ -452,22 +539,28 @@ class Driver:
         """Compare journal, files and books."""
         verdict = self.verdict
         db = sqlite3.connect(run.journal)
-        rows = db.execute("SELECT state, split_id, files FROM tracks WHERE failure IS NULL").fetchall()
+        rows = db.execute("SELECT state, split_id, files, identity, split FROM tracks WHERE failure IS NULL").fetchall()
         (open_creates,) = db.execute("SELECT count(*) FROM tracks WHERE state = ?", (State.UNCERTAIN,)).fetchone()
         db.close()
-        done = [(split_id, json.loads(files)) for state, split_id, files in rows if state == State.DOWNLOADED]
+        done = [
+            (split_id, json.loads(files), audio.removeprefix("sha256:"), json.loads(split)["filename"])
+            for state, split_id, files, audio, split in rows
+            if state == State.DOWNLOADED
+        ]
         charges = [charge for charge in self.books.charges()[before:] if not charge["refunded"]]
-        verdict.lost += max(0, tracks - len(done)) + len(
-            {split_id for split_id, _ in done} - {c["split_id"] for c in charges}
-        )
+        splits = {split_id for split_id, *_ in done}  # each source has one of its own
+        verdict.lost += abs(tracks - len(splits)) + len(splits - {charge["split_id"] for charge in charges})
         verdict.charged_twice += max(0, len(charges) - tracks)
         verdict.other_bytes += sum(len(charge["bodies"]) != 1 for charge in charges)
-        for split_id, files in done:
+        for split_id, files, audio, filename in done:
             verdict.lost += len(files) != 4
+            if audio.startswith("url:"):
+                verdict.wrong_hashes += audio.rpartition("/")[2] != filename
+            proof = "" if audio.startswith("url:") else audio
             for stem, file in files.items():
                 data = (run.into / file["path"]).read_bytes()
                 served = self.books.read(f"splits/{split_id}/stems/{Path(file['path']).name}")
-                right = read_stem(data) == f"{split_id}/{stem}" and served == data
+                right = read_stem(data) == f"{split_id}/{stem}/{proof}" and served == data
                 verdict.wrong_hashes += not right or hashlib.sha256(data).hexdigest() != file["sha256"]
         named = [path for path in run.into.rglob("*") if path.is_file() and not path.name.endswith(".json")]
         verdict.partial_files += abs(len(named) - 4 * len(done))
@@ -521,7 +614,7 @@ def main() -> int:
     parser.add_argument("--longest", type=float, default=1.0, help="seconds a child lives at most")
     parser.add_argument("--only", default="", help="of the enumerated points, those whose name contains one of these")
     parser.add_argument("--faults", action="store_true")
-    parser.add_argument("--broken", action="store_true")
+    parser.add_argument("--broken", choices=BROKEN, default="", help="a build with this mistake in it")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="kill-"))

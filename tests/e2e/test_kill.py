@@ -45,10 +45,20 @@ def test_a_kill_at_any_moment_loses_nothing_and_charges_nothing_twice() -> None:
     assert code == 0, counted
 
 
-def test_a_build_that_journals_the_key_after_the_post_is_found_out() -> None:
-    code, counted = kill("--only", "POST create:after,write intend:before", "--points", "0", "--broken")
+@pytest.mark.parametrize(
+    ("broken", "only", "found"),
+    [
+        ("late", "POST create:after", "charged twice"),
+        ("hasty", "write intend:within", "charged twice"),
+        ("mixed-up", "POST create:before", "wrong hashes"),
+        ("shared", "POST create:before", "lost"),
+        ("copied", "POST create:before", "partial files"),
+    ],
+)
+def test_a_build_with_a_mistake_in_it_is_found_out(broken: str, only: str, found: str) -> None:
+    code, counted = kill("--only", only, "--points", "0", "--broken", broken)
     assert code == 1
-    assert counted["charged twice"] >= 1
+    assert counted[found] >= 1, counted
 
 
 def test_with_faults_every_track_is_done_and_none_is_charged_twice() -> None:

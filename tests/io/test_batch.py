@@ -37,7 +37,7 @@ from aistemsplitter_async import (
 )
 from aistemsplitter_async.batch.item import Opened
 from aistemsplitter_async.batch.store import Store
-from aistemsplitter_async.testing import error_reply
+from aistemsplitter_async.testing import error_reply, json_reply
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
 
@@ -761,3 +761,258 @@ def test_a_pattern_that_cannot_name_stems_is_refused_at_once(pattern: str) -> No
 def test_a_bound_below_one_is_refused(world: World, option: str) -> None:
     with pytest.raises(ConfigurationError, match=option):
         world.client().split_many([], **{option: 0})
+
+
+# --- what a safety review found
+
+
+async def test_nobody_waits_for_the_end_of_trouble_whose_track_has_left(world: World, home: Any) -> None:
+    def down(exchange: Any) -> Any:
+        broken = "split_1/" in exchange.request.url
+        return error_reply(503, "DOWN") if broken else world.api.do_download(exchange)
+
+    async def sources() -> AsyncIterator[Any]:
+        yield BatchItem(source=urls(1)[0], timeout=30.0)
+        await world.clock.sleep(20)  # by then the first has trouble with its download
+        for url in urls(5, first=1):
+            yield url
+
+    world.api.always("download", down)
+    outcomes = await run(world, sources(), **home)
+    assert kinds(outcomes) == {"Done": 5, "Failed download": 1}
+    assert world.elapsed() < 60
+
+
+async def test_trouble_that_was_left_behind_is_not_counted_when_other_trouble_comes(
+    world: World, home: Any, tmp_path: Path
+) -> None:
+    def reserve(exchange: Any) -> Any:
+        if world.elapsed() < 100 or 7200 <= world.elapsed() < 7210:
+            return APIConnectionError("refused", may_have_arrived=False)
+        return world.api.do_reserve(exchange)
+
+    async def sources() -> AsyncIterator[Any]:
+        yield BatchItem(source=wav(tmp_path / "a.wav", b"a"), timeout=30.0)
+        await world.clock.sleep(7200)
+        for number in range(3):
+            yield wav(tmp_path / f"{number}.wav", b"%d" % number)
+
+    world.api.always("reserve", reserve)
+    assert kinds(await run(world, sources(), **home)) == {"Done": 3, "Failed upload": 1}
+
+
+async def test_a_cap_of_nothing_spends_nothing(world: World, home: Any) -> None:
+    await run(world, urls(3), max_credits=0, **home)
+    assert world.api.created == {}
+
+
+async def test_a_price_is_set_aside_as_it_will_be_charged(world: World, home: Any) -> None:
+    async def create(exchange: Any) -> Any:
+        await world.clock.sleep(1)
+        split_id = world.api.created.setdefault(
+            exchange.request.headers["Idempotency-Key"], f"split_{len(world.api.created)}"
+        )
+        return json_reply({"id": split_id, "status": "queued", "creditsUsed": 2, "createdAt": "2027-01-01T00:00:00Z"})
+
+    world.api.always("create", create)
+    await run(world, [BatchItem(source=url, seconds=1.2) for url in urls(10)], max_credits=12, **home)
+    assert len(world.api.created) == 6
+
+
+async def test_the_price_of_a_create_that_may_have_happened_stays_set_aside(world: World, home: Any) -> None:
+    async def lose(exchange: Any) -> Any:
+        reply = world.api.do_create(exchange)
+        if b"/0.mp3" in exchange.body:
+            await asyncio.Event().wait()
+        return reply
+
+    async def sources() -> AsyncIterator[Any]:
+        yield BatchItem(source=urls(1)[0], seconds=214.0, timeout=20.0)
+        await world.clock.sleep(60)
+        yield BatchItem(source=urls(1, first=1)[0], seconds=214.0)
+
+    world.api.always("create", lose)
+    await run(world, sources(), max_credits=214, **home)
+    assert len(world.api.created) == 1
+
+
+async def test_a_create_that_waits_after_a_429_is_not_sent_once_the_batch_drains(world: World, home: Any) -> None:
+    world.api.script("create", error_reply(429, "RATE_LIMITED", headers={"retry-after": "100"}))
+    async with world.client(rate_limit=GENEROUS) as client, client.split_many(urls(1), **home) as batch:
+        while not world.api.count("create"):
+            await world.clock.sleep(0.1)
+        await world.clock.sleep(1)
+        batch.drain()
+        assert kinds([outcome async for outcome in batch]) == {"Skipped not begun": 1}
+    assert world.api.created == {}
+    assert kinds(await run(world, urls(1), **home)) == {"Done": 1}
+
+
+async def test_a_key_that_grows_old_while_its_create_waits_for_the_limit_is_not_sent(world: World, home: Any) -> None:
+    await unclear(world, home)
+    (sent,) = world.api.times("create")
+    await world.clock.sleep(90)
+    async with world.client(rate_limit=RateLimit(1, per=60)) as client:
+        others = asyncio.gather(*(client.get_credits() for _ in range(4)))
+        await world.clock.sleep(0.1)
+        async with client.split_many(urls(1), key_age=100.0, **home) as batch:
+            (outcome,) = [outcome async for outcome in batch]
+        await others
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "NEEDS_REVIEW"
+    assert world.api.times("create") == [sent]
+
+
+@pytest.mark.parametrize("lifetime", [100, 60])
+async def test_an_upload_that_expires_while_its_create_waits_for_the_limit_is_brought_again(
+    world: World, home: Any, tmp_path: Path, lifetime: int
+) -> None:
+    """Or, if the limit is so low that it always would, sent as it is."""
+    world.api.always("reserve", lambda _: world.api.reservation(lifetime=lifetime))
+
+    def create(exchange: Any) -> Any:
+        stale = lifetime == 100 and world.elapsed() > 100 and b"upl_1" in exchange.body
+        return error_reply(422, "VALIDATION_ERROR") if stale else world.api.do_create(exchange)
+
+    world.api.always("create", create)
+    async with (
+        world.client(rate_limit=RateLimit(1, per=50)) as client,
+        client.split_many([wav(tmp_path / "a.wav")], **home) as batch,
+    ):
+        while not world.api.count("upload"):
+            await world.clock.sleep(0.01)
+        others = [asyncio.create_task(client.get_credits()) for _ in range(2)]
+        assert kinds([outcome async for outcome in batch]) == {"Done": 1}
+        await asyncio.gather(*others)
+
+
+async def test_creates_left_open_are_settled_first_whether_or_not_their_source_is_met(world: World, home: Any) -> None:
+    await unclear(world, home)
+    key = world.api.of("create")[0].headers["Idempotency-Key"]
+    assert kinds(await run(world, urls(3, first=1), **home)) == {"Done": 3}
+    assert world.api.of("create")[1].headers["Idempotency-Key"] == key
+    store = Store(home["journal"])
+    assert store.count() == {"created": 1, "downloaded": 3}
+    store.close()
+    assert kinds(await run(world, urls(1), **home)) == {"Done": 1}
+    assert len(world.api.created) == 4
+
+
+async def test_a_create_that_stays_open_is_asked_about_once_a_run(world: World, home: Any) -> None:
+    await unclear(world, home)
+    world.api.always("create", error_reply(422, "VALIDATION_ERROR"))
+    (outcome,) = await run(world, urls(1), **home)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, SubmissionUncertainError)
+    assert world.api.count("create") == 2
+
+
+async def test_a_source_whose_stream_cannot_be_opened_fails_alone(world: World, home: Any) -> None:
+    def factory() -> AsyncIterator[bytes]:
+        raise OSError("the tape is stuck")
+
+    sources = [stream_source(factory, content_length=5, filename="a.wav"), *urls(20)]
+    assert kinds(await run(world, sources, **home)) == {"Done": 20, "Failed prepare": 1}
+
+
+async def test_a_stream_that_brings_other_bytes_than_it_was_known_by_is_not_split(world: World, home: Any) -> None:
+    contents = iter([b"AAAA", b"BBBB", b"BBBB", b"BBBB"])
+
+    async def factory() -> AsyncIterator[bytes]:
+        yield next(contents)
+
+    (outcome,) = await run(world, [stream_source(factory, content_length=4, filename="s.wav")], **home)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, SourceChangedError)
+    assert world.api.created == {}
+
+
+async def test_an_inode_number_too_large_for_sqlite_is_no_trouble(
+    world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stat = Path.stat
+
+    def huge(path: Path, **options: Any) -> os.stat_result:
+        status = stat(path, **options)
+        return os.stat_result((status.st_mode, 2**63 + 5, *tuple(status)[2:10])) if path.name == "a.wav" else status
+
+    monkeypatch.setattr(Path, "stat", huge)
+    assert kinds(await run(world, [wav(tmp_path / "a.wav")], **home)) == {"Done": 1}
+
+
+async def test_a_given_key_is_kept_until_a_create_was_sent_under_it(world: World, home: Any, tmp_path: Path) -> None:
+    world.api.script("reserve", *[APIConnectionError("refused", may_have_arrived=False)] * 4)
+    for _ in range(2):
+        item = BatchItem(source=wav(tmp_path / "a.wav"), idempotency_key="order-4711")
+        await run(world, [item], patience=0, **home)
+    assert list(world.api.created) == ["order-4711"]
+
+
+@pytest.mark.parametrize("key", ["", "a\nb", "ä", "x" * 300])
+def test_a_key_that_cannot_be_one_is_refused_at_once(key: str) -> None:
+    with pytest.raises(ConfigurationError, match="idempotency key"):
+        BatchItem(source=b"x", idempotency_key=key)
+
+
+async def test_a_copy_goes_on_where_only_the_first_file_failed(world: World, home: Any, tmp_path: Path) -> None:
+    first, copy = wav(tmp_path / "a.wav"), wav(tmp_path / "b.wav")
+
+    def upload(exchange: Any) -> Any:
+        Path(first).unlink(missing_ok=True)
+        return world.api.do_upload(exchange)
+
+    world.api.always("upload", upload)
+    assert kinds(await run(world, [first, copy], **home)) == {"Failed upload": 1, "Done": 1}
+    assert len(world.api.created) == 1
+
+
+async def test_a_copy_of_what_is_uncertain_is_uncertain_too(world: World, home: Any) -> None:
+    async def lose(exchange: Any) -> Any:
+        world.api.do_create(exchange)
+        await asyncio.Event().wait()
+
+    world.api.script("create", lose)
+    (url,) = urls(1)
+    outcomes = await run(world, [BatchItem(source=url, timeout=20.0), url], **home)
+    errors = [outcome.error for outcome in outcomes if isinstance(outcome, Failed)]
+    assert all(isinstance(error, SubmissionUncertainError) and error.submission for error in errors)
+    assert len(world.api.created) == 1
+
+
+async def test_splitting_anew_that_was_killed_goes_on_and_pays_nothing_again(world: World, home: Any) -> None:
+    def items() -> list[BatchItem]:
+        return [BatchItem(source=url, anew=True) for url in urls(2)]
+
+    await run(world, urls(2), **home)
+    world.api.always("get", lambda exchange: running(world, exchange) if "split_4" in exchange.request.url else None)
+    async with (
+        world.client(rate_limit=GENEROUS) as client,
+        client.split_many(items(), overwrite=True, **home) as batch,
+    ):
+        await anext(batch)  # the first is done, and the run is left there
+    world.api.always("get", None)
+    await run(world, items(), overwrite=True, **home)
+    assert len(world.api.created) == 4
+    await run(world, items(), overwrite=True, **home)
+    assert len(world.api.created) == 6
+
+
+async def test_a_batch_that_is_cancelled_while_it_begins_gives_up_its_journal(
+    world: World, home: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from aistemsplitter_async.batch.works import Works
+
+    monkeypatch.setattr(Works, "recall_gate", lambda _: world.clock.sleep(100))
+    async with world.client() as client:
+        with pytest.raises(TimeoutError):
+            async with world.clock.timeout_at(world.clock.monotonic() + 10), client.split_many([], **home):
+                pass
+    Store(home["journal"]).close()
+
+
+async def test_a_journal_that_lost_everything_is_not_begun_anew(world: World, home: Any) -> None:
+    await run(world, urls(2), **home)
+    home["journal"].write_bytes(b"")
+    with pytest.raises(JournalError, match="was a journal"):
+        await run(world, urls(2), **home)
+    assert len(world.api.created) == 2
