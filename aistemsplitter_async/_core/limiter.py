@@ -36,6 +36,7 @@ _SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply'
 _BUCKET_SHARE = 0.8  # of what was let in when a bucket was first found dry; the rest had flowed in meanwhile
 _PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
 _PACED = 5.0  # windows without a refusal before requests are counted again and not spread; doubled each time
+_TRANSITION = 0.25  # windows of pacing until a refusal speaks of it, and not of the burst that was sent before
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
 _HASTY = 20  # requests a window: fewer at the first refusal, and somebody else may have been using the key just before
 _SOON = 1.0  # windows after which such a limit is doubted, once
@@ -66,8 +67,9 @@ class Limiter:
         self.closed_until = -math.inf
         self._refused_at = -math.inf
         self._refusals = 0  # since the last request that was let in
-        self._let_in = _UNPROVEN_AT_ONCE  # requests sent since the last refusal; as if so many before the first
+        self._let_in = _UNPROVEN_AT_ONCE  # of what was sent since the last refusal; as if so many before the first
         self._paced_for = _PACED  # windows
+        self._paced_at = -math.inf
         self._searching = False
         self._doubted = False  # a learned limit was refused once already
         self._hasty = False  # the limit was learned so low that others may have used the window
@@ -226,7 +228,9 @@ class Limiter:
             # A declared bucket that ran dry early is smaller than its rate: as large as what it let in at once.
             held = _BUCKET_SHARE * let_in if self._is_bucket and not recently else 0.0
             self._bucket.empty(now, capacity=max(self._burst(self.believed), held))
-            if recently:
+            # Right after a burst a counter that weighs its last window is full, though a declared limit is right.
+            told = self._ceiling is None or now >= self._paced_at + _TRANSITION * self.per
+            if recently and told:
                 self._believe(min(self.believed, let_in), now)
         elif self.believed == self._ceiling or (recently and self._doubted):
             self._pace(self.believed, now)
@@ -237,6 +241,7 @@ class Limiter:
 
     def _pace(self, requests: int, now: float) -> None:
         """Spread requests evenly from now on."""
+        self._paced_at = now
         self._bucket = BucketWindow(requests, self.per / _PACING_MARGIN, now)
         self._bucket.empty(now, capacity=self._burst(requests))
         self._bucket.in_flight = self.in_flight

@@ -648,3 +648,20 @@ def test_after_a_refusal_the_number_at_once_grows_with_what_is_let_in() -> None:
         sent.append(send_all(limiter, now))
         let_in(limiter, sent[-1], now + 0.1)
     assert sent == [1, 2, 3, 3]
+
+
+def test_refusals_right_after_a_burst_do_not_lower_a_declared_limit_and_later_ones_do() -> None:
+    """A counter that weighs its last window refuses until that has faded, though the limit is right."""
+    limiter = declared(60)
+    while sent := send_all(limiter, 0.0):
+        let_in(limiter, sent, 0.1)
+    for refused_at in (62.0, 65.0):
+        limiter.take(refused_at)
+        limiter.refuse(refused_at, sent=refused_at, retry_after=1.0)
+        limiter.take(refused_at + 2)
+        let_in(limiter, 1, refused_at + 2.1)
+    assert limiter.believed == 60
+    limiter.take(90.0)
+    limiter.refuse(90.0, sent=90.0, retry_after=1.0)
+    assert limiter.believed is not None
+    assert limiter.believed < 60
