@@ -9,7 +9,7 @@ allows beyond what creates need:
 - Many splits: each is looked at when it is done with probability `PollPolicy.confidence`, given that it was not at the
   last look. That comes to little more than one look a split. While there is no request to spare, the same is asked of
   few splits too, with more confidence: a look that comes too soon takes what a create or the last split needs.
-- Nothing known yet: the oldest split goes ahead as a pathfinder, with looks at ages that double.
+- Nothing known yet, and requests to spare: the oldest split goes ahead as a pathfinder, with looks at ages that double.
 - Announced by a webhook: a split is looked at when it was announced, ahead of everything in its lane. Events get lost,
   so one that is not announced is looked at when nearly all should be done (at twice that age while only the prior says
   when that is, but for the pathfinder), and then at ages that double.
@@ -270,7 +270,7 @@ class PollPlan:
         for entry in waiting:
             entry.due = self._due_by_share(entry, share, least)
         pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
-        if not self.model.observations and pathfinder.look_at is None:
+        if share < 1 and not self.model.observations and pathfinder.look_at is None:
             ahead = self._healing_age(pathfinder) if pathfinder.told else max(self._policy.first, 2 * pathfinder.seen)
             pathfinder.due = min(pathfinder.due, pathfinder.since + ahead)
         due = (entry for entry in waiting if entry.due <= now and entry.lane >= first_lane)

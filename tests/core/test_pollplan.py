@@ -108,23 +108,33 @@ def test_a_scarce_budget_looks_when_the_split_is_done_with_the_confidence_asked_
     assert len(looks) == 1
 
 
-def test_with_nothing_known_the_oldest_goes_ahead_at_ages_that_double() -> None:
+def looks_of_ten(budget: Budget) -> list[tuple[str, float]]:
+    """Return which of ten splits, created a second apart, are looked at until the prior says that some may be done."""
     plan = build()
     for number in range(10):
         plan.add(str(number), since=float(number), credits_used=180)
     looks, now = list[tuple[str, float]](), 9.0
-    while now < 40:
-        entry = plan.best(now, SCARCE)
+    while now < 26:
+        entry = plan.best(now, budget)
         if entry is None:
             now = plan.next_due()
             continue
         looks.append((entry.split_id, now))
         plan.note_looking(entry)
         plan.note_running(entry.split_id, looked_at=now)
+    return looks
+
+
+def test_with_nothing_known_the_oldest_goes_ahead_at_ages_that_double() -> None:
+    looks = looks_of_ten(Budget(limit=60, per=60.0, free=lambda within: 20 + within))
     assert {split for split, _ in looks} == {"0"}
     ages = [age for _, age in looks]
-    assert len(ages) <= 4
+    assert 2 <= len(ages) <= 4
     assert all(later >= 1.9 * earlier for earlier, later in itertools.pairwise(ages))
+
+
+def test_nobody_goes_ahead_where_no_request_is_to_spare() -> None:
+    assert looks_of_ten(SCARCE) == []
 
 
 @pytest.mark.parametrize("count", [FEW, MANY])
