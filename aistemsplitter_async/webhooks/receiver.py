@@ -154,7 +154,9 @@ class WebhookReceiver:
                 if inspect.isawaitable(handled):
                     await handled
             await self.inbox.put(event)
-        except Exception:  # noqa: BLE001  # whatever a handler or an inbox raises, the sender shall try again
+        except BaseException as error:  # whatever a handler or an inbox raises, the sender shall try again
+            if _ends_us(error):
+                raise
             _log.exception(
                 "the webhook event of %s could not be taken; the sender is told to try again", event.split_id
             )
@@ -167,6 +169,14 @@ class WebhookReceiver:
                 "this receiver has no secrets: it only follows its inbox", code="NO_WEBHOOK_SECRET"
             )
         return self._keys
+
+
+def _ends_us(error: BaseException) -> bool:
+    """Return whether the request or the process is being ended, rather than what was called has failed."""
+    if isinstance(error, asyncio.CancelledError):  # a handler passes it on where a task that it waits for is cancelled
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 def _read_secrets(secrets: Secrets | None) -> Keys | None:

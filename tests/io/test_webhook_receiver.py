@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
@@ -83,6 +83,47 @@ async def test_a_handler_that_fails_is_called_again_when_the_sender_tries_again(
     assert len(attempts) == 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     assert SECRET not in caplog.text
+
+
+class Odd(BaseException):
+    """What no handler should raise."""
+
+
+async def wait_for_a_cancelled_task() -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    task.cancel()
+    await task
+
+
+async def run_out_of_time() -> None:
+    async with asyncio.timeout(0):
+        await asyncio.Event().wait()
+
+
+async def fail_in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_out_of_time())
+
+
+async def fail_oddly() -> None:
+    raise Odd
+
+
+@pytest.mark.parametrize("fail", [wait_for_a_cancelled_task, run_out_of_time, fail_in_a_group, fail_oddly])
+async def test_however_a_handler_fails_the_sender_is_told_to_try_again(
+    fail: Callable[[], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, broken = FakeClock(), True
+
+    async def on_event(_: WebhookEvent) -> None:
+        if broken:
+            await fail()
+
+    receiver = make(clock, on_event=on_event)
+    assert await send(receiver, clock) == 503
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    broken = False
+    assert await send(receiver, clock) == 200
 
 
 class BrokenInbox(MemoryInbox):
