@@ -120,7 +120,9 @@ class SQLiteInbox:
         while True:
             now, last, stamp = self._clock.monotonic(), stamp, _stamp(log)
             if stamp != last or now >= trusted_until:
+                before = file
                 file, news = await self._run(partial(self._read_news, file=file, after=place))
+                place = place if file == before else 0
                 for at, event in news:
                     place = at
                     yield event

@@ -226,20 +226,36 @@ async def test_the_test_above_would_notice_a_connection_that_takes_away_anothers
         assert await elsewhere(path, HAS) == "False\n"
 
 
-async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_beginning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meanwhile", ["saw nothing", "found it empty"])
+async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_beginning(
+    tmp_path: Path, meanwhile: str
+) -> None:
     path = tmp_path / "inbox"
     async with SQLiteInbox(path) as receivers, SQLiteInbox(path) as clients:
         events = clients.follow()
         for n in range(3):
             await receivers.put(event(f"split_{n}"))
         assert [(await anext(events)).split_id for _ in range(3)] == ["split_0", "split_1", "split_2"]
+        reading = asyncio.create_task(anext(events))
         for file in tmp_path.iterdir():
             file.unlink()
-        await receivers.put(event("split_9"))
+        if meanwhile == "found it empty":
+            reads, read = asyncio.Event(), clients._read_news
+
+            def note(*arguments: Any, **options: Any) -> Any:
+                found = read(*arguments, **options)
+                loop.call_soon_threadsafe(reads.set)
+                return found
+
+            loop = asyncio.get_running_loop()
+            clients._read_news = note  # type: ignore[method-assign]
+            await reads.wait()
+        for n in (8, 9):
+            await receivers.put(event(f"split_{n}"))
         async with asyncio.timeout(10):
-            assert (await anext(events)).split_id == "split_9"
+            assert [(await reading).split_id, (await anext(events)).split_id] == ["split_8", "split_9"]
         await events.aclose()
-        assert await kept(path) == {"split_9"}
+        assert await kept(path) == {"split_8", "split_9"}
 
 
 async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(tmp_path: Path) -> None:
