@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from aistemsplitter_async._core.signature import Keys, Secrets
 from aistemsplitter_async.clock import Clock, SystemClock
-from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE, Secret
+from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE, Secret
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.models import redact_url
 
@@ -48,7 +48,8 @@ class WebhookReceiver:
         url: where the API reaches this receiver; clients send it along with every split.
         tolerance: seconds that a signature may be old, or ahead.
         on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, the sender
-            will try again; after a crash it may be called with the same event once more.
+            will try again; so it will after 30 seconds, when it is cancelled. It may be called with the same event once
+            more after a crash, or by another worker at the same time: let it do nothing twice.
         on_refused: called with the `WebhookError` that says why a request was refused, which the sender is not told.
         inbox: where events are kept; in memory if not given.
         clock: where time comes from.
@@ -147,13 +148,14 @@ class WebhookReceiver:
 
     async def _take(self, event: WebhookEvent) -> int:
         try:
-            if await self.inbox.has(event):
-                return OK
-            if self._on_event is not None:
-                handled = self._on_event(event)
-                if inspect.isawaitable(handled):
-                    await handled
-            await self.inbox.put(event)
+            async with self._clock.timeout_at(self._clock.monotonic() + WEBHOOK_HANDLING):
+                if await self.inbox.has(event):
+                    return OK
+                if self._on_event is not None:
+                    handled = self._on_event(event)
+                    if inspect.isawaitable(handled):
+                        await handled
+                await self.inbox.put(event)
         except BaseException as error:  # whatever a handler or an inbox raises, the sender shall try again
             if _ends_us(error):
                 raise

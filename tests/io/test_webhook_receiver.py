@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
-from aistemsplitter_async.config import Secret
+from aistemsplitter_async.config import WEBHOOK_HANDLING, Secret
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks.event import WebhookEvent
@@ -124,6 +124,30 @@ async def test_however_a_handler_fails_the_sender_is_told_to_try_again(
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     broken = False
     assert await send(receiver, clock) == 200
+
+
+@pytest.mark.parametrize("where", ["handler", "inbox"])
+async def test_what_hangs_is_given_up_and_so_are_the_duplicates_that_wait_for_it(
+    where: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock, calls, inbox = FakeClock(), 0, MemoryInbox()
+
+    async def hang(_: WebhookEvent) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.Event().wait()
+
+    if where == "inbox":
+        monkeypatch.setattr(inbox, "put", hang)
+    receiver = make(clock, inbox=inbox, on_event=hang if where == "handler" else None)
+    sending = [asyncio.create_task(send(receiver, clock)) for _ in range(3)]
+    await clock.advance(WEBHOOK_HANDLING - 1)
+    assert not any(task.done() for task in sending)
+    sending.append(asyncio.create_task(send(receiver, clock)))
+    await clock.advance(1)
+    assert [task.result() for task in sending] == [503] * 4
+    assert calls == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 class BrokenInbox(MemoryInbox):
