@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NoReturn
 
 from aistemsplitter_async.config import WEBHOOK_TOLERANCE, Secret
@@ -30,9 +30,14 @@ class Keys:
     __slots__ = ("_keys",)
 
     def __init__(self, secrets: str | Secret | Collection[str | Secret]) -> None:
-        listed = [secrets] if isinstance(secrets, str | Secret) else list(secrets)
+        several = isinstance(secrets, Iterable) and not isinstance(secrets, str | bytes | bytearray)
+        listed: list[object] = list(secrets) if several else [secrets]  # type: ignore[arg-type]
         texts = [one.reveal() if isinstance(one, Secret) else one for one in listed]
-        self._keys = tuple(text.strip().encode("utf-8", "surrogateescape") for text in texts)
+        if not all(isinstance(text, str) for text in texts):  # which it is not told: it may well be the secret
+            raise ConfigurationError(
+                "a webhook secret is text, or there are several in a list", code="NO_WEBHOOK_SECRET"
+            )
+        self._keys = tuple(str(text).strip().encode("utf-8", "surrogateescape") for text in texts)
         if not self._keys or not all(self._keys):  # with an empty one anybody could sign
             raise ConfigurationError("a webhook secret is missing or empty", code="NO_WEBHOOK_SECRET")
 

@@ -9,7 +9,7 @@ from aistemsplitter_async.errors import ProtocolError, WebhookError
 from aistemsplitter_async.models import TERMINAL, SplitStatus
 
 _ABOUT_SPLITS = "audio.split."
-_COMPLETED = "audio.split.completed"
+_FINAL = ("audio.split.completed", "audio.split.failed")  # whatever status they come with, or none
 _TEXT_CAP = 255  # characters; events are remembered, so their size is bounded
 
 
@@ -32,7 +32,7 @@ class WebhookEvent:
     @property
     def is_terminal(self) -> bool:
         """Whether the split is done."""
-        return self.event == _COMPLETED or self.status in TERMINAL
+        return self.event in _FINAL or self.status in TERMINAL
 
 
 def parse_event(body: bytes, signed_at: int) -> WebhookEvent | None:

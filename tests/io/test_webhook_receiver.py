@@ -246,10 +246,18 @@ async def test_secrets_come_from_the_environment_and_may_be_several(monkeypatch:
     assert caught.value.code == "NO_WEBHOOK_SECRET"
 
 
-@pytest.mark.parametrize("secrets", ["", [""], [SECRET, ""]])
-def test_an_empty_secret_is_refused(secrets: Any) -> None:
-    with pytest.raises(ConfigurationError, match="secret"):
+@pytest.mark.parametrize("secrets", ["", [""], [SECRET, ""], b"", b"whsec", [b"whsec"], [None], [SECRET, None], 5, 0])
+def test_a_secret_that_is_empty_or_no_text_is_refused_and_not_shown(secrets: Any) -> None:
+    with pytest.raises(ConfigurationError, match="secret") as caught:
         WebhookReceiver(secrets, url=URL)
+    assert "whsec" not in str(caught.value)
+
+
+def test_an_async_on_refused_is_refused() -> None:
+    async def on_refused(_: WebhookError) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="on_refused must be an ordinary function"):
+        WebhookReceiver(SECRET, url=URL, on_refused=on_refused)
 
 
 @pytest.mark.parametrize(
@@ -261,6 +269,15 @@ def test_an_empty_secret_is_refused(secrets: Any) -> None:
         {"url": "https://[::1"},
         {"url": "https://example.com:port/"},
         {"url": "https://example.com/#here"},
+        {"url": "https://example.com/a b"},
+        {"url": " https://example.com/"},
+        {"url": "https://example.com/\n"},
+        {"url": "https://exam\tple.com/"},
+        {"url": None},
+        {"url": b"https://example.com/"},
+        {"tolerance": "300"},
+        {"tolerance": None},
+        {"tolerance": True},
         {"tolerance": 0},
         {"tolerance": -1.0},
         {"tolerance": float("inf")},
@@ -278,6 +295,8 @@ async def test_a_receiver_without_secrets_follows_its_inbox_and_receives_nothing
         await receiver.handle(b"{}", {})
     with pytest.raises(ConfigurationError, match="only follows its inbox"):
         _ = receiver.asgi
+    with pytest.raises(ConfigurationError, match="only follows its inbox"):
+        _ = receiver.aiohttp_handler
 
 
 def test_no_secret_is_shown() -> None:
