@@ -24,6 +24,7 @@ from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent, WebhookReceiver
+from aistemsplitter_async.webhooks.sqlite_inbox import _use_log
 
 SECRET = "whsec_test"
 
@@ -283,6 +284,41 @@ async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(
         assert heard == [f"split_{n}" for n in range(50)]
         following.cancel()
         await asyncio.wait({following})
+
+
+async def test_any_number_of_workers_may_make_the_file_at_once(tmp_path: Path) -> None:
+    for attempt in range(10):
+        inboxes = [SQLiteInbox(tmp_path / f"inbox{attempt}") for _ in range(4)]
+        await asyncio.gather(*(inbox.put(event(f"split_{n}")) for n, inbox in enumerate(inboxes)))
+        for inbox in inboxes:
+            await inbox.aclose()
+
+
+class Busy:
+    """A connection that is refused a few times: seldom, and hard to bring about."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.refusals = 3
+
+    def execute(self, _: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            error = sqlite3.OperationalError("refused")
+            error.sqlite_errorcode = self.code
+            raise error
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
+def test_a_file_that_another_one_is_making_is_waited_for(code: int) -> None:
+    busy = Busy(code)
+    _use_log(busy)  # type: ignore[arg-type]
+    assert busy.refusals == 0
+
+
+def test_a_file_that_cannot_be_used_is_not_waited_for() -> None:
+    with pytest.raises(sqlite3.OperationalError):
+        _use_log(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
 
 
 async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path) -> None:
