@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import istr
 
 from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from .receiver import WebhookReceiver
 
 _BROKEN = (web.RequestPayloadError, HttpProcessingError, ClientError, OSError)  # a body that never becomes whole
+_SIGNATURE, _ENCODING, _LENGTH = map(istr, FIELDS)  # ready to be looked up in any case
 _LINGER = 5.0  # s for a sender to finish what is not read any more: one that is cut off may not see the answer
 
 
@@ -25,7 +27,7 @@ async def answer(receiver: WebhookReceiver, request: web.Request) -> web.Respons
     if request.method != "POST":
         return web.Response(status=405, headers={"Allow": "POST"})
     values = request.headers.getall
-    sent = Sent.build(*(values(name, ()) for name in FIELDS))
+    sent = Sent.build(values(_SIGNATURE, ()), values(_ENCODING, ()), values(_LENGTH, ()))
     refused = receiver.refuse_unread(sent)  # before anything is read that would have to be unpacked
     body = b""
     if refused is None:
@@ -44,12 +46,9 @@ async def _read(receiver: WebhookReceiver, request: web.Request, sent: Sent) -> 
     if content.at_eof():  # it is empty, or a middleware has read it, which the request remembers
         return await request.read(), None
     body = await content.readany()
-    while (size := len(body)) <= WEBHOOK_CAP_BYTES:
-        chunk = await content.readany()
-        if not chunk:
-            return body, None
-        body += chunk
-    return body, receiver.refuse_unread(sent, size=size)
+    while len(body) <= WEBHOOK_CAP_BYTES and not content.at_eof():
+        body += await content.readany()
+    return body, receiver.refuse_unread(sent, size=len(body))
 
 
 async def _turn_away(request: web.Request, status: int) -> web.Response:

@@ -158,14 +158,14 @@ class WebhookReceiver:
 
     async def _take(self, event: WebhookEvent) -> int:
         try:
-            async with self._clock.timeout_at(self._clock.monotonic() + WEBHOOK_HANDLING):
-                if await self.inbox.has(event):
-                    return OK
-                if self._on_event is not None:
-                    handled = self._on_event(event)
-                    if inspect.isawaitable(handled):
+            if await self.inbox.has(event):
+                return OK
+            if self._on_event is not None:
+                handled = self._on_event(event)
+                if inspect.isawaitable(handled):
+                    async with self._clock.timeout_at(self._clock.monotonic() + WEBHOOK_HANDLING):
                         await handled
-                await self.inbox.put(event)
+            await self.inbox.put(event)
         except BaseException as error:  # whatever a handler or an inbox raises, the sender shall try again
             if _ends_us(error):
                 raise
