@@ -48,7 +48,7 @@ async def _read(receiver: WebhookReceiver, request: web.Request, sent: Sent) -> 
     body = await content.readany()
     while len(body) <= WEBHOOK_CAP_BYTES and not content.at_eof():
         body += await content.readany()
-    return body, receiver.refuse_unread(sent, size=len(body))
+    return body, receiver.refuse_unread(sent, size=len(body)) if len(body) > WEBHOOK_CAP_BYTES else None
 
 
 async def _turn_away(request: web.Request, status: int) -> web.Response:
