@@ -308,11 +308,15 @@ class AsyncAIStemSplitter:
             SplitFailedError: it ended as `failed`.
             WaitTimeoutError: it was not terminal in time; it goes on and can be waited for again.
         """
+        self._bind()
         last = None
         deadline = self._clock.monotonic() + (self._poll.wait if timeout is None else timeout)
+        updates = self._stages.updates(
+            split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline
+        )
         try:
             async with self._clock.timeout_at(deadline):
-                async for split in self.updates(split_id, since=since, credits_used=credits_used, priority=priority):
+                async for split in updates:
                     last = split
         except TimeoutError:
             pass

@@ -33,6 +33,7 @@ UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
 WEBHOOK_TOLERANCE = 300.0  # s between signing and arrival, both ways: what clocks and queues may be off
 WEBHOOK_CAP_BYTES = 64 * 1024  # an event has a hundred bytes; whoever sends more is nobody we know
+WEBHOOK_HANDLING = 30.0  # s for a handler of events; senders hang up about then, and duplicates wait meanwhile
 INBOX_EVENTS = 10_000  # events remembered, to tell duplicates and for waiters that come later; about 5 MB
 INBOX_KEEP = 86_400.0  # s they are remembered: longer than any sender is likely to repeat itself
 INBOX_LOOK = 0.02  # s between two looks into an inbox that another process fills

@@ -83,6 +83,7 @@ class Poller:
         credits_used: float | None = None,
         told: bool = False,
         done: bool = False,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Split, None]:
         """Yield the split as it is first seen and at every change, the terminal state last.
 
@@ -93,6 +94,7 @@ class Poller:
             credits_used: its price, from which its processing time is predicted.
             told: whether its end will be announced with `wake`: then looks are only made in case that gets lost.
             done: whether its end was announced before anybody waited: then it is looked at at once.
+            deadline: when the caller will give up (monotonic seconds): a look is made before, announced or not.
 
         Raises:
             AIStemSplitterError: an answer that waiting cannot improve: 401, 404, an undecodable reply.
@@ -110,6 +112,8 @@ class Poller:
             )
             if done:
                 self._plan.wake(split_id)
+        if deadline is not None:
+            self._plan.note_deadline(split_id, now=self._pipeline.clock.monotonic(), deadline=deadline)
         self._join(watch, priority)
         seen = None
         try:

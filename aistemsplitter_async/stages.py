@@ -270,13 +270,25 @@ class Stages:
             raise
 
     async def updates(
-        self, split_id: str, *, priority: Priority, since: float | None, credits_used: float | None
+        self,
+        split_id: str,
+        *,
+        priority: Priority,
+        since: float | None,
+        credits_used: float | None,
+        deadline: float | None = None,
     ) -> AsyncGenerator[Split, None]:
-        """Iterate over the observed changes of a split."""
+        """Iterate over the observed changes of a split. `deadline` is when the caller will give up."""
         done = self._hearing is not None and self._hearing.heard_of(split_id)
         told = self._hearing is not None and self._hearing.expects(split_id)
         updates = self.poller.updates(
-            split_id, priority=priority, since=since, credits_used=credits_used, told=told, done=done
+            split_id,
+            priority=priority,
+            since=since,
+            credits_used=credits_used,
+            told=told,
+            done=done,
+            deadline=deadline,
         )
         async with aclosing(updates):
             async for split in updates:

@@ -3,18 +3,22 @@
     export AISTEMSPLITTER_API_KEY=ast_... BOT_TOKEN=123:abc
     python examples/aiogram_bot.py
 
-The audio goes straight from Telegram to the upload worker, never through disk or memory. Bots are sent files of up to
-20 MB; a Bot API server of your own (TELEGRAM_API_URL=http://127.0.0.1:8081) lifts that.
+The audio goes straight from Telegram to the upload worker, never through disk or memory. Telegram hands out files of up
+to 20 MB. So does a Bot API server of your own (TELEGRAM_API_URL=http://127.0.0.1:8081), unless it runs with `--local`:
+then it knows no limit, but tells the path of a file on its disk instead of serving it. For that, give
+`TelegramAPIServer.from_base` its `is_local=True`, and `submit` that path in place of `build_source`.
 """
 
 import asyncio
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from tempfile import TemporaryDirectory
 
 from aiogram import Bot, Dispatcher, F, Router
 from aiogram.client.session.aiohttp import AiohttpSession
 from aiogram.client.telegram import PRODUCTION, TelegramAPIServer
+from aiogram.exceptions import TelegramAPIError
 from aiogram.types import Audio, FSInputFile, Message
 
 from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, AudioSource, stream_source
@@ -26,16 +30,26 @@ router = Router()
 async def on_audio(message: Message, bot: Bot, client: AsyncAIStemSplitter) -> None:
     assert message.audio is not None  # noqa: S101  # the filter says so
     name = message.audio.file_name or "song.mp3"
-    progress = await message.answer(f"{name}: uploading")
+    progress, shown = await message.answer(f"{name}: uploading"), ""
     try:
         job = await client.submit(build_source(bot, message.audio, name))
         async for split in job.updates():
-            await progress.edit_text(f"{name}: {split.status}")
+            if (
+                split.status != shown
+            ):  # more than the status may change, and Telegram refuses an edit that changes nothing
+                shown = split.status
+                await show(progress, f"{name}: {shown}")
         with TemporaryDirectory() as folder:
             for stem, file in (await job.download(folder)).items():
                 await message.answer_audio(FSInputFile(file), title=f"{stem} of {name}")
     except AIStemSplitterError as error:
-        await progress.edit_text(f"{name}: {error}")
+        await show(progress, f"{name}: {error}")
+
+
+async def show(progress: Message, text: str) -> None:
+    """Change what a message says. Somebody paid for the stems: they do not get lost with it."""
+    with suppress(TelegramAPIError):
+        await progress.edit_text(text)
 
 
 @router.message()

@@ -12,7 +12,8 @@ allows beyond what creates need:
 - Nothing known yet, and requests to spare: the oldest split goes ahead as a pathfinder, with looks at ages that double.
 - Announced by a webhook: a split is looked at when it was announced, ahead of everything in its lane. Events get lost,
   so one that is not announced is looked at when nearly all should be done (at twice that age while only the prior says
-  when that is, but for the pathfinder), and then at ages that double.
+  when that is, but for the pathfinder), and then at ages that double; and once in any case shortly before somebody
+  gives up waiting for it.
 
 Times are monotonic seconds, passed in.
 """
@@ -45,6 +46,8 @@ _OVERTIME = 0.3  # of its age is what a split beyond the latest may still take
 _HEALING = NormalDist().inv_cdf(0.99)  # are done by the age at which an announcement that did not come counts as lost
 _ENOUGH = 10  # finished splits from which on the model knows what is long
 _HEALING_GROWTH = 2.0  # of the age until the next look at a split whose announcement did not come
+_LAST_LOOK = 5.0  # s before whoever waits for an announced split gives up: room for a request that is tried again
+_LAST_LOOK_SHARE = 0.1  # of the time that was left: a long wait keeps a slot in the window for it
 _COARSE = 0.5  # a share beyond which growing intervals say less than the odds
 _SPENT = 0.74  # of the requests that are free: the rest is for what nobody foresaw
 
@@ -98,6 +101,7 @@ class Entry:
     seen: float = 0.0  # age at which it was last seen running
     due: float = 0.0
     told: bool = False  # its end will be announced
+    last_looks: list[float] = attrs.field(factory=list[float])  # until when those who wait want it looked at
     woken: bool = False  # its end was announced, and no look has been made since
     looking: bool = False  # a request for it is on its way
     attached: bool = False  # `since` is when it came to the plan: it was created some time before
@@ -188,6 +192,14 @@ class PollPlan:
             entry.look_at = None
             self._date(entry)
 
+    def note_deadline(self, split_id: str, *, now: float, deadline: float) -> None:
+        """Note that somebody waits for a split until `deadline`, and must not give up without a look at it."""
+        entry = self._entries.get(split_id)
+        if entry is not None:
+            left = max(0.0, deadline - now)
+            entry.last_looks.append(deadline - min(left / 2, max(_LAST_LOOK, _LAST_LOOK_SHARE * left)))
+            self._date(entry)
+
     def note_looking(self, entry: Entry) -> None:
         """Note that a request for a split is being sent: it is no candidate until what came of it is noted."""
         entry.looking = True
@@ -212,6 +224,7 @@ class PollPlan:
             most = self.model.age_at(entry.size, _LATEST)
             entry.since = min(entry.since, looked_at - min(age, most))
         entry.seen = max(entry.seen, looked_at - entry.since)
+        entry.last_looks = [at for at in entry.last_looks if at > looked_at]
         entry.foreseen = -1
         if entry.seen > self.model.median(entry.credits_used):
             self.model.refit(self._sample())
@@ -356,7 +369,7 @@ class PollPlan:
             return entry.look_at
         # While what is long is a guess, the pathfinder alone goes by it: events seldom get lost.
         patience = 1.0 if self.model.observations >= _ENOUGH else _HEALING_GROWTH
-        return entry.since + patience * self._healing_age(entry)
+        return min([entry.since + patience * self._healing_age(entry), *entry.last_looks])
 
     def _healing_age(self, entry: Entry) -> float:
         """Return the age at which the announcement of a split counts as lost."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import NoReturn
 
 from aistemsplitter_async.config import WEBHOOK_TOLERANCE, Secret
@@ -30,9 +30,14 @@ class Keys:
     __slots__ = ("_keys",)
 
     def __init__(self, secrets: str | Secret | Collection[str | Secret]) -> None:
-        listed = [secrets] if isinstance(secrets, str | Secret) else list(secrets)
+        several = isinstance(secrets, Iterable) and not isinstance(secrets, str | bytes | bytearray)
+        listed: list[object] = list(secrets) if several else [secrets]  # type: ignore[arg-type]
         texts = [one.reveal() if isinstance(one, Secret) else one for one in listed]
-        self._keys = tuple(text.strip().encode("utf-8", "surrogateescape") for text in texts)
+        if not all(isinstance(text, str) for text in texts):  # which it is not told: it may well be the secret
+            raise ConfigurationError(
+                "a webhook secret is text, or there are several in a list", code="NO_WEBHOOK_SECRET"
+            )
+        self._keys = tuple(str(text).strip().encode("utf-8", "surrogateescape") for text in texts)
         if not self._keys or not all(self._keys):  # with an empty one anybody could sign
             raise ConfigurationError("a webhook secret is missing or empty", code="NO_WEBHOOK_SECRET")
 
@@ -79,9 +84,9 @@ def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolera
         raise WebhookError(f"there is no {SIGNATURE_HEADER} header", code="SIGNATURE_MISSING")
     timestamp, signatures = _parse(header)
     # Every secret is tried against every signature, found or not, so that the time taken tells nothing.
-    expected = [_digest(body, timestamp, key).encode() for key in keys]
+    expected = [_digest(body, timestamp, key) for key in keys]
     matches = [hmac.compare_digest(ours, theirs) for ours in expected for theirs in signatures]
-    if not any(matches):
+    if True not in matches:
         raise WebhookError("no signature is of this body and one of the secrets", code="SIGNATURE_MISMATCH")
     age = now - int(timestamp)
     if age > 0 and not age <= tolerance:
@@ -92,14 +97,14 @@ def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolera
 
 
 def _digest(body: bytes, timestamp: str, key: bytes) -> str:
-    return hmac.digest(key, timestamp.encode() + b"." + body, "sha256").hex()
+    return hmac.digest(key, b"%b.%b" % (timestamp.encode(), body), "sha256").hex()
 
 
-def _parse(header: str) -> tuple[str, list[bytes]]:
+def _parse(header: str) -> tuple[str, list[str]]:
     """Return the timestamp as it was written, and the signatures. Elements of other schemes are for other readers."""
     usual = _USUAL.fullmatch(header)
     if usual is not None:
-        return usual[1], [usual[2].encode()]
+        return usual[1], [usual[2]]
     if len(header) > _MOST_CHARACTERS:
         raise _malformed("it is too long")
     elements = [element.strip(" ").partition("=") for element in header.split(",")]
@@ -112,7 +117,7 @@ def _parse(header: str) -> tuple[str, list[bytes]]:
         raise _malformed("t is not a number of seconds")
     if not all(map(_SIGNATURE.fullmatch, signatures)):
         raise _malformed(f"{_SCHEME} is not 64 hexadecimal digits")
-    return timestamp, [one.encode() for one in signatures]
+    return timestamp, signatures
 
 
 def _malformed(reason: str) -> WebhookError:

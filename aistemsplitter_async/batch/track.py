@@ -350,11 +350,12 @@ class Track:
 
     async def _watch(self, split_id: str, since: float, credits_used: float | None) -> Split:
         works, last = self._works, None
+        deadline = works.clock.monotonic() + BATCH_WAIT
         updates = works.stages.updates(
-            split_id, priority=works.options.priority, since=since, credits_used=credits_used
+            split_id, priority=works.options.priority, since=since, credits_used=credits_used, deadline=deadline
         )
         try:
-            async with works.clock.timeout_at(works.clock.monotonic() + BATCH_WAIT), aclosing(updates):
+            async with works.clock.timeout_at(deadline), aclosing(updates):
                 async for split in updates:
                     last = split
         except TimeoutError:

@@ -234,7 +234,14 @@ def listen(
     sandbox: Annotated[
         bool, Switch, Parameter(help="Show a whole round trip with a local sandbox; needs no key.")
     ] = False,
-    json: Annotated[bool, Switch, Parameter(help="One JSON object per request on stdout.")] = False,
+    json: Annotated[
+        bool,
+        Switch,
+        Parameter(
+            help="JSON on stdout: where it listens, then one object for each request (no event: it came before, or is "
+            "about no split; an error: it was refused), and for each step of --sandbox."
+        ),
+    ] = False,
 ) -> int:
     """Receive webhooks on this machine, check and show them, until Ctrl-C."""
     if sandbox and secret_file is not None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import stat
+import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -24,10 +26,13 @@ from .render import PROGRAM, columns, number, price, show
 from .results import hand_out_json
 from .terminal import BOLD, DIM, GREEN, RED, Terminal
 
+_NO_POST: Final = 405
 _NAME_WIDTH: Final = len("refused")
 _HOST: Final = "127.0.0.1"
 _SONG: Final = "https://example.com/song.mp3?seconds=187"  # the silent sandbox fetches nothing
 _SECRET_CAP_BYTES: Final = 4096
+_GRACE: Final = 0.5  # s for requests under way once it is told to stop: nothing is lost, as senders try again
+_NOTHING: Final = dict.fromkeys(attrs.fields_dict(WebhookEvent))
 _ADVICE: Final = {
     "SIGNATURE_MISSING": "requests of the API have one; those of browsers and scanners do not",
     "SIGNATURE_MALFORMED": "it looks like t=1700000000,v1=64 hexadecimal digits",
@@ -36,6 +41,7 @@ _ADVICE: Final = {
     "TIMESTAMP_FUTURE": "is the clock of this machine right?",
     "EVENT_MALFORMED": "it was signed with your secret, so whoever has that sends something else",
     "BODY_ENCODED": "does something on the way compress it?",
+    "METHOD": "events come with POST",
     "BODY_TOO_LARGE": "an event has a hundred",
 }
 
@@ -56,8 +62,19 @@ async def listen(listening: Listening, terminal: Terminal) -> int:
     Raises:
         UsageError: there is no secret to check them with.
     """
+    task, unheard = asyncio.current_task(), False
+
+    def stop() -> None:
+        nonlocal unheard
+        unheard = True
+        if task is not None:
+            task.cancel()
+
+    terminal.patience = "requests under way are given a moment"
+    terminal.unheard = stop
     try:
         async with AsyncExitStack() as stack:
+            stack.enter_context(_watching_reader(stop))
             sandbox = None
             if listening.sandbox:
                 slow_enough_to_watch = Timed(base=1.5, per_second=0.0)
@@ -70,14 +87,17 @@ async def listen(listening: Listening, terminal: Terminal) -> int:
             if sandbox is not None:
                 await _go_round(sandbox, receiver, view)
             await asyncio.Event().wait()
-    except (OSError, OverflowError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        terminal.error(f"cannot listen on port {listening.port}: {reason}; leave --port out for any free one")
+    except _PortError as error:
+        terminal.error(f"cannot listen on port {listening.port}: {error}; leave --port out for any free one")
         return Exit.FAILED
     except asyncio.CancelledError:
-        if not listening.json:
+        if not listening.json and not unheard:
             terminal.say("stopped")
     return Exit.DONE
+
+
+class _PortError(Exception):
+    """A port cannot be listened on; the text says why."""
 
 
 class View:
@@ -121,20 +141,23 @@ class View:
         """Show why a request was refused; the sender is not told."""
         self.shown += 1
         if self._as_json:
-            nothing = dict.fromkeys(attrs.fields_dict(WebhookEvent))
-            hand_out_json(nothing | {"error": {"code": error.code, "message": str(error)}}, self._terminal)
+            hand_out_json(_NOTHING | {"error": {"code": error.code, "message": str(error)}}, self._terminal)
             return
         advice = _ADVICE.get(str(error.code), "")
         self._line("refused", f"{show(error)}; {advice}", style=RED)
 
     def nothing_new(self) -> None:
         """Show that a genuine event had no effect."""
-        if not self._as_json:
+        if self._as_json:
+            hand_out_json(_NOTHING | {"error": None}, self._terminal)
+        else:
             self._line("ignored", "an event that came before, or about something else than a split")
 
-    def step(self, name: str, text: str) -> None:
-        """Show a step of the round trip."""
-        if not self._as_json:
+    def step(self, name: str, text: str, **facts: object) -> None:
+        """Show a step of the round trip: a text for people, or facts for scripts."""
+        if self._as_json:
+            hand_out_json({"step": name} | facts, self._terminal)
+        else:
             self._line(name, text)
 
     def _line(self, name: str, text: str, *, style: str = DIM) -> None:
@@ -150,16 +173,22 @@ async def _serving(secrets: list[str], port: int, view: View) -> AsyncIterator[W
     async def handle(request: web.Request) -> web.Response:
         shown = view.shown
         response = await receivers[0].aiohttp_handler(request)
-        if response.status < 300 and view.shown == shown:  # noqa: PLR2004  # 2xx
-            view.nothing_new()
+        if view.shown == shown:
+            if response.status == _NO_POST:
+                view.refused(WebhookError(f"a {request.method} request", code="METHOD"))
+            else:
+                view.nothing_new()
         return response
 
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", handle)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_GRACE)
     await runner.setup()
     try:
-        await web.TCPSite(runner, _HOST, port).start()
+        try:
+            await web.TCPSite(runner, _HOST, port).start()
+        except (OSError, OverflowError) as error:
+            raise _PortError((error.strerror if isinstance(error, OSError) else None) or str(error)) from error
         url = f"http://{_HOST}:{runner.addresses[0][1]}/"
         receivers.append(WebhookReceiver(secrets, url=url, on_event=view.took, on_refused=view.refused))
         yield receivers[0]
@@ -167,16 +196,40 @@ async def _serving(secrets: list[str], port: int, view: View) -> AsyncIterator[W
         await runner.cleanup()
 
 
+@contextmanager
+def _watching_reader(gone: Callable[[], object]) -> Iterator[None]:
+    """Call `gone` when a pipe's reader has left, which would only be noticed with the next event."""
+    loop, out = asyncio.get_running_loop(), _pipe_out()
+    if out is not None:
+        # All there is to be read at the end that is for writing is that the other one was closed.
+        loop.add_reader(out, lambda: (loop.remove_reader(out), gone()))
+    try:
+        yield
+    finally:
+        if out is not None:
+            loop.remove_reader(out)
+
+
+def _pipe_out() -> int | None:
+    """Return the descriptor of stdout, if that is a pipe."""
+    try:
+        out = sys.stdout.fileno()
+        return out if stat.S_ISFIFO(os.fstat(out).st_mode) else None
+    except (OSError, ValueError):  # closed, or none of the system's
+        return None
+
+
 async def _go_round(sandbox: Sandbox, receiver: WebhookReceiver, view: View) -> None:
     """Show a split from its creation to its stems, with the two requests it takes."""
     async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=receiver) as client:
         job = await client.submit(_SONG)
         cost = price(job.created.credits_used) if job.created is not None else ""
-        view.step("created", f"{job.id}  {cost}, webhookUrl {receiver.url}")
+        view.step("created", f"{job.id}  {cost}, webhookUrl {receiver.url}", split_id=job.id, webhook_url=receiver.url)
         split = await job.wait()
-        view.step("fetched", f"{split.id}  {', '.join(split.stems)}")
+        view.step("fetched", f"{split.id}  {', '.join(split.stems)}", split_id=split.id, stems=list(split.stems))
         requests = sandbox.ledger.count()
-        view.step("done", f"{number(requests)} requests to the API, and none of them asked in vain")
+        told = f"{number(requests)} requests to the API, and none of them asked in vain"
+        view.step("done", told, split_id=split.id, requests=requests)
 
 
 def _read_secrets(file: Path | None) -> list[str]:

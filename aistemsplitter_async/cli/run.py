@@ -107,7 +107,7 @@ class _Signals:
 
     def _explain(self) -> None:
         if not self._task.done():
-            self._terminal.say("stopping: a create under way is given a few seconds; Ctrl-C again quits at once")
+            self._terminal.say(f"stopping: {self._terminal.patience}; Ctrl-C again quits at once")
 
 
 def _bug(error: Exception) -> str:

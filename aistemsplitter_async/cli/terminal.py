@@ -24,6 +24,8 @@ class Terminal:
         key: the API key in use, so that no text from anywhere shows it.
         paused: clears live lines while something is written.
         drain: what the first signal does instead of cancelling the command, if anything.
+        patience: what a command takes a moment for once it was told to stop.
+        unheard: called when nobody reads the results any more; most commands go on.
         last_words: says how things stand when the process must end at once.
     """
 
@@ -31,6 +33,8 @@ class Terminal:
         self.key: str | None = None
         self.paused: Callable[[], AbstractContextManager[None]] = nullcontext
         self.drain: Callable[[], None] | None = None
+        self.patience = "a create under way is given a few seconds"
+        self.unheard: Callable[[], object] | None = None
         self.last_words: Callable[[], None] | None = None
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
@@ -75,6 +79,8 @@ class Terminal:
                 stream.flush()
             except BrokenPipeError:
                 swallow(stream)
+                if self.unheard is not None and stream is sys.stdout:
+                    self.unheard()
 
 
 def swallow(stream: TextIO) -> None:

@@ -9,7 +9,7 @@ from aistemsplitter_async.errors import ProtocolError, WebhookError
 from aistemsplitter_async.models import TERMINAL, SplitStatus
 
 _ABOUT_SPLITS = "audio.split."
-_COMPLETED = "audio.split.completed"
+_FINAL = ("audio.split.completed", "audio.split.failed")  # whatever status they come with, or none
 _TEXT_CAP = 255  # characters; events are remembered, so their size is bounded
 
 
@@ -32,7 +32,7 @@ class WebhookEvent:
     @property
     def is_terminal(self) -> bool:
         """Whether the split is done."""
-        return self.event == _COMPLETED or self.status in TERMINAL
+        return self.event in _FINAL or self.status in TERMINAL
 
 
 def parse_event(body: bytes, signed_at: int) -> WebhookEvent | None:
@@ -45,21 +45,21 @@ def parse_event(body: bytes, signed_at: int) -> WebhookEvent | None:
         payload = parse_json(body)
     except ProtocolError as error:
         raise _malformed(str(error).partition(": ")[2]) from None
-    event = _text(payload, "event")
+    event = _text(payload, "event", "$.event")
     if not event.startswith(_ABOUT_SPLITS):
         return None
     data = payload.get("data")
-    return WebhookEvent(event, _text(data, "data.id"), _text(data, "data.status", default=""), signed_at)
+    return WebhookEvent(event, _text(data, "id", "$.data.id"), _text(data, "status", "$.data.status", ""), signed_at)
 
 
-def _text(parent: object, path: str, *, default: str | None = None) -> str:
-    """Return the text at the end of `path`, which `parent` should hold."""
-    value = parent.get(path.rpartition(".")[2]) if isinstance(parent, dict) else None
+def _text(parent: object, key: str, path: str, default: str | None = None) -> str:
+    """Return the text that `parent` holds as `key`; it is found at `path`."""
+    value = parent.get(key) if isinstance(parent, dict) else None
+    if isinstance(value, str) and 0 < len(value) <= _TEXT_CAP:
+        return value
     if value is None and default is not None:
         return default
-    if not (isinstance(value, str) and 0 < len(value) <= _TEXT_CAP):
-        raise _malformed(f"$.{path} should be text of 1 to {_TEXT_CAP} characters")
-    return value
+    raise _malformed(f"{path} should be text of 1 to {_TEXT_CAP} characters")
 
 
 def _malformed(problem: str) -> WebhookError:

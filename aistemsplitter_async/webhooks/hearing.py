@@ -13,6 +13,9 @@ from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
 from .inbox import Inbox
 
 _AGAIN = 1.0  # s after the inbox failed; meanwhile splits are looked at as if their events were lost
+_AGAIN_CAP = (
+    60.0  # s; the wait doubles up to this while it keeps failing, and an inbox that lasts so long is well again
+)
 
 _log = logging.getLogger(__name__)
 
@@ -58,14 +61,24 @@ class Hearing:
             await asyncio.wait({self._following})
 
     async def _follow(self) -> None:
+        again, told = _AGAIN, ""
         while True:
+            began = self._clock.monotonic()
             try:
                 async for event in self._inbox.follow():
                     if event.is_terminal:
                         self._note(event.split_id)
-            except Exception:  # noqa: BLE001  # an inbox may be anybody's code; waits must outlive its trouble
-                _log.warning("the webhook inbox cannot be followed; splits are looked at meanwhile", exc_info=True)
-            await self._clock.sleep(_AGAIN)
+            except Exception as error:  # noqa: BLE001  # an inbox may be anybody's code; waits must outlive its trouble
+                trouble = f"{type(error).__name__}: {error}"
+            else:
+                trouble = ""
+            if self._clock.monotonic() - began >= _AGAIN_CAP:
+                again, told = _AGAIN, ""
+            if trouble not in ("", told):
+                told = trouble
+                _log.warning("the webhook inbox cannot be followed; splits are looked at meanwhile (%s)", trouble)
+            await self._clock.sleep(again)
+            again = min(2 * again, _AGAIN_CAP)
 
     def _note(self, split_id: str) -> None:
         self._expected.pop(split_id, None)

@@ -7,13 +7,15 @@ import inspect
 import logging
 import math
 import os
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Awaitable, Callable, Collection, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from aistemsplitter_async._core.signature import Keys, Secrets
 from aistemsplitter_async.clock import Clock, SystemClock
-from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE, Secret
+from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.models import redact_url
 
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 OnWebhook = Callable[[WebhookEvent], Awaitable[object] | object]
 OnRefused = Callable[[WebhookError], object]
 
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f#]")  # in a URL that is sent to others: `urlsplit` drops some of them itself
 _log = logging.getLogger(__name__)
 
 
@@ -48,13 +51,17 @@ class WebhookReceiver:
         url: where the API reaches this receiver; clients send it along with every split.
         tolerance: seconds that a signature may be old, or ahead.
         on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, the sender
-            will try again; after a crash it may be called with the same event once more.
+            will try again; so it will after 30 seconds, when it is cancelled. It may be called with the same event once
+            more after a crash, or by another worker at the same time: let it do nothing twice.
         on_refused: called with the `WebhookError` that says why a request was refused, which the sender is not told.
+            Not awaited: an `async` function is refused.
         inbox: where events are kept; in memory if not given.
         clock: where time comes from.
 
     Raises:
-        ConfigurationError: no secret, an empty one, or a URL or tolerance that cannot be right.
+        ConfigurationError: no secret, an empty one, or a URL, tolerance or `on_refused` that cannot be right. One with
+            no secrets raises it when it is asked to receive: where `aiohttp_handler` or `asgi` is put into an
+            application, or when `handle` is called.
     """
 
     def __init__(
@@ -69,8 +76,10 @@ class WebhookReceiver:
         clock: Clock | None = None,
     ) -> None:
         self._keys = _read_secrets(secrets)
-        if not (math.isfinite(tolerance) and tolerance > 0):
+        if isinstance(tolerance, bool) or not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
             raise ConfigurationError(f"tolerance must be a positive number of seconds, not {tolerance!r}")
+        if inspect.iscoroutinefunction(on_refused):  # `refuse_unread` cannot wait for it
+            raise ConfigurationError("on_refused must be an ordinary function, not an async one")
         self.url = _check_url(url)
         self.inbox: Inbox = inbox or MemoryInbox(clock=clock)
         self._tolerance = tolerance
@@ -88,16 +97,18 @@ class WebhookReceiver:
         self._check_keys()
         return ASGIApp(self)
 
-    async def aiohttp_handler(self, request: web.Request) -> web.Response:
-        """Answer a request of an aiohttp application: `app.router.add_post("/webhooks", receiver.aiohttp_handler)`."""
-        return await answer(self, request)
+    @property
+    def aiohttp_handler(self) -> Callable[[web.Request], Coroutine[Any, Any, web.Response]]:
+        """The receiver as a handler of an aiohttp app: `app.router.add_post("/webhooks", receiver.aiohttp_handler)`."""
+        self._check_keys()
+        return partial(answer, self)
 
     async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
         """Return the status to answer to a request, for any other framework.
 
         Args:
             body: its raw bytes, neither decoded nor unpacked. More than 64 KiB need not be read (`refuse_unread`).
-            headers: a mapping, or pairs of name and value.
+            headers: a mapping, or pairs of name and value, as your framework has them.
         """
         keys = self._check_keys()
         sent = headers if isinstance(headers, Sent) else Sent.parse(headers)
@@ -152,9 +163,12 @@ class WebhookReceiver:
             if self._on_event is not None:
                 handled = self._on_event(event)
                 if inspect.isawaitable(handled):
-                    await handled
+                    async with self._clock.timeout_at(self._clock.monotonic() + WEBHOOK_HANDLING):
+                        await handled
             await self.inbox.put(event)
-        except Exception:  # noqa: BLE001  # whatever a handler or an inbox raises, the sender shall try again
+        except BaseException as error:  # whatever a handler or an inbox raises, the sender shall try again
+            if _ends_us(error):
+                raise
             _log.exception(
                 "the webhook event of %s could not be taken; the sender is told to try again", event.split_id
             )
@@ -169,6 +183,14 @@ class WebhookReceiver:
         return self._keys
 
 
+def _ends_us(error: BaseException) -> bool:
+    """Return whether the request or the process is being ended, rather than what was called has failed."""
+    if isinstance(error, asyncio.CancelledError):  # a handler passes it on where a task that it waits for is cancelled
+        task = asyncio.current_task()
+        return task is None or task.cancelling() > 0
+    return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
+
+
 def _read_secrets(secrets: Secrets | None) -> Keys | None:
     """Return the secrets given, or those of the environment; `None` for an empty collection."""
     if secrets is None:
@@ -179,18 +201,20 @@ def _read_secrets(secrets: Secrets | None) -> Keys | None:
             )
     if isinstance(secrets, Keys):
         return secrets
-    if not isinstance(secrets, str | Secret) and not secrets:
+    if isinstance(secrets, Collection) and not isinstance(secrets, str | bytes) and not secrets:
         return None
     return Keys(secrets)
 
 
 def _check_url(url: str) -> str:
+    if not isinstance(url, str):
+        raise ConfigurationError(f"a URL for webhooks is text, not {type(url).__name__}")
     try:
         parts = urlsplit(url)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or "#" in url:
+    if parts.scheme not in ("http", "https") or not host or _UNFIT.search(url):
         raise ConfigurationError(
             f"{redact_url(url)!r} is no URL for webhooks; it looks like https://example.com/webhooks"
         )

@@ -10,6 +10,7 @@ import asyncio
 import math
 import os
 import sqlite3
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from functools import partial
@@ -31,6 +32,8 @@ _File = tuple[int, int]
 
 _APPLICATION_ID: Final = 0x41535749  # "ASWI": tells an inbox from any other SQLite file
 _PATIENCE: Final = 5.0  # s for another process to finish its commit
+_NAP: Final = 0.01  # s between two attempts, in a thread
+_PRIMARY: Final = 0xFF  # of an error code: what kind it is
 _TRUST: Final = 1.0  # s for which a file that looks the same is not read again
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (
@@ -120,7 +123,9 @@ class SQLiteInbox:
         while True:
             now, last, stamp = self._clock.monotonic(), stamp, _stamp(log)
             if stamp != last or now >= trusted_until:
+                before = file
                 file, news = await self._run(partial(self._read_news, file=file, after=place))
+                place = place if file == before else 0
                 for at, event in news:
                     place = at
                     yield event
@@ -187,9 +192,23 @@ class SQLiteInbox:
             kind, tables = 0, 1
         if tables and kind != _APPLICATION_ID:
             raise ConfigurationError(f"{self._path} is not an inbox for webhooks; name another file")
-        db.execute("PRAGMA journal_mode = WAL")
+        _use_log(db)
         db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
         db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
+
+
+def _use_log(db: sqlite3.Connection) -> None:
+    """Let commits go to a log first. SQLite does not wait by itself for others who do the same to a new file."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            db.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+                raise
+            time.sleep(_NAP)
+        else:
+            return
 
 
 def _identify(path: Path) -> _File | None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol, Self
 
 import attrs
 
@@ -19,7 +19,17 @@ TOO_LARGE = 413
 TRY_AGAIN = 503
 
 Text = str | bytes
-Headers = Mapping[str, str] | Iterable[tuple[Text, Text]]
+
+
+class HasItems(Protocol):
+    """A mapping, or what frameworks have instead: `email.message.Message` and multi-dictionaries."""
+
+    def items(self) -> Iterable[tuple[Any, Any]]:
+        """Return pairs of name and value."""
+        ...
+
+
+Headers = HasItems | Iterable[tuple[Text, Text]] | None
 
 FIELDS = (SIGNATURE_HEADER, "Content-Encoding", "Content-Length")  # whatever else was sent makes no difference
 _PLACES = {name.lower(): place for place, name in enumerate(FIELDS)}
@@ -36,12 +46,16 @@ class Sent:
 
     @classmethod
     def parse(cls, headers: Headers) -> Self:
-        """Return the meaning of headers, however their names are written and however often each comes."""
+        """Return the meaning of headers, however their names are written and however often each comes.
+
+        What is no header at all means nothing, so that the request gets the answer of one that lacks it.
+        """
         found: tuple[list[str], list[str], list[str]] = ([], [], [])
-        for field, value in headers.items() if isinstance(headers, Mapping) else headers:
-            place = _PLACES.get(_text(field).lower())
-            if place is not None:
-                found[place].append(_text(value))
+        for field, value in _pairs(headers):
+            for name in _texts(field):
+                place = _PLACES.get(name.lower())
+                if place is not None:
+                    found[place].extend(_texts(value))
         return cls.build(*found)
 
     @classmethod
@@ -93,5 +107,19 @@ def judge_unread(sent: Sent, *, size: int | None = None) -> None:
         )
 
 
-def _text(text: Text) -> str:
-    return text if isinstance(text, str) else text.decode("latin-1")  # as HTTP has it: no byte is refused here
+def _pairs(headers: Any) -> Iterator[tuple[Any, Any]]:
+    items = headers.items() if hasattr(headers, "items") else headers
+    for pair in items if isinstance(items, Iterable) else ():
+        if isinstance(pair, tuple | list) and len(pair) == 2:  # noqa: PLR2004
+            yield pair[0], pair[1]
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Return the texts in a header's value: one, but for frameworks that list those of a repeated field."""
+    for one in value if isinstance(value, list | tuple) else (value,):
+        if isinstance(one, str):
+            yield one
+        elif isinstance(one, bytes):
+            yield one.decode("latin-1")  # as HTTP has it: no byte is refused here
+        elif isinstance(one, int):  # a length
+            yield str(max(0, min(one, 10**_MOST_DIGITS)))

@@ -102,6 +102,40 @@ def test_nothing_is_looked_at_before_nearly_all_should_be_done() -> None:
     assert plan.next_due() == pytest.approx(plan.model.quantile(180, 0.99))
 
 
+@pytest.mark.parametrize(("timeout", "at"), [(4.0, 2.0), (12.0, 7.0), (30.0, 25.0), (60.0, 54.0), (3600.0, None)])
+@pytest.mark.parametrize("count", [0, MANY])
+def test_nobody_gives_up_without_a_look_shortly_before(count: int, timeout: float, at: float | None) -> None:
+    plan = build(known=30)
+    fill(plan, count)
+    plan.add("one", since=0.0, credits_used=180, told=True)
+    plan.note_deadline("one", now=0.0, deadline=timeout)
+    healing = plan.model.quantile(180, 0.99)
+    due = healing if at is None else at
+    assert plan.best(due - 0.1, IDLE) is None
+    entry = plan.best(due, IDLE)
+    assert entry is not None
+    assert entry.split_id == "one" or due == healing
+    if due < healing:
+        plan.note_looking(entry)
+        plan.note_running("one", looked_at=due)
+        assert plan.best(due, IDLE) is None
+        assert plan.next_due() > due  # once is enough
+
+
+def test_each_of_those_who_wait_for_one_split_has_a_look_before_giving_up() -> None:
+    plan = build(known=30)
+    plan.add("one", since=0.0, credits_used=180, told=True)
+    for timeout in (60.0, 10.0, 30.0):
+        plan.note_deadline("one", now=0.0, deadline=timeout)
+    looks = []
+    for now in range(60):
+        if (entry := plan.best(float(now), IDLE)) is not None:
+            plan.note_looking(entry)
+            plan.note_running("one", looked_at=float(now))
+            looks.append(now)
+    assert looks == [5, 25, 54]
+
+
 def test_an_announcement_that_was_wrong_leaves_an_ordinary_split() -> None:
     plan = build(known=30)
     plan.add("one", since=0.0, credits_used=180, told=True)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
 import attrs
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import example, given, strategies as st
 
 from aistemsplitter_async._core.signature import sign
 from aistemsplitter_async._core.wire import parse_json
@@ -60,6 +61,7 @@ def test_the_events_of_the_api_are_taken(status: str) -> None:
         (payload("audio.split.completed", id="split_1"), True),
         (payload("audio.split.completed", id="split_1", status=None), True),
         (payload("audio.split.failed", id="split_1", status="failed"), True),
+        (payload("audio.split.failed", id="split_1"), True),
         (payload("audio.split.progress", id="split_1", status="processing"), False),
         (payload("audio.split.progress", id="split_1"), False),
         (payload("audio.split.completed", id="split_1", status="succeeded", more={"new": [1]}), True),
@@ -156,6 +158,39 @@ def test_headers_may_be_a_mapping_or_pairs_of_text_or_bytes_in_any_case() -> Non
         assert judged(body, headers).status == 200
     for refused in ([(HEADER, value), (HEADER, value)], {}, [], {HEADER: ""}, [(HEADER.encode(), b"\xff\xfe")]):
         assert judged(body, refused).status == 400
+
+
+def test_headers_are_taken_as_frameworks_have_them() -> None:
+    body = payload("audio.split.completed", id="split_1")
+    value = sign(body, SECRET, NOW)
+    message = Message()
+    message[HEADER] = value
+    for headers in (
+        message,
+        {HEADER: [value]},
+        {HEADER: value, "Content-Length": len(body), "Content-Encoding": None},
+        {HEADER: value, 5: 5, None: None},
+        [[HEADER, value]],
+        {HEADER: value}.items(),
+    ):
+        assert judged(body, headers).status == 200
+
+
+ODD = st.none() | st.integers() | st.floats() | st.text(max_size=9) | st.binary(max_size=9) | st.lists(st.none())
+NAMES = st.sampled_from([HEADER, "Content-Encoding", "Content-Length"]) | ODD.filter(
+    lambda odd: not isinstance(odd, list)
+)
+
+
+@given(ODD | st.dictionaries(NAMES, ODD) | st.lists(ODD | st.tuples(NAMES, ODD) | st.tuples(NAMES, ODD, ODD)))
+@example({HEADER: 10**5000, "Content-Length": -(10**5000)})
+@example(Message())
+@example({HEADER: None})
+def test_odd_headers_are_refused_like_any_others_and_never_an_exception(headers: Any) -> None:
+    sent = Sent.parse(headers)
+    with pytest.raises(WebhookError) as caught:
+        judge(b"{}", sent, secrets=[SECRET], now=NOW, tolerance=300.0)
+    assert caught.value.status_code in (400, 413)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "zstd", "GZIP", " gzip", "gzip, identity", "x"])

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,8 @@ class Telegram:
     updates: asyncio.Queue[dict[str, Any]]
     texts: dict[int, list[str]]
     audios: list[tuple[str, bytes]]
+    refused: list[str] = attrs.field(factory=list[str])
+    refusing: str | None = None
 
     def send(self, **content: Any) -> None:
         """Let the user send a message."""
@@ -148,7 +151,18 @@ class Telegram:
             return web.Response(body=self.files[request.path.rpartition("/")[2]])
         method = request.path.rpartition("/")[2]
         form = dict(await request.post())
+        if method == "editMessageText" and self.is_refused(form):
+            error = {"ok": False, "error_code": 400, "description": "Bad Request: message is not modified"}
+            return web.json_response(error, status=400)
         return web.json_response({"ok": True, "result": await self.call(method, form)})
+
+    def is_refused(self, form: dict[str, Any]) -> bool:
+        """Whether an edit fails: one that changes nothing, and whatever the test names."""
+        text = form["text"]
+        refused = text in (self.texts[int(form["message_id"])][-1], self.refusing)
+        if refused:
+            self.refused.append(text)
+        return refused
 
     async def call(self, method: str, form: dict[str, Any]) -> Any:
         match method:
@@ -227,6 +241,49 @@ async def test_a_bot_is_sent_a_song_shows_its_progress_and_answers_with_stems(
 
     await until(told)
     assert ["Send me a song as audio, and I will send you its stems."] in telegram.texts.values()
+
+
+@pytest.fixture
+async def restless(sandbox: Sandbox, http: aiohttp.ClientSession) -> AsyncIterator[str]:
+    """The sandbox's API, where a running split is another one at each look, though its status stays."""
+
+    async def forward(request: web.Request) -> web.Response:
+        wanted = ("authorization", "content-type", "idempotency-key")
+        headers = {name: value for name, value in request.headers.items() if name.lower() in wanted}
+        url = sandbox.base_url.removesuffix("/v1") + request.path_qs
+        async with http.request(request.method, url, data=await request.read(), headers=headers) as answer:
+            reply = await answer.json()
+        if reply.get("data", {}).get("status") == "processing":
+            reply["data"]["updatedAt"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        return web.json_response(reply, status=answer.status)
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", forward)
+    runner = web.AppRunner(app, shutdown_timeout=1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    yield f"http://127.0.0.1:{runner.addresses[0][1]}/v1"
+    await runner.cleanup()
+
+
+async def test_a_bot_edits_only_what_changes_and_an_edit_that_fails_takes_no_stems_away(
+    run: Run, sandbox: Sandbox, restless: str, telegram: Telegram, make_wav: MakeWav
+) -> None:
+    telegram.files["song"] = song = make_wav(3.0)
+    variables = {"BOT_TOKEN": "123456:abcdefghijklmnopqrstuvwxyz", "AISTEMSPLITTER_BASE_URL": restless}
+    await run("aiogram_bot", TELEGRAM_API_URL=telegram.url, **variables)
+    audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
+
+    for songs, refusing in enumerate((None, "song.wav: processing"), start=1):
+
+        async def answered(expected: int = 4 * songs) -> bool:
+            return len(telegram.audios) == expected
+
+        telegram.refusing = refusing
+        telegram.send(audio=audio)
+        await until(answered)
+        assert telegram.refused == ([refusing] if refusing else [])
+    assert sandbox.ledger.splits[0].polls > 2  # so that there was something to say twice
 
 
 def test_every_example_is_run_here() -> None:

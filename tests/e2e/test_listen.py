@@ -54,12 +54,12 @@ Start = Callable[..., Awaitable[Listener]]
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     running: list[asyncio.subprocess.Process] = []
 
-    async def run(*arguments: object, **variables: str) -> Listener:
+    async def run(*arguments: object, out: int = asyncio.subprocess.PIPE, **variables: str) -> Listener:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("AISTEMSPLITTER_")}
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-W", "error", "-m", "aistemsplitter_async", "listen", *map(str, arguments),
             cwd=tmp_path, env=environment | {"PYTHONUNBUFFERED": "1"} | variables,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            stdout=out, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         running.append(process)
         return Listener(process)
@@ -135,7 +135,13 @@ async def test_each_request_is_a_json_object_for_scripts(
         "status": "succeeded",
         "error": None,
     }
-    assert await post(http, url, event(), secret="whsec_old") == 200  # a duplicate: nothing to tell
+    nothing = {"event": None, "split_id": None, "status": None, "signed_at": None, "error": None}
+    for body in (event(), event(name="credits.low")):  # a duplicate, and something else
+        assert await post(http, url, body, secret="whsec_old") == 200
+        assert json.loads(await listener.line()) == nothing
+    async with http.get(url) as answer:
+        assert answer.status == 405
+    assert json.loads(await listener.line())["error"] == {"code": "METHOD", "message": "a GET request"}
     assert await post(http, url, event("split_2"), secret="whsec_wrong") == 400
     refused = json.loads(await listener.line())
     assert (refused["split_id"], refused["error"]["code"]) == (None, "SIGNATURE_MISMATCH")
@@ -156,6 +162,46 @@ async def test_with_the_sandbox_a_whole_round_trip_is_shown_and_more_can_be_made
         job = await client.submit("https://example.com/b.mp3", webhook_url=url)
         assert job.id in await listener.line("event")
     assert await listener.stop() == (0, "", "stopped\n")
+
+
+async def test_the_round_trip_is_told_to_scripts_too(start: Start) -> None:
+    listener = await start("--sandbox", "--json")
+    url = json.loads(await listener.line())["listening"]
+    told = [json.loads(await listener.line()) for _ in range(4)]
+    created, took, fetched, done = told
+    assert {one["split_id"] for one in told} == {created["split_id"]}
+    assert (created["step"], created["webhook_url"]) == ("created", url)
+    assert (took["event"], took["status"]) == ("audio.split.completed", "succeeded")
+    assert (fetched["step"], fetched["stems"]) == ("fetched", ["vocals", "drums", "bass", "other"])
+    assert (done["step"], done["requests"]) == ("done", 2)
+    assert await listener.stop() == (0, "", "")
+
+
+async def test_ctrl_c_is_prompt_while_a_client_stalls(start: Start, http: aiohttp.ClientSession) -> None:
+    listener = await start(AISTEMSPLITTER_WEBHOOK_SECRET=SECRET)
+    url = (await listener.line("http://127.0.0.1")).strip()
+    await listener.line("Ctrl-C")
+    _, stalling = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2].strip("/")))
+    stalling.write(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+    await stalling.drain()
+    async with http.get(url) as answer:  # so that the other one was read before
+        assert answer.status == 405
+    began = time.monotonic()
+    assert (await listener.stop())[::2] == (0, "stopped\n")
+    assert time.monotonic() - began < 5
+    stalling.close()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",), ("--sandbox",), ("--sandbox", "--json")])
+async def test_it_ends_quietly_when_its_reader_has_left(start: Start, arguments: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    listener = await start(*arguments, out=writing, AISTEMSPLITTER_WEBHOOK_SECRET=SECRET)
+    os.close(writing)
+    assert await asyncio.to_thread(os.read, reading, 20)
+    os.close(reading)
+    async with asyncio.timeout(20):
+        _, err = await listener.process.communicate()
+    assert (listener.process.returncode, err) == (0, b"")
 
 
 async def test_a_sandbox_elsewhere_can_be_listened_to(start: Start) -> None:

@@ -27,8 +27,8 @@ Wire = bytes | list[bytes]
 
 
 @asynccontextmanager
-async def aiohttp_server(receiver: WebhookReceiver) -> AsyncIterator[int]:
-    app = web.Application()
+async def aiohttp_server(receiver: WebhookReceiver, *middlewares: Any) -> AsyncIterator[int]:
+    app = web.Application(middlewares=middlewares)
     app.router.add_route("*", "/hooks", receiver.aiohttp_handler)
     runner = web.AppRunner(app)
     await runner.setup()
@@ -205,6 +205,48 @@ async def test_the_plain_call_answers_as_the_servers_do() -> None:
             continue  # that is the server's part
         headers = [tuple(line.split(b": ", 1)) for line in lines[1:]]
         assert await receiver.handle(body, headers) == status, what  # type: ignore[arg-type]
+
+
+BROKEN: dict[str, Wire] = {
+    "gzip that is none": request(event_body(), signed=False, headers=(b"Content-Encoding: gzip",)),
+    "deflate that is none": request(event_body(), signed=False, headers=(b"Content-Encoding: deflate",)),
+    "gzip that breaks off": request(gzip.compress(bytes(9_000_000))[:5000], headers=(b"Content-Encoding: gzip",)),
+    "gzip that goes wrong": request(
+        gzip.compress(random.Random(1).randbytes(300_000)) + b"x" * 300_000,  # noqa: S311
+        headers=(b"Content-Encoding: gzip",),
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BROKEN)
+async def test_a_stranger_with_a_broken_body_is_refused_and_fills_no_log(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with aiohttp_server(WebhookReceiver(SECRET, url="https://example.com/hooks")) as port:
+        assert await exchange(port, BROKEN[what]) == 400
+        assert await exchange(port, request(event_body())) == 200
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
+
+
+async def test_a_body_that_a_middleware_has_read_is_taken_from_it() -> None:
+    @web.middleware
+    async def read_first(request: web.Request, handler: Any) -> web.StreamResponse:
+        await request.read()
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    seen: list[WebhookEvent] = []
+    receiver = WebhookReceiver(SECRET, url="https://example.com/hooks", on_event=seen.append)
+    async with aiohttp_server(receiver, read_first) as port:
+        answers = [
+            await exchange(port, request(event_body())),
+            await exchange(port, chunked(event_body("split_2"), 9)),
+            await exchange(port, request(b"")),
+            await exchange(port, request(event_body(), signed=False)),
+            await exchange(port, chunked(b"x" * 70_000, 9999)),
+        ]
+    assert answers == [200, 200, 400, 400, 413]
+    assert [event.split_id for event in seen] == ["split_1", "split_2"]
 
 
 @pytest.mark.parametrize("name", SERVERS)

@@ -24,6 +24,7 @@ from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent, WebhookReceiver
+from aistemsplitter_async.webhooks.sqlite_inbox import _use_log
 
 SECRET = "whsec_test"
 
@@ -226,20 +227,36 @@ async def test_the_test_above_would_notice_a_connection_that_takes_away_anothers
         assert await elsewhere(path, HAS) == "False\n"
 
 
-async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_beginning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meanwhile", ["saw nothing", "found it empty"])
+async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_beginning(
+    tmp_path: Path, meanwhile: str
+) -> None:
     path = tmp_path / "inbox"
     async with SQLiteInbox(path) as receivers, SQLiteInbox(path) as clients:
         events = clients.follow()
         for n in range(3):
             await receivers.put(event(f"split_{n}"))
         assert [(await anext(events)).split_id for _ in range(3)] == ["split_0", "split_1", "split_2"]
+        reading = asyncio.create_task(anext(events))
         for file in tmp_path.iterdir():
             file.unlink()
-        await receivers.put(event("split_9"))
+        if meanwhile == "found it empty":
+            reads, read = asyncio.Event(), clients._read_news
+
+            def note(*arguments: Any, **options: Any) -> Any:
+                found = read(*arguments, **options)
+                loop.call_soon_threadsafe(reads.set)
+                return found
+
+            loop = asyncio.get_running_loop()
+            clients._read_news = note  # type: ignore[method-assign]
+            await reads.wait()
+        for n in (8, 9):
+            await receivers.put(event(f"split_{n}"))
         async with asyncio.timeout(10):
-            assert (await anext(events)).split_id == "split_9"
+            assert [(await reading).split_id, (await anext(events)).split_id] == ["split_8", "split_9"]
         await events.aclose()
-        assert await kept(path) == {"split_9"}
+        assert await kept(path) == {"split_8", "split_9"}
 
 
 async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(tmp_path: Path) -> None:
@@ -267,6 +284,41 @@ async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(
         assert heard == [f"split_{n}" for n in range(50)]
         following.cancel()
         await asyncio.wait({following})
+
+
+async def test_any_number_of_workers_may_make_the_file_at_once(tmp_path: Path) -> None:
+    for attempt in range(10):
+        inboxes = [SQLiteInbox(tmp_path / f"inbox{attempt}") for _ in range(4)]
+        await asyncio.gather(*(inbox.put(event(f"split_{n}")) for n, inbox in enumerate(inboxes)))
+        for inbox in inboxes:
+            await inbox.aclose()
+
+
+class Busy:
+    """A connection that is refused a few times: seldom, and hard to bring about."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
+        self.refusals = 3
+
+    def execute(self, _: str) -> None:
+        if self.refusals:
+            self.refusals -= 1
+            error = sqlite3.OperationalError("refused")
+            error.sqlite_errorcode = self.code
+            raise error
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
+def test_a_file_that_another_one_is_making_is_waited_for(code: int) -> None:
+    busy = Busy(code)
+    _use_log(busy)  # type: ignore[arg-type]
+    assert busy.refusals == 0
+
+
+def test_a_file_that_cannot_be_used_is_not_waited_for() -> None:
+    with pytest.raises(sqlite3.OperationalError):
+        _use_log(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
 
 
 async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ from aistemsplitter_async.events import (
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.poller import Poller
 from aistemsplitter_async.testing import Exchange, error_reply, json_reply
+from aistemsplitter_async.webhooks import WebhookReceiver
 
 if TYPE_CHECKING:
     from tests.io.conftest import World
@@ -367,6 +368,19 @@ async def test_a_split_whose_announcement_is_lost_is_found_all_the_same(world: W
     assert 60 < first < 240
     assert second >= 1.99 * first
     await poller.aclose()
+
+
+async def test_a_wait_whose_announcement_is_lost_looks_once_before_it_gives_up(world: World) -> None:
+    receiver = WebhookReceiver("whsec_test", url="https://example.com/hooks", clock=world.clock)
+    async with world.client(webhooks=receiver) as client:
+        jobs = [await client.submit(f"https://example.com/{n}.mp3") for n in range(2)]
+        world.api.statuses[jobs[1].id] = ["processing"] * 9
+        found, given_up = await asyncio.gather(*(job.wait(timeout=20) for job in jobs), return_exceptions=True)
+    assert isinstance(found, Split)
+    assert found.status == "succeeded"
+    assert isinstance(given_up, WaitTimeoutError)
+    assert given_up.last is not None
+    assert world.api.times("get") == [15, 15]
 
 
 async def test_a_split_announced_before_anybody_waited_is_looked_at_at_once_and_then_as_any_other(world: World) -> None:

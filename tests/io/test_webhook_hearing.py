@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncGenerator
 
@@ -91,6 +92,46 @@ async def test_what_is_heard_again_is_remembered_anew_and_holds_nothing_else_bac
     inbox._events.popitem(last=True)
     await clock.advance(61.0)
     assert [hearing.heard_of(f"split_{n}") for n in (1, 2)] == [True, False]
+    await hearing.aclose()
+
+
+class Unusable(MemoryInbox):
+    """Never works, for one reason or another; or for a while."""
+
+    reason = "the database is away"
+    works_for = 0.0
+
+    def __init__(self, clock: FakeClock) -> None:
+        super().__init__(clock=clock)
+        self.clock = clock
+        self.tried: list[float] = []
+
+    async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
+        self.tried.append(self.clock.monotonic())
+        if self.works_for:
+            await self.clock.sleep(self.works_for)
+        if self.reason:
+            raise OSError(self.reason)
+        yield WebhookEvent(COMPLETED, "split_1", "succeeded")
+
+
+async def test_an_inbox_that_does_not_work_is_tried_less_and_less_often_and_told_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock = FakeClock(start=0.0)
+    inbox = Unusable(clock)
+    hearing = Hearing(inbox, lambda _: None, clock=clock)
+    hearing.heard_of("")
+    await clock.advance(200.0)
+    assert inbox.tried == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    assert [(record.levelno, record.exc_info) for record in caplog.records] == [(logging.WARNING, None)]
+    assert "the database is away" in caplog.text
+    inbox.reason = "it is another one"
+    await clock.advance(100.0)
+    assert len(caplog.records) == 2
+    inbox.works_for = 60.0  # and then trouble is news again, and tried again soon
+    await clock.advance(122.0)
+    assert len(caplog.records) == 3
     await hearing.aclose()
 
 

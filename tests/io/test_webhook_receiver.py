@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
-from aistemsplitter_async.config import Secret
+from aistemsplitter_async.config import WEBHOOK_HANDLING, Secret
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks.event import WebhookEvent
@@ -83,6 +83,68 @@ async def test_a_handler_that_fails_is_called_again_when_the_sender_tries_again(
     assert len(attempts) == 3
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
     assert SECRET not in caplog.text
+
+
+class Odd(BaseException):
+    """What no handler should raise."""
+
+
+async def wait_for_a_cancelled_task() -> None:
+    task = asyncio.create_task(asyncio.sleep(10))
+    task.cancel()
+    await task
+
+
+async def run_out_of_time() -> None:
+    async with asyncio.timeout(0):
+        await asyncio.Event().wait()
+
+
+async def fail_in_a_group() -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(run_out_of_time())
+
+
+async def fail_oddly() -> None:
+    raise Odd
+
+
+@pytest.mark.parametrize("fail", [wait_for_a_cancelled_task, run_out_of_time, fail_in_a_group, fail_oddly])
+async def test_however_a_handler_fails_the_sender_is_told_to_try_again(
+    fail: Callable[[], Awaitable[None]], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, broken = FakeClock(), True
+
+    async def on_event(_: WebhookEvent) -> None:
+        if broken:
+            await fail()
+
+    receiver = make(clock, on_event=on_event)
+    assert await send(receiver, clock) == 503
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    broken = False
+    assert await send(receiver, clock) == 200
+
+
+async def test_a_handler_that_hangs_is_given_up_and_so_are_the_duplicates_that_wait_for_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, calls = FakeClock(), 0
+
+    async def hang(_: WebhookEvent) -> None:
+        nonlocal calls
+        calls += 1
+        await asyncio.Event().wait()
+
+    receiver = make(clock, on_event=hang)
+    sending = [asyncio.create_task(send(receiver, clock)) for _ in range(3)]
+    await clock.advance(WEBHOOK_HANDLING - 1)
+    assert not any(task.done() for task in sending)
+    sending.append(asyncio.create_task(send(receiver, clock)))
+    await clock.advance(1)
+    assert [task.result() for task in sending] == [503] * 4
+    assert calls == 1
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
 
 
 class BrokenInbox(MemoryInbox):
@@ -181,10 +243,18 @@ async def test_secrets_come_from_the_environment_and_may_be_several(monkeypatch:
     assert caught.value.code == "NO_WEBHOOK_SECRET"
 
 
-@pytest.mark.parametrize("secrets", ["", [""], [SECRET, ""]])
-def test_an_empty_secret_is_refused(secrets: Any) -> None:
-    with pytest.raises(ConfigurationError, match="secret"):
+@pytest.mark.parametrize("secrets", ["", [""], [SECRET, ""], b"", b"whsec", [b"whsec"], [None], [SECRET, None], 5, 0])
+def test_a_secret_that_is_empty_or_no_text_is_refused_and_not_shown(secrets: Any) -> None:
+    with pytest.raises(ConfigurationError, match="secret") as caught:
         WebhookReceiver(secrets, url=URL)
+    assert "whsec" not in str(caught.value)
+
+
+def test_an_async_on_refused_is_refused() -> None:
+    async def on_refused(_: WebhookError) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="on_refused must be an ordinary function"):
+        WebhookReceiver(SECRET, url=URL, on_refused=on_refused)
 
 
 @pytest.mark.parametrize(
@@ -196,6 +266,15 @@ def test_an_empty_secret_is_refused(secrets: Any) -> None:
         {"url": "https://[::1"},
         {"url": "https://example.com:port/"},
         {"url": "https://example.com/#here"},
+        {"url": "https://example.com/a b"},
+        {"url": " https://example.com/"},
+        {"url": "https://example.com/\n"},
+        {"url": "https://exam\tple.com/"},
+        {"url": None},
+        {"url": b"https://example.com/"},
+        {"tolerance": "300"},
+        {"tolerance": None},
+        {"tolerance": True},
         {"tolerance": 0},
         {"tolerance": -1.0},
         {"tolerance": float("inf")},
@@ -213,6 +292,8 @@ async def test_a_receiver_without_secrets_follows_its_inbox_and_receives_nothing
         await receiver.handle(b"{}", {})
     with pytest.raises(ConfigurationError, match="only follows its inbox"):
         _ = receiver.asgi
+    with pytest.raises(ConfigurationError, match="only follows its inbox"):
+        _ = receiver.aiohttp_handler
 
 
 def test_no_secret_is_shown() -> None:
