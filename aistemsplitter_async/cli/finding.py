@@ -15,7 +15,7 @@ from aistemsplitter_async._core.template import Tags, Template
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.library import STDIN, find_tracks
+from aistemsplitter_async.batch.library import find_tracks, is_stream
 from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.batch.tags import load_tags
 
@@ -39,7 +39,7 @@ class Library:
     @property
     def is_repeatable(self) -> bool:
         """Whether it can be read a second time, to count it."""
-        return STDIN not in self.paths
+        return not any(map(is_stream, self.paths))
 
     async def search(self) -> Iterator[Found]:
         """Return what is found, lazily; `each` reads it.

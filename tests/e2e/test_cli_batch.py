@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -182,6 +183,38 @@ async def test_urls_come_from_lists_and_stdin_and_names_from_a_template(cli: CLI
     )
     assert (listed.code, typed.code) == (0, 0)
     assert {"one/x bass.mp3", "two/x vocals.mp3"} < set(stem_files(cli.folder / "out"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a pipe with a name")
+async def test_a_pipe_that_is_named_is_read_once_and_to_its_end(cli: CLI, sandbox: Sandbox) -> None:
+    songs = 40
+    os.mkfifo(cli.folder / "pipe")
+    lines = "".join(f"https://example.com/{song}.mp3?seconds=1\n" for song in range(songs))
+    process = await cli.using(sandbox).start("batch", "pipe", "--into", "out")
+    await asyncio.to_thread((cli.folder / "pipe").write_text, lines)
+    ended = await cli.end(process)
+    assert (ended.code, len(sandbox.ledger.charges)) == (0, songs)
+
+
+async def test_a_list_on_standard_input_by_its_path_is_no_song(cli: CLI, sandbox: Sandbox) -> None:
+    (cli.folder / "list").write_text("https://example.com/one.mp3?seconds=2\n")
+    with (cli.folder / "list").open("rb") as file:
+        ended = await cli.end(await cli.using(sandbox).start("batch", "/dev/stdin", "--into", "out", stdin=file))
+    assert (ended.code, [charge.credits for charge in sandbox.ledger.charges]) == (0, [2])
+
+
+async def test_songs_share_a_flat_folder_and_nothing_is_split_again(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    cli = cli.using(sandbox)
+    flat = ("batch", library, "--into", "out", "--template", "{title}-{stem}.{ext}")
+    first = await cli.run(*flat)
+    files = stem_files(cli.folder / "out")
+    again = await cli.run(*flat)
+    assert "5 split" in first.err
+    assert {"copy of plain-vocals.mp3", "song-drums.mp3", "song-drums (2).mp3"} < set(files)
+    assert (len(files), stem_files(cli.folder / "out")) == (5 * len(STEMS), files)
+    assert len(list((cli.folder / "out").glob(".*{stem}*.json"))) == 5
+    assert "5 finished earlier" in again.err
+    assert len(sandbox.ledger.charges) == 5
 
 
 async def test_wrong_wishes_are_refused_before_anything_is_made(cli: CLI, library: Path, sandbox: Sandbox) -> None:
