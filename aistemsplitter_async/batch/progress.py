@@ -49,6 +49,7 @@ class BatchProgress:
         skipped: finished earlier, duplicates, not begun.
         stages: how many are in each stage.
         credits_used: of splits created in this run.
+        paid: how many of those under way are paid for, or may be: their create was sent.
         active: some of those being worked on, transfers first.
         notices: what holds everything up.
         draining: whether no more splits are created.
@@ -69,6 +70,7 @@ class BatchProgress:
     draining: bool
     gate: GateSnapshot
     processing: float | None
+    paid: int = 0
 
 
 @attrs.frozen(kw_only=True)

@@ -197,6 +197,7 @@ class Batch:
             skipped=self._counts["skipped"],
             stages=dict(Counter(track.stage for track in tracks)),
             credits_used=works.purse.used,
+            paid=sum(track.is_paid for track in tracks),
             active=tuple(
                 TrackProgress(
                     label=track.label,

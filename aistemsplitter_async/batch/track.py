@@ -83,6 +83,11 @@ class Track:
         self._worked = False  # whether this run did anything for it
         self._created_at: float | None = None  # monotonic seconds
 
+    @property
+    def is_paid(self) -> bool:
+        """Return whether there is a split, or may be: its create was sent."""
+        return self.split_id is not None or (self.stage == "create" and not self.droppable)
+
     async def run(self) -> Outcome:
         """Bring the source to its outcome.
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING
 
-from aistemsplitter_async.batch.outcome import StageName
+from aistemsplitter_async.batch.outcome import Done, Outcome, StageName
 from aistemsplitter_async.batch.progress import BatchProgress, TrackProgress
 
 from .finding import Survey
@@ -49,7 +49,7 @@ def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> flo
         survey: how much there is.
         pace: tracks finished per second lately.
     """
-    if not survey.complete:
+    if not survey.complete or progress.draining:  # then it is not the library that is finished
         return None
     left = survey.tracks - progress.done - progress.failed - progress.skipped
     if left <= 0:
@@ -103,6 +103,11 @@ class Meter:
         self._now = now
         self._times: deque[float] = deque()
 
+    def note(self, outcome: Outcome) -> None:
+        """Note how a track ended: what was finished earlier, or fails as it did before, tells nothing of the speed."""
+        if isinstance(outcome, Done):
+            self.tick()
+
     def tick(self) -> None:
         """Note that a track finished."""
         self._times.append(self._now())
@@ -137,7 +142,7 @@ class BatchView:
         """Return all of it on one line."""
         progress = self._progress()
         eta = plan_eta(progress, self._survey, self._meter.pace)
-        left = f"; about {words(eta)} left" if eta else ""
+        left = "; finishing what is paid for" if progress.draining else f"; about {words(eta)} left" if eta else ""
         notices = "".join(f"; {notice}" for notice in progress.notices)
         count = describe_count(progress, self._survey)
         return show(f"{count}; {describe_stages(progress)}; {describe_budget(progress)}{left}{notices}")

@@ -174,8 +174,7 @@ class _Run:
     def _drain(self, batch: Batch) -> None:
         self.drained = True
         batch.drain()
-        paid = batch.progress().stages
-        count = sum(paid.get(stage, 0) for stage in ("wait", "download", "create"))
+        count = batch.progress().paid
         self._terminal.say(
             f"stopping: finishing what is paid for ({count} split{'' if count == 1 else 's'}); "
             "Ctrl-C again stops at once, and nothing is lost either"
@@ -195,7 +194,7 @@ class _Run:
 
     def _hand_out(self, outcome: Outcome) -> None:
         """Write one outcome where it belongs."""
-        self._meter.tick()
+        self._meter.note(outcome)
         source = str(outcome.source)
         if isinstance(outcome, Done):
             self._counts["done"] += 1

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async import BatchProgress, BatchStatus, GateSnapshot, TrackProgress
+from aistemsplitter_async import (
+    BatchProgress,
+    BatchStatus,
+    Done,
+    Failed,
+    GateSnapshot,
+    Skipped,
+    Split,
+    SplitFailedError,
+    TrackProgress,
+)
 from aistemsplitter_async.cli.batch_view import (
     Meter,
     describe_budget,
@@ -34,12 +46,14 @@ PROGRESS = BatchProgress(
     gate=GATE,
     processing=60.0,
 )
+SPLIT = Split("split_1", "failed", "4s", 10.0, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
 SURVEY = Survey(files=100, complete=True)
 
 
 def test_what_is_not_begun_is_no_progress_while_the_rest_is_finished() -> None:
     draining = attrs.evolve(PROGRESS, draining=True, skipped=70)
     assert describe_count(draining, SURVEY) == "10 split, 19 to finish, 1 failed"
+    assert plan_eta(draining, SURVEY, 1.0) is None
 
 
 def test_the_time_left_is_what_the_limit_allows_when_nothing_is_slower() -> None:
@@ -92,6 +106,17 @@ def test_the_pace_is_that_of_the_last_minutes() -> None:
     assert meter.pace == pytest.approx(10 / 22)
     now += 600.0
     assert (meter.pace or 1.0) < 0.02, "a stall is not hidden by what was fast before it"
+
+
+def test_what_was_finished_earlier_says_nothing_about_the_pace() -> None:
+    meter = Meter(lambda: 0.0)
+    for position in range(100):
+        meter.note(Skipped("song.mp3", "finished", position))
+        meter.note(Failed("song.mp3", "wait", SplitFailedError(SPLIT), position))
+    assert meter.pace is None
+    for position in range(10):
+        meter.note(Done("song.mp3", SPLIT, {}, position))
+    assert meter.pace is not None
 
 
 def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
