@@ -26,6 +26,7 @@ class TrackProgress:
         done_bytes: of an upload or download.
         total_bytes: what there will be, 0 if unknown.
         split_id: once there is one.
+        position: which one it is among the sources, from 0.
     """
 
     label: str
@@ -34,6 +35,7 @@ class TrackProgress:
     done_bytes: int = 0
     total_bytes: int = 0
     split_id: str | None = None
+    position: int = 0
 
 
 @attrs.frozen(kw_only=True)

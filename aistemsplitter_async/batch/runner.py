@@ -206,6 +206,7 @@ class Batch:
                     done_bytes=track.done_bytes,
                     total_bytes=track.total_bytes,
                     split_id=track.split_id,
+                    position=track.position,
                 )
                 for track in tracks[:_SHOWN]
             ),

@@ -156,6 +156,7 @@ async def shown(board: Board, terminal: Terminal) -> AsyncIterator[None]:
 
     async def draw() -> None:
         while True:
+            board.look()
             view.tick()
             await asyncio.sleep(_FRAME)
 

@@ -756,7 +756,7 @@ async def test_a_second_batch_on_the_same_journal_is_refused(world: World, home:
         assert kinds([outcome async for outcome in batch]) == {"Done": 1}
 
 
-@pytest.mark.parametrize("folder", ["../out", "/etc", "a//b", "a/../b", "", "con", "a/.hidden", "nul\0"])
+@pytest.mark.parametrize("folder", ["../out", "/etc", "a//b", "a/../b", "/", "con", "a/.hidden", "nul\0"])
 def test_a_folder_outside_is_refused_at_once(folder: str) -> None:
     with pytest.raises(ConfigurationError, match="folder must be a path below"):
         BatchItem(source=b"x", folder=folder)
