@@ -57,6 +57,8 @@ class BatchProgress:
         draining: whether no more splits are created.
         gate: the key's budget.
         processing: seconds a split usually takes, if that is known.
+        total: sources there are, as far as somebody has counted them (`Batch.expect`).
+        seconds_left: how long it still takes, as far as somebody has said so.
     """
 
     seconds: float
@@ -73,6 +75,8 @@ class BatchProgress:
     gate: GateSnapshot
     processing: float | None
     paid: int = 0
+    total: int | None = None
+    seconds_left: float | None = None
 
 
 @attrs.frozen(kw_only=True)

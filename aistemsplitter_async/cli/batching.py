@@ -19,7 +19,7 @@ from aistemsplitter_async.batch.record import build_failure
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import InsufficientCreditsError, SplitFailedError
 
-from .batch_view import BatchView, Meter, shown
+from .batch_view import BatchView, Meter, plan_eta, shown
 from .connect import connected
 from .estimating import estimate_library, tell_shortage
 from .failures import Exit, Failure, Place, explain, gravest
@@ -35,6 +35,7 @@ from .waveforms import Waveforms
 if TYPE_CHECKING:
     from aistemsplitter_async import Batch, Outcome
 
+_TICK = 1.0  # s between two forecasts for those who ask with --status
 JOURNAL_NAME = ".aistemsplitter.journal"
 
 
@@ -143,7 +144,7 @@ class _Run:
                 key_age=order.options.key_age or KEY_AGE,
                 retry_failed=order.options.retry_failed,
             )
-            async with batch, self._surveyed(library, client):
+            async with batch, self._surveyed(library, client, batch):
                 terminal.drain = lambda: self._drain(batch)
                 async with shown(BatchView(batch.progress, self._survey, self._meter, terminal)):
                     async for outcome in batch:
@@ -154,12 +155,17 @@ class _Run:
                     await self._write_report(batch, self._waveforms)
 
     @asynccontextmanager
-    async def _surveyed(self, library: Library, client: AsyncAIStemSplitter) -> AsyncIterator[None]:
+    async def _surveyed(self, library: Library, client: AsyncAIStemSplitter, batch: Batch) -> AsyncIterator[None]:
         """Count the library in the background, and say so early if the credits will not do."""
 
         async def count() -> None:
             await self._survey.count(library)
             await tell_shortage(self._survey, client, self._terminal)
+            while True:
+                progress = batch.progress()
+                left = plan_eta(progress, self._survey, self._meter.pace)
+                batch.expect(total=self._survey.tracks, seconds_left=left)
+                await asyncio.sleep(_TICK)
 
         counting = asyncio.create_task(count(), name="survey") if library.is_repeatable else None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 
 import attrs
@@ -123,8 +124,25 @@ def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
     status = BatchStatus(
         at=1000.0, pid=2**22 + 1, ended=False, tracks={"created": 3, "downloaded": 7}, progress=PROGRESS
     )
-    assert not is_running(status, 1001.0)  # there is no such process
-    assert not is_running(attrs.evolve(status, ended=True), 1001.0)
-    lines = describe(status, 1060.0)
+    assert not is_running(status, 1001.0, locked=True)  # there is no such process
+    assert not is_running(attrs.evolve(status, ended=True), 1001.0, locked=None)
+    lines = describe(status, 1060.0, running=False)
     assert "run it again and it goes on" in lines[0]
     assert lines[1:] == ["being split  3", "finished     7"]
+
+
+def test_old_news_of_a_process_that_holds_the_journal_are_no_death() -> None:
+    mine = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=PROGRESS)
+    assert is_running(mine, 1001.0, locked=None)
+    assert is_running(mine, 9000.0, locked=True)
+    assert not is_running(mine, 9000.0, locked=False), "its number is somebody else's by now"
+    assert "perhaps because the disk is full" in describe(mine, 9000.0, running=True)[0]
+
+
+def test_a_status_tells_how_far_it_is_and_that_it_only_finishes() -> None:
+    progress = attrs.evolve(PROGRESS, total=100, seconds_left=95.0, draining=True, notices=("paused: no network",))
+    status = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=progress)
+    lines = describe(status, 1001.0, running=True)
+    assert lines[0].endswith("finishing what is paid for")
+    assert lines[1].split(maxsplit=1)[1] == "11 of 100 (11 %), about 1 min 35 s left"
+    assert lines[-1].strip() == "paused: no network"
