@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,8 @@ from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done,
 from aistemsplitter_async._core.template import parse_template
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Ignored, Unusable
-from aistemsplitter_async.batch.record import build_failure
+from aistemsplitter_async.batch.outcome import StageName
+from aistemsplitter_async.batch.record import build_failure, plan_reopening
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import InsufficientCreditsError, SplitFailedError
 
@@ -35,6 +37,7 @@ from .waveforms import Waveforms
 if TYPE_CHECKING:
     from aistemsplitter_async import Batch, Outcome
 
+_BUYING: tuple[StageName, ...] = ("upload", "create")
 _TICK = 1.0  # s between two forecasts for those who ask with --status
 JOURNAL_NAME = ".aistemsplitter.journal"
 
@@ -106,6 +109,9 @@ class _Run:
         self._requests = RequestLog()
         self._counts: Counter[str] = Counter()
         self._ignored = 0
+        self._began = time.time()
+        self._settled: set[str] = set()
+        self._shared = 0.0  # credits that the survey took for needed, of audio that is paid for under another name
         self._unread: dict[str, str] = {}  # what the journal has no row for, and why
         self._waveforms: Waveforms | None = None
 
@@ -159,15 +165,21 @@ class _Run:
         """Count the library in the background, and say so early if the credits will not do."""
 
         async def count() -> None:
-            await self._survey.count(library)
-            await tell_shortage(self._survey, client, self._terminal)
+            await self._survey.count(library, self._settled)
+            asked = False
             while True:
                 progress = batch.progress()
+                if not asked and any(progress.stages.get(stage) for stage in _BUYING):
+                    asked = True  # a library that is finished needs no credits, and no request to see them
+                    await tell_shortage(self._survey, self._paid(batch), client, self._terminal)
                 left = plan_eta(progress, self._survey, self._meter.pace)
                 batch.expect(total=self._survey.tracks, seconds_left=left)
                 await asyncio.sleep(_TICK)
 
-        counting = asyncio.create_task(count(), name="survey") if library.is_repeatable else None
+        counting = None
+        if library.is_repeatable:
+            self._settled = await self._find_settled(batch)
+            counting = asyncio.create_task(count(), name="survey")
         try:
             yield
         finally:
@@ -176,6 +188,22 @@ class _Run:
                 await asyncio.wait([counting])
                 if not counting.cancelled():
                     counting.exception()  # a folder that went away is told of by the batch itself
+
+    def _paid(self, batch: Batch) -> Callable[[], float]:
+        """Return what tells the credits that were counted as needed and are not, or not any more."""
+        return lambda: batch.progress().credits_used + self._shared
+
+    async def _find_settled(self, batch: Batch) -> set[str]:
+        """Return the sources that nothing is to be bought for any more: paid for, or not tried again unasked."""
+        again, settled = self._order.options.retry_failed, set[str]()
+        async for record in batch.records():
+            failure = record.failure
+            stays = failure is not None and not failure.passing and not again
+            reopened = failure is not None and again and plan_reopening(failure)
+            paid = record.split_id is not None and not reopened and (record.created_at or 0.0) < self._began
+            if stays or paid:
+                settled.add(record.source)
+        return settled
 
     def _drain(self, batch: Batch) -> None:
         self.drained = True
@@ -217,6 +245,8 @@ class _Run:
             self._write(result, "done")
         elif isinstance(outcome, Skipped):
             self._counts[outcome.reason] += 1
+            if outcome.split is not None and source not in self._settled:
+                self._shared += outcome.split.credits_used
             note = f"same audio as {outcome.same_as}" if outcome.same_as else None
             self._write(Result(source=source, status=outcome.reason, stems=outcome.files), "skipped", note)
         else:
@@ -270,8 +300,7 @@ class _Run:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
-            paid = [record.credits_used or 0.0 async for record in batch.records() if record.split_id is not None]
-            await tell_shortage(self._survey, client, terminal, paid=sum(paid))
+            await tell_shortage(self._survey, self._paid(batch), client, terminal, stopped=True)
         if self._goes_on(report.failed - counts["for good"], stopped=report.stopped_by is not None):
             terminal.say("run the same command again to go on; nothing is charged twice")
         if counts["for good"] and report.stopped_by is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import attrs
@@ -111,18 +111,20 @@ def _describe(told: Estimate, survey: Survey, reason: str, limit: RateLimit | No
 
 
 async def tell_shortage(
-    survey: Survey, client: AsyncAIStemSplitter, terminal: Terminal, *, paid: float | None = None
+    survey: Survey, paid: Callable[[], float], client: AsyncAIStemSplitter, terminal: Terminal, *, stopped: bool = False
 ) -> None:
-    """Say so if the credits will not do for everything that was counted, less what is `paid` for, if that is known."""
+    """Say so if the credits will not do for what was counted and is not `paid` for, by this run or an earlier one.
+
+    Audio under several names is counted as often until the batch has come across them, so it may say too much.
+    """
     try:
         balance = (await client.get_credits(priority="bulk")).balance
     except AIStemSplitterError:
         return  # the batch meets the same trouble, and tells of it
-    needed = max(0.0, survey.credits_needed - (paid or 0.0))
+    needed = max(0.0, survey.credits_to_buy - paid())
     if needed > balance:
-        doubt = ", unless some of it is finished already; the batch stops when they run out" if paid is None else ""
-        what = "the library" if paid is None else "the rest"
+        ending = "" if stopped else "; the batch stops when they run out"
         terminal.say(
-            f"{what} needs about {price(needed)} and there are {number(balance)}: "
-            f"{number(needed - balance)} are missing{doubt}"
+            f"the rest needs about {price(needed)} and there are {number(balance)}: "
+            f"{number(needed - balance)} are missing{ending}"
         )

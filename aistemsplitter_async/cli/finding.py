@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -90,6 +90,7 @@ class Survey:
         urls: that the API fetches.
         seconds: of audio, as far as it says so.
         credits_needed: what that will cost.
+        credits_to_buy: what of that is not paid for.
         unknown: tracks that do not say how long they are.
         complete: whether everything is counted.
     """
@@ -98,6 +99,7 @@ class Survey:
     urls: int = 0
     seconds: float = 0.0
     credits_needed: int = 0
+    credits_to_buy: int = 0
     unknown: int = 0
     complete: bool = False
 
@@ -106,14 +108,14 @@ class Survey:
         """Return how many were counted."""
         return self.files + self.urls
 
-    async def count(self, library: Library) -> None:
-        """Count a library that can be read twice."""
+    async def count(self, library: Library, settled: Container[str] = ()) -> None:
+        """Count a library that can be read twice; `settled` sources need not be bought any more."""
         async for one in library.each(await library.search()):
             if isinstance(one, Track):
-                self.add(one, (await read(one)).seconds)
+                self.add(one, (await read(one)).seconds, settled=one.source in settled)
         self.complete = True
 
-    def add(self, track: Track, seconds: float | None) -> None:
+    def add(self, track: Track, seconds: float | None, *, settled: bool = False) -> None:
         """Count one track."""
         if is_url(track.source):
             self.urls += 1
@@ -124,6 +126,7 @@ class Survey:
         else:
             self.seconds += seconds
             self.credits_needed += charged_credits(seconds)
+            self.credits_to_buy += 0 if settled else charged_credits(seconds)
 
 
 def _id_of(track: Track) -> str:
