@@ -100,7 +100,7 @@ class _Run:
             into=str(order.into),
             base_url=order.common.base_url,
             api_key_file=order.common.api_key_file,
-            lasting=True,
+            whole=True,
         )
         self._order = order
         self._terminal = terminal

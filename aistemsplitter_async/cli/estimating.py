@@ -101,13 +101,20 @@ def _describe(told: Estimate, survey: Survey, reason: str, limit: RateLimit | No
     rows = [
         ("tracks", f"{told.tracks:,} ({survey.files:,} files, {survey.urls:,} URLs)"),
         ("audio", f"{words(told.seconds)}{more}"),
-        ("price", f"{price(told.credits)} (the service's own figure decides)"),
+        ("price", _tell_price(told)),
         ("balance", reason if told.balance is None else price(told.balance)),
         ("time", f"{wall}{at if told.wall_seconds is not None else ''}, uploads and downloads permitting"),
     ]
-    if told.missing:
-        rows.insert(4, ("missing", price(told.missing)))
+    if told.missing:  # of what is known
+        rows.insert(4, ("missing", f"{'at least ' if told.unknown_tracks else ''}{price(told.missing)}"))
     return columns(rows, indent="")
+
+
+def _tell_price(told: Estimate) -> str:
+    if told.tracks and told.unknown_tracks == told.tracks:
+        return "not known: one credit is one second of audio"
+    least = "at least " if told.unknown_tracks else ""
+    return f"{least}{price(told.credits)} (the service's own figure decides)"
 
 
 async def tell_shortage(

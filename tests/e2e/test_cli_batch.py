@@ -190,6 +190,16 @@ async def test_an_estimate_costs_nothing_and_says_what_would(cli: CLI, library: 
     assert not (cli.folder / "stems").exists()
 
 
+async def test_an_estimate_of_what_does_not_say_how_long_it_is_does_not_say_it_is_free(cli: CLI) -> None:
+    typed = await cli.run("estimate", "-", stdin=b"https://example.com/two.mp3\n")
+    (cli.folder / "list.m3u").write_text("#EXTINF:9,One\nhttps://example.com/1.mp3\nhttps://example.com/2.mp3\n")
+    listed = await cli.run("estimate", "list.m3u")
+    prices = [line for ended in (typed, listed) for line in ended.out.splitlines() if line.startswith("price")]
+    assert [(ended.code, ended.err) for ended in (typed, listed)] == [(0, "")] * 2
+    assert "not known" in prices[0]
+    assert "at least 9 credits" in prices[1]
+
+
 async def test_urls_come_from_lists_and_stdin_and_names_from_a_template(cli: CLI, sandbox: Sandbox) -> None:
     (cli.folder / "urls.txt").write_text("# mine\nhttps://example.com/one.mp3?seconds=9\n")
     cli = cli.using(sandbox)
@@ -241,11 +251,14 @@ async def test_wrong_wishes_are_refused_before_anything_is_made(cli: CLI, librar
         ("batch", library, "--in-flight", "0"): "in_flight",
         ("batch", library, "--priority", "soon"): "--priority",
         ("batch", library, "--nonsense"): "no option --nonsense",
+        ("batch", library, "--webhook-url", "htps://example.com/hook"): "is no address for webhooks",
+        ("split", library / "plain.wav", "--webhook-url", "example.com"): "is no address for webhooks",
     }
     cli = cli.using(sandbox)
     ended = await asyncio.gather(*(cli.run(*arguments) for arguments in wrong))
     assert [each.code for each in ended] == [2] * len(wrong)
     assert [said for each, said in zip(ended, wrong.values(), strict=True) if said not in each.problem] == []
+    assert len(sandbox.ledger.requests) == 0
     nowhere = await cli.run("batch", "nowhere", "--into", "out")
     assert nowhere.code == 1
     assert "nowhere" in nowhere.problem
