@@ -154,8 +154,12 @@ async def open_item(item: BatchItem) -> Opened:
     if not isinstance(item.source, str | os.PathLike):
         return Opened(audio, name, folder)
     path = Path(item.source).absolute()  # noqa: ASYNC240  # looks at no disk
-    label = str(path).encode("utf-8", "backslashreplace").decode()  # a name need not be text
-    return Opened(audio, label, folder, path, await run_in_thread(_stamp, path))
+    return Opened(audio, label(str(path)), folder, path, await run_in_thread(_stamp, path))
+
+
+def label(source: str) -> str:
+    """Return what a path or URL is called: a file's name need not be text."""
+    return source.encode("utf-8", "backslashreplace").decode()
 
 
 def _stamp(path: Path) -> Stamp | None:

@@ -14,7 +14,7 @@ from aistemsplitter_async.batch.progress import BatchProgress, TrackProgress
 
 from .finding import Survey
 from .live import has_live_terminal
-from .render import clock, number, share, show, words
+from .render import charged, clock, share, show, words
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def describe_budget(progress: BatchProgress) -> str:
     gate = progress.gate
     limit = f"{gate.used} of {gate.limit}" if gate.limit is not None else f"{gate.used}"
     closed = f", gate closed for {gate.closed_for:.0f} s" if gate.closed_for >= 1 else ""
-    return f"{limit} requests in the last {words(gate.per)}{closed}, {number(progress.credits_used)} credits spent"
+    return f"{limit} requests in the last {words(gate.per)}{closed}, {charged(progress.credits_used, 0)}"
 
 
 def describe_count(progress: BatchProgress, survey: Survey) -> str:

@@ -16,10 +16,12 @@ from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done,
 from aistemsplitter_async._core.template import parse_template
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Ignored, Unusable
+from aistemsplitter_async.batch.item import label
 from aistemsplitter_async.batch.outcome import StageName
-from aistemsplitter_async.batch.record import build_failure, plan_reopening
+from aistemsplitter_async.batch.record import Failure as FailureNote, build_failure, plan_reopening
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import InsufficientCreditsError, SplitFailedError
+from aistemsplitter_async.errors import InsufficientCreditsError, SourceUnreadableError, SplitFailedError
+from aistemsplitter_async.events import Event, SplitCreated
 
 from .batch_view import BatchView, Meter, plan_eta, shown
 from .connect import connected
@@ -27,7 +29,7 @@ from .estimating import estimate_library, tell_shortage
 from .failures import Exit, Failure, Place, explain, gravest
 from .finding import Library, Survey
 from .options import Batching, Common
-from .render import number, price, show, words
+from .render import charged, number, show, words
 from .request_log import RequestLog
 from .results import Result, hand_out_json
 from .standing import tell_owner
@@ -111,8 +113,11 @@ class _Run:
         self._ignored = 0
         self._began = time.time()
         self._settled: set[str] = set()
+        self._created: set[str] = set()  # splits of this run that have not succeeded
+        self._lost = 0.0  # credits of those that failed
         self._shared = 0.0  # credits that the survey took for needed, of audio that is paid for under another name
-        self._unread: dict[str, str] = {}  # what the journal has no row for, and why
+        self._others: dict[str, FailureNote | None] = {}  # what the journal may have no row for, and why, if it failed
+        self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
         self._waveforms: Waveforms | None = None
 
     async def all_of_it(self) -> None:
@@ -131,9 +136,7 @@ class _Run:
             if order.options.report is not None:
                 self._waveforms = stack.enter_context(Waveforms())
             client = await stack.enter_async_context(
-                connected(
-                    order.common, terminal, on_event=self._requests.note, sandbox=order.sandbox, sandbox_data=data
-                )
+                connected(order.common, terminal, on_event=self._note, sandbox=order.sandbox, sandbox_data=data)
             )
             batch = client.split_many(
                 library.items(found, self._note_unusable),
@@ -214,12 +217,19 @@ class _Run:
             "Ctrl-C again stops at once, and nothing is lost either"
         )
 
+    def _note(self, event: Event) -> None:
+        self._requests.note(event)
+        if isinstance(event, SplitCreated):
+            self._created.add(event.split_id)
+
     def _note_unusable(self, found: Unusable | Ignored) -> None:
         if isinstance(found, Ignored):
             self._ignored += found.files
             return
         self._counts["unusable"] += 1
-        self._unread[found.source] = found.reason
+        self._others[found.source] = FailureNote(
+            "prepare", SourceUnreadableError.__name__, found.reason, "SOURCE_UNREADABLE", passing=True
+        )
         self.codes.append(Exit.FAILED)
         failure = Failure(
             code="SOURCE_UNREADABLE", message=show(f"{found.source}: {found.reason}"), exit_code=Exit.FAILED
@@ -232,6 +242,7 @@ class _Run:
         source = str(outcome.source)
         if isinstance(outcome, Done):
             self._counts["done"] += 1
+            self._created.discard(outcome.split.id)
             if self._waveforms is not None:
                 self._waveforms.add(outcome.files.values())
             result = Result(
@@ -247,6 +258,10 @@ class _Run:
             self._counts[outcome.reason] += 1
             if outcome.split is not None and source not in self._settled:
                 self._shared += outcome.split.credits_used
+            if self._waveforms is not None and outcome.same_as:
+                self._twins[label(source)] = outcome.same_as
+            elif self._waveforms is not None and outcome.reason == "not begun":
+                self._others[label(source)] = None
             note = f"same audio as {outcome.same_as}" if outcome.same_as else None
             self._write(Result(source=source, status=outcome.reason, stems=outcome.files), "skipped", note)
         else:
@@ -258,9 +273,12 @@ class _Run:
         source = str(outcome.source)
         failure = explain(outcome.error, self.place, source=source)
         self.codes.append(failure.exit_code)
-        if outcome.stage == "prepare":
-            self._unread[source] = str(outcome.error)
+        if self._waveforms is not None:
+            self._others[label(source)] = build_failure(outcome.stage, outcome.error)
         split = outcome.error.split if isinstance(outcome.error, SplitFailedError) else None
+        if split is not None and split.id in self._created:
+            self._created.remove(split.id)
+            self._lost += split.credits_used
         self._hand_out_failure(source, outcome.stage, failure, split.status if split else None)
 
     def _hand_out_failure(self, source: str, stage: str, failure: Failure, status: str | None) -> None:
@@ -293,8 +311,8 @@ class _Run:
             f"{self._ignored:,} other files passed over" if self._ignored else "",
         ]
         terminal.say(
-            f"{', '.join(part for part in parts if part)}; {price(report.credits_used)}, {words(report.seconds)}, "
-            f"{number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
+            f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
+            f"{words(report.seconds)}, {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         )
         if report.stopped_by is not None:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
@@ -317,7 +335,9 @@ class _Run:
             self._order.into,
             self._requests,
             await batch.report(),
-            unread=self._unread,
+            others=self._others,
+            twins=self._twins,
+            not_begun=max(0, self._survey.tracks - batch.progress().taken) if self._survey.complete else 0,
             waveforms=waveforms,
             say=terminal.say,
         )

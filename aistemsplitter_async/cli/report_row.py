@@ -22,11 +22,13 @@ from .failures import hide_keys
 from .render import clock, number, show, words
 
 # What people want to know of a track's state: the name it has in the page, and the words for it.
+DUPLICATE: Final = "duplicate"
 KINDS: Final[Mapping[str, str]] = {
     "done": "Done",
     "failed": "Failed",
     "unfinished": "Unfinished",
     "review": "Needs review",
+    DUPLICATE: "Duplicate",
 }
 _DATA_OPENS: Final = '<script type="application/json">'  # begins a line, and no other line begins so
 _DATA_CLOSES: Final = "</script>"
@@ -81,7 +83,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         "stems": [_stem_data(stem) for stem in stems],
     }
     return (
-        f'<tr class="split" role="row" data-state="{kind}"><th scope="row" role="rowheader">'
+        f'<tr class="split" role="row" data-state="{kind}" id="{_anchor(record.id)}"><th scope="row" role="rowheader">'
         '<button type="button" class="disclosure" aria-expanded="false">'
         f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(title)}</span></button>'
         f'<p class="source">{text(place)}</p>{reason}</th>'
@@ -89,6 +91,26 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         f"{_cell('length', length)}{_cell('medium', credits_used)}{_cell('medium', took)}\n"
         f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
     )
+
+
+def build_twin(source: str, first: str, track: int | None) -> str:
+    """Return the row of a source with the same audio as `first`, which is the journal's number `track`."""
+    name, shared = PurePath(_shown(source)).name, text(_shown(first))
+    link = shared if track is None else f'<a href="#{_anchor(track)}">{shared}</a>'
+    data = {"seconds": 0.0, "hint": "", "facts": [("Source", show(_shown(source)))], "stems": []}
+    return (
+        f'<tr class="split" role="row" data-state="{DUPLICATE}"><th scope="row" role="rowheader">'
+        '<button type="button" class="disclosure" aria-expanded="false">'
+        f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(name)}</span></button>'
+        f'<p class="source">{text(_shown(source))}</p><p class="reason">the same audio as {link}, which it shares '
+        f'its stems with</p></th><td role="cell"><span class="status {DUPLICATE}">{KINDS[DUPLICATE]}</span></td>'
+        f"{_cell('length', None)}{_cell('medium', None)}{_cell('medium', None)}\n"
+        f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
+    )
+
+
+def _anchor(track: int) -> str:
+    return f"track{track}"
 
 
 def parse_peaks(line: str) -> dict[str, bytes]:
@@ -112,11 +134,15 @@ def _title(record: Record) -> tuple[str, str]:
     """Return where a track is, and what to call it: as its stems are, by their folder and what their names share."""
     shared = record.pattern.replace("{stem}", "").strip(" -_.")
     folder, _, name = "/".join(part for part in (record.folder, shared) if part).rpartition("/")
-    return folder or _source(record), name or PurePath(record.source).name
+    return folder or _source(record), name or PurePath(_source(record)).name
 
 
 def _source(record: Record) -> str:
-    return redact_url(record.source) if record.source.startswith(("http://", "https://")) else record.source
+    return _shown(record.source)
+
+
+def _shown(source: str) -> str:
+    return redact_url(source) if source.startswith(("http://", "https://")) else source
 
 
 def _took(split: Split) -> str:

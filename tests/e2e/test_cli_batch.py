@@ -63,7 +63,9 @@ async def test_a_library_with_everything_in_it_runs_to_the_end_and_again_for_not
     assert {"Ünïcödé 音楽", "song", "song (2)", "50% [live] #1_"} < folders
     assert len(stem_files(cli.folder / "out")) == 5 * len(STEMS)
     assert "5 split, 1 failed, 1 duplicate, 1 other files passed over" in ended.err
-    assert (cli.folder / "report.html").stat().st_size > 10_000
+    page = (cli.folder / "report.html").read_text()
+    assert "the same audio as <a href=" in page
+    assert page.count('class="split"') == 7
     assert len(sandbox.ledger.charges) == 5
 
     requests = len(sandbox.ledger.requests)
@@ -167,6 +169,14 @@ async def test_what_is_finished_is_not_missed_in_the_balance(
     sandbox.set_credits(4)
     lacking = await cli.run("batch", library, "--into", "out")
     assert "needs about 9 credits and there are 4: 5 are missing" in lacking.err
+
+
+async def test_credits_of_splits_that_failed_are_named(cli: CLI, library: Path, sandbox: Sandbox) -> None:
+    sandbox.faults.add("create", faults.FailedSplit(), calls=1)
+    ended = await cli.using(sandbox).run("batch", library, "--into", "out")
+    failed = sum(charge.credits for charge in sandbox.ledger.charges if charge.refunded)
+    assert failed
+    assert f"15 credits charged, {failed} of them for splits that failed" in ended.err
 
 
 async def test_the_spend_cap_is_kept(cli: CLI, library: Path, sandbox: Sandbox) -> None:
