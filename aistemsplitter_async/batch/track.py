@@ -147,6 +147,7 @@ class Track:
         """Wait for the track of the same audio, and end as it does; or go on with it, if it was only its file's end."""
         works = self._works
         self.droppable = False  # if that one is dropped, so is this
+        self._enter("wait")
         while (first := works.running.get(record.id)) is not None:
             await first.wait()
         self._hold(record)  # whoever follows too waits for this one

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async.batch.outcome import Done, Outcome, StageName
@@ -14,17 +14,17 @@ from aistemsplitter_async.batch.progress import BatchProgress, TrackProgress
 
 from .finding import Survey
 from .live import has_live_terminal
+from .region import Region
 from .render import charged, clock, share, show, words
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
+    from rich.console import RenderableType
 
 _FRAME = 0.2  # s
 _LINE = 15.0  # s between two lines where nothing can be redrawn
 _MOST_TRACKS = 6  # shown at a time
-_WIDE = 72  # columns from which a bar has room
+_BAR, _SHORTEST_BAR = 30, 8  # columns: a longer bar says no more, a shorter one nothing
 _RECENT = 300.0  # s of finished tracks that the speed is taken from
 _ENOUGH = 5  # finished tracks before their speed means anything
 _REQUESTS_LEFT = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0}  # of a track in that stage
@@ -156,39 +156,20 @@ class BatchView:
     async def draw(self) -> None:
         """Keep a few lines up to date, until cancelled."""
         from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
-        from rich.live import Live  # noqa: PLC0415
 
         console = Console(stderr=True, highlight=False)
-        live: Live | None = None
-
-        @contextmanager
-        def paused() -> Iterator[None]:
-            nonlocal live
-            if live is not None:
-                live.stop()
-                live = None
-            yield
-
-        self._terminal.paused = paused
+        region = Region(console)
+        self._terminal.above = region.write_above
         try:
             while True:
-                if live is None:
-                    live = Live(
-                        console=console,
-                        auto_refresh=False,
-                        transient=True,
-                        redirect_stdout=False,
-                        redirect_stderr=False,
-                        vertical_overflow="crop",
-                    )
-                    live.start()
-                live.update(self._frame(console), refresh=True)
+                region.draw(self.frame(console.width))
                 await asyncio.sleep(_FRAME)
         finally:
-            with paused():
-                pass
+            self._terminal.above = None
+            region.close()
 
-    def _frame(self, console: Console) -> RenderableType:
+    def frame(self, width: int) -> RenderableType:
+        """Return what is to be seen now on a terminal of `width` columns."""
         from rich.console import Group  # noqa: PLC0415
         from rich.progress_bar import ProgressBar  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
@@ -199,16 +180,17 @@ class BatchView:
         if progress.draining:
             over, total = progress.done, progress.done + sum(progress.stages.values())
         eta = plan_eta(progress, survey, self._meter.pace)
-        head = Table.grid(padding=(0, 1))
-        cells: list[RenderableType] = [Text(describe_count(progress, survey), style="bold")]
-        if console.width >= _WIDE:
-            cells.append(ProgressBar(total=total, completed=over, width=30, pulse=total is None))
         ending = "finishing what is paid" if progress.draining else f"about {words(eta)} left" if eta else ""
-        cells.append(Text(f"{clock(progress.seconds)}  {ending}", style="dim"))
-        head.add_row(*cells)
+        count, time_ = describe_count(progress, survey), f"{clock(progress.seconds)}  {ending}".rstrip()
+        room = min(_BAR, width - 1 - len(count) - len(time_) - 2)
+        bar = (
+            [ProgressBar(total=total, completed=over, width=room, pulse=total is None)] if room >= _SHORTEST_BAR else []
+        )
+        head = Table.grid(padding=(0, 1))
+        head.add_row(Text(count, style="bold", no_wrap=True), *bar, Text(time_, style="dim", no_wrap=True))
         tracks = Table.grid(padding=(0, 1))
         tracks.add_column(width=1)
-        tracks.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, console.width // 2))
+        tracks.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, width // 2))
         tracks.add_column(no_wrap=True, overflow="ellipsis")
         shown = [track for track in progress.active if track.label][:_MOST_TRACKS]
         for track in shown:

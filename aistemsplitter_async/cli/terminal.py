@@ -7,7 +7,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from .failures import hide_keys
@@ -22,14 +21,14 @@ class Terminal:
 
     Attributes:
         key: the API key in use, so that no text from anywhere shows it.
-        paused: clears live lines while something is written.
+        above: writes to the terminal above its live lines, while there are any.
         drain: what the first signal does instead of cancelling the command, if anything.
         last_words: says how things stand when the process must end at once.
     """
 
     def __init__(self) -> None:
         self.key: str | None = None
-        self.paused: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.above: Callable[[str], None] | None = None
         self.drain: Callable[[], None] | None = None
         self.last_words: Callable[[], None] | None = None
         for stream in (sys.stdout, sys.stderr):
@@ -69,12 +68,19 @@ class Terminal:
         return hide_keys(text, self.key) if self.key else text
 
     def _write(self, stream: TextIO, text: str) -> None:
-        with self.paused():
-            try:
+        try:
+            if self.above is not None and _is_on_screen(stream):
+                self.above(text)
+            else:
                 stream.write(text)
                 stream.flush()
-            except BrokenPipeError:
-                swallow(stream)
+        except BrokenPipeError:
+            swallow(stream)
+
+
+def _is_on_screen(stream: TextIO) -> bool:
+    """Return whether a stream ends in the terminal that stderr, and the live lines, are on."""
+    return stream.isatty() and os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
 
 
 def swallow(stream: TextIO) -> None:
