@@ -123,7 +123,7 @@ def batch(
         return _refuse("give at least one PATH to split, or --status", "batch")
     if (option := _mistaken_option(paths or [])) is not None:
         return _refuse(f"there is no option {option}; a path like that is written ./{option}", "batch")
-    from . import batching as batching_, run, standing  # noqa: PLC0415
+    from . import batching as batching_, planning, run, standing  # noqa: PLC0415
 
     journal = batching.journal or batching_.default_journal(into)
     if status:
@@ -140,7 +140,7 @@ def batch(
         options=batching,
     )
     if dry_run:
-        return run.run(partial(batching_.plan, order))
+        return run.run(partial(planning.plan_library, order))
     return run.run(partial(batching_.batch, order))
 
 

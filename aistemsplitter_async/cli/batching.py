@@ -25,7 +25,7 @@ from aistemsplitter_async.events import Event, SplitCreated
 
 from .batch_view import BatchView, Meter, plan_eta, shown
 from .connect import connected
-from .estimating import estimate_library, tell_shortage
+from .estimating import tell_shortage
 from .failures import Exit, Failure, Place, explain, gravest
 from .finding import Library, Survey
 from .options import Batching, Common
@@ -79,17 +79,6 @@ async def batch(order: BatchOrder, terminal: Terminal) -> int:
         run.tell_interrupted()
         return Exit.INTERRUPTED
     return Exit.INTERRUPTED if run.drained else gravest(run.codes)
-
-
-async def plan(order: BatchOrder, terminal: Terminal) -> int:
-    """Show what `batch` would do with the whole library, and return the exit code."""
-    try:
-        library = order.library
-    except AIStemSplitterError as error:
-        failure = explain(error, Place())
-        terminal.error(failure.message)
-        return failure.exit_code
-    return await estimate_library(library, order.common, terminal, plan=True)
 
 
 class _Run:

@@ -62,12 +62,12 @@ class Library:
         """Iterate over what can be split; `note` is told of the rest."""
         async for one in self.each(found):
             if isinstance(one, Track):
-                yield await self._item(one)
+                yield self.item(one, await read(one))
             else:
                 note(one)
 
-    async def _item(self, track: Track) -> BatchItem:
-        tags = await read(track)
+    def item(self, track: Track, tags: Tags) -> BatchItem:
+        """Return what is to be split, with the place its tags lead to."""
         price = None if tags.seconds is None else float(charged_credits(tags.seconds))
         if self.template is None:
             return BatchItem(source=track.source, seconds=price)

@@ -83,7 +83,8 @@ async def test_stems_inside_the_library_are_not_taken_for_music(cli: CLI, librar
     third = await cli.run("batch", library, "--into", "elsewhere", "--dry-run", "--json")
     assert "5 split" in first.err
     assert "0 split" in second.err
-    assert len(third.json) - 1 == 7  # songs, the copy and the broken one, then the estimate
+    assert len(third.json) - 1 == 6  # songs and the copy, then the estimate
+    assert "broken.mp3" in third.problem
     assert len(sandbox.ledger.charges) == 5
 
 
@@ -208,6 +209,33 @@ async def test_an_estimate_of_what_does_not_say_how_long_it_is_does_not_say_it_i
     assert [(ended.code, ended.err) for ended in (typed, listed)] == [(0, "")] * 2
     assert "not known" in prices[0]
     assert "at least 9 credits" in prices[1]
+
+
+async def test_a_dry_run_says_what_the_run_does_and_touches_nothing(
+    cli: CLI, library: Path, sandbox: Sandbox, make_wav: MakeWav
+) -> None:
+    cli = cli.using(sandbox)
+    wanted = ("batch", library, "--into", "out", "--template", "{title}-{id} {stem}.{ext}")
+    before = await cli.run(*wanted, "--dry-run", "--json")
+    assert not (cli.folder / "out").exists()
+    await cli.run(*wanted)
+    planned = {one["pattern"].replace("{stem}", "vocals") + ".mp3" for one in before.json[:-1]}
+    assert planned == {name for name in stem_files(cli.folder / "out") if "vocals" in name}
+    assert [one["plan"] for one in before.json[:-1]].count("duplicate") == 1
+    assert before.json[-1]["credits"] == 15
+
+    (library / "new.wav").write_bytes(make_wav(7.0))
+    kept = {path: path.read_bytes() for path in (cli.folder / "out").iterdir()}
+    after = await cli.run(*wanted, "--dry-run", "--json")
+    assert [one["plan"] for one in after.json[:-1]].count("finished") == 5
+    assert (after.json[-1]["credits"], after.json[-1]["left_out"]) == (7, 6)
+    assert {path: path.read_bytes() for path in (cli.folder / "out").iterdir()} == kept
+
+
+async def test_a_dry_run_numbers_what_has_the_same_name(cli: CLI, library: Path) -> None:
+    shown = await cli.run("batch", library, "--into", "out", "--dry-run")
+    assert "song.wav  0:04  -> out/song (2)" in shown.out
+    assert f"(same audio as {library}/copy of plain.wav)" in shown.out
 
 
 async def test_urls_come_from_lists_and_stdin_and_names_from_a_template(cli: CLI, sandbox: Sandbox) -> None:
