@@ -16,6 +16,7 @@ from .finding import Survey
 from .live import has_live_terminal
 from .region import Region
 from .render import charged, clock, share, show, words
+from .sources import shown_source
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ def describe_budget(progress: BatchProgress) -> str:
 
 def describe_count(progress: BatchProgress, survey: Survey) -> str:
     """Return how far it is, such as `12 of 40, 1 failed`."""
-    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    failures = progress.failed + survey.unusable
+    failed = f", {failures:,} failed" if failures else ""
     if progress.draining:  # what is not begun is skipped, and no progress
         return f"{progress.done:,} split, {sum(progress.stages.values()):,} to finish{failed}"
     over = progress.done + progress.failed + progress.skipped
@@ -194,7 +196,7 @@ class BatchView:
         tracks.add_column(no_wrap=True, overflow="ellipsis")
         shown = [track for track in progress.active if track.label][:_MOST_TRACKS]
         for track in shown:
-            name = show("/".join(track.label.rsplit("/", 2)[-2:]))  # many a song is called by its folder
+            name = show("/".join(shown_source(track.label).rsplit("/", 2)[-2:]))  # many a song is called by its folder
             tracks.add_row(
                 Text(_SIGNS[track.stage], style="cyan"), Text(name), Text(describe_track(track), style="dim")
             )

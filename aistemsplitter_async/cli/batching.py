@@ -20,7 +20,12 @@ from aistemsplitter_async.batch.item import label
 from aistemsplitter_async.batch.outcome import StageName
 from aistemsplitter_async.batch.record import Failure as FailureNote, build_failure, plan_reopening
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import InsufficientCreditsError, SourceUnreadableError, SplitFailedError
+from aistemsplitter_async.errors import (
+    AuthenticationError,
+    InsufficientCreditsError,
+    SourceUnreadableError,
+    SplitFailedError,
+)
 from aistemsplitter_async.events import Event, SplitCreated
 
 from .batch_view import BatchView, Meter, plan_eta, shown
@@ -32,6 +37,7 @@ from .options import Batching, Common
 from .render import charged, number, show, words
 from .request_log import RequestLog
 from .results import Result, hand_out_json
+from .sources import shown_source
 from .standing import tell_owner
 from .terminal import BOLD, Terminal
 from .waveforms import Waveforms
@@ -216,6 +222,7 @@ class _Run:
             self._ignored += found.files
             return
         self._counts["unusable"] += 1
+        self._survey.unusable += 1
         self._others[found.source] = FailureNote(
             "prepare", SourceUnreadableError.__name__, found.reason, "SOURCE_UNREADABLE", passing=True
         )
@@ -251,8 +258,9 @@ class _Run:
                 self._twins[label(source)] = outcome.same_as
             elif self._waveforms is not None and outcome.reason == "not begun":
                 self._others[label(source)] = None
-            note = f"same audio as {outcome.same_as}" if outcome.same_as else None
-            self._write(Result(source=source, status=outcome.reason, stems=outcome.files), "skipped", note)
+            note = f"same audio as {shown_source(outcome.same_as)}" if outcome.same_as else None
+            result = Result(source=source, status=outcome.reason, stems=outcome.files)
+            self._write(result, "skipped", note, same_as=outcome.same_as)
         else:
             self._fail(outcome)
 
@@ -260,7 +268,7 @@ class _Run:
         self._counts["failed"] += 1
         self._counts["for good"] += not build_failure(outcome.stage, outcome.error).passing
         source = str(outcome.source)
-        failure = explain(outcome.error, self.place, source=source)
+        failure = explain(outcome.error, self.place, source=shown_source(source))
         self.codes.append(failure.exit_code)
         if self._waveforms is not None:
             self._others[label(source)] = build_failure(outcome.stage, outcome.error)
@@ -268,21 +276,27 @@ class _Run:
         if split is not None and split.id in self._created:
             self._created.remove(split.id)
             self._lost += split.credits_used
-        self._hand_out_failure(source, outcome.stage, failure, split.status if split else None)
+        told = isinstance(outcome.error, AuthenticationError) and self._counts["refused"] > 0
+        self._counts["refused"] += isinstance(outcome.error, AuthenticationError)
+        self._hand_out_failure(source, outcome.stage, failure, split.status if split else None, told=told)
 
-    def _hand_out_failure(self, source: str, stage: str, failure: Failure, status: str | None) -> None:
+    def _hand_out_failure(
+        self, source: str, stage: str, failure: Failure, status: str | None, *, told: bool = False
+    ) -> None:
         if self._order.common.json:
             result = Result(source=source, id=failure.split_id, status=status, error=failure)
             hand_out_json({**result.as_json(), "outcome": "failed", "stage": stage}, self._terminal)
-        self._terminal.error(failure.message)
+        if not told:  # the key is the same for all, and so is what is wrong with it
+            self._terminal.error(failure.message)
 
-    def _write(self, result: Result, outcome: str, note: str | None = None) -> None:
+    def _write(self, result: Result, outcome: str, note: str | None = None, *, same_as: str | None = None) -> None:
         if self._order.common.json:
-            hand_out_json({**result.as_json(), "outcome": outcome}, self._terminal)
+            extra = {} if same_as is None else {"same_as": same_as}
+            hand_out_json({**result.as_json(), "outcome": outcome, **extra}, self._terminal)
             return
         if outcome == "skipped" and note is None:
             return  # counted at the end: a library that is finished already is no news
-        title = self._terminal.paint(show(result.source), BOLD)
+        title = self._terminal.paint(show(shown_source(result.source or "")), BOLD)
         folder = {str(Path(str(file)).parent) for file in result.stems.values()}
         self._terminal.result(
             "  ".join([title, *result.headline()[:2], *map(show, [note] if note else sorted(folder))])
@@ -303,6 +317,8 @@ class _Run:
             f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
             f"{words(report.seconds)}, {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         )
+        if not report.done + report.failed + report.skipped + counts["unusable"] and report.stopped_by is None:
+            terminal.say("no audio was found in what was given")
         if report.stopped_by is not None:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
             terminal.say("no more splits were created after that; everything that is paid for is finished")

@@ -92,6 +92,7 @@ class Survey:
         credits_needed: what that will cost.
         credits_to_buy: what of that is not paid for.
         unknown: tracks that do not say how long they are.
+        unusable: what was found and cannot be split; not among the tracks.
         complete: whether everything is counted.
     """
 
@@ -101,6 +102,7 @@ class Survey:
     credits_needed: int = 0
     credits_to_buy: int = 0
     unknown: int = 0
+    unusable: int = 0
     complete: bool = False
 
     @property

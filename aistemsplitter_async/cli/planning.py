@@ -30,6 +30,7 @@ from .estimating import tell_estimate
 from .failures import Exit, Place, exit_code, explain
 from .finding import Library, Survey, read
 from .render import clock, show
+from .sources import shown_source
 from .terminal import Terminal
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ async def _show(track: Track, library: Library, planner: Planner, order: BatchOr
     except JournalError:
         raise
     except AIStemSplitterError as error:
-        terminal.error(explain(error, Place(), source=track.source).message)
+        terminal.error(explain(error, Place(), source=shown_source(track.source)).message)
         return None
     target = order.into / plan.folder if plan.pattern == ANY_STEM else order.into / plan.folder / plan.pattern
     if order.common.json:
@@ -132,8 +133,10 @@ async def _show(track: Track, library: Library, planner: Planner, order: BatchOr
         terminal.result(json.dumps(told | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}))
         return plan
     length = clock(tags.seconds) if tags.seconds is not None else "?"
-    note = {_BOUGHT: "", "duplicate": f"  (same audio as {plan.same_as})"}.get(plan.what, f"  ({plan.what})")
-    terminal.result(show(f"{track.source}  {length}  -> {target}{note}"))
+    note = {_BOUGHT: "", "duplicate": f"  (same audio as {shown_source(plan.same_as or '')})"}.get(
+        plan.what, f"  ({plan.what})"
+    )
+    terminal.result(show(f"{shown_source(track.source)}  {length}  -> {target}{note}"))
     return plan
 
 

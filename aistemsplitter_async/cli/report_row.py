@@ -16,10 +16,11 @@ from typing import Any, Final
 import attrs
 
 from aistemsplitter_async.batch.record import Record, State
-from aistemsplitter_async.models import Split, redact_url
+from aistemsplitter_async.models import Split
 
 from .failures import hide_keys
 from .render import clock, number, show, words
+from .sources import shown_source
 
 # What people want to know of a track's state: the name it has in the page, and the words for it.
 DUPLICATE: Final = "duplicate"
@@ -64,7 +65,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
     took = _took(split) if split else None
     credits_used = None if record.credits_used is None else number(record.credits_used)
     facts = {
-        "Source": _source(record),
+        "Source": shown_source(record.source),
         "Folder": record.folder,
         "Split": record.split_id,
         "Model": split.stem_model if split else None,
@@ -95,14 +96,14 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
 
 def build_twin(source: str, first: str, track: int | None) -> str:
     """Return the row of a source with the same audio as `first`, which is the journal's number `track`."""
-    name, shared = PurePath(_shown(source)).name, text(_shown(first))
+    place, shared = shown_source(source), text(shown_source(first))
     link = shared if track is None else f'<a href="#{_anchor(track)}">{shared}</a>'
-    data = {"seconds": 0.0, "hint": "", "facts": [("Source", show(_shown(source)))], "stems": []}
+    data = {"seconds": 0.0, "hint": "", "facts": [("Source", show(place))], "stems": []}
     return (
         f'<tr class="split" role="row" data-state="{DUPLICATE}"><th scope="row" role="rowheader">'
         '<button type="button" class="disclosure" aria-expanded="false">'
-        f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(name)}</span></button>'
-        f'<p class="source">{text(_shown(source))}</p><p class="reason">the same audio as {link}, which it shares '
+        f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(PurePath(place).name)}</span></button>'
+        f'<p class="source">{text(place)}</p><p class="reason">the same audio as {link}, which it shares '
         f'its stems with</p></th><td role="cell"><span class="status {DUPLICATE}">{KINDS[DUPLICATE]}</span></td>'
         f"{_cell('length', None)}{_cell('medium', None)}{_cell('medium', None)}\n"
         f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
@@ -134,15 +135,7 @@ def _title(record: Record) -> tuple[str, str]:
     """Return where a track is, and what to call it: as its stems are, by their folder and what their names share."""
     shared = record.pattern.replace("{stem}", "").strip(" -_.")
     folder, _, name = "/".join(part for part in (record.folder, shared) if part).rpartition("/")
-    return folder or _source(record), name or PurePath(_source(record)).name
-
-
-def _source(record: Record) -> str:
-    return _shown(record.source)
-
-
-def _shown(source: str) -> str:
-    return redact_url(source) if source.startswith(("http://", "https://")) else source
+    return folder or shown_source(record.source), name or PurePath(shown_source(record.source)).name
 
 
 def _took(split: Split) -> str:

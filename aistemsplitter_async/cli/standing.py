@@ -18,6 +18,7 @@ from aistemsplitter_async.errors import JournalLockedError
 from .batch_view import describe_budget, describe_stages, describe_track
 from .failures import Exit
 from .render import clock, columns, show, words
+from .sources import shown_source
 from .terminal import Terminal
 
 _FRESH = 15.0  # s after which a status is no longer news: it is written every two
@@ -89,7 +90,11 @@ def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
     rows += [(shown, f"{status.tracks[name]:,}") for name, shown in _STATES if status.tracks.get(name)]
     if running:
         rows += [("now", describe_stages(progress)), ("budget", describe_budget(progress))]
-        rows += [("", show(f"{track.label}: {describe_track(track)}")) for track in progress.active[:10] if track.label]
+        rows += [
+            ("", show(f"{shown_source(track.label)}: {describe_track(track)}"))
+            for track in progress.active[:10]
+            if track.label
+        ]
     rows += [("", show(notice)) for notice in progress.notices if running]
     return columns(rows, indent="")
 

@@ -58,7 +58,8 @@ async def test_a_library_with_everything_in_it_runs_to_the_end_and_again_for_not
     assert "broken.mp3: it is empty" in ended.problem
     outcomes = [(each["outcome"], each["status"]) for each in ended.json]
     assert outcomes.count(("done", "succeeded")) == 5
-    assert outcomes.count(("skipped", "duplicate")) == 1
+    (same,) = [each for each in ended.json if each["status"] == "duplicate"]
+    assert Path(same["same_as"]).name == "copy of plain.wav"
     folders = {name.partition("/")[0] for name in stem_files(cli.folder / "out")}
     assert {"Ünïcödé 音楽", "song", "song (2)", "50% [live] #1_"} < folders
     assert len(stem_files(cli.folder / "out")) == 5 * len(STEMS)
@@ -178,6 +179,23 @@ async def test_credits_of_splits_that_failed_are_named(cli: CLI, library: Path, 
     failed = sum(charge.credits for charge in sandbox.ledger.charges if charge.refunded)
     assert failed
     assert f"15 credits charged, {failed} of them for splits that failed" in ended.err
+
+
+async def test_a_refused_key_is_told_once_and_no_query_of_a_url_is_shown(cli: CLI, sandbox: Sandbox) -> None:
+    lines = "".join(f"https://example.com/{song}.mp3?token=secret&seconds=1\n" for song in range(20)).encode()
+    refused = await cli.using(sandbox, key="ast_wrong_1234567").run("batch", "-", "--into", "out", stdin=lines)
+    assert refused.code == 3
+    assert refused.err.count("error: ") == 1
+    done = await cli.using(sandbox).run("batch", "-", "--into", "out", stdin=lines)
+    assert "https://example.com/3.mp3  0:01" in done.out
+    assert [stream for stream in (refused.err, done.out, done.err) if "secret" in stream] == []
+
+
+async def test_a_folder_without_music_is_told_of(cli: CLI, sandbox: Sandbox) -> None:
+    (cli.folder / "empty").mkdir()
+    ended = await cli.using(sandbox).run("batch", "empty", "--into", "out")
+    assert ended.code == 0
+    assert "no audio was found" in ended.err
 
 
 async def test_the_spend_cap_is_kept(cli: CLI, library: Path, sandbox: Sandbox) -> None:
