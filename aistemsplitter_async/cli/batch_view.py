@@ -31,7 +31,7 @@ _ENOUGH = 5  # finished tracks before their speed means anything
 _REQUESTS_LEFT = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0}  # of a track in that stage
 _SIGNS = {"prepare": "·", "upload": "↑", "create": "+", "wait": "…", "download": "↓"}
 _DOING: dict[StageName, str] = {
-    "prepare": "reading",
+    "prepare": "preparing",
     "upload": "uploading",
     "create": "creating",
     "wait": "waiting",
