@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done, Failed, Skipped
+from aistemsplitter_async import AIStemSplitterError, Done, Failed, Skipped
 from aistemsplitter_async._core.template import parse_template
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Ignored, Unusable
 from aistemsplitter_async.batch.item import label
-from aistemsplitter_async.batch.outcome import StageName
-from aistemsplitter_async.batch.record import Failure as FailureNote, build_failure, plan_reopening
+from aistemsplitter_async.batch.record import Failure as FailureNote, build_failure
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import (
     AuthenticationError,
@@ -28,11 +25,11 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.events import Event, SplitCreated
 
-from .batch_view import BatchView, Meter, plan_eta, shown
+from .batch_view import BatchView, Meter, shown
 from .connect import connected
-from .estimating import tell_shortage
 from .failures import Exit, Failure, Place, explain, gravest
 from .finding import Library, Survey
+from .forecast import Forecast
 from .options import Batching, Common
 from .render import charged, number, show, words
 from .request_log import RequestLog
@@ -45,8 +42,6 @@ from .waveforms import Waveforms
 if TYPE_CHECKING:
     from aistemsplitter_async import Batch, Outcome
 
-_BUYING: tuple[StageName, ...] = ("upload", "create")
-_TICK = 1.0  # s between two forecasts for those who ask with --status
 JOURNAL_NAME = ".aistemsplitter.journal"
 
 
@@ -106,11 +101,8 @@ class _Run:
         self._requests = RequestLog()
         self._counts: Counter[str] = Counter()
         self._ignored = 0
-        self._began = time.time()
-        self._settled: set[str] = set()
         self._created: set[str] = set()  # splits of this run that have not succeeded
         self._lost = 0.0  # credits of those that failed
-        self._shared = 0.0  # credits that the survey took for needed, of audio that is paid for under another name
         self._others: dict[str, FailureNote | None] = {}  # what the journal may have no row for, and why, if it failed
         self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
         self._waveforms: Waveforms | None = None
@@ -148,60 +140,20 @@ class _Run:
                 key_age=order.options.key_age or KEY_AGE,
                 retry_failed=order.options.retry_failed,
             )
-            async with batch, self._surveyed(library, client, batch):
+            forecast = Forecast(
+                batch, self._survey, self._meter, client, terminal, retry_failed=order.options.retry_failed
+            )
+            async with batch, forecast.beside(library):
                 terminal.drain = lambda: self._drain(batch)
                 async with shown(BatchView(batch.progress, self._survey, self._meter, terminal)):
                     async for outcome in batch:
+                        if isinstance(outcome, Skipped):
+                            forecast.note(outcome)
                         self._hand_out(outcome)
                 terminal.drain = None
-                await self._conclude(batch, client)
+                await self._conclude(batch, forecast)
                 if self._waveforms is not None:
                     await self._write_report(batch, self._waveforms)
-
-    @asynccontextmanager
-    async def _surveyed(self, library: Library, client: AsyncAIStemSplitter, batch: Batch) -> AsyncIterator[None]:
-        """Count the library in the background, and say so early if the credits will not do."""
-
-        async def count() -> None:
-            await self._survey.count(library, self._settled)
-            asked = False
-            while True:
-                progress = batch.progress()
-                if not asked and any(progress.stages.get(stage) for stage in _BUYING):
-                    asked = True  # a library that is finished needs no credits, and no request to see them
-                    await tell_shortage(self._survey, self._paid(batch), client, self._terminal)
-                left = plan_eta(progress, self._survey, self._meter.pace)
-                batch.expect(total=self._survey.tracks, seconds_left=left)
-                await asyncio.sleep(_TICK)
-
-        counting = None
-        if library.is_repeatable:
-            self._settled = await self._find_settled(batch)
-            counting = asyncio.create_task(count(), name="survey")
-        try:
-            yield
-        finally:
-            if counting is not None:
-                counting.cancel()
-                await asyncio.wait([counting])
-                if not counting.cancelled():
-                    counting.exception()  # a folder that went away is told of by the batch itself
-
-    def _paid(self, batch: Batch) -> Callable[[], float]:
-        """Return what tells the credits that were counted as needed and are not, or not any more."""
-        return lambda: batch.progress().credits_used + self._shared
-
-    async def _find_settled(self, batch: Batch) -> set[str]:
-        """Return the sources that nothing is to be bought for any more: paid for, or not tried again unasked."""
-        again, settled = self._order.options.retry_failed, set[str]()
-        async for record in batch.records():
-            failure = record.failure
-            stays = failure is not None and not failure.passing and not again
-            reopened = failure is not None and again and plan_reopening(failure)
-            paid = record.split_id is not None and not reopened and (record.created_at or 0.0) < self._began
-            if stays or paid:
-                settled.add(record.source)
-        return settled
 
     def _drain(self, batch: Batch) -> None:
         self.drained = True
@@ -252,8 +204,6 @@ class _Run:
             self._write(result, "done")
         elif isinstance(outcome, Skipped):
             self._counts[outcome.reason] += 1
-            if outcome.split is not None and source not in self._settled:
-                self._shared += outcome.split.credits_used
             if self._waveforms is not None and outcome.same_as:
                 self._twins[label(source)] = outcome.same_as
             elif self._waveforms is not None and outcome.reason == "not begun":
@@ -302,7 +252,7 @@ class _Run:
             "  ".join([title, *result.headline()[:2], *map(show, [note] if note else sorted(folder))])
         )
 
-    async def _conclude(self, batch: Batch, client: AsyncAIStemSplitter) -> None:
+    async def _conclude(self, batch: Batch, forecast: Forecast) -> None:
         """Say how it went, and write the report."""
         report, counts, terminal = await batch.report(), self._counts, self._terminal
         parts = [
@@ -323,7 +273,7 @@ class _Run:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
-            await tell_shortage(self._survey, self._paid(batch), client, terminal, stopped=True)
+            await forecast.tell_shortage(stopped=True)
         if self._goes_on(report.failed - counts["for good"], stopped=report.stopped_by is not None):
             terminal.say("run the same command again to go on; nothing is charged twice")
         if counts["for good"] and report.stopped_by is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 
 import attrs
 
-from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, ConfigurationError
+from aistemsplitter_async import AIStemSplitterError, ConfigurationError
 from aistemsplitter_async.batch.found import Track, Unusable
 from aistemsplitter_async.batch.preflight import Estimate, estimate
 from aistemsplitter_async.config import RateLimit
@@ -16,7 +15,7 @@ from .connect import connected
 from .failures import Exit, Place, exit_code, explain
 from .finding import Library, Survey, read
 from .options import Common
-from .render import columns, number, price, show, words
+from .render import columns, price, show, words
 from .terminal import Terminal
 
 _PROCESSING = 60.0  # s a split may take where nothing is known: it hardly matters beside the limit
@@ -105,23 +104,3 @@ def _tell_price(told: Estimate) -> str:
         return "not known: one credit is one second of audio"
     least = "at least " if told.unknown_tracks else ""
     return f"{least}{price(told.credits)} (the service's own figure decides)"
-
-
-async def tell_shortage(
-    survey: Survey, paid: Callable[[], float], client: AsyncAIStemSplitter, terminal: Terminal, *, stopped: bool = False
-) -> None:
-    """Say so if the credits will not do for what was counted and is not `paid` for, by this run or an earlier one.
-
-    Audio under several names is counted as often until the batch has come across them, so it may say too much.
-    """
-    try:
-        balance = (await client.get_credits(priority="bulk")).balance
-    except AIStemSplitterError:
-        return  # the batch meets the same trouble, and tells of it
-    needed = max(0.0, survey.credits_to_buy - paid())
-    if needed > balance:
-        ending = "" if stopped else "; the batch stops when they run out"
-        terminal.say(
-            f"the rest needs about {price(needed)} and there are {number(balance)}: "
-            f"{number(needed - balance)} are missing{ending}"
-        )
