@@ -4,7 +4,8 @@ Lists of any length are parsed lazily, line by line. What an entry means on this
 here is only what may be meant.
 
 There is no standard for m3u; this follows what players agree on: a line is a path or a URL, `#EXTINF:seconds,title`
-goes before it, other lines with `#` are comments. The file is UTF-8 or, where a line is not, Latin-1.
+goes before it, other lines with `#` are comments. The file is UTF-8 or, where a line is not,
+Windows-1252.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from itertools import chain
 from urllib.parse import unquote
 
@@ -213,10 +215,10 @@ def _decode(raw: bytes, number: int) -> str | Complaint:
         raw = raw.removeprefix(b"\xef\xbb\xbf")
     if len(raw) > LINE_CAP_BYTES or b"\x00" in raw:
         return Complaint(number, "this is no text; the rest of the list was not read")
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
+    for encoding in ("utf-8", "cp1252"):  # the latter is what Windows players write in much of the world
+        with suppress(UnicodeDecodeError):
+            return raw.decode(encoding)
+    return raw.decode("latin-1")  # cp1252 leaves five bytes undefined
 
 
 def _csv_lines(lines: Iterable[bytes], complaints: list[Complaint]) -> Iterator[str]:

@@ -25,7 +25,7 @@ _INTEGER = 2**63 - 1  # what SQLite can keep; file systems that hash have larger
 
 def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
     try:
-        for name in () if value is None else value.split("/"):
+        for name in value.split("/") if value else ():
             check_name(name)
     except UnsafeNameError as error:
         problem = f"{attribute.name} must be a path below `into` that every system can have: {error}"
@@ -54,7 +54,8 @@ class BatchItem:
 
     Attributes:
         source: a path, bytes, an `https` URL, or what `stream_source` makes.
-        folder: where its stems go, relative to `into`, with `/` between parts; its name without extension otherwise.
+        folder: where its stems go, relative to `into`, with `/` between parts, empty for `into` itself; its name
+            without extension otherwise.
         pattern: how their files are called, with `{stem}`; the extension follows by itself.
         seconds: how long it plays, if that is known: what it will cost, for `max_credits`.
         filename: the name to send; the file's own otherwise.
@@ -153,8 +154,12 @@ async def open_item(item: BatchItem) -> Opened:
     if not isinstance(item.source, str | os.PathLike):
         return Opened(audio, name, folder)
     path = Path(item.source).absolute()  # noqa: ASYNC240  # looks at no disk
-    label = str(path).encode("utf-8", "backslashreplace").decode()  # a name need not be text
-    return Opened(audio, label, folder, path, await run_in_thread(_stamp, path))
+    return Opened(audio, label(str(path)), folder, path, await run_in_thread(_stamp, path))
+
+
+def label(source: str) -> str:
+    """Return what a path or URL is called: a file's name need not be text."""
+    return source.encode("utf-8", "backslashreplace").decode()
 
 
 def _stamp(path: Path) -> Stamp | None:

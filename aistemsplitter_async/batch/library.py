@@ -7,6 +7,7 @@ are remembered, so the memory needed does not grow with their number, and what t
 from __future__ import annotations
 
 import os
+import re
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -35,6 +36,7 @@ from aistemsplitter_async.errors import SourceUnreadableError
 
 STDIN = "-"
 _MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
+_DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # what a shell has opened for us
 _FOLDER, _GLOB, _NAMED = range(3)  # in the order they are searched
 
 Find = Callable[[], Iterator[Found]]
@@ -64,6 +66,18 @@ def find_tracks(
     search = _Search(Folders(excluded), stdin)
     plans = [search.plan(os.fspath(path), excluded) for path in paths]
     return chain.from_iterable(find() for _, find in sorted(plans, key=lambda plan: plan[0]))
+
+
+def is_stream(path: str | os.PathLike[str]) -> bool:
+    """Return whether a path is a list that can be read only once: `-`, a pipe, what a shell has opened."""
+    path = os.fspath(path)
+    if path == STDIN or _DESCRIPTOR.fullmatch(path):
+        return True
+    try:
+        mode = Path(path).stat().st_mode
+    except (OSError, ValueError):  # a URL, a glob, or nothing at all
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @attrs.define
@@ -101,10 +115,12 @@ class _Search:
         if identity in self._named:
             return _NAMED, partial(iter, ())
         self._named.add(identity)
-        # A pipe is what a shell makes of `<(find ..)`.
-        parser = parse_text if stat.S_ISFIFO(status.st_mode) else parser_for(path.name)
+        # A pipe is what a shell makes of `<(find ..)`, and a descriptor of `/dev/stdin` with `< songs.txt`.
+        if stat.S_ISFIFO(status.st_mode) or _DESCRIPTOR.fullmatch(str(path)):
+            return _NAMED, partial(self._take_list, path, parse_text, [Path.cwd()])
+        parser = parser_for(path.name)
         if parser is not None:
-            return _NAMED, partial(self._take_list, path, parser)
+            return _NAMED, partial(self._take_list, path, parser, [path.parent, Path.cwd()])
         return _NAMED, partial(self._take_file, path, Track(str(path)), status)
 
     def _plan_glob(self, path: str, excluded: list[str | os.PathLike[str]]) -> Find:
@@ -116,10 +132,10 @@ class _Search:
             raise SourceUnreadableError(f"no audio matches {path}")
         return partial(self._folders.walk, base, glob)
 
-    def _take_list(self, path: Path, parser: Parse) -> Iterator[Found]:
+    def _take_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
         try:
             with path.open("rb") as file:
-                yield from self._take_entries(file, str(path), parser, [path.parent, Path.cwd()])
+                yield from self._take_entries(file, str(path), parser, folders)
         except OSError as error:
             yield Unusable(str(path), explain(error))
 

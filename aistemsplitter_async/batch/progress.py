@@ -26,6 +26,7 @@ class TrackProgress:
         done_bytes: of an upload or download.
         total_bytes: what there will be, 0 if unknown.
         split_id: once there is one.
+        position: which one it is among the sources, from 0.
     """
 
     label: str
@@ -34,6 +35,7 @@ class TrackProgress:
     done_bytes: int = 0
     total_bytes: int = 0
     split_id: str | None = None
+    position: int = 0
 
 
 @attrs.frozen(kw_only=True)
@@ -49,11 +51,14 @@ class BatchProgress:
         skipped: finished earlier, duplicates, not begun.
         stages: how many are in each stage.
         credits_used: of splits created in this run.
+        paid: how many of those under way are paid for, or may be: their create was sent.
         active: some of those being worked on, transfers first.
         notices: what holds everything up.
         draining: whether no more splits are created.
         gate: the key's budget.
         processing: seconds a split usually takes, if that is known.
+        total: sources there are, as far as somebody has counted them (`Batch.expect`).
+        seconds_left: how long it still takes, as far as somebody has said so.
     """
 
     seconds: float
@@ -69,6 +74,9 @@ class BatchProgress:
     draining: bool
     gate: GateSnapshot
     processing: float | None
+    paid: int = 0
+    total: int | None = None
+    seconds_left: float | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -84,6 +84,8 @@ class Batch:
         self._fault: BaseException | None = None
         self._began = 0.0
         self._took: float | None = None
+        self._total: int | None = None
+        self._seconds_left: float | None = None
 
     async def __aenter__(self) -> Self:
         """Open the journal and begin.
@@ -162,6 +164,10 @@ class Batch:
         """Create no more splits; those that are paid for, or may be, are finished. Returns at once."""
         self._running.brake.pull()
 
+    def expect(self, *, total: int | None, seconds_left: float | None = None) -> None:
+        """Let `progress` and the status file say how many sources there are, and how long they still take."""
+        self._total, self._seconds_left = total, seconds_left
+
     async def report(self) -> BatchReport:
         """Return the batch in numbers, once it has ended; outcomes nobody took until then are only counted."""
         async for _ in self:
@@ -197,6 +203,7 @@ class Batch:
             skipped=self._counts["skipped"],
             stages=dict(Counter(track.stage for track in tracks)),
             credits_used=works.purse.used,
+            paid=sum(track.is_paid for track in tracks),
             active=tuple(
                 TrackProgress(
                     label=track.label,
@@ -205,6 +212,7 @@ class Batch:
                     done_bytes=track.done_bytes,
                     total_bytes=track.total_bytes,
                     split_id=track.split_id,
+                    position=track.position,
                 )
                 for track in tracks[:_SHOWN]
             ),
@@ -212,6 +220,8 @@ class Batch:
             draining=works.brake.on,
             gate=works.stages.pipeline.gate.snapshot(),
             processing=works.stages.poller.typical(),
+            total=self._total,
+            seconds_left=self._seconds_left,
         )
 
     @property

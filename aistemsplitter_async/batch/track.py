@@ -83,6 +83,11 @@ class Track:
         self._worked = False  # whether this run did anything for it
         self._created_at: float | None = None  # monotonic seconds
 
+    @property
+    def is_paid(self) -> bool:
+        """Return whether there is a split, or may be: its create was sent."""
+        return self.split_id is not None or (self.stage == "create" and not self.droppable)
+
     async def run(self) -> Outcome:
         """Bring the source to its outcome.
 
@@ -142,6 +147,7 @@ class Track:
         """Wait for the track of the same audio, and end as it does; or go on with it, if it was only its file's end."""
         works = self._works
         self.droppable = False  # if that one is dropped, so is this
+        self._enter("wait")
         while (first := works.running.get(record.id)) is not None:
             await first.wait()
         self._hold(record)  # whoever follows too waits for this one

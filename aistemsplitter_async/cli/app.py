@@ -14,7 +14,7 @@ from aistemsplitter_async import __version__
 from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE
 
 from .failures import Exit, hide_keys
-from .options import AsDuration, Batching, Common, Duration, Serving, Switch
+from .options import AsDuration, Batching, Common, Duration, Serving, Switch, WebhookURL
 from .render import PROGRAM, show
 from .terminal import swallow
 
@@ -66,7 +66,7 @@ def split(
         AsDuration,
         Parameter(help="Give a source up after this long, like 30m; a wait alone ends after 30m."),
     ] = None,
-    webhook_url: Annotated[str | None, Parameter(help="URL the API tells when a split has ended.")] = None,
+    webhook_url: WebhookURL | None = None,
     idempotency_key: Annotated[
         str | None, Parameter(help="Create under this key: repeating it is not charged again. One source only.")
     ] = None,
@@ -111,7 +111,7 @@ def batch(
     stem_model: StemModel = None,
     output_format: OutputFormat = None,
     sandbox: Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")] = False,
-    webhook_url: Annotated[str | None, Parameter(help="URL the API tells when a split has ended.")] = None,
+    webhook_url: WebhookURL | None = None,
     status: Annotated[bool, Switch, Parameter(help="Show where the batch stands, also while it runs.")] = False,
     dry_run: Annotated[bool, Switch, Parameter(help="Show what would go where, and what it would cost.")] = False,
     common: Common = Common(),  # noqa: B008
@@ -123,7 +123,7 @@ def batch(
         return _refuse("give at least one PATH to split, or --status", "batch")
     if (option := _mistaken_option(paths or [])) is not None:
         return _refuse(f"there is no option {option}; a path like that is written ./{option}", "batch")
-    from . import batching as batching_, run, standing  # noqa: PLC0415
+    from . import batching as batching_, planning, run, standing  # noqa: PLC0415
 
     journal = batching.journal or batching_.default_journal(into)
     if status:
@@ -140,7 +140,7 @@ def batch(
         options=batching,
     )
     if dry_run:
-        return run.run(partial(batching_.plan, order))
+        return run.run(partial(planning.plan_library, order))
     return run.run(partial(batching_.batch, order))
 
 
@@ -148,7 +148,11 @@ def batch(
 def estimate(
     paths: Annotated[
         list[str],
-        Parameter(name="PATH", help="Folders, globs, playlists, lists of URLs, files; - for a list on stdin."),
+        Parameter(
+            name="PATH",
+            help="Folders, globs, playlists, lists of URLs, files; - for a list on stdin.",
+            allow_leading_hyphen=True,
+        ),
     ],
     /,
     *,

@@ -5,32 +5,33 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from aistemsplitter_async.batch.outcome import StageName
+from aistemsplitter_async.batch.outcome import Done, Outcome, StageName
 from aistemsplitter_async.batch.progress import BatchProgress, TrackProgress
 
 from .finding import Survey
 from .live import has_live_terminal
-from .render import clock, number, share, show, words
+from .region import Region
+from .render import charged, clock, share, show, words
+from .sources import shown_source
 from .terminal import Terminal
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.live import Live
+    from rich.console import RenderableType
 
 _FRAME = 0.2  # s
 _LINE = 15.0  # s between two lines where nothing can be redrawn
 _MOST_TRACKS = 6  # shown at a time
-_WIDE = 72  # columns from which a bar has room
+_BAR, _SHORTEST_BAR = 30, 8  # columns: a longer bar says no more, a shorter one nothing
 _RECENT = 300.0  # s of finished tracks that the speed is taken from
 _ENOUGH = 5  # finished tracks before their speed means anything
 _REQUESTS_LEFT = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0}  # of a track in that stage
 _SIGNS = {"prepare": "·", "upload": "↑", "create": "+", "wait": "…", "download": "↓"}
 _DOING: dict[StageName, str] = {
-    "prepare": "reading",
+    "prepare": "preparing",
     "upload": "uploading",
     "create": "creating",
     "wait": "waiting",
@@ -49,7 +50,7 @@ def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> flo
         survey: how much there is.
         pace: tracks finished per second lately.
     """
-    if not survey.complete:
+    if not survey.complete or progress.draining:  # then it is not the library that is finished
         return None
     left = survey.tracks - progress.done - progress.failed - progress.skipped
     if left <= 0:
@@ -75,12 +76,13 @@ def describe_budget(progress: BatchProgress) -> str:
     gate = progress.gate
     limit = f"{gate.used} of {gate.limit}" if gate.limit is not None else f"{gate.used}"
     closed = f", gate closed for {gate.closed_for:.0f} s" if gate.closed_for >= 1 else ""
-    return f"{limit} requests in the last {words(gate.per)}{closed}, {number(progress.credits_used)} credits spent"
+    return f"{limit} requests in the last {words(gate.per)}{closed}, {charged(progress.credits_used, 0)}"
 
 
 def describe_count(progress: BatchProgress, survey: Survey) -> str:
     """Return how far it is, such as `12 of 40, 1 failed`."""
-    failed = f", {progress.failed:,} failed" if progress.failed else ""
+    failures = progress.failed + survey.unusable
+    failed = f", {failures:,} failed" if failures else ""
     if progress.draining:  # what is not begun is skipped, and no progress
         return f"{progress.done:,} split, {sum(progress.stages.values()):,} to finish{failed}"
     over = progress.done + progress.failed + progress.skipped
@@ -102,6 +104,11 @@ class Meter:
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
         self._times: deque[float] = deque()
+
+    def note(self, outcome: Outcome) -> None:
+        """Note how a track ended: what was finished earlier, or fails as it did before, tells nothing of the speed."""
+        if isinstance(outcome, Done):
+            self.tick()
 
     def tick(self) -> None:
         """Note that a track finished."""
@@ -137,7 +144,7 @@ class BatchView:
         """Return all of it on one line."""
         progress = self._progress()
         eta = plan_eta(progress, self._survey, self._meter.pace)
-        left = f"; about {words(eta)} left" if eta else ""
+        left = "; finishing what is paid for" if progress.draining else f"; about {words(eta)} left" if eta else ""
         notices = "".join(f"; {notice}" for notice in progress.notices)
         count = describe_count(progress, self._survey)
         return show(f"{count}; {describe_stages(progress)}; {describe_budget(progress)}{left}{notices}")
@@ -151,39 +158,20 @@ class BatchView:
     async def draw(self) -> None:
         """Keep a few lines up to date, until cancelled."""
         from rich.console import Console  # noqa: PLC0415  # only a terminal needs it
-        from rich.live import Live  # noqa: PLC0415
 
         console = Console(stderr=True, highlight=False)
-        live: Live | None = None
-
-        @contextmanager
-        def paused() -> Iterator[None]:
-            nonlocal live
-            if live is not None:
-                live.stop()
-                live = None
-            yield
-
-        self._terminal.paused = paused
+        region = Region(console)
+        self._terminal.above = region.write_above
         try:
             while True:
-                if live is None:
-                    live = Live(
-                        console=console,
-                        auto_refresh=False,
-                        transient=True,
-                        redirect_stdout=False,
-                        redirect_stderr=False,
-                        vertical_overflow="crop",
-                    )
-                    live.start()
-                live.update(self._frame(console), refresh=True)
+                region.draw(self.frame(console.width))
                 await asyncio.sleep(_FRAME)
         finally:
-            with paused():
-                pass
+            self._terminal.above = None
+            region.close()
 
-    def _frame(self, console: Console) -> RenderableType:
+    def frame(self, width: int) -> RenderableType:
+        """Return what is to be seen now on a terminal of `width` columns."""
         from rich.console import Group  # noqa: PLC0415
         from rich.progress_bar import ProgressBar  # noqa: PLC0415
         from rich.table import Table  # noqa: PLC0415
@@ -194,20 +182,21 @@ class BatchView:
         if progress.draining:
             over, total = progress.done, progress.done + sum(progress.stages.values())
         eta = plan_eta(progress, survey, self._meter.pace)
-        head = Table.grid(padding=(0, 1))
-        cells: list[RenderableType] = [Text(describe_count(progress, survey), style="bold")]
-        if console.width >= _WIDE:
-            cells.append(ProgressBar(total=total, completed=over, width=30, pulse=total is None))
         ending = "finishing what is paid" if progress.draining else f"about {words(eta)} left" if eta else ""
-        cells.append(Text(f"{clock(progress.seconds)}  {ending}", style="dim"))
-        head.add_row(*cells)
+        count, time_ = describe_count(progress, survey), f"{clock(progress.seconds)}  {ending}".rstrip()
+        room = min(_BAR, width - 1 - len(count) - len(time_) - 2)
+        bar = (
+            [ProgressBar(total=total, completed=over, width=room, pulse=total is None)] if room >= _SHORTEST_BAR else []
+        )
+        head = Table.grid(padding=(0, 1))
+        head.add_row(Text(count, style="bold", no_wrap=True), *bar, Text(time_, style="dim", no_wrap=True))
         tracks = Table.grid(padding=(0, 1))
         tracks.add_column(width=1)
-        tracks.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, console.width // 2))
+        tracks.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, width // 2))
         tracks.add_column(no_wrap=True, overflow="ellipsis")
         shown = [track for track in progress.active if track.label][:_MOST_TRACKS]
         for track in shown:
-            name = show("/".join(track.label.rsplit("/", 2)[-2:]))  # many a song is called by its folder
+            name = show("/".join(shown_source(track.label).rsplit("/", 2)[-2:]))  # many a song is called by its folder
             tracks.add_row(
                 Text(_SIGNS[track.stage], style="cyan"), Text(name), Text(describe_track(track), style="dim")
             )

@@ -4,30 +4,37 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
 
-from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Done, Failed, Skipped
+from aistemsplitter_async import AIStemSplitterError, Done, Failed, Skipped
 from aistemsplitter_async._core.template import parse_template
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Ignored, Unusable
-from aistemsplitter_async.batch.record import build_failure
+from aistemsplitter_async.batch.item import label
+from aistemsplitter_async.batch.record import Failure as FailureNote, build_failure
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import InsufficientCreditsError, SplitFailedError
+from aistemsplitter_async.errors import (
+    AuthenticationError,
+    InsufficientCreditsError,
+    SourceUnreadableError,
+    SplitFailedError,
+)
+from aistemsplitter_async.events import Event, SplitCreated
 
 from .batch_view import BatchView, Meter, shown
 from .connect import connected
-from .estimating import estimate_library, tell_shortage
 from .failures import Exit, Failure, Place, explain, gravest
 from .finding import Library, Survey
+from .forecast import Forecast
 from .options import Batching, Common
-from .render import number, price, show, words
+from .render import charged, number, show, words
 from .request_log import RequestLog
 from .results import Result, hand_out_json
+from .sources import shown_source
 from .standing import tell_owner
 from .terminal import BOLD, Terminal
 from .waveforms import Waveforms
@@ -75,17 +82,6 @@ async def batch(order: BatchOrder, terminal: Terminal) -> int:
     return Exit.INTERRUPTED if run.drained else gravest(run.codes)
 
 
-async def plan(order: BatchOrder, terminal: Terminal) -> int:
-    """Show what `batch` would do with the whole library, and return the exit code."""
-    try:
-        library = order.library
-    except AIStemSplitterError as error:
-        failure = explain(error, Place())
-        terminal.error(failure.message)
-        return failure.exit_code
-    return await estimate_library(library, order.common, terminal, plan=True)
-
-
 class _Run:
     """One invocation of `batch`."""
 
@@ -96,7 +92,7 @@ class _Run:
             into=str(order.into),
             base_url=order.common.base_url,
             api_key_file=order.common.api_key_file,
-            lasting=True,
+            whole=True,
         )
         self._order = order
         self._terminal = terminal
@@ -105,7 +101,10 @@ class _Run:
         self._requests = RequestLog()
         self._counts: Counter[str] = Counter()
         self._ignored = 0
-        self._unread: dict[str, str] = {}  # what the journal has no row for, and why
+        self._created: set[str] = set()  # splits of this run that have not succeeded
+        self._lost = 0.0  # credits of those that failed
+        self._others: dict[str, FailureNote | None] = {}  # what the journal may have no row for, and why, if it failed
+        self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
         self._waveforms: Waveforms | None = None
 
     async def all_of_it(self) -> None:
@@ -124,9 +123,7 @@ class _Run:
             if order.options.report is not None:
                 self._waveforms = stack.enter_context(Waveforms())
             client = await stack.enter_async_context(
-                connected(
-                    order.common, terminal, on_event=self._requests.note, sandbox=order.sandbox, sandbox_data=data
-                )
+                connected(order.common, terminal, on_event=self._note, sandbox=order.sandbox, sandbox_data=data)
             )
             batch = client.split_many(
                 library.items(found, self._note_unusable),
@@ -143,50 +140,44 @@ class _Run:
                 key_age=order.options.key_age or KEY_AGE,
                 retry_failed=order.options.retry_failed,
             )
-            async with batch, self._surveyed(library, client):
+            forecast = Forecast(
+                batch, self._survey, self._meter, client, terminal, retry_failed=order.options.retry_failed
+            )
+            async with batch, forecast.beside(library):
                 terminal.drain = lambda: self._drain(batch)
                 async with shown(BatchView(batch.progress, self._survey, self._meter, terminal)):
                     async for outcome in batch:
+                        if isinstance(outcome, Skipped):
+                            forecast.note(outcome)
                         self._hand_out(outcome)
                 terminal.drain = None
-                await self._conclude(batch, client)
+                await self._conclude(batch, forecast)
                 if self._waveforms is not None:
                     await self._write_report(batch, self._waveforms)
-
-    @asynccontextmanager
-    async def _surveyed(self, library: Library, client: AsyncAIStemSplitter) -> AsyncIterator[None]:
-        """Count the library in the background, and say so early if the credits will not do."""
-
-        async def count() -> None:
-            await self._survey.count(library)
-            await tell_shortage(self._survey, client, self._terminal)
-
-        counting = asyncio.create_task(count(), name="survey") if library.is_repeatable else None
-        try:
-            yield
-        finally:
-            if counting is not None:
-                counting.cancel()
-                await asyncio.wait([counting])
-                if not counting.cancelled():
-                    counting.exception()  # a folder that went away is told of by the batch itself
 
     def _drain(self, batch: Batch) -> None:
         self.drained = True
         batch.drain()
-        paid = batch.progress().stages
-        count = sum(paid.get(stage, 0) for stage in ("wait", "download", "create"))
+        count = batch.progress().paid
         self._terminal.say(
             f"stopping: finishing what is paid for ({count} split{'' if count == 1 else 's'}); "
             "Ctrl-C again stops at once, and nothing is lost either"
         )
+
+    def _note(self, event: Event) -> None:
+        self._requests.note(event)
+        if isinstance(event, SplitCreated):
+            self._created.add(event.split_id)
 
     def _note_unusable(self, found: Unusable | Ignored) -> None:
         if isinstance(found, Ignored):
             self._ignored += found.files
             return
         self._counts["unusable"] += 1
-        self._unread[found.source] = found.reason
+        self._survey.unusable += 1
+        self._others[found.source] = FailureNote(
+            "prepare", SourceUnreadableError.__name__, found.reason, "SOURCE_UNREADABLE", passing=True
+        )
         self.codes.append(Exit.FAILED)
         failure = Failure(
             code="SOURCE_UNREADABLE", message=show(f"{found.source}: {found.reason}"), exit_code=Exit.FAILED
@@ -195,10 +186,11 @@ class _Run:
 
     def _hand_out(self, outcome: Outcome) -> None:
         """Write one outcome where it belongs."""
-        self._meter.tick()
+        self._meter.note(outcome)
         source = str(outcome.source)
         if isinstance(outcome, Done):
             self._counts["done"] += 1
+            self._created.discard(outcome.split.id)
             if self._waveforms is not None:
                 self._waveforms.add(outcome.files.values())
             result = Result(
@@ -212,8 +204,13 @@ class _Run:
             self._write(result, "done")
         elif isinstance(outcome, Skipped):
             self._counts[outcome.reason] += 1
-            note = f"same audio as {outcome.same_as}" if outcome.same_as else None
-            self._write(Result(source=source, status=outcome.reason, stems=outcome.files), "skipped", note)
+            if self._waveforms is not None and outcome.same_as:
+                self._twins[label(source)] = outcome.same_as
+            elif self._waveforms is not None and outcome.reason == "not begun":
+                self._others[label(source)] = None
+            note = f"same audio as {shown_source(outcome.same_as)}" if outcome.same_as else None
+            result = Result(source=source, status=outcome.reason, stems=outcome.files)
+            self._write(result, "skipped", note, same_as=outcome.same_as)
         else:
             self._fail(outcome)
 
@@ -221,32 +218,41 @@ class _Run:
         self._counts["failed"] += 1
         self._counts["for good"] += not build_failure(outcome.stage, outcome.error).passing
         source = str(outcome.source)
-        failure = explain(outcome.error, self.place, source=source)
+        failure = explain(outcome.error, self.place, source=shown_source(source))
         self.codes.append(failure.exit_code)
-        if outcome.stage == "prepare":
-            self._unread[source] = str(outcome.error)
+        if self._waveforms is not None:
+            self._others[label(source)] = build_failure(outcome.stage, outcome.error)
         split = outcome.error.split if isinstance(outcome.error, SplitFailedError) else None
-        self._hand_out_failure(source, outcome.stage, failure, split.status if split else None)
+        if split is not None and split.id in self._created:
+            self._created.remove(split.id)
+            self._lost += split.credits_used
+        told = isinstance(outcome.error, AuthenticationError) and self._counts["refused"] > 0
+        self._counts["refused"] += isinstance(outcome.error, AuthenticationError)
+        self._hand_out_failure(source, outcome.stage, failure, split.status if split else None, told=told)
 
-    def _hand_out_failure(self, source: str, stage: str, failure: Failure, status: str | None) -> None:
+    def _hand_out_failure(
+        self, source: str, stage: str, failure: Failure, status: str | None, *, told: bool = False
+    ) -> None:
         if self._order.common.json:
             result = Result(source=source, id=failure.split_id, status=status, error=failure)
             hand_out_json({**result.as_json(), "outcome": "failed", "stage": stage}, self._terminal)
-        self._terminal.error(failure.message)
+        if not told:  # the key is the same for all, and so is what is wrong with it
+            self._terminal.error(failure.message)
 
-    def _write(self, result: Result, outcome: str, note: str | None = None) -> None:
+    def _write(self, result: Result, outcome: str, note: str | None = None, *, same_as: str | None = None) -> None:
         if self._order.common.json:
-            hand_out_json({**result.as_json(), "outcome": outcome}, self._terminal)
+            extra = {} if same_as is None else {"same_as": same_as}
+            hand_out_json({**result.as_json(), "outcome": outcome, **extra}, self._terminal)
             return
         if outcome == "skipped" and note is None:
             return  # counted at the end: a library that is finished already is no news
-        title = self._terminal.paint(show(result.source), BOLD)
+        title = self._terminal.paint(show(shown_source(result.source or "")), BOLD)
         folder = {str(Path(str(file)).parent) for file in result.stems.values()}
         self._terminal.result(
             "  ".join([title, *result.headline()[:2], *map(show, [note] if note else sorted(folder))])
         )
 
-    async def _conclude(self, batch: Batch, client: AsyncAIStemSplitter) -> None:
+    async def _conclude(self, batch: Batch, forecast: Forecast) -> None:
         """Say how it went, and write the report."""
         report, counts, terminal = await batch.report(), self._counts, self._terminal
         parts = [
@@ -258,15 +264,16 @@ class _Run:
             f"{self._ignored:,} other files passed over" if self._ignored else "",
         ]
         terminal.say(
-            f"{', '.join(part for part in parts if part)}; {price(report.credits_used)}, {words(report.seconds)}, "
-            f"{number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
+            f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
+            f"{words(report.seconds)}, {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         )
+        if not report.done + report.failed + report.skipped + counts["unusable"] and report.stopped_by is None:
+            terminal.say("no audio was found in what was given")
         if report.stopped_by is not None:
             self.codes.append(explain(report.stopped_by, self.place).exit_code)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
-            paid = [record.credits_used or 0.0 async for record in batch.records() if record.split_id is not None]
-            await tell_shortage(self._survey, client, terminal, paid=sum(paid))
+            await forecast.tell_shortage(stopped=True)
         if self._goes_on(report.failed - counts["for good"], stopped=report.stopped_by is not None):
             terminal.say("run the same command again to go on; nothing is charged twice")
         if counts["for good"] and report.stopped_by is None:
@@ -283,7 +290,9 @@ class _Run:
             self._order.into,
             self._requests,
             await batch.report(),
-            unread=self._unread,
+            others=self._others,
+            twins=self._twins,
+            not_begun=max(0, self._survey.tracks - batch.progress().taken) if self._survey.complete else 0,
             waveforms=waveforms,
             say=terminal.say,
         )

@@ -109,6 +109,7 @@ class Board:
         self.now = now
         self.view: View | None = None
         self.on_created: Callable[[Track, float], None] | None = None
+        self.look: Callable[[], None] = lambda: None  # takes note of splits that exist already, before they are shown
         self.queue_length: Callable[[], int] = lambda: 0  # calls waiting for a slot of the key's limit
         self._notice: tuple[str, float] | None = None
         self._paces: list[float] = []  # seconds of processing per credit, of finished splits
@@ -122,6 +123,8 @@ class Board:
 
     def note_bytes(self, track: Track, progress: Progress) -> None:
         """Take note of an upload before the split exists, of a download afterwards."""
+        if track.split_id is None and track.phase != UPLOADING:
+            self.look()
         phase = UPLOADING if track.split_id is None else DOWNLOADING
         changed = track.phase != phase
         if changed:

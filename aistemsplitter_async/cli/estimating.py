@@ -1,16 +1,13 @@
-"""`estimate` and `batch --dry-run`: what a library would cost and where it would go, before anything is spent."""
+"""`estimate`: what a library would cost, before anything is spent."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 
 import attrs
 
-from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, ConfigurationError
-from aistemsplitter_async._core.naming import folder_name
-from aistemsplitter_async.batch.found import Ignored, Track, Unusable
+from aistemsplitter_async import AIStemSplitterError, ConfigurationError
+from aistemsplitter_async.batch.found import Track, Unusable
 from aistemsplitter_async.batch.preflight import Estimate, estimate
 from aistemsplitter_async.config import RateLimit
 
@@ -18,53 +15,45 @@ from .connect import connected
 from .failures import Exit, Place, exit_code, explain
 from .finding import Library, Survey, read
 from .options import Common
-from .render import clock, columns, number, price, show, words
+from .render import columns, price, show, words
 from .terminal import Terminal
 
 _PROCESSING = 60.0  # s a split may take where nothing is known: it hardly matters beside the limit
 
 
-async def estimate_library(library: Library, common: Common, terminal: Terminal, *, plan: bool = False) -> int:
-    """Show what splitting a library would cost, with `plan` also where each track would go; return the exit code."""
+async def estimate_library(library: Library, common: Common, terminal: Terminal) -> int:
+    """Show what splitting a library would cost; return the exit code."""
     survey, problems = Survey(), 0
     try:
-        async with aclosing(_walk(library, survey, terminal, as_json=common.json, plan=plan)) as found:
-            async for one in found:
-                problems += isinstance(one, Unusable)
-        balance, reason = await _balance(common, terminal)
+        async for one in library.each(await library.search()):
+            if isinstance(one, Track):
+                survey.add(one, (await read(one)).seconds)
+            elif isinstance(one, Unusable):
+                problems += 1
+                terminal.error(show(f"{one.source}: {one.reason}"))
+        await tell_estimate(survey, common, terminal)
     except AIStemSplitterError as error:
         terminal.error(explain(error, Place()).message)
         return exit_code(error)
-    told = _estimate(survey, balance, common.rate_limit)
-    if common.json:
-        terminal.result(json.dumps(attrs.asdict(told)))
-    else:
-        for line in _describe(told, survey, reason, common.rate_limit):
-            terminal.result(line)
     return Exit.FAILED if problems else Exit.DONE
 
 
-async def _walk(
-    library: Library, survey: Survey, terminal: Terminal, *, as_json: bool, plan: bool
-) -> AsyncGenerator[Track | Unusable | Ignored, None]:
-    async for one in library.each(await library.search()):
-        if isinstance(one, Track):
-            tags = await read(one)
-            survey.add(one, tags.seconds)
-            if plan:
-                folder = folder_name(one.filename, fallback="split")
-                place = (
-                    None
-                    if library.template is None
-                    else library.template.fill(tags, filename=one.filename, folder=one.folder)
-                )
-                target = str(library.into / (folder if place is None else place.folder))
-                length = clock(tags.seconds) if tags.seconds is not None else "?"
-                told = {"source": one.source, "folder": target, "seconds": tags.seconds}
-                terminal.result(json.dumps(told) if as_json else show(f"{one.source}  {length}  -> {target}"))
-        elif isinstance(one, Unusable):
-            terminal.error(show(f"{one.source}: {one.reason}"))
-        yield one
+async def tell_estimate(survey: Survey, common: Common, terminal: Terminal, *, left_out: int = 0) -> None:
+    """Show what splitting what was counted would cost; `left_out` sources cost nothing any more.
+
+    Raises:
+        AIStemSplitterError: the options cannot be right.
+    """
+    balance, reason = await _balance(common, terminal)
+    told = _estimate(survey, balance, common.rate_limit)
+    if common.json:
+        terminal.result(json.dumps(attrs.asdict(told) | ({"left_out": left_out} if left_out else {})))
+        return
+    lines = _describe(told, survey, reason, common.rate_limit)
+    if left_out:
+        lines.insert(1, f"         and {left_out:,} that {'is' if left_out == 1 else 'are'} not to be paid")
+    for line in lines:
+        terminal.result(line)
 
 
 async def _balance(common: Common, terminal: Terminal) -> tuple[float | None, str]:
@@ -101,28 +90,17 @@ def _describe(told: Estimate, survey: Survey, reason: str, limit: RateLimit | No
     rows = [
         ("tracks", f"{told.tracks:,} ({survey.files:,} files, {survey.urls:,} URLs)"),
         ("audio", f"{words(told.seconds)}{more}"),
-        ("price", f"{price(told.credits)} (the service's own figure decides)"),
+        ("price", _tell_price(told)),
         ("balance", reason if told.balance is None else price(told.balance)),
         ("time", f"{wall}{at if told.wall_seconds is not None else ''}, uploads and downloads permitting"),
     ]
-    if told.missing:
-        rows.insert(4, ("missing", price(told.missing)))
+    if told.missing:  # of what is known
+        rows.insert(4, ("missing", f"{'at least ' if told.unknown_tracks else ''}{price(told.missing)}"))
     return columns(rows, indent="")
 
 
-async def tell_shortage(
-    survey: Survey, client: AsyncAIStemSplitter, terminal: Terminal, *, paid: float | None = None
-) -> None:
-    """Say so if the credits will not do for everything that was counted, less what is `paid` for, if that is known."""
-    try:
-        balance = (await client.get_credits(priority="bulk")).balance
-    except AIStemSplitterError:
-        return  # the batch meets the same trouble, and tells of it
-    needed = max(0.0, survey.credits_needed - (paid or 0.0))
-    if needed > balance:
-        doubt = ", unless some of it is finished already; the batch stops when they run out" if paid is None else ""
-        what = "the library" if paid is None else "the rest"
-        terminal.say(
-            f"{what} needs about {price(needed)} and there are {number(balance)}: "
-            f"{number(needed - balance)} are missing{doubt}"
-        )
+def _tell_price(told: Estimate) -> str:
+    if told.tracks and told.unknown_tracks == told.tracks:
+        return "not known: one credit is one second of audio"
+    least = "at least " if told.unknown_tracks else ""
+    return f"{least}{price(told.credits)} (the service's own figure decides)"

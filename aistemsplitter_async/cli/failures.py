@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 
+from aistemsplitter_async.batch.record import build_failure
 from aistemsplitter_async.config import API_KEY_VARIABLE
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -89,6 +90,7 @@ class Place:
         name: the folder inside, if it is not the one the source's name leads to anyway.
         base_url: as it was given.
         api_key_file: as it was given.
+        whole: whether it is a `batch` that is run again, rather than one split that is gone on with.
         lasting: whether there will be something to go on with once this process has ended.
     """
 
@@ -97,6 +99,7 @@ class Place:
     base_url: str | None = None
     api_key_file: Path | None = None
     lasting: bool = True
+    whole: bool = False
 
     def ways_on(self, split_id: str) -> list[str]:
         """Return the commands that go on with the split later, the best first; none if it dies with this process."""
@@ -190,18 +193,36 @@ def _way_out(error: AIStemSplitterError, place: Place) -> str | None:
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):
-        review = error.code == "NEEDS_REVIEW"
-        return None if review else "run the same command again: it finds out, and nothing is charged twice"
+        return _way_to_find_out(error, place)
     if error.code == "EXISTS":
-        return "give --overwrite, or another folder with --into"
-    if isinstance(error, APIStatusError) and error.status_code == _NOT_FOUND and error.split_id:
-        return "check the id and the key"
-    again = place.ways_on(error.split_id) if error.split_id is not None else []
-    if again and not isinstance(error, SplitFailedError):
-        return f"nothing is lost; continue with: {' or: '.join(again)}"
+        moved = "move it away, and run the same command again"
+        return moved if place.whole else "give --overwrite, or another folder with --into"
+    if error.split_id is not None and (way_on := _way_on(error, error.split_id, place)) is not None:
+        return way_on
     if isinstance(error, RateLimitedError):
         wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
         return f"try again{wait}, and give the key's limit with --rate-limit"
     if isinstance(error, APIConnectionError | ProtocolError):
         return "check the network and --base-url"
+    return None
+
+
+def _way_to_find_out(error: SubmissionUncertainError, place: Place) -> str:
+    """Return how to learn what became of a create."""
+    if error.code != "NEEDS_REVIEW":
+        return "run the same command again: it finds out, and nothing is charged twice"
+    again = "the same command" if place.whole else "batch with the same --into"
+    return f"its idempotency key is {error.idempotency_key}; {again} and a --key-age above its age sends it again"
+
+
+def _way_on(error: AIStemSplitterError, split_id: str, place: Place) -> str | None:
+    """Return how to go on with a split that exists."""
+    if isinstance(error, APIStatusError) and error.status_code == _NOT_FOUND:
+        return "check the id and the key"
+    if place.whole:
+        passing = build_failure("wait", error).passing
+        return f"it is tried again {'when the same command is run again' if passing else 'only with --retry-failed'}"
+    again = place.ways_on(split_id)
+    if again and not isinstance(error, SplitFailedError):
+        return f"nothing is lost; continue with: {' or: '.join(again)}"
     return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Container, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,7 @@ from aistemsplitter_async._core.template import Tags, Template
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.library import STDIN, find_tracks
+from aistemsplitter_async.batch.library import find_tracks, is_stream
 from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.batch.tags import load_tags
 
@@ -39,7 +39,7 @@ class Library:
     @property
     def is_repeatable(self) -> bool:
         """Whether it can be read a second time, to count it."""
-        return STDIN not in self.paths
+        return not any(map(is_stream, self.paths))
 
     async def search(self) -> Iterator[Found]:
         """Return what is found, lazily; `each` reads it.
@@ -62,12 +62,12 @@ class Library:
         """Iterate over what can be split; `note` is told of the rest."""
         async for one in self.each(found):
             if isinstance(one, Track):
-                yield await self._item(one)
+                yield self.item(one, await read(one))
             else:
                 note(one)
 
-    async def _item(self, track: Track) -> BatchItem:
-        tags = await read(track)
+    def item(self, track: Track, tags: Tags) -> BatchItem:
+        """Return what is to be split, with the place its tags lead to."""
         price = None if tags.seconds is None else float(charged_credits(tags.seconds))
         if self.template is None:
             return BatchItem(source=track.source, seconds=price)
@@ -90,7 +90,9 @@ class Survey:
         urls: that the API fetches.
         seconds: of audio, as far as it says so.
         credits_needed: what that will cost.
+        credits_to_buy: what of that is not paid for.
         unknown: tracks that do not say how long they are.
+        unusable: what was found and cannot be split; not among the tracks.
         complete: whether everything is counted.
     """
 
@@ -98,7 +100,9 @@ class Survey:
     urls: int = 0
     seconds: float = 0.0
     credits_needed: int = 0
+    credits_to_buy: int = 0
     unknown: int = 0
+    unusable: int = 0
     complete: bool = False
 
     @property
@@ -106,14 +110,14 @@ class Survey:
         """Return how many were counted."""
         return self.files + self.urls
 
-    async def count(self, library: Library) -> None:
-        """Count a library that can be read twice."""
+    async def count(self, library: Library, settled: Container[str] = ()) -> None:
+        """Count a library that can be read twice; `settled` sources need not be bought any more."""
         async for one in library.each(await library.search()):
             if isinstance(one, Track):
-                self.add(one, (await read(one)).seconds)
+                self.add(one, (await read(one)).seconds, settled=one.source in settled)
         self.complete = True
 
-    def add(self, track: Track, seconds: float | None) -> None:
+    def add(self, track: Track, seconds: float | None, *, settled: bool = False) -> None:
         """Count one track."""
         if is_url(track.source):
             self.urls += 1
@@ -124,6 +128,7 @@ class Survey:
         else:
             self.seconds += seconds
             self.credits_needed += charged_credits(seconds)
+            self.credits_to_buy += 0 if settled else charged_credits(seconds)
 
 
 def _id_of(track: Track) -> str:

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from .board import DOWNLOADING, OVER, STARTING, UPLOADING, Board, Track
+from .region import Region
 from .render import show, size
 from .terminal import Terminal
 
 if TYPE_CHECKING:
     from rich.console import Console, Group
-    from rich.live import Live
     from rich.table import Table
 
 _FRAME = 0.125  # s
@@ -64,9 +64,9 @@ class LiveView:
 
         self._board = board
         self._console: Console = Console(stderr=True, highlight=False)
-        self._live: Live | None = None
+        self._region = Region(self._console)
         self._terminal = terminal
-        terminal.paused = self.paused
+        terminal.above = self._region.write_above
 
     def changed(self, track: Track) -> None:
         """Show it with the next frame."""
@@ -76,32 +76,12 @@ class LiveView:
 
     def tick(self) -> None:
         """Draw a frame."""
-        from rich.live import Live  # noqa: PLC0415
-
-        if self._live is None:
-            # stdout and stderr stay what they are: results must not end up in the wrong one.
-            self._live = Live(
-                console=self._console,
-                auto_refresh=False,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-                vertical_overflow="crop",
-            )
-            self._live.start()
-        self._live.update(self._frame(), refresh=True)
+        self._region.draw(self._frame())
 
     def close(self) -> None:
         """Take the lines away and give the cursor back."""
-        live, self._live = self._live, None
-        if live is not None:
-            live.stop()
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Clear the lines for something that is to stay on the screen; the next frame brings them back."""
-        self.close()
-        yield
+        self._terminal.above = None
+        self._region.close()
 
     def _frame(self) -> Group:
         from rich.console import Group  # noqa: PLC0415
@@ -156,6 +136,7 @@ async def shown(board: Board, terminal: Terminal) -> AsyncIterator[None]:
 
     async def draw() -> None:
         while True:
+            board.look()
             view.tick()
             await asyncio.sleep(_FRAME)
 

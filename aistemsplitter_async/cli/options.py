@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 import attrs
 from cyclopts import Parameter
@@ -48,6 +49,22 @@ def parse_rate_limit(text: str) -> RateLimit:
     raise ValueError(reason)
 
 
+def parse_webhook_url(text: str) -> str:
+    """Return `text` if a service could announce something there.
+
+    Raises:
+        ValueError: it is no http(s) URL.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host, parts = None, urlsplit("")
+    if parts.scheme not in ("http", "https") or not host or not text.isprintable() or " " in text:
+        raise ValueError(f"{text[:80]!r} is no address for webhooks; it looks like https://example.com/webhooks")
+    return text
+
+
 class Duration(float):
     """Seconds; the help shows the type's name."""
 
@@ -60,7 +77,14 @@ def _rate_limit(_type: Any, tokens: Sequence[Any]) -> RateLimit:
     return parse_rate_limit(tokens[0].value)
 
 
+def _webhook_url(_type: Any, tokens: Sequence[Any]) -> str:
+    return parse_webhook_url(tokens[0].value)
+
+
 AsDuration = Parameter(converter=_duration, n_tokens=1)
+WebhookURL = Annotated[
+    str, Parameter(converter=_webhook_url, n_tokens=1, help="URL the API tells when a split has ended.")
+]
 Limit = Annotated[RateLimit, Parameter(converter=_rate_limit, n_tokens=1, accepts_keys=False)]
 Switch = Parameter(negative=(), show_default=False)  # no --no-json: what is off stays off by not naming it
 

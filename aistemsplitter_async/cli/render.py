@@ -69,6 +69,12 @@ def price(credits_used: float) -> str:
     return f"{number(credits_used)} credit{'' if credits_used == 1 else 's'}"
 
 
+def charged(credits_used: float, lost: float) -> str:
+    """Return what was charged, and how much of that for splits that failed: whether those are refunded nobody says."""
+    of_it = f", {number(lost)} of them for splits that failed" if lost else ""
+    return f"{price(credits_used)} charged{of_it}"
+
+
 def command(*words_of_it: object) -> str:
     """Return a command line of this program that can be pasted into a shell."""
     return " ".join((PROGRAM, *(shlex.quote(str(word)) for word in words_of_it)))

@@ -14,11 +14,11 @@ import attrs
 
 from aistemsplitter_async._net.threads import run_in_thread
 from aistemsplitter_async.batch.record import Failure, Record
-from aistemsplitter_async.errors import ConfigurationError, SourceUnreadableError
+from aistemsplitter_async.errors import ConfigurationError
 
 from .render import number
 from .report_page import GENERATOR, NEXT_GROUP, Summary, Tally, build_frame
-from .report_row import Stem, build_row, parse_peaks
+from .report_row import DUPLICATE, Stem, build_row, build_twin, parse_peaks
 from .request_chart import build_chart
 from .waveforms import Waveforms
 
@@ -39,7 +39,9 @@ async def write_report(
     requests: RequestLog,
     report: BatchReport,
     *,
-    unread: Mapping[str, str] | None = None,
+    others: Mapping[str, Failure | None] | None = None,
+    twins: Mapping[str, str] | None = None,
+    not_begun: int = 0,
     waveforms: Waveforms | None = None,
     say: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.time,
@@ -52,7 +54,9 @@ async def write_report(
         into: where the stems are.
         requests: of the newest run.
         report: of the newest run.
-        unread: sources that could not be read, with the reason: the journal does not know them.
+        others: sources that the journal may not know, and why they failed, or `None` for one that was not begun.
+        twins: sources whose audio has another name too, and that name.
+        not_begun: how many sources more there are.
         waveforms: begun while the batch ran. Those of files that a report from earlier shows are taken from there.
         say: told how much is still to be done, when that takes long.
         now: POSIX seconds.
@@ -69,14 +73,15 @@ async def write_report(
         with Waveforms() if waveforms is None else nullcontext(waveforms) as drawn:
             stems = _Stems(into, _address(into, path), known, drawn, say)
             tally = Tally()
-            async for record in _records(batch, unread or {}):
+            async for record in _records(batch, others or {}):
                 tally.add(record)
                 stems.begin(record)
+            tally.kinds[DUPLICATE] += len(twins or {})
             gate = batch.progress().gate
             sent = [(one.at, one.status) for one in requests.sent]
             chart = await run_in_thread(build_chart, sent, gate.limit, gate.per)
-            summary = Summary(_title(into), now(), tally, report, requests.total, chart)
-            await _write(fresh, build_frame(summary), _records(batch, unread or {}), stems)
+            summary = Summary(_title(into), now(), tally, report, requests.total, chart, not_begun)
+            await _write(fresh, build_frame(summary), _records(batch, others or {}), twins or {}, stems)
         await run_in_thread(fresh.replace, path)
     except OSError as error:
         problem = _unwritable(path, error)
@@ -119,28 +124,37 @@ def _unwritable(path: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot write the report {path}: {error.strerror or type(error).__name__}")
 
 
-async def _records(batch: Batch, unread: Mapping[str, str]) -> AsyncGenerator[Record, None]:
+async def _records(batch: Batch, others: Mapping[str, Failure | None]) -> AsyncGenerator[Record, None]:
     """Iterate over the tracks of the journal, and then over what it does not know."""
-    unknown = dict(unread)
+    unknown = dict(others)
     async for record in batch.records():
         unknown.pop(record.source, None)
         yield record
-    for number_, (source, reason) in enumerate(unknown.items(), 1):
-        failure = Failure("prepare", SourceUnreadableError.__name__, reason, "SOURCE_UNREADABLE", passing=True)
+    for number_, (source, failure) in enumerate(unknown.items(), 1):
         yield Record(id=-number_, source=source, failure=failure)
 
 
-async def _write(path: Path, frame: tuple[str, str], records: AsyncGenerator[Record, None], stems: _Stems) -> None:
+async def _write(
+    path: Path,
+    frame: tuple[str, str],
+    records: AsyncGenerator[Record, None],
+    twins: Mapping[str, str],
+    stems: _Stems,
+) -> None:
     before, after = frame
+    wanted, firsts = set(twins.values()), dict[str, int]()
     file = await run_in_thread(_open, path, undo=TextIO.close)
     try:
         rows: list[str] = []
         await run_in_thread(file.write, before)
         async for record in records:
+            if record.source in wanted:
+                firsts[record.source] = record.id
             rows.append(build_row(record, [await stems.get(record, name) for name in record.files]))
             if len(rows) >= _PAGE:
                 await run_in_thread(file.write, "".join([*rows, NEXT_GROUP]))
                 rows.clear()
+        rows += [build_twin(source, first, firsts.get(first)) for source, first in twins.items()]
         await run_in_thread(file.write, "".join([*rows, after]))
     finally:
         await run_in_thread(file.close)

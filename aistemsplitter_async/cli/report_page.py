@@ -21,9 +21,10 @@ import attrs
 from aistemsplitter_async import __version__
 from aistemsplitter_async.batch.outcome import BatchReport
 from aistemsplitter_async.batch.record import Record
+from aistemsplitter_async.errors import SplitFailedError
 
 from .failures import hide_keys
-from .render import PROGRAM, number, price, words
+from .render import PROGRAM, charged, number, words
 from .report_row import KINDS, classify, text
 from .request_chart import Chart, draw_chart
 
@@ -43,6 +44,7 @@ class Tally:
     seconds: float = 0.0
     credits_used: float = 0.0
     files: int = 0
+    lost: float = 0.0  # of the credits, those for splits that failed
 
     def add(self, record: Record) -> None:
         """Count one track."""
@@ -50,6 +52,8 @@ class Tally:
         self.seconds += (record.split.duration_seconds if record.split else None) or 0.0
         self.credits_used += record.credits_used or 0.0
         self.files += len(record.files)
+        if record.failure is not None and record.failure.kind == SplitFailedError.__name__:
+            self.lost += record.credits_used or 0.0
 
 
 @attrs.frozen
@@ -63,6 +67,7 @@ class Summary:
         report: of the newest run.
         requests: how many it made.
         chart: of them.
+        not_begun: sources that it did not come to.
     """
 
     title: str
@@ -71,6 +76,7 @@ class Summary:
     report: BatchReport
     requests: int
     chart: Chart
+    not_begun: int = 0
 
 
 def build_frame(summary: Summary) -> tuple[str, str]:
@@ -87,12 +93,17 @@ def build_frame(summary: Summary) -> tuple[str, str]:
         "library": _figures((tally.kinds[kind], name.lower(), kind) for kind, name in KINDS.items()),
         "shares": _shares(tally),
         "library-text": _sentence(
-            f"{words(tally.seconds)} of audio", _count(tally.files, "stem"), price(tally.credits_used)
+            f"{words(tally.seconds)} of audio", _count(tally.files, "stem"), charged(tally.credits_used, tally.lost)
         ),
         "run": _figures(
             [(report.done, "split", ""), (report.failed, "failed", "failed"), (report.skipped, "skipped", "")]
         ),
-        "run-text": _sentence(words(report.seconds), price(report.credits_used), _count(summary.requests, "request")),
+        "run-text": _sentence(
+            words(report.seconds),
+            charged(report.credits_used, 0),
+            _count(summary.requests, "request"),
+            *([f"{number(summary.not_begun)} more not begun"] if summary.not_begun else []),
+        ),
         "chart-title": "Requests against the limit" if summary.chart.limit else "Requests",
         "chart": draw_chart(summary.chart) if summary.requests else "",
         "chart-text": _tell_chart(summary),

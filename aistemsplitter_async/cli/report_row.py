@@ -16,17 +16,20 @@ from typing import Any, Final
 import attrs
 
 from aistemsplitter_async.batch.record import Record, State
-from aistemsplitter_async.models import Split, redact_url
+from aistemsplitter_async.models import Split
 
 from .failures import hide_keys
 from .render import clock, number, show, words
+from .sources import shown_source
 
 # What people want to know of a track's state: the name it has in the page, and the words for it.
+DUPLICATE: Final = "duplicate"
 KINDS: Final[Mapping[str, str]] = {
     "done": "Done",
     "failed": "Failed",
     "unfinished": "Unfinished",
     "review": "Needs review",
+    DUPLICATE: "Duplicate",
 }
 _DATA_OPENS: Final = '<script type="application/json">'  # begins a line, and no other line begins so
 _DATA_CLOSES: Final = "</script>"
@@ -62,7 +65,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
     took = _took(split) if split else None
     credits_used = None if record.credits_used is None else number(record.credits_used)
     facts = {
-        "Source": _source(record),
+        "Source": shown_source(record.source),
         "Folder": record.folder,
         "Split": record.split_id,
         "Model": split.stem_model if split else None,
@@ -81,7 +84,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         "stems": [_stem_data(stem) for stem in stems],
     }
     return (
-        f'<tr class="split" role="row" data-state="{kind}"><th scope="row" role="rowheader">'
+        f'<tr class="split" role="row" data-state="{kind}" id="{_anchor(record.id)}"><th scope="row" role="rowheader">'
         '<button type="button" class="disclosure" aria-expanded="false">'
         f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(title)}</span></button>'
         f'<p class="source">{text(place)}</p>{reason}</th>'
@@ -89,6 +92,26 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         f"{_cell('length', length)}{_cell('medium', credits_used)}{_cell('medium', took)}\n"
         f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
     )
+
+
+def build_twin(source: str, first: str, track: int | None) -> str:
+    """Return the row of a source with the same audio as `first`, which is the journal's number `track`."""
+    place, shared = shown_source(source), text(shown_source(first))
+    link = shared if track is None else f'<a href="#{_anchor(track)}">{shared}</a>'
+    data = {"seconds": 0.0, "hint": "", "facts": [("Source", show(place))], "stems": []}
+    return (
+        f'<tr class="split" role="row" data-state="{DUPLICATE}"><th scope="row" role="rowheader">'
+        '<button type="button" class="disclosure" aria-expanded="false">'
+        f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(PurePath(place).name)}</span></button>'
+        f'<p class="source">{text(place)}</p><p class="reason">the same audio as {link}, which it shares '
+        f'its stems with</p></th><td role="cell"><span class="status {DUPLICATE}">{KINDS[DUPLICATE]}</span></td>'
+        f"{_cell('length', None)}{_cell('medium', None)}{_cell('medium', None)}\n"
+        f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
+    )
+
+
+def _anchor(track: int) -> str:
+    return f"track{track}"
 
 
 def parse_peaks(line: str) -> dict[str, bytes]:
@@ -112,11 +135,7 @@ def _title(record: Record) -> tuple[str, str]:
     """Return where a track is, and what to call it: as its stems are, by their folder and what their names share."""
     shared = record.pattern.replace("{stem}", "").strip(" -_.")
     folder, _, name = "/".join(part for part in (record.folder, shared) if part).rpartition("/")
-    return folder or _source(record), name or PurePath(record.source).name
-
-
-def _source(record: Record) -> str:
-    return redact_url(record.source) if record.source.startswith(("http://", "https://")) else record.source
+    return folder or shown_source(record.source), name or PurePath(shown_source(record.source)).name
 
 
 def _took(split: Split) -> str:

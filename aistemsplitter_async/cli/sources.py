@@ -6,16 +6,21 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from aistemsplitter_async._core.naming import filename_of_url, folder_name
+from aistemsplitter_async.models import redact_url
 
 _NAMELESS = "audio"  # the folder for a URL that ends in no name
 
 
 def is_url(source: str) -> bool:
     """Return whether the API is to fetch a source by itself."""
-    return urlsplit(source).scheme.lower() in ("http", "https")
+    return source[:8].lower().startswith(("http://", "https://"))
+
+
+def shown_source(source: str) -> str:
+    """Return a source fit to be shown: of a URL without its query, which may be what grants access."""
+    return redact_url(source) if is_url(source) else source
 
 
 def plan_folders(sources: Sequence[str]) -> list[str]:
@@ -53,6 +58,8 @@ def without_repeats(sources: Sequence[str]) -> list[str]:
 
 def plan_labels(sources: Sequence[str]) -> list[str]:
     """Return what to call each source on the screen: its name, or all of it where two have the same name."""
-    names = [(filename_of_url(source) if is_url(source) else Path(source).name) or source for source in sources]
+    names = [
+        (filename_of_url(source) if is_url(source) else Path(source).name) or shown_source(source) for source in sources
+    ]
     count = Counter(names)
-    return [source if count[name] > 1 else name for source, name in zip(sources, names, strict=True)]
+    return [shown_source(source) if count[name] > 1 else name for source, name in zip(sources, names, strict=True)]

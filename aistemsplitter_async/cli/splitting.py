@@ -135,11 +135,12 @@ class _Run:
         )
         try:
             async with batch:
+                self._board.look = partial(self._note_splits, batch, usable)
                 async for outcome in batch:
                     self._take(usable[outcome.position], outcome)
                 await self._refuse_what_was_not_begun(batch)
         finally:
-            self._board.on_created = None
+            self._board.on_created, self._board.look = None, lambda: None
             await stop_tasks(watches)
 
     async def _is_usable(self, errand: Errand) -> bool:
@@ -150,6 +151,15 @@ class _Run:
             self._fail(errand, error)
             return False
         return True
+
+    def _note_splits(self, batch: Batch, errands: Sequence[Errand]) -> None:
+        """Let the board know of splits that an earlier run created: no event tells of those."""
+        for one in batch.progress().active:
+            track = errands[one.position].track
+            if one.split_id is not None and track.split_id is None:
+                track.split_id = one.split_id
+                if one.stage == "wait" and self._board.on_created is not None:
+                    self._board.on_created(track, self._board.now())
 
     def _item(self, errand: Errand) -> BatchItem:
         return BatchItem(

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import cattrs
 
-from aistemsplitter_async import AIStemSplitterError, BatchStatus
+from aistemsplitter_async import AIStemSplitterError, BatchProgress, BatchStatus
+from aistemsplitter_async.batch.lock import is_locked
 from aistemsplitter_async.batch.progress import read_status, status_path
 from aistemsplitter_async.errors import JournalLockedError
 
 from .batch_view import describe_budget, describe_stages, describe_track
 from .failures import Exit
 from .render import clock, columns, show, words
+from .sources import shown_source
 from .terminal import Terminal
 
 _FRESH = 15.0  # s after which a status is no longer news: it is written every two
@@ -43,17 +45,23 @@ async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> in
     except ValueError as error:
         terminal.error(show(error))
         return Exit.FAILED
+    running = is_running(status, time.time(), locked=await asyncio.to_thread(is_locked, journal))
     if as_json:
-        terminal.result(json.dumps(cattrs.unstructure(status) | {"running": is_running(status, time.time())}))
+        told = {"running": running, "percent": _percent(status.progress)}
+        terminal.result(json.dumps(cattrs.unstructure(status) | told))
         return Exit.DONE
-    for line in describe(status, time.time()):
+    for line in describe(status, time.time(), running=running):
         terminal.result(line)
     return Exit.DONE
 
 
-def is_running(status: BatchStatus, now: float) -> bool:
-    """Return whether its process is still at it, as far as can be told."""
-    if status.ended or now - status.at > _FRESH:
+def is_running(status: BatchStatus, now: float, *, locked: bool | None) -> bool:
+    """Return whether its process is still at it, as far as can be told.
+
+    Old news alone say nothing: a batch that waits for room on the disk cannot write any. Its process id alone does not
+    either, for it may be another's by now; but nobody else has the journal locked.
+    """
+    if status.ended or (now - status.at > _FRESH and not locked):
         return False
     try:
         os.kill(status.pid, 0)
@@ -64,20 +72,39 @@ def is_running(status: BatchStatus, now: float) -> bool:
     return True
 
 
-def describe(status: BatchStatus, now: float) -> list[str]:
+def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
     """Return how a batch stands, a line per fact."""
-    progress, running = status.progress, is_running(status, now)
+    progress = status.progress
     age = words(max(0.0, now - status.at))
     state = f"running for {clock(progress.seconds)} (process {status.pid})" if running else f"ended {age} ago"
+    if running and progress.draining:
+        state += ", finishing what is paid for"
+    if running and now - status.at > _FRESH:
+        state += f"; its last news is {age} old, perhaps because the disk is full"
     if not running and not status.ended:
         state = f"stopped without a word, last seen {age} ago; run it again and it goes on"
     rows = [("state", state)]
+    if running and progress.total is not None:
+        left = f", about {words(progress.seconds_left)} left" if progress.seconds_left else ""
+        rows.append(("done", f"{_over(progress):,} of {progress.total:,} ({_percent(progress)} %){left}"))
     rows += [(shown, f"{status.tracks[name]:,}") for name, shown in _STATES if status.tracks.get(name)]
     if running:
         rows += [("now", describe_stages(progress)), ("budget", describe_budget(progress))]
-        rows += [("", show(f"{track.label}: {describe_track(track)}")) for track in progress.active[:10] if track.label]
-    rows += [("paused", show(notice)) for notice in progress.notices if running]
+        rows += [
+            ("", show(f"{shown_source(track.label)}: {describe_track(track)}"))
+            for track in progress.active[:10]
+            if track.label
+        ]
+    rows += [("", show(notice)) for notice in progress.notices if running]
     return columns(rows, indent="")
+
+
+def _over(progress: BatchProgress) -> int:
+    return progress.done + progress.failed + progress.skipped
+
+
+def _percent(progress: BatchProgress) -> int | None:
+    return min(100, 100 * _over(progress) // progress.total) if progress.total else None
 
 
 async def tell_owner(error: AIStemSplitterError, journal: Path, terminal: Terminal) -> None:

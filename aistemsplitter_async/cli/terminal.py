@@ -7,7 +7,6 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import TextIO
 
 from .failures import hide_keys
@@ -22,7 +21,7 @@ class Terminal:
 
     Attributes:
         key: the API key in use, so that no text from anywhere shows it.
-        paused: clears live lines while something is written.
+        above: writes to the terminal above its live lines, while there are any.
         drain: what the first signal does instead of cancelling the command, if anything.
         patience: what a command takes a moment for once it was told to stop.
         unheard: called when nobody reads the results any more; most commands go on.
@@ -31,7 +30,7 @@ class Terminal:
 
     def __init__(self) -> None:
         self.key: str | None = None
-        self.paused: Callable[[], AbstractContextManager[None]] = nullcontext
+        self.above: Callable[[str], None] | None = None
         self.drain: Callable[[], None] | None = None
         self.patience = "a create under way is given a few seconds"
         self.unheard: Callable[[], object] | None = None
@@ -73,14 +72,21 @@ class Terminal:
         return hide_keys(text, self.key) if self.key else text
 
     def _write(self, stream: TextIO, text: str) -> None:
-        with self.paused():
-            try:
+        try:
+            if self.above is not None and _is_on_screen(stream):
+                self.above(text)
+            else:
                 stream.write(text)
                 stream.flush()
-            except BrokenPipeError:
-                swallow(stream)
-                if self.unheard is not None and stream is sys.stdout:
-                    self.unheard()
+        except BrokenPipeError:
+            swallow(stream)
+            if self.unheard is not None and stream is sys.stdout:
+                self.unheard()
+
+
+def _is_on_screen(stream: TextIO) -> bool:
+    """Return whether a stream ends in the terminal that stderr, and the live lines, are on."""
+    return stream.isatty() and os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
 
 
 def swallow(stream: TextIO) -> None:

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import os
+from datetime import UTC, datetime
+
 import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async import BatchProgress, BatchStatus, GateSnapshot, TrackProgress
+from aistemsplitter_async import (
+    BatchProgress,
+    BatchStatus,
+    Done,
+    Failed,
+    GateSnapshot,
+    Skipped,
+    Split,
+    SplitFailedError,
+    TrackProgress,
+)
 from aistemsplitter_async.cli.batch_view import (
     Meter,
     describe_budget,
@@ -34,12 +47,14 @@ PROGRESS = BatchProgress(
     gate=GATE,
     processing=60.0,
 )
+SPLIT = Split("split_1", "failed", "4s", 10.0, datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 1, 1, tzinfo=UTC))
 SURVEY = Survey(files=100, complete=True)
 
 
 def test_what_is_not_begun_is_no_progress_while_the_rest_is_finished() -> None:
     draining = attrs.evolve(PROGRESS, draining=True, skipped=70)
     assert describe_count(draining, SURVEY) == "10 split, 19 to finish, 1 failed"
+    assert plan_eta(draining, SURVEY, 1.0) is None
 
 
 def test_the_time_left_is_what_the_limit_allows_when_nothing_is_slower() -> None:
@@ -72,7 +87,7 @@ def test_the_time_left_never_grows_as_tracks_finish(done: int, pace: float | Non
 def test_a_line_says_what_is_going_on_and_what_it_costs() -> None:
     assert describe_count(PROGRESS, SURVEY) == "11 of 100, 1 failed"
     assert describe_stages(PROGRESS) == "3 uploading, 16 waiting"
-    assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits spent"
+    assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits charged"
     closed = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, closed_for=7.2))
     assert "gate closed for 7 s" in describe_budget(closed)
 
@@ -94,12 +109,40 @@ def test_the_pace_is_that_of_the_last_minutes() -> None:
     assert (meter.pace or 1.0) < 0.02, "a stall is not hidden by what was fast before it"
 
 
+def test_what_was_finished_earlier_says_nothing_about_the_pace() -> None:
+    meter = Meter(lambda: 0.0)
+    for position in range(100):
+        meter.note(Skipped("song.mp3", "finished", position))
+        meter.note(Failed("song.mp3", "wait", SplitFailedError(SPLIT), position))
+    assert meter.pace is None
+    for position in range(10):
+        meter.note(Done("song.mp3", SPLIT, {}, position))
+    assert meter.pace is not None
+
+
 def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
     status = BatchStatus(
         at=1000.0, pid=2**22 + 1, ended=False, tracks={"created": 3, "downloaded": 7}, progress=PROGRESS
     )
-    assert not is_running(status, 1001.0)  # there is no such process
-    assert not is_running(attrs.evolve(status, ended=True), 1001.0)
-    lines = describe(status, 1060.0)
+    assert not is_running(status, 1001.0, locked=True)  # there is no such process
+    assert not is_running(attrs.evolve(status, ended=True), 1001.0, locked=None)
+    lines = describe(status, 1060.0, running=False)
     assert "run it again and it goes on" in lines[0]
     assert lines[1:] == ["being split  3", "finished     7"]
+
+
+def test_old_news_of_a_process_that_holds_the_journal_are_no_death() -> None:
+    mine = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=PROGRESS)
+    assert is_running(mine, 1001.0, locked=None)
+    assert is_running(mine, 9000.0, locked=True)
+    assert not is_running(mine, 9000.0, locked=False), "its number is somebody else's by now"
+    assert "perhaps because the disk is full" in describe(mine, 9000.0, running=True)[0]
+
+
+def test_a_status_tells_how_far_it_is_and_that_it_only_finishes() -> None:
+    progress = attrs.evolve(PROGRESS, total=100, seconds_left=95.0, draining=True, notices=("paused: no network",))
+    status = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=progress)
+    lines = describe(status, 1001.0, running=True)
+    assert lines[0].endswith("finishing what is paid for")
+    assert lines[1].split(maxsplit=1)[1] == "11 of 100 (11 %), about 1 min 35 s left"
+    assert lines[-1].strip() == "paused: no network"

@@ -64,6 +64,15 @@ def test_a_track_goes_from_upload_to_download_and_tells_each_phase_once() -> Non
     assert board.describe(track) == "downloading 20 of 40 B"
 
 
+def test_bytes_of_a_split_that_was_there_before_are_a_download() -> None:
+    track = Track("song.mp3", "key-1")
+    board, _, notes = make_board(track)
+    board.look = lambda: setattr(track, "split_id", "split_1")
+    for done in (0, 20):
+        board.note_bytes(track, Progress("vocals", done, 20))
+    assert notes.lines == ["song.mp3: downloading"]
+
+
 def test_an_event_of_another_key_changes_no_track() -> None:
     track = Track("song.mp3", "key-1")
     board, _, notes = make_board(track)

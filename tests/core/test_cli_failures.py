@@ -70,6 +70,28 @@ def test_a_folder_in_use_names_the_ways_around_it() -> None:
     assert "--overwrite" in explain(error, HERE).message
 
 
+BATCH = Place(into="stems", whole=True)
+
+
+def test_a_batch_advises_only_what_it_has() -> None:
+    exists = errors.DownloadError("stems/song holds stems", split_id="split_1", code="EXISTS")
+    assert explain(exists, BATCH).message.endswith("move it away, and run the same command again")
+    for error, way_on in {
+        errors.DownloadError("the line broke", split_id="split_1"): "when the same command is run again",
+        errors.UnsafeNameError("no name", split_id="split_1"): "--retry-failed",
+        errors.StemsExpiredError("gone", split_id="split_1"): "--retry-failed",
+    }.items():
+        assert explain(error, BATCH).message.endswith(way_on)
+
+
+def test_a_create_to_be_looked_at_names_its_key_and_how_to_send_it_again() -> None:
+    error = errors.SubmissionUncertainError("too old", submission=Submission("key-1", b"{}"), code="NEEDS_REVIEW")
+    for place in (HERE, BATCH):
+        message = explain(error, place).message
+        assert "key-1" in message
+        assert "--key-age" in message
+
+
 def test_an_unknown_id_is_named() -> None:
     error = errors.APIStatusError("could not get the split: HTTP 404", status_code=404, split_id="split_9")
     assert explain(error, HERE).message == "there is no split split_9 for this key; check the id and the key"

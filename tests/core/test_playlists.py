@@ -64,8 +64,10 @@ def test_line_endings_and_byte_order_marks_do_not_matter(parser: Parse, ending: 
     assert parse(parser, mark + ending.join(lines) + ending) == [Entry("a.mp3", 1), Entry("b.mp3", 2)]
 
 
-def test_a_line_that_is_not_utf8_is_latin1() -> None:
+def test_a_line_that_is_not_utf8_is_what_windows_writes() -> None:
     assert entries(parse_m3u, b"Bj\xf6rk.mp3\nBj\xc3\xb6rk.mp3\n") == ["Björk.mp3", "Björk.mp3"]
+    assert entries(parse_m3u, b"Don\x92t \x96 10 \x80.mp3\n") == ["Don\u2019t \u2013 10 €.mp3"]
+    assert entries(parse_m3u, b"\x81\x92.mp3\n") == ["\x81\x92.mp3"]
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from aistemsplitter_async.batch.record import Failure, Record, State, StoredFile
 from aistemsplitter_async.cli import waveforms
 from aistemsplitter_async.cli.report import check_report_path
 from aistemsplitter_async.cli.report_page import GENERATOR, Summary, Tally, build_frame
-from aistemsplitter_async.cli.report_row import Stem, build_row, classify, parse_peaks
+from aistemsplitter_async.cli.report_row import Stem, build_row, build_twin, classify, parse_peaks
 from aistemsplitter_async.cli.request_chart import Chart, build_chart, draw_chart
 from aistemsplitter_async.cli.waveforms import LOUDEST, PEAKS, read_peaks, shrink
 from aistemsplitter_async.errors import ConfigurationError, InsufficientCreditsError
@@ -142,6 +142,21 @@ def test_an_address_keeps_its_secrets() -> None:
 )
 def test_every_state_is_something_to_people(record: Record, kind: str) -> None:
     assert classify(record) == kind
+
+
+def test_a_duplicate_is_a_row_that_leads_to_the_audio_it_shares() -> None:
+    row = build_twin("/music/copy.mp3", "/music/<song>.mp3", 7)
+    assert '<a href="#track7">/music/&lt;song&gt;.mp3</a>' in row
+    assert 'data-state="duplicate"' in row
+    assert 'id="track7"' in build_row(make_record(id=7), [])
+    assert "secret" not in build_twin("https://a.example/1?secret", "https://a.example/2?secret", None)
+
+
+def test_the_page_says_which_credits_went_to_splits_that_failed() -> None:
+    tally = Tally()
+    tally.add(make_done())
+    tally.add(make_record(credits_used=45.0, failure=Failure("wait", "SplitFailedError", "m")))
+    assert "247 credits charged, 45 of them for splits that failed" in Elements(make_page(tally=tally)).text
 
 
 @given(st.binary(max_size=PEAKS))

@@ -537,6 +537,24 @@ async def test_the_hint_after_an_unclear_create_finds_the_split_and_nothing_is_c
     assert len(sandbox.ledger.charges) == 1
 
 
+async def test_a_split_that_goes_on_shows_what_it_really_does(cli: CLI, song: Path) -> None:
+    async with Sandbox(separation="silent", progression=Manual()) as slow:
+        cli = cli.using(slow)
+        first = await cli.start("split", song.name)
+        await cli.read_until(first, "queued as")
+        first.kill()
+        await first.communicate()
+        second = await cli.start("split", song.name)
+        seen = await cli.read_until(second, "queued")
+        while await slow.step(slow.ledger.charges[0].split_id) not in ("succeeded", "failed"):
+            pass
+        ended = await cli.end(second, seen=seen)
+    assert ended.code == 0
+    assert "downloading" in ended.err
+    assert "uploading" not in ended.err
+    assert "creating" not in ended.err
+
+
 async def test_a_target_that_cannot_be_written_is_refused_before_anything_is_spent(
     cli: CLI, song: Path, sandbox: Sandbox
 ) -> None:

@@ -10,6 +10,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter, RateLimit
+from aistemsplitter_async.batch.record import Failure
 from aistemsplitter_async.cli.report import write_report
 from aistemsplitter_async.cli.request_log import RequestLog
 from aistemsplitter_async.cli.waveforms import Waveforms
@@ -47,7 +48,9 @@ class Repeated:
         return getattr(self.batch, name)
 
 
-async def run(folder: Path, make_wav: MakeWav, *, tracks: int = 3, page: str = "report.html") -> Path:
+async def run(
+    folder: Path, make_wav: MakeWav, *, tracks: int = 3, page: str = "report.html", twins: tuple[str, ...] = ()
+) -> Path:
     """Split two songs and something that is none, and write the report of `tracks` tracks."""
     into, requests = folder / "stems #1 50%?", RequestLog()
     songs = folder / "songs"
@@ -63,14 +66,15 @@ async def run(folder: Path, make_wav: MakeWav, *, tracks: int = 3, page: str = "
             with Waveforms() as waveforms:
                 report = await batch.report()
                 seen = Repeated(batch, tracks)
-                unread = {"/music/locked.mp3": "permission denied"}
+                denied = Failure("prepare", "SourceUnreadableError", "permission denied", passing=True)
                 await write_report(
                     folder / page,
                     seen,  # type: ignore[arg-type]  # it does what a batch does
                     into,
                     requests,
                     report,
-                    unread=unread,
+                    others={"/music/locked.mp3": denied},
+                    twins={name: str(songs / "second.wav") for name in twins},
                     waveforms=waveforms,
                 )
     return folder / page
@@ -150,6 +154,19 @@ async def test_two_thousand_tracks_are_found_and_filtered_at_once_on_a_phone_too
         await browser.emulate(scheme=scheme, width=400)
         assert await browser.run("return document.documentElement.scrollWidth <= innerWidth")
     assert await browser.complaints() == []
+
+
+@pytest.mark.chromium
+async def test_a_duplicate_leads_to_its_song_even_if_that_is_filtered_away(
+    browser: Browser, make_wav: MakeWav, tmp_path: Path
+) -> None:
+    page = await run(tmp_path, make_wav, twins=("/music/copy.wav",))
+    await browser.open(page.as_uri())
+    await browser.run("document.querySelector('[value=duplicate]').click()")
+    assert await browser.texts(".split .disclosure") == ["copy.wav"]
+    await browser.run("document.querySelector('.reason a').click()")
+    assert "second" in await browser.texts(".split .disclosure")
+    assert await browser.run("return document.querySelector(':target').innerText.includes('second')")
 
 
 @pytest.mark.chromium

@@ -272,6 +272,17 @@ async def test_draining_finishes_what_is_paid_and_begins_nothing(world: World, h
     assert len(world.api.created) == 4
 
 
+async def test_a_create_that_waits_for_the_limit_is_not_counted_as_paid(world: World, home: Any) -> None:
+    world.api.always("get", lambda exchange: running(world, exchange))
+    async with (
+        world.client(rate_limit=RateLimit(5)) as client,
+        client.split_many(urls(8), in_flight=8, **home) as batch,
+    ):
+        await until(batch, "wait", 5)
+        await until(batch, "create", 3)
+        assert batch.progress().paid == len(world.api.created) == 5
+
+
 async def until(batch: Any, stage: str, tracks: int) -> None:
     while batch.progress().stages.get(stage, 0) < tracks:  # noqa: ASYNC110  # nobody sets an event for a test
         await asyncio.sleep(0.001)  # real: the journal's thread is, only the clock is not
@@ -745,7 +756,7 @@ async def test_a_second_batch_on_the_same_journal_is_refused(world: World, home:
         assert kinds([outcome async for outcome in batch]) == {"Done": 1}
 
 
-@pytest.mark.parametrize("folder", ["../out", "/etc", "a//b", "a/../b", "", "con", "a/.hidden", "nul\0"])
+@pytest.mark.parametrize("folder", ["../out", "/etc", "a//b", "a/../b", "/", "con", "a/.hidden", "nul\0"])
 def test_a_folder_outside_is_refused_at_once(folder: str) -> None:
     with pytest.raises(ConfigurationError, match="folder must be a path below"):
         BatchItem(source=b"x", folder=folder)

@@ -18,6 +18,7 @@ import pytest
 
 from aistemsplitter_async import ConfigurationError, JournalError, JournalLockedError, Submission
 from aistemsplitter_async.batch.journal import Journal
+from aistemsplitter_async.batch.lock import is_locked
 from aistemsplitter_async.batch.record import State
 from aistemsplitter_async.batch.store import Claim, Store
 from aistemsplitter_async.models import DirectURL
@@ -177,12 +178,15 @@ def kill_a_writer(path: Path, script: str) -> list[int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
         told = [int(writer.stdout.readline()) for _ in range(20)]
+        assert is_locked(path) is not False  # Windows cannot tell
         began = time.monotonic()
         with pytest.raises(JournalLockedError, match=str(path)):
             Store(path)
         assert time.monotonic() - began < 1
         os.kill(writer.pid, signal.SIGKILL)
-        return told + [int(line) for line in writer.stdout if line.endswith("\n")]
+        told += [int(line) for line in writer.stdout if line.endswith("\n")]
+    assert not is_locked(path)
+    return told
 
 
 async def count_notes(path: Path, told: list[int]) -> int:

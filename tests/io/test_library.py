@@ -15,7 +15,7 @@ import pytest
 
 from aistemsplitter_async.batch import folders
 from aistemsplitter_async.batch.found import Found, Ignored, Track, Unusable
-from aistemsplitter_async.batch.library import find_tracks
+from aistemsplitter_async.batch.library import find_tracks, is_stream
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.partfile import Memory, Remembered
 
@@ -383,8 +383,25 @@ def test_a_pipe_is_a_list(music: Path, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(b"music/a.mp3\n",))
     writer.start()
+    assert is_stream("pipe")
     assert tracks("pipe") == ["music/a.mp3"]
     writer.join()
+
+
+@posix
+def test_what_a_shell_has_opened_is_a_list_even_if_it_is_a_file(music: Path, tmp_path: Path) -> None:
+    put(music, "a.mp3")
+    (tmp_path / "songs").write_bytes(b"music/a.mp3\n")
+    with (tmp_path / "songs").open("rb") as file:
+        opened = f"/dev/fd/{file.fileno()}"
+        assert is_stream(opened)
+        assert find(opened) == [Track(str(music / "a.mp3"), str(Path.cwd()))]
+
+
+def test_only_what_can_be_read_once_is_a_stream(music: Path) -> None:
+    put(music, "a.mp3")
+    paths = ("-", "/dev/stdin", "music", "music/a.mp3", "music/*.mp3", "nowhere", "https://x.example/a")
+    assert [path for path in paths if is_stream(path)] == ["-", "/dev/stdin"]
 
 
 def test_a_list_that_is_no_text_or_cannot_be_read_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,7 @@ function applyFilter(choice) {
 byId("states").hidden = byId("search").hidden = false;
 table.addEventListener("click", (event) => {
   const row = event.target.closest(".split");
+  if (event.target.closest("a[href^='#']")) return byId("clear").click(); // where it leads may be filtered away
   if (row && (event.target.closest("button") || getSelection().isCollapsed)) toggle(row);
 });
 byId("states").addEventListener("change", (event) => applyFilter({ state: event.target.value }));

@@ -1,0 +1,67 @@
+"""A few lines at the end of a terminal that are redrawn in place, while what is to stay is written above them.
+
+Every change is one write: erase, text, lines. So nobody sees the terminal without the lines, and what a resize has
+wrapped is erased whole: terminals wrap what was written before to their new width.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
+
+_HIDE_CURSOR, _SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"
+_ERASE_BELOW = "\x1b[0J"
+
+
+class Region:
+    """The lines; `close` takes them away.
+
+    Args:
+        console: where they are.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._lines: list[str] = []
+        self._shown = False
+
+    def draw(self, content: RenderableType) -> None:
+        """Show `content`, as much of it as there is room for."""
+        console = self._console
+        with console.capture() as captured:
+            # One column is left free: a line of the full width would wrap in some terminals.
+            console.print(content, width=max(1, console.width - 1), no_wrap=True, overflow="ellipsis", crop=True)
+        erasure = self._erasure()
+        self._lines = captured.get().removesuffix("\n").split("\n")[: max(1, console.height - 1)]
+        hiding = "" if self._shown else _HIDE_CURSOR
+        self._shown = True
+        self._write(hiding + erasure + "\n".join(self._lines))
+
+    def write_above(self, text: str) -> None:
+        """Write text, whose last line is a whole one, so that it stays."""
+        self._write(self._erasure() + text + "\n".join(self._lines))
+
+    def close(self) -> None:
+        """Take the lines away and give the cursor back."""
+        if self._shown:
+            self._write(self._erasure() + _SHOW_CURSOR)
+            self._lines, self._shown = [], False
+
+    def _erasure(self) -> str:
+        """Return what erases the lines; the cursor is at the end of the last one."""
+        from rich.cells import cell_len  # noqa: PLC0415  # only a terminal needs it
+        from rich.text import Text  # noqa: PLC0415
+
+        if not self._lines:
+            return ""
+        width = max(1, self._console.width)
+        rows = sum(max(1, ceil(cell_len(Text.from_ansi(line).plain) / width)) for line in self._lines)
+        up = f"\x1b[{rows - 1}A" if rows > 1 else ""
+        return f"\r{up}{_ERASE_BELOW}"
+
+    def _write(self, text: str) -> None:
+        self._console.file.write(text)
+        self._console.file.flush()
