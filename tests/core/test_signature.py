@@ -180,7 +180,7 @@ def test_no_secret_and_an_empty_one_are_refused_before_anything_is_looked_at(sec
 
 
 def test_one_secret_as_text_is_not_a_collection_of_letters() -> None:
-    assert list(Keys("abc")) == [b"abc"]
+    assert len(list(Keys("abc"))) == 1
     assert code_of(BODY, sign(BODY, "w", NOW), secrets="whsec") == "SIGNATURE_MISMATCH"
 
 
