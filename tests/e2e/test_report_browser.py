@@ -112,8 +112,10 @@ async def test_a_report_lists_every_track_and_plays_its_stems(
     first = await open_row(browser, "100%")
     await browser.wait("document.querySelectorAll('.stem').length === 4")
     await browser.wait(  # they are drawn with the next frame
-        "[...document.querySelectorAll('.wave canvas')].filter(canvas => canvas.getContext('2d')"
-        ".getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0)).length === 4"
+        "[...document.querySelectorAll('.wave canvas')].filter(canvas => {"
+        " const { width, height } = canvas;"
+        " const blank = Object.assign(document.createElement('canvas'), { width, height });"
+        " return canvas.toDataURL() !== blank.toDataURL(); }).length === 4"
     )
     await press_play(browser, first)
     await browser.wait(playing(first, when="audio.currentTime > 0.1"))
