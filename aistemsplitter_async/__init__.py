@@ -13,15 +13,19 @@ The names below load on first use, so that importing the package costs next to n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from aistemsplitter_async._version import __version__
 
 if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-export
-    from aistemsplitter_async._core.messages import Origin as Origin, Reply as Reply, Request as Request
-    from aistemsplitter_async._core.transfer import Progress as Progress
-    from aistemsplitter_async._net.gate import Gate as Gate, GateSnapshot as GateSnapshot
-    from aistemsplitter_async._net.lanes import Priority as Priority
-    from aistemsplitter_async._net.transport import StreamedReply as StreamedReply, Transport as Transport
-    from aistemsplitter_async.audio import AudioSource as AudioSource, Source as Source, stream_source as stream_source
+    from aistemsplitter_async._gate.gate import Gate as Gate, GateSnapshot as GateSnapshot
+    from aistemsplitter_async._gate.lanes import Priority as Priority
+    from aistemsplitter_async._send.transport import StreamedReply as StreamedReply, Transport as Transport
+    from aistemsplitter_async._transfer.audio import (
+        AudioSource as AudioSource,
+        Source as Source,
+        stream_source as stream_source,
+    )
+    from aistemsplitter_async._transfer.meter import Progress as Progress
+    from aistemsplitter_async._wire.messages import Origin as Origin, Reply as Reply, Request as Request
     from aistemsplitter_async.batch.item import BatchItem as BatchItem
     from aistemsplitter_async.batch.outcome import (
         BatchReport as BatchReport,
@@ -105,12 +109,12 @@ if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-ex
     from aistemsplitter_async.webhooks.sqlite_inbox import SQLiteInbox as SQLiteInbox
 
 _MODULES = {
-    "_core.messages": ("Origin", "Reply", "Request"),
-    "_core.transfer": ("Progress",),
-    "_net.gate": ("Gate", "GateSnapshot"),
-    "_net.lanes": ("Priority",),
-    "_net.transport": ("StreamedReply", "Transport"),
-    "audio": ("AudioSource", "Source", "stream_source"),
+    "_wire.messages": ("Origin", "Reply", "Request"),
+    "_transfer.meter": ("Progress",),
+    "_gate.gate": ("Gate", "GateSnapshot"),
+    "_gate.lanes": ("Priority",),
+    "_send.transport": ("StreamedReply", "Transport"),
+    "_transfer.audio": ("AudioSource", "Source", "stream_source"),
     "batch.item": ("BatchItem",),
     "batch.outcome": ("BatchReport", "Done", "Failed", "Outcome", "Skipped"),
     "batch.progress": ("BatchProgress", "BatchStatus", "TrackProgress"),

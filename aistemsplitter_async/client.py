@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from aistemsplitter_async._core.naming import check_name, folder_name, make_name
-from aistemsplitter_async._core.settings import parse_api_key, parse_base_url, parse_idempotency_key
+from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
+from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import (
@@ -41,11 +41,12 @@ from aistemsplitter_async.job import Job
 if TYPE_CHECKING:  # what `_stages` loads with the first call
     import aiohttp
 
-    from aistemsplitter_async._core.transfer import OnProgress
-    from aistemsplitter_async._net.gate import Gate
-    from aistemsplitter_async._net.lanes import Priority
-    from aistemsplitter_async._net.transport import Transport
-    from aistemsplitter_async.audio import Source
+    from aistemsplitter_async._engine import BeforeSend, Stages
+    from aistemsplitter_async._gate.gate import Gate
+    from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async._send.transport import Transport
+    from aistemsplitter_async._transfer.audio import Source
+    from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.batch.runner import Batch, Sources
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.models import (
@@ -59,7 +60,6 @@ if TYPE_CHECKING:  # what `_stages` loads with the first call
         Submission,
         Upload,
     )
-    from aistemsplitter_async.stages import BeforeSend, Stages
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 T = TypeVar("T")
@@ -144,7 +144,7 @@ class AsyncAIStemSplitter:
 
     @cached_property
     def _stages(self) -> Stages:
-        from aistemsplitter_async.stages import Stages  # noqa: PLC0415  # most of what an import would cost
+        from aistemsplitter_async._engine import Stages  # noqa: PLC0415  # most of what an import would cost
 
         return Stages(**self._parts)
 
@@ -522,8 +522,8 @@ class AsyncAIStemSplitter:
             ConfigurationError: an argument out of its range. Entering it raises `JournalLockedError` if another
                 process is running on the journal, and `JournalError` if that cannot be used.
         """
+        from aistemsplitter_async.batch.options import BatchOptions  # noqa: PLC0415
         from aistemsplitter_async.batch.runner import Batch  # noqa: PLC0415  # SQLite and threads: not for every client
-        from aistemsplitter_async.batch.works import BatchOptions  # noqa: PLC0415
 
         options = BatchOptions(
             into=None if into is None else Path(into),
@@ -558,7 +558,7 @@ class AsyncAIStemSplitter:
         *,
         replay: bool = False,
     ) -> CreatedSplit:
-        from aistemsplitter_async._net.pipeline import Doubt  # noqa: PLC0415  # a working part: loaded with them
+        from aistemsplitter_async._send.pipeline import Doubt  # noqa: PLC0415  # a working part: loaded with them
 
         self._bind()
         return await self._stages.create(submission, deadline, priority, before_send, doubt=Doubt(open=replay))

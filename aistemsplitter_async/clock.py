@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -48,3 +49,6 @@ class SystemClock:
     def timeout_at(self, deadline: float | None) -> asyncio.Timeout:
         """Return `asyncio.timeout` for what is left until `deadline` (`None`: no limit)."""
         return asyncio.timeout(None if deadline is None else deadline - time.monotonic())
+
+
+Random = Callable[[], float]

@@ -12,8 +12,8 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError
 
 if TYPE_CHECKING:
-    from aistemsplitter_async._core.transfer import OnProgress
-    from aistemsplitter_async._net.lanes import Priority
+    from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.client import AsyncAIStemSplitter
     from aistemsplitter_async.models import CreatedSplit, Split
 

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from aistemsplitter_async._core.messages import Reply, Request
+from aistemsplitter_async._wire.messages import Reply, Request
 from aistemsplitter_async.config import PollPolicy, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError
 
 if TYPE_CHECKING:  # aiohttp comes with them, and a test file that only fakes need not wait for it
-    from aistemsplitter_async._net.transport import AiohttpTransport, StreamedReply
+    from aistemsplitter_async._send.transport import AiohttpTransport, StreamedReply
     from aistemsplitter_async.client import AsyncAIStemSplitter
 
 # How many turns of the event loop count as "everybody waits": longer than any chain of callbacks between two waits.
@@ -238,7 +238,7 @@ class PerCallTransport:
         """Do nothing: nothing is open."""
 
     def _open(self) -> AbstractAsyncContextManager[AiohttpTransport]:
-        from aistemsplitter_async._net.transport import AiohttpTransport  # noqa: PLC0415  # as above
+        from aistemsplitter_async._send.transport import AiohttpTransport  # noqa: PLC0415  # as above
 
         return aclosing(
             AiohttpTransport(api_key=self._api_key, base_url=self._base_url, timeouts=Timeouts(), allow_loopback=True)

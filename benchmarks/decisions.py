@@ -16,7 +16,8 @@ import time
 import tracemalloc
 from collections.abc import Callable
 
-from aistemsplitter_async._core.pollplan import Budget, Entry, PollPlan
+from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._poll.plan import Entry, PollPlan
 from aistemsplitter_async.config import PollPolicy
 
 BUDGET = Budget(limit=60, per=60.0, wanted=1000, free=lambda within: within)

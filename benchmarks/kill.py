@@ -50,24 +50,18 @@ from typing import Any
 
 import attrs
 
-from aistemsplitter_async import (
-    AsyncAIStemSplitter,
-    PollPolicy,
-    RateLimit,
-    RetryPolicy,
-    stages,  # noqa: F401  # a client loads it late: once here, instead of in every child
-)
-from aistemsplitter_async._net.transport import AiohttpTransport
+from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, RetryPolicy
+from aistemsplitter_async._send.transport import AiohttpTransport
+from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.batch import runner  # noqa: F401  # the same
-from aistemsplitter_async.batch.journal import Journal
-from aistemsplitter_async.batch.record import State
-from aistemsplitter_async.batch.store import Store
 from aistemsplitter_async.batch.track import Track
+from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.record import State
+from aistemsplitter_async.journal.store import Store
 from aistemsplitter_async.models import CreatedSplit, UploadedFile
-from aistemsplitter_async.partfile import PartFile
 from aistemsplitter_async.sandbox import Sandbox, Timed, plant
-from aistemsplitter_async.sandbox.separator import SeparationError
-from aistemsplitter_async.sandbox.state import STEM_MODELS, Stem
+from aistemsplitter_async.sandbox.service.separator import SeparationError
+from aistemsplitter_async.sandbox.service.state import STEM_MODELS, Stem
 
 API_KEY = "ast_sandbox_kill"
 SPEED = 0.01  # of the usual waits between looks and retries

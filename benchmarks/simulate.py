@@ -33,9 +33,10 @@ from typing import Any, Protocol
 
 import attrs
 
-from aistemsplitter_async._core.limiter import Limiter
-from aistemsplitter_async._core.pollplan import Budget, PollPlan
-from aistemsplitter_async._core.rate_headers import RateAdvice
+from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.limiter import Limiter
+from aistemsplitter_async._gate.rate_headers import RateAdvice
+from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async.config import INTERACTIVE_SHARE, PollPolicy, RateLimit, RetryPolicy
 
 WINDOW = 60.0

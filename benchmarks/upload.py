@@ -125,7 +125,7 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
     import aiohttp
 
     from aistemsplitter_async import AsyncAIStemSplitter
-    from aistemsplitter_async._core.messages import Origin
+    from aistemsplitter_async._wire.messages import Origin
 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
     assert client.gate is not None  # loads what the first call would: imports are measured elsewhere

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async._core.messages import BodyStream
-from aistemsplitter_async._core.naming import ANY_STEM, check_name, folder_name, stem_file_name
-from aistemsplitter_async._core.settings import parse_idempotency_key
-from aistemsplitter_async._core.transfer import OnProgress
-from aistemsplitter_async._net.threads import run_in_thread
-from aistemsplitter_async.audio import AudioSource, Source, StreamSource, build_source, source_name
-from aistemsplitter_async.batch.store import Stamp
+from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.audio import AudioSource, Source, StreamSource, build_source, source_name
+from aistemsplitter_async._transfer.meter import OnProgress
+from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
+from aistemsplitter_async._wire.credentials import parse_idempotency_key
+from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
+from aistemsplitter_async.journal.rows import Stamp
 from aistemsplitter_async.models import DirectURL
 
 _INTEGER = 2**63 - 1  # what SQLite can keep; file systems that hash have larger inode numbers

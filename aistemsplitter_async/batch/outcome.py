@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
+from aistemsplitter_async.journal.record import StageName
+
 if TYPE_CHECKING:
-    from aistemsplitter_async.audio import Source
+    from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async.errors import AIStemSplitterError
     from aistemsplitter_async.models import Split
 
-StageName = Literal["prepare", "upload", "create", "wait", "download"]
 SkipReason = Literal["finished", "duplicate", "not begun"]
 
 

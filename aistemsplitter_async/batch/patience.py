@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import TypeVar
 
-from aistemsplitter_async._core.retry import Random
-from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import PARK
 from aistemsplitter_async.errors import (
     AIStemSplitterError,

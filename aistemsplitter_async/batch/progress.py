@@ -11,8 +11,8 @@ from typing import Any
 import attrs
 import cattrs
 
-from aistemsplitter_async._net.gate import GateSnapshot
-from aistemsplitter_async.batch.outcome import StageName
+from aistemsplitter_async._gate.gate import GateSnapshot
+from aistemsplitter_async.journal.record import StageName
 
 
 @attrs.frozen(kw_only=True)
@@ -96,11 +96,6 @@ class BatchStatus:
     ended: bool
     tracks: Mapping[str, int]
     progress: BatchProgress
-
-
-def status_path(journal: Path) -> Path:
-    """Return where the status of the batch on `journal` is."""
-    return journal.with_name(f"{journal.name}.status.json")
 
 
 def write_status(path: Path, status: BatchStatus) -> None:

@@ -22,23 +22,25 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.journal import Journal
-from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped, StageName
-from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, TrackProgress, status_path, write_status
-from aistemsplitter_async.batch.record import Record
-from aistemsplitter_async.batch.store import Store
+from aistemsplitter_async.batch.options import BatchOptions
+from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, TrackProgress, write_status
 from aistemsplitter_async.batch.track import Track, settle
-from aistemsplitter_async.batch.works import BatchOptions, Works
+from aistemsplitter_async.batch.works import Works
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
+from aistemsplitter_async.journal.file import status_path
+from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.record import Record, StageName
+from aistemsplitter_async.journal.store import Store
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aistemsplitter_async.audio import Source
-    from aistemsplitter_async.stages import Stages
+    from aistemsplitter_async._engine import Stages
+    from aistemsplitter_async._transfer.audio import Source
 
 Sources = Iterable["Source | BatchItem"] | AsyncIterable["Source | BatchItem"]
 

@@ -15,14 +15,13 @@ from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async._core.transfer import Progress
-from aistemsplitter_async._net.pipeline import Doubt
-from aistemsplitter_async._net.threads import run_in_thread
+from aistemsplitter_async._send.pipeline import Doubt
+from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.meter import Progress
+from aistemsplitter_async.batch.bounds import NotBegunError, OutdatedError
 from aistemsplitter_async.batch.item import BatchItem, Opened, open_item
-from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason, StageName
-from aistemsplitter_async.batch.record import Record, State, Step, StoredFile, build_failure, plan_step
-from aistemsplitter_async.batch.store import Claim, Store
-from aistemsplitter_async.batch.works import NotBegunError, OutdatedError, Works
+from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
+from aistemsplitter_async.batch.works import Works
 from aistemsplitter_async.config import BATCH_WAIT, RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -37,6 +36,8 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
     WaitTimeoutError,
 )
+from aistemsplitter_async.journal.record import Record, StageName, State, Step, StoredFile, build_failure, plan_step
+from aistemsplitter_async.journal.store import Claim, Store
 from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, Submission, Upload
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})

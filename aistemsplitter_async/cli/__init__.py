@@ -25,7 +25,7 @@ def main() -> int:
         )
         return _USAGE
     try:
-        from .app import run_app  # noqa: PLC0415  # not before it is known that it can be imported
+        from aistemsplitter_async.cli.app import run_app  # noqa: PLC0415  # not before it is known that it can be imported
 
         return run_app(sys.argv[1:])
     except KeyboardInterrupt:

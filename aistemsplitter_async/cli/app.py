@@ -10,13 +10,12 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from aistemsplitter_async import __version__
+from aistemsplitter_async._version import __version__
+from aistemsplitter_async.cli.failures import Exit
+from aistemsplitter_async.cli.options import AsDuration, Batching, Common, Duration, Serving, Switch, WebhookURL
+from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
+from aistemsplitter_async.cli.screen.terminal import swallow
 from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE
-
-from .failures import Exit, hide_keys
-from .options import AsDuration, Batching, Common, Duration, Serving, Switch, WebhookURL
-from .render import PROGRAM, show
-from .terminal import swallow
 
 DEFAULT_FOLDER = Path("stems")
 DEMO_FOLDER = Path("aistemsplitter-demo")
@@ -77,7 +76,8 @@ def split(
         return _refuse("--idempotency-key stands for one split; give one source with it", "split")
     if sandbox and (common.base_url is not None or common.api_key_file is not None):
         return _refuse("--sandbox has an API and a key of its own; leave out --base-url and --api-key-file", "split")
-    from . import run, splitting  # noqa: PLC0415  # --help must not wait for aiohttp
+    from aistemsplitter_async.cli import run  # noqa: PLC0415  # --help must not wait for aiohttp
+    from aistemsplitter_async.cli.commands import split as splitting  # noqa: PLC0415  # --help must not wait for aiohttp
 
     order = splitting.Order(
         sources=sources,
@@ -123,7 +123,8 @@ def batch(
         return _refuse("give at least one PATH to split, or --status", "batch")
     if (option := _mistaken_option(paths or [])) is not None:
         return _refuse(f"there is no option {option}; a path like that is written ./{option}", "batch")
-    from . import batching as batching_, planning, run, standing  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import batch as batching_, dry_run as planning, status as standing  # noqa: PLC0415
 
     journal = batching.journal or batching_.default_journal(into)
     if status:
@@ -162,7 +163,8 @@ def estimate(
     """Show what splitting a library would cost, in credits and time."""
     if (option := _mistaken_option(paths)) is not None:
         return _refuse(f"there is no option {option}; a path like that is written ./{option}", "estimate")
-    from . import estimating, finding, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import library as finding, run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import estimate as estimating  # noqa: PLC0415
 
     library = finding.Library(paths=paths, into=into)
     return run.run(partial(estimating.estimate_library, library, common))
@@ -171,7 +173,8 @@ def estimate(
 @app.command(name="credits")
 def show_credits(*, common: Common = Common()) -> int:  # noqa: B008
     """Show how many credits the key has left; one is a second of audio."""
-    from . import looking, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import lookup as looking  # noqa: PLC0415
 
     return run.run(partial(looking.show_credits, common))
 
@@ -179,7 +182,8 @@ def show_credits(*, common: Common = Common()) -> int:  # noqa: B008
 @app.command
 def get(split_id: Annotated[SplitId, Parameter(name="ID")], /, *, common: Common = Common()) -> int:  # noqa: B008
     """Show a split as it is now."""
-    from . import looking, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import lookup as looking  # noqa: PLC0415
 
     return run.run(partial(looking.show_split, split_id, common))
 
@@ -195,7 +199,8 @@ def wait(
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Wait until a split has ended."""
-    from . import looking, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import lookup as looking  # noqa: PLC0415
 
     return run.run(partial(looking.wait, split_id, timeout, common))
 
@@ -214,7 +219,8 @@ def download(
     common: Common = Common(),  # noqa: B008
 ) -> int:
     """Fetch the stems of a split, once it has succeeded."""
-    from . import looking, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import lookup as looking  # noqa: PLC0415
 
     job = partial(looking.download, into=str(into), name=name, overwrite=overwrite, timeout=timeout)
     return run.run(partial(job, split_id, common))
@@ -223,7 +229,8 @@ def download(
 @app.command
 def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008
     """Serve the whole API on this machine, until Ctrl-C."""
-    from . import run, serve  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import sandbox as serve  # noqa: PLC0415
 
     return run.run(partial(serve.serve, serving), interrupted=Exit.DONE)
 
@@ -250,7 +257,8 @@ def listen(
     """Receive webhooks on this machine, check and show them, until Ctrl-C."""
     if sandbox and secret_file is not None:
         return _refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
-    from . import listen as listen_, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import listen as listen_  # noqa: PLC0415
 
     listening = listen_.Listening(port=port, secret_file=secret_file, sandbox=sandbox, json=json)
     return run.run(partial(listen_.listen, listening), interrupted=Exit.DONE)
@@ -259,7 +267,8 @@ def listen(
 @app.command
 def demo(*, into: Annotated[Path, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER) -> int:
     """Split a demo song on this machine: no key, no network."""
-    from . import demo as demo_, run  # noqa: PLC0415
+    from aistemsplitter_async.cli import run  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import demo as demo_  # noqa: PLC0415
 
     return run.run(partial(demo_.demo, into))
 

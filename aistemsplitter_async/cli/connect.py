@@ -11,14 +11,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async.cli.failures import UsageError
+from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.screen.terminal import Terminal
+from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
 from aistemsplitter_async.errors import ConfigurationError, JournalLockedError
 from aistemsplitter_async.events import OnEvent
-
-from .failures import UsageError
-from .options import Common
-from .terminal import Terminal
 
 if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox

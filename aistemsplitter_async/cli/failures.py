@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from aistemsplitter_async.batch.record import build_failure
+from aistemsplitter_async.cli.screen.render import command, show
 from aistemsplitter_async.config import API_KEY_VARIABLE
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -27,8 +27,7 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
     ValidationError,
 )
-
-from .render import command, show
+from aistemsplitter_async.journal.record import build_failure
 
 _NOT_FOUND = 404
 
@@ -57,8 +56,6 @@ _GRAVITY = (
     Exit.FAILED,
     Exit.DONE,
 )
-
-_KEY = re.compile(r"\bast_\w{6,}")
 
 
 class UsageError(Exception):
@@ -150,11 +147,6 @@ def exit_code(error: AIStemSplitterError) -> Exit:
     if isinstance(error, SubmissionUncertainError):
         return Exit.UNCERTAIN
     return Exit.PARKED if isinstance(error, RateLimitedError | JournalLockedError) else Exit.FAILED
-
-
-def hide_keys(text: str, key: str | None = None) -> str:
-    """Return `text` without `key`, or without anything that looks like an API key if it is not known."""
-    return text.replace(key, "ast_***") if key else _KEY.sub("ast_***", text)
 
 
 def _code(error: AIStemSplitterError) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 import attrs
 
-from .failures import Failure
-from .render import clock, columns, price, show
-from .terminal import BOLD, Terminal
+from aistemsplitter_async.cli.failures import Failure
+from aistemsplitter_async.cli.screen.render import clock, columns, price, show
+from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 
 
 @attrs.frozen(kw_only=True)

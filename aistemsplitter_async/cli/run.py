@@ -14,9 +14,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from .failures import Exit, UsageError
-from .render import show
-from .terminal import Terminal, swallow
+from aistemsplitter_async.cli.failures import Exit, UsageError
+from aistemsplitter_async.cli.screen.render import show
+from aistemsplitter_async.cli.screen.terminal import Terminal, swallow
 
 Work = Callable[[Terminal], Coroutine[Any, Any, int]]
 

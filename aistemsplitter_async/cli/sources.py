@@ -7,7 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from aistemsplitter_async._core.naming import filename_of_url, folder_name
+from aistemsplitter_async._transfer.names import folder_name
+from aistemsplitter_async._wire.urls import filename_of_url
 from aistemsplitter_async.models import redact_url
 
 _NAMELESS = "audio"  # the folder for a URL that ends in no name

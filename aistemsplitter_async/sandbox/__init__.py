@@ -10,23 +10,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .account import SandboxKey
-    from .blocking import BlockingSandbox
-    from .limits import Lifetimes, Limits
-    from .progress import Instant, Manual, Timed
-    from .server import Sandbox
+    from aistemsplitter_async.sandbox.blocking import BlockingSandbox
+    from aistemsplitter_async.sandbox.server import Sandbox
+    from aistemsplitter_async.sandbox.service.account import SandboxKey
+    from aistemsplitter_async.sandbox.service.limits import Lifetimes, Limits
+    from aistemsplitter_async.sandbox.service.progression import Instant, Manual, Timed
 
 __all__ = ["BlockingSandbox", "Instant", "Lifetimes", "Limits", "Manual", "Sandbox", "SandboxKey", "Timed"]
 
 _HOME = {
     "BlockingSandbox": "blocking",
-    "Instant": "progress",
-    "Lifetimes": "limits",
-    "Limits": "limits",
-    "Manual": "progress",
+    "Instant": "service.progression",
+    "Lifetimes": "service.limits",
+    "Limits": "service.limits",
+    "Manual": "service.progression",
     "Sandbox": "server",
-    "SandboxKey": "account",
-    "Timed": "progress",
+    "SandboxKey": "service.account",
+    "Timed": "service.progression",
 }
 
 

@@ -13,12 +13,11 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from aistemsplitter_async.clock import Clock
-
-    from .account import SandboxKey
-    from .fault_rules import Faults
-    from .ledger import Ledger
-    from .server import Sandbox
-    from .state import Status
+    from aistemsplitter_async.sandbox.faults.rules import Faults
+    from aistemsplitter_async.sandbox.server import Sandbox
+    from aistemsplitter_async.sandbox.service.account import SandboxKey
+    from aistemsplitter_async.sandbox.service.ledger import Ledger
+    from aistemsplitter_async.sandbox.service.state import Status
 
 _T = TypeVar("_T")
 

@@ -11,32 +11,32 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from .cdn import CDN
-from .control import PREFIX, Control
-from .delivery import Deliveries
-from .fetch import Fetcher, HTTPFetcher
-from .front import Front
-from .injector import Injector
-from .jobs import Jobs
-from .openapi import serve_description
-from .origin import Origin
-from .page import Page
-from .persistence import FileStore, NoStore, Store, remove_orphans
-from .routes import API
-from .separator import ProcessSeparator, Separator, SilentSeparator
-from .settings import Settings, build_accounts
-from .sources import Sources
-from .splits import Splits
-from .state import Split, Upload
-from .storage import Storage
-from .timeline import SandboxClock, Timeline
-from .uploads import Uploads
-from .worker import UploadWorker
+from aistemsplitter_async.sandbox.control.control import PREFIX, Control
+from aistemsplitter_async.sandbox.control.page import Page
+from aistemsplitter_async.sandbox.http.api import API
+from aistemsplitter_async.sandbox.http.cdn import CDN
+from aistemsplitter_async.sandbox.http.deliveries import Deliveries
+from aistemsplitter_async.sandbox.http.fetch import HTTPFetcher
+from aistemsplitter_async.sandbox.http.injector import Injector
+from aistemsplitter_async.sandbox.http.openapi import serve_description
+from aistemsplitter_async.sandbox.http.origin import Origin
+from aistemsplitter_async.sandbox.http.router import Front
+from aistemsplitter_async.sandbox.http.worker import UploadWorker
+from aistemsplitter_async.sandbox.service.jobs import Jobs
+from aistemsplitter_async.sandbox.service.persistence import FileStore, NoStore, Store, remove_orphans
+from aistemsplitter_async.sandbox.service.separator import ProcessSeparator, Separator, SilentSeparator
+from aistemsplitter_async.sandbox.service.settings import Settings, build_accounts
+from aistemsplitter_async.sandbox.service.sources import Fetcher, Sources
+from aistemsplitter_async.sandbox.service.splits import Splits
+from aistemsplitter_async.sandbox.service.state import Split, Upload
+from aistemsplitter_async.sandbox.service.storage import Storage
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock, Timeline
+from aistemsplitter_async.sandbox.service.uploads import Uploads
 
 if TYPE_CHECKING:
-    from .account import Account
-    from .fault_rules import Faults
-    from .ledger import Ledger
+    from aistemsplitter_async.sandbox.faults.rules import Faults
+    from aistemsplitter_async.sandbox.service.account import Account
+    from aistemsplitter_async.sandbox.service.ledger import Ledger
 
 
 class Plant:

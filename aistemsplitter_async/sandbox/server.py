@@ -9,23 +9,22 @@ from typing import TYPE_CHECKING, Literal, Self
 import attrs
 
 from aistemsplitter_async.clock import Clock, SystemClock
-
-from .account import SandboxKey
-from .fault_rules import Faults
-from .ledger import Ledger
-from .limits import CREDITS, MINUTE, REQUESTS_PER_MINUTE, Lifetimes, Limits
-from .persistence import remember_secret
-from .plant import Plant
-from .progress import Instant, Progression
-from .rate_headers import parse_styles
-from .settings import Settings, build_accounts
-from .timeline import SandboxClock
+from aistemsplitter_async.sandbox.faults.rules import Faults
+from aistemsplitter_async.sandbox.http.rate_headers import parse_styles
+from aistemsplitter_async.sandbox.plant import Plant
+from aistemsplitter_async.sandbox.service.account import SandboxKey
+from aistemsplitter_async.sandbox.service.ledger import Ledger
+from aistemsplitter_async.sandbox.service.limits import CREDITS, MINUTE, REQUESTS_PER_MINUTE, Lifetimes, Limits
+from aistemsplitter_async.sandbox.service.persistence import remember_secret
+from aistemsplitter_async.sandbox.service.progression import Instant, Progression
+from aistemsplitter_async.sandbox.service.settings import Settings, build_accounts
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from .state import Status
+    from aistemsplitter_async.sandbox.service.state import Status
 
 
 class Sandbox:

@@ -11,21 +11,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from aistemsplitter_async._core.signature import (
+    from aistemsplitter_async._wire.signature import (
         SIGNATURE_HEADER as SIGNATURE_HEADER,
         sign as sign,
         verify as verify,
     )
-
-    from .event import WebhookEvent as WebhookEvent
-    from .inbox import Inbox as Inbox, MemoryInbox as MemoryInbox
-    from .receiver import WebhookReceiver as WebhookReceiver
-    from .sqlite_inbox import SQLiteInbox as SQLiteInbox
+    from aistemsplitter_async.webhooks.event import WebhookEvent as WebhookEvent
+    from aistemsplitter_async.webhooks.inbox import Inbox as Inbox, MemoryInbox as MemoryInbox
+    from aistemsplitter_async.webhooks.receiver import WebhookReceiver as WebhookReceiver
+    from aistemsplitter_async.webhooks.sqlite_inbox import SQLiteInbox as SQLiteInbox
 
 _HOME = {
-    "SIGNATURE_HEADER": "aistemsplitter_async._core.signature",
-    "sign": "aistemsplitter_async._core.signature",
-    "verify": "aistemsplitter_async._core.signature",
+    "SIGNATURE_HEADER": "aistemsplitter_async._wire.signature",
+    "sign": "aistemsplitter_async._wire.signature",
+    "verify": "aistemsplitter_async._wire.signature",
     "WebhookEvent": f"{__name__}.event",
     "Inbox": f"{__name__}.inbox",
     "MemoryInbox": f"{__name__}.inbox",

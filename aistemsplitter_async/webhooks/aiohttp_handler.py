@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from aiohttp import ClientError, web
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import istr
 
 from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
-
-from .verdict import FIELDS, REFUSED, Sent
-
-if TYPE_CHECKING:
-    from .receiver import WebhookReceiver
+from aistemsplitter_async.webhooks.verdict import FIELDS, REFUSED, Handler, Sent
 
 _BROKEN = (web.RequestPayloadError, HttpProcessingError, ClientError, OSError)  # a body that never becomes whole
 _SIGNATURE, _ENCODING, _LENGTH = map(istr, FIELDS)  # ready to be looked up in any case
 _LINGER = 5.0  # s for a sender to finish what is not read any more: one that is cut off may not see the answer
 
 
-async def answer(receiver: WebhookReceiver, request: web.Request) -> web.Response:
+async def answer(receiver: Handler, request: web.Request) -> web.Response:
     """Read a request, no more of it than an event may have, and answer it."""
     if request.method != "POST":
         return web.Response(status=405, headers={"Allow": "POST"})
@@ -40,7 +35,7 @@ async def answer(receiver: WebhookReceiver, request: web.Request) -> web.Respons
     return web.Response(status=await receiver.handle(body, sent))
 
 
-async def _read(receiver: WebhookReceiver, request: web.Request, sent: Sent) -> tuple[bytes, int | None]:
+async def _read(receiver: Handler, request: web.Request, sent: Sent) -> tuple[bytes, int | None]:
     """Return the body, and what to answer if there is more of it than is read."""
     content = request.content
     if content.at_eof():  # it is empty, or a middleware has read it, which the request remembers

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
-
-from .verdict import Sent
-
-if TYPE_CHECKING:
-    from .receiver import WebhookReceiver
+from aistemsplitter_async.webhooks.verdict import Handler, Sent
 
 # These are the shapes every framework declares for itself.
 Scope = MutableMapping[str, Any]
@@ -25,7 +21,7 @@ Send = Callable[[Message], Awaitable[None]]
 class ASGIApp:
     """Answers requests to wherever it is mounted."""
 
-    _receiver: WebhookReceiver
+    _receiver: Handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one connection."""

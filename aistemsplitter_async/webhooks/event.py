@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from aistemsplitter_async._core.wire import parse_json
+from aistemsplitter_async._wire.codec import parse_json
 from aistemsplitter_async.errors import ProtocolError, WebhookError
 from aistemsplitter_async.models import TERMINAL, SplitStatus
 

@@ -11,8 +11,7 @@ from typing import Protocol
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
 from aistemsplitter_async.errors import ConfigurationError
-
-from .event import WebhookEvent
+from aistemsplitter_async.webhooks.event import WebhookEvent
 
 
 class Inbox(Protocol):

@@ -13,17 +13,16 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from aistemsplitter_async._core.signature import Keys, Secrets
+from aistemsplitter_async._wire.signature import Keys, Secrets
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.models import redact_url
-
-from .aiohttp_handler import answer
-from .asgi import ASGIApp
-from .event import WebhookEvent
-from .inbox import Inbox, MemoryInbox
-from .verdict import OK, REFUSED, TRY_AGAIN, Headers, Sent, judge, judge_unread
+from aistemsplitter_async.webhooks.aiohttp_handler import answer
+from aistemsplitter_async.webhooks.asgi import ASGIApp
+from aistemsplitter_async.webhooks.event import WebhookEvent
+from aistemsplitter_async.webhooks.inbox import Inbox, MemoryInbox
+from aistemsplitter_async.webhooks.verdict import OK, REFUSED, TRY_AGAIN, Headers, Sent, judge, judge_unread
 
 if TYPE_CHECKING:
     from aiohttp import web

@@ -19,12 +19,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
-from aistemsplitter_async._net.threads import run_in_thread, wait_out
+from aistemsplitter_async._tasks import run_in_thread, wait_out
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
 from aistemsplitter_async.errors import ConfigurationError
-
-from .event import WebhookEvent
+from aistemsplitter_async.webhooks.event import WebhookEvent
 
 T = TypeVar("T")
 

@@ -7,11 +7,10 @@ from typing import Any, Protocol, Self
 
 import attrs
 
-from aistemsplitter_async._core.signature import SIGNATURE_HEADER, Secrets, verify
+from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, Secrets, verify
 from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
 from aistemsplitter_async.errors import WebhookError
-
-from .event import WebhookEvent, parse_event
+from aistemsplitter_async.webhooks.event import WebhookEvent, parse_event
 
 OK = 200
 REFUSED = 400
@@ -67,6 +66,18 @@ class Sent:
             bool(encodings) and any(value.strip().lower() not in ("", "identity") for value in encodings),
             max([int(value[:_MOST_DIGITS]) for value in lengths if value.isdecimal()], default=0),
         )
+
+
+class Handler(Protocol):
+    """What the adapters of web frameworks need of a receiver."""
+
+    async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
+        """Return the status to answer to a request."""
+        ...
+
+    def refuse_unread(self, headers: Headers | Sent, *, size: int | None = None) -> int | None:
+        """Return the status to answer without reading (more of) the body, `None` if it has to be read."""
+        ...
 
 
 def judge(body: bytes, sent: Sent, *, secrets: Secrets, now: float, tolerance: float) -> WebhookEvent | None:

@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given, strategies as st
 from numpy.typing import NDArray
 
-from aistemsplitter_async.sandbox.audio_files import (
+from aistemsplitter_async.sandbox.separation.audio_files import (
     BLOCK_FRAMES,
     MP3_SAMPLE_RATES,
     UndecodableAudioError,

@@ -20,7 +20,9 @@ from aistemsplitter_async import (
     SplitFailedError,
     TrackProgress,
 )
-from aistemsplitter_async.cli.batch_view import (
+from aistemsplitter_async.cli.commands.status import describe, is_running
+from aistemsplitter_async.cli.library import Survey
+from aistemsplitter_async.cli.screen.batch_view import (
     Meter,
     describe_budget,
     describe_count,
@@ -28,8 +30,6 @@ from aistemsplitter_async.cli.batch_view import (
     describe_track,
     plan_eta,
 )
-from aistemsplitter_async.cli.finding import Survey
-from aistemsplitter_async.cli.standing import describe, is_running
 
 GATE = GateSnapshot(limit=60, used=38, waiting={"interactive": 0, "bulk": 0}, closed_for=0.0, per=60.0)
 PROGRESS = BatchProgress(

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 from aistemsplitter_async import Progress, Split
-from aistemsplitter_async.cli.board import Board, Track
+from aistemsplitter_async.cli.screen.board import Board, Track
 from aistemsplitter_async.events import GateClosed, RetryPlanned, SplitCreated
 
 

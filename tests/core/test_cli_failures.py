@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async import errors
-from aistemsplitter_async.cli.failures import Exit, Place, exit_code, explain, gravest, hide_keys
+from aistemsplitter_async.cli.failures import Exit, Place, exit_code, explain, gravest
+from aistemsplitter_async.cli.screen.render import hide_keys
 from aistemsplitter_async.models import Submission
 
 HERE = Place(into="stems")

@@ -9,9 +9,9 @@ from cyclopts import CycloptsError
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async.cli.app import app
+from aistemsplitter_async.cli.commands.sandbox import build_sandbox
 from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.options import Serving, parse_duration, parse_rate_limit
-from aistemsplitter_async.cli.serve import build_sandbox
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed
 

@@ -11,10 +11,10 @@ import pytest
 from rich.console import Console
 
 from aistemsplitter_async import BatchProgress, GateSnapshot
-from aistemsplitter_async.cli.batch_view import BatchView, Meter
-from aistemsplitter_async.cli.finding import Survey
-from aistemsplitter_async.cli.region import Region
-from aistemsplitter_async.cli.terminal import Terminal
+from aistemsplitter_async.cli.library import Survey
+from aistemsplitter_async.cli.screen.batch_view import BatchView, Meter
+from aistemsplitter_async.cli.screen.region import Region
+from aistemsplitter_async.cli.screen.terminal import Terminal
 
 
 def make_region(width: int = 40, height: int = 10) -> tuple[Region, Console, io.StringIO]:

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.cli.render import clock, columns, command, price, share, show, size, words
+from aistemsplitter_async.cli.screen.render import clock, columns, command, price, share, show, size, words
 
 
 @pytest.mark.parametrize(

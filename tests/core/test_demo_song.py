@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from aistemsplitter_async.sandbox.demo_song import DemoSong, render, write
-from aistemsplitter_async.sandbox.separation import STEMS
+from aistemsplitter_async.sandbox.separation.demo_song import DemoSong, render, write
+from aistemsplitter_async.sandbox.separation.separate import STEMS
 
 
 @pytest.fixture(scope="module")

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._core.failures import build_status_error, clean_text, request_id
-from aistemsplitter_async._core.messages import Reply
+from aistemsplitter_async._wire.error_replies import build_status_error, clean_text, request_id
+from aistemsplitter_async._wire.messages import Reply
 from aistemsplitter_async.config import ERROR_TEXT_CAP_BYTES
 from aistemsplitter_async.errors import (
     APIStatusError,

@@ -13,8 +13,8 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.limiter import Limiter
-from aistemsplitter_async._core.rate_headers import RateAdvice
+from aistemsplitter_async._gate.limiter import Limiter
+from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 
 PER = 60.0

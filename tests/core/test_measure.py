@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.sandbox.measure import improvement, si_sdr
+from aistemsplitter_async.sandbox.separation.measure import improvement, si_sdr
 
 RNG = np.random.default_rng(7)
 VOICE = RNG.standard_normal((2_000, 2))

@@ -11,7 +11,7 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._core.wire import decode
+from aistemsplitter_async._wire.codec import decode
 from aistemsplitter_async.config import Secret
 from aistemsplitter_async.models import (
     DirectURL,

@@ -9,17 +9,17 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from aistemsplitter_async._core.naming import (
+from aistemsplitter_async._transfer.names import (
     AUDIO_EXTENSIONS,
     KNOWN_STEMS,
     NAME_CAP_BYTES,
     check_name,
     extension_for,
-    filename_of_url,
     folder_name,
     make_name,
     plan_names,
 )
+from aistemsplitter_async._wire.urls import filename_of_url
 from aistemsplitter_async.errors import UnsafeNameError
 
 REFUSED = {

@@ -14,9 +14,8 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._core import operations
-from aistemsplitter_async._core.messages import Origin, Reply
-from aistemsplitter_async._core.retry import Stage
+from aistemsplitter_async._wire import operations
+from aistemsplitter_async._wire.messages import Origin, Reply, Stage
 from aistemsplitter_async.errors import ConfigurationError, ProtocolError
 from aistemsplitter_async.models import DirectURL, Reservation, SplitErrorDetail, Submission, UploadedFile
 

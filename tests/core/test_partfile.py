@@ -12,17 +12,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from aistemsplitter_async.errors import DownloadError, UnsafeNameError
-from aistemsplitter_async.partfile import (
+from aistemsplitter_async._transfer.manifest import (
     MEMORY_NAME,
     Memory,
-    PartFile,
     Remembered,
     memory_name,
-    part_path,
     pattern_of,
     prepare_folder,
 )
+from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and locks of POSIX")
 GOOD = {"version": 1, "split_id": "split_1", "stems": {"vocals": {"file": "vocals.wav", "etag": '"v1"', "total": 5}}}
@@ -145,7 +144,7 @@ def test_a_part_goes_on_where_it_is_told_to(tmp_path: Path) -> None:
 HOLD = """
 import sys
 from pathlib import Path
-from aistemsplitter_async.partfile import PartFile
+from aistemsplitter_async._transfer.partfile import PartFile
 part = PartFile(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.readline()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._core.playlists import (
+from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
     PARSERS,
     Complaint,

@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.pollplan import Budget, Entry, PollPlan
+from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._poll.plan import Entry, PollPlan
 from aistemsplitter_async.config import PollPolicy
 
 IDLE = Budget(limit=60, per=60.0)

@@ -9,7 +9,8 @@ from collections import Counter
 
 import pytest
 
-from aistemsplitter_async._core.pollplan import Budget, PollPlan
+from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async.config import PollPolicy
 
 IDLE = Budget(limit=60, per=60.0)

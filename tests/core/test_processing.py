@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.processing import ProcessingModel
+from aistemsplitter_async._poll.processing import ProcessingModel
 
 Finished = list[tuple[float, float]]
 

@@ -7,7 +7,7 @@ from zlib import crc32
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from aistemsplitter_async._core.ranges import Held, Incoming, build_range_headers, read_etag, read_incoming
+from aistemsplitter_async._transfer.ranges import Held, Incoming, build_range_headers, read_etag, read_incoming
 from aistemsplitter_async.errors import IncompleteDownloadError
 
 HELD = Held(offset=40, etag='"v1"', total=100)

@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._core.rate_headers import RateAdvice, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import RateAdvice, parse_rate_headers
 
 NOW = 1_800_000_000.0
 DATE = "Fri, 15 Jan 2027 08:00:00 GMT"  # the same moment

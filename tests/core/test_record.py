@@ -32,11 +32,11 @@ from aistemsplitter_async import (
     ValidationError,
     WaitTimeoutError,
 )
-from aistemsplitter_async.batch.outcome import StageName
-from aistemsplitter_async.batch.record import (
+from aistemsplitter_async.journal.record import (
     BEFORE,
     Failure,
     Record,
+    StageName,
     State,
     Step,
     build_failure,

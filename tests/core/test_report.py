@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async import BatchReport
-from aistemsplitter_async.batch.record import Failure, Record, State, StoredFile
-from aistemsplitter_async.cli import waveforms
-from aistemsplitter_async.cli.report import check_report_path
-from aistemsplitter_async.cli.report_page import GENERATOR, Summary, Tally, build_frame
-from aistemsplitter_async.cli.report_row import Stem, build_row, build_twin, classify, parse_peaks
-from aistemsplitter_async.cli.request_chart import Chart, build_chart, draw_chart
-from aistemsplitter_async.cli.waveforms import LOUDEST, PEAKS, read_peaks, shrink
+from aistemsplitter_async.cli.report import waveforms
+from aistemsplitter_async.cli.report.chart import Chart, build_chart, draw_chart
+from aistemsplitter_async.cli.report.page import GENERATOR, Summary, Tally, build_frame
+from aistemsplitter_async.cli.report.report import check_report_path
+from aistemsplitter_async.cli.report.row import Stem, build_row, build_twin, classify, parse_peaks
+from aistemsplitter_async.cli.report.waveforms import LOUDEST, PEAKS, read_peaks, shrink
 from aistemsplitter_async.errors import ConfigurationError, InsufficientCreditsError
+from aistemsplitter_async.journal.record import Failure, Record, State, StoredFile
 from aistemsplitter_async.models import Split
 
 CREATED = datetime(2026, 3, 1, 12, tzinfo=UTC)

@@ -12,20 +12,19 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.failures import build_status_error
-from aistemsplitter_async._core.messages import Reply
-from aistemsplitter_async._core.retry import (
+from aistemsplitter_async._send.retry import (
     Action,
     Attempts,
     GiveUp,
     Retry,
     RetryQuota,
-    Stage,
     action_for,
     is_ambiguous,
-    parse_retry_after,
     plan_retry,
 )
+from aistemsplitter_async._wire.dates import parse_retry_after
+from aistemsplitter_async._wire.error_replies import build_status_error
+from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async.config import CONFLICT_WINDOW, RetryPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,

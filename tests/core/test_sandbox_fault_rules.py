@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async.sandbox import faults
-from aistemsplitter_async.sandbox.fault_effects import build_status_reply, change_reply, replace_reply
-from aistemsplitter_async.sandbox.fault_rules import Faults
-from aistemsplitter_async.sandbox.replies import Manner, Reply, build_data_reply
+from aistemsplitter_async.sandbox.faults.requests import build_fault
+from aistemsplitter_async.sandbox.faults.rules import Faults
+from aistemsplitter_async.sandbox.http.effects import build_status_reply, change_reply, replace_reply
+from aistemsplitter_async.sandbox.http.replies import Manner, Reply, build_data_reply
 
 NOW = 1_700_000_000.0
 REPLY = build_data_reply({"id": "split_1", "status": "succeeded", "stems": {"vocals": "http://a", "bass": "http://b"}})
@@ -123,7 +124,7 @@ def test_a_rule_that_makes_no_sense_is_refused(arguments: dict[str, Any]) -> Non
 )
 def test_a_fault_that_makes_no_sense_is_refused(kind: str, values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r".+"):
-        faults.build_fault(kind, **values)
+        build_fault(kind, **values)
 
 
 def test_rules_come_from_json_and_go_to_json() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.sandbox.leaks import find_leak
-from aistemsplitter_async.sandbox.limits import Limits
-from aistemsplitter_async.sandbox.ranges import Slice, plan_slice
-from aistemsplitter_async.sandbox.signing import build_signed_path, parse_expiry
-from aistemsplitter_async.sandbox.silence import build_silence, probe_wav
-from aistemsplitter_async.sandbox.storage import Storage, StorageFullError
+from aistemsplitter_async.sandbox.http.leaks import find_leak
+from aistemsplitter_async.sandbox.http.ranges import Slice, plan_slice
+from aistemsplitter_async.sandbox.http.signing import build_signed_path, parse_expiry
+from aistemsplitter_async.sandbox.separation.silence import build_silence, probe_wav
+from aistemsplitter_async.sandbox.service.limits import Limits
+from aistemsplitter_async.sandbox.service.storage import Storage, StorageFullError
 
 ETAG = '"abc"'
 SECRET = b"s" * 32

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from aistemsplitter_async.sandbox.account import Account, SandboxKey, compute_credits
-from aistemsplitter_async.sandbox.idempotency import Answer, IdempotencyMemory, compute_fingerprint
-from aistemsplitter_async.sandbox.wire import RefusalError
+from aistemsplitter_async.sandbox.service.account import Account, SandboxKey, compute_credits
+from aistemsplitter_async.sandbox.service.idempotency import Answer, IdempotencyMemory, compute_fingerprint
+from aistemsplitter_async.sandbox.service.requests import RefusalError
 
 OPENING = 1000
 LIFETIME = 100.0

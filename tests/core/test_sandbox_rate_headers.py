@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from aistemsplitter_async.sandbox.control import check_caller
-from aistemsplitter_async.sandbox.rate_headers import build_rate_headers, parse_styles
-from aistemsplitter_async.sandbox.window import Verdict, build_window
-from aistemsplitter_async.sandbox.wire import RefusalError
+from aistemsplitter_async.sandbox.control.control import check_caller
+from aistemsplitter_async.sandbox.http.rate_headers import build_rate_headers, parse_styles
+from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.window import Verdict, build_window
 
 OPEN = Verdict(admitted=True, limit=60, remaining=59, retry_after=0.0, reset_after=59.5)
 SHUT = Verdict(admitted=False, limit=60, remaining=0, retry_after=12.2, reset_after=59.5)

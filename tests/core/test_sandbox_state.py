@@ -10,12 +10,12 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.sandbox import state
-from aistemsplitter_async.sandbox.fetch import vet_address, vet_url
-from aistemsplitter_async.sandbox.ledger import Ledger, RequestRecord
-from aistemsplitter_async.sandbox.progress import Timed, WaitingLine
-from aistemsplitter_async.sandbox.state import Split, SplitError, Status, Stem
-from aistemsplitter_async.sandbox.wire import RefusalError
+from aistemsplitter_async.sandbox.http.fetch import vet_address, vet_url
+from aistemsplitter_async.sandbox.service import state
+from aistemsplitter_async.sandbox.service.ledger import Ledger, RequestRecord
+from aistemsplitter_async.sandbox.service.progression import Timed, WaitingLine
+from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.state import Split, SplitError, Status, Stem
 
 STEM = Stem("vocals", "vocals.mp3", 1, "e")
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.sandbox.window import POLICIES, Window, build_window
+from aistemsplitter_async.sandbox.service.window import POLICIES, Window, build_window
 
 # Multiples of 1/64 are exact in binary, so the properties hold to the last bit.
 gaps = st.lists(st.integers(0, 64 * 20).map(lambda n: n / 64), min_size=1, max_size=120)

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.sandbox import wire
-from aistemsplitter_async.sandbox.state import Split, SplitError, Status, Upload
+from aistemsplitter_async.sandbox.http import wire
+from aistemsplitter_async.sandbox.service.requests import DirectURL, RefusalError, SplitRequest, UploadedFile
+from aistemsplitter_async.sandbox.service.state import Split, SplitError, Status, Upload
 
 URL = {"type": "direct_url", "url": "https://example.com/song.mp3"}
 FILE = {"type": "uploaded_file", "uploadId": "upl_1", "fileUrl": "https://f", "storageKey": "k"}
@@ -43,7 +44,7 @@ def without(body: dict[str, Any], field: str) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_split_is_refused_with_422_and_the_fields_name(body: dict[str, Any], field: str) -> None:
-    with pytest.raises(wire.RefusalError) as caught:
+    with pytest.raises(RefusalError) as caught:
         wire.parse_split(body)
     assert (caught.value.status, caught.value.code) == (422, "VALIDATION_ERROR")
     assert caught.value.message.startswith(f"{field} ")
@@ -68,7 +69,7 @@ def test_a_wrong_split_is_refused_with_422_and_the_fields_name(body: dict[str, A
     ],
 )
 def test_a_wrong_reservation_is_refused_with_422_and_the_fields_name(change: dict[str, Any], field: str) -> None:
-    with pytest.raises(wire.RefusalError) as caught:
+    with pytest.raises(RefusalError) as caught:
         wire.parse_reservation(RESERVATION | change, max_upload_bytes=100)
     assert caught.value.status == 422
     assert caught.value.message.startswith(f"{field} ")
@@ -77,9 +78,9 @@ def test_a_wrong_reservation_is_refused_with_422_and_the_fields_name(change: dic
 def test_right_bodies_are_taken_with_their_defaults() -> None:
     assert wire.parse_reservation(RESERVATION, max_upload_bytes=10).content_length == 10
     split = wire.parse_split({"input": URL, "more": 1, "webhookUrl": None})
-    assert split == wire.SplitRequest(wire.DirectURL(URL["url"]), "4s", "mp3", None)
+    assert split == SplitRequest(DirectURL(URL["url"]), "4s", "mp3", None)
     split = wire.parse_split({"input": FILE, "stemModel": "6s", "outputFormat": "wav"})
-    assert split == wire.SplitRequest(wire.UploadedFile("upl_1", "https://f", "k"), "6s", "wav", None)
+    assert split == SplitRequest(UploadedFile("upl_1", "https://f", "k"), "6s", "wav", None)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +98,7 @@ def test_right_bodies_are_taken_with_their_defaults() -> None:
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused_with_422(raw: bytes) -> None:
-    with pytest.raises(wire.RefusalError) as caught:
+    with pytest.raises(RefusalError) as caught:
         wire.parse_json(raw)
     assert caught.value.status == 422
 
@@ -106,7 +107,7 @@ def test_idempotency_keys_are_optional_and_bounded() -> None:
     assert wire.parse_idempotency_key(None) is None
     assert wire.parse_idempotency_key("k" * 255) == "k" * 255
     for wrong in ("", "k" * 256, "a\tb"):
-        with pytest.raises(wire.RefusalError):
+        with pytest.raises(RefusalError):
             wire.parse_idempotency_key(wrong)
 
 

@@ -10,10 +10,11 @@ import soundfile
 from hypothesis import given, settings, strategies as st
 from numpy.typing import NDArray
 
-from aistemsplitter_async.sandbox import demo_song
-from aistemsplitter_async.sandbox.masks import CONTEXT_WINDOWS, build_masks, running_median
-from aistemsplitter_async.sandbox.measure import improvement
-from aistemsplitter_async.sandbox.overlap_add import (
+from aistemsplitter_async.sandbox.separation import demo_song
+from aistemsplitter_async.sandbox.separation.__main__ import main
+from aistemsplitter_async.sandbox.separation.masks import CONTEXT_WINDOWS, build_masks, running_median
+from aistemsplitter_async.sandbox.separation.measure import improvement
+from aistemsplitter_async.sandbox.separation.overlap_add import (
     GROUP_WINDOWS,
     OVERLAP,
     OverlapAdd,
@@ -21,8 +22,8 @@ from aistemsplitter_async.sandbox.overlap_add import (
     window_frames,
     with_context,
 )
-from aistemsplitter_async.sandbox.separation import STEMS, main, separate
-from aistemsplitter_async.sandbox.stems import share_overs, split_blocks
+from aistemsplitter_async.sandbox.separation.separate import STEMS, separate
+from aistemsplitter_async.sandbox.separation.stems import share_overs, split_blocks
 
 Samples = NDArray[np.float32]
 
@@ -320,7 +321,7 @@ def test_what_the_command_cannot_do_it_says_in_one_line_without_a_path(
 
 def test_knowing_the_stems_costs_no_numpy() -> None:
     code = (
-        "import sys; from aistemsplitter_async.sandbox.separation import STEMS; "
+        "import sys; from aistemsplitter_async.sandbox.separation.separate import STEMS; "
         "print([name for name in ('numpy', 'scipy', 'soundfile') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)

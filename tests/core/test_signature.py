@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import example, given, strategies as st
 
-from aistemsplitter_async._core.signature import Keys, sign, verify
+from aistemsplitter_async._wire.signature import Keys, sign, verify
 from aistemsplitter_async.config import Secret
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 

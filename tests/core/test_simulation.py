@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async._core.window import CountingWindow
+from aistemsplitter_async._gate.window import CountingWindow
 
 PATH = Path(__file__).parents[2] / "benchmarks" / "simulate.py"
 

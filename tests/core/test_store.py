@@ -27,9 +27,11 @@ from aistemsplitter_async import (
     Submission,
     UploadedFile,
 )
-from aistemsplitter_async.batch import store as store_module
-from aistemsplitter_async.batch.record import Failure, Record, State, StoredFile
-from aistemsplitter_async.batch.store import MIGRATIONS, Claim, Stamp, Store
+from aistemsplitter_async.journal import store as store_module
+from aistemsplitter_async.journal.file import MIGRATIONS
+from aistemsplitter_async.journal.record import Failure, Record, State, StoredFile
+from aistemsplitter_async.journal.rows import Stamp
+from aistemsplitter_async.journal.store import Claim, Store
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 CREATED = CreatedSplit(id="split_1", status="queued", credits_used=214, created_at=NOW)

@@ -7,9 +7,9 @@ import unicodedata
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from aistemsplitter_async._core.naming import check_name, fold, plan_names
-from aistemsplitter_async._core.template import DEFAULT_TEMPLATE, FIELDS, Place, Tags, choose_place, parse_template
+from aistemsplitter_async._transfer.names import check_name, fold, plan_names
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.library.template import DEFAULT_TEMPLATE, FIELDS, Place, Tags, choose_place, parse_template
 
 FULL = "{artist}/{album}/{title}/{stem}.{ext}"
 SONG = Tags(

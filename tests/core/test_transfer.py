@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aistemsplitter_async._core.transfer import Meter
+from aistemsplitter_async._transfer.meter import Meter
 from aistemsplitter_async.config import Timeouts
 
 TIMEOUTS = Timeouts(stall=60.0, floor_bytes=1024.0)

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._core.naming import is_loopback, is_loopback_url, is_public, parse_address, vet_url
+from aistemsplitter_async._wire.urls import is_loopback, is_loopback_url, is_public, parse_address, vet_url
 from aistemsplitter_async.errors import UnsafeURLError
 
 ALLOWED = [

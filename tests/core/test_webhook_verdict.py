@@ -12,8 +12,8 @@ import attrs
 import pytest
 from hypothesis import example, given, strategies as st
 
-from aistemsplitter_async._core.signature import sign
-from aistemsplitter_async._core.wire import parse_json
+from aistemsplitter_async._wire.codec import parse_json
+from aistemsplitter_async._wire.signature import sign
 from aistemsplitter_async.errors import WebhookError
 from aistemsplitter_async.webhooks.event import WebhookEvent
 from aistemsplitter_async.webhooks.verdict import Sent, judge, judge_unread

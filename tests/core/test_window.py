@@ -14,7 +14,7 @@ from typing import Protocol
 import pytest
 from hypothesis import example, given, settings, strategies as st
 
-from aistemsplitter_async._core.window import BucketWindow, CountingWindow
+from aistemsplitter_async._gate.window import BucketWindow, CountingWindow
 
 Window = CountingWindow | BucketWindow
 

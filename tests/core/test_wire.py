@@ -11,7 +11,7 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.wire import decode, parse_json, to_camel
+from aistemsplitter_async._wire.codec import decode, parse_json, to_camel
 from aistemsplitter_async.config import REPLY_CAP_BYTES, REPLY_DEPTH
 from aistemsplitter_async.errors import ProtocolError
 from aistemsplitter_async.models import CreatedSplit, Credits, Reservation, Split, SplitErrorDetail, WorkerReceipt

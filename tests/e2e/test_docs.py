@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async.sandbox import Sandbox, faults
-from aistemsplitter_async.sandbox.fault_rules import Faults
+from aistemsplitter_async.sandbox.faults.rules import Faults
 
 MakeWav = Callable[..., bytes]
 DOC = (Path(__file__).parents[2] / "docs" / "sandbox.md").read_text(encoding="utf-8")
@@ -105,7 +105,7 @@ async def test_every_curl_works(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_every_call_of_the_control_endpoint_is_told() -> None:
-    from aistemsplitter_async.sandbox import control
+    from aistemsplitter_async.sandbox.control import control
 
     calls = re.compile(r"^\| (`(?:GET|POST|DELETE) /control/.*) \|$", re.MULTILINE)
     assert calls.findall(DOC) == calls.findall(control.__doc__ or "")

@@ -24,7 +24,7 @@ from aistemsplitter_async import (
     UnsafeNameError,
     stream_source,
 )
-from aistemsplitter_async._net.gate import Gate
+from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async.sandbox import Sandbox, faults
 
 MakeWav = Callable[..., bytes]
@@ -138,7 +138,7 @@ async def test_the_check_above_would_notice_a_gate_that_does_not_learn(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: refusals are taken for replies."""
-    monkeypatch.setattr(Gate, "note_refusal", lambda gate, taken_at, _: gate.note_reply(taken_at))
+    monkeypatch.setattr(Gate, "_refuse", lambda gate, taken_at, _: gate._settle(taken_at))
     async with start(
         {"retry": RetryPolicy(throttle_waits=100, quota=1e9).scaled(MINUTE)},
         requests_per_minute=20,

@@ -18,7 +18,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter
-from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
+from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 
 SECRET = "whsec_canary_0123"

@@ -10,11 +10,11 @@ import attrs
 import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter, RateLimit
-from aistemsplitter_async.batch.record import Failure
-from aistemsplitter_async.cli.report import write_report
-from aistemsplitter_async.cli.request_log import RequestLog
-from aistemsplitter_async.cli.waveforms import Waveforms
+from aistemsplitter_async.cli.report.report import write_report
+from aistemsplitter_async.cli.report.request_log import RequestLog
+from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.journal.record import Failure
 from aistemsplitter_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from aistemsplitter_async import Batch
-    from aistemsplitter_async.batch.record import Record
+    from aistemsplitter_async.journal.record import Record
     from tests.e2e.conftest import Browser, MakeWav
 
 NAME = "<img src=x onerror=document.title=1> 100% #1 'ö' 音"

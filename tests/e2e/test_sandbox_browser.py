@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 
 from aistemsplitter_async.sandbox import Manual
-from aistemsplitter_async.sandbox.audio_files import open_audio_writer
-from aistemsplitter_async.sandbox.demo_song import SAMPLE_RATE, render
+from aistemsplitter_async.sandbox.separation.audio_files import open_audio_writer
+from aistemsplitter_async.sandbox.separation.demo_song import SAMPLE_RATE, render
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

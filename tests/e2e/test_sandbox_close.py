@@ -17,7 +17,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async.sandbox import Limits, Sandbox
-from aistemsplitter_async.sandbox.separator import ProcessSeparator, SeparationError
+from aistemsplitter_async.sandbox.service.separator import ProcessSeparator, SeparationError
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import BareAPI, Connect, MakeWav
@@ -96,7 +96,8 @@ async def test_closing_kills_a_running_separation(tmp_path: Path, connect: Conne
 SERVE = """
 import asyncio, os, sys
 from contextlib import contextmanager
-from aistemsplitter_async.sandbox import Sandbox, separator
+from aistemsplitter_async.sandbox import Sandbox
+from aistemsplitter_async.sandbox.service import separator
 
 if sys.argv[2] == "careless":
     separator._open_lifeline = contextmanager(lambda: iter([os.open("/dev/zero", os.O_RDONLY)]))

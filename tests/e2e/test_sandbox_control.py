@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from aistemsplitter_async.sandbox import Manual
-from aistemsplitter_async.sandbox.account import SandboxKey
+from aistemsplitter_async.sandbox.service.account import SandboxKey
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Answer, BareAPI, Connect

@@ -22,7 +22,7 @@ SONG = "https://example.com/a.mp3?seconds=10"
 SERVE = """
 import asyncio, json, sys
 from aistemsplitter_async.sandbox import Sandbox
-from aistemsplitter_async.sandbox.persistence import FileStore
+from aistemsplitter_async.sandbox.service.persistence import FileStore
 
 if sys.argv[2] == "forgetful":
     FileStore.save = lambda self, *records: None

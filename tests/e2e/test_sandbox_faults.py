@@ -15,7 +15,7 @@ import pytest
 from aistemsplitter import AIStemSplitter, AIStemSplitterError
 
 from aistemsplitter_async.sandbox import Manual, Sandbox, faults
-from aistemsplitter_async.sandbox.silence import build_silence
+from aistemsplitter_async.sandbox.separation.silence import build_silence
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import BareAPI, Connect, MakeWav

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from aistemsplitter_async.sandbox import Limits
-from aistemsplitter_async.sandbox.fetch import HTTPFetcher
-from aistemsplitter_async.sandbox.wire import RefusalError
+from aistemsplitter_async.sandbox.http.fetch import HTTPFetcher
+from aistemsplitter_async.sandbox.service.requests import RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aistemsplitter_async.sandbox import Limits
-from aistemsplitter_async.sandbox.ledger import RequestRecord
+from aistemsplitter_async.sandbox.service.ledger import RequestRecord
 
 if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox

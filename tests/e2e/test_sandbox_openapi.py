@@ -11,7 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from aistemsplitter_async.sandbox import faults
-from aistemsplitter_async.sandbox.openapi import DESCRIPTION
+from aistemsplitter_async.sandbox.http.openapi import DESCRIPTION
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Answer, BareAPI, Connect, MakeWav

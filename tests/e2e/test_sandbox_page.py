@@ -110,8 +110,10 @@ async def test_the_page_knows_when_there_is_no_control_endpoint_to_ask(connect: 
 
 
 def test_every_part_of_the_page_is_in_the_package_and_used() -> None:
-    names = {file.name for file in files("aistemsplitter_async.sandbox").joinpath("web").iterdir()}
-    source = files("aistemsplitter_async.sandbox").joinpath("page.py").read_text(encoding="utf-8")
+    package = files("aistemsplitter_async")
+    folders = (package.joinpath("_web"), package.joinpath("sandbox/control/web"))
+    names = {file.name for folder in folders for file in folder.iterdir() if not file.name.startswith("__")}
+    source = package.joinpath("sandbox/control/page.py").read_text(encoding="utf-8")
     assert names == {name for name in names if name in source}
     assert {"page.html", "page.css", "page.js"} <= names
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aistemsplitter_async.sandbox import Lifetimes, Manual, Timed
-from aistemsplitter_async.sandbox.silence import build_silence
+from aistemsplitter_async.sandbox.separation.silence import build_silence
 from aistemsplitter_async.testing import FakeClock
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ import uvicorn
 from aiohttp import web
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
+from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.webhooks.event import WebhookEvent
 from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 

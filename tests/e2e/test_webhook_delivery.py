@@ -16,7 +16,7 @@ import pytest
 from aiohttp import web
 
 from aistemsplitter_async.sandbox import Limits, Manual, Sandbox, faults
-from aistemsplitter_async.sandbox.fault_rules import Faults
+from aistemsplitter_async.sandbox.faults.rules import Faults
 from tests.e2e.conftest import BareAPI, Connect
 
 SONG = "https://example.com/a.mp3?seconds=10"

@@ -20,7 +20,7 @@ import aiohttp
 import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter, ConfigurationError
-from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
+from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent, WebhookReceiver

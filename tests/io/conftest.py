@@ -18,10 +18,10 @@ import attrs
 import pytest
 
 from aistemsplitter_async import AIStemSplitterError, APIConnectionError, AsyncAIStemSplitter, Reply, Request
-from aistemsplitter_async._core.retry import Random
-from aistemsplitter_async._net.gate import Gate
-from aistemsplitter_async._net.pipeline import Pipeline
-from aistemsplitter_async._net.transport import StreamedReply
+from aistemsplitter_async._gate.gate import Gate
+from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.transport import StreamedReply
+from aistemsplitter_async.clock import Random
 from aistemsplitter_async.config import RateLimit, RetryPolicy, Timeouts
 from aistemsplitter_async.events import Event
 from aistemsplitter_async.testing import Exchange, FakeClock, FakeTransport, json_reply

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aistemsplitter_async import audio
-from aistemsplitter_async.audio import AudioSource, build_source, guess_content_type, stream_source
+from aistemsplitter_async._transfer import file_source
+from aistemsplitter_async._transfer.audio import AudioSource, build_source, guess_content_type, stream_source
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError
 from aistemsplitter_async.models import DirectURL
 
@@ -23,7 +23,7 @@ OLD = 1_000_000_000  # ns; so that any edit shows, however coarse the file syste
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio, "BLOCK_BYTES", BLOCK)
+    monkeypatch.setattr(file_source, "BLOCK_BYTES", BLOCK)
 
 
 def pattern(size: int) -> bytes:
@@ -182,7 +182,9 @@ async def test_the_checks_above_would_notice_a_reader_that_does_not_compare(
     song: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: an edit passes a reader that only counts bytes."""
-    monkeypatch.setattr(audio._BlockReader, "fingerprint", lambda _: audio._Fingerprint(3 * BLOCK + 100, 0, 0, 0))
+    monkeypatch.setattr(
+        file_source._BlockReader, "fingerprint", lambda _: file_source._Fingerprint(3 * BLOCK + 100, 0, 0, 0)
+    )
     await read(await source_of(song), during=lambda blocks: edit(song) if len(blocks) == 1 else None)
 
 

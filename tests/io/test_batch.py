@@ -36,7 +36,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.batch.item import Opened
-from aistemsplitter_async.batch.store import Store
+from aistemsplitter_async.journal.store import Store
 from aistemsplitter_async.testing import error_reply, json_reply
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
@@ -48,7 +48,7 @@ GENEROUS = RateLimit(1000)
 @pytest.fixture(autouse=True)
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the journal work in the loop's own thread: fake time cannot see another one."""
-    from aistemsplitter_async.batch.journal import Journal
+    from aistemsplitter_async.journal.journal import Journal
 
     def start(thread: Any) -> None:
         thread._target.__self__._store._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aistemsplitter_async import AsyncAIStemSplitter, downloader
-from aistemsplitter_async._net import gate, pipeline
-from aistemsplitter_async.audio import stream_source
+from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async._gate import slot
+from aistemsplitter_async._send import pipeline
+from aistemsplitter_async._transfer import downloader
+from aistemsplitter_async._transfer.audio import stream_source
+from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import APIConnectionError
 from aistemsplitter_async.events import SplitCreated
-from aistemsplitter_async.partfile import PartFile
 from aistemsplitter_async.testing import error_reply
 
 if TYPE_CHECKING:
@@ -165,7 +167,7 @@ async def test_the_sweep_would_notice_a_slot_that_is_not_given_back(
     still: World, flow: type[Flow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: a pipeline that forgets the slot of a cancelled attempt."""
-    monkeypatch.setattr(gate.Slot, "settle", lambda _: None)
+    monkeypatch.setattr(slot.Slot, "settle", lambda _: None)
     with pytest.raises(AssertionError, match="slot is lost"):
         await sweep(still, flow, wait, tmp_path)
     still.api._scripts.clear()

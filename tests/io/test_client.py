@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter
-from aistemsplitter_async._net.gate import Gate
+from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async.config import PollPolicy, RateLimit
 from aistemsplitter_async.errors import (
     AIStemSplitterError,

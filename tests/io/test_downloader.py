@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aistemsplitter_async import downloader
-from aistemsplitter_async._core import ranges as ranges_core
-from aistemsplitter_async._core.transfer import Progress
-from aistemsplitter_async._net.transport import Transport
+from aistemsplitter_async._send.transport import Transport
+from aistemsplitter_async._transfer import downloader, ranges as ranges_core
+from aistemsplitter_async._transfer.meter import Progress
+from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.config import PollPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -31,7 +31,6 @@ from aistemsplitter_async.errors import (
     UnsafeURLError,
 )
 from aistemsplitter_async.models import Split
-from aistemsplitter_async.partfile import PartFile
 from aistemsplitter_async.testing import Exchange, error_reply
 
 if TYPE_CHECKING:

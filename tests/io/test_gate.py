@@ -13,9 +13,10 @@ from typing import Any
 import attrs
 import pytest
 
-from aistemsplitter_async._core.window import CountingWindow
-from aistemsplitter_async._net.gate import Gate, Slot
-from aistemsplitter_async._net.lanes import Order, Priority, Rank, Turns
+from aistemsplitter_async._gate.gate import Gate
+from aistemsplitter_async._gate.lanes import Order, Priority, Rank, Turns
+from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._gate.window import CountingWindow
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.testing import FakeClock
 

@@ -11,8 +11,8 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._core.gate_memory import parse_gate_memory
-from aistemsplitter_async._net.gate import Gate
+from aistemsplitter_async._gate.gate import Gate
+from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.testing import FakeClock
 

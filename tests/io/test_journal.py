@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async import ConfigurationError, JournalError, JournalLockedError, Submission
-from aistemsplitter_async.batch.journal import Journal
-from aistemsplitter_async.batch.lock import is_locked
-from aistemsplitter_async.batch.record import State
-from aistemsplitter_async.batch.store import Claim, Store
+from aistemsplitter_async.journal.file import is_locked
+from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.record import State
+from aistemsplitter_async.journal.store import Claim, Store
 from aistemsplitter_async.models import DirectURL
 
 OWNER = {"api": "https://api.test/v1", "key": "abc"}
@@ -148,8 +148,8 @@ async def test_a_failing_disk_is_told_to_everybody_and_the_next_write_is_tried(m
 WRITER = """
     import asyncio, sys
     from pathlib import Path
-    from aistemsplitter_async.batch.journal import Journal
-    from aistemsplitter_async.batch.store import Store
+    from aistemsplitter_async.journal.journal import Journal
+    from aistemsplitter_async.journal.store import Store
 
     async def main():
         journal = await Journal.open(Path(sys.argv[1]), owner={"api": "https://api.test/v1", "key": "abc"})

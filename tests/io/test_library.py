@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async.batch import folders
-from aistemsplitter_async.batch.found import Found, Ignored, Track, Unusable
-from aistemsplitter_async.batch.library import find_tracks, is_stream
+from aistemsplitter_async._transfer.manifest import Memory, Remembered
 from aistemsplitter_async.errors import SourceUnreadableError
-from aistemsplitter_async.partfile import Memory, Remembered
+from aistemsplitter_async.library import folders
+from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library.search import find_tracks, is_stream
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links, pipes and permissions of POSIX")
 

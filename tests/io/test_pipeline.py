@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from aistemsplitter_async._core import operations, retry as retry_rules
-from aistemsplitter_async._core.operations import Operation
-from aistemsplitter_async._net.gate import Gate, Slot
-from aistemsplitter_async._net.pipeline import Doubt, Pipeline
+from aistemsplitter_async._gate.gate import Gate
+from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._send import retry as retry_rules
+from aistemsplitter_async._send.pipeline import Doubt, Pipeline
+from aistemsplitter_async._wire import operations
+from aistemsplitter_async._wire.messages import Stage
+from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.config import RateLimit, RetryPolicy, Timeouts
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -349,7 +352,7 @@ async def test_the_check_above_would_notice_a_gate_that_does_not_close(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control."""
-    monkeypatch.setattr(Gate, "note_refusal", lambda gate, taken_at, _: gate.note_reply(taken_at))
+    monkeypatch.setattr(Gate, "_refuse", lambda gate, taken_at, _: gate._settle(taken_at))
     pipeline = world.pipeline()
     world.api.script("credits", answer(429, Retry_After="17"))
     await pipeline.send(OPERATIONS["credits"])
@@ -494,7 +497,7 @@ async def test_headers_that_make_no_sense_break_no_reply(world: World) -> None:
 
 
 async def run_upload(pipeline: Pipeline, once: Callable[[], Awaitable[int]], url: str) -> int:
-    return await pipeline.run(retry_rules.Stage.UPLOAD, once, url=url)
+    return await pipeline.run(Stage.UPLOAD, once, url=url)
 
 
 def throttled(seconds: float) -> RateLimitedError:

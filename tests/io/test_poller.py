@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aistemsplitter_async._poll.poller import Poller
 from aistemsplitter_async.config import PollPolicy, RateLimit
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -31,7 +32,6 @@ from aistemsplitter_async.events import (
     Throttled,
 )
 from aistemsplitter_async.models import Split
-from aistemsplitter_async.poller import Poller
 from aistemsplitter_async.testing import Exchange, error_reply, json_reply
 from aistemsplitter_async.webhooks import WebhookReceiver
 

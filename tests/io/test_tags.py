@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from aistemsplitter_async._core.template import Tags
-from aistemsplitter_async.batch import tags as tags_module
-from aistemsplitter_async.batch.tags import load_tags, read_tags
+from aistemsplitter_async.library import tags as tags_module
+from aistemsplitter_async.library.tags import load_tags, read_tags
+from aistemsplitter_async.library.template import Tags
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
 SECONDS = 2.5
@@ -171,5 +171,5 @@ def test_without_tinytag_nothing_is_known(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_importing_the_module_does_not_import_tinytag() -> None:
-    program = "import sys, aistemsplitter_async.batch.tags; sys.exit('tinytag' in sys.modules)"
+    program = "import sys, aistemsplitter_async.library.tags; sys.exit('tinytag' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

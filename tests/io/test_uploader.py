@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import pytest
 
-from aistemsplitter_async import audio, uploader
-from aistemsplitter_async._core.messages import BodyStream, Reply, Request
-from aistemsplitter_async._core.transfer import Progress
-from aistemsplitter_async.audio import stream_source
+from aistemsplitter_async._transfer import audio, uploader
+from aistemsplitter_async._transfer.audio import stream_source
+from aistemsplitter_async._transfer.meter import Progress
+from aistemsplitter_async._wire.messages import BodyStream, Reply, Request
 from aistemsplitter_async.config import Timeouts
 from aistemsplitter_async.errors import (
     AIStemSplitterError,

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async._core.transfer import Meter
-from aistemsplitter_async._net.threads import run_in_thread, wait_out
-from aistemsplitter_async._net.watch import run_metered
+from aistemsplitter_async._tasks import run_in_thread, wait_out
+from aistemsplitter_async._transfer.meter import Meter
+from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async.config import Timeouts
 from aistemsplitter_async.errors import APIConnectionError, APITimeoutError
 from aistemsplitter_async.testing import FakeClock

@@ -11,7 +11,7 @@ import pytest
 
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import MemoryInbox, WebhookEvent
-from aistemsplitter_async.webhooks.hearing import Hearing
+from aistemsplitter_async.webhooks.follower import Hearing
 
 COMPLETED = "audio.split.completed"
 
@@ -32,8 +32,8 @@ async def test_waiters_are_woken_and_splits_remembered_but_only_when_they_are_do
 
 
 async def test_what_was_heard_is_forgotten_after_a_while_and_beyond_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_EVENTS", 3)
-    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_KEEP", 60.0)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_EVENTS", 3)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_KEEP", 60.0)
     clock = FakeClock()
     inbox = MemoryInbox(clock=clock)
     hearing = Hearing(inbox, lambda _: None, clock=clock)
@@ -62,7 +62,7 @@ async def test_an_announcement_is_expected_until_it_comes() -> None:
 
 
 async def test_no_more_than_so_many_announcements_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_EVENTS", 3)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_EVENTS", 3)
     hearing = Hearing(MemoryInbox(), print, clock=FakeClock())
     for n in range(5):
         hearing.expect(f"split_{n}")
@@ -81,7 +81,7 @@ class Repeating(MemoryInbox):
 async def test_what_is_heard_again_is_remembered_anew_and_holds_nothing_else_back(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("aistemsplitter_async.webhooks.hearing.INBOX_KEEP", 60.0)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_KEEP", 60.0)
     clock = FakeClock()
     inbox = Repeating(keep=math.inf, clock=clock)
     hearing = Hearing(inbox, lambda _: None, clock=clock)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async._core.signature import SIGNATURE_HEADER, sign
+from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.config import WEBHOOK_HANDLING, Secret
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.testing import FakeClock

@@ -1,0 +1,300 @@
+"""Every API request of a key goes through one gate, which keeps the per-minute limit without wasting any of it.
+
+The gate *pulls*: when a slot comes free it asks each of its sources for the best candidate at that very moment, so that
+a request that was worth sending a minute ago does not go out stale. One source is built in, the queues of calls that
+wait in `admit`; a poller is another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import attrs
+
+from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Order, Priority, Queues, Rank, Turns, order_of
+from aistemsplitter_async._gate.limiter import Limiter
+from aistemsplitter_async._gate.memory import parse_gate_memory
+from aistemsplitter_async._gate.rate_headers import parse_rate_headers
+from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
+from aistemsplitter_async.errors import RateLimitedError
+from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
+
+_BULK: Order = (1, Rank.CREATE)
+_INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
+
+
+class Source(Protocol):
+    """Something that has requests worth sending, and chooses among them only when a slot is there."""
+
+    def best(self, now: float, after: Order | None = None) -> Order | None:
+        """Return the order of the best candidate at `now`, of those behind `after`; `None` if there is none."""
+        ...
+
+    def next_change(self, now: float) -> float:
+        """Return when `best` may answer differently through time alone (monotonic seconds, or infinity)."""
+        ...
+
+    def grant(self, order: Order, slot: Slot) -> None:
+        """Take the slot for the candidate of `order` that `best` just spoke of."""
+        ...
+
+
+@attrs.frozen
+class GateSnapshot:
+    """The gate at one moment: for users to look at.
+
+    Attributes:
+        limit: requests per window, or `None` if unknown.
+        used: slots occupied now.
+        waiting: calls that wait for a slot, per lane.
+        closed_for: seconds until a 429 is over, 0 if the gate is open.
+        per: seconds of a window.
+    """
+
+    limit: int | None
+    used: int
+    waiting: dict[Priority, int]
+    closed_for: float
+    per: float = 60.0
+
+
+class Gate:
+    """Admission to one key's budget. Clients that share a key share its gate.
+
+    Args:
+        limit: what is known about the key's limit.
+        clock: where time comes from.
+        retry: the backoff after a 429 that does not say how long, and how long a wait may be.
+        on_event: is told when the gate closes and opens and when the limit is learned; must not raise.
+
+    Attributes:
+        expected: requests that are going to be made soon and do not wait here yet: looks leave room for them. Whoever
+            knows of some adds them, and takes them away again when they come.
+    """
+
+    def __init__(
+        self,
+        limit: RateLimit = RateLimit(),  # noqa: B008  # frozen
+        *,
+        clock: Clock | None = None,
+        retry: RetryPolicy = RetryPolicy(),  # noqa: B008  # frozen
+        on_event: OnEvent | None = None,
+    ) -> None:
+        self._clock = clock or SystemClock()
+        self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
+        self._interactive_at = -math.inf  # when an interactive call last came
+        self._longest_wait = retry.retry_after_cap
+        self._refusing_until = -math.inf  # nobody is kept waiting for longer than the policy says
+        self._queues = Queues()
+        self._turns = Turns()
+        self._sources: list[Source] = [self._queues]
+        self._timer: asyncio.Task[None] | None = None
+        self._timer_at = math.inf
+        self._on_event = on_event
+        self._told_limit = self._limiter.believed
+        self._told_closed = False
+        self._worked = deque[float]()  # when requests that are no looks were granted, in the last window
+        self.expected = 0
+
+    async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
+        """Wait for a slot and return it. Cancelling gives the place back.
+
+        Raises:
+            RateLimitedError: the server said 429 and asked for a longer wait than the policy makes (`retry_after`). It
+                is raised without a request until that is over.
+        """
+        if self._refusing_until > self._clock.monotonic():
+            raise self._refusal()
+        if priority == "interactive" and rank < Rank.POLL:
+            self._interactive_at = self._clock.monotonic()
+        order = order_of(priority, rank)
+        waiter = self._queues.join(order)
+        self.pump()
+        try:
+            return await waiter
+        except asyncio.CancelledError:
+            if waiter.cancelled():
+                self._queues.leave(order)
+            elif waiter.exception() is None:
+                waiter.result().restore()  # granted and cancelled in the same turn of the loop
+            self.pump()
+            raise
+
+    def attach(self, source: Source) -> None:
+        """Ask `source` too, from now on. Call `pump` when it has a better candidate than before."""
+        self._sources.append(source)
+        self.pump()
+
+    def detach(self, source: Source) -> None:
+        """Ask `source` no more."""
+        if source in self._sources:
+            self._sources.remove(source)
+        self.pump()
+
+    def snapshot(self) -> GateSnapshot:
+        """Return how things stand."""
+        now = self._clock.monotonic()
+        return GateSnapshot(
+            limit=self._limiter.believed,
+            used=self._limiter.used(now),
+            waiting=self._queues.count(),
+            closed_for=max(0.0, self._limiter.closed_until - now),
+            per=self._limiter.per,
+        )
+
+    def export(self) -> dict[str, Any]:
+        """Return what was learned and which slots are in use, as plain JSON for `restore` in a later process."""
+        return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())
+
+    def restore(self, remembered: Mapping[str, Any]) -> None:
+        """Take in what an earlier process exported, aged by the wall clock; what makes no sense is left out.
+
+        A limit that was declared stays as it is; slots that are in use by now stay so.
+        """
+        memory = parse_gate_memory(remembered, self._clock.now())
+        if memory is not None:
+            self._limiter.recall(memory, self._clock.monotonic())
+            self.pump()
+
+    def budget(self) -> Budget:
+        """Return what there is to plan looks with."""
+        now = self._clock.monotonic()
+        return Budget(
+            limit=self._limiter.believed,
+            per=self._limiter.per,
+            wanted=sum(self._queues.count().values()) + self.expected,
+            free=lambda within: self._limiter.free_within(now, within),
+        )
+
+    def adopt(self, headers: Mapping[str, str]) -> None:
+        """Believe what the rate headers of a reply (names in lower case) say about the limit, if they say anything."""
+        advice = parse_rate_headers(headers, per=self._limiter.per, now=self._clock.now())
+        if advice is not None:
+            self._limiter.adopt(advice, self._clock.monotonic())
+            self.pump()
+
+    def _settle(self, taken_at: float) -> None:
+        self._limiter.settle(self._clock.monotonic(), sent=taken_at)
+        self.pump()
+
+    def _refuse(self, taken_at: float, retry_after: float | None) -> None:
+        now = self._clock.monotonic()
+        self._limiter.refuse(now, sent=taken_at, retry_after=retry_after)
+        closed_until = self._limiter.closed_until
+        self._told_closed = True
+        self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
+        if retry_after is not None and retry_after > self._longest_wait:
+            self._refusing_until = closed_until
+            self._queues.refuse(self._refusal)
+        self.pump()
+
+    def _restore(self) -> None:
+        self._limiter.restore()
+        self.pump()
+
+    def pump(self) -> None:
+        """Grant what can be granted now, and make sure to come back when more can be."""
+        now = self._clock.monotonic()
+        self._tell(now)
+        wake_at = math.inf
+        while True:
+            chosen = self._choose(now)
+            if chosen is None:
+                wake_at = min((source.next_change(now) for source in self._sources), default=math.inf)
+                break
+            order, source, spare = chosen
+            free_at = self._limiter.free_at(now, spare=spare)
+            if free_at > now:
+                wake_at = free_at
+                break
+            self._limiter.take(now)
+            self._turns.note(order)
+            if order[1] < Rank.POLL:
+                self._worked.append(now)
+                self._forget_work(now)
+            source.grant(
+                order,
+                Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore),
+            )
+        self._wake_at(wake_at)
+
+    def _choose(self, now: float) -> tuple[Order, Source, int] | None:
+        """Return the order and the source of the best candidate, and how many slots it must leave free.
+
+        One that waits behind a steady stream has its turn now and then, interactive calls or not.
+        """
+        best = self._best(now, None)
+        spare = self._kept_from(best[0], now) if best is not None else 0
+        while best is not None and self._turns.is_over(best[0]):
+            later = self._best(now, best[0])
+            if later is None:
+                break
+            spare = 0 if best[0] < _BULK else spare
+            best = later
+        return (*best, spare) if best is not None else None
+
+    def _best(self, now: float, after: Order | None) -> tuple[Order, Source] | None:
+        best: tuple[Order, Source] | None = None
+        for source in self._sources:
+            order = source.best(now, after)
+            if order is not None and (best is None or order < best[0]):
+                best = (order, source)
+        return best
+
+    def _kept_from(self, order: Order, now: float) -> int:
+        """Return how many slots a request of this order must leave free for others that may come.
+
+        Those are interactive calls, where some came lately, and for looks of a batch the requests it is about to make:
+        as many as are expected, but no more than there were in the last window. A look can wait; a slot that it takes
+        is one that a create may have to wait for.
+        """
+        limit, per = self._limiter.believed, self._limiter.per
+        if order < (0, Rank.POLL) or limit is None:
+            return 0
+        kept = round(INTERACTIVE_SHARE * limit) if now <= self._interactive_at + _INTERACTIVE_MEMORY * per else 0
+        self._forget_work(now)
+        return kept if order < (1, Rank.POLL) else max(kept, min(self.expected, len(self._worked)))
+
+    def _forget_work(self, now: float) -> None:
+        while self._worked and self._worked[0] <= now - self._limiter.per:
+            self._worked.popleft()
+
+    def _refusal(self) -> RateLimitedError:
+        left = self._refusing_until - self._clock.monotonic()
+        return RateLimitedError(
+            f"the server asked to send nothing for another {left:.0f} s (HTTP 429)", retry_after=left, status_code=429
+        )
+
+    def _tell(self, now: float) -> None:
+        """Emit what has changed since the last time."""
+        if self._told_closed and now >= self._limiter.closed_until:
+            self._told_closed = False
+            self._emit(lambda: GateOpened(at=now))
+        old, new = self._told_limit, self._limiter.believed
+        if old != new:
+            self._told_limit = new
+            self._emit(lambda: LimitLearned(old=old, new=new, at=now))
+
+    def _emit(self, build: Callable[[], Event]) -> None:
+        if self._on_event is not None:
+            self._on_event(build())
+
+    def _wake_at(self, when: float) -> None:
+        if self._timer is not None and (self._timer_at != when or self._timer.done()):  # done: somebody cancelled it
+            self._timer.cancel()
+            self._timer = None
+        if self._timer is None and math.isfinite(when):
+            self._timer_at = when
+            self._timer = asyncio.get_running_loop().create_task(self._sleep_until(when), name="gate timer")
+
+    async def _sleep_until(self, when: float) -> None:
+        await self._clock.sleep(when - self._clock.monotonic())
+        self._timer = None
+        self.pump()

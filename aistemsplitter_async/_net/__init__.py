@@ -1,1 +1,0 @@
-"""The shell around aiohttp, as thin as it can be."""

@@ -1,0 +1,222 @@
+"""What to do after an attempt that did not work: one table, one function.
+
+The pipeline executes what is decided here. Time is passed in as `now` (monotonic seconds), chance as `random`
+(uniform in [0, 1)).
+"""
+
+from __future__ import annotations
+
+import math
+from enum import Enum
+from typing import Final
+
+import attrs
+
+from aistemsplitter_async._wire.messages import Stage
+from aistemsplitter_async.clock import Random
+from aistemsplitter_async.config import CONFLICT_WINDOW, RetryPolicy
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIConnectionError,
+    APIStatusError,
+    IncompleteDownloadError,
+    ProtocolError,
+)
+
+
+class Action(Enum):
+    """What a kind of failure calls for."""
+
+    RETRY = "try again after the backoff"
+    ONCE = "try again, but only once"
+    CONFLICT = "try again for a while: another attempt of ours may still be at work"
+    THROTTLE = "wait as told, or as long as the window needs"
+    RAISE = "tell the caller"
+    RENEW = "tell the uploader, which takes a fresh reservation"
+    REFRESH = "tell the downloader, which asks for fresh URLs"
+
+
+_R, _1, _C, _T, _X, _N, _F = (
+    Action.RETRY,
+    Action.ONCE,
+    Action.CONFLICT,
+    Action.THROTTLE,
+    Action.RAISE,
+    Action.RENEW,
+    Action.REFRESH,
+)
+
+# One row per kind of failure; the columns are what it means when reading or reserving, uploading, creating, polling
+# and downloading.
+_COLUMNS: Final = (Stage.RESERVE, Stage.UPLOAD, Stage.CREATE, Stage.GET, Stage.DOWNLOAD)
+_TABLE: Final = {
+    "permanent": (_X, _X, _X, _X, _X),
+    "connection": (_R, _R, _R, _R, _R),
+    "undecodable": (_1, _N, _R, _R, _R),
+    "incomplete": (_X, _X, _X, _X, _R),
+    "3xx": (_X, _X, _X, _X, _X),
+    "401 403": (_X, _N, _X, _X, _F),
+    "404 410": (_X, _N, _X, _X, _F),
+    "408": (_R, _R, _R, _R, _R),
+    "409 423": (_1, _N, _C, _1, _R),
+    "429": (_T, _T, _T, _T, _T),
+    "4xx": (_X, _N, _X, _X, _X),
+    "5xx": (_R, _R, _R, _R, _R),
+    "odd": (_X, _X, _X, _X, _X),
+    "other": (_X, _X, _X, _X, _X),
+}
+
+# Failures of a create that leave no doubt: nothing of the request arrived, or the server refused it.
+_DEFINITE: Final = frozenset({"401 403", "404 410", "429", "4xx", "permanent", "other"})
+
+
+def classify(error: AIStemSplitterError) -> str:
+    """Return the row of the table that `error` belongs to."""
+    if isinstance(error, APIConnectionError):
+        return "permanent" if error.permanent else "connection"
+    if isinstance(error, IncompleteDownloadError):
+        return "incomplete"
+    if isinstance(error, APIStatusError) and error.status_code is not None:
+        status = str(error.status_code)
+        named = next((row for row in _TABLE if status in row.split()), None)
+        by_hundreds = f"{error.status_code // 100}xx"
+        return named or (by_hundreds if by_hundreds in _TABLE else "odd")
+    return "undecodable" if isinstance(error, ProtocolError) else "other"
+
+
+def action_for(stage: Stage, error: AIStemSplitterError) -> Action:
+    """Return what `error` calls for at `stage`."""
+    column = _COLUMNS.index(Stage.RESERVE if stage is Stage.CREDITS else stage)
+    return _TABLE[classify(error)][column]
+
+
+def is_ambiguous(error: AIStemSplitterError) -> bool:
+    """Return whether a create that ended in `error` may have taken effect."""
+    if isinstance(error, APIConnectionError):
+        return error.may_have_arrived
+    return classify(error) not in _DEFINITE
+
+
+@attrs.frozen(kw_only=True)
+class Attempts:
+    """What has happened to one call so far."""
+
+    failures: int = 0
+    throttles: int = 0
+    throttled: float = 0.0  # seconds waited on throttles
+    conflict_since: float | None = None  # monotonic seconds of the first 409 or 423 to a create
+    ambiguous: bool = False  # an earlier create may have taken effect: only a 2xx clears that
+
+
+@attrs.frozen
+class Retry:
+    """Try again after `delay` seconds; `throttled` says that the server asked for it."""
+
+    delay: float
+    attempts: Attempts
+    throttled: bool = False
+
+
+@attrs.frozen
+class GiveUp:
+    """Stop. `uncertain`: a split may exist, so the caller must be given the means to find out."""
+
+    uncertain: bool
+
+
+def plan_retry(
+    policy: RetryPolicy,
+    stage: Stage,
+    attempts: Attempts,
+    error: AIStemSplitterError,
+    *,
+    now: float,
+    random: Random,
+) -> Retry | GiveUp:
+    """Decide what follows `error`, the newest failure of a call at `stage`."""
+    if stage is Stage.CREATE:
+        attempts = attrs.evolve(attempts, ambiguous=attempts.ambiguous or is_ambiguous(error))
+    give_up = GiveUp(uncertain=attempts.ambiguous)
+    limit = policy.create_attempts if stage is Stage.CREATE else policy.attempts
+    match action_for(stage, error):
+        case Action.THROTTLE:
+            return _plan_throttle(policy, attempts, error, random) or give_up
+        case Action.ONCE if attempts.failures > 0:
+            return give_up
+        case Action.CONFLICT:
+            # Counted from the first refusal: the call may have waited at the gate for longer than the window.
+            since = now if attempts.conflict_since is None else attempts.conflict_since
+            if now - since >= CONFLICT_WINDOW:
+                return give_up
+            attempts = attrs.evolve(attempts, conflict_since=since)
+        case Action.RETRY | Action.ONCE:
+            if attempts.failures + 1 >= limit:
+                return give_up
+        case _:
+            return give_up
+    if _asked_too_much(policy, error):
+        return give_up
+    ceiling = min(policy.backoff_cap, policy.backoff * 2.0 ** min(attempts.failures, 30))
+    delay = max(random() * ceiling, _asked_for(error, random) or 0.0)
+    return Retry(delay, attrs.evolve(attempts, failures=attempts.failures + 1))
+
+
+def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitterError, random: Random) -> Retry | None:
+    if attempts.throttles >= policy.throttle_waits or _asked_too_much(policy, error):
+        return None
+    ceiling = min(policy.throttle_cap, policy.throttle_backoff * 2.0 ** min(attempts.throttles, 30))
+    delay = _asked_for(error, random) or ceiling * (1 - 0.25 * random())
+    if attempts.throttled + delay > policy.throttle_budget:
+        return None
+    waited = attrs.evolve(attempts, throttles=attempts.throttles + 1, throttled=attempts.throttled + delay)
+    return Retry(delay, waited, throttled=True)
+
+
+def _asked_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
+    """Return whether the server's Retry-After is longer than may be waited inline: coming back sooner is no choice."""
+    asked = error.retry_after if isinstance(error, APIStatusError) else None
+    return asked is not None and asked > policy.retry_after_cap
+
+
+def _asked_for(error: AIStemSplitterError, random: Random) -> float | None:
+    """Return the server's own Retry-After plus up to a tenth (never less), if it sent one."""
+    asked = error.retry_after if isinstance(error, APIStatusError) else None
+    return asked * (1 + 0.1 * random()) if asked is not None else None
+
+
+class RetryQuota:
+    """A purse of retries shared by a client, so that an outage is not multiplied by every call's own retries.
+
+    Botocore's standard mode has the same idea; this one also refills with time, so that a steady trickle of failures
+    does not dry it out.
+    """
+
+    def __init__(self, policy: RetryPolicy, *, now: float) -> None:
+        self._policy = policy
+        self._tokens = policy.quota
+        self._at = now
+        self._throttled_until = -math.inf
+
+    def take(self, retry: Retry, *, now: float) -> bool:
+        """Pay for `retry`, planned at `now`; return whether there was enough.
+
+        A throttle is paid once for all the calls that it refuses: they wait at the gate and come one by one.
+        """
+        self._add((now - self._at) * self._policy.refill)
+        self._at = now
+        if retry.throttled and now < self._throttled_until:
+            return True
+        cost = self._policy.throttle_cost if retry.throttled else self._policy.failure_cost
+        if cost > self._tokens:
+            return False
+        self._tokens -= cost
+        if retry.throttled:
+            self._throttled_until = now + retry.delay
+        return True
+
+    def succeed(self) -> None:
+        """Give back what a success earns."""
+        self._add(self._policy.success_gain)
+
+    def _add(self, tokens: float) -> None:
+        self._tokens = min(self._policy.quota, self._tokens + tokens)

@@ -1,0 +1,261 @@
+"""Exactly one attempt: a request value goes in, a reply value or a typed error comes out.
+
+Three sessions keep the three origins apart. The API key is added here, per request, after asserting that the URL is the
+API's own origin. aiohttp's errors are converted outside their `except` block, because their `repr` and `__context__`
+hold the request's headers, and with them the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import DefaultResolver
+from yarl import URL
+
+from aistemsplitter_async._version import __version__
+from aistemsplitter_async._wire.messages import Origin, Reply, Request
+from aistemsplitter_async._wire.urls import is_loopback, is_public, parse_address
+from aistemsplitter_async.config import REPLY_CAP_BYTES, Secret, Timeouts
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIConnectionError,
+    APITimeoutError,
+    ConfigurationError,
+    UnsafeURLError,
+)
+
+READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
+_USER_AGENT = f"aistemsplitter-async/{__version__}"
+
+
+class StreamedReply(Protocol):
+    """An answer whose body is read as it comes. Header names are lower case."""
+
+    @property
+    def status(self) -> int: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives; raises `APIConnectionError` where it breaks."""
+        ...
+
+
+class Transport(Protocol):
+    """One attempt at a time. Implementations raise nothing but this package's errors and cancellation."""
+
+    async def send(self, request: Request, /) -> Reply:
+        """Send `request` and return the whole reply, its body cut off a byte above 1 MiB.
+
+        Raises:
+            APIConnectionError: no reply, or not all of it.
+            UnsafeURLError: the URL's host is not on the public internet.
+        """
+        ...
+
+    def stream(self, request: Request, /) -> AbstractAsyncContextManager[StreamedReply]:
+        """Send `request` and hand over the reply once its headers are there. Raises like `send`."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close every connection that belongs to this transport."""
+        ...
+
+
+class AiohttpTransport:
+    """The real one.
+
+    Args:
+        api_key: sent to the origin of `base_url` only.
+        base_url: where the API is.
+        session: carries the API calls if given, and is not closed here.
+        timeouts: `connect` is used here; everything else is the pipeline's.
+        proxy: an http(s) proxy for every request. It resolves names by itself, so only literal addresses are vetted.
+        allow_loopback: whether worker and CDN may be on this machine.
+        allow_hosts: worker and CDN host names that need not be public.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: Secret,
+        base_url: str,
+        session: aiohttp.ClientSession | None = None,
+        timeouts: Timeouts,
+        proxy: str | None = None,
+        allow_loopback: bool = False,
+        allow_hosts: Collection[str] = (),
+    ) -> None:
+        self._api_key = api_key
+        self._api_origin = URL(base_url).origin()
+        self._injected = session
+        self._timeouts = timeouts
+        self._proxy = proxy
+        self._allow_loopback = allow_loopback
+        self._allow_hosts = frozenset(allow_hosts)
+        self._sessions: dict[Origin, aiohttp.ClientSession] = {}
+        self._closed = False
+
+    async def send(self, request: Request, /) -> Reply:
+        async with self.stream(request) as reply:
+            body = bytearray()
+            async for chunk in reply.chunks():
+                body += chunk
+                if len(body) > REPLY_CAP_BYTES:
+                    break
+            return Reply(status=reply.status, headers=reply.headers, body=bytes(body[: REPLY_CAP_BYTES + 1]))
+
+    @asynccontextmanager
+    async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
+        response = await self._open(request)
+        try:
+            yield _Streamed(response)
+        finally:
+            # Not `release`: what is left of a body is not worth reading, and a whole one has let go already.
+            response.close()
+
+    async def aclose(self) -> None:
+        self._closed = True
+        for session in self._sessions.values():
+            await session.close()
+        self._sessions.clear()
+
+    async def _open(self, request: Request) -> aiohttp.ClientResponse:
+        if self._closed:  # a retry must not open a session that nobody would close
+            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+        failure: BaseException
+        try:
+            return await self._session(request.origin).request(
+                request.method,
+                URL(request.url, encoded=True),
+                headers=self._headers(request),
+                data=request.body() if callable(request.body) else request.body,
+                allow_redirects=False,
+                raise_for_status=False,  # an injected session may have it set: the status is ours to judge
+                proxy=self._proxy,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+            )
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            failure = convert_error(error, request)
+        except RuntimeError:  # what an injected session says that is closed, or belongs to another event loop
+            failure = APIConnectionError("the session cannot be used", may_have_arrived=False, permanent=True)
+        except asyncio.CancelledError as error:
+            # The same without its traceback, whose frames hold the headers: a caller's own timeout would show it.
+            failure = asyncio.CancelledError(*error.args)
+        raise failure
+
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **request.headers}
+        if request.origin is Origin.API:
+            if URL(request.url, encoded=True).origin() != self._api_origin:
+                raise ConfigurationError(f"the API key is for {self._api_origin} only")
+            headers["Authorization"] = f"Bearer {self._api_key.reveal()}"
+        return headers
+
+    def _session(self, origin: Origin) -> aiohttp.ClientSession:
+        if origin is Origin.API and self._injected is not None:
+            return self._injected
+        if origin not in self._sessions:
+            trusted = origin is Origin.API  # the user named it; the other two are named by replies
+            resolver = DefaultResolver() if trusted else VettingResolver(self._allow_loopback, self._allow_hosts)
+            self._sessions[origin] = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(resolver=resolver),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+                auto_decompress=False,
+                read_bufsize=READ_BUFFER_BYTES,
+                middlewares=(_no_hidden_resend,),
+            )
+        return self._sessions[origin]
+
+
+class _Streamed:
+    """A `StreamedReply` over aiohttp's response."""
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self.status = response.status
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        failure = None
+        try:
+            async for chunk in self._response.content.iter_any():
+                yield chunk
+        except (aiohttp.ClientError, OSError) as error:
+            failure = convert_error(error, None)
+        if failure is not None:
+            raise failure
+
+
+async def _no_hidden_resend(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keep aiohttp from sending a GET twice by itself: every request of a key must pass the gate."""
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:  # never resent
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        lost = _ConnectionLostError(str(error) or "the server closed the connection")
+    raise lost
+
+
+class _ConnectionLostError(aiohttp.ClientConnectionError):
+    """A connection broke after it was established."""
+
+
+def convert_error(error: Exception, request: Request | None) -> AIStemSplitterError:
+    """Return our error for one of aiohttp's, with nothing of the original kept."""
+    host = URL(request.url, encoded=True).host if request is not None else "the server"
+    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
+        return APIConnectionError(f"the certificate of {host} does not verify", may_have_arrived=False, permanent=True)
+    if isinstance(error, aiohttp.ConnectionTimeoutError):
+        return APITimeoutError(f"no connection to {host} in time", may_have_arrived=False)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return APIConnectionError(f"the host name {host} cannot be resolved", may_have_arrived=False)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        reason = error.os_error.strerror or type(error.os_error).__name__
+        return APIConnectionError(f"cannot connect to {host}: {reason}", may_have_arrived=False)
+    if isinstance(error, TimeoutError):
+        return APITimeoutError(f"{host} did not answer in time")
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return APIConnectionError(
+            f"{host or 'that'} is not a host to connect to", may_have_arrived=False, permanent=True
+        )
+    return APIConnectionError(f"the connection to {host} broke ({type(error).__name__})")
+
+
+class VettingResolver(AbstractResolver):
+    """Resolves a name and keeps only what may be visited, so that a public name cannot lead into a private network."""
+
+    def __init__(self, allow_loopback: bool, allow_hosts: Collection[str]) -> None:
+        self._allow_loopback = allow_loopback
+        self._allow_hosts = allow_hosts
+        self._inner = DefaultResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        if host in self._allow_hosts:
+            return found
+        allowed = [result for result in found if self._is_allowed(result["host"])]
+        if not allowed:
+            raise UnsafeURLError(f"refused to visit {host!r}: it is not on the public internet")
+        return allowed
+
+    def _is_allowed(self, literal: str) -> bool:
+        address = parse_address(literal)
+        if address is None:
+            return False
+        return is_public(address) or (self._allow_loopback and is_loopback(address))
+
+    async def close(self) -> None:
+        await self._inner.close()

@@ -1,0 +1,71 @@
+"""Blocking work in threads, which nobody can stop: whoever began it waits for its end, cancelled or not.
+
+Who went on sooner would close a descriptor that the thread is still using, by then perhaps another file's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar, TypeVarTuple
+
+from aistemsplitter_async.clock import Clock
+
+T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
+
+
+async def run_in_thread(
+    function: Callable[[*Arguments], T], *arguments: *Arguments, undo: Callable[[T], object] | None = None
+) -> T:
+    """Return `function(*arguments)`, run in a thread. If the caller is cancelled, the thread ends first.
+
+    Args:
+        function: may block.
+        arguments: for `function`.
+        undo: called with the result that a cancelled caller does not get, such as an open file.
+    """
+    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    try:
+        await wait_out(work)
+    except asyncio.CancelledError:
+        if work.exception() is None and undo is not None:
+            undo(work.result())
+        raise
+    return work.result()
+
+
+async def wait_out(*works: asyncio.Future[Any]) -> None:
+    """Wait until all `works` are done, however often the caller is cancelled; the cancellation is raised then."""
+    cancelled = None
+    while pending := [work for work in works if not work.done()]:
+        try:
+            await asyncio.wait(pending)
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        raise cancelled
+
+
+async def finish_before_cancel(work: Coroutine[Any, Any, T], *, clock: Clock, grace: float) -> T:
+    """Await `work`; if the caller is cancelled, let it finish for up to `grace` seconds before cancelling it too."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait([task])
+    except asyncio.CancelledError:
+        await _settle(task, clock, grace)
+        raise
+    return task.result()
+
+
+async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:
+    try:
+        async with clock.timeout_at(clock.monotonic() + grace):
+            await asyncio.wait([task])
+    except TimeoutError:
+        pass
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain that nobody did

@@ -1,0 +1,1 @@
+"""Bytes up and down: sources, uploads, downloads, and the files they leave."""

@@ -1,0 +1,193 @@
+"""Where audio comes from: bytes of known length that can be read again from the start, or a URL.
+
+An upload may have to start over, so a source is opened once and read as often as needed. A file stays open as one
+descriptor in between, and is compared with what it was before: aiohttp would hang on a file that shrinks and silently
+send a part of one that grows.
+"""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+import attrs
+
+from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file
+from aistemsplitter_async._wire.messages import BodyStream
+from aistemsplitter_async._wire.urls import filename_of_url
+from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
+from aistemsplitter_async.models import DirectURL
+
+_TYPE_BY_SUFFIX = {  # what `mimetypes` does not know everywhere, or names after the container rather than the audio
+    ".aac": "audio/aac",
+    ".aif": "audio/aiff",
+    ".aiff": "audio/aiff",
+    ".flac": "audio/flac",
+    ".m4a": "audio/mp4",
+    ".mp3": "audio/mpeg",
+    ".oga": "audio/ogg",
+    ".ogg": "audio/ogg",
+    ".opus": "audio/ogg",
+    ".wav": "audio/wav",
+    ".wma": "audio/x-ms-wma",
+}
+
+
+class AudioSource(Protocol):
+    """Bytes to upload. `build_source` makes one of what a caller gives."""
+
+    @property
+    def filename(self) -> str: ...
+    @property
+    def content_type(self) -> str: ...
+    @property
+    def content_length(self) -> int:
+        """Size in bytes."""
+        ...
+
+    def opened(self) -> AbstractAsyncContextManager[BodyStream]:
+        """Open the source; the function inside reads it from its beginning, again at every call.
+
+        Raises:
+            SourceUnreadableError: it cannot be opened.
+            SourceChangedError: while reading, if it is not what it was.
+        """
+        ...
+
+
+@attrs.frozen
+class BytesSource:
+    """Audio in memory."""
+
+    data: bytes = attrs.field(repr=False)
+    filename: str
+    content_type: str
+
+    @property
+    def content_length(self) -> int:
+        return len(self.data)
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[BodyStream]:
+        async def read() -> AsyncIterator[bytes]:
+            for start in range(0, len(self.data), BLOCK_BYTES):
+                yield self.data[start : start + BLOCK_BYTES]
+
+        yield read
+
+
+@attrs.frozen
+class StreamSource:
+    """Audio from anywhere: `factory` opens an async stream of chunks, of exactly `content_length` bytes in all.
+
+    The factory is called once per attempt, so a retry can start over.
+    """
+
+    factory: BodyStream
+    content_length: int
+    filename: str
+    content_type: str
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[BodyStream]:
+        yield lambda: _exactly(self.factory, self.content_length, self.filename)
+
+
+async def _exactly(factory: BodyStream, length: int, name: str) -> AsyncIterator[bytes]:
+    """Pass chunks through, and notice a stream that is shorter or longer than was said.
+
+    Each chunk is kept until it is known what follows, so that nobody ever holds all of a stream that is wrong.
+    """
+    seen = 0
+    kept = b""
+    chunks: AsyncIterator[bytes] | None = None
+    try:
+        chunks = factory()
+        async for chunk in chunks:
+            seen += len(chunk)
+            if seen > length:
+                break
+            if kept and chunk:
+                yield kept
+            kept = chunk or kept
+    except UploadError:
+        raise
+    except Exception as error:
+        raise SourceUnreadableError(f"cannot read {name}: its stream raised {type(error).__name__}") from error
+    finally:
+        if isinstance(chunks, AsyncGenerator):
+            await chunks.aclose()
+    if seen != length:
+        raise SourceChangedError(
+            f"{name} should have {length} bytes; its stream has {'more' if seen > length else seen}"
+        )
+    yield kept
+
+
+Source = str | os.PathLike[str] | bytes | AudioSource
+
+
+def stream_source(
+    factory: BodyStream, *, content_length: int, filename: str, content_type: str | None = None
+) -> StreamSource:
+    """Return a source for audio that is neither a file nor in memory.
+
+    Args:
+        factory: called without arguments, once per attempt; returns an async iterator of bytes from the beginning.
+        content_length: how many bytes that will be.
+        filename: the name to give it, e.g. "song.ogg".
+        content_type: inferred from `filename` if not given.
+
+    Raises:
+        SourceUnreadableError: `content_length` is not positive.
+    """
+    if content_length <= 0:
+        raise SourceUnreadableError(f"{filename} is empty")
+    return StreamSource(factory, content_length, filename, content_type or guess_content_type(filename))
+
+
+async def build_source(
+    source: Source, *, filename: str | None = None, content_type: str | None = None
+) -> AudioSource | DirectURL:
+    """Return the audio source that `source` means.
+
+    Args:
+        source: a path, bytes, an http(s) URL as text, or an `AudioSource` such as `stream_source` makes.
+        filename: overrides the name; needed to infer the type of bytes.
+        content_type: overrides the type inferred from the name.
+
+    Raises:
+        SourceUnreadableError: no such file, not a regular one, empty, or not permitted. Nothing was sent.
+    """
+    if isinstance(source, str) and urlsplit(source).scheme.lower() in ("http", "https"):
+        return DirectURL(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        if not source:
+            raise SourceUnreadableError(f"{filename or 'the audio'} is empty")
+        name = filename or "audio"
+        return BytesSource(bytes(source), name, content_type or guess_content_type(name))
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        size = await run_in_thread(_check_file, path)
+        name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # it need not be text
+        return FileSource(path, size, name, content_type or guess_content_type(name))
+    if not hasattr(source, "opened"):
+        raise TypeError(f"a source is a path, bytes, a URL or an AudioSource, not {type(source).__name__}")
+    return source
+
+
+def guess_content_type(filename: str) -> str:
+    """Return the media type that a file name suggests, `application/octet-stream` if none."""
+    known = _TYPE_BY_SUFFIX.get(Path(filename).suffix.lower())
+    return known or mimetypes.guess_type(filename)[0] or "application/octet-stream"
+
+
+def source_name(source: AudioSource | DirectURL) -> str:
+    """Return the file name a source goes by, possibly empty for a URL."""
+    return filename_of_url(source.url) if isinstance(source, DirectURL) else source.filename

@@ -1,0 +1,39 @@
+"""Runs a transfer under a meter: it may take as long as it likes, but not stand still."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from aistemsplitter_async._tasks import wait_out
+from aistemsplitter_async._transfer.meter import Meter
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.errors import APITimeoutError
+
+T = TypeVar("T")
+
+
+async def run_metered(work: Coroutine[Any, Any, T], meter: Meter, *, clock: Clock, what: str) -> T:
+    """Await `work`, which feeds `meter`.
+
+    Raises:
+        APITimeoutError: the meter found the transfer stalled; `work` was cancelled.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            try:
+                async with clock.timeout_at(meter.deadline()):
+                    await asyncio.wait([task])
+            except TimeoutError:
+                if meter.is_stalled(now=clock.monotonic()):
+                    break
+        else:
+            return task.result()
+    finally:
+        task.cancel()
+        await wait_out(task)  # it may have a thread at work on a file that the caller is about to close
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain that nobody did
+    raise APITimeoutError(f"{what} stalled: too little moved for too long", code="STALLED")

@@ -1,0 +1,144 @@
+"""A file that is not there yet: written beside its name, and renamed once it is whole."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from aistemsplitter_async.errors import DownloadError
+
+
+def part_path(folder: Path, name: str) -> Path:
+    """Return where the unfinished bytes of a stem are kept; `name` has passed `check_name`."""
+    return folder / f".{name}.part"
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return the status of `path` itself, links not followed, or `None` if there is nothing to be seen."""
+    try:
+        return path.lstat()
+    except OSError:
+        return None
+
+
+def _open_no_link(path: str | Path, flags: int) -> int:
+    """Open `path` with `flags`; fail where it is a symbolic link."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
+
+
+if sys.platform != "win32":
+    import fcntl
+
+
+class PartFile:
+    """An open part, locked against other processes."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the part or create it.
+
+        Raises:
+            DownloadError: it is a link or no regular file, or another process is writing it.
+        """
+        self.path = path
+        with _as_download_error(path):
+            if (found := _status(path)) is not None and found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+                path.unlink()  # it shares its bytes with another file, which must not change with it
+            self._descriptor = _open_no_link(path, os.O_RDWR | os.O_CREAT)
+        opened = os.fstat(self._descriptor)
+        problem = None
+        if not stat.S_ISREG(opened.st_mode):
+            problem = f"{path} is not a regular file"
+        elif not _lock(self._descriptor):
+            problem = f"another process is downloading {path}"
+        elif (standing := _status(path)) is None or not os.path.samestat(opened, standing):
+            problem = f"another process has just finished {path}"  # what was opened is a file by its final name now
+        if problem:
+            os.close(self._descriptor)
+            raise DownloadError(problem)
+
+    def size(self) -> int:
+        """Return how many bytes are here."""
+        return os.fstat(self._descriptor).st_size
+
+    def start_at(self, offset: int) -> None:
+        """Keep the first `offset` bytes and write on from there."""
+        with _as_download_error(self.path):
+            os.ftruncate(self._descriptor, offset)
+            os.lseek(self._descriptor, offset, os.SEEK_SET)
+
+    def write(self, data: bytes | bytearray) -> None:
+        """Write all of `data`."""
+        with _as_download_error(self.path):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+
+    def publish(self, target: Path, *, overwrite: bool) -> None:
+        """Sync the part and make it `target`, atomically.
+
+        Raises:
+            DownloadError: `target` exists and may not be overwritten, or the disk refuses.
+        """
+        with _as_download_error(target):
+            os.fsync(self._descriptor)
+            if overwrite:
+                self.path.replace(target)
+            else:
+                _rename_to_new(self.path, target)
+            _sync_folder(target.parent)
+
+    def close(self) -> None:
+        """Close the descriptor, and with it give up the lock."""
+        os.close(self._descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Return whether the file is ours alone, as far as the system can tell."""
+    if sys.platform == "win32":
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks
+        return True
+    return True
+
+
+def _rename_to_new(part: Path, target: Path) -> None:
+    """Rename without replacing anything: a hard link fails where a rename would overwrite."""
+    try:
+        os.link(part, target, follow_symlinks=False)
+    except FileExistsError:
+        raise
+    except (OSError, NotImplementedError):  # no hard links here
+        if os.path.lexists(target):
+            raise FileExistsError from None
+        part.replace(target)
+    else:
+        part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    with contextlib.suppress(OSError):  # folders cannot be opened on Windows, nor synced everywhere
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _as_download_error(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals into `DownloadError`."""
+    try:
+        yield
+    except FileExistsError:
+        raise DownloadError(f"{path} exists already; nothing was overwritten", code="EXISTS") from None
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DownloadError(f"cannot write {path}: {reason}", code="DISK") from error

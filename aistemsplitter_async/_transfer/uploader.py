@@ -1,0 +1,179 @@
+"""Brings a source to the upload worker: reserve, stream, and start over as long as that is harmless."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+from aistemsplitter_async._gate.lanes import Priority
+from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.retry import Action, action_for
+from aistemsplitter_async._transfer.audio import AudioSource
+from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
+from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
+from aistemsplitter_async._transfer.metered import run_metered
+from aistemsplitter_async._wire import operations
+from aistemsplitter_async._wire.error_replies import build_status_error
+from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
+from aistemsplitter_async._wire.operations import Operation
+from aistemsplitter_async._wire.urls import vet_url
+from aistemsplitter_async.config import RESERVATIONS
+from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, SourceChangedError, UploadError
+from aistemsplitter_async.models import Reservation, Upload, UploadedFile, WorkerReceipt
+
+# A slice is what progress and stalls are measured in. It grows while the network is fast, since every slice costs a
+# turn of the event loop, and shrinks while it is slow, so that a slow uplink still shows life.
+_SMALLEST_SLICE_BYTES = 16 * 1024
+_FIRST_SLICE_BYTES = 64 * 1024
+_FAST = 0.05  # s for a slice
+_SLOW = 1.0  # s
+_EXPIRY_MARGIN = timedelta(seconds=5)  # a reservation about to expire is not worth starting on
+
+
+class Uploader:
+    """The upload stage of one client."""
+
+    def __init__(self, pipeline: Pipeline, base_url: str, *, allow_loopback: bool, allow_hosts: frozenset[str]) -> None:
+        self._pipeline = pipeline
+        self._base_url = base_url
+        self._allow_loopback = allow_loopback
+        self._allow_hosts = allow_hosts
+
+    async def reserve(self, source: AudioSource, priority: Priority) -> Reservation:
+        """Return a fresh place at the worker for `source`.
+
+        Raises:
+            UnsafeURLError: the API named a worker that must not be visited.
+        """
+        reservation = await self._pipeline.send(
+            operations.create_upload(
+                self._base_url,
+                filename=source.filename,
+                content_type=source.content_type,
+                content_length=source.content_length,
+            ),
+            priority=priority,
+        )
+        vet_url(reservation.upload_url, allow_loopback=self._allow_loopback, allow_hosts=self._allow_hosts)
+        return reservation
+
+    async def upload(self, source: AudioSource, *, priority: Priority, on_progress: OnProgress | None) -> Upload:
+        """Bring all of `source` to the worker and return what a create needs.
+
+        A refused or expired reservation is replaced, at most twice: nothing is charged before the create.
+
+        Raises:
+            SourceUnreadableError, SourceChangedError: see `audio`.
+            AIStemSplitterError: reserving failed, or sending did every time.
+        """
+        async with source.opened() as body:
+            for renewals_left in range(RESERVATIONS, -1, -1):
+                reservation = await self.reserve(source, priority)
+                try:
+                    return await self._send(source, body, reservation, on_progress)
+                except AIStemSplitterError as error:
+                    if not renewals_left or not self._calls_for_renewal(error, reservation):
+                        raise
+        raise AssertionError("unreachable")  # the last turn returns or raises
+
+    def _calls_for_renewal(self, error: AIStemSplitterError, reservation: Reservation) -> bool:
+        if isinstance(error, UploadError):  # the source is at fault, not the place
+            return False
+        now = datetime.fromtimestamp(self._pipeline.clock.now(), UTC)
+        expired = reservation.expires_at - _EXPIRY_MARGIN <= now
+        return expired or action_for(Stage.UPLOAD, error) is Action.RENEW
+
+    async def _send(
+        self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: OnProgress | None
+    ) -> Upload:
+        pipeline = self._pipeline
+
+        async def once() -> Upload:
+            sending = _Sending(source, body, pipeline, on_progress)
+            operation = operations.upload_audio(
+                reservation, sending.slices, content_type=source.content_type, content_length=source.content_length
+            )
+            work = pipeline.transport.send(operation.request)
+            try:
+                reply = await run_metered(work, sending.meter, clock=pipeline.clock, what="the upload")
+            except AIStemSplitterError as error:
+                failure: Exception = sending.broken_by or error
+            else:
+                if sending.broken_by is None:
+                    receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
+                    return Upload(
+                        UploadedFile(reservation.upload_id, receipt.url, receipt.key),
+                        source.filename,
+                        source.content_type,
+                        source.content_length,
+                        reservation.expires_at,
+                    )
+                failure = sending.broken_by
+            raise failure
+
+        return await pipeline.run(Stage.UPLOAD, once, url=reservation.upload_url)
+
+    def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
+        if not reply.ok:
+            raise build_status_error(reply, what=operation.what, now=self._pipeline.clock.now())
+        if not whole:
+            raise APIConnectionError("the upload worker answered before it had the whole file")
+        return operation.parse(reply)
+
+
+class _Sending:
+    """One attempt's body: cuts it into slices, feeds the meter, and keeps the reason if the source broke.
+
+    The transport only sees that the body ended with an error, and reports a broken connection: `broken_by` is why.
+    """
+
+    def __init__(
+        self, source: AudioSource, body: BodyStream, pipeline: Pipeline, on_progress: OnProgress | None
+    ) -> None:
+        self.meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
+        self.broken_by: Exception | None = None
+        self.handed = 0  # bytes that the transport was given
+        self._source = source
+        self._body = body
+        self._clock = pipeline.clock
+        self._on_progress = on_progress
+
+    async def slices(self) -> AsyncIterator[bytes]:
+        size = _FIRST_SLICE_BYTES
+        self._report()
+        try:
+            async for block in self._body():
+                start = 0
+                while start < len(block):
+                    part = memoryview(block)[start : start + size]  # not a copy
+                    self._check(self.handed + len(part) <= self._source.content_length)
+                    began = self._clock.monotonic()
+                    self.handed += len(part)
+                    yield part  # type: ignore[misc]  # a transport writes any buffer
+                    now = self._clock.monotonic()
+                    start += len(part)
+                    self.meter.add(len(part), now=now)
+                    self._report()
+                    size = _next_slice(size, now - began)
+            self._check(self.handed == self._source.content_length)
+        except Exception as error:
+            self.broken_by = error
+            raise
+        self.meter.finish(now=self._clock.monotonic())
+
+    def _check(self, as_long_as_said: bool) -> None:
+        if not as_long_as_said:
+            raise SourceChangedError(
+                f"{self._source.filename} does not have the {self._source.content_length} bytes that were announced"
+            )
+
+    def _report(self) -> None:
+        if self._on_progress is not None:
+            self._on_progress(Progress(self._source.filename, self.handed, self._source.content_length))
+
+
+def _next_slice(size: int, took: float) -> int:
+    """Return the size of the slice after one of `size` bytes that took `took` seconds."""
+    if took < _FAST:
+        return min(BLOCK_BYTES, size * 2)
+    return max(_SMALLEST_SLICE_BYTES, size // 2) if took > _SLOW else size

@@ -1,0 +1,1 @@
+"""The API as values: messages, operations, replies, URLs, dates, credentials, signatures. Pure."""

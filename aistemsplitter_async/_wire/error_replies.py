@@ -1,0 +1,101 @@
+"""From an error reply to the error a caller catches."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from aistemsplitter_async._wire.codec import parse_json
+from aistemsplitter_async._wire.dates import parse_retry_after
+from aistemsplitter_async._wire.messages import Reply
+from aistemsplitter_async.config import ERROR_TEXT_CAP_BYTES
+from aistemsplitter_async.errors import (
+    APIStatusError,
+    AuthenticationError,
+    InsufficientCreditsError,
+    ProtocolError,
+    RateLimitedError,
+    ServerError,
+    ValidationError,
+)
+
+_BY_STATUS: dict[int, type[APIStatusError]] = {
+    401: AuthenticationError,
+    402: InsufficientCreditsError,
+    403: AuthenticationError,
+    422: ValidationError,
+    429: RateLimitedError,
+}
+_SERVER_ERRORS = range(500, 600)
+_REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
+
+# Escape sequences, control characters and bidirectional marks would act on the terminal that shows the message.
+_UNPRINTABLE = re.compile(
+    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b.?"
+    "|[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]+"
+)
+_CODE_CAP = 100  # characters; the API's codes are a few words
+
+
+def clean_text(text: str) -> str:
+    """Return server text that is safe to show on one line, at most 2 KiB."""
+    shown = " ".join(_UNPRINTABLE.sub(" ", text[:ERROR_TEXT_CAP_BYTES]).split())
+    return shown.encode()[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "ignore")
+
+
+def request_id(reply: Reply) -> str | None:
+    """Return the server's own id of this exchange, if it sent one."""
+    ids = (clean_text(reply.headers.get(name, "")) for name in _REQUEST_IDS)
+    return next(filter(None, ids), None)
+
+
+def build_status_error(
+    reply: Reply, *, what: str, now: float, parse_body: Callable[[bytes], Any] = parse_json
+) -> APIStatusError:
+    """Return the error that `reply`, which is not 2xx, stands for.
+
+    Args:
+        reply: the answer; both of the API's envelopes are understood, and anything a proxy may send instead.
+        what: the call, for the message, such as "create a split".
+        now: POSIX seconds, for Retry-After dates.
+        parse_body: how the body is read.
+    """
+    code, detail = _code_and_message(reply, parse_body)
+    cls = _BY_STATUS.get(reply.status) or (ServerError if reply.status in _SERVER_ERRORS else APIStatusError)
+    told = ": ".join(part for part in (code, detail) if part)
+    return cls(
+        f"could not {what}: HTTP {reply.status}" + (f", {told}" if told else ""),
+        code=code,
+        status_code=reply.status,
+        request_id=request_id(reply),
+        retry_after=parse_retry_after(reply.headers.get("retry-after"), date=reply.headers.get("date"), now=now),
+        detail=detail,
+    )
+
+
+def _code_and_message(reply: Reply, parse_body: Callable[[bytes], Any]) -> tuple[str | None, str]:
+    try:
+        envelope = parse_body(reply.body)
+    except ProtocolError:
+        envelope = None
+    if not isinstance(envelope, dict):
+        return None, _gist(reply)
+    error = envelope.get("error")
+    if isinstance(error, dict):  # the API's own
+        code, message = error.get("code"), error.get("message")
+    else:  # the upload worker's, which is flat
+        code, message = error, envelope.get("message")
+    return (
+        clean_text(code)[:_CODE_CAP] or None if isinstance(code, str) else None,
+        clean_text(message) if isinstance(message, str) else "",
+    )
+
+
+def _gist(reply: Reply) -> str:
+    """Say what a body that is no envelope looks like: usually a proxy's page, of which the title is enough."""
+    text = reply.body[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "replace")
+    title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    if title:
+        return f"a web page titled “{clean_text(title[1])}”"
+    return "a web page" if "<html" in text.lower() else clean_text(text)[:200]

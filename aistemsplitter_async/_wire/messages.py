@@ -1,0 +1,62 @@
+"""What goes out and what comes back, as values. `Transport` implementations speak these."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from enum import StrEnum
+
+import attrs
+
+from aistemsplitter_async.models import redact_url
+
+
+class Origin(StrEnum):
+    """Who a request is for. The API key goes to `API` and to nobody else."""
+
+    API = "api"
+    WORKER = "worker"
+    CDN = "cdn"
+
+
+BodyStream = Callable[[], AsyncIterator[bytes]]
+"""Opens the body from its beginning, once per attempt."""
+
+
+@attrs.frozen(kw_only=True)
+class Request:
+    """One attempt to be made. Credentials are not in it: a transport adds them for its own API origin."""
+
+    origin: Origin
+    method: str
+    url: str = attrs.field(repr=lambda url: repr(redact_url(url)))
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=lambda headers: repr(sorted(headers)))
+    body: bytes | BodyStream | None = attrs.field(default=None, repr=False)
+
+
+def _lower_keys(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+@attrs.frozen(kw_only=True)
+class Reply:
+    """A whole answer, its body capped. Header names are lower case."""
+
+    status: int
+    headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_lower_keys, repr=False)
+    body: bytes = attrs.field(default=b"", repr=False)
+
+    @property
+    def ok(self) -> bool:
+        """Return whether the status is 2xx."""
+        return 200 <= self.status < 300  # noqa: PLR2004  # RFC 9110 section 15.3
+
+
+class Stage(StrEnum):
+    """Which step of a split's life an attempt belongs to."""
+
+    CREDITS = "credits"
+    RESERVE = "reserve"
+    UPLOAD = "upload"
+    CREATE = "create"
+    GET = "get"
+    DOWNLOAD = "download"

@@ -1,0 +1,218 @@
+"""One function per API call: what is sent, and how the answer is read."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
+from urllib.parse import quote
+
+import attrs
+
+from aistemsplitter_async._wire.codec import decode, parse_json
+from aistemsplitter_async._wire.error_replies import clean_text
+from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
+from aistemsplitter_async.errors import ConfigurationError, ProtocolError
+from aistemsplitter_async.models import (
+    CreatedSplit,
+    Credits,
+    DirectURL,
+    Reservation,
+    Split,
+    SplitErrorDetail,
+    SplitInput,
+    Submission,
+    WorkerReceipt,
+)
+
+T = TypeVar("T")
+
+_ID_SHOWN = 100  # characters of an unexpected id in a message
+
+# The transport owns these: a reservation must not redirect the bytes, lie about them, or carry credentials.
+_FORBIDDEN_UPLOAD_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "authorization", "cookie"})
+# RFC 9110 sections 5.1 and 5.5: nothing in here can end a line and begin another header.
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+
+
+@attrs.frozen(kw_only=True)
+class Operation(Generic[T]):
+    """A call to make: which stage it is, the request, and what its 2xx reply means.
+
+    `parse` raises `ProtocolError` on a reply that does not mean what the API promises.
+    """
+
+    stage: Stage
+    what: str  # completes "could not ..."
+    request: Request
+    parse: Callable[[Reply], T]
+    submission: Submission | None = None  # of a create
+
+
+def get_credits(base_url: str) -> Operation[Credits]:
+    """`GET /credits`."""
+    return Operation(
+        stage=Stage.CREDITS,
+        what="read the credits",
+        request=_request(base_url, "GET", "/credits"),
+        parse=lambda reply: _data(reply, Credits),
+    )
+
+
+def create_upload(base_url: str, *, filename: str, content_type: str, content_length: int) -> Operation[Reservation]:
+    """`POST /audio/uploads`: reserve a place at the upload worker."""
+    body = {"filename": filename, "contentType": content_type, "contentLength": content_length}
+    return Operation(
+        stage=Stage.RESERVE,
+        what="reserve an upload",
+        request=_request(base_url, "POST", "/audio/uploads", _encode(body)),
+        parse=_reserved,
+    )
+
+
+def upload_audio(
+    reservation: Reservation, body: BodyStream, *, content_type: str, content_length: int
+) -> Operation[WorkerReceipt]:
+    """`POST {uploadUrl}`: the bytes themselves, to the upload worker."""
+    headers = {
+        name: value
+        for name, value in reservation.upload_headers.items()
+        if name.lower() not in _FORBIDDEN_UPLOAD_HEADERS | {"content-type"}
+    }
+    headers |= {"Content-Type": content_type, "Content-Length": str(content_length)}
+    return Operation(
+        stage=Stage.UPLOAD,
+        what="upload the audio",
+        request=Request(origin=Origin.WORKER, method="POST", url=reservation.upload_url, headers=headers, body=body),
+        parse=lambda reply: _data(reply, WorkerReceipt),
+    )
+
+
+def build_submission(
+    split_input: SplitInput,
+    *,
+    idempotency_key: str,
+    stem_model: str | None = None,
+    output_format: str | None = None,
+    webhook_url: str | None = None,
+) -> Submission:
+    """Return the create that is about to be sent, as the bytes that will be sent however often it is."""
+    body = {
+        "input": _input(split_input),
+        "stemModel": stem_model,
+        "outputFormat": output_format,
+        "webhookUrl": webhook_url,
+    }
+    return Submission(idempotency_key, _encode({name: value for name, value in body.items() if value is not None}))
+
+
+def parse_webhook_url(submission: Submission) -> str | None:
+    """Return who a create asks to be told of the split's end, `None` for nobody."""
+    try:
+        body = parse_json(submission.body)
+    except ProtocolError:  # somebody else wrote it; the API will say what is wrong with it
+        return None
+    url = body.get("webhookUrl") if isinstance(body, dict) else None
+    return url if isinstance(url, str) else None
+
+
+def create_split(base_url: str, submission: Submission) -> Operation[CreatedSplit]:
+    """`POST /audio/splits`: the call that costs credits."""
+    return Operation(
+        stage=Stage.CREATE,
+        what="create the split",
+        request=_request(
+            base_url,
+            "POST",
+            "/audio/splits",
+            submission.body,
+            {"Idempotency-Key": submission.idempotency_key},
+        ),
+        parse=_created,
+        submission=submission,
+    )
+
+
+def get_split(base_url: str, split_id: str) -> Operation[Split]:
+    """`GET /audio/splits/{id}`.
+
+    Raises:
+        ConfigurationError: `split_id` would name something else than a split.
+    """
+    if not _is_split_id(split_id):
+        raise ConfigurationError(f"{split_id[:_ID_SHOWN]!r} cannot be the id of a split")
+
+    def parse(reply: Reply) -> Split:
+        split = _data(reply, Split)
+        if split.id != split_id:
+            told = split.id[:_ID_SHOWN]
+            raise ProtocolError(f"asked for split {split_id}, was told of {told!r}", split_id=split_id)
+        if split.error is None:
+            return split
+        shown = SplitErrorDetail(clean_text(split.error.code), clean_text(split.error.message))
+        return attrs.evolve(split, error=shown)
+
+    return Operation(
+        stage=Stage.GET,
+        what=f"look at split {split_id}",
+        request=_request(base_url, "GET", f"/audio/splits/{quote(split_id, safe='')}"),
+        parse=parse,
+    )
+
+
+def _reserved(reply: Reply) -> Reservation:
+    reservation = _data(reply, Reservation)
+    for name, value in reservation.upload_headers.items():
+        if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
+            raise ProtocolError("unexpected reply: $.data.uploadHeaders holds what cannot be a header")
+    return reservation
+
+
+def _created(reply: Reply) -> CreatedSplit:
+    created = _data(reply, CreatedSplit)
+    if not _is_split_id(created.id):
+        raise ProtocolError("unexpected reply: $.data.id cannot be the id of a split")
+    return created
+
+
+def _is_split_id(text: str) -> bool:
+    # Dots cannot be percent-encoded: as a path segment they lead to another resource.
+    return text not in ("", ".", "..") and text.isprintable()
+
+
+def _input(split_input: SplitInput) -> dict[str, str]:
+    if isinstance(split_input, DirectURL):
+        return {"type": "direct_url", "url": split_input.url}
+    return {
+        "type": "uploaded_file",
+        "uploadId": split_input.upload_id,
+        "fileUrl": split_input.file_url,
+        "storageKey": split_input.storage_key,
+    }
+
+
+def _request(
+    base_url: str, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+) -> Request:
+    content = {"Content-Type": "application/json"} if body is not None else {}
+    return Request(
+        origin=Origin.API,
+        method=method,
+        url=base_url + path,
+        headers={"Accept": "application/json", **content, **(headers or {})},
+        body=body,
+    )
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    return json.dumps(body, separators=(",", ":")).encode()
+
+
+def _data(reply: Reply, cls: type[T]) -> T:
+    """Open the success envelope. A 2xx that reports a failure is as unusable as one that is not JSON."""
+    envelope = parse_json(reply.body)
+    if not isinstance(envelope, dict) or envelope.get("success") is not True:
+        raise ProtocolError("unexpected reply: $.success is not true")
+    return decode(envelope.get("data"), cls, path="$.data")

@@ -1,0 +1,50 @@
+"""What a batch was asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
+from aistemsplitter_async.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async.models import OutputFormat, StemModel
+
+
+def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int | None) -> None:
+    if value is not None and value < 1:
+        raise ConfigurationError(f"{attribute.name} must be at least 1, not {value}")
+
+
+def _not_negative(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
+    if value is not None and not value >= 0:  # nor NaN
+        raise ConfigurationError(f"{attribute.name} must be at least 0, not {value:g}")
+
+
+@attrs.frozen(kw_only=True)
+class BatchOptions:
+    """What a batch was asked for; see `AsyncAIStemSplitter.split_many`."""
+
+    into: Path | None = None
+    stem_model: StemModel | None = None
+    output_format: OutputFormat | None = None
+    webhook_url: str | None = None
+    in_flight: int | None = attrs.field(default=None, validator=_at_least_one)
+    uploads: int = attrs.field(default=UPLOADS, validator=_at_least_one)
+    downloads: int = attrs.field(default=DOWNLOADS, validator=_at_least_one)
+    dedupe: bool = True
+    priority: Priority = "bulk"
+    max_credits: float | None = attrs.field(default=None, validator=_not_negative)
+    key_age: float = KEY_AGE
+    retry_failed: bool = False
+    patience: float = PARK
+    overwrite: bool = False
+
+    @property
+    def variant(self) -> str:
+        """What is asked of every source: the same audio with another model is another track."""
+        return f"{self.stem_model or ''}/{self.output_format or ''}"

@@ -1,0 +1,127 @@
+"""`sandbox`: the API on this machine, until somebody stops it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Final
+
+from aistemsplitter_async.cli.connect import check_sandbox_extra
+from aistemsplitter_async.cli.failures import Exit, UsageError
+from aistemsplitter_async.cli.options import Serving
+from aistemsplitter_async.cli.results import hand_out_json
+from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, words
+from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
+from aistemsplitter_async.sandbox import Instant, Manual, Sandbox, Timed
+
+_PROGRESSIONS: Final = {"instant": Instant, "timed": Timed, "manual": Manual}
+
+
+async def serve(serving: Serving, terminal: Terminal) -> int:
+    """Serve until cancelled.
+
+    Raises:
+        UsageError: an argument is out of its range.
+    """
+    if serving.separation != "silent":
+        check_sandbox_extra()
+    sandbox = build_sandbox(serving)
+    try:
+        await sandbox.start()
+    except (OSError, OverflowError, RuntimeError) as error:
+        terminal.error(_explain(error, serving))
+        return Exit.FAILED
+    try:
+        if serving.json:
+            hand_out_json({"base_url": sandbox.base_url, "api_key": sandbox.api_key, **_facts(sandbox)}, terminal)
+        else:
+            _introduce(sandbox, terminal, serving)
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        if not serving.json:
+            terminal.say("stopped")
+        return Exit.DONE
+    finally:
+        await sandbox.aclose()
+    return Exit.DONE
+
+
+def build_sandbox(serving: Serving) -> Sandbox:
+    """Return the sandbox with its faults queued; raise `UsageError` where an argument makes no sense."""
+    given = {
+        "credits": serving.credits_given,
+        "minute": serving.minute,
+        "requests_per_minute": serving.requests_per_minute,
+        "window": serving.window,
+        "burst": serving.burst,
+        "rate_headers": serving.rate_headers,
+        "separation": serving.separation,
+        "data": serving.data,
+        "seed": serving.seed,
+    }
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if serving.requests_per_minute == 0:
+        options["requests_per_minute"] = None
+    if serving.progression is not None:
+        options["progression"] = _PROGRESSIONS[serving.progression]()
+    try:
+        sandbox = Sandbox(port=serving.port, api_key=serving.api_key, control=not serving.no_control, **options)
+    except ValueError as error:
+        raise UsageError(str(error).replace("rate_headers", "--rate-headers")) from None
+    for line in serving.fault or ():
+        try:
+            sandbox.faults.add_text(line)
+        except ValueError as error:
+            problem = f"--fault {line}: {error}"
+        else:
+            continue
+        raise UsageError(problem)
+    return sandbox
+
+
+def _explain(error: Exception, serving: Serving) -> str:
+    if isinstance(error, RuntimeError):
+        return str(error)
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"cannot use {error.filename}: {reason}"
+    return f"cannot listen on port {serving.port}: {reason}; leave --port out for any free one"
+
+
+def _facts(sandbox: Sandbox) -> dict[str, object]:
+    return {
+        "credits": sandbox.credits,
+        "requests_per_minute": sandbox.keys[0].requests_per_minute,
+        "webhook_secret": sandbox.webhook_secret,
+    }
+
+
+def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
+    limit = sandbox.keys[0].requests_per_minute
+    usual = serving.minute is None or serving.minute == 60  # noqa: PLR2004  # a minute is 60 s
+    window = "a minute" if usual else f"every {serving.minute:g} s"
+    rows = [
+        ("page", sandbox.base_url.removesuffix("v1")),
+        ("base URL", sandbox.base_url),
+        ("API key", sandbox.api_key),
+        ("webhook secret", sandbox.webhook_secret),
+        ("credits", f"{number(sandbox.credits)} ({words(sandbox.credits)} of audio)"),
+        ("limit", f"{limit} requests {window}" if limit else "none"),
+    ]
+    if sandbox.faults.rules:
+        rows.append(("faults", ", ".join(f"{rule.operation} {rule.name}" for rule in sandbox.faults.rules)))
+    if serving.data is not None:
+        rows.append(("data", str(serving.data)))
+    silent = serving.separation == "silent"
+    kind = "with stems of silence" if silent else "with a local preview separation; not the hosted model"
+    terminal.result(terminal.paint("AIStemSplitter sandbox", BOLD))
+    terminal.paragraph(f"The API on this machine, {kind}.")
+    terminal.result("")
+    for line in columns(rows):
+        terminal.result(line)
+    terminal.result("\nIn another terminal:\n")
+    terminal.result(f"  export {BASE_URL_VARIABLE}={sandbox.base_url}")
+    terminal.result(f"  export {API_KEY_VARIABLE}={sandbox.api_key}")
+    terminal.result(f"  {PROGRAM} split song.mp3\n")
+    kept = "is gone then" if serving.data is None else f"is kept in {serving.data}"
+    terminal.result(f"Ctrl-C stops it; what it holds {kept}.")

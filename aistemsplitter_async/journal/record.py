@@ -1,0 +1,239 @@
+"""What the journal knows of one track, and what that calls for next. Nothing here reads a clock or a file.
+
+```
+found -> uploaded -> intent -> created -> succeeded -> downloaded
+                       |          ^
+                       v          |
+            uncertain or needs_review (an intent too old to be sent again unasked)
+```
+
+A fresh track and one found after a crash go the same way: `plan_step` looks at the record and says what to do, the
+runner does it, writes down what came of it, and asks again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, StrEnum
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIStatusError,
+    DownloadError,
+    SplitFailedError,
+    StemsExpiredError,
+    SubmissionUncertainError,
+    UnsafeNameError,
+    UnsafeURLError,
+    UploadError,
+)
+from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
+
+if TYPE_CHECKING:
+    from aistemsplitter_async.errors import AIStemSplitterError
+    from aistemsplitter_async.models import Split
+
+
+_PASSING_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
+_EXPIRY_MARGIN = 30.0  # s; an upload about to expire is not worth a create
+_CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; more, and no age can be trusted
+
+
+class State(StrEnum):
+    """How far a track got, as far as it is safe on disk."""
+
+    FOUND = "found"
+    UPLOADED = "uploaded"
+    INTENT = "intent"  # its create may have been sent
+    UNCERTAIN = "uncertain"  # its create was sent and its answer is not known
+    NEEDS_REVIEW = "needs_review"  # the same, too long ago to send it again unasked
+    CREATED = "created"
+    SUCCEEDED = "succeeded"
+    DOWNLOADED = "downloaded"
+
+
+# What each state may follow. Writing anything else down is a mistake, and refused.
+BEFORE: Mapping[State, frozenset[State]] = {
+    State.UPLOADED: frozenset({State.FOUND, State.UPLOADED}),
+    State.INTENT: frozenset({State.FOUND, State.UPLOADED}),
+    State.UNCERTAIN: frozenset({State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW}),
+    State.NEEDS_REVIEW: frozenset({State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW}),
+    State.CREATED: frozenset({State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW}),
+    State.SUCCEEDED: frozenset({State.CREATED, State.DOWNLOADED}),
+    State.DOWNLOADED: frozenset({State.SUCCEEDED}),
+}
+
+
+@attrs.frozen
+class Failure:
+    """Why a run did not finish a track.
+
+    Attributes:
+        stage: where it failed.
+        kind: the error's class.
+        message: what the error said.
+        code: its code.
+        status_code: its HTTP status.
+        passing: whether the next run goes on by itself; otherwise only when it is asked to retry.
+        detail: the server's own words.
+    """
+
+    stage: StageName
+    kind: str
+    message: str
+    code: str | None = None
+    status_code: int | None = None
+    passing: bool = False
+    detail: str = ""
+
+
+@attrs.frozen
+class StoredFile:
+    """A stem that was brought home: its path under the batch's folder, bytes, and SHA-256 in hex."""
+
+    path: str
+    size: int
+    sha256: str
+
+
+@attrs.frozen(kw_only=True)
+class Record:
+    """One row of the journal.
+
+    Attributes:
+        id: its number in the journal.
+        source: what it was found as, for people.
+        state: how far it got.
+        folder: where its stems go, under the batch's folder.
+        pattern: how their files are called, with `{stem}`.
+        input: what its create refers to, once that is known.
+        expires_at: until when that is good (POSIX seconds); `None` for a URL.
+        submission: its create, once it may have been sent.
+        intended_at: when that was (POSIX seconds).
+        split_id: the split, once it is known.
+        credits_used: its price.
+        created_at: when the answer to its create came (POSIX seconds).
+        split: its terminal state.
+        files: its stems, once they are here.
+        failure: why the last run did not finish it.
+    """
+
+    id: int
+    source: str
+    state: State = State.FOUND
+    folder: str = ""
+    pattern: str = "{stem}"
+    input: SplitInput | None = None
+    expires_at: float | None = None
+    submission: Submission | None = None
+    intended_at: float | None = None
+    split_id: str | None = None
+    credits_used: float | None = None
+    created_at: float | None = None
+    split: Split | None = None
+    files: Mapping[str, StoredFile] = attrs.field(factory=dict[str, StoredFile])
+    failure: Failure | None = None
+
+    @property
+    def error(self) -> AIStemSplitterError | None:
+        """The failure as the error it was."""
+        return None if self.failure is None else _restore(self)
+
+
+class Step(Enum):
+    """What a track needs next."""
+
+    UPLOAD = "bring the audio to the worker"
+    CREATE = "create the split"
+    REPLAY = "send a create again that may have been sent before"
+    WAIT = "wait for the split"
+    DOWNLOAD = "fetch the stems"
+    CHECK = "see whether the stems are still here"
+    NOTHING = "it is finished"
+    REVIEW = "a person must look: its create is too old to be sent again"
+    FAILED = "it failed, and stays so until somebody asks for another try"
+
+
+def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) -> Step:
+    """Return what `record` calls for.
+
+    Args:
+        record: of the track.
+        now: POSIX seconds.
+        key_age: for how many seconds the server is trusted to remember an idempotency key.
+        wants_files: whether stems are to be downloaded.
+    """
+    if record.failure is not None and not record.failure.passing:
+        return Step.FAILED
+    match record.state:
+        case State.DOWNLOADED:
+            return Step.CHECK if wants_files else Step.NOTHING
+        case State.SUCCEEDED:
+            return Step.DOWNLOAD if wants_files else Step.NOTHING
+        case State.CREATED:
+            return Step.WAIT
+        case State.INTENT | State.UNCERTAIN | State.NEEDS_REVIEW:
+            age = now - (record.intended_at or 0.0)
+            return Step.REPLAY if -_CLOCK_SLACK <= age < key_age else Step.REVIEW
+        case State.FOUND | State.UPLOADED:
+            return Step.CREATE if _is_usable(record, now) else Step.UPLOAD
+
+
+def _is_usable(record: Record, now: float) -> bool:
+    """Return whether a create may refer to what was brought already."""
+    if isinstance(record.input, DirectURL):
+        return True
+    return record.input is not None and record.expires_at is not None and now < record.expires_at - _EXPIRY_MARGIN
+
+
+def plan_reopening(failure: Failure) -> bool:
+    """Return whether another try after `failure` gives up the split there is for a new one, under a new key.
+
+    Only a terminal `failed` allows that: nothing is charged twice then. A failed download, for example, goes on with
+    the split it has, and a create goes on as it was, unless it was refused so that nothing is left of it already.
+    """
+    return failure.kind == SplitFailedError.__name__
+
+
+def build_failure(stage: StageName, error: AIStemSplitterError) -> Failure:
+    """Return what the journal keeps of an error.
+
+    It stays until somebody asks for another try where the same would only happen again: the API refused this very
+    source or request, the split failed, or the stems may not be brought home.
+    """
+    refused = isinstance(error, APIStatusError) and error.status_code not in _PASSING_STATUSES and not _is_5xx(error)
+    lasting = refused or isinstance(error, SplitFailedError | UnsafeNameError | UnsafeURLError | StemsExpiredError)
+    detail = error.detail if isinstance(error, APIStatusError) else ""
+    return Failure(
+        stage, type(error).__name__, str(error), error.code, error.status_code, passing=not lasting, detail=detail
+    )
+
+
+def _is_5xx(error: APIStatusError) -> bool:
+    return error.status_code is not None and error.status_code >= 500  # noqa: PLR2004
+
+
+def _restore(record: Record) -> AIStemSplitterError:
+    from aistemsplitter_async import errors  # noqa: PLC0415  # to look a class up by its name
+
+    failure = record.failure
+    assert failure is not None  # noqa: S101  # asked by the caller
+    if failure.kind == SplitFailedError.__name__ and record.split is not None:
+        return SplitFailedError(record.split)
+    if failure.kind == SubmissionUncertainError.__name__ and record.submission is not None:
+        return SubmissionUncertainError(
+            failure.message, submission=record.submission, code=failure.code, status_code=failure.status_code
+        )
+    kind: object = getattr(errors, failure.kind, None)
+    if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
+        kind = AIStemSplitterError
+    error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=record.split_id)
+    if isinstance(error, APIStatusError):
+        error.detail = failure.detail
+    return error
+
+
+StageName = Literal["prepare", "upload", "create", "wait", "download"]

@@ -1,0 +1,68 @@
+"""How values become columns of the journal, and back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import attrs
+from cattrs.preconf.json import make_converter
+
+from aistemsplitter_async.journal.record import Failure, Record, State, StoredFile
+from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission, UploadedFile
+
+_COLUMNS: Final = (
+    "id, source, state, folder, pattern, input, expires_at, idempotency_key, body, intended_at, split_id, "
+    "credits_used, created_at, split, files, failure"
+)
+_json = make_converter()
+
+
+@attrs.frozen
+class Stamp:
+    """What tells whether a file is still the same without reading it."""
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+
+
+def _dump_name(name: str) -> str | bytes:
+    """Return what SQLite takes for a file's name, which need not be text."""
+    return name if name.isprintable() else name.encode(errors="surrogatepass")
+
+
+def _dump_input(split_input: SplitInput) -> str:
+    if isinstance(split_input, DirectURL):
+        return json.dumps({"url": split_input.url})
+    return json.dumps(attrs.asdict(split_input))
+
+
+def _load_input(text: str) -> SplitInput:
+    fields = json.loads(text)
+    return DirectURL(fields["url"]) if "url" in fields else UploadedFile(**fields)
+
+
+def _record(row: Any) -> Record:
+    (
+        number, source, state, folder, pattern, split_input, expires_at, key, body, intended_at, split_id, credits_used,
+        created_at, split, files, failure,
+    ) = row  # fmt: skip
+    return Record(
+        id=number,
+        source=source if isinstance(source, str) else source.decode(errors="surrogatepass"),
+        state=State(state),
+        folder=folder,
+        pattern=pattern,
+        input=None if split_input is None else _load_input(split_input),
+        expires_at=expires_at,
+        submission=None if key is None else Submission(key, body),
+        intended_at=intended_at,
+        split_id=split_id,
+        credits_used=credits_used,
+        created_at=created_at,
+        split=None if split is None else _json.loads(split, Split),
+        files={} if files is None else _json.loads(files, dict[str, StoredFile]),
+        failure=None if failure is None else _json.loads(failure, Failure),
+    )

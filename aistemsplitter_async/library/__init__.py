@@ -1,0 +1,1 @@
+"""Finding songs: folders, globs, playlists, tags, and where their stems go."""

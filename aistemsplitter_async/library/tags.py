@@ -1,0 +1,108 @@
+"""What audio files say about themselves: tags and length, read with tinytag where it is installed (extra `cli`)."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.library.template import Tags
+
+if TYPE_CHECKING:
+    from tinytag import TinyTag
+
+_READ_CAP_BYTES = 32 * 1024 * 1024  # at once: tags claim any size, and Python allocates what it is asked for
+_READS_CAP = 200_000  # some formats are walked through to their end: a second or two of that, hours of music
+_TEXT_CAP = 300  # characters of a tag
+_LONGEST = 7 * 86400.0  # s; what claims to be longer, or to need fewer bits a second than any codec, is misread
+_FEWEST_BITS = 200.0  # a second
+_UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff", ".aifc"})
+
+
+async def load_tags(path: str | os.PathLike[str]) -> Tags:
+    """Return `read_tags(path)`, read in a thread."""
+    return await run_in_thread(read_tags, path)
+
+
+def read_tags(path: str | os.PathLike[str]) -> Tags:
+    """Return what a file says about itself. Never raises: what cannot be read, or believed, is left out.
+
+    `seconds` is missing where tinytag is not installed or does not know the format, and where the file cannot be as
+    long as it says. What the service measures decides in any case.
+    """
+    try:
+        from tinytag import TinyTag  # noqa: PLC0415  # an extra
+
+        known = TinyTag.is_supported(path)
+    except (ImportError, ValueError):
+        return Tags()
+    for duration in (True, False) if known else ():  # where the length cannot be found, there may be tags all the same
+        try:
+            with open(path, "rb", opener=_open_regular) as file:
+                return _tags_of(TinyTag.get(path, file_obj=_Capped(file), duration=duration), Path(path))  # type: ignore[arg-type]
+        except OSError:
+            break
+        except Exception:  # noqa: BLE001, S112  # a hostile file can make a parser raise anything
+            continue
+    return Tags()
+
+
+def _tags_of(found: TinyTag, path: Path) -> Tags:
+    return Tags(
+        artist=_text(found.artist),
+        albumartist=_text(found.albumartist),
+        album=_text(found.album),
+        title=_text(found.title),
+        track=found.track if isinstance(found.track, int) and 0 < found.track < 10_000 else None,  # noqa: PLR2004
+        year=_text(found.year),
+        genre=_text(found.genre),
+        seconds=_seconds(found, path.suffix.lower()),
+    )
+
+
+def _text(value: object) -> str | None:
+    """Return a tag on one line, without what acts on a terminal."""
+    if not isinstance(value, str):
+        return None
+    shown = "".join(character if character.isprintable() else " " for character in value[: 2 * _TEXT_CAP])
+    return " ".join(shown.split())[:_TEXT_CAP] or None
+
+
+def _seconds(found: TinyTag, suffix: str) -> float | None:
+    seconds = found.duration
+    if not isinstance(seconds, int | float) or not 0 < seconds < _LONGEST:
+        return None
+    if seconds * _FEWEST_BITS > found.filesize * 8:
+        return None
+    if suffix in _UNCOMPRESSED and (found.bitrate or 0) * 1000 / 8 * seconds > found.filesize:
+        return None  # cut short, or written to a pipe by somebody who did not know the length yet
+    return float(seconds)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    """Open a regular file; whatever else has its name could be waited for without end."""
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError("not a regular file")
+    return descriptor
+
+
+class _Capped:
+    """A file that gives no more than is sane, at once or in all."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._left_reads = _READS_CAP
+        self._size = os.fstat(file.fileno()).st_size
+        self.seek = file.seek
+        self.tell = file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        self._left_reads -= 1
+        left = max(0, self._size - self._file.tell())
+        if self._left_reads < 0 or min(size if size >= 0 else left, left) > _READ_CAP_BYTES:
+            raise ValueError("more than any tag holds")
+        return self._file.read(min(size, left) if size >= 0 else left)

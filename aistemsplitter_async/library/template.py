@@ -1,0 +1,210 @@
+"""Where stems go: a template such as `{artist}/{album}/{title}/{stem}.{ext}`, filled with a track's tags.
+
+Tags are written by strangers: whatever they say, each part of the result is one safe name (`check_name`), and the
+result is inside of the output folder. The downloader decides `{ext}`, and puts a stem's name where `{stem}` stands.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+
+import attrs
+
+from aistemsplitter_async._transfer.names import ANY_STEM, NAME_CAP_BYTES, check_name, fold, folder_name, make_name
+from aistemsplitter_async.errors import ConfigurationError, UnsafeNameError
+
+DEFAULT_TEMPLATE = "{filename}/{stem}.{ext}"
+FIELDS = (
+    *("artist", "albumartist", "album", "title", "track", "year", "genre"),  # from the tags
+    *("filename", "folder", "id"),  # from where the track was found
+    *("stem", "ext"),  # from the split
+)
+_PATTERN_CAP_BYTES = 80  # of text around `{stem}`: leaves 40 of a name's 120 for the stem
+_ENDING = ".{ext}"
+_FIELD = re.compile(r"\{([^{}]*)\}")
+_YEAR = re.compile(r"\d{4}")
+_PLAIN = str.maketrans("{}", "()")  # so that a title cannot bring a `{stem}` of its own
+
+Part = tuple[str, ...]  # text, field, text, field, .., text
+
+
+@attrs.frozen(kw_only=True)
+class Tags:
+    """What a file says about itself, as far as it does; `seconds` is how long it plays."""
+
+    artist: str | None = None
+    albumartist: str | None = None
+    album: str | None = None
+    title: str | None = None
+    track: int | None = None
+    year: str | None = None
+    genre: str | None = None
+    seconds: float | None = None
+
+
+@attrs.frozen
+class Place:
+    """Where the stems of one track go.
+
+    Attributes:
+        folder: relative to the output folder, `/` between its parts, possibly empty.
+        pattern: what the files are called, without extension: a name with `{stem}` in it.
+    """
+
+    folder: str
+    pattern: str
+
+    @property
+    def key(self) -> str:
+        """What two places have in common that are one on some systems."""
+        return fold(f"{self.folder}/{self.pattern}")
+
+
+@attrs.frozen
+class Template:
+    """A parsed template. `parse_template` makes one."""
+
+    text: str
+    folders: tuple[Part, ...]
+    file: Part
+
+    def fill(self, tags: Tags, *, filename: str, folder: str = "", id: str = "") -> Place:  # noqa: A002  # its field
+        """Return the place of one track.
+
+        Args:
+            tags: what is missing in them is replaced: the title by the file's name, others by e.g. `Unknown Artist`.
+            filename: the track's file name or the end of its URL.
+            folder: where it was found, relative to the folder that was searched, `/` between its parts.
+            id: anything that tells it from other tracks.
+        """
+        values = _values(tags, filename, id)
+        names: list[str] = []
+        for part in self.folders:
+            if part == ("", "folder", ""):
+                names += [make_name(name, fallback="_") for name in folder.split("/") if name.strip(". ")]
+            else:
+                names.append(_join(part, values, NAME_CAP_BYTES))
+        return Place("/".join(names), _join(self.file, values, _PATTERN_CAP_BYTES))
+
+
+def parse_template(text: str) -> Template:
+    """Return the template that `text` describes: folders, `/` between them, and a file name that ends in `.{ext}`.
+
+    Raises:
+        ConfigurationError: an unknown field, no `{stem}` in the file name, or text that no file can be called.
+    """
+    for field in _FIELD.findall(text):
+        if field not in FIELDS:
+            raise _wrong(
+                text, f"there is no field {{{field}}}; known are {', '.join(f'{{{name}}}' for name in FIELDS)}"
+            )
+    if set("{}").intersection(_FIELD.sub("", text)):
+        raise _wrong(text, "it has a brace without its partner")
+    *folders, file = text.split("/")
+    if file.count(ANY_STEM) != 1 or ANY_STEM in "".join(folders):
+        raise _wrong(text, f"{ANY_STEM} must stand once in its last part, the file name, and nowhere else")
+    if not file.endswith(_ENDING) or text.count("{ext}") != 1:
+        raise _wrong(text, f"it must end in {_ENDING}, with {{ext}} nowhere else")
+    if "{folder}" in file or any("{folder}" in part and part != "{folder}" for part in folders):
+        raise _wrong(text, "{folder} stands for several folders, so it must be a part of its own: .../{folder}/...")
+    if not set(_FIELD.findall(text)) - {"stem", "ext"}:
+        raise _wrong(text, "every track would go to the same place; add a field such as {title} or {filename}")
+    return Template(
+        text,
+        tuple(_parse_part(text, part, NAME_CAP_BYTES) for part in folders),
+        _parse_part(text, file.removesuffix(_ENDING), _PATTERN_CAP_BYTES),
+    )
+
+
+def choose_place(place: Place, is_taken: Callable[[str], bool]) -> Place:
+    """Return `place`, or the first free one of `Title (2)`, `Title (3)`.. if another track has it.
+
+    The answer depends on nothing but what is taken; keep it, and a track has the same place at every run.
+
+    Args:
+        place: where the track wants to go.
+        is_taken: whether another track has the place with this `key`. It is asked about log2(n) times for the n-th
+            track of a name, so numbers that were given up in between may not be found again.
+    """
+    if not is_taken(place.key):
+        return place
+    taken, free = 1, 2
+    while is_taken(_numbered(place, free).key):
+        taken, free = free, 2 * free
+    while free - taken > 1:
+        middle = (taken + free) // 2
+        if is_taken(_numbered(place, middle).key):
+            taken = middle
+        else:
+            free = middle
+    return _numbered(place, free)
+
+
+def _numbered(place: Place, number: int) -> Place:
+    suffix = f" ({number})"
+    if place.pattern != ANY_STEM:  # other tracks may share the folder, so it is the file that needs a number
+        return attrs.evolve(place, pattern=place.pattern + suffix)
+    *above, last = place.folder.split("/")
+    return attrs.evolve(place, folder="/".join([*above, f"{_cut(last, NAME_CAP_BYTES - len(suffix))}{suffix}".strip()]))
+
+
+def _values(tags: Tags, filename: str, track_id: str) -> Mapping[str, str]:
+    """Return each field's value as text that is safe within a name, and never empty."""
+    name = _clean(folder_name(filename, fallback="")) or _clean(track_id) or "audio"
+    artist, albumartist = _clean(tags.artist), _clean(tags.albumartist)
+    year = _YEAR.search(tags.year or "")
+    return {
+        "artist": artist or albumartist or "Unknown Artist",
+        "albumartist": albumartist or artist or "Unknown Artist",
+        "album": _clean(tags.album) or "Unknown Album",
+        "title": _clean(tags.title) or name,
+        "track": f"{tags.track or 0:02}",
+        "year": year[0] if year else "Unknown Year",
+        "genre": _clean(tags.genre) or "Unknown Genre",
+        "filename": name,
+        "id": _clean(track_id) or name,
+        "stem": ANY_STEM,
+    }
+
+
+def _clean(text: str | None) -> str:
+    name = make_name(text or "", fallback="").translate(_PLAIN)
+    return name if name.strip("_. ") else ""
+
+
+def _join(part: Part, values: Mapping[str, str], cap_bytes: int) -> str:
+    """Return the name that a part becomes; the longest values are shortened until it fits."""
+    texts = [values[text] if index % 2 else text for index, text in enumerate(part)]
+    fixed = [not index % 2 or text == "stem" for index, text in enumerate(part)]
+    while (excess := sum(_size(text) for text in texts if text != ANY_STEM) - cap_bytes) > 0:
+        longest = max((index for index in range(len(texts)) if not fixed[index]), key=lambda index: _size(texts[index]))
+        texts[longest] = _cut(texts[longest], max(0, _size(texts[longest]) - excess))
+    return make_name("".join(texts), fallback="_")
+
+
+def _size(text: str) -> int:
+    return len(text.encode())
+
+
+def _cut(text: str, size_bytes: int) -> str:
+    return text.encode()[:size_bytes].decode("utf-8", "ignore").rstrip(". ")
+
+
+def _parse_part(template: str, text: str, cap_bytes: int) -> Part:
+    part = tuple(_FIELD.split(text))
+    literal = "".join(part[::2])
+    if _size(literal) > cap_bytes // 2:
+        raise _wrong(template, f"{literal!r} leaves no room for the fields")
+    sample = _FIELD.sub("x", text)
+    try:
+        if check_name(sample) == sample:
+            return part
+        problem = "some systems take characters of it for others"
+    except UnsafeNameError as error:
+        problem = str(error).partition("not safe for a file: ")[2]
+    raise _wrong(template, f"its part {text!r} cannot be a name: {problem}")
+
+
+def _wrong(template: str, problem: str) -> ConfigurationError:
+    return ConfigurationError(f"the template {template!r} cannot work: {problem}")

@@ -1,0 +1,1 @@
+"""The sandbox's control endpoint and its page."""

@@ -1,0 +1,145 @@
+"""The control endpoint: look at a running sandbox and steer it over HTTP, from any language or a terminal.
+
+| call | body | what |
+|---|---|---|
+| `GET /control/state?newest=500` | | addresses, time, accounts with their windows, activity, the newest splits |
+| `GET /control/splits/{id}` | | one split and its stems |
+| `GET /control/splits/{id}/stems/{file}` | | a stem's audio; unlike a download it leaves no trace and meets no fault |
+| `GET /control/ledger?newest=500` | | counts, and the newest records of each kind |
+| `GET /control/faults` | | fault rules and how often each was consumed |
+| `POST /control/faults` | a rule as JSON, or `{"rule": "get:status:status=503"}` | queue a rule |
+| `DELETE /control/faults`, `/control/faults/{id}` | | remove all rules, or one |
+| `POST /control/advance` | `{"seconds": 60}` | let time pass at once |
+| `POST /control/step` | `{"split_id": "split_.."}` | move a split of a manual progression on |
+| `POST /control/credits` | `{"balance": 100, "account": "key-.."}` | set a balance, the first key's without `account` |
+
+Names are those of the Python attributes. No key is needed, since whoever reaches it could as well start a sandbox of
+their own; but it never answers the page of another origin, nor a request made to somebody else's host name.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from aistemsplitter_async.sandbox.control.overview import build_split_state, build_state, build_stem_reply
+from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
+from aistemsplitter_async.sandbox.http.wire import dump, parse_json
+from aistemsplitter_async.sandbox.service.requests import RefusalError, invalid
+from aistemsplitter_async.sandbox.service.timeline import format_timestamp
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp import web
+
+    from aistemsplitter_async.sandbox.faults.rules import Faults
+    from aistemsplitter_async.sandbox.plant import Plant
+    from aistemsplitter_async.sandbox.service.ledger import Ledger
+
+PREFIX: Final = "/control/"
+_MAX_BYTES: Final = 64 * 1024
+_NEWEST: Final = 500  # records that an answer holds unless it is asked for more: a long run has a hundred thousand
+_MAX_DIGITS: Final = 9
+_HEADERS: Final = {
+    "Content-Type": "application/json; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class Control:
+    """Answers requests below `/control/`."""
+
+    def __init__(self, plant: Plant, ledger: Ledger, faults: Faults) -> None:
+        self._plant = plant
+        self._ledger = ledger
+        self._faults = faults
+
+    async def handle(self, request: web.BaseRequest) -> Reply:
+        """Answer one request; it is not entered in the ledger and takes no slot of any window."""
+        self._plant.timeline.run_due()
+        try:
+            check_caller(request.headers)
+            path = request.rel_url.raw_path.removeprefix(PREFIX)
+            match request.method, path.split("/"):
+                case "GET" | "HEAD", ["splits", split_id, "stems", filename]:
+                    return build_stem_reply(self._plant, request.headers, split_id, unquote(filename))
+            value = await self._dispatch(request, request.method, path)
+        except RefusalError as refusal:
+            return build_refusal_reply(refusal)
+        return Reply(200, dump(value), _HEADERS)
+
+    async def _dispatch(self, request: web.BaseRequest, method: str, path: str) -> dict[str, Any]:
+        asked = request.rel_url.query.get("newest", "")
+        newest = int(asked) if asked.isdecimal() and len(asked) < _MAX_DIGITS else _NEWEST
+        match method, path.split("/"):
+            case "GET", ["state"]:
+                return build_state(self._plant, self._ledger, newest)
+            case "GET", ["splits", split_id]:
+                return build_split_state(self._plant, split_id)
+            case "GET", ["ledger"]:
+                return self._ledger.as_dict(newest)
+            case "GET", ["faults"]:
+                return {"rules": [rule.as_dict() for rule in self._faults.rules]}
+            case "DELETE", ["faults"]:
+                self._faults.clear()
+                return {"rules": []}
+            case "DELETE", ["faults", number] if number.isdigit() and self._faults.remove(int(number)):
+                return {"rules": [rule.as_dict() for rule in self._faults.rules]}
+            case "POST", ["faults" | "advance" | "step" | "credits"]:
+                return await self._act(path, parse_json(await _read(request)))
+            case _:
+                raise RefusalError(404, "NOT_FOUND", "There is no such control.")
+
+    async def _act(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        try:
+            match action:
+                case "faults":
+                    rule = body.get("rule")
+                    added = self._faults.add_text(rule) if isinstance(rule, str) else self._faults.add_dict(body)
+                    return added.as_dict()
+                case "advance":
+                    self._plant.advance(float(body["seconds"]))
+                    return {"now": format_timestamp(self._plant.clock.now())}
+                case "step":
+                    return {"status": await self._plant.jobs.step(str(body["split_id"]))}
+                case _:
+                    account = self._plant.set_balance(int(body["balance"]), body.get("account"))
+                    return {"account": account.label, "balance": account.balance}
+        except KeyError as error:
+            raise invalid(f"There is no {error.args[0]!r}.") from None
+        except (ValueError, TypeError) as error:
+            raise invalid(str(error)) from None
+
+
+def check_caller(headers: Mapping[str, str]) -> None:
+    """Refuse with 403 what a browser sends for another origin's page, or through somebody else's host name."""
+    host = headers.get("Host", "")
+    if not _is_own_host(urlsplit(f"//{host}").hostname or ""):
+        raise RefusalError(403, "FORBIDDEN", "This host name is not the sandbox's.")
+    origin = headers.get("Origin")
+    foreign = origin is not None and origin != f"http://{host}"
+    if foreign or headers.get("Sec-Fetch-Site", "none") not in ("same-origin", "none"):
+        raise RefusalError(403, "FORBIDDEN", "Pages of other origins are not answered.")
+
+
+def _is_own_host(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True  # a page can point a name of its own at this machine, but it cannot be served from an address
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    # A page of another origin cannot send this type without asking first, and nobody here says yes.
+    if request.content_type != "application/json":
+        raise RefusalError(415, "UNSUPPORTED_MEDIA_TYPE", "Send application/json.")
+    body = await request.content.read(_MAX_BYTES)
+    while len(body) < _MAX_BYTES and (chunk := await request.content.read(_MAX_BYTES - len(body))):
+        body += chunk
+    return body

@@ -1,0 +1,86 @@
+"""The sandbox's own page at `/`: one HTML document without a single outside reference.
+
+Its style and its scripts are put into the document here, so there is no build step. The content
+security policy names each by its hash and allows nothing else: no other script or style runs, none can be made out of
+text, and data goes nowhere but to the sandbox. The document holds no data; it asks `/control/` for everything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+import attrs
+
+from aistemsplitter_async._web import hash_source, read_asset
+from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
+from aistemsplitter_async.sandbox.service.requests import RefusalError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohttp import web
+
+_SHARED: Final = ("_web/dom.js", "_web/waveform.js", "_web/player.js")
+_OWN: Final = "sandbox/control/web"
+_SCRIPTS: Final = (*_SHARED, f"{_OWN}/overview.js", f"{_OWN}/splits.js", f"{_OWN}/page.js")
+
+
+@attrs.frozen
+class Document:
+    """The page as it is sent."""
+
+    html: bytes
+    headers: Mapping[str, str]
+
+
+class Page:
+    """Answers `/`. `control` says whether there is a control endpoint to ask."""
+
+    def __init__(self, *, control: bool) -> None:
+        self._control = control
+
+    async def handle(self, request: web.BaseRequest) -> Reply:
+        """Answer one request; it is not entered in the ledger."""
+        if request.method not in ("GET", "HEAD"):
+            return build_refusal_reply(RefusalError(405, "METHOD_NOT_ALLOWED", "Only GET.", {"Allow": "GET, HEAD"}))
+        document = await asyncio.to_thread(build_document, control=self._control)
+        return Reply(200, document.html, document.headers)
+
+
+@cache
+def build_document(*, control: bool) -> Document:
+    """Return the page, put together."""
+    style = f"\n{read_asset('_web/page.css')}"
+    script = "\n" + "\n".join(read_asset(name) for name in _SCRIPTS)
+    html = (
+        read_asset(f"{_OWN}/page.html")
+        .replace("{{control}}", "on" if control else "off")
+        .replace("{{style}}", style)
+        .replace("{{script}}", script)
+    )
+    policy = {
+        "default-src": "'none'",
+        "script-src": hash_source(script),
+        "style-src": hash_source(style),
+        "img-src": "data:",
+        "connect-src": "'self'",
+        "media-src": "'self'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+        "frame-ancestors": "'none'",
+        "require-trusted-types-for": "'script'",
+        "trusted-types": "'none'",
+    }
+    headers = {
+        "Content-Type": "text/html; charset=utf-8",
+        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "Cache-Control": "no-cache",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Referrer-Policy": "no-referrer",
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+    }
+    return Document(html.encode(), headers)

@@ -1,0 +1,62 @@
+"""Kinds of faults of webhooks, for the operation `webhook`: each changes one attempt to deliver an event.
+
+An attempt that is refused is made again, so a forged or stale event is followed by the genuine one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import attrs
+from attrs.validators import ge, gt
+
+from aistemsplitter_async.sandbox.faults.base import Fault, is_number, is_whole
+
+
+@attrs.frozen
+class Lost(Fault):
+    """Webhook: the event never arrives, and nobody tries again."""
+
+    kind = "lost"
+
+
+@attrs.frozen
+class Duplicated(Fault):
+    """Webhook: the event arrives so many times more than once, all at the same time."""
+
+    kind = "duplicated"
+    copies: int = attrs.field(default=1, validator=[is_whole, gt(0)])
+
+
+@attrs.frozen
+class OutOfOrder(Fault):
+    """Webhook: the event is held back until a later one has been delivered, but no more than `seconds`."""
+
+    kind = "out_of_order"
+    seconds: float = attrs.field(default=5.0, validator=[is_number, ge(0)])
+
+
+@attrs.frozen
+class Late(Fault):
+    """Webhook: the event is signed and sent `seconds` later."""
+
+    kind = "late"
+    seconds: float = attrs.field(default=5.0, validator=[is_number, ge(0)])
+
+
+@attrs.frozen
+class Forged(Fault):
+    """Webhook: the event is signed with a secret that is not the key's."""
+
+    kind = "forged"
+
+
+@attrs.frozen
+class Stale(Fault):
+    """Webhook: the event was signed `seconds` ago; less than 0 is in the future."""
+
+    kind = "stale"
+    seconds: float = attrs.field(default=600.0, validator=is_number)
+
+
+OF_WEBHOOKS: Final[tuple[type[Fault], ...]] = (Lost, Duplicated, OutOfOrder, Late, Forged, Stale)

@@ -1,0 +1,1 @@
+"""The service over HTTP: three origins, decoding and encoding, faults in effect."""

@@ -1,0 +1,145 @@
+"""Fetching a `direct_url`: public addresses and loopback only, capped in size, type and time."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from typing import TYPE_CHECKING
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
+
+from aistemsplitter_async.sandbox.service.requests import invalid
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aistemsplitter_async.sandbox.service.limits import Limits
+
+
+_MAX_REDIRECTS = 3
+_TYPES = ("audio/", "video/", "application/ogg", "application/octet-stream", "binary/octet-stream")
+
+
+class HTTPFetcher:
+    """Fetches with aiohttp. Plain http is allowed to loopback only; private networks only with `allow_private`."""
+
+    def __init__(self, limits: Limits, *, allow_private: bool = False) -> None:
+        self._limits = limits
+        self._allow_private = allow_private
+        self._session: aiohttp.ClientSession | None = None
+
+    async def fetch(self, url: str, target: Path) -> None:
+        """See `Fetcher`."""
+        if self._session is None:
+            self._session = open_session(allow_private=self._allow_private)
+        failure: str
+        try:
+            async with asyncio.timeout(self._limits.fetch_timeout):
+                await self._follow(self._session, url, target)
+                return
+        except TimeoutError:
+            failure = f"it took longer than {self._limits.fetch_timeout:g} s"
+        except aiohttp.ClientError:
+            failure = "the connection failed"
+        raise invalid(f"input.url could not be fetched: {failure}.")
+
+    async def aclose(self) -> None:
+        """Close the session."""
+        if self._session is not None:
+            await self._session.close()
+
+    async def _follow(self, session: aiohttp.ClientSession, url: str, target: Path) -> None:
+        for _ in range(_MAX_REDIRECTS + 1):
+            vet_url(url, allow_private=self._allow_private)
+            async with session.get(url, allow_redirects=False) as response:
+                if response.status in (301, 302, 303, 307, 308):
+                    url = urljoin(url, response.headers.get("Location", ""))
+                    continue
+                await self._save(response, target)
+                return
+        raise invalid("input.url could not be fetched: too many redirects.")
+
+    async def _save(self, response: aiohttp.ClientResponse, target: Path) -> None:
+        if response.status != 200:  # noqa: PLR2004  OK
+            raise invalid(f"input.url could not be fetched: its server answered {response.status}.")
+        content_type = response.headers.get("Content-Type", "application/octet-stream").lower()
+        if not content_type.startswith(_TYPES):
+            raise invalid(f"input.url is not audio: its Content-Type is {content_type[:80]!r}.")
+        cap = self._limits.max_fetch_bytes
+        too_large = invalid(f"input.url is too large: at most {cap} bytes are taken.")
+        if (response.content_length or 0) > cap:
+            raise too_large
+        size = 0
+        with target.open("wb") as file:
+            async for chunk in response.content.iter_any():
+                size += len(chunk)
+                if size > cap:
+                    raise too_large
+                file.write(chunk)
+        if not size:
+            raise invalid("input.url is an empty file.")
+
+
+def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
+    """Return a session that connects to public and loopback addresses only, whatever a name resolves to."""
+    resolver = _VettingResolver(allow_private=allow_private)
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        headers={"Accept-Encoding": "identity", "User-Agent": "aistemsplitter-sandbox"},
+    )
+
+
+def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> None:
+    """Refuse with 422 a URL that may not be visited, as far as can be told without resolving its name."""
+    try:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+    except ValueError:
+        raise invalid(f"{field} is not a valid URL.") from None
+    if parts.username is not None or parts.password is not None:
+        raise invalid(f"{field} must not carry a user name or password.")
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        loopback = host == "localhost"
+    else:
+        loopback = address.is_loopback
+        vet_address(str(address), allow_private=allow_private, field=field)
+    if parts.scheme != "https" and not (parts.scheme == "http" and (loopback or allow_private)):
+        raise invalid(f"{field} must be https (plain http is taken from loopback only).")
+
+
+def vet_address(text: str, *, allow_private: bool, field: str = "input.url") -> None:
+    """Refuse with 422 an IP address that is neither public nor loopback."""
+    address = ipaddress.ip_address(text)
+    if isinstance(address, ipaddress.IPv6Address):
+        # An IPv4 address in IPv6 clothes is judged as what it is.
+        address = address.ipv4_mapped or address.sixtofour or address
+    if address.is_loopback or allow_private:
+        return
+    if not address.is_global or address.is_multicast:
+        raise invalid(f"{field} points into a private network, which the sandbox does not visit.")
+
+
+class _VettingResolver(AbstractResolver):
+    """Vets what a name resolves to at the moment of connecting, so a name cannot change its mind in between."""
+
+    def __init__(self, *, allow_private: bool) -> None:
+        self._allow_private = allow_private
+        self._inner = aiohttp.ThreadedResolver()
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
+        found = await self._inner.resolve(host, port, family)
+        for result in found:
+            vet_address(result["host"], allow_private=self._allow_private)
+        return found
+
+    async def close(self) -> None:
+        await self._inner.close()

@@ -1,0 +1,128 @@
+"""One listening address: every request becomes a reply, and closing leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
+from aistemsplitter_async.sandbox.http.sending import send
+from aistemsplitter_async.sandbox.service.requests import RefusalError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.web_protocol import RequestHandler
+
+    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
+
+    Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
+
+_log = logging.getLogger(__name__)
+_READ_BYTES = 256 * 1024
+_KEEPALIVE = 75.0
+_BACKLOG = 1024
+
+
+class _Server(web.Server):
+    """aiohttp's server, which also tells when a connection is lost."""
+
+    def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
+        super().__init__(
+            handler,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_KEEPALIVE,
+            read_bufsize=_READ_BYTES,
+        )
+        self._waiting: dict[RequestHandler, asyncio.Event] = {}
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        super().connection_lost(handler, exc)
+        if handler in self._waiting:
+            self._waiting.pop(handler).set()
+
+    async def disconnection(self, request: web.BaseRequest) -> None:
+        """Return once the connection of `request` is lost."""
+        if request.transport is not None and not request.transport.is_closing():
+            await self._waiting.setdefault(request.protocol, asyncio.Event()).wait()
+
+
+class Origin:
+    """An HTTP server on `host`; `handler` decides, the origin sends.
+
+    A handler runs to its end even where the client is gone meanwhile: what a request asked for happens.
+    """
+
+    def __init__(self, name: str, handler: Handler, clock: SandboxClock) -> None:
+        self._name = name
+        self._handler = handler
+        self._clock = clock
+        self._server: _Server | None = None
+        self._listener: asyncio.Server | None = None
+        self._busy: set[asyncio.Task[object]] = set()
+
+    async def start(self, host: str, port: int, *, fixed: bool) -> str:
+        """Listen and return the origin's address, `http://host:port`.
+
+        Where the port is taken, raise `OSError` if it is `fixed`, else take another one.
+        """
+        loop = asyncio.get_running_loop()
+        self._server = _Server(self._respond)
+        try:
+            self._listener = await loop.create_server(self._server, host, port, backlog=_BACKLOG)
+        except OSError:
+            if fixed or not port:
+                raise
+            self._listener = await loop.create_server(self._server, host, 0, backlog=_BACKLOG)
+        bound: int = self._listener.sockets[0].getsockname()[1]
+        return f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+
+    async def aclose(self) -> None:
+        """Stop listening, cancel what is being answered, close every connection."""
+        if self._listener is None or self._server is None:
+            return
+        self._listener.close()
+        self._server.pre_shutdown()
+        busy = list(self._busy)
+        for task in busy:
+            task.cancel()
+        if busy:
+            await asyncio.wait(busy)
+        await self._server.shutdown(0.1)
+        self._listener = self._server = None
+        await asyncio.sleep(0)  # connections are closed by callbacks
+
+    async def _respond(self, request: web.BaseRequest) -> web.StreamResponse:
+        task = asyncio.current_task()
+        if task is not None:
+            self._busy.add(task)
+        try:
+            reply = await self._decide(request)
+            return await send(request, reply, clock=self._clock, disconnection=self._disconnection)
+        except (ConnectionError, web.RequestPayloadError):
+            # The client is gone; nobody reads what is returned here.
+            if request.transport is not None:
+                request.transport.abort()
+            return web.Response()
+        finally:
+            if task is not None:
+                self._busy.discard(task)
+
+    async def _disconnection(self, request: web.BaseRequest) -> None:
+        if self._server is not None:
+            await self._server.disconnection(request)
+
+    async def _decide(self, request: web.BaseRequest) -> Reply:
+        try:
+            reply = await self._handler(request)
+        except (ConnectionError, web.RequestPayloadError):
+            raise
+        except Exception:  # noqa: BLE001  a defect is answered in the envelope too
+            _log.exception("%s failed on %s %s", self._name, request.method, request.rel_url.path)
+            reply = build_refusal_reply(RefusalError(500, "SERVER_ERROR", "The sandbox failed internally."))
+        _log.debug("%s: %s %s -> %d", self._name, request.method, request.rel_url.path, reply.status)
+        return reply

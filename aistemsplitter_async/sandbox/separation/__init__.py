@@ -1,0 +1,1 @@
+"""Signal processing: runs as a process of its own."""

@@ -1,0 +1,129 @@
+"""Which part of every spectral bin belongs to which stem: classical signal processing, a preview and not the model.
+
+Three observations, none of them about the song itself:
+
+- Drums are short and broad, tones are long and narrow. A median over time keeps tones, a median over frequency keeps
+  hits: D. Fitzgerald, "Harmonic/percussive separation using median filtering", DAFx 2010.
+- Singers and basses are mixed to the centre, guitars and keyboards to the sides: the inter-channel similarity of
+  C. Avendano, "Frequency-domain source identification and manipulation in stereo mixes", WASPAA 2003.
+- What stays the same for a second accompanies; what moves on top of it leads. This is the whole difference left in a
+  mono file. The idea of a repeating background is that of Rafii & Pardo, "REPET", IEEE TASLP 21, 2013.
+
+The stems take turns: each takes its share, between nothing and all, of what the ones before it left, and `other` takes
+the rest. So no mask is negative and the masks add up to one whatever the shares are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.ndimage
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from aistemsplitter_async.sandbox.separation.overlap_add import Spectra
+
+Plane = NDArray[np.float32]  # (windows, bins)
+
+TONE_WINDOWS = 17  # 0.4 s: a hit covers less than half of it, so the median does not see the hit
+HIT_BINS = 31  # 330 Hz: a partial covers less than half of it, so the median does not see the partial
+STEADY_WINDOWS = 53  # 1.2 s: a held chord fills more than half of it, a sung note seldom does
+CONTEXT_WINDOWS = STEADY_WINDOWS // 2  # on each side of a window, for all of the above
+NEIGHBOURS = 3  # windows and bins over which left and right are compared: a single bin is always coherent
+
+CENTRE_POWER = 4  # makes "nearly the same on both sides" mean centre, and half the same mean side
+STEADY_WEIGHT = np.float32(0.7)  # of a held tone, withheld from the vocals; all of it would gut long notes
+FALL_WINDOWS = 7  # 0.16 s before and after: long against the beating of strings, short against a note
+
+# Bands as corner frequencies in Hz: nothing below the first, all from the second to the third, nothing above the last.
+BASS_BAND = (0.0, 20.0, 180.0, 330.0)
+VOCALS_BAND = (120.0, 250.0, 7_000.0, 10_000.0)
+PIANO_BAND = (60.0, 120.0, 4_000.0, 6_000.0)
+GUITAR_BAND = (70.0, 110.0, 6_000.0, 9_000.0)
+
+TURNS = ("drums", "bass", "vocals", "piano", "guitar")  # who takes a share when; `other` is what they leave
+
+_TINY = np.float32(1e-9)  # under any magnitude that 16 or 24 bits can hold; keeps silence from dividing by zero
+
+
+def build_masks(
+    spectra: Spectra, due: slice, frequencies: Plane, stems: Collection[str]
+) -> Iterator[tuple[str, Plane]]:
+    """Yield each of `stems` and its mask for the windows `due`; `other` is the last of them and must be among them.
+
+    `spectra` has both channels and the context around `due`; `frequencies` are those of its bins, in Hz. The masks are
+    non-negative and add up to one in every bin. Raises `ValueError` for a stem without a rule.
+    """
+    if unknown := set(stems) - {*TURNS, "other"}:
+        raise ValueError(f"there is no rule for {', '.join(sorted(unknown))}")
+    left = np.ones(spectra[0, due].shape, dtype=np.float32)
+    for stem, share in zip(TURNS, _shares(spectra, due, frequencies), strict=True):
+        if stem in stems:
+            mask = left * share
+            left = left - mask
+            yield stem, mask
+    yield "other", left
+
+
+def _shares(spectra: Spectra, due: slice, frequencies: Plane) -> Iterator[Plane]:
+    """Yield what each stem of `TURNS` claims of the remainder when its turn comes."""
+    power = spectra.real**2 + spectra.imag**2
+    magnitude = np.sqrt(power[0] + power[1])
+    tones = running_median(magnitude, TONE_WINDOWS, axis=0)[due] ** 2
+    hits = running_median(magnitude[due], HIT_BINS, axis=1) ** 2
+    drums = hits / (tones + hits + _TINY**2)
+    yield drums
+
+    centre = _centre(spectra, power)[due]
+    bass = centre * _band(frequencies, *BASS_BAND)
+    yield bass
+
+    steady = running_median(magnitude, STEADY_WINDOWS, axis=0)[due] / (magnitude[due] + _TINY)
+    steady = np.minimum(steady, np.float32(1))
+    middle = centre**CENTRE_POWER
+    vocals = middle * (1 - STEADY_WEIGHT * steady) * _band(frequencies, *VOCALS_BAND)
+    yield vocals
+
+    piano = _falling(magnitude)[due] * _band(frequencies, *PIANO_BAND)
+    yield piano
+
+    guitar = (1 - middle) * _band(frequencies, *GUITAR_BAND)
+    yield guitar
+
+
+def running_median(plane: Plane, length: int, *, axis: int) -> Plane:
+    """Return the median of the `length` (odd) values around each value along `axis`, mirrored at the ends.
+
+    A spectrum of real samples is its own mirror image about 0 Hz: what looks like an edge to a kick drum is none.
+    scipy's filter for one dimension keeps a sorted window and costs the same for any length, its filter for two
+    dimensions up to eight times as much: so the rows are laid end to end, far enough apart not to see each other.
+    """
+    half = length // 2
+    rows = np.pad(np.moveaxis(plane, axis, -1), ((0, 0), (half, half)), mode="reflect")
+    medians = scipy.ndimage.median_filter(rows.ravel(), size=length).reshape(rows.shape)
+    return np.moveaxis(medians[:, half : rows.shape[1] - half], -1, axis)
+
+
+def _centre(spectra: Spectra, power: NDArray[np.float32]) -> Plane:
+    """Return 1 where left and right are the same, 0 where they share nothing, are opposite or one is silent."""
+    shared = (spectra[0] * spectra[1].conj()).real
+    shared = scipy.ndimage.uniform_filter(shared, NEIGHBOURS, mode="nearest")
+    whole = scipy.ndimage.uniform_filter(power[0] + power[1], NEIGHBOURS, mode="nearest")
+    return np.clip(2 * shared / (whole + _TINY**2), 0, 1).astype(np.float32, copy=False)
+
+
+def _falling(magnitude: Plane) -> Plane:
+    """Return towards 1 where a tone dies away as a struck string does, 0 where it holds or grows."""
+    half = FALL_WINDOWS // 2
+    before = scipy.ndimage.uniform_filter1d(magnitude, FALL_WINDOWS, axis=0, mode="nearest", origin=half)
+    after = scipy.ndimage.uniform_filter1d(magnitude, FALL_WINDOWS, axis=0, mode="nearest", origin=-half)
+    return np.clip(2 * (before - after) / (before + after + _TINY), 0, 1).astype(np.float32, copy=False)
+
+
+def _band(frequencies: Plane, start: float, full: float, end: float, gone: float) -> Plane:
+    """Return a gain over frequency whose slopes are half a cosine."""
+    ramps = np.interp(frequencies, (start, full, end, gone), (0.0, 1.0, 1.0, 0.0))
+    return (np.sin(ramps * np.pi / 2) ** 2).astype(np.float32)

@@ -1,0 +1,65 @@
+"""One API key: its credits, its window, the idempotency keys it used."""
+
+from __future__ import annotations
+
+import math
+import secrets
+
+import attrs
+
+from aistemsplitter_async.sandbox.service.idempotency import IdempotencyMemory
+from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.window import Window
+
+
+@attrs.frozen
+class SandboxKey:
+    """An API key to be served.
+
+    Attributes:
+        api_key: The bearer key; it must start with `ast_`.
+        credits: Opening balance in seconds of audio.
+        requests_per_minute: Its own limit; `None` for no limit.
+        webhook_secret: Signs the webhooks of its splits; made up where not given.
+    """
+
+    api_key: str = attrs.field(repr=False)
+    credits: int = attrs.field(validator=attrs.validators.ge(0))
+    requests_per_minute: int | None = None
+    webhook_secret: str = attrs.field(factory=lambda: f"whsec_{secrets.token_hex(16)}", repr=False, kw_only=True)
+
+    @api_key.validator
+    def _check_key(self, _attribute: object, value: str) -> None:
+        if not value.startswith("ast_") or not value.isascii() or not value.isprintable() or " " in value:
+            raise ValueError("an API key starts with ast_ and has printable ASCII characters only")
+
+
+@attrs.define
+class Account:
+    """A key at work. `label` names it in the ledger and on disk, so that the key itself appears in neither."""
+
+    label: str
+    balance: int
+    window: Window | None
+    keys: IdempotencyMemory
+    webhook_secret: str = attrs.field(repr=False)
+
+    def charge(self, credits_needed: int) -> None:
+        """Take credits for a split; refuse with 402, saying how many are missing, and take nothing then."""
+        missing = credits_needed - self.balance
+        if missing > 0:
+            raise RefusalError(
+                402,
+                "INSUFFICIENT_CREDITS",
+                f"This split needs {credits_needed} credits and the balance is {self.balance}: {missing} are missing.",
+            )
+        self.balance -= credits_needed
+
+    def refund(self, credits_used: int) -> None:
+        """Give back what a failed split had cost."""
+        self.balance += credits_used
+
+
+def compute_credits(seconds: float) -> int:
+    """Return what audio of that length costs: one credit for each second begun, at least one."""
+    return max(1, math.ceil(seconds - 1e-6))  # 214.0000001 s is 214 s with a rounding error

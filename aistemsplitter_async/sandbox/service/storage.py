@@ -1,0 +1,76 @@
+"""The folder everything is kept in, and the caps that keep it bounded."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from aistemsplitter_async.sandbox.service.limits import Limits
+
+
+class StorageFullError(Exception):
+    """Taking this file would exceed the sandbox's cap on disk space or on the number of files."""
+
+
+class Storage:
+    """Files by name: `sources/` holds uploads and fetched files, `stems/<split id>/` what was made of them.
+
+    Space is booked before it is written, so parallel uploads cannot exceed the cap together.
+    """
+
+    def __init__(self, root: Path, limits: Limits) -> None:
+        self._limits = limits
+        self._sources = root / "sources"
+        self._stems = root / "stems"
+        self._sources.mkdir(parents=True, exist_ok=True)
+        self._stems.mkdir(parents=True, exist_ok=True)
+        self._booked: dict[str, int] = {}
+        self._used_bytes = 0
+
+    @property
+    def used_bytes(self) -> int:
+        """Bytes booked."""
+        return self._used_bytes
+
+    @property
+    def files(self) -> int:
+        """Number of sources and sets of stems."""
+        return len(self._booked)
+
+    def source_path(self, name: str) -> Path:
+        """Return where the source called `name` lies."""
+        return self._sources / name
+
+    def stem_folder(self, split_id: str) -> Path:
+        """Return where the stems of a split lie."""
+        return self._stems / split_id
+
+    def holds(self, name: str) -> bool:
+        """Return whether room is set aside for `name`."""
+        return name in self._booked
+
+    def book(self, name: str, size_bytes: int) -> None:
+        """Set room aside for `name`, or change what it has.
+
+        Raises:
+            StorageFullError: A cap would be exceeded; nothing is booked.
+        """
+        before = self._booked.get(name)
+        used = self._used_bytes - (before or 0) + size_bytes
+        if used > self._limits.max_disk_bytes or (before is None and self.files >= self._limits.max_files):
+            raise StorageFullError("The sandbox's storage is full.")
+        self._booked[name] = size_bytes
+        self._used_bytes = used
+
+    def drop_source(self, name: str) -> None:
+        """Delete a source and give its room back; an absent one is no error."""
+        self.source_path(name).unlink(missing_ok=True)
+        self._used_bytes -= self._booked.pop(name, 0)
+
+    def drop_stems(self, split_id: str) -> None:
+        """Delete a split's stems and give their room back; absent ones are no error."""
+        shutil.rmtree(self.stem_folder(split_id), ignore_errors=True)
+        self._used_bytes -= self._booked.pop(split_id, 0)
