@@ -1,6 +1,7 @@
-"""Blocking work in threads, which nobody can stop: whoever began it waits for its end, cancelled or not.
+"""Threads and tasks that must not be abandoned: the caller waits for their end, cancelled or not.
 
-Who went on sooner would close a descriptor that the thread is still using, by then perhaps another file's.
+A thread cannot be stopped. A caller that returned earlier would close a descriptor the thread still uses, whose number
+may by then belong to another file.
 """
 
 from __future__ import annotations
@@ -65,7 +66,14 @@ async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:
     except TimeoutError:
         pass
     finally:
+        await cancel_and_wait(task)
+
+
+async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
+    """Cancel `tasks` and wait until all have ended, however often the caller is cancelled. What they raise is dropped."""
+    for task in tasks:
         task.cancel()
-        await asyncio.wait([task])
+    await wait_out(*tasks)
+    for task in tasks:
         if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not complain that nobody did
+            task.exception()  # retrieve it, or asyncio logs "exception was never retrieved"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from aistemsplitter_async._tasks import wait_out
+from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async._transfer.meter import Meter
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import APITimeoutError
@@ -32,8 +32,5 @@ async def run_metered(work: Coroutine[Any, Any, T], meter: Meter, *, clock: Cloc
         else:
             return task.result()
     finally:
-        task.cancel()
-        await wait_out(task)  # it may have a thread at work on a file that the caller is about to close
-        if not task.cancelled():
-            task.exception()  # looked at, so that asyncio does not complain that nobody did
+        await cancel_and_wait(task)  # it may have a thread at work on a file that the caller is about to close
     raise APITimeoutError(f"{what} stalled: too little moved for too long", code="STALLED")

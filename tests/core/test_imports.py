@@ -48,10 +48,7 @@ FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 SANDBOX_MAY_USE = frozenset({"_lazy", "_version", "_web", "clock"})  # of the client's side
 
 # The modules that may touch a loop, a clock, sockets, disk, threads, processes or chance. All others only decide.
-SHELLS = frozenset(
-    {
-    }
-)
+SHELLS = frozenset({})
 IMPURE = frozenset(
     {
         *("aiohttp", "anyio", "asyncio", "concurrent", "multiprocessing", "subprocess", "threading", "signal"),
@@ -65,7 +62,18 @@ CLOCK_CALLS = frozenset({"now", "utcnow", "today", "monotonic", "perf_counter"})
 DISK_CALLS = frozenset(
     {
         *("exists", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open", "read_bytes", "read_text"),
-        *("resolve", "rglob", "rmdir", "samefile", "stat", "symlink_to", "touch", "unlink", "write_bytes", "write_text"),
+        *(
+            "resolve",
+            "rglob",
+            "rmdir",
+            "samefile",
+            "stat",
+            "symlink_to",
+            "touch",
+            "unlink",
+            "write_bytes",
+            "write_text",
+        ),
     }
 )
 

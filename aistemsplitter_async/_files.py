@@ -1,0 +1,77 @@
+"""What every file of ours needs: to be private, to be whole, and to say in plain words why the disk refused.
+
+These functions block; a caller on the event loop goes through `_tasks.run_in_thread`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+PRIVATE = 0o600
+
+
+def create_private(path: Path) -> None:
+    """Create an empty file that only its owner can read.
+
+    An existing file is not opened: closing it again would drop the locks that other connections of this process hold
+    on it (sqlite.org/howtocorrupt.html, 2.2).
+
+    Raises:
+        FileExistsError: it is there already.
+        OSError: the disk refuses.
+    """
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+
+
+@contextlib.contextmanager
+def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iterator[IO[str]]:
+    """Write text that replaces `path` when the block ends: a reader sees the old file or the new one, never a part.
+
+    Where the block raises, the old file stays. A symbolic link in the place of the new file is refused.
+
+    Args:
+        path: what to replace; the text is written to `<name>.new` beside it first.
+        durable: whether it must survive a power cut once the block has ended.
+        mode: who may read a file that is new.
+
+    Raises:
+        OSError: the disk refuses.
+    """
+    fresh = fresh_path(path)
+    with open(fresh, "w", encoding="utf-8", opener=lambda name, flags: open_no_link(name, flags, mode)) as file:
+        yield file
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def fresh_path(path: Path) -> Path:
+    """Return where `replacing` writes what is to replace `path`."""
+    return path.with_name(f"{path.name}.new")
+
+
+def open_no_link(path: str | Path, flags: int, mode: int = 0o666) -> int:
+    """Open a file, but not through a symbolic link in its place: `opener` of `open`."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), mode)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut, where the system can do that."""
+    with contextlib.suppress(OSError):  # folders cannot be opened on Windows, nor synced everywhere
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Return why the system refused, in its own words and without the path."""
+    if isinstance(error, FileNotFoundError):
+        return "no such file"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
