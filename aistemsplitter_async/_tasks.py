@@ -70,7 +70,7 @@ async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel `tasks` and wait until all have ended, however often the caller is cancelled. What they raise is dropped."""
+    """Cancel `tasks` and wait until all have ended, however often the caller is cancelled. Errors are dropped."""
     for task in tasks:
         task.cancel()
     await wait_out(*tasks)
