@@ -320,7 +320,7 @@ class Ours:
                 if not happened:
                     self.uploaded.append((split, made))  # the same create again
                 elif last:
-                    lane = 1 if split < self.world.case.splits else 0
+                    lane = Lane.BULK if split < self.world.case.splits else Lane.INTERACTIVE
                     self.plan.add(str(split), credits_used=180, since=later, lane=lane)
                 else:
                     self.world.at(later + self.world.case.uploading, lambda then: self.note_uploaded(then, split))

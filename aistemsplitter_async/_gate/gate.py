@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import attrs
 
 from aistemsplitter_async._gate.budget import Budget
-from aistemsplitter_async._gate.lanes import Order, Priority, Queues, Rank, Turns, order_of
+from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
+from aistemsplitter_async._gate.queues import Queues
 from aistemsplitter_async._gate.rate_headers import parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -26,7 +27,7 @@ from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolic
 from aistemsplitter_async.errors import RateLimitedError
 from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
 
-_BULK: Order = (1, Rank.CREATE)
+_BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
 
 
@@ -114,7 +115,7 @@ class Gate:
             raise self._refusal()
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = self._clock.monotonic()
-        order = order_of(priority, rank)
+        order = Order.of(priority, rank)
         waiter = self._queues.join(order)
         self.pump()
         try:
@@ -216,7 +217,7 @@ class Gate:
                 break
             self._limiter.take(now)
             self._turns.note(order)
-            if order[1] < Rank.POLL:
+            if order.rank < Rank.POLL:
                 self._worked.append(now)
                 self._forget_work(now)
             source.grant(
@@ -256,11 +257,11 @@ class Gate:
         is one that a create may have to wait for.
         """
         limit, per = self._limiter.believed, self._limiter.per
-        if order < (0, Rank.POLL) or limit is None:
+        if order < Order(Lane.INTERACTIVE, Rank.POLL) or limit is None:
             return 0
         kept = round(INTERACTIVE_SHARE * limit) if now <= self._interactive_at + _INTERACTIVE_MEMORY * per else 0
         self._forget_work(now)
-        return kept if order < (1, Rank.POLL) else max(kept, min(self.expected, len(self._worked)))
+        return kept if order < Order(Lane.BULK, Rank.POLL) else max(kept, min(self.expected, len(self._worked)))
 
     def _forget_work(self, now: float) -> None:
         while self._worked and self._worked[0] <= now - self._limiter.per:
