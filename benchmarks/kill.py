@@ -55,6 +55,7 @@ from aistemsplitter_async._send.transport import AiohttpTransport
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.batch import runner  # noqa: F401  # the same
 from aistemsplitter_async.batch.track import Track
+from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.store import Store
@@ -315,7 +316,7 @@ def journal_late() -> None:
             held = await works.journal.write(Store.created, held.id, created, works.clock.now())
 
         async def attempt() -> Any:
-            await works.stages.create(fresh, None, "bulk", None, on_created=note)
+            await works.stages.create(fresh, deadline=Deadline(works.clock, None), priority="bulk", on_created=note)
             return held
 
         track._worked = True

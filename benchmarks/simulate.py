@@ -34,6 +34,7 @@ from typing import Any, Protocol
 import attrs
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._poll.plan import PollPlan

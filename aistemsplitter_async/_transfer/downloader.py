@@ -32,7 +32,7 @@ from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Held, Incoming, build_range_headers, read_incoming
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
-from aistemsplitter_async._wire.urls import vet_url
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS, URL_REFRESHES
 from aistemsplitter_async.errors import (
     APIConnectionError,
@@ -99,13 +99,10 @@ class _URLs:
 class Downloader:
     """The download stage of one client."""
 
-    def __init__(
-        self, pipeline: Pipeline, refresh: Refresh, *, allow_loopback: bool, allow_hosts: frozenset[str]
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, refresh: Refresh, urls: URLPolicy) -> None:
         self._pipeline = pipeline
         self._refresh = refresh
-        self._allow_loopback = allow_loopback
-        self._allow_hosts = allow_hosts
+        self._allowed = urls
         self._places = asyncio.Semaphore(DOWNLOADS)
 
     async def download(
@@ -186,7 +183,7 @@ class Downloader:
         )
 
     async def _fetch(self, order: _Order, url: str) -> Path:
-        self._vet(url)
+        self._allowed.vet(url)
         part = await run_in_thread(PartFile, order.part, undo=PartFile.close)
         try:
             entry = await self._fill(order, url, part)
@@ -283,7 +280,7 @@ class Downloader:
                     yield reply
                     return
             url = _join(url, location)
-            self._vet(url)
+            self._allowed.vet(url)
 
     async def _status_error(self, reply: StreamedReply, order: _Order) -> APIStatusError:
         body = b""
@@ -292,9 +289,6 @@ class Downloader:
             break  # the first bytes of a refusal are enough to show
         answer = Reply(status=reply.status, headers=reply.headers, body=body)
         return build_status_error(answer, what=f"download {order.stem}", now=self._pipeline.clock.now())
-
-    def _vet(self, url: str) -> None:
-        vet_url(url, allow_loopback=self._allow_loopback, allow_hosts=self._allow_hosts)
 
 
 def _join(url: str, location: str) -> str:

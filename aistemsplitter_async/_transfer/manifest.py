@@ -257,7 +257,12 @@ def prepare_folder(
     return memory.replace(split_id)
 
 
-def _check_target(folder: Path, overwrite: bool, pattern: str) -> None:  # called through a thread
+def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
+    """Check that stems named by `pattern` can be put into `folder`.
+
+    Raises:
+        DownloadError: it cannot be written to, or stems would be overwritten unasked.
+    """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         reason = "permission denied" if existing.is_dir() else "not a folder"

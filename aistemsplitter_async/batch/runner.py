@@ -39,7 +39,7 @@ from aistemsplitter_async.journal.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aistemsplitter_async._engine import Stages
+    from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._transfer.audio import Source
 
 Sources = Iterable["Source | BatchItem"] | AsyncIterable["Source | BatchItem"]
@@ -59,7 +59,7 @@ class Batch:
 
     def __init__(
         self,
-        stages: Callable[[], Stages],
+        stages: Callable[[], Engine],
         sources: Sources,
         options: BatchOptions,
         *,

@@ -9,19 +9,19 @@ import asyncio
 import hashlib
 import uuid
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async._send.pipeline import Doubt
+from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.bounds import NotBegunError, OutdatedError
 from aistemsplitter_async.batch.item import BatchItem, Opened, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.works import Works
+from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.config import BATCH_WAIT, RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -38,7 +38,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.journal.record import Record, StageName, State, Step, StoredFile, build_failure, plan_step
 from aistemsplitter_async.journal.store import Claim, Store
-from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, Submission, Upload
+from aistemsplitter_async.models import CreatedSplit, DirectURL, Submission, Upload
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
 _STOPPING = (AuthenticationError, InsufficientCreditsError, SpendLimitError)  # none would do better
@@ -283,7 +283,7 @@ class Track:
 
     async def _send(self, record: Record, submission: Submission) -> Record:
         """Send a create until it is answered, or until time has made something else of it, such as an old key."""
-        works, held, doubt = self._works, record, Doubt()
+        works, held, doubt = self._works, record, Ambiguity()
 
         async def before_send(_: Submission) -> None:
             """Look once more, now that the key's limit lets it go: that may have taken long."""
@@ -310,7 +310,12 @@ class Track:
             doubt.open = held.submission is not None
             try:
                 await works.stages.create(
-                    submission, None, works.options.priority, before_send, doubt=doubt, on_created=note
+                    submission,
+                    deadline=Deadline(works.clock, None),
+                    priority=works.options.priority,
+                    before_send=before_send,
+                    on_created=note,
+                    ambiguity=doubt,
                 )
             except (AIStemSplitterError, NotBegunError, OutdatedError) as error:
                 held = await self._note_failure(held, error, in_doubt=doubt.open)
@@ -348,28 +353,19 @@ class Track:
             since = clock.monotonic() - max(0.0, clock.now() - (record.created_at or 0.0))
             if record.submission is not None:
                 works.stages.expect_event(record.split_id, record.submission)
-        split = await self._watch(record.split_id, since, record.credits_used)
+        split = await works.stages.wait(
+            record.split_id,
+            timeout=BATCH_WAIT,
+            raise_on_failed=False,
+            since=since,
+            credits_used=record.credits_used,
+            priority=works.options.priority,
+        )
         self._worked = True
         if split.status == "failed":
             failure = build_failure("wait", SplitFailedError(split))
             return await works.write(Store.fail, record.id, failure, split)
         return await works.write(Store.succeeded, record.id, split)
-
-    async def _watch(self, split_id: str, since: float, credits_used: float | None) -> Split:
-        works, last = self._works, None
-        deadline = works.clock.monotonic() + BATCH_WAIT
-        updates = works.stages.updates(
-            split_id, priority=works.options.priority, since=since, credits_used=credits_used, deadline=deadline
-        )
-        try:
-            async with works.clock.timeout_at(deadline), aclosing(updates):
-                async for split in updates:
-                    last = split
-        except TimeoutError:
-            pass
-        if last is None or not last.is_terminal:
-            raise WaitTimeoutError(split_id, last)
-        return last
 
     async def _download(self, record: Record) -> Record:
         works, into = self._works, self._works.options.into
@@ -397,7 +393,9 @@ class Track:
         """Ask for the addresses of stems that were here once."""
         works = self._works
         assert record.split_id is not None  # noqa: S101  # what the state says
-        split = await works.creating.endure(lambda: works.stages.look(str(record.split_id), works.options.priority))
+        split = await works.creating.endure(
+            lambda: works.stages.get_split(str(record.split_id), works.options.priority)
+        )
         if split.status != "succeeded" or not split.stems:
             raise ProtocolError(f"split {split.id} has no stems any more (it is {split.status})", split_id=split.id)
         return await works.write(Store.succeeded, record.id, split)

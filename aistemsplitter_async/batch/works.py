@@ -19,7 +19,7 @@ from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.store import Store
 
 if TYPE_CHECKING:
-    from aistemsplitter_async._engine import Stages
+    from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.gate import GateSnapshot
 
 
@@ -36,7 +36,7 @@ class Works:
 
     def __init__(
         self,
-        stages: Stages,
+        stages: Engine,
         journal: Journal,
         options: BatchOptions,
         *,
