@@ -24,7 +24,7 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.manifest import Memory, Remembered, prepare_folder
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
@@ -58,13 +58,13 @@ class _Order:
 
     stem: str
     name: str
-    memory: Memory
+    manifest: Manifest
     overwrite: bool
     on_progress: OnProgress | None
 
     @property
     def part(self) -> Path:
-        return part_path(self.memory.folder, self.name)
+        return part_path(self.manifest.folder, self.name)
 
     def report(self, done: int, total: int | None) -> None:
         if self.on_progress is not None:
@@ -133,9 +133,9 @@ class Downloader:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
-        memory = await run_in_thread(prepare)
+        manifest = await run_in_thread(prepare)
         orders = [
-            _Order(stem=stem, name=name, memory=memory, overwrite=overwrite, on_progress=on_progress)
+            _Order(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=on_progress)
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)
@@ -153,15 +153,15 @@ class Downloader:
                 group.start_soon(bring, order)
         if failures:
             raise failures[0]
-        await run_in_thread(memory.remove_replaced)
+        await run_in_thread(manifest.remove_replaced)
         return {order.stem: files[order.stem] for order in orders}
 
     async def _bring(self, order: _Order, split: Split, urls: _URLs) -> Path:
         if not order.overwrite:
-            finished = await run_in_thread(order.memory.finished, order.stem)
+            finished = await run_in_thread(order.manifest.finished, order.stem)
             if finished is not None:
                 return finished
-            target = order.memory.folder / f"{order.name}.{extension_for(urls.of(order.stem), None)}"
+            target = order.manifest.folder / f"{order.name}.{extension_for(urls.of(order.stem), None)}"
             if await run_in_thread(os.path.lexists, target):  # found out now rather than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._places:
@@ -188,13 +188,13 @@ class Downloader:
         try:
             entry = await self._fill(order, url, part)
             await self._remember(order, entry)
-            target = order.memory.folder / entry.file
+            target = order.manifest.folder / entry.file
             await run_in_thread(partial(part.publish, target, overwrite=order.overwrite))
             return target
         finally:
             part.close()
 
-    async def _fill(self, order: _Order, url: str, part: PartFile) -> Remembered:
+    async def _fill(self, order: _Order, url: str, part: PartFile) -> StemRecord:
         """Bring all of the stem into the part; return what is known of it."""
         while True:
             before = part.size()
@@ -204,14 +204,14 @@ class Downloader:
                 if part.size() - before < _WORTH_GOING_ON_BYTES:
                     raise
 
-    async def _attempt(self, order: _Order, url: str, part: PartFile) -> Remembered:
+    async def _attempt(self, order: _Order, url: str, part: PartFile) -> StemRecord:
         clock = self._pipeline.clock
         meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
         work = self._receive(order, url, part, meter)
         return await run_metered(work, meter, clock=clock, what=f"the download of {order.stem}")
 
-    async def _receive(self, order: _Order, url: str, part: PartFile, meter: Meter) -> Remembered:
-        known = order.memory.stems.get(order.stem, Remembered(file=""))
+    async def _receive(self, order: _Order, url: str, part: PartFile, meter: Meter) -> StemRecord:
+        known = order.manifest.stems.get(order.stem, StemRecord(file=""))
         held = Held(offset=part.size(), etag=known.etag, total=known.total)
         if known.file and held.offset and held.offset == held.total:  # only the rename was missing
             return known
@@ -227,7 +227,7 @@ class Downloader:
                 part.start_at(0)
                 raise
             extension = extension_for(url, reply.headers.get("content-type"))
-            entry = Remembered(file=f"{order.name}.{extension}", etag=incoming.etag, total=incoming.total)
+            entry = StemRecord(file=f"{order.name}.{extension}", etag=incoming.etag, total=incoming.total)
             part.start_at(incoming.start)
             await self._remember(order, entry)
             size = await self._write(order, reply, incoming, part, meter)
@@ -264,10 +264,10 @@ class Downloader:
             part.start_at(0)
         return size
 
-    async def _remember(self, order: _Order, entry: Remembered) -> None:
-        if order.memory.stems.get(order.stem) != entry:
-            order.memory.stems[order.stem] = entry
-            order.memory.save()  # a few hundred bytes: not worth a thread, and so never two at once
+    async def _remember(self, order: _Order, entry: StemRecord) -> None:
+        if order.manifest.stems.get(order.stem) != entry:
+            order.manifest.stems[order.stem] = entry
+            order.manifest.save()  # a few hundred bytes: not worth a thread, and so never two at once
 
     @asynccontextmanager
     async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:
