@@ -73,15 +73,15 @@ class AsyncAIStemSplitter:
         session: carries the API calls, and is never closed here. It must not resend by itself.
         rate_limit: what is known about the key's limit.
         retry: when failed attempts are made again.
-        poll: when running splits are looked at.
+        poll: when running splits are polled.
         timeouts: how long one attempt may take.
         gate: shared by clients of one key, instead of `rate_limit`.
-        webhooks: is told when splits are done, so that they need not be asked for; may serve several clients.
+        webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
         allow_hosts: host names of upload workers and CDNs that need not be public or https.
-        on_event: told what happens, with values of `events`; must return quickly and not raise.
+        on_event: called with what happens, as values of `events`; must return quickly and not raise.
 
     Raises:
         ConfigurationError: no key, a URL that cannot be right, or arguments that exclude each other.
@@ -203,7 +203,7 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         priority: Priority = "interactive",
     ) -> Reservation:
-        """Reserve a place at the upload worker for `content_length` bytes. `upload_audio` does this by itself."""
+        """Reserve an upload of `content_length` bytes at the upload worker. `upload_audio` does this by itself."""
         engine = self._bound_engine()
         reservation = engine.uploader.reserve(
             filename=filename, content_type=content_type, content_length=content_length, priority=priority
@@ -220,7 +220,7 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         priority: Priority = "interactive",
     ) -> Upload:
-        """Bring audio to the upload worker, in constant memory, and return what `create_split` needs (`.input`).
+        """Send audio to the upload worker, in constant memory, and return what `create_split` needs (`.input`).
 
         Args:
             source: a path, bytes, or what `stream_source` makes.
@@ -261,7 +261,7 @@ class AsyncAIStemSplitter:
             split_input: `upload.input` or `DirectURL(url)`.
             stem_model: `"4s"` or `"6s"`; the server's default otherwise.
             output_format: `"mp3"` or `"wav"`; the server's default otherwise.
-            webhook_url: told when the split is terminal.
+            webhook_url: where the API sends a notification when the split is terminal.
             idempotency_key: 1 to 255 printable ASCII characters.
             before_send: awaited with the `Submission` before each attempt; store it and a crash loses nothing. If it
                 raises, nothing is sent.
@@ -293,7 +293,7 @@ class AsyncAIStemSplitter:
     ) -> Job:
         """Send a create again, byte for byte, and return the job of the one split it stands for.
 
-        Safe as long as the server remembers the key; how long that is, is not published, so do not wait for days.
+        Safe as long as the server remembers the key; how long that is has not been published, so do not wait for days.
 
         Raises:
             SubmissionUncertainError: still uncertain. A refusal now says nothing about the first attempt.
@@ -320,15 +320,15 @@ class AsyncAIStemSplitter:
         credits_used: float | None = None,
         priority: Priority = "interactive",
     ) -> Split:
-        """Return the split once it is terminal. Passing failures of the network or the server do not end the wait.
+        """Return the split once it is terminal. Transient failures of the network or the server do not end the wait.
 
         Args:
             split_id: which one.
             timeout: seconds, 30 minutes if not given (`PollPolicy.wait`).
             raise_on_failed: `False` returns a failed split, as the official clients do.
-            since: when it was created (`clock.monotonic()`), to spare a look that comes too soon.
+            since: when it was created (`clock.monotonic()`), to avoid a poll that comes too early.
             credits_used: its price, from which its processing time is predicted.
-            priority: the lane its looks wait in.
+            priority: the lane its polls wait in.
 
         Raises:
             SplitFailedError: it ended as `failed`.
@@ -382,7 +382,7 @@ class AsyncAIStemSplitter:
         Raises:
             DownloadError: files would be overwritten, or the disk refuses.
             IncompleteDownloadError: a stem kept ending early.
-            UnsafeNameError, UnsafeURLError: the server named a file or place that is not safe.
+            UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused, fresh ones too.
         """
         return await self._bound_engine().download_stems(
@@ -513,7 +513,7 @@ class AsyncAIStemSplitter:
             sources: an iterable or async iterable of sources, or of `BatchItem`s for sources with names of their own.
                 Consumed only as fast as they are worked on.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
-            journal: the file that remembers everything; without one, a crash forgets what was under way.
+            journal: the file that records everything; without one, a crash loses what was in progress.
             stem_model: `"4s"` or `"6s"`; the server's default otherwise.
             output_format: `"mp3"` or `"wav"`; the server's default otherwise.
             in_flight: splits being processed at a time; as many as keep the key busy otherwise.
@@ -522,9 +522,9 @@ class AsyncAIStemSplitter:
             dedupe: whether the same audio, or URL, is split only once.
             priority: the lane its requests wait in.
             max_credits: stop before a split that would make this run cost more.
-            webhook_url: told of every split.
+            webhook_url: where the API sends a notification for every split.
             key_age: seconds the server is trusted to remember an idempotency key: a create without an answer is sent
-                again under its key until then, and left for a person to look at after.
+                again under its key until then, and left for a person to decide on after.
             patience: seconds that trouble which passes (no network, a failing server, a long 429) is waited out before
                 the batch stops; with 0 each source fails by itself.
             retry_failed: try tracks again that failed for good in an earlier run.

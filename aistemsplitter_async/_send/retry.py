@@ -31,9 +31,9 @@ class Action(Enum):
     ONCE = "try again, but only once"
     CONFLICT = "try again for a while: another attempt of ours may still be at work"
     THROTTLE = "wait as long as the server asks, or as the window needs"
-    RAISE = "tell the caller"
-    RENEW = "tell the uploader, which takes a fresh reservation"
-    REFRESH = "tell the downloader, which asks for fresh URLs"
+    RAISE = "raise it to the caller"
+    RENEW = "raise it to the uploader, which takes a fresh reservation"
+    REFRESH = "raise it to the downloader, which asks for fresh URLs"
 
 
 _R, _1, _C, _T, _X, _N, _F = (
@@ -186,7 +186,7 @@ def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitte
 
 
 def _asked_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
-    """Return whether the server's Retry-After is longer than may be waited inline: coming back sooner is no choice."""
+    """Return whether the server's Retry-After is longer than a call may wait: trying earlier would ignore it."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     return asked is not None and asked > policy.retry_after_cap
 

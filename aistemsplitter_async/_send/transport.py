@@ -124,7 +124,7 @@ class AiohttpTransport:
         self._sessions.clear()
 
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
-        if self._closed:  # a retry must not open a session that nobody would close
+        if self._closed:  # a retry must not open a session that is never closed
             raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
         failure: BaseException
         try:

@@ -74,7 +74,7 @@ class Uploader:
         raise AssertionError("unreachable")  # the last turn returns or raises
 
     def _calls_for_renewal(self, error: AIStemSplitterError, reservation: Reservation) -> bool:
-        if isinstance(error, UploadError):  # the source is at fault, not the place
+        if isinstance(error, UploadError):  # the source is at fault, not the reservation
             return False
         now = datetime.fromtimestamp(self._pipeline.clock.now(), UTC)
         expired = reservation.expires_at - _EXPIRY_MARGIN <= now

@@ -261,6 +261,17 @@ async def test_an_empty_quota_gives_up_without_losing_the_doubt(world: World) ->
     assert world.api.count("create") == 1
 
 
+# --- ranks
+
+
+async def test_a_single_get_split_waits_behind_reservations_and_creates_as_any_poll_does(world: World) -> None:
+    pipeline = world.pipeline(limit=RateLimit(1))
+    (await pipeline.gate.admit()).settle()
+    calls = [asyncio.create_task(send(pipeline, OPERATIONS[what])) for what in ("get", "credits", "reserve", "create")]
+    await asyncio.gather(*calls)
+    assert [asked.what for asked in world.api.asked] == ["create", "credits", "reserve", "get"]
+
+
 # --- the hook
 
 
