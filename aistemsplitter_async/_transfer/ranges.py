@@ -35,7 +35,7 @@ class Held:
 
 @attrs.frozen(kw_only=True)
 class Incoming:
-    """What an answer contains: bytes from `start` on, of a file of `total` bytes (`None`: chunked, with a marked end)."""
+    """What an answer contains: bytes from `start` on, of a file of `total` bytes (`None`: chunked)."""
 
     start: int
     total: int | None
