@@ -15,8 +15,7 @@ from typing import Any, Final
 
 import attrs
 
-from aistemsplitter_async.cli.screen.render import clock, hide_keys, number, show, words
-from aistemsplitter_async.cli.sources import shown_source
+from aistemsplitter_async.cli.screen.render import clock, hide_keys, number, show, shown_source, words
 from aistemsplitter_async.journal.record import Record, State
 from aistemsplitter_async.models import Split
 
