@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
@@ -16,6 +16,9 @@ from aistemsplitter_async.cli.options import AsDuration, Batching, Common, Durat
 from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
 from aistemsplitter_async.cli.screen.terminal import discard_output
 from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE
+
+if TYPE_CHECKING:
+    from aistemsplitter_async.cli.run import Work
 
 # Each command imports its module only when it runs: --help must not wait for aiohttp.
 
@@ -80,7 +83,6 @@ def split(
         return _refuse("--idempotency-key is for one split; give one source with it", "split")
     if sandbox and _names_an_api(common):
         return _refuse(_SANDBOX_CONFLICT, "split")
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import split as module  # noqa: PLC0415
 
     arguments = module.SplitArguments(
@@ -95,7 +97,7 @@ def split(
         overwrite=overwrite,
         sandbox=sandbox,
     )
-    return run.run(partial(module.split, arguments))
+    return _run(partial(module.split, arguments))
 
 
 @app.command
@@ -127,12 +129,12 @@ def batch(
         return _refuse("give at least one PATH to split, or --status", "batch")
     if (option := _unknown_option(paths or [])) is not None:
         return _refuse(f"there is no option {option}; write a path like that as ./{option}", "batch")
-    from aistemsplitter_async.cli import run, sources  # noqa: PLC0415
-    from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as lookup  # noqa: PLC0415
+    from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
+    from aistemsplitter_async.cli.sources import default_journal  # noqa: PLC0415
 
-    journal = batching.journal or sources.default_journal(into)
+    journal = batching.journal or default_journal(into)
     if status:
-        return run.run(partial(lookup.show_status, journal, as_json=common.json))
+        return _run(partial(reading.show_status, journal, as_json=common.json))
     arguments = module.BatchArguments(
         paths=paths or [],
         into=into,
@@ -144,7 +146,7 @@ def batch(
         sandbox=sandbox,
         options=batching,
     )
-    return run.run(partial(planning.plan_library if dry_run else module.batch, arguments))
+    return _run(partial(planning.plan_library if dry_run else module.batch, arguments))
 
 
 @app.command
@@ -165,28 +167,26 @@ def estimate(
     """Show what splitting a library would cost, in credits and time."""
     if (option := _unknown_option(paths)) is not None:
         return _refuse(f"there is no option {option}; write a path like that as ./{option}", "estimate")
-    from aistemsplitter_async.cli import library, run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import estimate as module  # noqa: PLC0415
+    from aistemsplitter_async.cli.library import Library  # noqa: PLC0415
 
-    return run.run(partial(module.estimate_library, library.Library(paths=paths, into=into), common))
+    return _run(partial(module.estimate_library, Library(paths=paths, into=into), common))
 
 
 @app.command(name="credits")
 def show_credits(*, common: Common = DEFAULTS) -> int:
     """Show how many credits the key has left; one is a second of audio."""
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return run.run(partial(lookup.show_credits, common))
+    return _run(partial(lookup.show_credits, common))
 
 
 @app.command
 def get(split_id: SplitId, /, *, common: Common = DEFAULTS) -> int:
     """Show a split as it is now."""
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return run.run(partial(lookup.show_split, split_id, common))
+    return _run(partial(lookup.show_split, split_id, common))
 
 
 @app.command
@@ -200,10 +200,9 @@ def wait(
     common: Common = DEFAULTS,
 ) -> int:
     """Wait until a split has ended."""
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return run.run(partial(lookup.wait, split_id, timeout, common))
+    return _run(partial(lookup.wait, split_id, timeout, common))
 
 
 @app.command
@@ -220,20 +219,18 @@ def download(
     common: Common = DEFAULTS,
 ) -> int:
     """Download the stems of a split, once it has succeeded."""
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
     job = partial(lookup.download, into=str(into), name=name, overwrite=overwrite, timeout=timeout)
-    return run.run(partial(job, split_id, common))
+    return _run(partial(job, split_id, common))
 
 
 @app.command
 def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008  # frozen
     """Serve the whole API on this machine, until Ctrl-C."""
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import sandbox as module  # noqa: PLC0415
 
-    return run.run(partial(module.serve, serving), interrupted=Exit.DONE)
+    return _run(partial(module.serve, serving), interrupted=Exit.DONE)
 
 
 @app.command
@@ -258,20 +255,18 @@ def listen(
     """Receive webhooks on this machine, check and show them, until Ctrl-C."""
     if sandbox and secret_file is not None:
         return _refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import listen as module  # noqa: PLC0415
 
     arguments = module.ListenArguments(port=port, secret_file=secret_file, sandbox=sandbox, json=json)
-    return run.run(partial(module.listen, arguments), interrupted=Exit.DONE)
+    return _run(partial(module.listen, arguments), interrupted=Exit.DONE)
 
 
 @app.command
 def demo(*, into: Annotated[Path, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER) -> int:
     """Split a demo song on this machine: no key, no network."""
-    from aistemsplitter_async.cli import run  # noqa: PLC0415
     from aistemsplitter_async.cli.commands import demo as module  # noqa: PLC0415
 
-    return run.run(partial(module.demo, into))
+    return _run(partial(module.demo, into))
 
 
 _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
@@ -279,6 +274,12 @@ _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and
 
 def _names_an_api(common: Common) -> bool:
     return common.base_url is not None or common.api_key_file is not None
+
+
+def _run(work: Work, *, interrupted: Exit = Exit.INTERRUPTED) -> int:
+    from aistemsplitter_async.cli.run import run  # noqa: PLC0415
+
+    return run(work, interrupted=interrupted)
 
 
 def _unknown_option(paths: Sequence[str]) -> str | None:

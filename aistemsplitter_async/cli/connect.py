@@ -6,7 +6,7 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ from aistemsplitter_async.events import OnEvent
 if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox
 
-SECRET_CAP_BYTES = 4096  # no key or secret is longer; a song given as its file must not be read to the end
+_SECRET_CAP_BYTES = 4096  # no key or secret is longer; a song given as its file must not be read to the end
 _SANDBOX_CREDITS = 10**8  # s: more than any library needs
 _SANDBOX_POLL = PollPolicy(first=0.2, shortest=0.2)  # polls of a local sandbox cost nothing
 
@@ -60,7 +60,7 @@ async def connected(
             running = await stack.enter_async_context(_exclusive(own))
             key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
         elif common.api_key_file is not None:
-            key = await asyncio.to_thread(_read_key, str(common.api_key_file))
+            key = await asyncio.to_thread(_read_key, common.api_key_file)
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
         client = AsyncAIStemSplitter(key, base_url=base_url, rate_limit=common.rate_limit, poll=poll, on_event=on_event)
         yield await stack.enter_async_context(client)
@@ -114,19 +114,25 @@ def check_sandbox_extra() -> None:
         raise UsageError(f"the sandbox needs {', '.join(missing)}; pip install 'aistemsplitter-async[sandbox]'")
 
 
-def _read_key(file: str) -> str:
-    name, problem, data = ("standard input" if file == "-" else file), None, b""
+def _read_key(file: Path) -> str:
+    is_stdin = str(file) == "-"
+    name = "standard input" if is_stdin else str(file)
     try:
-        if file == "-":
-            data = sys.stdin.buffer.read(SECRET_CAP_BYTES)
-        else:
-            with Path(file).open("rb") as opened:
-                data = opened.read(SECRET_CAP_BYTES)
+        key = read_secret(None if is_stdin else file)
     except (OSError, ValueError) as error:
-        problem = reason_of(error)
-    if problem:
-        raise ConfigurationError(f"cannot read the API key from {name} ({problem})", code="NO_API_KEY")
-    key = data.decode("utf-8", "replace").strip()
-    if not key:
-        raise ConfigurationError(f"no API key in {name}", code="NO_API_KEY")
-    return key
+        problem = f"cannot read the API key from {name} ({reason_of(error)})"
+    else:
+        if key:
+            return key
+        problem = f"no API key in {name}"
+    raise ConfigurationError(problem, code="NO_API_KEY")
+
+
+def read_secret(file: Path | None) -> str:
+    """Return the text of a small file, or of standard input if there is none, without the space around it.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    with nullcontext(sys.stdin.buffer) if file is None else file.open("rb") as opened:
+        return opened.read(_SECRET_CAP_BYTES).decode("utf-8", "surrogateescape").strip()

@@ -92,14 +92,7 @@ Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a s
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Common:
-    """What every command that talks to the API takes.
-
-    Attributes:
-        base_url: of the API, if it is not the hosted one.
-        rate_limit: the key's limit, if it is known.
-        api_key_file: holds the key, `-` for standard input; if not given, the key is in the environment.
-        json: one JSON object per result on stdout instead of text.
-    """
+    """What every command that talks to the API takes."""
 
     base_url: Annotated[
         str | None, Parameter(help=f"Base URL of another API, such as a sandbox (or {BASE_URL_VARIABLE}).")
@@ -120,20 +113,7 @@ class Common:
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Batching:
-    """What `batch` takes in addition to the options of `split`.
-
-    Attributes:
-        journal: file that records all progress.
-        template: where stems go and how they are named.
-        in_flight: splits processed at a time.
-        uploads: parallel uploads.
-        downloads: tracks whose stems are downloaded at a time.
-        max_credits: what this run may spend.
-        priority: the lane its requests wait in.
-        key_age: how old an unanswered create may be (seconds) to be sent again without confirmation.
-        retry_failed: try again what failed for good.
-        report: HTML file to write at the end.
-    """
+    """What `batch` takes in addition to the options of `split`."""
 
     journal: Annotated[
         Path | None, Parameter(help="File that records all progress; a hidden one in the --into folder if not given.")
@@ -162,25 +142,7 @@ class Batching:
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Serving:
-    """What `sandbox` takes. For what is not given, the sandbox has its own default.
-
-    Attributes:
-        port: port of the API, 0 for any free one.
-        api_key: the key to accept.
-        credits_given: opening balance in seconds of audio.
-        requests_per_minute: the key's limit, 0 for none.
-        minute: length of that minute in seconds.
-        window: policy of the limit.
-        burst: size of a bucket.
-        rate_headers: what replies say about the limit.
-        separation: how the stems are made.
-        progression: when a split changes its status.
-        data: folder to keep everything in.
-        fault: fault rules, one line each.
-        seed: makes randomness repeatable.
-        no_control: whether the control endpoint is off.
-        json: one JSON line on stdout instead of text.
-    """
+    """What `sandbox` takes. For what is not given, the sandbox has its own default."""
 
     port: Annotated[int, Parameter(help="Port of the API; any free one if not given.")] = 0
     api_key: Annotated[str | None, Parameter(help="Key to accept, starting with ast_; a random one if not given.")] = (

@@ -16,7 +16,7 @@ import attrs
 from aiohttp import web
 
 from aistemsplitter_async._files import reason_of
-from aistemsplitter_async.cli.connect import SECRET_CAP_BYTES
+from aistemsplitter_async.cli.connect import read_secret
 from aistemsplitter_async.cli.failures import Exit, UsageError
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, price, show
@@ -243,13 +243,10 @@ def _read_secrets(file: Path | None) -> list[str]:
                 f"no webhook secret: set {WEBHOOK_SECRET_VARIABLE} or give --secret-file; or try --sandbox"
             )
         return secrets
-    problem, data = "it is empty", b""
     try:
-        with file.open("rb") as opened:
-            data = opened.read(SECRET_CAP_BYTES)
+        secrets, problem = read_secret(file).split(), "it is empty"
     except (OSError, ValueError) as error:
-        problem = reason_of(error)
-    secrets = data.decode("utf-8", "surrogateescape").split()
+        secrets, problem = [], reason_of(error)
     if not secrets:
         raise UsageError(f"cannot read the webhook secret from {file} ({problem})")
     return secrets
