@@ -42,7 +42,7 @@ class Library:
         return not any(map(is_stream, self.paths))
 
     async def search(self) -> AsyncGenerator[Found, None]:
-        """Return an iterator over what is found; the search goes on in threads as it is read.
+        """Return an iterator over what is found; the search continues in threads as it is read.
 
         Raises:
             SourceUnreadableError: a path does not exist.

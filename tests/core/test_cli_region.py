@@ -71,7 +71,7 @@ PROGRESS = BatchProgress(
 @pytest.mark.parametrize("draining", [True, False])
 def test_the_first_line_of_a_long_batch_is_one_line(width: int, draining: bool) -> None:
     progress = attrs.evolve(PROGRESS, draining=draining, total=40_000, seconds_left=86_000.0)
-    view = BatchView(lambda: progress, Survey(files=40_000, complete=True))
+    view = BatchView(lambda: progress, Survey(files=40_000, complete=True), now=lambda: 0.0)
     region, _, screen = make_region(width, 24)
     region.draw(draw(view.frame(), width))
     lines = screen.getvalue().removeprefix("\x1b[?25l").split("\n")

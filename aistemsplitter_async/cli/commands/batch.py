@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.commands.forecast import Forecast
 from aistemsplitter_async.cli.commands.status import report_owner
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
 from aistemsplitter_async.cli.library import Library, Survey
 from aistemsplitter_async.cli.options import Batching, Common
+from aistemsplitter_async.cli.report.report import check_report_path, write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.results import Result, build_result, print_json
@@ -27,6 +29,7 @@ from aistemsplitter_async.cli.screen.batch_view import BatchView
 from aistemsplitter_async.cli.screen.live import shown
 from aistemsplitter_async.cli.screen.render import charged, number, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
+from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -39,10 +42,6 @@ from aistemsplitter_async.events import Event, SplitCreated
 from aistemsplitter_async.journal.record import Failure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
 from aistemsplitter_async.library.template import parse_template
-
-if TYPE_CHECKING:
-    from aistemsplitter_async.batch.runner import Batch
-    from aistemsplitter_async.client import AsyncAIStemSplitter
 
 
 @attrs.frozen(kw_only=True)
@@ -110,8 +109,6 @@ class _Run:
         arguments, terminal = self._arguments, self._terminal
         library, journal, report_path = arguments.library, arguments.journal, arguments.options.report
         if report_path is not None:
-            from aistemsplitter_async.cli.report.report import check_report_path  # noqa: PLC0415  # most runs have none
-
             await run_in_thread(check_report_path, report_path)
         found = await library.search()
         if arguments.sandbox:
@@ -127,7 +124,7 @@ class _Run:
             forecast = Forecast(batch, client, self._survey, terminal, retry_failed=arguments.options.retry_failed)
             async with batch, forecast.running(library):
                 terminal.on_first_signal = lambda: self._drain(batch)
-                async with shown(BatchView(forecast.progress, self._survey), terminal):
+                async with shown(BatchView(forecast.progress, self._survey, now=time.monotonic), terminal):
                     async for outcome in batch:
                         forecast.note(outcome)
                         self._print_outcome(outcome)
@@ -271,8 +268,6 @@ class _Run:
             terminal.say(f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed")
 
     async def _write_report(self, path: Path, batch: Batch, report: BatchReport, waveforms: Waveforms) -> None:
-        from aistemsplitter_async.cli.report.report import write_report  # noqa: PLC0415
-
         await write_report(
             path,
             batch,

@@ -33,7 +33,7 @@ from aistemsplitter_async.library.found import Track, Unusable
 from aistemsplitter_async.models import DirectURL
 
 _SPLIT = "split"
-_PLANS = {
+_PLANS = {  # these texts are values in the JSON output
     Step.UPLOAD: _SPLIT,
     Step.CREATE: _SPLIT,
     Step.REPLAY: "perhaps created; to be found out",

@@ -83,14 +83,16 @@ def build_estimate(survey: Survey, balance: float | None, limit: RateLimit | Non
 
 def _describe(estimate: Estimate, survey: Survey, reason: str, limit: RateLimit | None) -> list[str]:
     more = f", and {estimate.unknown_tracks:,} of unknown length" if estimate.unknown_tracks else ""
-    wall = f"about {words(estimate.wall_seconds)}" if estimate.wall_seconds is not None else "give --rate-limit to know"
     at = f" at {limit.requests} requests per {words(limit.per)}" if limit is not None else ""
+    time = "not known without --rate-limit"
+    if estimate.wall_seconds is not None:
+        time = f"about {words(estimate.wall_seconds)}{at}, if uploads and downloads keep up"
     rows = [
         ("tracks", f"{estimate.tracks:,} ({survey.files:,} files, {survey.urls:,} URLs)"),
         ("audio", f"{words(estimate.seconds)}{more}"),
         ("price", _describe_price(estimate)),
         ("balance", reason if estimate.balance is None else price(estimate.balance)),
-        ("time", f"{wall}{at if estimate.wall_seconds is not None else ''}, if uploads and downloads keep up"),
+        ("time", time),
     ]
     if estimate.missing:  # of what is known
         rows.insert(4, ("missing", f"{'at least ' if estimate.unknown_tracks else ''}{price(estimate.missing)}"))

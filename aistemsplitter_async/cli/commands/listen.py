@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -27,7 +28,6 @@ from aistemsplitter_async.errors import WebhookError
 from aistemsplitter_async.sandbox import Sandbox, Timed
 from aistemsplitter_async.webhooks import WebhookEvent, WebhookReceiver
 
-_NO_POST: Final = 405
 _NAME_WIDTH: Final = len("refused")
 _HOST: Final = "127.0.0.1"
 _SONG: Final = "https://example.com/song.mp3?seconds=187"  # the silent sandbox fetches nothing
@@ -174,7 +174,7 @@ async def _serving(secrets: list[str], port: int, view: View) -> AsyncIterator[W
         shown = view.shown
         response = await receivers[0].aiohttp_handler(request)
         if view.shown == shown:
-            if response.status == _NO_POST:
+            if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 view.refused(WebhookError(f"a {request.method} request", code="METHOD"))
             else:
                 view.nothing_new()

@@ -147,5 +147,5 @@ def _fail(error: AIStemSplitterError, context: Context, split_id: str, terminal:
 def _interrupt(context: Context, split_id: str, terminal: Terminal, *, as_json: bool) -> int:
     if as_json:
         print_json(Result(source=None, id=split_id, error=build_interrupted(split_id)).as_json(), terminal)
-    print_interrupted(f"{split_id} goes on; continue with:", context.continuations(split_id), terminal)
+    print_interrupted(f"{split_id} is not affected; continue with:", context.continuations(split_id), terminal)
     return Exit.INTERRUPTED

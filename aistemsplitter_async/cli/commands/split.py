@@ -152,7 +152,7 @@ class _Run:
             if one.split_id is not None and activity.split_id is None:
                 activity.split_id = one.split_id
                 if one.stage == "wait":
-                    self._board.follow_split(activity, self._board.now())
+                    self._board.follow_split(activity, time.monotonic())
 
     def _item(self, job: SourceJob) -> BatchItem:
         return BatchItem(
@@ -224,7 +224,7 @@ class _Run:
         if not context.resumable:
             return None
         if activity.split_id is not None:
-            return f"goes on as {activity.split_id}; continue with:", context.continuations(activity.split_id)
+            return f"exists as {activity.split_id}; continue with:", context.continuations(activity.split_id)
         if activity.may_be_created:
             again = self._arguments.command_for(job.source)
             return "may or may not have been created; find out without paying twice:", [again]

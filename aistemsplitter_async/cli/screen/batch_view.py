@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from typing import Protocol
 
@@ -81,9 +80,7 @@ class BatchView:
         now: monotonic seconds.
     """
 
-    def __init__(
-        self, progress: Callable[[], BatchProgress], counted: Counted, *, now: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, progress: Callable[[], BatchProgress], counted: Counted, *, now: Callable[[], float]) -> None:
         self._progress = progress
         self._counted = counted
         self._now = now

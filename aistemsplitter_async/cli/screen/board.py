@@ -112,7 +112,6 @@ class Board:
 
     Attributes:
         activities: in the order in which they are shown.
-        now: monotonic seconds.
         follow_split: begins to follow the split of an activity; is given the time of its creation, if that is known.
         find_splits: records splits that existed before the command, if there may be any.
         queue_length: returns how many calls wait for a slot of the key's limit.
@@ -127,7 +126,7 @@ class Board:
         self, activities: Sequence[Activity], *, now: Callable[[], float], log: Callable[[str], None] = lambda _: None
     ) -> None:
         self.activities = activities
-        self.now = now
+        self._now = now
         self.follow_split: Callable[[Activity, float | None], None] = lambda *_: None
         self.find_splits: Callable[[], None] = lambda: None
         self.queue_length: Callable[[], int] = lambda: 0
@@ -139,7 +138,7 @@ class Board:
     def enter(self, activity: Activity, phase: str) -> None:
         """Begin a phase of an activity, if it is not in it already."""
         if activity.phase != phase:
-            activity.enter(phase, self.now())
+            activity.enter(phase, self._now())
             self._announce(activity)
 
     def note_bytes(self, activity: Activity, progress: Progress) -> None:
@@ -149,8 +148,8 @@ class Board:
         phase = UPLOADING if activity.split_id is None else DOWNLOADING
         begins = activity.phase != phase
         if begins:
-            activity.enter(phase, self.now())
-        activity.note_bytes(progress, self.now())
+            activity.enter(phase, self._now())
+        activity.note_bytes(progress, self._now())
         if begins:
             self._announce(activity)
         if phase == UPLOADING and progress.done_bytes == progress.total_bytes:
@@ -188,14 +187,14 @@ class Board:
     @property
     def notice(self) -> str | None:
         """Return what holds everything up at the moment, if anything does."""
-        if self._notice is not None and self.now() < self._notice[1] + _MIN_NOTICE:
-            return f"{self._notice[0]} {_soon(self._notice[1] - self.now())}"
+        if self._notice is not None and self._now() < self._notice[1] + _MIN_NOTICE:
+            return f"{self._notice[0]} {_soon(self._notice[1] - self._now())}"
         waiting = self.queue_length()
         return f"{waiting} request{'s' * (waiting > 1)} waiting for the key's limit" if waiting else None
 
     def describe(self, activity: Activity) -> str:
         """Return what is being done, with figures."""
-        elapsed = self.now() - activity.since
+        elapsed = self._now() - activity.since
         if activity.is_transfer:
             moved = share(activity.done_bytes, activity.total_bytes)
             rate = f", {size(activity.rate)}/s" if activity.rate else ""
@@ -214,7 +213,7 @@ class Board:
         return Frame(
             title=f"{over} of {total} finished" if several else "",
             fraction=over / total,
-            time=clock(self.now() - self._began) if several else "",
+            time=clock(self._now() - self._began) if several else "",
             rows=[Row(one.label, self.describe(one), self._fraction(one)) for one in self.activities if one.is_active],
             notices=[notice] if (notice := self.notice) else [],
         )
@@ -222,7 +221,7 @@ class Board:
     def due_lines(self) -> list[str]:
         """Return a line for each activity that has been silent for a while."""
         self.find_splits()
-        now, notice = self.now(), f" ({self.notice})" if self.notice else ""
+        now, notice = self._now(), f" ({self.notice})" if self.notice else ""
         due = [one for one in self.activities if one.is_active and now - one.logged_at >= _HEARTBEAT]
         for activity in due:
             activity.logged_at = now
@@ -240,7 +239,7 @@ class Board:
             self._log(f"{show(activity.label)}: {text}")
 
     def _hold_up(self, text: str, duration: float) -> None:
-        self._notice = (text, self.now() + duration)
+        self._notice = (text, self._now() + duration)
         self._log(f"{text} {_soon(duration)}")
 
     def _expected(self, activity: Activity) -> float | None:
@@ -253,7 +252,7 @@ class Board:
         if activity.is_transfer:
             return min(1.0, activity.done_bytes / activity.total_bytes) if activity.total_bytes else None
         expected = self._expected(activity)
-        return min(0.99, (self.now() - activity.since) / expected) if expected else None
+        return min(0.99, (self._now() - activity.since) / expected) if expected else None
 
 
 def _soon(seconds: float) -> str:
