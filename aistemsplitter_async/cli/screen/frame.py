@@ -77,12 +77,12 @@ def _draw_rows(rows: Sequence[Row], width: int) -> Table:
     from rich.progress_bar import ProgressBar  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    wide = width >= _WIDE
+    has_bars = width >= _WIDE and any(row.fraction is not None for row in rows)
     table = Table.grid(padding=(0, 1))
-    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, width // (3 if wide else 2)))
+    table.add_column(no_wrap=True, overflow="ellipsis", max_width=max(10, width // (3 if has_bars else 2)))
     for row in rows:
         bar = _line("") if row.fraction is None else ProgressBar(total=1.0, completed=row.fraction, width=_ROW_BAR)
-        table.add_row(_line(row.name, "bold"), *([bar] if wide else []), _line(row.doing))
+        table.add_row(_line(row.name, "bold"), *([bar] if has_bars else []), _line(row.doing))
     return table
 
 
