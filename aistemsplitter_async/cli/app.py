@@ -52,6 +52,7 @@ OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API a
 Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
 UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
 SplitId = Annotated[str, Parameter(name="ID", help="The split's id, like split_123.")]
+Timeout = Annotated[Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")]
 DEFAULTS = Common()
 
 
@@ -70,7 +71,7 @@ def split(
     timeout: Annotated[
         Duration | None,
         AsDuration,
-        Parameter(help="Give up a source after this long, like 30m; without it, only a wait ends, after 30m."),
+        Parameter(help="Give up a source after this long, like 30m; if not given, only a wait has a limit, 30m."),
     ] = None,
     webhook_url: WebhookURL | None = None,
     idempotency_key: Annotated[
@@ -194,9 +195,7 @@ def wait(
     split_id: SplitId,
     /,
     *,
-    timeout: Annotated[
-        Duration | None, AsDuration, Parameter(help="Give up after this long; 30m if not given.")
-    ] = None,
+    timeout: Timeout = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Wait until a split has ended."""
@@ -213,9 +212,7 @@ def download(
     into: Into = DEFAULT_FOLDER,
     name: Annotated[str | None, Parameter(help="Name of the folder inside; the source's name if not given.")] = None,
     overwrite: Annotated[bool, Switch, Parameter(help="Replace existing files.")] = False,
-    timeout: Annotated[
-        Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")
-    ] = None,
+    timeout: Timeout = None,
     common: Common = DEFAULTS,
 ) -> int:
     """Download the stems of a split, once it has succeeded."""

@@ -23,7 +23,13 @@ from aistemsplitter_async import (
 from aistemsplitter_async.cli.commands.forecast import Pace, plan_eta
 from aistemsplitter_async.cli.commands.status import describe, is_running
 from aistemsplitter_async.cli.library import Survey
-from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe_count, describe_stages, describe_track
+from aistemsplitter_async.cli.screen.batch_view import (
+    BatchView,
+    describe_budget,
+    describe_count,
+    describe_stages,
+    describe_track,
+)
 
 GATE = GateSnapshot(limit=60, used=38, waiting={"interactive": 0, "bulk": 0}, closed_for=0.0, per=60.0)
 PROGRESS = BatchProgress(
@@ -84,6 +90,11 @@ def test_a_line_says_what_is_going_on_and_what_it_costs() -> None:
     assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits charged"
     closed = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, closed_for=7.2))
     assert "gate closed for 7 s" in describe_budget(closed)
+    times = iter([0.0, 14.0, 15.0, 15.0])
+    view = BatchView(lambda: PROGRESS, SURVEY, now=lambda: next(times))
+    assert view.due_lines() == []
+    (line,) = view.due_lines()
+    assert line.startswith("11 of 100+, 1 failed; 3 uploading, 16 waiting; 38 of 60 requests")
 
 
 def test_a_track_shows_its_bytes_while_they_move_and_its_time_otherwise() -> None:

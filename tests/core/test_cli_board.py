@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import attrs
 
 from aistemsplitter_async import Progress, Split
-from aistemsplitter_async.cli.screen.board import Activity, Board
+from aistemsplitter_async.cli.screen.board import STARTING, Activity, Board
 from aistemsplitter_async.events import GateClosed, RetryPlanned, SplitCreated
 
 
@@ -128,6 +128,12 @@ def test_a_retry_is_logged_with_its_reason() -> None:
 
 
 def test_calls_that_wait_for_a_slot_are_shown() -> None:
-    board, _, _ = make_board(Activity("a"))
+    activity = Activity("a")
+    board, time, lines = make_board(activity)
+    board.enter(activity, STARTING)
     board.queue_length = lambda: 2
     assert board.notice == "2 requests waiting for the key's limit"
+    assert (lines, board.due_lines()) == ([], [])
+    time.now += 10
+    assert board.due_lines() == ["a: starting (2 requests waiting for the key's limit)"]
+    assert board.due_lines() == []
