@@ -52,7 +52,7 @@ from aistemsplitter_async.models import (
     Upload,
     redact_url,
 )
-from aistemsplitter_async.webhooks.follower import Hearing
+from aistemsplitter_async.webhooks.follower import InboxFollower
 
 if TYPE_CHECKING:
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
@@ -101,7 +101,7 @@ class Engine:
         self.uploader = Uploader(self.pipeline, base_url, self._urls)
         self.poller = Poller(self.pipeline, base_url, poll)
         self.downloader = Downloader(self.pipeline, self.get_split, self._urls)
-        self._follower = Hearing(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
+        self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.owner = {
             # The port of a sandbox is a matter of chance; its key is not.
@@ -303,7 +303,7 @@ class Engine:
         deadline: Deadline | None = None,
     ) -> AsyncGenerator[Split, None]:
         """Iterate over the observed changes of a split. `deadline` is when the caller will give up."""
-        done = self._follower is not None and self._follower.heard_of(split_id)
+        done = self._follower is not None and self._follower.is_done(split_id)
         notified = self._follower is not None and self._follower.expects(split_id)
         updates = self.poller.updates(
             split_id,

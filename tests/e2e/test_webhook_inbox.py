@@ -24,7 +24,7 @@ from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent, WebhookReceiver
-from aistemsplitter_async.webhooks.sqlite_inbox import _use_log
+from aistemsplitter_async.webhooks.sqlite_inbox import _enable_wal
 
 SECRET = "whsec_test"
 
@@ -312,13 +312,13 @@ class Busy:
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
 def test_a_file_that_another_one_is_making_is_waited_for(code: int) -> None:
     busy = Busy(code)
-    _use_log(busy)  # type: ignore[arg-type]
+    _enable_wal(busy)  # type: ignore[arg-type]
     assert busy.refusals == 0
 
 
 def test_a_file_that_cannot_be_used_is_not_waited_for() -> None:
     with pytest.raises(sqlite3.OperationalError):
-        _use_log(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
+        _enable_wal(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
 
 
 async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path) -> None:
@@ -403,7 +403,7 @@ async def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path: Path,
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("CREATE TABLE songs (name TEXT)")
     before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="is not an inbox for webhooks; name another file"):
+    with pytest.raises(ConfigurationError, match="is not a webhook inbox; choose another file"):
         async with SQLiteInbox(path):
             pass
     assert path.read_bytes() == before

@@ -327,9 +327,9 @@ class FaultyInbox(MemoryInbox):
 async def test_an_inbox_that_fails_is_followed_again(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aistemsplitter_async.webhooks.follower._AGAIN", 0.01)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.follower._BACKOFF", 0.01)
     async with start(receiver={"inbox": FaultyInbox()}) as told:
         job = await told.client.submit(SONG)
         async with asyncio.timeout(5):
             assert (await job.wait()).status == "succeeded"
-    assert [record.message.partition(";")[0] for record in caplog.records] == ["the webhook inbox cannot be followed"]
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["cannot follow the webhook inbox"]

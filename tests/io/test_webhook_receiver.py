@@ -349,7 +349,7 @@ def test_events_in_memory_do_not_get_lost_between_event_loops_without_a_word(cap
         return status
 
     assert asyncio.run(in_one_loop()) == 503
-    assert "give them an SQLiteInbox to meet in" in caplog.text
+    assert "give both the same SQLiteInbox" in caplog.text
     assert asyncio.run(send(receiver, clock)) == 200  # nobody waits in another loop any more
 
 
