@@ -1,4 +1,4 @@
-"""URLs and addresses: what may be visited, and what is refused."""
+"""URLs and IP addresses: which may be requested, and which are refused."""
 
 from __future__ import annotations
 
@@ -14,6 +14,11 @@ from aistemsplitter_async.errors import UnsafeURLError
 from aistemsplitter_async.models import redact_url
 
 
+def is_url(source: str) -> bool:
+    """Return whether a source is a URL, which the API fetches itself."""
+    return source[:8].lower().startswith(("http://", "https://"))
+
+
 def filename_of_url(url: str) -> str:
     """Return the last part of a URL's path, decoded, or an empty string."""
     try:
@@ -23,18 +28,18 @@ def filename_of_url(url: str) -> str:
     return PurePosixPath(unquote(path)).name
 
 
-# IPv6 outside of the one block IANA gives to the public internet (RFC 4291) is local, obsolete, or an IPv4 address in
-# disguise; `is_global` calls much of it public.
+# IPv6 outside the one block that IANA has assigned to the public internet (RFC 4291) is local, obsolete, or an embedded
+# IPv4 address; `is_global` calls much of it public.
 _GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
 _HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
-_NUMERIC = re.compile(r"\d+|0x[0-9a-f]*")  # the end of an IPv4 address in a spelling that resolvers understand
+_NUMERIC = re.compile(r"\d+|0x[0-9a-f]*")  # the last label of an IPv4 address, in any spelling that resolvers accept
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def is_public(address: Address) -> bool:
-    """Return whether an address belongs to the public internet, whatever it is wrapped in."""
+    """Return whether an address belongs to the public internet. An IPv4 address inside IPv6 is checked as IPv4."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = _embedded_ipv4(address)
         if inner is not None:
@@ -46,7 +51,7 @@ def is_public(address: Address) -> bool:
 
 def is_loopback(address: Address) -> bool:
     """Return whether an address is this machine itself."""
-    # Only the mapped form: behind NAT64 or 6to4, 127.0.0.1 is some gateway's idea of itself.
+    # Only the mapped form: behind NAT64 or 6to4, 127.0.0.1 would be the gateway.
     inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return (inner or address).is_loopback
 
@@ -60,7 +65,7 @@ def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | No
 
 
 def parse_address(host: str) -> Address | None:
-    """Return `host` as an address if it is one literally."""
+    """Return `host` as an IP address if it is a literal one."""
     try:
         return ipaddress.ip_address(host.strip("[]"))
     except ValueError:
@@ -68,7 +73,7 @@ def parse_address(host: str) -> Address | None:
 
 
 def is_loopback_url(url: str) -> bool:
-    """Return whether a URL's host is literally this machine (`localhost` or a loopback address)."""
+    """Return whether a URL's host is `localhost` or a literal loopback address."""
     host = urlsplit(url).hostname or ""
     address = parse_address(host)
     return host == "localhost" or (address is not None and is_loopback(address))

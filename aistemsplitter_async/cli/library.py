@@ -11,10 +11,10 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
-from aistemsplitter_async.library.playlists import is_url
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import load_tags
 from aistemsplitter_async.library.template import Tags, Template

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aistemsplitter_async._transfer.names import folder_name
-from aistemsplitter_async._wire.urls import filename_of_url
+from aistemsplitter_async._wire.urls import filename_of_url, is_url
 from aistemsplitter_async.cli.screen.render import shown_source
-from aistemsplitter_async.library.playlists import is_url
 
 _FALLBACK = "audio"  # the folder for a URL without a file name
 JOURNAL_NAME = ".aistemsplitter.journal"

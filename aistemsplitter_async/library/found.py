@@ -1,4 +1,4 @@
-"""What is found in a library: tracks, and what is none."""
+"""What a search of a library finds: tracks, and what cannot be split."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import os
 
 import attrs
 
-from aistemsplitter_async._wire.urls import filename_of_url
-from aistemsplitter_async.library.playlists import is_url
+from aistemsplitter_async._wire.urls import filename_of_url, is_url
 
 
 @attrs.frozen
@@ -15,10 +14,10 @@ class Track:
     """Something to split.
 
     Attributes:
-        source: an absolute path or a URL. A path may hold bytes that are no text (`os.fsencode` gives them back).
-        root: the folder that was searched; `None` where the track was named by itself.
-        title: what a playlist calls it.
-        seconds: how long it is, if a playlist says so.
+        source: an absolute path or a URL. A path may contain bytes that are not text (`os.fsencode` restores them).
+        root: the folder that was searched; `None` if the track itself was named.
+        title: its title, if a playlist states one.
+        seconds: its length, if a playlist states it.
     """
 
     source: str
@@ -28,12 +27,12 @@ class Track:
 
     @property
     def filename(self) -> str:
-        """The file's name, or the end of the URL's path."""
+        """The file's name, or the last part of the URL's path."""
         return filename_of_url(self.source) if is_url(self.source) else self.source.rpartition(os.sep)[2]
 
     @property
     def folder(self) -> str:
-        """Where below `root` the file is, with `/` between names; empty for the root itself, or without one."""
+        """The file's folder relative to `root`, with `/` between names; empty for the root itself, or without one."""
         above = "" if self.root is None else self.root.rstrip(os.sep) + os.sep
         if not above or not self.source.startswith(above):
             return ""
@@ -42,7 +41,7 @@ class Track:
 
 @attrs.frozen
 class Unusable:
-    """Something that was named or found and cannot be split, and why."""
+    """Something that was named or found but cannot be split, and why."""
 
     source: str
     reason: str
@@ -50,7 +49,7 @@ class Unusable:
 
 @attrs.frozen
 class Ignored:
-    """How many files of a folder are no audio by their names, or stems that were brought there earlier."""
+    """How many files of a folder were skipped: not audio by their names, or stems of an earlier download."""
 
     folder: str
     files: int
@@ -60,10 +59,5 @@ Found = Track | Unusable | Ignored
 
 
 def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the one spelling of a path that is kept: absolute, without `.` and `..`, links not followed."""
+    """Return the canonical spelling of a path: absolute, without `.` and `..`, links not followed."""
     return os.path.abspath(path)  # noqa: PTH100  # `Path.resolve` follows links, `Path.absolute` keeps `..`
-
-
-def explain(error: OSError | ValueError) -> str:
-    """Return why the system refused something, without its name."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -7,7 +7,7 @@ import ipaddress
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._wire.urls import URLPolicy, is_loopback, is_loopback_url, is_public, parse_address
+from aistemsplitter_async._wire.urls import URLPolicy, is_loopback, is_loopback_url, is_public, is_url, parse_address
 from aistemsplitter_async.errors import UnsafeURLError
 
 PUBLIC = URLPolicy()
@@ -319,3 +319,10 @@ def test_loopback_is_this_machine_and_not_the_one_of_a_gateway(host: str, loopba
 )
 def test_a_base_url_elsewhere_is_not_loopback(url: str) -> None:
     assert not is_loopback_url(url)
+
+
+def test_only_the_web_is_fetched_by_the_service() -> None:
+    assert is_url("https://x.example/a")
+    assert is_url("HTTP://x.example/a")
+    assert not is_url("httpsing.mp3")
+    assert not is_url("file:///a")

@@ -101,7 +101,7 @@ def test_a_loop_of_links_ends(music: Path) -> None:
     (music / "a" / "self.mp3").symlink_to("self.mp3")
     (music / "b").symlink_to(music / "a")
     assert tracks("music") == ["music/a/song.mp3"]
-    assert unusable(find("music")) == {str(music / "a" / "self.mp3"): "a link that leads nowhere"}
+    assert unusable(find("music")) == {str(music / "a" / "self.mp3"): "it is a broken link"}
     assert tracks("music/**/*.mp3") == ["music/a/song.mp3"]
 
 
@@ -138,7 +138,7 @@ def test_what_only_looks_like_a_track_is_told_with_the_reason(music: Path) -> No
     assert tracks("music") == ["music/folder.mp3/song.mp3"]
     assert unusable(find("music")) == {
         str(music / "pipe.mp3"): "it is not a regular file",
-        str(music / "broken.mp3"): "a link that leads nowhere",
+        str(music / "broken.mp3"): "it is a broken link",
     }
 
 
@@ -356,7 +356,7 @@ def test_a_list_names_files_folders_and_urls_from_its_folder_or_the_current_one(
         "https://x.example/5",
     ]
     (reason,) = unusable(find("lists/all.txt")).values()
-    assert reason == f"a list in a list is not read ({tmp_path / 'lists' / 'all.txt'}, line 6)"
+    assert reason == f"lists inside lists are not read ({tmp_path / 'lists' / 'all.txt'}, line 6)"
 
 
 def test_a_csv_and_a_pls_are_lists_too(music: Path) -> None:
@@ -417,7 +417,7 @@ def test_a_list_that_is_no_text_or_cannot_be_read_is_told(music: Path, monkeypat
 
     monkeypatch.setattr(Path, "open", refuse)
     assert unusable(find("music/a.txt", "music/b.txt")) == {
-        str(music / "a.txt"): "line 1: this is no text; the rest of the list was not read",
+        str(music / "a.txt"): "line 1: this is not text; the rest of the list was not read",
         str(music / "b.txt"): "Permission denied",
     }
 

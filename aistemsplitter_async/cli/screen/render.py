@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 
-from aistemsplitter_async.library.playlists import is_url
+from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.models import redact_url
 
 PROGRAM = "aistemsplitter-async"
