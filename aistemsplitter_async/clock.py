@@ -1,4 +1,4 @@
-"""Time as a value that is passed in, so that no decision and no test ever waits for the real one."""
+"""Time as a dependency that is passed in, so that tests never wait for real time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
 
 class Clock(Protocol):
-    """What this package needs to know about time. `SystemClock` is the real one."""
+    """The time functions that this package needs. `SystemClock` is the real one."""
 
     def monotonic(self) -> float:
-        """Return seconds on a scale that never jumps; only differences mean anything."""
+        """Return seconds on a clock that never jumps; only differences have a meaning."""
         ...
 
     def now(self) -> float:

@@ -17,7 +17,7 @@ from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._poll.plan import Entry, PollPlan
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async.config import EMPTY_SUCCESS_LOOKS, PollPolicy
+from aistemsplitter_async.config import EMPTY_SUCCESS_POLLS, PollPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -264,7 +264,7 @@ class Poller:
         if split.status == "succeeded" and not split.stems:
             # The status may run ahead of the stems; that is worth a few more looks, not an endless wait.
             watch.empty_successes += 1
-            if watch.empty_successes > EMPTY_SUCCESS_LOOKS:
+            if watch.empty_successes > EMPTY_SUCCESS_POLLS:
                 raise ProtocolError(f"split {split.id} succeeded, but has no stems")
             return
         watch.last = split

@@ -173,9 +173,9 @@ def test_any_id_that_is_asked_for_stays_one_segment_below_splits(split_id: str) 
     assert unquote(parts.path.rpartition("/")[2]) == split_id
 
 
-def test_a_look_that_is_answered_with_another_split_is_refused() -> None:
+def test_a_reply_about_another_split_is_refused() -> None:
     operation = operations.get_split(BASE, "split_999")
-    with pytest.raises(ProtocolError, match="asked for split split_999, was told of 'split_123'") as caught:
+    with pytest.raises(ProtocolError, match="asked for split split_999, but the reply is about 'split_123'") as caught:
         operation.parse(golden("split_succeeded"))
     assert caught.value.split_id == "split_999"
 

@@ -114,7 +114,7 @@ def test_a_missing_field_is_named_by_its_wire_path(cls: type[Any]) -> None:
 
 
 def test_the_path_leads_into_nested_values() -> None:
-    assert "$.data.stems.vocals should be text, not null" in complaint({**SPLIT, "stems": {"vocals": None}}, Split)
+    assert "$.data.stems.vocals should be a string, not null" in complaint({**SPLIT, "stems": {"vocals": None}}, Split)
     assert "$.data.error.code is missing" in complaint({**SPLIT, "error": {"message": "x"}}, Split)
     assert "$.data.error should be an object" in complaint({**SPLIT, "error": "FAILED"}, Split)
 

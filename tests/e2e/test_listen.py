@@ -111,9 +111,9 @@ async def test_genuine_events_are_shown_and_others_explained_without_the_secret(
     assert "there is no AIStemSplitter-Signature header" in told[4]
     assert "it looks like t=" in told[5]
     assert "check the secret" in told[6]
-    assert "s ago, 300 s are allowed" in told[7]
+    assert "s ago; at most 300 s are allowed" in told[7]
     assert "in the future" in told[8]
-    assert "$.event should be text" in told[9]
+    assert "$.event should be a string" in told[9]
     assert "\\x1b[2J" in told[10]
     code, out, err = await listener.stop()
     assert (code, err) == (0, "stopped\n")
