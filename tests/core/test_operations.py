@@ -87,7 +87,7 @@ def test_a_reservation_cannot_set_the_headers_that_are_the_transports(header: st
 
 
 @pytest.mark.parametrize("name", ["", " Host", "Host ", "Authorization\t", "X:Y", "X Y", "é", "X\u200b", *BROKEN_LINES])
-def test_a_reservation_with_what_is_no_header_name_is_refused(name: str) -> None:
+def test_a_reservation_with_an_invalid_header_name_is_refused(name: str) -> None:
     data = json.loads((SAMPLES / "upload_reserved.json").read_bytes())["data"]
     parse = operations.create_upload(BASE, filename="a", content_type="b", content_length=1).parse
     with pytest.raises(ProtocolError, match="uploadHeaders"):

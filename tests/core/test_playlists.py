@@ -142,7 +142,7 @@ def test_a_csv_is_read_by_its_header_or_its_first_column(data: bytes, expected: 
     assert entries(parse_csv, data) == expected
 
 
-def test_a_row_without_its_entry_is_complained_of_by_line_and_the_others_go_on() -> None:
+def test_a_row_without_its_entry_is_reported_by_line_and_the_others_are_parsed() -> None:
     assert parse(parse_csv, b"name,url\nA,\n\nB\nC,c.mp3\n") == [
         Problem(2, "column 2 is empty"),
         Problem(4, "column 2 is empty"),
@@ -160,7 +160,7 @@ def test_a_row_without_its_entry_is_complained_of_by_line_and_the_others_go_on()
     ],
     ids=["utf-16", "binary", "endless line"],
 )
-def test_what_is_no_text_is_not_read_on(parser: Parse, data: bytes, line: int, reason: str) -> None:
+def test_a_list_is_not_read_beyond_what_is_not_text(parser: Parse, data: bytes, line: int, reason: str) -> None:
     found = problems(parser, data)
     assert [number for number, _ in found] == [line]
     assert reason in found[0][1]

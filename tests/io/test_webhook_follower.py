@@ -1,4 +1,4 @@
-"""What a client remembers of events: enough for waiters that come late, and never without bound."""
+"""What a client keeps of events: enough for waiters that come late, and never without bound."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from aistemsplitter_async.webhooks.follower import InboxFollower
 COMPLETED = "audio.split.completed"
 
 
-async def test_waiters_are_woken_and_splits_remembered_but_only_when_they_are_done() -> None:
+async def test_waiters_are_woken_and_splits_remembered_only_when_they_are_done() -> None:
     clock, woken = FakeClock(), list[str]()
     inbox = MemoryInbox(clock=clock)
     follower = InboxFollower(inbox, woken.append, clock=clock)
     await inbox.put(WebhookEvent(COMPLETED, "split_1", "succeeded"))
-    assert not follower.is_done("split_1")  # it begins to listen with this
+    assert not follower.is_done("split_1")  # the first call begins to follow the inbox
     await clock.settle()
     await inbox.put(WebhookEvent("audio.split.progress", "split_2", "processing"))
     await inbox.put(WebhookEvent("audio.split.failed", "split_3", "failed"))
@@ -31,7 +31,7 @@ async def test_waiters_are_woken_and_splits_remembered_but_only_when_they_are_do
     await follower.aclose()
 
 
-async def test_what_was_heard_is_forgotten_after_a_while_and_beyond_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_finished_splits_are_forgotten_after_a_while_and_beyond_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_EVENTS", 3)
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_KEEP", 60.0)
     clock = FakeClock()
@@ -48,7 +48,7 @@ async def test_what_was_heard_is_forgotten_after_a_while_and_beyond_so_many(monk
     await follower.aclose()
 
 
-async def test_an_announcement_is_expected_until_it_comes() -> None:
+async def test_a_notification_is_expected_until_it_comes() -> None:
     clock = FakeClock()
     inbox = MemoryInbox(clock=clock)
     follower = InboxFollower(inbox, lambda _: None, clock=clock)
@@ -61,7 +61,7 @@ async def test_an_announcement_is_expected_until_it_comes() -> None:
     await follower.aclose()
 
 
-async def test_no_more_than_so_many_announcements_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_than_so_many_notifications_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_EVENTS", 3)
     follower = InboxFollower(MemoryInbox(), print, clock=FakeClock())
     for n in range(5):
@@ -70,7 +70,7 @@ async def test_no_more_than_so_many_announcements_are_expected(monkeypatch: pyte
 
 
 class Repeating(MemoryInbox):
-    """Fails after every event, and begins anew."""
+    """Fails after all its events, and starts over when it is followed again."""
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
         for event in list(self._events):
@@ -78,7 +78,7 @@ class Repeating(MemoryInbox):
         raise OSError("the database is away")
 
 
-async def test_what_is_heard_again_is_remembered_anew_and_holds_nothing_else_back(
+async def test_a_repeated_event_is_kept_longer_and_does_not_keep_others_from_being_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_KEEP", 60.0)
@@ -96,7 +96,7 @@ async def test_what_is_heard_again_is_remembered_anew_and_holds_nothing_else_bac
 
 
 class Unusable(MemoryInbox):
-    """Never works, for one reason or another; or for a while."""
+    """Never works, for one reason or another, or only for a while."""
 
     reason = "the database is away"
     works_for = 0.0
@@ -115,7 +115,7 @@ class Unusable(MemoryInbox):
         yield WebhookEvent(COMPLETED, "split_1", "succeeded")
 
 
-async def test_an_inbox_that_does_not_work_is_tried_less_and_less_often_and_told_once(
+async def test_a_broken_inbox_is_tried_less_and_less_often_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FakeClock(start=0.0)
@@ -129,7 +129,7 @@ async def test_an_inbox_that_does_not_work_is_tried_less_and_less_often_and_told
     inbox.reason = "it is another one"
     await clock.advance(100.0)
     assert len(caplog.records) == 2
-    inbox.works_for = 60.0  # and then trouble is news again, and tried again soon
+    inbox.works_for = 60.0  # after which trouble is logged again, and the backoff starts over
     await clock.advance(122.0)
     assert len(caplog.records) == 3
     await follower.aclose()
