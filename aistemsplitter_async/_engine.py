@@ -304,13 +304,13 @@ class Engine:
     ) -> AsyncGenerator[Split, None]:
         """Iterate over the observed changes of a split. `deadline` is when the caller will give up."""
         done = self._follower is not None and self._follower.is_done(split_id)
-        notified = self._follower is not None and self._follower.expects(split_id)
+        expects_event = self._follower is not None and self._follower.expects(split_id)
         updates = self.poller.updates(
             split_id,
             priority=priority,
             since=since,
             credits_used=credits_used,
-            told=notified,
+            expects_event=expects_event,
             done=done,
             deadline=deadline.at if deadline is not None else None,
         )
