@@ -111,9 +111,8 @@ class RetryPolicy:
     refill: float = 5.0  # tokens/s: enough for a steady failure rate of 8 %
 
     def __attrs_post_init__(self) -> None:
-        for name, value in attrs.asdict(self).items():
-            if not (_is_number(value) and value >= 0):
-                raise ConfigurationError(f"{name} must be a number of at least 0, not {value!r}")
+        for attribute in attrs.fields(type(self)):
+            _not_negative(self, attribute, getattr(self, attribute.name))
 
     def scaled(self, factor: float) -> Self:
         """Return this policy with every duration multiplied by `factor`."""

@@ -84,7 +84,8 @@ class ProcessingModel:
         deviation = _MAD_TO_SIGMA * median(abs(value - middle) for value in leveled)
         self.spread = max(_LEAST_SPREAD, (deviation * weight + _PRIOR_SPREAD) / (weight + 1))
         state = (self._log_median, self._slope, self.spread)
-        if not self.version or max(map(_distance, state, self._published)) > _SIGNIFICANT:
+        change = max(abs(new - old) for new, old in zip(state, self._published, strict=True))
+        if not self.version or change > _SIGNIFICANT:
             self.version += 1
             self._published = state
 
@@ -154,10 +155,6 @@ def log_credits(credits_used: float) -> float:
 
 def _log_seconds(seconds: float) -> float:
     return math.log(min(max(_LEAST, seconds), _MOST))
-
-
-def _distance(one: float, other: float) -> float:
-    return abs(one - other)
 
 
 def _upper_tail(deviations: float) -> float:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from urllib.parse import urlsplit
 
-from aistemsplitter_async._wire.urls import is_loopback_url
+from aistemsplitter_async._wire.urls import is_loopback_url, split_http_url
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL, Secret
 from aistemsplitter_async.errors import ConfigurationError
 
@@ -20,17 +19,13 @@ def parse_base_url(text: str, allow_hosts: Collection[str] = ()) -> str:
             network (if the network is your own, name the host in `allow_hosts`).
     """
     url = text.strip().rstrip("/")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or "@" in parts.netloc or "?" in url or "#" in url:
+    parts = split_http_url(url)
+    if parts is None or "@" in parts.netloc or "?" in url or "#" in url:
         raise ConfigurationError(
             f"{text.rpartition('@')[2].partition('?')[0]!r} is not a base URL; it looks like {BASE_URL}"
         )
-    if parts.scheme == "http" and not is_loopback_url(url) and host not in allow_hosts:
-        raise ConfigurationError(f"refused to send the key to {host} over plain http; use https")
+    if parts.scheme == "http" and not is_loopback_url(url) and parts.hostname not in allow_hosts:
+        raise ConfigurationError(f"refused to send the key to {parts.hostname} over plain http; use https")
     return url if parts.path else f"{url}/v1"
 
 

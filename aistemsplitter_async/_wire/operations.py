@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
-from aistemsplitter_async._wire.codec import decode, parse_json
+from aistemsplitter_async._wire.codec import decode, parse_json, to_camel
 from aistemsplitter_async._wire.error_replies import clean_text
 from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
 from aistemsplitter_async.errors import ConfigurationError, ProtocolError
@@ -183,14 +183,8 @@ def _is_split_id(text: str) -> bool:
 
 
 def _input(split_input: SplitInput) -> dict[str, str]:
-    if isinstance(split_input, DirectURL):
-        return {"type": "direct_url", "url": split_input.url}
-    return {
-        "type": "uploaded_file",
-        "uploadId": split_input.upload_id,
-        "fileUrl": split_input.file_url,
-        "storageKey": split_input.storage_key,
-    }
+    kind = "direct_url" if isinstance(split_input, DirectURL) else "uploaded_file"
+    return {"type": kind, **{to_camel(name): value for name, value in attrs.asdict(split_input).items()}}
 
 
 def _request(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable
 from pathlib import PurePosixPath
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
@@ -17,6 +16,16 @@ from aistemsplitter_async.models import redact_url
 def is_url(source: str) -> bool:
     """Return whether a source is a URL, which the API fetches itself."""
     return source[:8].lower().startswith(("http://", "https://"))
+
+
+def split_http_url(url: str) -> SplitResult | None:
+    """Return the parts of an http(s) URL; `None` if it is not one, or has no host or an invalid port."""
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return None
+    return parts if parts.scheme in ("http", "https") and parts.hostname else None
 
 
 def filename_of_url(url: str) -> str:
@@ -133,8 +142,3 @@ class URLPolicy:
         if labels[-1] == "localhost" or _NUMERIC.fullmatch(labels[-1]):
             return "not a public address"
         return None
-
-
-def vet_url(url: str, *, allow_loopback: bool = False, allow_hosts: Iterable[str] = ()) -> None:
-    """Check a URL by a policy that is not a value yet: goes away with its last caller."""
-    URLPolicy(allow_loopback, frozenset(allow_hosts)).vet(url)

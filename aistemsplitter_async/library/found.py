@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from os import sep
 
 import attrs
 
@@ -28,15 +28,15 @@ class Track:
     @property
     def filename(self) -> str:
         """The file's name, or the last part of the URL's path."""
-        return filename_of_url(self.source) if is_url(self.source) else self.source.rpartition(os.sep)[2]
+        return filename_of_url(self.source) if is_url(self.source) else self.source.rpartition(sep)[2]
 
     @property
     def folder(self) -> str:
         """The file's folder relative to `root`, with `/` between names; empty for the root itself, or without one."""
-        above = "" if self.root is None else self.root.rstrip(os.sep) + os.sep
+        above = "" if self.root is None else self.root.rstrip(sep) + sep
         if not above or not self.source.startswith(above):
             return ""
-        return self.source.removeprefix(above).rpartition(os.sep)[0].replace(os.sep, "/")
+        return self.source.removeprefix(above).rpartition(sep)[0].replace(sep, "/")
 
 
 @attrs.frozen
@@ -56,8 +56,3 @@ class Ignored:
 
 
 Found = Track | Unusable | Ignored
-
-
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the canonical spelling of a path: absolute, without `.` and `..`, links not followed."""
-    return os.path.abspath(path)  # noqa: PTH100  # `Path.resolve` follows links, `Path.absolute` keeps `..`

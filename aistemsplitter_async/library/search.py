@@ -23,7 +23,7 @@ from aistemsplitter_async._transfer.audio import guess_content_type
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library.folders import Folders, is_audio
-from aistemsplitter_async.library.found import Found, Track, Unusable, absolute
+from aistemsplitter_async.library.found import Found, Track, Unusable
 from aistemsplitter_async.library.globs import parse_glob
 from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
@@ -81,6 +81,11 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return the canonical spelling of a path: absolute, without `.` and `..`, links not followed."""
+    return os.path.abspath(path)  # noqa: PTH100  # `Path.resolve` follows links, `Path.absolute` keeps `..`
+
+
 @attrs.define
 class _Search:
     _folders: Folders
@@ -106,7 +111,7 @@ class _Search:
         except (OSError, ValueError) as error:
             reason = reason_of(error)
         else:
-            return self._plan_existing(Path(absolute(spellings[0])), status)
+            return self._plan_existing(Path(_absolute(spellings[0])), status)
         raise SourceUnreadableError(f"cannot read {path}: {reason}")
 
     def _plan_existing(self, path: Path, status: os.stat_result) -> tuple[int, Find]:
@@ -128,7 +133,7 @@ class _Search:
         glob = parse_glob(path.replace(os.sep, "/"))
         if glob is None:
             raise SourceUnreadableError(f"cannot read {path}: no such file or folder")
-        base = absolute(glob.base)
+        base = _absolute(glob.base)
         if not any(isinstance(found, Track) for found in Folders(excluded).walk(base, glob)):
             raise SourceUnreadableError(f"no audio matches {path}")
         return partial(self._folders.walk, base, glob)
@@ -159,7 +164,7 @@ class _Search:
         spellings = possible_paths(entry.text)
         if isinstance(spellings, Problem):
             return iter([Unusable(entry.text, spellings.reason)])
-        for path in (Path(absolute(folder / spelling)) for folder in folders for spelling in spellings):
+        for path in (Path(_absolute(folder / spelling)) for folder in folders for spelling in spellings):
             try:
                 status = path.stat()
             except (OSError, ValueError):

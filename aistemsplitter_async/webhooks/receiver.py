@@ -11,9 +11,9 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from aistemsplitter_async._wire.signature import Keys, Secrets
+from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
@@ -30,9 +30,7 @@ if TYPE_CHECKING:
 OnWebhook = Callable[[WebhookEvent], Awaitable[object] | object]
 OnRefused = Callable[[WebhookError], object]
 
-_UNFIT = re.compile(
-    r"[\s\x00-\x1f\x7f#]"
-)  # not in a URL to be sent to the API; `urlsplit` silently drops some of these
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f#]")  # in a URL for the API; `urlsplit` silently drops some of these
 _log = logging.getLogger(__name__)
 
 
@@ -206,12 +204,7 @@ def _read_secrets(secrets: Secrets | None) -> Keys | None:
 def _check_url(url: str) -> str:
     if not isinstance(url, str):
         raise ConfigurationError(f"a webhook URL must be a string, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or _UNFIT.search(url):
+    if split_http_url(url) is None or _UNFIT.search(url):
         raise ConfigurationError(
             f"{redact_url(url)!r} is not a webhook URL; it should look like https://example.com/webhooks"
         )
