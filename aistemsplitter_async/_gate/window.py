@@ -30,7 +30,7 @@ class CountingWindow:
         self._frees: deque[float] = deque()  # when each settled slot comes back, oldest first
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when a slot is free besides `spare` others: `now` or earlier if at once, infinity if after a reply."""
+        """Return when a slot and `spare` more are free: `now` or earlier if at once, infinity if only after a reply."""
         self._forget(now)
         spare = min(spare, max(0, math.ceil(self.requests) - 1)) if math.isfinite(self.requests) else 0
         excess = self.in_flight + len(self._frees) + spare - self.requests
@@ -100,7 +100,7 @@ class BucketWindow:
         self._at = now
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when there is a token besides `spare` others, or besides as many as fit with those in flight."""
+        """Return when there is a token and `spare` more, or as many as the bucket holds beside those in flight."""
         self._refill(now)
         room = self._capacity - self.in_flight
         if room < 1 - _ROUNDING:

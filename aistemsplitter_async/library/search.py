@@ -1,7 +1,7 @@
 """Finds tracks: in folders, by globs, in playlists and lists of URLs or paths, or named one by one.
 
-Folders are searched first, so that a file named besides its folder is found once. Apart from that no files are kept in
-mind: memory does not grow with their number, and a track that two lists name is found twice.
+Folders are searched first, so that a file given in addition to its folder is found once. Apart from that, files are not
+remembered: memory does not grow with their number, and a track that two lists name is found twice.
 """
 
 from __future__ import annotations
