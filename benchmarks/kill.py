@@ -57,7 +57,7 @@ from aistemsplitter_async.batch import runner  # noqa: F401  # the same
 from aistemsplitter_async.batch.track import Track
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, UploadedFile
 from aistemsplitter_async.sandbox import Sandbox, Timed, plant
 from aistemsplitter_async.sandbox.service.separator import SeparationError
@@ -238,8 +238,8 @@ class Trap:
 
     def set_up(self) -> None:
         for write in (*WRITES, "refused", "fail", "reopen", "uncertain", "needs_review"):
-            setattr(Store, write, self._around_write(write, getattr(Store, write)))
-        Store.commit = self._around_commit(Store.commit)  # type: ignore[method-assign,assignment]
+            setattr(JournalStore, write, self._around_write(write, getattr(JournalStore, write)))
+        JournalStore.commit = self._around_commit(JournalStore.commit)  # type: ignore[method-assign,assignment]
         AiohttpTransport.send = self._around_send(AiohttpTransport.send)  # type: ignore[method-assign]
         os.fsync = self.around(_name_fsync, os.fsync)
         os.link = self.around(lambda *_: "link stem", os.link)
@@ -257,8 +257,8 @@ class Trap:
 
         return wrapped
 
-    def _around_commit(self, function: Callable[[Store], None]) -> Callable[[Store], None]:
-        def commit(store: Store) -> None:
+    def _around_commit(self, function: Callable[[JournalStore], None]) -> Callable[[JournalStore], None]:
+        def commit(store: JournalStore) -> None:
             function(store)
             written, self._since_commit = self._since_commit, []
             for name in written:
@@ -311,8 +311,8 @@ def journal_late() -> None:
         async def note(created: Any) -> None:
             nonlocal held
             if held.state is not State.INTENT:
-                held = await works.journal.write(Store.intend, held.id, fresh, works.clock.now())
-            held = await works.journal.write(Store.created, held.id, created, works.clock.now())
+                held = await works.journal.write(JournalStore.intend, held.id, fresh, works.clock.now())
+            held = await works.journal.write(JournalStore.created, held.id, created, works.clock.now())
 
         async def attempt() -> Any:
             await works.stages.create(fresh, None, "bulk", None, on_created=note)
@@ -329,10 +329,10 @@ def post_hastily() -> None:
     write = Journal.write
 
     async def hasty(journal: Any, change: Any, *args: Any, **kwargs: Any) -> Any:
-        if change is not Store.intend:
+        if change is not JournalStore.intend:
             return await write(journal, change, *args, **kwargs)
         track, submission, at = args
-        record = await write(journal, Store.get, track)
+        record = await write(journal, JournalStore.get, track)
         journal.later = asyncio.ensure_future(write(journal, change, *args))
         return attrs.evolve(record, state=State.INTENT, submission=submission, intended_at=at)
 
@@ -361,8 +361,8 @@ def share_splits() -> None:
         if len(made) % 2:
             made.append(None)
             track._worked = True
-            held = await works.write(Store.intend, record.id, submission, works.clock.now())
-            return await works.write(Store.created, held.id, made[-2], works.clock.now())
+            held = await works.write(JournalStore.intend, record.id, submission, works.clock.now())
+            return await works.write(JournalStore.created, held.id, made[-2], works.clock.now())
         sent: Any = await send(track, record, submission)
         made.append(CreatedSplit(sent.split_id, "queued", sent.credits_used, datetime.now(UTC)))
         return sent

@@ -34,7 +34,7 @@ from aistemsplitter_async.errors import ConfigurationError, JournalError
 from aistemsplitter_async.journal.file import status_path
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,7 +187,7 @@ class Batch:
     async def records(self) -> AsyncGenerator[Record, None]:
         """Iterate over everything the journal knows, earlier runs included, in the order it was found."""
         after = 0
-        while page := await self._running.journal.write(Store.page, after, _PAGE):
+        while page := await self._running.journal.write(JournalStore.page, after, _PAGE):
             for record in page:
                 yield record
             after = page[-1].id
@@ -250,7 +250,7 @@ class Batch:
         """Give every source a task, as places come free."""
         works, loop = self._running, asyncio.get_running_loop()
         # What may be paid for comes first: its idempotency keys grow old, and its sources need not be met again.
-        await asyncio.gather(*(settle(works, record) for record in await works.write(Store.open_creates)))
+        await asyncio.gather(*(settle(works, record) for record in await works.write(JournalStore.open_creates)))
         before: asyncio.Event | None = None
         async with aclosing(_each(self._sources)) as sources:
             async for source in sources:
@@ -276,7 +276,7 @@ class Batch:
             await asyncio.wait(self._tracks)
         if self._exhausted and self._fault is None and not self._running.brake.on:
             with suppress(JournalError):  # then a next run that splits anew goes on with this one
-                await self._running.write(Store.finish)
+                await self._running.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
 
     async def _bring(self, track: Track) -> None:
@@ -313,7 +313,7 @@ class Batch:
             return
         works = self._running
         try:
-            tracks = await works.journal.write(Store.count)
+            tracks = await works.journal.write(JournalStore.count)
         except JournalError:  # whoever needs the journal is told
             return
         status = BatchStatus(

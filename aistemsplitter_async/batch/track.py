@@ -37,7 +37,7 @@ from aistemsplitter_async.errors import (
     WaitTimeoutError,
 )
 from aistemsplitter_async.journal.record import Record, StageName, State, Step, StoredFile, build_failure, plan_step
-from aistemsplitter_async.journal.store import Claim, Store
+from aistemsplitter_async.journal.store import Claim, JournalStore
 from aistemsplitter_async.models import CreatedSplit, DirectURL, Split, Submission, Upload
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
@@ -141,7 +141,7 @@ class Track:
             raise unsettled
         if record.failure is not None and (record.failure.passing or works.options.retry_failed):
             self._again = record.failure.stage not in _BEFORE_CREATE
-            record = await works.write(Store.reopen, record.id)
+            record = await works.write(JournalStore.reopen, record.id)
         return await self._go(record, opened)
 
     async def _follow(self, record: Record, opened: Opened) -> Outcome:
@@ -152,10 +152,10 @@ class Track:
         while (first := works.running.get(record.id)) is not None:
             await first.wait()
         self._hold(record)  # whoever follows too waits for this one
-        record = await works.write(Store.get, record.id)
+        record = await works.write(JournalStore.get, record.id)
         failure = record.failure
         if failure is not None and failure.stage in _BEFORE_CREATE and failure.passing and not works.brake.on:
-            record = await works.write(Store.reopen, record.id)
+            record = await works.write(JournalStore.reopen, record.id)
         if record.failure is not None and record.error is not None:
             return Failed(self.item.source, record.failure.stage, record.error, self.position)
         step = self._plan(record)
@@ -176,13 +176,13 @@ class Track:
         if opened.path is None:
             self.claiming.set()  # a stream may take its time, and nobody waits for that
         if opened.path is not None and opened.stamp is not None:
-            known = await works.write(Store.identity_of, opened.label, opened.stamp)
+            known = await works.write(JournalStore.identity_of, opened.label, opened.stamp)
         identity = known
         if identity is None:
             async with works.hashes:
                 identity = await opened.identify()
             if opened.path is not None and opened.stamp is not None:
-                await works.write(Store.remember_identity, opened.label, opened.stamp, identity)
+                await works.write(JournalStore.remember_identity, opened.label, opened.stamp, identity)
         return identity
 
     async def _claim(self, opened: Opened, identity: str) -> Claim:
@@ -192,7 +192,7 @@ class Track:
             await self._after.wait()
         self.claiming.set()  # wakes who comes after, but only once this one's claim is in the journal's queue
         return await works.write(
-            Store.claim,
+            JournalStore.claim,
             identity,
             works.options.variant,
             source=self.label,
@@ -200,7 +200,7 @@ class Track:
             pattern=self.item.pattern,
             split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
             dedupe=works.options.dedupe,
-            anew=self.item.anew,
+            resplit=self.item.anew,
         )
 
     async def _go(self, record: Record, opened: Opened) -> Outcome:
@@ -249,7 +249,7 @@ class Track:
 
         upload = await works.uploading.endure(attempt)
         self._uploads += 1
-        return await works.write(Store.uploaded, record.id, upload.input, upload.expires_at.timestamp())
+        return await works.write(JournalStore.uploaded, record.id, upload.input, upload.expires_at.timestamp())
 
     async def _create(self, record: Record) -> Record:
         """Create the split; its intent is on disk before anything is sent."""
@@ -295,11 +295,11 @@ class Track:
             if held.submission is None:
                 works.purse.reserve(held.id, self.item.seconds)
                 self.droppable = False
-                held = await works.journal.write(Store.intend, held.id, submission, works.clock.now())
+                held = await works.journal.write(JournalStore.intend, held.id, submission, works.clock.now())
 
         async def note(created: CreatedSplit) -> None:
             nonlocal held
-            held = await works.write(Store.created, held.id, created, works.clock.now())
+            held = await works.write(JournalStore.created, held.id, created, works.clock.now())
             works.purse.pay(held.id, created.credits_used)
             self._created_at = works.clock.monotonic()
 
@@ -324,12 +324,12 @@ class Track:
     async def _note_failure(self, held: Record, error: Exception, *, in_doubt: bool) -> Record:
         works = self._works
         if isinstance(error, SubmissionUncertainError):
-            return await works.journal.write(Store.uncertain, held.id)
+            return await works.journal.write(JournalStore.uncertain, held.id)
         if held.state is not State.INTENT or in_doubt or isinstance(error, JournalError):
             return held
         works.purse.release(held.id)
         self.droppable = True
-        return await works.journal.write(Store.refused, held.id)  # or it never arrived: nothing came of it
+        return await works.journal.write(JournalStore.refused, held.id)  # or it never arrived: nothing came of it
 
     def _is_to_send(self, record: Record) -> bool:
         """Return whether its create still is what it needs. What expires again and again is sent all the same."""
@@ -352,8 +352,8 @@ class Track:
         self._worked = True
         if split.status == "failed":
             failure = build_failure("wait", SplitFailedError(split))
-            return await works.write(Store.fail, record.id, failure, split)
-        return await works.write(Store.succeeded, record.id, split)
+            return await works.write(JournalStore.fail, record.id, failure, split)
+        return await works.write(JournalStore.succeeded, record.id, split)
 
     async def _watch(self, split_id: str, since: float, credits_used: float | None) -> Split:
         works, last = self._works, None
@@ -390,7 +390,7 @@ class Track:
 
         stored = await works.downloading.endure(attempt)
         self._worked = True
-        downloaded = await works.write(Store.downloaded, record.id, stored)
+        downloaded = await works.write(JournalStore.downloaded, record.id, stored)
         return attrs.evolve(downloaded, split=split)  # with the addresses, which the journal does not keep
 
     async def _look_again(self, record: Record) -> Record:
@@ -400,12 +400,12 @@ class Track:
         split = await works.creating.endure(lambda: works.stages.look(str(record.split_id), works.options.priority))
         if split.status != "succeeded" or not split.stems:
             raise ProtocolError(f"split {split.id} has no stems any more (it is {split.status})", split_id=split.id)
-        return await works.write(Store.succeeded, record.id, split)
+        return await works.write(JournalStore.succeeded, record.id, split)
 
     async def _hand_to_review(self, record: Record) -> Failed:
         works = self._works
         assert record.submission is not None  # noqa: S101  # what the state says
-        await works.write(Store.needs_review, record.id)
+        await works.write(JournalStore.needs_review, record.id)
         error = SubmissionUncertainError(
             "its create was sent too long ago to send it again unasked: the service may have forgotten its idempotency "
             "key and charge twice. Look whether the split exists; raise the key age to have it sent again",
@@ -415,7 +415,7 @@ class Track:
         return Failed(self.item.source, "create", error, self.position)
 
     async def _too_late(self) -> AIStemSplitterError:
-        record = None if self._row is None else await self._works.write(Store.get, self._row)
+        record = None if self._row is None else await self._works.write(JournalStore.get, self._row)
         if record is not None and record.split_id is not None:
             return WaitTimeoutError(record.split_id, record.split)
         if record is not None and record.submission is not None:
@@ -433,7 +433,7 @@ class Track:
             works.brake.pull(error)
         error.split_id = error.split_id or self.split_id
         if self._row is not None:
-            await works.write(Store.fail, self._row, build_failure(self.stage, error), None)
+            await works.write(JournalStore.fail, self._row, build_failure(self.stage, error), None)
         return Failed(self.item.source, self.stage, error, self.position)
 
     async def _check_target(self, record: Record) -> None:

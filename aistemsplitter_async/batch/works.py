@@ -16,7 +16,7 @@ from aistemsplitter_async.batch.patience import Patience
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.journal import Journal
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 
 if TYPE_CHECKING:
     from aistemsplitter_async._engine import Stages
@@ -77,7 +77,7 @@ class Works:
         self.in_flight.total_tokens = self._plan_in_flight()
         self.places.total_tokens = self._plan_places()
 
-    async def write(self, change: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+    async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Write to the journal; while the disk is full, wait.
 
         Raises:
@@ -91,7 +91,7 @@ class Works:
 
     async def recall_gate(self) -> None:
         """Take the requests of an earlier run into account: to the server, a restart is no reason to allow more."""
-        kept = await self.journal.write(Store.note, _GATE)
+        kept = await self.journal.write(JournalStore.note, _GATE)
         if kept is not None:
             self.stages.pipeline.gate.restore(json.loads(kept))
 
@@ -104,7 +104,7 @@ class Works:
             return
         self._gate_kept = snapshot
         with suppress(JournalError):  # whoever needs the journal is told
-            await self.journal.write(Store.set_note, _GATE, json.dumps(gate.export()))
+            await self.journal.write(JournalStore.set_note, _GATE, json.dumps(gate.export()))
 
     def _plan_in_flight(self) -> int:
         if self.options.in_flight is not None:

@@ -6,11 +6,8 @@ load on first use. Only the parent packages that Python loads by itself are no e
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-import pytest
 
 import aistemsplitter_async
 

@@ -34,11 +34,11 @@ from aistemsplitter_async import (
 )
 from aistemsplitter_async.journal.record import (
     BEFORE,
-    Failure,
     Record,
     StageName,
     State,
     Step,
+    StoredFailure,
     build_failure,
     plan_reopening,
     plan_step,
@@ -101,10 +101,10 @@ ERRORS: list[AIStemSplitterError] = [
     age=st.floats(-10 * DAY, 10 * DAY),
     key_age=st.floats(0, 10 * DAY),
     wants_files=st.booleans(),
-    failure=st.sampled_from([None, Failure("create", "ServerError", "down", passing=True)]),
+    failure=st.sampled_from([None, StoredFailure("create", "ServerError", "down", passing=True)]),
 )
 def test_whatever_may_have_been_sent_is_sent_again_as_it_was_or_handed_to_a_person(
-    state: State, age: float, key_age: float, wants_files: bool, failure: Failure | None
+    state: State, age: float, key_age: float, wants_files: bool, failure: StoredFailure | None
 ) -> None:
     known = record(state, failure=failure, expires_at=NOW + DAY)
     step = plan_step(known, now=NOW + age, key_age=key_age, wants_files=wants_files)
@@ -150,7 +150,7 @@ def test_a_failure_comes_back_as_the_error_it_was(error: AIStemSplitterError) ->
 
 def test_a_class_that_the_journal_names_and_nobody_has_is_only_an_error() -> None:
     for kind in ("__builtins__", "annotations", "Exception", "NoSuchError", "ConfigurationError"):
-        known = record(State.FOUND, failure=Failure("create", kind, "odd"))
+        known = record(State.FOUND, failure=StoredFailure("create", kind, "odd"))
         assert type(known.error) is AIStemSplitterError
 
 

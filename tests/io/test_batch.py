@@ -36,7 +36,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.batch.item import Opened
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.testing import error_reply, json_reply
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
@@ -46,32 +46,8 @@ GENEROUS = RateLimit(1000)
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the journal work in the loop's own thread: fake time cannot see another one."""
-    from aistemsplitter_async.journal.journal import Journal
-
-    def start(thread: Any) -> None:
-        thread._target.__self__._store._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
-
-    async def write(journal: Any, change: Any, *args: Any, **kwargs: Any) -> Any:
-        if journal._closing:
-            raise JournalError("the journal is closed")
-        result = asyncio.get_running_loop().create_future()
-        ((_, answer),) = journal._commit([(lambda store: change(store, *args, **kwargs), result)])
-        await asyncio.sleep(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    async def aclose(journal: Any) -> None:
-        if not journal._closing:
-            journal._closing = True
-            journal._store.close()
-
-    monkeypatch.setattr("threading.Thread.start", start)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(Journal, "write", write)
-    monkeypatch.setattr(Journal, "aclose", aclose)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # nobody cuts the power here
 
 
 def urls(number: int, first: int = 0) -> list[str]:
@@ -560,14 +536,14 @@ async def test_a_create_that_grows_too_old_during_an_outage_is_not_sent_again(wo
 async def test_an_answer_that_cannot_be_written_down_is_kept_until_there_is_room(
     world: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    created = Store.created
+    created = JournalStore.created
 
-    def full(store: Store, *args: Any) -> Any:
+    def full(store: JournalStore, *args: Any) -> Any:
         if world.elapsed() < 300:
             raise JournalError("the disk is full", code="DISK")
         return created(store, *args)
 
-    monkeypatch.setattr(Store, "created", full)
+    monkeypatch.setattr(JournalStore, "created", full)
     assert kinds(await run(world, urls(3), **home)) == {"Done": 3}
     assert world.api.count("create") == 3
 
@@ -628,9 +604,9 @@ async def test_an_unclear_create_is_never_answered_with_another_upload(world: Wo
 async def test_a_full_disk_at_the_intent_means_no_post_and_a_pause(
     world: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intend, refusals = Store.intend, 0
+    intend, refusals = JournalStore.intend, 0
 
-    def full(store: Store, *args: Any) -> Any:
+    def full(store: JournalStore, *args: Any) -> Any:
         nonlocal refusals
         if world.elapsed() < 300:
             refusals += 1
@@ -639,7 +615,7 @@ async def test_a_full_disk_at_the_intent_means_no_post_and_a_pause(
             raise error
         return intend(store, *args)
 
-    monkeypatch.setattr(Store, "intend", full)
+    monkeypatch.setattr(JournalStore, "intend", full)
     assert kinds(await run(world, urls(10), **home)) == {"Done": 10}
     assert refusals > 0
     assert min(world.api.times("create")) >= 300
@@ -740,7 +716,7 @@ async def test_a_journal_that_breaks_ends_the_batch_with_its_error(
     def broken(*_: Any) -> Any:
         raise sqlite3.DatabaseError("malformed")
 
-    monkeypatch.setattr(Store, "succeeded", broken)
+    monkeypatch.setattr(JournalStore, "succeeded", broken)
     async with world.client(rate_limit=GENEROUS) as client, client.split_many(urls(30), in_flight=5, **home) as batch:
         with pytest.raises(JournalError, match="damaged"):
             async for _ in batch:
@@ -902,7 +878,7 @@ async def test_creates_left_open_are_settled_first_whether_or_not_their_source_i
     key = world.api.of("create")[0].headers["Idempotency-Key"]
     assert kinds(await run(world, urls(3, first=1), **home)) == {"Done": 3}
     assert world.api.of("create")[1].headers["Idempotency-Key"] == key
-    store = Store(home["journal"])
+    store = JournalStore(home["journal"])
     assert store.count() == {"created": 1, "downloaded": 3}
     store.close()
     assert kinds(await run(world, urls(1), **home)) == {"Done": 1}
@@ -1018,7 +994,7 @@ async def test_a_batch_that_is_cancelled_while_it_begins_gives_up_its_journal(
         with pytest.raises(TimeoutError):
             async with world.clock.timeout_at(world.clock.monotonic() + 10), client.split_many([], **home):
                 pass
-    Store(home["journal"]).close()
+    JournalStore(home["journal"]).close()
 
 
 async def test_a_journal_that_lost_everything_is_not_begun_anew(world: World, home: Any) -> None:

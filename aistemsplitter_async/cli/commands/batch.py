@@ -35,7 +35,7 @@ from aistemsplitter_async.errors import (
     SplitFailedError,
 )
 from aistemsplitter_async.events import Event, SplitCreated
-from aistemsplitter_async.journal.record import Failure as FailureNote, build_failure
+from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
 from aistemsplitter_async.library.template import parse_template
 
@@ -104,7 +104,9 @@ class _Run:
         self._ignored = 0
         self._created: set[str] = set()  # splits of this run that have not succeeded
         self._lost = 0.0  # credits of those that failed
-        self._others: dict[str, FailureNote | None] = {}  # what the journal may have no row for, and why, if it failed
+        self._others: dict[
+            str, StoredFailure | None
+        ] = {}  # what the journal may have no row for, and why, if it failed
         self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
         self._waveforms: Waveforms | None = None
 
@@ -176,7 +178,7 @@ class _Run:
             return
         self._counts["unusable"] += 1
         self._survey.unusable += 1
-        self._others[found.source] = FailureNote(
+        self._others[found.source] = StoredFailure(
             "prepare", SourceUnreadableError.__name__, found.reason, "SOURCE_UNREADABLE", passing=True
         )
         self.codes.append(Exit.FAILED)
