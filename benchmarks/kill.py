@@ -54,7 +54,7 @@ from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, Ret
 from aistemsplitter_async._send.transport import AiohttpTransport
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.batch import runner  # noqa: F401  # the same
-from aistemsplitter_async.batch.track import Track
+from aistemsplitter_async.batch.create import SplitCreator
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.store import JournalStore
@@ -303,25 +303,25 @@ def no_links(*_: Any, **__: Any) -> None:
 def journal_late() -> None:
     """Journal the key after the POST, as one would without much thought."""
 
-    async def send(track: Any, record: Any, submission: Any) -> Any:
+    async def send(creator: Any, record: Any, submission: Any) -> Any:
         del submission
-        works, held = track._works, record
-        fresh = works.stages.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
+        context, held = creator._context, record
+        fresh = context.stages.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
 
         async def note(created: Any) -> None:
             nonlocal held
             if held.state is not State.INTENT:
-                held = await works.journal.write(JournalStore.intend, held.id, fresh, works.clock.now())
-            held = await works.journal.write(JournalStore.created, held.id, created, works.clock.now())
+                held = await context.journal.write(JournalStore.intend, held.id, fresh, context.clock.now())
+            held = await context.journal.write(JournalStore.created, held.id, created, context.clock.now())
 
         async def attempt() -> Any:
-            await works.stages.create(fresh, None, "bulk", None, on_created=note)
+            await context.stages.create(fresh, None, "bulk", None, on_created=note)
             return held
 
-        track._worked = True
-        return await works.creating.endure(attempt)
+        creator._standing.has_worked = True
+        return await context.creating.retry_through_outage(attempt)
 
-    Track._send = send  # type: ignore[method-assign,assignment]
+    SplitCreator._send = send  # type: ignore[method-assign,assignment]
 
 
 def post_hastily() -> None:
@@ -341,33 +341,33 @@ def post_hastily() -> None:
 
 def mix_up_sources() -> None:
     """Split the first upload for all the others too."""
-    create, first = Track._create, list[Any]()
+    create, first = SplitCreator.create, list[Any]()
 
-    async def mixed_up(track: Any, record: Any) -> Any:
+    async def mixed_up(creator: Any, record: Any) -> Any:
         if isinstance(record.input, UploadedFile):
             first.append(record.input)
             record = attrs.evolve(record, input=first[0])
-        return await create(track, record)
+        return await create(creator, record)
 
-    Track._create = mixed_up  # type: ignore[method-assign,assignment]
+    SplitCreator.create = mixed_up  # type: ignore[method-assign,assignment]
 
 
 def share_splits() -> None:
     """Let every second track take the split of the one before."""
-    send, made = Track._send, list[Any]()
+    send, made = SplitCreator._send, list[Any]()
 
-    async def shared(track: Any, record: Any, submission: Any) -> Any:
-        works = track._works
+    async def shared(creator: Any, record: Any, submission: Any) -> Any:
+        context = creator._context
         if len(made) % 2:
             made.append(None)
-            track._worked = True
-            held = await works.write(JournalStore.intend, record.id, submission, works.clock.now())
-            return await works.write(JournalStore.created, held.id, made[-2], works.clock.now())
-        sent: Any = await send(track, record, submission)
+            creator._standing.has_worked = True
+            held = await context.write(JournalStore.intend, record.id, submission, context.clock.now())
+            return await context.write(JournalStore.created, held.id, made[-2], context.clock.now())
+        sent: Any = await send(creator, record, submission)
         made.append(CreatedSplit(sent.split_id, "queued", sent.credits_used, datetime.now(UTC)))
         return sent
 
-    Track._send = shared  # type: ignore[method-assign,assignment]
+    SplitCreator._send = shared  # type: ignore[method-assign,assignment]
 
 
 def copy_stems() -> None:

@@ -6,8 +6,11 @@ load on first use. Only the parent packages that Python loads by itself are no e
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ast
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+
+import pytest
 
 import aistemsplitter_async
 

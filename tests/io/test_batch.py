@@ -987,9 +987,9 @@ async def test_splitting_anew_that_was_killed_goes_on_and_pays_nothing_again(wor
 async def test_a_batch_that_is_cancelled_while_it_begins_gives_up_its_journal(
     world: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aistemsplitter_async.batch.works import Works
+    from aistemsplitter_async.batch.context import BatchContext
 
-    monkeypatch.setattr(Works, "recall_gate", lambda _: world.clock.sleep(100))
+    monkeypatch.setattr(BatchContext, "restore_gate", lambda _: world.clock.sleep(100))
     async with world.client() as client:
         with pytest.raises(TimeoutError):
             async with world.clock.timeout_at(world.clock.monotonic() + 10), client.split_many([], **home):
