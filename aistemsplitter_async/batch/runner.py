@@ -53,7 +53,7 @@ _LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "create", "prepare
 
 
 class Batch:
-    """A batch that runs while its `async with` block does; iterate over it for the outcomes, as they come.
+    """A batch that runs while its `async with` block does; iterate over it for the outcomes as they arrive.
 
     `AsyncAIStemSplitter.split_many` makes one.
     """
@@ -67,7 +67,7 @@ class Batch:
         journal: Path | None,
         clock: Clock,
     ) -> None:
-        if isinstance(sources, str | bytes | bytearray):  # iterable, but never what was meant
+        if isinstance(sources, str | bytes | bytearray):  # iterable, but not a list of sources
             raise ConfigurationError(f"sources is a single {type(sources).__name__}; give a list of sources")
         self._get_stages = get_stages
         self._sources = sources
@@ -165,7 +165,7 @@ class Batch:
         self._context.stop_switch.stop()
 
     def expect(self, *, total: int | None, seconds_left: float | None = None) -> None:
-        """Let `progress` and the status file say how many sources there are, and how long they still take."""
+        """Let `progress` and the status file show how many sources there are, and how long they still take."""
         self._total, self._seconds_left = total, seconds_left
 
     async def report(self) -> BatchReport:
@@ -183,7 +183,7 @@ class Batch:
         )
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Iterate over everything the journal knows, earlier runs included, in the order it was found."""
+        """Iterate over all records of the journal, earlier runs included, in the order they were made."""
         after = 0
         while page := await self._context.journal.write(JournalStore.page, after, _PAGE):
             for record in page:
@@ -191,7 +191,7 @@ class Batch:
             after = page[-1].id
 
     def progress(self) -> BatchProgress:
-        """Return where it stands, to be shown."""
+        """Return a snapshot of the batch, to be shown."""
         context, now = self._context, self._clock.monotonic()
         active = sorted(
             (track.standing for track in self._tracks.values()),
@@ -243,7 +243,7 @@ class Batch:
     async def _feed(self) -> None:
         """Give every source a task, as soon as another one may be worked on."""
         context, loop = self._context, asyncio.get_running_loop()
-        # What may be paid for comes first: its idempotency keys grow old, and its sources need not be met again.
+        # What may be paid for comes first: its idempotency keys grow old, and its sources need not be given again.
         open_creates = await context.write(JournalStore.open_creates)
         await asyncio.gather(*(resolve_create(context, record) for record in open_creates))
         before: asyncio.Event | None = None

@@ -14,7 +14,7 @@ import attrs
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.context import BatchContext
-from aistemsplitter_async.batch.item import Opened
+from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.config import BATCH_WAIT
@@ -31,7 +31,7 @@ class Steps:
     _context: BatchContext
     _standing: Standing
 
-    async def upload(self, opened: Opened, record: Record) -> Record:
+    async def upload(self, opened: OpenedItem, record: Record) -> Record:
         """Upload the audio.
 
         Raises:

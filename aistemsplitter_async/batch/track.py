@@ -1,4 +1,4 @@
-"""One source's way through a batch: look at its record, do the step it calls for, write down the result, repeat.
+"""One source's way through a batch: read its record, do the step it calls for, write down the result, repeat.
 
 A track found after a crash is treated like a new one, only its record says more from the start.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 from aistemsplitter_async.batch.bounds import CreatingStoppedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import SplitCreator
-from aistemsplitter_async.batch.item import BatchItem, Opened, open_item
+from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
@@ -118,7 +118,7 @@ class BatchTrack:
             record = await context.write(JournalStore.reopen, record.id)
         return await self._take_steps(record, opened)
 
-    async def _follow(self, record: Record, opened: Opened) -> Outcome:
+    async def _follow(self, record: Record, opened: OpenedItem) -> Outcome:
         """Wait for the track of the same audio and share its outcome; if only its file was at fault, take its place."""
         context, switch = self._context, self._context.stop_switch
         self.standing.cancellable = False  # where the other one is cancelled, this one ends too
@@ -144,7 +144,7 @@ class BatchTrack:
         self._row = record.id
         self._context.running[record.id] = asyncio.Event()
 
-    async def _identify(self, opened: Opened) -> str:
+    async def _identify(self, opened: OpenedItem) -> str:
         """Find out what the audio is; a file that has not changed since an earlier run is not read again."""
         context, known = self._context, None
         if opened.path is None:
@@ -159,7 +159,7 @@ class BatchTrack:
                 await context.write(JournalStore.remember_identity, opened.label, opened.stamp, identity)
         return identity
 
-    async def _claim(self, opened: Opened, identity: str) -> Claim:
+    async def _claim(self, opened: OpenedItem, identity: str) -> Claim:
         """Find out which journal row this audio has, in the order of the sources."""
         context = self._context
         if self._after is not None:
@@ -177,7 +177,7 @@ class BatchTrack:
             resplit=self._item.anew,
         )
 
-    async def _take_steps(self, record: Record, opened: Opened) -> Outcome:
+    async def _take_steps(self, record: Record, opened: OpenedItem) -> Outcome:
         """Take steps until there is none left."""
         standing, steps = self.standing, self._steps
         do: dict[Step, Callable[[Record], Awaitable[Record]]] = {

@@ -35,7 +35,7 @@ from aistemsplitter_async import (
     WaitTimeoutError,
     stream_source,
 )
-from aistemsplitter_async.batch.item import Opened
+from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.testing import error_reply, json_reply
 
@@ -144,13 +144,13 @@ async def test_of_a_drained_batch_a_duplicate_is_not_begun_or_shares_what_was_pa
 async def test_of_the_same_audio_twice_the_first_is_split_although_it_took_longer_to_read(
     world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identify = Opened.identify
+    identify = OpenedItem.identify
 
-    async def read(opened: Opened) -> str:
+    async def read(opened: OpenedItem) -> str:
         await world.clock.sleep(60.0 if opened.label.endswith("a.wav") else 0.0)
         return await identify(opened)
 
-    monkeypatch.setattr(Opened, "identify", read)
+    monkeypatch.setattr(OpenedItem, "identify", read)
     outcomes = await run(
         world, [wav(tmp_path / "a.wav"), wav(tmp_path / "b.wav"), wav(tmp_path / "c.wav", b"other")], **home
     )
