@@ -148,13 +148,13 @@ def test_a_failure_comes_back_as_the_error_it_was(error: AIStemSplitterError) ->
         assert type(restored) is type(error)
 
 
-def test_a_class_that_the_journal_names_and_nobody_has_is_only_an_error() -> None:
+def test_an_error_class_that_does_not_exist_is_restored_as_the_root() -> None:
     for kind in ("__builtins__", "annotations", "Exception", "NoSuchError", "ConfigurationError"):
         known = record(State.FOUND, failure=StoredFailure("create", kind, "odd"))
         assert type(known.error) is AIStemSplitterError
 
 
-def test_a_lasting_failure_stays_until_somebody_asks() -> None:
+def test_a_final_failure_stays_until_a_retry_is_requested() -> None:
     failure = build_failure("create", ValidationError("refused", status_code=422))
     assert plan(record(State.FOUND, failure=failure)) is Step.FAILED
     assert plan(record(State.FOUND, failure=attrs.evolve(failure, passing=True))) is Step.CREATE

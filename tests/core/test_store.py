@@ -165,7 +165,7 @@ def test_one_key_belongs_to_one_track(store: JournalStore) -> None:
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("failure", [PASSING, REFUSED, SPLIT_FAILED], ids=lambda failure: failure.kind)
-def test_another_try_begins_anew_only_after_a_split_that_failed(
+def test_a_retry_starts_over_only_after_a_split_that_failed(
     store: JournalStore, state: State, failure: StoredFailure
 ) -> None:
     track = at(store, state)
@@ -202,7 +202,7 @@ def test_without_dedupe_each_has_its_track_and_finds_it_again(tmp_path: Path) ->
         assert [one.record.id for one in claims[:3]] == ids
 
 
-def test_a_finished_track_claimed_for_a_re_split_is_another_one_in_its_place_once_a_run(tmp_path: Path) -> None:
+def test_a_finished_track_is_replaced_once_a_run_in_a_re_split(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     with closing(JournalStore(path)) as first:
         at(first, State.DOWNLOADED, "url:a")
@@ -240,7 +240,7 @@ def test_no_two_tracks_share_a_place_on_any_file_system(folders: list[str]) -> N
     assert len({place.casefold() for place in places}) == len(places)
 
 
-def test_a_thousand_of_one_name_are_numbered_without_looking_at_all_the_others(store: JournalStore) -> None:
+def test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others(store: JournalStore) -> None:
     asked = 0
 
     def count(statement: str) -> None:
@@ -406,7 +406,7 @@ def test_a_file_that_is_no_good_journal_is_refused_and_left_as_it_was(
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for place in ("file/journal", "folder"):

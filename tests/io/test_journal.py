@@ -1,4 +1,4 @@
-"""The journal as a program sees it: what was written is there, whatever happens next, and it is nobody else's."""
+"""The journal as a program sees it: what was written survives whatever happens next, and it belongs to one key."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ async def test_writes_that_come_together_are_made_durable_together(monkeypatch: 
     await journal.aclose()
 
 
-async def test_refusals_are_told_apart_from_what_was_done() -> None:
+async def test_refused_writes_do_not_affect_the_others() -> None:
     journal = await opened(None)
     tracks = [(await claim(journal, str(number))).record.id for number in range(3)]
     same = Submission("the same key", b"{}")
@@ -78,7 +78,7 @@ async def test_refusals_are_told_apart_from_what_was_done() -> None:
     await journal.aclose()
 
 
-async def test_a_write_is_done_even_if_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+async def test_a_write_is_done_even_if_its_caller_is_cancelled(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "journal")
     waiting = asyncio.create_task(claim(journal, "a"))
     await asyncio.sleep(0)
@@ -121,7 +121,9 @@ async def test_a_second_one_in_this_process_is_refused(tmp_path: Path) -> None:
     await journal.aclose()
 
 
-async def test_a_failing_disk_is_told_to_everybody_and_the_next_write_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_disk_fails_all_waiting_writes_and_the_next_one_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     journal = await opened(None)
     commit, failures = JournalStore.commit, 0
 
