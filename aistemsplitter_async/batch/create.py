@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import uuid
 
+import attrs
+
 from aistemsplitter_async._send.pipeline import Doubt
 from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError
 from aistemsplitter_async.batch.context import BatchContext
@@ -20,12 +22,12 @@ from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, Submission
 
 
+@attrs.frozen
 class SplitCreator:
     """Creates the split of one source, or finds out whether an earlier create of it happened."""
 
-    def __init__(self, context: BatchContext, standing: Standing) -> None:
-        self._context = context
-        self._standing = standing
+    _context: BatchContext
+    _standing: Standing
 
     async def create(self, record: Record) -> Record:
         """Create the split; the intent is on disk before anything is sent.

@@ -229,7 +229,7 @@ class Batch:
     def _stop(self) -> None:
         """Stop at once; a create that is under way is given a moment."""
         self._closing = True
-        self._cancel(list(self._tracks))
+        self._cancel(self._tracks)
 
     def _cancel_unpaid(self) -> None:
         """Take no more sources, and cancel those that have cost nothing."""
@@ -270,7 +270,7 @@ class Batch:
         while self._tracks:
             await asyncio.wait(self._tracks)
         if self._exhausted and self._fault is None and not self._context.stop_switch.is_on:
-            with suppress(JournalError):  # then the next re-split goes on with this one
+            with suppress(JournalError):  # a re-split that is not marked as finished is continued by the next
                 await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
 

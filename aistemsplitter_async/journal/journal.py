@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -38,6 +39,7 @@ class Journal:
         self._store = store
         self._executor = executor
         self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # of the next two
         self._waiting: list[_Change] = []
         self._is_committing = False
         self._is_closed = False
@@ -74,35 +76,28 @@ class Journal:
         if self._is_closed:
             raise JournalError("the journal is closed")
         result: asyncio.Future[T] = self._loop.create_future()
-        self._waiting.append((lambda store: change(store, *args, **kwargs), result))
-        if not self._is_committing:
-            self._is_committing = True
-            self._loop.call_soon(self._commit_waiting)  # with what others write in the same turn of the loop
+        with self._lock:
+            self._waiting.append((lambda store: change(store, *args, **kwargs), result))
+            is_committing, self._is_committing = self._is_committing, True
+        if not is_committing:
+            self._loop.run_in_executor(self._executor, self._commit_waiting)
         return await result
 
     async def aclose(self) -> None:
         """Finish the writes that were asked for and close the file."""
         self._is_closed = True
-        self._commit_waiting()
-        closing = self._loop.run_in_executor(self._executor, self._store.close)
+        closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
         await wait_out(closing, self._loop.run_in_executor(None, self._executor.shutdown))
 
     def _commit_waiting(self) -> None:
-        changes, self._waiting = self._waiting, []
-        self._is_committing = bool(changes)
-        if changes:
-            commit = self._loop.run_in_executor(self._executor, _commit, self._store, changes)
-            commit.add_done_callback(self._on_commit)
-
-    def _on_commit(self, commit: asyncio.Future[list[_Result]]) -> None:
-        self._commit_waiting()
-        for future, result in commit.result():
-            if future.done():  # its caller was cancelled
-                continue
-            if isinstance(result, BaseException):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
+        """Commit until no write is waiting; those that arrive during a commit share the next one."""
+        while True:
+            with self._lock:
+                changes, self._waiting = self._waiting, []
+                self._is_committing = bool(changes)
+            if not changes:
+                return
+            self._loop.call_soon_threadsafe(_hand_out, _commit(self._store, changes))
 
 
 def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
@@ -124,3 +119,13 @@ def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
             problem = explain(error, store.path)
         return [(future, problem) for _, future in changes]
     return results
+
+
+def _hand_out(results: list[_Result]) -> None:
+    for future, result in results:
+        if future.done():  # its caller was cancelled
+            continue
+        if isinstance(result, BaseException):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
