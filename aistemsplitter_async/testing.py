@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aistemsplitter_async._wire.messages import Reply, Request
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import PollPolicy, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError
 
@@ -241,7 +242,9 @@ class PerCallTransport:
         from aistemsplitter_async._send.transport import AiohttpTransport  # noqa: PLC0415  # as above
 
         return aclosing(
-            AiohttpTransport(api_key=self._api_key, base_url=self._base_url, timeouts=Timeouts(), allow_loopback=True)
+            AiohttpTransport(
+                api_key=self._api_key, base_url=self._base_url, timeouts=Timeouts(), urls=URLPolicy(allow_loopback=True)
+            )
         )
 
 

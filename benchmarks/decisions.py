@@ -17,6 +17,7 @@ import tracemalloc
 from collections.abc import Callable
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._poll.plan import Entry, PollPlan
 from aistemsplitter_async.config import PollPolicy
 
@@ -29,7 +30,7 @@ def build(splits: int, rng: random.Random) -> PollPlan:
     for _ in range(64):
         plan.model.learn(rng.uniform(60, 400), 60 * rng.lognormvariate(0, 0.25))
     for number in range(splits):
-        plan.add(f"split_{number:08}", since=rng.uniform(0, 600), credits_used=rng.uniform(60, 400), lane=1)
+        plan.add(f"split_{number:08}", since=rng.uniform(0, 600), credits_used=rng.uniform(60, 400), lane=Lane.BULK)
     return plan
 
 
@@ -70,7 +71,7 @@ def run(splits: int, decisions: int) -> None:
     def note(entry: Entry) -> None:
         if rng.random() < 0.25:
             plan.note_done(entry.split_id, 60 * rng.lognormvariate(0, 0.25), looked_at=now)
-            plan.add(f"split_{number:08}", since=now, credits_used=rng.uniform(60, 400), lane=1)
+            plan.add(f"split_{number:08}", since=now, credits_used=rng.uniform(60, 400), lane=Lane.BULK)
         else:
             plan.note_running(entry.split_id, looked_at=now)
 

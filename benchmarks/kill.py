@@ -55,6 +55,7 @@ from aistemsplitter_async._send.transport import AiohttpTransport
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.batch import runner  # noqa: F401  # the same
 from aistemsplitter_async.batch.create import SplitCreator
+from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.store import JournalStore
@@ -306,7 +307,7 @@ def journal_late() -> None:
     async def send(creator: Any, record: Any, submission: Any) -> Any:
         del submission
         context, held = creator._context, record
-        fresh = context.stages.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
+        fresh = context.engine.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
 
         async def note(created: Any) -> None:
             nonlocal held
@@ -315,7 +316,7 @@ def journal_late() -> None:
             held = await context.journal.write(JournalStore.created, held.id, created, context.clock.now())
 
         async def attempt() -> Any:
-            await context.stages.create(fresh, None, "bulk", None, on_created=note)
+            await context.engine.create(fresh, deadline=Deadline(context.clock, None), priority="bulk", on_created=note)
             return held
 
         creator._standing.has_worked = True

@@ -34,6 +34,7 @@ from typing import Any, Protocol
 import attrs
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._poll.plan import PollPlan
@@ -320,7 +321,7 @@ class Ours:
                 if not happened:
                     self.uploaded.append((split, made))  # the same create again
                 elif last:
-                    lane = 1 if split < self.world.case.splits else 0
+                    lane = Lane.BULK if split < self.world.case.splits else Lane.INTERACTIVE
                     self.plan.add(str(split), credits_used=180, since=later, lane=lane)
                 else:
                     self.world.at(later + self.world.case.uploading, lambda then: self.note_uploaded(then, split))

@@ -28,6 +28,7 @@ from statistics import NormalDist
 import attrs
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._poll.agenda import NO_LINE, Agenda
 from aistemsplitter_async._poll.processing import TYPICAL_CREDITS, ProcessingModel, log_credits
 from aistemsplitter_async.clock import Random
@@ -59,7 +60,7 @@ class Entry:
     split_id: str
     credits_used: float
     since: float  # when it was created
-    lane: int  # 0 interactive, 1 bulk
+    lane: Lane
     jitter: float  # around 1
     look_at: float | None = None  # instead of what the plan says
     seen: float = 0.0  # age at which it was last seen running
@@ -96,7 +97,7 @@ class PollPlan:
         *,
         since: float,
         credits_used: float | None = None,
-        lane: int = 0,
+        lane: Lane = Lane.INTERACTIVE,
         look_at: float | None = None,
         told: bool = False,
     ) -> None:
@@ -106,7 +107,7 @@ class PollPlan:
             split_id: which one.
             since: when it was created.
             credits_used: its price, if known.
-            lane: 0 goes before 1.
+            lane: an interactive split goes before a bulk one.
             look_at: when the first look is to be made, whatever the plan would say. Such a split was created some
                 time before `since`.
             told: whether its end will be announced with `wake`.
@@ -144,7 +145,7 @@ class PollPlan:
         """Let a split go with the interactive ones."""
         entry = self._entries.get(split_id)
         if entry is not None:
-            entry.lane = 0
+            entry.lane = Lane.INTERACTIVE
             self._date(entry)
 
     def wake(self, split_id: str) -> None:
@@ -227,7 +228,7 @@ class PollPlan:
         """Return what is planned for a split, if it is known. What `due` says is as new as the last `best`."""
         return self._entries.get(split_id)
 
-    def best(self, now: float, budget: Budget, first_lane: int = 0) -> Entry | None:
+    def best(self, now: float, budget: Budget, first_lane: Lane = Lane.INTERACTIVE) -> Entry | None:
         """Return the split most worth a look at `now`, if any is; lanes before `first_lane` are left out."""
         return self._weigh(now, budget, first_lane) if len(self._entries) <= _FEW else self._top(now, first_lane)
 
@@ -237,7 +238,7 @@ class PollPlan:
             return min((entry.due for entry in self._entries.values() if not entry.looking), default=math.inf)
         return min((entry.due for agenda in self._agendas if (entry := agenda.first())), default=math.inf)
 
-    def _weigh(self, now: float, budget: Budget, first_lane: int) -> Entry | None:
+    def _weigh(self, now: float, budget: Budget, first_lane: Lane) -> Entry | None:
         """Date every entry by the budget there is now; return the one that is due first, interactive before bulk."""
         waiting = [entry for entry in self._entries.values() if not entry.looking]
         if not waiting:
@@ -303,7 +304,7 @@ class PollPlan:
             entry.last = model.age_at(entry.size, _LATEST)
             entry.surer = max(entry.sure, model.age_when_done(entry.size, _CERTAIN, seen=entry.seen))
 
-    def _top(self, now: float, first_lane: int) -> Entry | None:
+    def _top(self, now: float, first_lane: Lane) -> Entry | None:
         """Return the first of the agendas that is due, by the model as it is now."""
         for agenda in self._agendas[first_lane:]:
             first = agenda.first()

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator
 
 import attrs
 
-from aistemsplitter_async._gate.lanes import Order, Priority, Rank, order_of
+from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._poll.plan import Entry, PollPlan
 from aistemsplitter_async._send.pipeline import Pipeline
@@ -32,7 +32,6 @@ from aistemsplitter_async.models import Split
 
 _REQUEST_TIMEOUT = 408
 _MOST_PATIENT = 30.0  # times the first wait is the longest between two looks that bring nothing
-_LANES: tuple[Priority, ...] = ("interactive", "bulk")
 
 
 @attrs.define(eq=False)
@@ -106,7 +105,7 @@ class Poller:
                 split_id,
                 since=watch.since,
                 credits_used=credits_used,
-                lane=_LANES.index(priority),
+                lane=Lane.of(priority),
                 look_at=watch.since if since is None else None,
                 told=told,
             )
@@ -164,11 +163,11 @@ class Poller:
 
     def best(self, now: float, after: Order | None = None) -> Order | None:
         """Return the order of the split to look at, of those behind `after`."""
-        first = next((lane for lane in (0, 1) if after is None or (lane, Rank.POLL) > after), None)
+        first = next((lane for lane in Lane if after is None or Order(lane, Rank.POLL) > after), None)
         entry = self._plan.best(now, self._pipeline.gate.budget(), first) if first is not None else None
         if entry is None:
             return None
-        order = order_of(_LANES[entry.lane], Rank.POLL)
+        order = Order(entry.lane, Rank.POLL)
         self._chosen[order] = entry
         return order
 

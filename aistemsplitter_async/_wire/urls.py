@@ -8,6 +8,8 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+import attrs
+
 from aistemsplitter_async.errors import UnsafeURLError
 from aistemsplitter_async.models import redact_url
 
@@ -72,46 +74,62 @@ def is_loopback_url(url: str) -> bool:
     return host == "localhost" or (address is not None and is_loopback(address))
 
 
-def vet_url(url: str, *, allow_loopback: bool = False, allow_hosts: Iterable[str] = ()) -> None:
-    """Check that a URL from elsewhere may be visited.
+@attrs.frozen
+class URLPolicy:
+    """Which URLs that the API names, in a reply or a redirect, may be requested.
 
-    What a host name resolves to is checked again when connecting.
-
-    Args:
-        url: where a reply or a redirect wants us to go.
-        allow_loopback: whether this machine may be meant, over http too: only when the API itself is on it.
-        allow_hosts: host names that are trusted whatever they are, over http too.
-
-    Raises:
-        UnsafeURLError: not https, no host, credentials inside, or an address that is not public.
+    Attributes:
+        allow_loopback: allow this machine, over http too. Only for an API that is on this machine itself.
+        allow_hosts: host names (lower case) that are allowed whatever they resolve to, over http too.
     """
-    problem = _url_problem(url, allow_loopback=allow_loopback, allow_hosts=frozenset(allow_hosts))
-    if problem:
-        raise UnsafeURLError(f"refused to visit {redact_url(url)[:200]!r}: {problem}")
+
+    allow_loopback: bool = False
+    allow_hosts: frozenset[str] = frozenset()
+
+    def vet(self, url: str) -> None:
+        """Check a URL before it is requested. `allows` checks what its host resolves to, on connecting.
+
+        Raises:
+            UnsafeURLError: it is not https, has no host, contains credentials, or names an address that is not public.
+        """
+        problem = self._find_problem(url)
+        if problem:
+            raise UnsafeURLError(f"refused to visit {redact_url(url)[:200]!r}: {problem}")
+
+    def allows(self, address: str, *, host: str) -> bool:
+        """Return whether to connect to `address`, an IP address that `host` resolved to."""
+        if host in self.allow_hosts:
+            return True
+        parsed = parse_address(address)
+        return parsed is not None and (is_public(parsed) or (self.allow_loopback and is_loopback(parsed)))
+
+    def _find_problem(self, url: str) -> str | None:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError:
+            return "not a URL"
+        if not host or any(ord(character) <= 0x20 or character in '\\"<>^`{|}' for character in url):  # noqa: PLR2004
+            return "not a URL"
+        if parts.username is not None or parts.password is not None:
+            return "it contains credentials"
+        if parts.scheme in ("http", "https") and (
+            host in self.allow_hosts or (self.allow_loopback and is_loopback_url(url))
+        ):
+            return None
+        if parts.scheme != "https":
+            return f"only https is allowed, not {parts.scheme or 'no scheme'}"
+        address = parse_address(host)
+        if address is not None:
+            return None if is_public(address) else "not a public address"
+        if not _HOST.fullmatch(host) or "[" in parts.netloc:
+            return "its host is not a name in ASCII (xn-- for others)"
+        labels = host.removesuffix(".").split(".")
+        if labels[-1] == "localhost" or _NUMERIC.fullmatch(labels[-1]):
+            return "not a public address"
+        return None
 
 
-def _url_problem(url: str, *, allow_loopback: bool, allow_hosts: frozenset[str]) -> str | None:
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        return "not a URL"
-    if not host or any(ord(character) <= 0x20 or character in '\\"<>^`{|}' for character in url):  # noqa: PLR2004
-        return "not a URL"
-    if parts.username is not None or parts.password is not None:
-        return "it carries credentials"
-    if host in allow_hosts and parts.scheme in ("http", "https"):
-        return None
-    if allow_loopback and parts.scheme in ("http", "https") and is_loopback_url(url):
-        return None
-    if parts.scheme != "https":
-        return f"only https is allowed, not {parts.scheme or 'no scheme'}"
-    address = parse_address(host)
-    if address is not None:
-        return None if is_public(address) else "not a public address"
-    if not _HOST.fullmatch(host) or "[" in parts.netloc:
-        return "its host is not a name in ASCII (xn-- for others)"
-    labels = host.removesuffix(".").split(".")
-    if labels[-1] == "localhost" or _NUMERIC.fullmatch(labels[-1]):
-        return "not a public address"
-    return None
+def vet_url(url: str, *, allow_loopback: bool = False, allow_hosts: Iterable[str] = ()) -> None:
+    """Check a URL by a policy that is not a value yet: goes away with its last caller."""
+    URLPolicy(allow_loopback, frozenset(allow_hosts)).vet(url)

@@ -20,7 +20,7 @@ from aistemsplitter_async.journal.record import Record, Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 
 if TYPE_CHECKING:
-    from aistemsplitter_async._engine import Stages
+    from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.gate import GateSnapshot
 
 
@@ -36,7 +36,7 @@ class BatchContext:
     """The shared parts of one batch.
 
     Attributes:
-        stages, journal, options, clock: as they were given.
+        engine, journal, options, clock: as they were given.
         stop_switch: whether splits are still created.
         budget: what the run may spend.
         gate: the key's request budget.
@@ -48,7 +48,7 @@ class BatchContext:
         disk, uploading, creating, downloading: wait out the outages of each kind.
 
     Args:
-        stages: the client's parts.
+        engine: the client's parts.
         journal: open.
         options: what was asked for.
         clock: where time comes from.
@@ -56,15 +56,15 @@ class BatchContext:
     """
 
     def __init__(
-        self, stages: Stages, journal: Journal, options: BatchOptions, *, clock: Clock, on_stop: Callable[[], None]
+        self, engine: Engine, journal: Journal, options: BatchOptions, *, clock: Clock, on_stop: Callable[[], None]
     ) -> None:
-        self.stages = stages
+        self.engine = engine
         self.journal = journal
         self.options = options
         self.clock = clock
         self.stop_switch = StopSwitch(on_stop)
         self.budget = CreditBudget(options.max_credits)
-        self.gate = stages.pipeline.gate
+        self.gate = engine.pipeline.gate
         self.running = dict[int, asyncio.Event]()
         self.unresolved = dict[int, AIStemSplitterError]()
         self.hashing = asyncio.Semaphore(_HASHING)
@@ -111,7 +111,7 @@ class BatchContext:
         """
         if self.options.into is not None:
             folder = self.options.into / record.folder
-            await self.stages.check_target(folder, overwrite=self.options.overwrite, pattern=record.pattern)
+            await self.engine.check_target(folder, overwrite=self.options.overwrite, pattern=record.pattern)
 
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: to the server, a restart is no reason to allow more."""
@@ -132,7 +132,7 @@ class BatchContext:
     def _build_patience(self, concurrency: int | None = None) -> Patience:
         return Patience(
             clock=self.clock,
-            random=self.stages.pipeline.random,
+            random=self.engine.pipeline.random,
             on_give_up=self.stop_switch.stop,
             longest=self.options.patience,
             concurrency=concurrency,
@@ -142,7 +142,7 @@ class BatchContext:
         if self.options.in_flight is not None:
             return self.options.in_flight
         budget = self.gate.budget()
-        return plan_in_flight(budget.limit, budget.per, self.stages.poller.typical())
+        return plan_in_flight(budget.limit, budget.per, self.engine.poller.typical())
 
     def _plan_sources(self) -> int:
         return self._plan_in_flight() + 2 * (self.options.uploads + self.options.downloads)

@@ -10,11 +10,12 @@ import uuid
 
 import attrs
 
-from aistemsplitter_async._send.pipeline import Doubt
+from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.standing import Standing
+from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SubmissionUncertainError
 from aistemsplitter_async.journal.record import Record, State, Step
@@ -44,7 +45,7 @@ class SplitCreator:
         standing.enter("create")
         await context.downloading.wait_until_over()  # no split is bought while stems cannot be downloaded
         assert record.input is not None  # noqa: S101  # what `plan_step` checked
-        submission = context.stages.build_submission(
+        submission = context.engine.build_submission(
             record.input,
             idempotency_key=(None if standing.key_is_used else item.idempotency_key) or str(uuid.uuid4()),
             stem_model=context.options.stem_model,
@@ -67,12 +68,12 @@ class SplitCreator:
 
     async def _send(self, record: Record, submission: Submission) -> Record:
         """Send a create until it is answered, or until time has made another step of it, such as an old key."""
-        context, standing, held, doubt = self._context, self._standing, record, Doubt()
+        context, standing, held, ambiguity = self._context, self._standing, record, Ambiguity()
 
         async def before_send(_: Submission) -> None:
             """Check again, now that the gate has admitted it: that may have taken long."""
             nonlocal held
-            if not doubt.open:
+            if not ambiguity.open:
                 context.stop_switch.check()
             if not self._is_due(held):
                 raise OutdatedError
@@ -91,13 +92,18 @@ class SplitCreator:
             nonlocal held
             if not self._is_due(held):
                 return held
-            doubt.open = held.submission is not None
+            ambiguity.open = held.submission is not None
             try:
-                await context.stages.create(
-                    submission, None, context.options.priority, before_send, doubt=doubt, on_created=on_created
+                await context.engine.create(
+                    submission,
+                    deadline=Deadline(context.clock, None),
+                    priority=context.options.priority,
+                    before_send=before_send,
+                    on_created=on_created,
+                    ambiguity=ambiguity,
                 )
             except (AIStemSplitterError, CreatingStoppedError, OutdatedError) as error:
-                held = await self._write_failure(held, error, is_ambiguous=doubt.open)
+                held = await self._write_failure(held, error, is_ambiguous=ambiguity.open)
                 if not isinstance(error, OutdatedError):
                     raise
             return held

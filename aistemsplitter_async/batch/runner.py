@@ -40,7 +40,7 @@ from aistemsplitter_async.journal.store import JournalStore
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from aistemsplitter_async._engine import Stages
+    from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._transfer.audio import Source
 
 Sources = Iterable["Source | BatchItem"] | AsyncIterable["Source | BatchItem"]
@@ -60,7 +60,7 @@ class Batch:
 
     def __init__(
         self,
-        get_stages: Callable[[], Stages],
+        get_engine: Callable[[], Engine],
         sources: Sources,
         options: BatchOptions,
         *,
@@ -69,7 +69,7 @@ class Batch:
     ) -> None:
         if isinstance(sources, str | bytes | bytearray):  # iterable, but not a list of sources
             raise ConfigurationError(f"sources is a single {type(sources).__name__}; give a list of sources")
-        self._get_stages = get_stages
+        self._get_engine = get_engine
         self._sources = sources
         self._options = options
         self._journal_path = journal
@@ -97,10 +97,10 @@ class Batch:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
         """
-        stages = self._get_stages()
+        engine = self._get_engine()
         self._began = self._clock.monotonic()
-        journal = await Journal.open(self._journal_path, owner=stages.owner)
-        context = BatchContext(stages, journal, self._options, clock=self._clock, on_stop=self._cancel_unpaid)
+        journal = await Journal.open(self._journal_path, owner=engine.owner)
+        context = BatchContext(engine, journal, self._options, clock=self._clock, on_stop=self._cancel_unpaid)
         self._entered = context
         try:
             await context.restore_gate()
@@ -211,7 +211,7 @@ class Batch:
             notices=tuple(context.notices),
             draining=context.stop_switch.is_on,
             gate=context.gate.snapshot(),
-            processing=context.stages.poller.typical(),
+            processing=context.engine.poller.typical(),
             total=self._total,
             seconds_left=self._seconds_left,
         )

@@ -6,7 +6,6 @@ Each takes the record the journal has and returns the one it has afterwards. The
 from __future__ import annotations
 
 import hashlib
-from contextlib import aclosing
 from pathlib import Path
 
 import attrs
@@ -18,10 +17,10 @@ from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.config import BATCH_WAIT
-from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError, WaitTimeoutError
+from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError
 from aistemsplitter_async.journal.record import Record, StoredFile, build_failure
 from aistemsplitter_async.journal.store import JournalStore
-from aistemsplitter_async.models import DirectURL, Split, Upload
+from aistemsplitter_async.models import DirectURL, Upload
 
 
 @attrs.frozen
@@ -47,7 +46,7 @@ class Steps:
             context.stop_switch.check()
             standing.expect_requests(1)  # besides the reservation, which is made now
             standing.enter("upload", audio.content_length)
-            upload = await context.stages.uploader.upload(
+            upload = await context.engine.uploader.upload(
                 audio, priority=context.options.priority, on_progress=standing.note_progress
             )
             await opened.check_unchanged()
@@ -72,30 +71,21 @@ class Steps:
         if since is None:  # created by an earlier run
             since = clock.monotonic() - max(0.0, clock.now() - (record.created_at or 0.0))
             if record.submission is not None:
-                context.stages.expect_event(record.split_id, record.submission)
-        split = await self._poll(record.split_id, since, record.credits_used)
+                context.engine.expect_event(record.split_id, record.submission)
+        split = await context.engine.wait(
+            record.split_id,
+            timeout=BATCH_WAIT,
+            raise_on_failed=False,
+            since=since,
+            credits_used=record.credits_used,
+            priority=context.options.priority,
+        )
         standing.has_worked = True
         if split.status == "failed":
             return await context.write(
                 JournalStore.fail, record.id, build_failure("wait", SplitFailedError(split)), split
             )
         return await context.write(JournalStore.succeeded, record.id, split)
-
-    async def _poll(self, split_id: str, since: float, credits_used: float | None) -> Split:
-        context, last = self._context, None
-        deadline = context.clock.monotonic() + BATCH_WAIT
-        updates = context.stages.updates(
-            split_id, priority=context.options.priority, since=since, credits_used=credits_used, deadline=deadline
-        )
-        try:
-            async with context.clock.timeout_at(deadline), aclosing(updates):
-                async for split in updates:
-                    last = split
-        except TimeoutError:
-            pass
-        if last is None or not last.is_terminal:
-            raise WaitTimeoutError(split_id, last)
-        return last
 
     async def download(self, record: Record) -> Record:
         """Download the stems.
@@ -110,7 +100,7 @@ class Steps:
 
         async def attempt() -> dict[str, StoredFile]:
             standing.enter("download")
-            files = await context.stages.downloader.download(
+            files = await context.engine.downloader.download(
                 split,
                 into / record.folder,
                 overwrite=context.options.overwrite,
@@ -138,7 +128,7 @@ class Steps:
         context, split_id = self._context, record.split_id
         assert split_id is not None  # noqa: S101  # what the state says
         split = await context.creating.retry_through_outage(
-            lambda: context.stages.look(split_id, context.options.priority)
+            lambda: context.engine.get_split(split_id, context.options.priority)
         )
         if split.status != "succeeded" or not split.stems:
             raise ProtocolError(f"split {split.id} has no stems any more (it is {split.status})", split_id=split.id)

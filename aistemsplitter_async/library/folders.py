@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from aistemsplitter_async._transfer.manifest import Memory, pattern_of
+from aistemsplitter_async._transfer.manifest import Manifest, pattern_of
 from aistemsplitter_async._transfer.names import AUDIO_EXTENSIONS
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable, explain
 from aistemsplitter_async.library.globs import Glob, States
@@ -120,9 +120,9 @@ def _judge(entry: os.DirEntry[str], root: str) -> Found:
 def _stems_among(folder: Path, entries: Iterable[os.DirEntry[str]]) -> set[str]:
     """Return the names of the files that a download left here: splitting stems again is not what anybody wants."""
     patterns = [pattern for entry in entries if (pattern := pattern_of(entry.name)) is not None]
-    memories = [memory for pattern in patterns if (memory := Memory.load(folder, pattern)) is not None]
-    kept = {entry.file for memory in memories for entry in memory.stems.values()}
-    return kept.union(*(memory.replaced for memory in memories))
+    manifests = [manifest for pattern in patterns if (manifest := Manifest.load(folder, pattern)) is not None]
+    kept = {entry.file for manifest in manifests for entry in manifest.stems.values()}
+    return kept.union(*(manifest.replaced for manifest in manifests))
 
 
 def _answer(question: Callable[[], bool]) -> bool:

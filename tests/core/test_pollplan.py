@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._poll.plan import Entry, PollPlan
 from aistemsplitter_async.config import PollPolicy
 
@@ -59,9 +60,9 @@ def drain(plan: PollPlan, now: float, budget: Budget = IDLE) -> list[str]:
     return found
 
 
-def fill(plan: PollPlan, count: int, *, lane: int = 1, since: float = 0.0) -> None:
+def fill(plan: PollPlan, count: int, *, lane: Lane = Lane.BULK, since: float = 0.0) -> None:
     for number in range(count):
-        plan.add(f"{lane}-{number}", since=since + number * 0.01, credits_used=180, lane=lane)
+        plan.add(f"{lane:d}-{number}", since=since + number * 0.01, credits_used=180, lane=lane)
 
 
 def test_an_empty_plan_has_nothing_and_waits_for_nothing() -> None:
@@ -141,8 +142,8 @@ def test_nobody_goes_ahead_where_no_request_is_to_spare() -> None:
 @pytest.mark.parametrize("count", [FEW, MANY])
 def test_the_interactive_lane_goes_before_the_bulk_lane(count: int) -> None:
     plan = build(known=30)
-    fill(plan, count, lane=1)
-    fill(plan, count, lane=0, since=1.0)
+    fill(plan, count, lane=Lane.BULK)
+    fill(plan, count, lane=Lane.INTERACTIVE, since=1.0)
     found = drain(plan, 1000.0)
     assert len(found) == 2 * count
     assert {split[0] for split in found[:count]} == {"0"}
@@ -163,7 +164,7 @@ def test_a_raised_split_goes_with_the_interactive_ones_and_only_once(count: int)
 def test_a_look_that_was_ordered_is_made_then_whatever_the_plan_says(count: int) -> None:
     plan = build(known=30)
     fill(plan, count)
-    plan.add("now", since=5.0, look_at=5.0, lane=1)
+    plan.add("now", since=5.0, look_at=5.0, lane=Lane.BULK)
     assert drain(plan, 5.0) == ["now"]
     plan.note_nothing("now", look_at=17.0)
     assert plan.best(16.9, IDLE) is None
@@ -284,7 +285,7 @@ def test_nothing_is_lost_when_few_become_many_and_many_few(turns: int) -> None:
     for turn in range(turns):
         for number in range(MANY):
             name = f"{turn}-{number}"
-            plan.add(name, since=0.0, credits_used=180, lane=number % 2)
+            plan.add(name, since=0.0, credits_used=180, lane=Lane(number % 2))
             alive.add(name)
             if number % 3 == 0:  # some are on their way at the moment of the change
                 entry = plan.best(1000.0, IDLE)
@@ -301,7 +302,7 @@ def test_nothing_is_lost_when_few_become_many_and_many_few(turns: int) -> None:
 def test_few_and_many_agree_on_when_a_scarce_budget_looks() -> None:
     few, many = build(known=40), build(known=40)
     few.add("0-0", since=0.0, credits_used=180)
-    fill(many, MANY, lane=0)
+    fill(many, MANY, lane=Lane.INTERACTIVE)
     assert few.best(0.0, SCARCE) is None
     assert many.best(0.0, SCARCE) is None
     assert few.next_due() == pytest.approx(many.next_due(), rel=0.06)
@@ -315,7 +316,7 @@ def test_the_agendas_do_not_grow_with_what_came_and_went() -> None:
     plan = build(known=30, median=1e5)  # nothing is due for a day, so that nothing clears itself away
     fill(plan, MANY)
     for number in range(100_000):
-        plan.add(f"passing-{number}", since=0.0, credits_used=180, lane=number % 2)
+        plan.add(f"passing-{number}", since=0.0, credits_used=180, lane=Lane(number % 2))
         plan.remove(f"passing-{number}")
     assert lines(plan) <= 12 * MANY + 4096
     assert len(plan._entries) == MANY
@@ -370,7 +371,9 @@ def test_whatever_the_order_of_calls_every_split_stays_in_the_plan_until_it_is_r
     for what, number, value in calls:
         name = f"split-{number}"
         if what in ("add", "attach"):
-            plan.add(name, since=now, credits_used=value, lane=number % 2, look_at=now if what == "attach" else None)
+            plan.add(
+                name, since=now, credits_used=value, lane=Lane(number % 2), look_at=now if what == "attach" else None
+            )
             alive.add(name)
         elif what == "remove":
             plan.remove(name)

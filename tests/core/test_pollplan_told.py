@@ -10,6 +10,7 @@ from collections import Counter
 import pytest
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async.config import PollPolicy
 
@@ -24,9 +25,9 @@ def build(known: int = 0) -> PollPlan:
     return plan
 
 
-def fill(plan: PollPlan, count: int, *, lane: int = 1) -> None:
+def fill(plan: PollPlan, count: int, *, lane: Lane = Lane.BULK) -> None:
     for number in range(count):
-        plan.add(f"{lane}-{number}", since=0.0, credits_used=180, lane=lane, told=True)
+        plan.add(f"{lane:d}-{number}", since=0.0, credits_used=180, lane=lane, told=True)
 
 
 def simulate(splits: int, *, lost: float, median: float, told: bool = True) -> tuple[Counter[str], dict[str, float]]:
@@ -38,7 +39,7 @@ def simulate(splits: int, *, lost: float, median: float, told: bool = True) -> t
     heapq.heapify(announced)
     looks, found = Counter[str](), dict[str, float]()
     for n in range(splits):
-        plan.add(str(n), since=n * 0.1, credits_used=180, lane=1, told=told)
+        plan.add(str(n), since=n * 0.1, credits_used=180, lane=Lane.BULK, told=told)
     now = splits * 0.1
     while len(found) < splits:
         while announced and announced[0][0] <= now:
@@ -62,7 +63,7 @@ def simulate(splits: int, *, lost: float, median: float, told: bool = True) -> t
 def test_an_announced_split_is_due_at_once_and_before_all_others_of_its_lane(count: int) -> None:
     plan = build(known=10)
     fill(plan, count)
-    plan.add("overdue", since=-1000.0, credits_used=180, lane=1)
+    plan.add("overdue", since=-1000.0, credits_used=180, lane=Lane.BULK)
     plan.wake("1-7")
     plan.wake("1-3")
     chosen = [plan.best(1.0, IDLE)]
@@ -75,7 +76,7 @@ def test_an_announced_split_is_due_at_once_and_before_all_others_of_its_lane(cou
 def test_an_announcement_does_not_push_past_an_interactive_look(count: int) -> None:
     plan = build(known=10)
     fill(plan, count)
-    plan.add("urgent", since=0.0, credits_used=180, lane=0, look_at=0.0)
+    plan.add("urgent", since=0.0, credits_used=180, lane=Lane.INTERACTIVE, look_at=0.0)
     plan.wake("1-7")
     best = plan.best(1.0, IDLE)
     assert best is not None

@@ -285,9 +285,9 @@ def test_other_files_are_not_replaced_by_a_report(tmp_path: Path) -> None:
     page.write_text(make_page())
     check_report_path(page)
     page.write_bytes(b"RIFF my song")
-    with pytest.raises(ConfigurationError, match="no report"):
+    with pytest.raises(ConfigurationError, match="not a report"):
         check_report_path(page)
-    with pytest.raises(ConfigurationError, match="no report"):
+    with pytest.raises(ConfigurationError, match="not a report"):
         check_report_path(tmp_path)
 
 

@@ -199,6 +199,6 @@ async def test_a_report_is_replaced_and_takes_the_waveforms_from_the_one_before(
 async def test_a_report_does_not_replace_a_song(make_wav: MakeWav, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     song.write_bytes(make_wav())
-    with pytest.raises(ConfigurationError, match="no report"):
+    with pytest.raises(ConfigurationError, match="not a report"):
         await run(tmp_path, make_wav, page="song.wav")
     assert song.read_bytes() == make_wav()

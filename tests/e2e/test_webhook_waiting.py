@@ -126,7 +126,7 @@ async def test_with_every_fifth_event_lost_all_finish_and_none_is_looked_at_more
 async def test_with_every_event_lost_they_are_found_by_looking(start: Start) -> None:
     async with start(client={"poll": PollPolicy().scaled(0.01)}) as told:
         told.sandbox.faults.add("webhook", faults.Lost(), times="always")
-        told.client._stages.poller._plan.model.learn(60, 0.02, running=[])  # else it takes as long as a song does
+        told.client._engine.poller._plan.model.learn(60, 0.02, running=[])  # else it takes as long as a song does
         await wait_for_all(await submit(told.client, 5))
 
 

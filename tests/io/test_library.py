@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async._transfer.manifest import Memory, Remembered
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library import folders
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
@@ -204,9 +204,9 @@ def test_an_output_folder_around_the_music_excludes_nothing(music: Path, tmp_pat
 
 def test_stems_that_were_brought_home_among_the_music_are_not_split_again(music: Path) -> None:
     put(music, "song.mp3", "song/vocals.mp3", "song/drums.mp3", "song/mine.mp3", "Song - vocals.mp3", "Song - live.mp3")
-    stems = {name: Remembered(file=f"{name}.mp3", total=1) for name in ("vocals", "drums")}
-    Memory(music / "song", "split_1", stems).save()
-    Memory(music, "split_2", {"vocals": Remembered(file="Song - vocals.mp3")}, pattern="Song - {stem}").save()
+    stems = {name: StemRecord(file=f"{name}.mp3", total=1) for name in ("vocals", "drums")}
+    Manifest(music / "song", "split_1", stems).save()
+    Manifest(music, "split_2", {"vocals": StemRecord(file="Song - vocals.mp3")}, pattern="Song - {stem}").save()
     assert tracks("music", exclude=["music"]) == ["music/Song - live.mp3", "music/song.mp3", "music/song/mine.mp3"]
 
 
@@ -443,7 +443,7 @@ def test_a_list_without_end_is_read_as_far_as_it_is_wanted() -> None:
     assert [next(found) for _ in range(1000)] == [Track("https://x.example/a.mp3")] * 1000
 
 
-def test_memory_does_not_grow_with_the_number_of_files(music: Path) -> None:
+def test_manifest_does_not_grow_with_the_number_of_files(music: Path) -> None:
     for folder in range(60):
         put(music, *(f"{folder:02}/{number:03}.mp3" for number in range(50)))
     found = find_tracks(["music"])

@@ -218,7 +218,7 @@ async def test_breaking_out_of_updates_stops_the_looking(world: World) -> None:
         async for _ in client.updates("split_1"):
             break
         await world.clock.sleep(500)
-        assert client._stages.poller._watches == {}
+        assert client._engine.poller._watches == {}
         assert world.api.count("get") == 1
         async for split in client.updates("split_1"):  # and again, as often as one likes
             assert split.status == "processing"
@@ -233,7 +233,7 @@ async def test_a_cancelled_wait_leaves_no_watch_and_the_others_go_on(world: Worl
         one.cancel()
         assert (await other).status == "succeeded"
         assert one.cancelled()
-        assert client._stages.poller._watches == {}
+        assert client._engine.poller._watches == {}
 
 
 async def test_closing_the_client_tells_whoever_waits(world: World) -> None:
@@ -395,7 +395,7 @@ async def test_a_split_announced_before_anybody_waited_is_looked_at_at_once_and_
 
 async def test_an_announcement_that_nobody_waits_for_is_refused(world: World) -> None:
     async with world.client() as client:
-        poller = client._stages.poller
+        poller = client._engine.poller
         assert not poller.wake("split_1")
         await client.wait_for_split("split_1")
         assert not poller.wake("split_1")
@@ -404,7 +404,7 @@ async def test_an_announcement_that_nobody_waits_for_is_refused(world: World) ->
 
 async def test_the_typical_time_is_known_after_the_first_split(world: World) -> None:
     async with world.client() as client:
-        poller = client._stages.poller
+        poller = client._engine.poller
         assert poller.typical() is None
         await client.wait_for_split("split_1", since=world.clock.monotonic())
         assert (poller.typical() or 0) > 0
