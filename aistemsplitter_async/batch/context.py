@@ -6,10 +6,12 @@ import asyncio
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from anyio import CapacityLimiter
 
+from aistemsplitter_async._engine import Engine
+from aistemsplitter_async._gate.gate import GateSnapshot
 from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience
@@ -18,11 +20,6 @@ from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
-
-if TYPE_CHECKING:
-    from aistemsplitter_async._engine import Engine
-    from aistemsplitter_async._gate.gate import GateSnapshot
-
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -1,7 +1,7 @@
 """Creates the split of one source: the only module of a batch that sends a create, and so the only one that spends.
 
-Per attempt the order is: admission by the gate, the intent in the journal, the POST, its answer in the journal. A
-process killed between any two of them leaves a record from which the next run sends the same bytes under the same key.
+The order is: admission by the gate, the intent in the journal, the POST, its answer in the journal. A process killed
+after the intent leaves a record from which the next run sends the same bytes under the same key.
 """
 
 from __future__ import annotations

@@ -29,20 +29,16 @@ def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> No
         for name in value.split("/") if value else ():
             check_name(name)
     except UnsafeNameError as error:
-        problem = f"{attribute.name} must be a path below `into` that every file system allows: {error}"
-    else:
-        return
-    raise ConfigurationError(problem)
+        raise ConfigurationError(
+            f"{attribute.name} must be a path below `into` that every file system allows: {error}"
+        ) from None
 
 
 def _with_stem(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     try:
         stem_file_name("vocals", value)
     except UnsafeNameError as error:
-        problem = f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}"
-    else:
-        return
-    raise ConfigurationError(problem)
+        raise ConfigurationError(f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}") from None
 
 
 def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
@@ -176,5 +172,4 @@ def _hash_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        problem = f"cannot read {path}: {reason_of(error)}"
-    raise SourceUnreadableError(problem)
+        raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None

@@ -119,5 +119,4 @@ def read_status(path: Path) -> BatchStatus:
     try:
         return cattrs.structure(saved, BatchStatus)
     except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them tells more
-        problem = f"{path} is not the status of a batch"
-    raise ValueError(problem)
+        raise ValueError(f"{path} is not the status of a batch") from None

@@ -16,13 +16,15 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.item import BatchItem
@@ -37,13 +39,7 @@ from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName
 from aistemsplitter_async.journal.store import JournalStore
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from aistemsplitter_async._engine import Engine
-    from aistemsplitter_async._transfer.audio import Source
-
-Sources = Iterable["Source | BatchItem"] | AsyncIterable["Source | BatchItem"]
+Sources = Iterable[Source | BatchItem] | AsyncIterable[Source | BatchItem]
 
 _TICK = 1.0  # s between two adaptations to the limit
 _STATUS_TICKS = 2  # ticks between two writes of the status file

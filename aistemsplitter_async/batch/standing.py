@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
 
+from aistemsplitter_async._transfer.meter import Progress
+from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.progress import TrackProgress
 from aistemsplitter_async.journal.record import StageName
-
-if TYPE_CHECKING:
-    from aistemsplitter_async._transfer.meter import Progress
-    from aistemsplitter_async.batch.context import BatchContext
 
 
 @attrs.define(eq=False)

@@ -1,6 +1,7 @@
 """The steps of one source that spend nothing: upload, wait, download, and a check of what was downloaded before.
 
-Each takes the record the journal has and returns the one it has afterwards. The create is in `create`.
+Each takes the record the journal has, returns the one it has afterwards, and raises what the engine raises. `create`
+sends the create.
 """
 
 from __future__ import annotations
@@ -31,12 +32,7 @@ class Steps:
     _standing: Standing
 
     async def upload(self, opened: OpenedItem, record: Record) -> Record:
-        """Upload the audio.
-
-        Raises:
-            CreatingStoppedError: the batch creates no more splits.
-            SourceUnreadableError, SourceChangedError, UploadError: it could not be uploaded as it was identified.
-        """
+        """Upload the audio, unless the batch creates no more splits."""
         context, standing, audio = self._context, self._standing, opened.audio
         assert not isinstance(audio, DirectURL)  # noqa: S101  # those need no upload
         await context.check_target(record)
@@ -57,12 +53,7 @@ class Steps:
         return await context.write(JournalStore.uploaded, record.id, upload.input, upload.expires_at.timestamp())
 
     async def wait(self, record: Record) -> Record:
-        """Wait until the split is terminal.
-
-        Raises:
-            WaitTimeoutError: it took too long.
-            AIStemSplitterError: it could not be polled.
-        """
+        """Wait until the split is terminal."""
         context, standing, clock = self._context, self._standing, self._context.clock
         assert record.split_id is not None  # noqa: S101  # what the state says
         await standing.acquire_in_flight()
@@ -88,11 +79,7 @@ class Steps:
         return await context.write(JournalStore.succeeded, record.id, split)
 
     async def download(self, record: Record) -> Record:
-        """Download the stems.
-
-        Raises:
-            DownloadError: they could not be downloaded, or not be read afterwards.
-        """
+        """Download the stems."""
         context, standing, split = self._context, self._standing, record.split
         into = context.options.into
         assert into is not None and split is not None  # noqa: S101, PT018  # what `plan_step` checked
@@ -123,7 +110,6 @@ class Steps:
 
         Raises:
             ProtocolError: the split has no stems any more.
-            AIStemSplitterError: the service does not answer.
         """
         context, split_id = self._context, record.split_id
         assert split_id is not None  # noqa: S101  # what the state says
@@ -159,5 +145,4 @@ def _read(into: Path, path: Path) -> StoredFile:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             return StoredFile(path.relative_to(into).as_posix(), file.tell(), digest)
     except OSError as error:
-        problem = reason_of(error)
-    raise DownloadError(f"{path} was downloaded and cannot be read: {problem}")
+        raise DownloadError(f"{path} was downloaded and cannot be read: {reason_of(error)}") from None

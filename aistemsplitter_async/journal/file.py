@@ -9,8 +9,6 @@ import random
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -78,8 +76,8 @@ def status_path(journal: Path) -> Path:
     return journal.with_name(f"{journal.name}.status.json")
 
 
-def open_database(path: Path | None) -> sqlite3.Connection:
-    """Open the journal at `path`, locked for this process and with its tables up to date.
+def open_database(path: Path | None) -> tuple[sqlite3.Connection, int]:
+    """Return the journal at `path`, locked for this process and with its tables up to date, and the number of this run.
 
     Args:
         path: the file; created if it is missing, with its folder. `None` for a temporary one.
@@ -98,21 +96,14 @@ def open_database(path: Path | None) -> sqlite3.Connection:
     return _open_once(path)
 
 
-def _open_once(path: Path | None) -> sqlite3.Connection:
+def _open_once(path: Path | None) -> tuple[sqlite3.Connection, int]:
     try:
         db = sqlite3.connect(path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise explain(error, path) from None
-    with closed_on_error(db, path):
-        _lock_and_migrate(db, path)
-    return db
-
-
-@contextmanager
-def closed_on_error(db: sqlite3.Connection, path: Path | None) -> Iterator[None]:
-    """Close `db` if the block raises; an error of SQLite is raised as a `JournalError`."""
     try:
-        yield
+        _lock_and_migrate(db, path)
+        return db, _begin_run(db)
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
@@ -143,6 +134,13 @@ def _lock_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
     db.execute("COMMIT")
+
+
+def _begin_run(db: sqlite3.Connection) -> int:
+    row = db.execute("SELECT value FROM meta WHERE name = 'run'").fetchone()
+    run = int(row[0]) + 1 if row is not None else 1
+    db.execute("INSERT OR REPLACE INTO meta VALUES ('run', ?)", (str(run),))  # a transaction by itself
+    return run
 
 
 def _ensure_file(path: Path) -> None:

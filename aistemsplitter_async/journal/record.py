@@ -138,7 +138,22 @@ class Record:
     @property
     def error(self) -> AIStemSplitterError | None:
         """The failure as the exception it was."""
-        return None if self.failure is None else _restore(self)
+        failure = self.failure
+        if failure is None:
+            return None
+        if failure.kind == SplitFailedError.__name__ and self.split is not None:
+            return SplitFailedError(self.split)
+        if failure.kind == SubmissionUncertainError.__name__ and self.submission is not None:
+            return SubmissionUncertainError(
+                failure.message, submission=self.submission, code=failure.code, status_code=failure.status_code
+            )
+        kind: object = getattr(aistemsplitter_async.errors, failure.kind, None)
+        if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
+            kind = AIStemSplitterError
+        error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=self.split_id)
+        if isinstance(error, APIStatusError):
+            error.detail = failure.detail
+        return error
 
 
 class Step(Enum):
@@ -212,21 +227,3 @@ def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure
 
 def _is_5xx(error: APIStatusError) -> bool:
     return error.status_code is not None and error.status_code >= 500  # noqa: PLR2004
-
-
-def _restore(record: Record) -> AIStemSplitterError:
-    failure = record.failure
-    assert failure is not None  # noqa: S101  # asked by the caller
-    if failure.kind == SplitFailedError.__name__ and record.split is not None:
-        return SplitFailedError(record.split)
-    if failure.kind == SubmissionUncertainError.__name__ and record.submission is not None:
-        return SubmissionUncertainError(
-            failure.message, submission=record.submission, code=failure.code, status_code=failure.status_code
-        )
-    kind: object = getattr(aistemsplitter_async.errors, failure.kind, None)
-    if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
-        kind = AIStemSplitterError
-    error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=record.split_id)
-    if isinstance(error, APIStatusError):
-        error.detail = failure.detail
-    return error

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal
 import attrs
 
 from aistemsplitter_async.errors import ConfigurationError, JournalError
-from aistemsplitter_async.journal.file import closed_on_error, open_database
+from aistemsplitter_async.journal.file import open_database
 from aistemsplitter_async.journal.record import BEFORE, Record, State, StoredFailure, StoredFile, plan_reopening
 from aistemsplitter_async.journal.rows import COLUMNS, Stamp, dump_input, dump_name, dump_value, load_record
 from aistemsplitter_async.library.template import Place, choose_place
@@ -45,12 +45,7 @@ class JournalStore:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._db = open_database(path)
-        with closed_on_error(self._db, path):
-            self.run = int(self.note("run") or 0) + 1
-            self.begin()
-            self.set_note("run", str(self.run))
-            self.commit()
+        self._db, self.run = open_database(path)
 
     def close(self) -> None:
         """Close the file, which releases the lock."""
@@ -198,8 +193,9 @@ class JournalStore:
         try:
             return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at)
         except sqlite3.IntegrityError:
-            problem = f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
-        raise ConfigurationError(problem)
+            raise ConfigurationError(
+                f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
+            ) from None
 
     def refused(self, track: int) -> Record:
         """Note that its create was refused before it could have any effect: it is as if it had not been sent."""
