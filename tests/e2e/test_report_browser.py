@@ -14,7 +14,7 @@ from aistemsplitter_async.cli.report.report import write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.journal.record import Failure
+from aistemsplitter_async.journal.record import StoredFailure
 from aistemsplitter_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def run(
             with Waveforms() as waveforms:
                 report = await batch.report()
                 seen = Repeated(batch, tracks)
-                denied = Failure("prepare", "SourceUnreadableError", "permission denied", passing=True)
+                denied = StoredFailure("prepare", "SourceUnreadableError", "permission denied", passing=True)
                 await write_report(
                     folder / page,
                     seen,  # type: ignore[arg-type]  # it does what a batch does

@@ -39,7 +39,7 @@ from aistemsplitter_async.errors import (
     SplitFailedError,
 )
 from aistemsplitter_async.events import Event, SplitCreated
-from aistemsplitter_async.journal.record import Failure, build_failure
+from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
 from aistemsplitter_async.library.template import parse_template
 
@@ -101,7 +101,7 @@ class _Run:
         self._created: set[str] = set()  # splits of this run that have not succeeded
         self._lost = 0.0  # credits of those that failed
         self._waveforms: Waveforms | None = None  # only for a report, as are the next two
-        self._others: dict[str, Failure | None] = {}  # sources that may have no journal row; why, if they failed
+        self._others: dict[str, StoredFailure | None] = {}  # sources that may have no journal row; why, if they failed
         self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
 
     async def split_all(self) -> None:
@@ -173,7 +173,7 @@ class _Run:
         self._counts["unusable"] += 1
         self._survey.unusable += 1
         code = "SOURCE_UNREADABLE"
-        self._others[found.source] = Failure(
+        self._others[found.source] = StoredFailure(
             "prepare", SourceUnreadableError.__name__, found.reason, code, passing=True
         )
         message = show(f"{found.source}: {found.reason}")

@@ -28,7 +28,7 @@ from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.file import is_locked
 from aistemsplitter_async.journal.record import Step, plan_step
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.library.found import Track, Unusable
 from aistemsplitter_async.models import DirectURL
 
@@ -59,7 +59,7 @@ class Plan:
 class Planner:
     """Claims tracks as a run does, on a journal that is thrown away."""
 
-    def __init__(self, store: Store, options: BatchOptions) -> None:
+    def __init__(self, store: JournalStore, options: BatchOptions) -> None:
         self._store = store
         self._options = options
 
@@ -80,7 +80,7 @@ class Planner:
             pattern=item.pattern,
             split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
             dedupe=self._options.dedupe,
-            anew=item.anew,
+            resplit=item.anew,
         )
         record = claim.record
         if claim.met == "again":
@@ -159,7 +159,7 @@ async def _planner(arguments: BatchArguments, terminal: Terminal) -> AsyncIterat
         terminal.say("a batch is running on the journal, so what it has finished is not left out here")
         exists = False
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(partial(_copy, journal, Path(folder)) if exists else partial(Store, None))
+        store = await run_in_thread(partial(_copy, journal, Path(folder)) if exists else partial(JournalStore, None))
         try:
             store.begin()  # and never committed
             yield Planner(store, options)
@@ -167,13 +167,13 @@ async def _planner(arguments: BatchArguments, terminal: Terminal) -> AsyncIterat
             store.close()
 
 
-def _copy(journal: Path, folder: Path) -> Store:
+def _copy(journal: Path, folder: Path) -> JournalStore:
     copy, problem = folder / journal.name, ""
     try:
         for suffix in ("", "-wal"):
             if (file := journal.with_name(journal.name + suffix)).exists():
                 shutil.copyfile(file, copy.with_name(file.name))
-        return Store(copy)
+        return JournalStore(copy)
     except OSError as error:
         problem = f"cannot read {journal}: {reason_of(error)}"
     except JournalError as error:

@@ -20,7 +20,7 @@ from aistemsplitter_async.cli.report.row import DUPLICATE, Stem, build_row, buil
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.screen.render import number
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.journal.record import Failure, Record
+from aistemsplitter_async.journal.record import Record, StoredFailure
 
 if TYPE_CHECKING:
     from aistemsplitter_async.batch.outcome import BatchReport
@@ -39,7 +39,7 @@ async def write_report(
     requests: RequestLog,
     report: BatchReport,
     *,
-    others: Mapping[str, Failure | None] | None = None,
+    others: Mapping[str, StoredFailure | None] | None = None,
     twins: Mapping[str, str] | None = None,
     not_begun: int = 0,
     waveforms: Waveforms | None = None,
@@ -120,7 +120,7 @@ def _unwritable(path: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"cannot write the report {path}: {reason_of(error)}")
 
 
-async def _records(batch: Batch, others: Mapping[str, Failure | None]) -> AsyncGenerator[Record, None]:
+async def _records(batch: Batch, others: Mapping[str, StoredFailure | None]) -> AsyncGenerator[Record, None]:
     """Iterate over the tracks of the journal, and then over the sources that are not in it."""
     unknown = dict(others)
     async for record in batch.records():
