@@ -256,9 +256,9 @@ class Batch:
             async for source in sources:
                 item = source if isinstance(source, BatchItem) else BatchItem(source=source)
                 track = Track(works, item, self._counts["taken"], before)
-                await works.places.acquire_on_behalf_of(track)
+                await works.places.acquire()
                 if works.brake.on:
-                    works.places.release_on_behalf_of(track)
+                    works.places.release()
                     return
                 self._counts["taken"] += 1
                 task = loop.create_task(self._bring(track), name=f"track {track.position}")
@@ -295,7 +295,7 @@ class Batch:
             self._fault = self._fault or error
             self._stop()
         finally:
-            works.places.release_on_behalf_of(track)
+            works.places.release()
 
     async def _keep_up(self) -> None:
         """Follow the key's limit, and tell others how it goes."""

@@ -445,13 +445,13 @@ class Track:
     async def _fly(self) -> None:
         """Take a place among the splits in flight, once."""
         if not self._flying:
-            await self._works.in_flight.acquire_on_behalf_of(self)
+            await self._works.in_flight.acquire()
             self._flying = True
 
     def _land(self) -> None:
         if self._flying:
             self._flying = False
-            self._works.in_flight.release_on_behalf_of(self)
+            self._works.in_flight.release()
 
     def _expect(self, requests: int) -> None:
         """Let the plan of the looks know how many requests come before this one's split can be waited for."""

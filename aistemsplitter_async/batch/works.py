@@ -8,9 +8,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter
-
 from aistemsplitter_async.batch.bounds import Brake, Purse, plan_in_flight
+from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience
 from aistemsplitter_async.clock import Clock, Random
@@ -54,9 +53,9 @@ class Works:
         self.running = dict[int, asyncio.Event]()  # tracks in the works, by their row in the journal; set at their end
         self.unsettled = dict[int, AIStemSplitterError]()  # why it is not known what became of a create, by row
         self.hashes = asyncio.Semaphore(_HASHES)
-        self.in_flight = CapacityLimiter(self._plan_in_flight())
+        self.in_flight = Capacity(self._plan_in_flight())
         # Everything between a source being taken and its outcome: what waits for uploads and downloads included.
-        self.places = CapacityLimiter(self._plan_places())
+        self.places = Capacity(self._plan_places())
 
         def patience(places: int | None = None) -> Patience:
             return Patience(
@@ -74,8 +73,8 @@ class Works:
 
     def follow_the_limit(self) -> None:
         """Have as many splits in the works as the key's limit, as it is known now, can keep busy."""
-        self.in_flight.total_tokens = self._plan_in_flight()
-        self.places.total_tokens = self._plan_places()
+        self.in_flight.resize(self._plan_in_flight())
+        self.places.resize(self._plan_places())
 
     async def write(self, change: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Write to the journal; while the disk is full, wait.
