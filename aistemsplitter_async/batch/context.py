@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
-from anyio import CapacityLimiter
-
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._gate.gate import GateSnapshot
 from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
+from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience
 from aistemsplitter_async.clock import Clock
@@ -65,8 +64,8 @@ class BatchContext:
         self.running = dict[int, asyncio.Event]()
         self.unresolved = dict[int, AIStemSplitterError]()
         self.hashing = asyncio.Semaphore(_HASHING)
-        self.in_flight = CapacityLimiter(self._plan_in_flight())
-        self.sources = CapacityLimiter(self._plan_sources())
+        self.in_flight = Capacity(self._plan_in_flight())
+        self.sources = Capacity(self._plan_sources())
         self.disk, self.creating = self._build_patience(), self._build_patience()
         self.uploading = self._build_patience(options.uploads)
         self.downloading = self._build_patience(options.downloads)
@@ -80,8 +79,8 @@ class BatchContext:
 
     def adapt_to_limit(self) -> None:
         """Keep as many splits in flight as the key's limit, as it is known now, can keep busy."""
-        self.in_flight.total_tokens = self._plan_in_flight()
-        self.sources.total_tokens = self._plan_sources()
+        self.in_flight.resize(self._plan_in_flight())
+        self.sources.resize(self._plan_sources())
 
     def plan(self, record: Record) -> Step:
         """Return what `record` calls for now."""

@@ -67,65 +67,81 @@ class SplitCreator:
         return await self._send(record, record.submission)
 
     async def _send(self, record: Record, submission: Submission) -> Record:
-        """Send a create until it is answered, or until time has made another step of it, such as an old key."""
-        context, standing, held, ambiguity = self._context, self._standing, record, Ambiguity()
+        self._standing.has_worked = True
+        create = _JournaledCreate(self._context, self._standing, record, submission)
+        return await self._context.creating.retry_through_outage(create.attempt)
 
-        async def before_send(_: Submission) -> None:
-            """Check again, now that the gate has admitted it: that may have taken long."""
-            nonlocal held
-            if not ambiguity.open:
-                context.stop_switch.check()
-            if not self._is_due(held):
-                raise OutdatedError
-            if held.submission is None:
-                context.budget.reserve(held.id, standing.item.seconds)
-                standing.cancellable = False
-                held = await context.journal.write(JournalStore.intend, held.id, submission, context.clock.now())
 
-        async def on_created(created: CreatedSplit) -> None:
-            nonlocal held
-            held = await context.write(JournalStore.created, held.id, created, context.clock.now())
-            context.budget.charge(held.id, created.credits_used)
-            standing.created_at = context.clock.monotonic()
+@attrs.define
+class _JournaledCreate:
+    """One create and its record, sent until it is answered, or until time has made another step of it.
 
-        async def attempt() -> Record:
-            nonlocal held
-            if not self._is_due(held):
-                return held
-            ambiguity.open = held.submission is not None
-            try:
-                await context.engine.create(
-                    submission,
-                    deadline=Deadline(context.clock, None),
-                    priority=context.options.priority,
-                    before_send=before_send,
-                    on_created=on_created,
-                    ambiguity=ambiguity,
-                )
-            except (AIStemSplitterError, CreatingStoppedError, OutdatedError) as error:
-                held = await self._write_failure(held, error, is_ambiguous=ambiguity.open)
-                if not isinstance(error, OutdatedError):
-                    raise
-            return held
+    Attributes:
+        record: as the journal has it now.
+        ambiguity: whether a create of it may have happened.
+    """
 
-        standing.has_worked = True
-        return await context.creating.retry_through_outage(attempt)
+    _context: BatchContext
+    _standing: Standing
+    record: Record
+    submission: Submission
+    ambiguity: Ambiguity = attrs.field(factory=Ambiguity)
 
-    async def _write_failure(self, held: Record, error: Exception, *, is_ambiguous: bool) -> Record:
+    async def attempt(self) -> Record:
+        """Send the create once more, if it still is the next step, and return the record."""
+        if not self._is_due():
+            return self.record
+        self.ambiguity.open = self.record.submission is not None
+        try:
+            await self._context.engine.create(
+                self.submission,
+                deadline=Deadline(self._context.clock, None),
+                priority=self._context.options.priority,
+                before_send=self._commit_intent,
+                on_created=self._commit_answer,
+                ambiguity=self.ambiguity,
+            )
+        except OutdatedError as error:
+            await self._commit_failure(error)
+        except (AIStemSplitterError, CreatingStoppedError) as error:
+            await self._commit_failure(error)
+            raise
+        return self.record
+
+    async def _commit_intent(self, _: Submission) -> None:
+        """Check again, now that the gate has admitted it, which may have taken long; then write down what is sent."""
+        context, standing = self._context, self._standing
+        if not self.ambiguity.open:
+            context.stop_switch.check()
+        if not self._is_due():
+            raise OutdatedError
+        if self.record.submission is None:
+            context.budget.reserve(self.record.id, standing.item.seconds)
+            standing.cancellable = False
+            self.record = await context.journal.write(
+                JournalStore.intend, self.record.id, self.submission, context.clock.now()
+            )
+
+    async def _commit_answer(self, created: CreatedSplit) -> None:
+        context = self._context
+        self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
+        context.budget.charge(self.record.id, created.credits_used)
+        self._standing.created_at = context.clock.monotonic()
+
+    async def _commit_failure(self, error: Exception) -> None:
         """Write down what an attempt that failed leaves behind."""
         context = self._context
         if isinstance(error, SubmissionUncertainError):
-            return await context.journal.write(JournalStore.uncertain, held.id)
-        if held.state is not State.INTENT or is_ambiguous or isinstance(error, JournalError):
-            return held
-        context.budget.release(held.id)
-        self._standing.cancellable = True
-        return await context.journal.write(JournalStore.refused, held.id)  # or it never arrived: there is no split
+            self.record = await context.journal.write(JournalStore.uncertain, self.record.id)
+        elif self.record.state is State.INTENT and not self.ambiguity.open and not isinstance(error, JournalError):
+            context.budget.release(self.record.id)
+            self._standing.cancellable = True
+            self.record = await context.journal.write(JournalStore.refused, self.record.id)  # or it never arrived
 
-    def _is_due(self, record: Record) -> bool:
-        """Return whether its create still is the next step. An upload that keeps expiring is used all the same."""
-        step = self._context.plan(record)
-        if record.submission is not None:
+    def _is_due(self) -> bool:
+        """Return whether the create still is the next step. An upload that keeps expiring is used all the same."""
+        step = self._context.plan(self.record)
+        if self.record.submission is not None:
             return step is Step.REPLAY
         return step is Step.CREATE or (step is Step.UPLOAD and self._standing.uploads > RESERVATIONS)
 

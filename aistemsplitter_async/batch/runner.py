@@ -247,9 +247,9 @@ class Batch:
             async for source in sources:
                 item = source if isinstance(source, BatchItem) else BatchItem(source=source)
                 track = BatchTrack(context, item, self._counts["taken"], before)
-                await context.sources.acquire_on_behalf_of(track)
+                await context.sources.acquire()
                 if context.stop_switch.is_on:
-                    context.sources.release_on_behalf_of(track)
+                    context.sources.release()
                     return
                 self._counts["taken"] += 1
                 task = loop.create_task(self._run(track), name=f"track {track.standing.position}")
@@ -285,7 +285,7 @@ class Batch:
             self._fault = self._fault or error
             self._stop()
         finally:
-            self._context.sources.release_on_behalf_of(track)
+            self._context.sources.release()
 
     async def _tick(self) -> None:
         """Adapt to the key's limit, and write down how far the batch is."""

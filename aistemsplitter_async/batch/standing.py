@@ -77,14 +77,14 @@ class Standing:
     async def acquire_in_flight(self) -> None:
         """Become one of the splits in flight, if it is not one yet."""
         if not self._is_in_flight:
-            await self.context.in_flight.acquire_on_behalf_of(self)
+            await self.context.in_flight.acquire()
             self._is_in_flight = True
 
     def release_in_flight(self) -> None:
         """Let another split be in flight."""
         if self._is_in_flight:
             self._is_in_flight = False
-            self.context.in_flight.release_on_behalf_of(self)
+            self.context.in_flight.release()
 
     def build_progress(self, now: float) -> TrackProgress:
         """Return what is shown of it."""
