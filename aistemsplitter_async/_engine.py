@@ -33,25 +33,9 @@ from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APITimeoutError,
-    SourceUnreadableError,
-    SplitFailedError,
-    UnsafeURLError,
-    WaitTimeoutError,
-)
+from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, SplitFailedError, WaitTimeoutError
 from aistemsplitter_async.events import OnEvent, SplitCreated
-from aistemsplitter_async.models import (
-    CreatedSplit,
-    Credits,
-    DirectURL,
-    Split,
-    SplitInput,
-    Submission,
-    Upload,
-    redact_url,
-)
+from aistemsplitter_async.models import CreatedSplit, Credits, DirectURL, Split, SplitInput, Submission
 from aistemsplitter_async.webhooks.follower import InboxFollower
 
 if TYPE_CHECKING:
@@ -149,7 +133,7 @@ class Engine:
             raise
 
     @staticmethod
-    async def open_source(source: Source, filename: str | None, content_type: str | None) -> AudioSource | DirectURL:
+    async def open_source(source: Source, *, filename: str | None, content_type: str | None) -> AudioSource | DirectURL:
         """Return what `source` means, once it is known to be readable. See `build_source`."""
         return await build_source(source, filename=filename, content_type=content_type)
 
@@ -161,39 +145,6 @@ class Engine:
             UnsafeNameError: `name` is not a safe one.
         """
         return check_name(name) if name else folder_name(source_name(audio), fallback="")
-
-    async def upload(
-        self, audio: AudioSource | DirectURL, *, on_progress: OnProgress | None, priority: Priority
-    ) -> Upload:
-        """Upload audio.
-
-        Raises:
-            SourceUnreadableError: it is a URL, which is not uploaded.
-        """
-        if isinstance(audio, DirectURL):
-            raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
-        return await self.uploader.upload(audio, priority=priority, on_progress=on_progress)
-
-    async def prepare_input(
-        self, audio: AudioSource | DirectURL, *, on_progress: OnProgress | None, priority: Priority
-    ) -> SplitInput:
-        """Return what a create needs: a URL as it is, anything else once it is uploaded."""
-        if isinstance(audio, DirectURL):
-            return self.vet_source(audio)
-        return (await self.upload(audio, on_progress=on_progress, priority=priority)).input
-
-    def vet_source(self, audio: DirectURL) -> DirectURL:
-        """Return a URL that the API may be asked to fetch.
-
-        Raises:
-            SourceUnreadableError: it may not.
-        """
-        try:
-            self._urls.vet(audio.url)
-            return audio
-        except UnsafeURLError as error:
-            problem = str(error).partition(": ")[2]
-        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
     def build_submission(
         self,

@@ -29,6 +29,7 @@ from aistemsplitter_async.config import (
 )
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.job import Job
+from aistemsplitter_async.models import DirectURL
 
 if TYPE_CHECKING:  # what the engine loads with the first call
     import aiohttp
@@ -38,14 +39,13 @@ if TYPE_CHECKING:  # what the engine loads with the first call
     from aistemsplitter_async._gate.lanes import Priority
     from aistemsplitter_async._send.create import BeforeSend
     from aistemsplitter_async._send.transport import Transport
-    from aistemsplitter_async._transfer.audio import AudioSource, Source
+    from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.batch.runner import Batch, Sources
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.models import (
         CreatedSplit,
         Credits,
-        DirectURL,
         OutputFormat,
         Reservation,
         Split,
@@ -235,10 +235,11 @@ class AsyncAIStemSplitter:
             SourceChangedError: the source changed while it was read.
             UnsafeURLError: the API named an upload worker that must not be visited.
         """
-        engine, deadline = self._bound_engine(), self._deadline(timeout)
-        audio = await engine.finish_by(deadline, engine.open_source(source, filename, content_type))
-        upload = engine.upload(audio, on_progress=on_progress, priority=priority)
-        return await engine.finish_by(deadline, upload)
+        engine = self._bound_engine()
+        upload = engine.uploader.upload(
+            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
+        )
+        return await engine.finish_by(self._deadline(timeout), upload)
 
     async def create_split(
         self,
@@ -414,19 +415,19 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `upload_audio` and `create_split`; `source` may also be an `https` URL, which
         the API fetches by itself.
         """
-        engine, deadline = self._bound_engine(), self._deadline(timeout)
-        audio = await engine.finish_by(deadline, engine.open_source(source, filename, content_type))
-        return await self._submit(
-            audio,
-            deadline,
+        engine, deadline, key = self._bound_engine(), self._deadline(timeout), _key_or_fresh(idempotency_key)
+        prepared = engine.uploader.prepare_input(
+            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
+        )
+        submission = engine.build_submission(
+            await engine.finish_by(deadline, prepared),
+            idempotency_key=key,
             stem_model=stem_model,
             output_format=output_format,
             webhook_url=webhook_url,
-            idempotency_key=idempotency_key,
-            before_send=before_send,
-            on_progress=on_progress,
-            priority=priority,
         )
+        created = await engine.create(submission, deadline=deadline, priority=priority, before_send=before_send)
+        return self._job(created, key, priority)
 
     def job(self, split_id: str, *, priority: Priority = "interactive") -> Job:
         """Return the job of a split that exists, for example after a restart. Makes no request."""
@@ -457,19 +458,19 @@ class AsyncAIStemSplitter:
         stems already is refused before anything is spent.
         """
         engine = self._bound_engine()
-        audio = await engine.open_source(source, filename, content_type)
+        audio = await engine.open_source(source, filename=filename, content_type=content_type)
         folder = engine.plan_folder(audio, name)
         await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
         deadline = self._deadline(timeout)
-        job = await self._submit(
-            audio,
-            deadline,
+        job = await self.submit(
+            audio.url if isinstance(audio, DirectURL) else audio,
             stem_model=stem_model,
             output_format=output_format,
             webhook_url=webhook_url,
             idempotency_key=idempotency_key,
             before_send=before_send,
             on_progress=on_progress,
+            timeout=timeout,
             priority=priority,
         )
         split = await job.wait(timeout=deadline.left, raise_on_failed=raise_on_failed)
@@ -556,33 +557,6 @@ class AsyncAIStemSplitter:
         return Batch(
             self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock
         )
-
-    async def _submit(
-        self,
-        audio: AudioSource | DirectURL,
-        deadline: Deadline,
-        *,
-        stem_model: StemModel | None,
-        output_format: OutputFormat | None,
-        webhook_url: str | None,
-        idempotency_key: str | None,
-        before_send: BeforeSend | None,
-        on_progress: OnProgress | None,
-        priority: Priority,
-    ) -> Job:
-        engine, key = self._bound_engine(), _key_or_fresh(idempotency_key)
-        split_input = await engine.finish_by(
-            deadline, engine.prepare_input(audio, on_progress=on_progress, priority=priority)
-        )
-        submission = engine.build_submission(
-            split_input,
-            idempotency_key=key,
-            stem_model=stem_model,
-            output_format=output_format,
-            webhook_url=webhook_url,
-        )
-        created = await engine.create(submission, deadline=deadline, priority=priority, before_send=before_send)
-        return self._job(created, key, priority)
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
         return Job(

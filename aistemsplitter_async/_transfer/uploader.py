@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
-from aistemsplitter_async._transfer.audio import AudioSource
+from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
@@ -18,8 +18,23 @@ from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import RESERVATIONS
-from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, SourceChangedError, UploadError
-from aistemsplitter_async.models import Reservation, Upload, UploadedFile, WorkerReceipt
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIConnectionError,
+    SourceChangedError,
+    SourceUnreadableError,
+    UnsafeURLError,
+    UploadError,
+)
+from aistemsplitter_async.models import (
+    DirectURL,
+    Reservation,
+    SplitInput,
+    Upload,
+    UploadedFile,
+    WorkerReceipt,
+    redact_url,
+)
 
 # A slice is what progress and stalls are measured in. It grows while the network is fast, since every slice costs a
 # turn of the event loop, and shrinks while it is slow, so that a slow uplink still shows life.
@@ -47,16 +62,59 @@ class Uploader:
         )
         return await self._pipeline.send(operation, priority=priority)
 
-    async def upload(self, source: AudioSource, *, priority: Priority, on_progress: OnProgress | None) -> Upload:
-        """Send all of `source` to the worker and return what a create needs.
+    async def upload(
+        self,
+        source: Source,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        on_progress: OnProgress | None,
+        priority: Priority,
+    ) -> Upload:
+        """Send all of `source` to the worker and return what a create needs. See `AsyncAIStemSplitter.upload_audio`.
 
         A refused or expired reservation is replaced, at most twice: nothing is charged before the create.
 
         Raises:
-            SourceUnreadableError, SourceChangedError: see `audio`.
+            SourceUnreadableError: it is a URL, or see `build_source`.
+            SourceChangedError: see `AudioSource`.
             UnsafeURLError: the API named a worker that must not be visited.
             AIStemSplitterError: reserving failed, or sending did every time.
         """
+        audio = await build_source(source, filename=filename, content_type=content_type)
+        if isinstance(audio, DirectURL):
+            raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
+        return await self._upload(audio, on_progress, priority)
+
+    async def prepare_input(
+        self,
+        source: Source,
+        *,
+        filename: str | None,
+        content_type: str | None,
+        on_progress: OnProgress | None,
+        priority: Priority,
+    ) -> SplitInput:
+        """Return what a create needs: a URL as it is, anything else once it is uploaded. Raises like `upload`."""
+        audio = await build_source(source, filename=filename, content_type=content_type)
+        if isinstance(audio, DirectURL):
+            return self.vet_source(audio)
+        return (await self._upload(audio, on_progress, priority)).input
+
+    def vet_source(self, audio: DirectURL) -> DirectURL:
+        """Return a URL that the API may be asked to fetch.
+
+        Raises:
+            SourceUnreadableError: it may not.
+        """
+        try:
+            self._urls.vet(audio.url)
+            return audio
+        except UnsafeURLError as error:
+            problem = str(error).partition(": ")[2]
+        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
+
+    async def _upload(self, source: AudioSource, on_progress: OnProgress | None, priority: Priority) -> Upload:
         async with source.opened() as body:
             for renewals_left in range(RESERVATIONS, -1, -1):
                 reservation = await self.reserve(

@@ -102,7 +102,7 @@ class BatchTrack:
         opened = await open_item(self._item)
         self.standing.label = opened.label
         if isinstance(opened.audio, DirectURL):
-            context.engine.vet_source(opened.audio)
+            context.engine.uploader.vet_source(opened.audio)
         identity = await self._identify(opened)
         opened = opened.pinned(identity)
         claim = await self._claim(opened, identity)
