@@ -82,7 +82,7 @@ FILES = Path("/proc/self/fd")
 
 def test_nothing_is_left_of_all_that():
     gc.collect()
-    assert [thread.name for thread in threading.enumerate() if thread.name == "sandbox"] == []
+    assert [thread.name for thread in threading.enumerate() if "portal" in thread.name] == []
     if FILES.exists():
         assert [link for link in map(readlink, FILES.iterdir()) if link.startswith("socket:")] == []
 
