@@ -13,8 +13,9 @@ from aistemsplitter_async.sandbox.http.leaks import find_leak
 from aistemsplitter_async.sandbox.http.ranges import Slice, plan_slice
 from aistemsplitter_async.sandbox.http.signing import build_signed_path, parse_expiry
 from aistemsplitter_async.sandbox.separation.silence import build_silence, probe_wav
+from aistemsplitter_async.sandbox.service.errors import StorageFullError
 from aistemsplitter_async.sandbox.service.limits import Limits
-from aistemsplitter_async.sandbox.service.storage import Storage, StorageFullError
+from aistemsplitter_async.sandbox.service.storage import Storage
 
 ETAG = '"abc"'
 SECRET = b"s" * 32

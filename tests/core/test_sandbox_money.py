@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from aistemsplitter_async.sandbox.http.refusals import translate
 from aistemsplitter_async.sandbox.service.account import Account, SandboxKey, compute_credits
+from aistemsplitter_async.sandbox.service.errors import InsufficientCreditsError
 from aistemsplitter_async.sandbox.service.idempotency import Answer, IdempotencyMemory, compute_fingerprint
-from aistemsplitter_async.sandbox.service.requests import RefusalError
 
 OPENING = 1000
 LIFETIME = 100.0
@@ -50,9 +51,9 @@ class OneKeyOneCharge(RuleBasedStateMachine):
         cost, begun = self.running.pop(key)
         before = self.account.balance
         if cost > before:
-            with pytest.raises(RefusalError, match=f": {cost - before} are missing") as caught:
+            with pytest.raises(InsufficientCreditsError, match=f": {cost - before} are missing") as caught:
                 self.account.charge(cost)
-            assert caught.value.status == 402
+            assert translate(caught.value).status == 402
             assert self.account.balance == before
             self.account.keys.abandon(key)
             return
@@ -147,7 +148,7 @@ def test_keys_and_secrets_are_in_no_repr() -> None:
 def test_a_single_missing_credit_is_missing(balance: int, cost: int, missing: int) -> None:
     account = Account("key-1", balance, None, IdempotencyMemory(LIFETIME), "")
     if missing:
-        with pytest.raises(RefusalError, match=f"{missing} are missing"):
+        with pytest.raises(InsufficientCreditsError, match=f"{missing} are missing"):
             account.charge(cost)
     else:
         account.charge(cost)

@@ -4,7 +4,7 @@ import pytest
 
 from aistemsplitter_async.sandbox.control.control import check_caller
 from aistemsplitter_async.sandbox.http.rate_headers import build_rate_headers, parse_styles
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.http.refusals import RefusalError
 from aistemsplitter_async.sandbox.service.window import Verdict, build_window
 
 OPEN = Verdict(admitted=True, limit=60, remaining=59, retry_after=0.0, reset_after=59.5)

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async.sandbox.http.fetch import vet_address, vet_url
+from aistemsplitter_async.sandbox.http.refusals import translate
+from aistemsplitter_async.sandbox.separation.separate import STEMS
 from aistemsplitter_async.sandbox.service import state
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 from aistemsplitter_async.sandbox.service.ledger import Ledger, RequestRecord
 from aistemsplitter_async.sandbox.service.progression import Timed, WaitingLine
-from aistemsplitter_async.sandbox.service.requests import RefusalError
 from aistemsplitter_async.sandbox.service.state import Split, SplitError, Status, Stem
 
 STEM = Stem("vocals", "vocals.mp3", 1, "e")
@@ -43,8 +45,8 @@ def test_every_move_that_is_not_in_the_table_is_refused() -> None:
 
 
 def test_models_have_the_stems_of_the_api() -> None:
-    assert set(state.STEM_MODELS["4s"]) == {"vocals", "drums", "bass", "other"}
-    assert set(state.STEM_MODELS["6s"]) == {"vocals", "drums", "bass", "other", "guitar", "piano"}
+    assert set(STEMS["4s"]) == {"vocals", "drums", "bass", "other"}
+    assert set(STEMS["6s"]) == {"vocals", "drums", "bass", "other", "guitar", "piano"}
 
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=40), st.integers(1, 4), st.floats(0, 1))
@@ -119,10 +121,10 @@ def test_the_ledger_tells_replays_refunds_polls_and_lag() -> None:
     ],
 )
 def test_an_address_that_a_service_must_not_fetch_is_refused(url: str) -> None:
-    with pytest.raises(RefusalError) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         vet_url(url, allow_private=False)
-    assert caught.value.status == 422
-    assert "secret" not in caught.value.message
+    assert translate(caught.value).status == 422
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

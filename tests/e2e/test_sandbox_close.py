@@ -189,7 +189,7 @@ async def test_a_failed_split_is_refunded_and_says_why(connect: Connect, make_wa
         async def crash(*_: object, **__: object) -> None:
             raise SeparationError("the machine is on fire")
 
-        api.sandbox._running.jobs._separator.separate = crash  # type: ignore[method-assign, assignment]
+        api.sandbox._running.service.separator.separate = crash  # type: ignore[method-assign, assignment]
         split = await api.finish(await api.upload(make_wav()))
         assert split["status"] == "failed"
         assert split["error"] == {"code": "PROCESSING_FAILED", "message": "the machine is on fire"}

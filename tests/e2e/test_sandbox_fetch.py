@@ -11,7 +11,7 @@ from aiohttp import web
 
 from aistemsplitter_async.sandbox import Limits
 from aistemsplitter_async.sandbox.http.fetch import HTTPFetcher
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -108,6 +108,6 @@ async def test_a_name_that_resolves_into_a_private_network_is_refused_at_the_con
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
     fetcher = HTTPFetcher(Limits())
-    with pytest.raises(RefusalError, match="private network"):
+    with pytest.raises(InvalidRequestError, match="private network"):
         await fetcher.fetch("https://innocent.example/a.mp3", tmp_path / "a")
     await fetcher.aclose()

@@ -255,8 +255,8 @@ async def test_every_way_to_create_a_split_names_the_receiver_unless_the_caller_
     async with start(progression=Manual()) as told:
         job = await told.client.submit(SONG)
         other = await told.client.submit(SONG, webhook_url="https://example.com/mine")
-        assert told.sandbox._plant is not None
-        urls = [found and found.webhook_url for found in map(told.sandbox._plant.splits.find, (job.id, other.id))]
+        splits = told.sandbox._running.service.splits
+        urls = [found and found.webhook_url for found in map(splits.find, (job.id, other.id))]
         assert urls == [told.receiver.url, "https://example.com/mine"]
 
 

@@ -17,12 +17,7 @@ from aistemsplitter_async.sandbox.faults.requests import KINDS, build_fault
 from aistemsplitter_async.sandbox.faults.webhooks import OF_WEBHOOKS
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from aistemsplitter_async.sandbox.http.replies import Reply
-
-    Perform = Callable[["Injection | None"], Awaitable[Reply]]
-
+    from collections.abc import Iterable, Mapping
 
 OPERATIONS: Final = ("credits", "reserve", "upload", "create", "get", "download", "webhook", "any")
 _OUTBOUND: Final = "webhook"  # no request to the sandbox, so not one of `any`
@@ -248,14 +243,14 @@ def _parse_value(text: str) -> Any:
 
 
 class Injection:
-    """The faults of one request, for operations to ask about. Whoever acts on one takes it with `use`."""
+    """The faults of one request, from the rule that strikes it, if any. An operation asks for those that concern it."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule | None = None) -> None:
         self._rule = rule
         self.used = False
 
     def use(self, kind: type[_F]) -> _F | None:
-        """Return the fault of this kind, which counts as consumed then, or `None`."""
-        fault = self._rule.find(kind)
+        """Return the fault of this kind, which then counts as consumed, or `None`."""
+        fault = None if self._rule is None else self._rule.find(kind)
         self.used = self.used or fault is not None
         return fault

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
-from aistemsplitter_async.sandbox.http.wire import dump
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.http.encode import dump
+from aistemsplitter_async.sandbox.http.refusals import not_allowed
+from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Reply, build_refusal_reply
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -204,7 +204,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
 async def serve_description(request: web.BaseRequest) -> Reply:
     """Answer `GET /openapi.json`, with this sandbox as the server."""
     if request.method not in ("GET", "HEAD"):
-        return build_refusal_reply(RefusalError(405, "METHOD_NOT_ALLOWED", "Only GET.", {"Allow": "GET, HEAD"}))
+        return build_refusal_reply(not_allowed("Only GET.", "GET, HEAD"))
     here = {"url": f"http://{request.headers.get('Host', 'localhost')}/v1"}
     description = DESCRIPTION | {"servers": [here, *DESCRIPTION["servers"]]}
-    return Reply(200, dump(description), {"Content-Type": "application/json; charset=utf-8"})
+    return Reply(200, dump(description), JSON_HEADERS)

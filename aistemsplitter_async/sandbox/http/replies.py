@@ -1,4 +1,4 @@
-"""HTTP answers as values: decided by the routes, changed by faults, sent by the origin."""
+"""HTTP answers as values: decided by the handlers, changed by faults, sent by the origin."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.sandbox.http.wire import build_failure, build_flat_failure, build_success
+from aistemsplitter_async.sandbox.http.encode import build_failure, build_flat_failure, build_success
+from aistemsplitter_async.sandbox.http.refusals import RefusalError, translate
 
 if TYPE_CHECKING:
-    from aistemsplitter_async.sandbox.service.requests import RefusalError
+    from aistemsplitter_async.sandbox.service.errors import ServiceError
 
-_JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
+JSON_HEADERS: Final = {"Content-Type": "application/json; charset=utf-8"}
 
 
 @attrs.frozen
 class FilePart:
-    """A stretch of a file on disk, sent in pieces."""
+    """A part of a file on disk, sent in pieces."""
 
     path: Path
     start: int
@@ -27,7 +28,7 @@ class FilePart:
 
 @attrs.frozen
 class Manner:
-    """How an answer is sent, where it is not simply sent.
+    """How an answer is sent, if a fault changes that.
 
     Attributes:
         piece_bytes: Size of the pieces of the body.
@@ -63,10 +64,11 @@ class Reply:
 
 def build_data_reply(data: Mapping[str, Any]) -> Reply:
     """Return a 200 in the success envelope."""
-    return Reply(200, build_success(data), _JSON, split_id=data.get("id"))
+    return Reply(200, build_success(data), JSON_HEADERS, split_id=data.get("id"))
 
 
-def build_refusal_reply(refusal: RefusalError, *, flat: bool = False) -> Reply:
+def build_refusal_reply(error: RefusalError | ServiceError, *, flat: bool = False) -> Reply:
     """Return a refusal in the API's envelope, or in the flat one of upload worker and CDN."""
+    refusal = error if isinstance(error, RefusalError) else translate(error)
     build = build_flat_failure if flat else build_failure
-    return Reply(refusal.status, build(refusal.code, refusal.message), _JSON | refusal.headers)
+    return Reply(refusal.status, build(refusal.code, refusal.message), {**JSON_HEADERS, **refusal.headers})

@@ -3,7 +3,7 @@
 - The same key with the same JSON body (compared as values, so key order and spacing do not count) gets the first
   request's answer, even while that one is still being handled.
 - The same key with another body is refused with 422.
-- A request that was refused leaves no trace: its key is as good as new, since nothing happened.
+- A request that was refused leaves no trace, since nothing happened: its key can be used again.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Answer(Enum):
     """What to do with a request that carries a key."""
 
     FRESH = auto()
-    """Nobody used the key: handle the request, then `settle` or `abandon`."""
+    """The key is new: handle the request, then `settle` or `abandon`."""
     PENDING = auto()
     """The first request with it is being handled: wait, then ask again."""
     REPLAY = auto()
-    """It led to a split: answer as the first time."""
+    """It led to a split: give the first answer again."""
     CONFLICT = auto()
     """It was used with another body."""
 
@@ -73,7 +73,7 @@ class IdempotencyMemory:
         self._entries[key] = _Entry(fingerprint, created_at + self._lifetime, split_id)
 
     def _forget(self, now: float) -> None:
-        # Entries stand in the order of their expiry, because every one lives equally long.
+        # All entries live equally long, so they are in the order of their expiry.
         while self._entries:
             key, entry = next(iter(self._entries.items()))
             if entry.expires_at > now or entry.split_id is None:
@@ -82,6 +82,6 @@ class IdempotencyMemory:
 
 
 def compute_fingerprint(body: Mapping[str, Any]) -> str:
-    """Return a digest under which two bodies are equal exactly when they say the same."""
+    """Return a digest that is equal for two bodies exactly when their JSON values are."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -13,8 +13,9 @@ from functools import cache
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aistemsplitter_async.sandbox.separation.separate import STEMS
 from aistemsplitter_async.sandbox.separation.silence import build_silence, probe_wav
-from aistemsplitter_async.sandbox.service.state import STEM_MODELS, Stem
+from aistemsplitter_async.sandbox.service.state import Stem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -85,7 +86,8 @@ class ProcessSeparator:
 def _build_silent_stems(stem_model: str, output_format: str) -> tuple[Stem, ...]:
     silence = build_silence(output_format)
     etag = hashlib.sha256(silence).hexdigest()[:32]
-    return tuple(Stem(name, f"{name}.{output_format}", len(silence), etag) for name in STEM_MODELS[stem_model])
+    names = sorted(STEMS[stem_model], key="other".__eq__)  # what is left over comes last
+    return tuple(Stem(name, f"{name}.{output_format}", len(silence), etag) for name in names)
 
 
 def _guess_seconds(source: Path) -> float:

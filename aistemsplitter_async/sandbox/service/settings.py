@@ -1,4 +1,4 @@
-"""What a sandbox was asked to be, as one value, and the accounts that follow from it."""
+"""The service's settings as one value, and the accounts that follow from them."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from aistemsplitter_async.sandbox.service.window import build_window
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
-    """What a sandbox was asked to be; `Sandbox` documents each."""
+class ServiceSettings:
+    """The service's part of the settings; `Sandbox` documents each."""
 
-    host: str
-    port: int
     keys: tuple[SandboxKey, ...]
     minute: float
     window: str
     burst: int | None
-    rate_styles: frozenset[str]
-    control: bool
     silent: bool
     progression: Progression
-    allow_private_urls: bool
     data: Path | None
     limits: Limits
     lifetimes: Lifetimes
     seed: int | None
 
 
-def build_accounts(settings: Settings, origin: float) -> dict[str, Account]:
-    """Return the accounts by API key; raise `ValueError` for a limit out of range or a key given twice."""
+def build_accounts(settings: ServiceSettings, origin: float) -> dict[str, Account]:
+    """Return the accounts by API key; fixed windows are counted from monotonic time `origin`.
+
+    Raises:
+        ValueError: A limit is out of its range, or a key is given twice.
+    """
     accounts: dict[str, Account] = {}
     for key in settings.keys:
         if key.api_key in accounts:

@@ -24,13 +24,6 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     Status.FAILED: frozenset(),
 }
 
-STEM_MODELS: Final[dict[str, tuple[str, ...]]] = {
-    "4s": ("vocals", "drums", "bass", "other"),
-    "6s": ("vocals", "drums", "bass", "guitar", "piano", "other"),
-}
-
-OUTPUT_FORMATS: Final = ("mp3", "wav")
-
 
 @attrs.frozen
 class SplitError:
@@ -134,8 +127,12 @@ class Split:
 
     @property
     def finished(self) -> bool:
-        """Whether it can change no more."""
+        """Whether its status is final."""
         return not TRANSITIONS[self.status]
+
+    def find_stem(self, filename: str) -> Stem | None:
+        """Return the stem with that file name."""
+        return next((stem for stem in self.stems if stem.filename == filename), None)
 
 
 def start(split: Split, at: float) -> None:
