@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Self
+from types import TracebackType
+from typing import Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from aistemsplitter_async.clock import Clock
-    from aistemsplitter_async.sandbox.faults.rules import Faults
-    from aistemsplitter_async.sandbox.server import Sandbox
-    from aistemsplitter_async.sandbox.service.account import SandboxKey
-    from aistemsplitter_async.sandbox.service.ledger import Ledger
-    from aistemsplitter_async.sandbox.service.state import Status
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.sandbox.faults.rules import Faults
+from aistemsplitter_async.sandbox.server import Sandbox
+from aistemsplitter_async.sandbox.service.account import SandboxKey
+from aistemsplitter_async.sandbox.service.ledger import Ledger
+from aistemsplitter_async.sandbox.service.state import Status
 
 
 class BlockingSandbox:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from types import TracebackType
+from typing import Literal, Self
 
 import attrs
 
@@ -18,13 +20,8 @@ from aistemsplitter_async.sandbox.service.limits import CREDITS, MINUTE, REQUEST
 from aistemsplitter_async.sandbox.service.persistence import remember_secret
 from aistemsplitter_async.sandbox.service.progression import Instant, Progression
 from aistemsplitter_async.sandbox.service.settings import build_accounts
+from aistemsplitter_async.sandbox.service.state import Status
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
-    from aistemsplitter_async.sandbox.service.state import Status
 
 
 class Sandbox:

@@ -20,25 +20,22 @@ own; but it never answers the page of another origin, nor a request for a foreig
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from aiohttp import web
+
 from aistemsplitter_async.sandbox.control.overview import build_listening_reply, build_split_state, build_state
+from aistemsplitter_async.sandbox.faults.rules import Faults
+from aistemsplitter_async.sandbox.http.addresses import Addresses
 from aistemsplitter_async.sandbox.http.decode import parse_json
 from aistemsplitter_async.sandbox.http.encode import dump
 from aistemsplitter_async.sandbox.http.refusals import RefusalError, not_found
 from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Reply, build_refusal_reply
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError, ServiceError
+from aistemsplitter_async.sandbox.service.service import Service
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiohttp import web
-
-    from aistemsplitter_async.sandbox.faults.rules import Faults
-    from aistemsplitter_async.sandbox.http.addresses import Addresses
-    from aistemsplitter_async.sandbox.service.service import Service
 
 PREFIX: Final = "/control/"
 _MAX_BYTES: Final = 64 * 1024

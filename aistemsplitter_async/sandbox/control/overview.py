@@ -7,23 +7,19 @@ to a stem does not disturb a test that runs meanwhile.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from aistemsplitter_async.sandbox.http.addresses import Addresses
 from aistemsplitter_async.sandbox.http.refusals import not_found
+from aistemsplitter_async.sandbox.http.replies import Reply
 from aistemsplitter_async.sandbox.http.stems import build_stem_reply
-from aistemsplitter_async.sandbox.service.state import Status
+from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.ledger import Ledger
+from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.state import Delivery, Split, Status
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aistemsplitter_async.sandbox.http.addresses import Addresses
-    from aistemsplitter_async.sandbox.http.replies import Reply
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.ledger import Ledger
-    from aistemsplitter_async.sandbox.service.service import Service
-    from aistemsplitter_async.sandbox.service.state import Delivery, Split
 
 ACTIVITY_SECONDS: Final = 60
 _ACTIVITY_RECORDS: Final = 50_000  # searched at most: this must stay cheap beside a thousand requests a second

@@ -8,19 +8,16 @@ sandbox. The document contains no data; it asks `/control/` for everything.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
+from aiohttp import web
 
 from aistemsplitter_async._web import hash_source, read_asset
 from aistemsplitter_async.sandbox.http.refusals import not_allowed
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiohttp import web
 
 _SHARED: Final = ("_web/dom.js", "_web/waveform.js", "_web/player.js")
 _OWN: Final = "sandbox/control/web"

@@ -7,17 +7,15 @@ other. A rule of several faults brings all of them to the same request.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
 from aistemsplitter_async.sandbox.faults.base import Fault
 from aistemsplitter_async.sandbox.faults.requests import KINDS, build_fault
 from aistemsplitter_async.sandbox.faults.webhooks import OF_WEBHOOKS
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
 
 OPERATIONS: Final = ("credits", "reserve", "upload", "create", "get", "download", "webhook", "any")
 _OUTBOUND: Final = "webhook"  # no request to the sandbox, so not one of `any`

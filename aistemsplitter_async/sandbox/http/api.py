@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 from urllib.parse import unquote
 
 import attrs
+from aiohttp import web
 
+from aistemsplitter_async.sandbox.faults.rules import Injection
 from aistemsplitter_async.sandbox.http import encode
+from aistemsplitter_async.sandbox.http.addresses import Addresses
 from aistemsplitter_async.sandbox.http.decode import parse_create, parse_json, parse_reservation
+from aistemsplitter_async.sandbox.http.injector import Injector
 from aistemsplitter_async.sandbox.http.rate_headers import build_rate_headers
 from aistemsplitter_async.sandbox.http.refusals import RefusalError, not_allowed, not_found
 from aistemsplitter_async.sandbox.http.replies import Reply, build_data_reply, build_refusal_reply
+from aistemsplitter_async.sandbox.service.account import Account
 from aistemsplitter_async.sandbox.service.ledger import RequestRecord
-
-if TYPE_CHECKING:
-    from aiohttp import web
-
-    from aistemsplitter_async.sandbox.faults.rules import Injection
-    from aistemsplitter_async.sandbox.http.addresses import Addresses
-    from aistemsplitter_async.sandbox.http.injector import Injector
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.service import Service
 
 _OPERATIONS: Final[dict[str, dict[str, str]]] = {
     "/v1/credits": {"GET": "credits"},

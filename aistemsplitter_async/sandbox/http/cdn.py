@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+from aiohttp import web
 
 from aistemsplitter_async.sandbox.faults.requests import ChangedETag, ExpiredURL
+from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.http.injector import Injector
 from aistemsplitter_async.sandbox.http.leaks import refuse_leaked_key
 from aistemsplitter_async.sandbox.http.refusals import RefusalError, not_allowed, not_found
+from aistemsplitter_async.sandbox.http.replies import Reply
 from aistemsplitter_async.sandbox.http.signing import parse_expiry
 from aistemsplitter_async.sandbox.http.stems import build_stem_reply
 from aistemsplitter_async.sandbox.service.ledger import RequestRecord
-
-if TYPE_CHECKING:
-    from aiohttp import web
-
-    from aistemsplitter_async.sandbox.faults.rules import Injection
-    from aistemsplitter_async.sandbox.http.injector import Injector
-    from aistemsplitter_async.sandbox.http.replies import Reply
-    from aistemsplitter_async.sandbox.service.service import Service
-    from aistemsplitter_async.sandbox.service.state import Split
+from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.state import Split
 
 _PATH_PARTS: Final = 4
 _HEADERS: Final = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 from urllib.parse import urlsplit
 
 from aistemsplitter_async.sandbox.separation.separate import OUTPUT_FORMATS, STEMS
@@ -17,9 +18,6 @@ from aistemsplitter_async.sandbox.service.requests import (
     SplitRequest,
     UploadedFile,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 MAX_IDEMPOTENCY_KEY = 255
 MAX_FILENAME = 1024

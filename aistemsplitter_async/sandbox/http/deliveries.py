@@ -7,25 +7,20 @@ attempt may then be made twice: receivers have to expect that from any sender.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import aiohttp
 
 from aistemsplitter_async._tasks import cancel_and_wait
+from aistemsplitter_async.sandbox.faults.rules import Faults, Rule
 from aistemsplitter_async.sandbox.faults.webhooks import Duplicated, Forged, Late, Lost, OutOfOrder, Stale
 from aistemsplitter_async.sandbox.http.encode import build_webhook
 from aistemsplitter_async.sandbox.http.fetch import open_session, vet_url
 from aistemsplitter_async.sandbox.http.signing import build_webhook_signature
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 from aistemsplitter_async.sandbox.service.ledger import DeliveryRecord
-from aistemsplitter_async.sandbox.service.state import Attempt, Delivery, DeliveryState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aistemsplitter_async.sandbox.faults.rules import Faults, Rule
-    from aistemsplitter_async.sandbox.service.service import Service
-    from aistemsplitter_async.sandbox.service.state import Split
+from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.state import Attempt, Delivery, DeliveryState, Split
 
 _NO_ANSWER = 0
 _OK = range(200, 300)

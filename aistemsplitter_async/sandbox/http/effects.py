@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
@@ -29,9 +30,6 @@ from aistemsplitter_async.sandbox.faults.requests import (
 from aistemsplitter_async.sandbox.http.encode import dump
 from aistemsplitter_async.sandbox.http.refusals import RefusalError
 from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Manner, Reply, build_refusal_reply
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _CODES: Final = {
     401: "UNAUTHORIZED",

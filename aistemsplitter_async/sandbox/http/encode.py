@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
+from aistemsplitter_async.sandbox.service.state import Split, Upload
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aistemsplitter_async.sandbox.service.state import Split, Upload
 
 
 def build_success(data: Mapping[str, Any]) -> bytes:

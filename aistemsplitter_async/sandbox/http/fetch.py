@@ -5,19 +5,14 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.limits import Limits
-
+from aistemsplitter_async.sandbox.service.limits import Limits
 
 _MAX_REDIRECTS = 3
 _TYPES = ("audio/", "video/", "application/ogg", "application/octet-stream", "binary/octet-stream")

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from aistemsplitter_async.sandbox.faults.requests import Latency, Status
-from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.faults.rules import Faults, Injection, Rule
 from aistemsplitter_async.sandbox.http.effects import build_status_reply, change_reply, replace_reply
 from aistemsplitter_async.sandbox.http.refusals import RefusalError
-from aistemsplitter_async.sandbox.http.replies import build_refusal_reply
+from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
 from aistemsplitter_async.sandbox.service.errors import ServiceError
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aistemsplitter_async.sandbox.faults.rules import Faults, Rule
-    from aistemsplitter_async.sandbox.http.replies import Reply
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-    Perform = Callable[[Injection], Awaitable[Reply]]
+Perform = Callable[[Injection], Awaitable[Reply]]
 
 
 class Injector:

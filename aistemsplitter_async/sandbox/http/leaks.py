@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
+
+from aiohttp import web
 
 from aistemsplitter_async.sandbox.http.refusals import RefusalError
 from aistemsplitter_async.sandbox.service.ledger import LeakedKey
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from aiohttp import web
-
-    from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.service import Service
 
 
 def refuse_leaked_key(request: web.BaseRequest, service: Service, origin: str, name: str) -> None:

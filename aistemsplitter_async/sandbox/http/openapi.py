@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
+
+from aiohttp import web
 
 from aistemsplitter_async.sandbox.http.encode import dump
 from aistemsplitter_async.sandbox.http.refusals import not_allowed
 from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Reply, build_refusal_reply
-
-if TYPE_CHECKING:
-    from aiohttp import web
 
 _TEXT: Final = {"type": "string"}
 _TIME: Final = {"type": "string", "format": "date-time"}

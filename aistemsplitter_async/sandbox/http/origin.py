@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async.sandbox.http.refusals import RefusalError
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
 from aistemsplitter_async.sandbox.http.sending import send
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aiohttp.web_protocol import RequestHandler
-
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-    Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
+Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
 
 _log = logging.getLogger(__name__)
 _READ_BYTES = 256 * 1024

@@ -9,10 +9,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-if TYPE_CHECKING:
-    from aistemsplitter_async.sandbox.service.window import Verdict
+from aistemsplitter_async.sandbox.service.window import Verdict
 
 STYLES: Final = ("none", "retry-after", "ratelimit", "x-ratelimit")
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
 from aistemsplitter_async.sandbox.http.encode import build_failure, build_flat_failure, build_success
 from aistemsplitter_async.sandbox.http.refusals import RefusalError, translate
-
-if TYPE_CHECKING:
-    from aistemsplitter_async.sandbox.service.errors import ServiceError
+from aistemsplitter_async.sandbox.service.errors import ServiceError
 
 JSON_HEADERS: Final = {"Content-Type": "application/json; charset=utf-8"}
 

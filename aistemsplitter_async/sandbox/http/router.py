@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
+
+from aiohttp import web
 
 from aistemsplitter_async.sandbox.http.refusals import not_found
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
-
-    from aiohttp import web
-
-    Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
+Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
 
 API_PREFIX: Final = "/v1"
 

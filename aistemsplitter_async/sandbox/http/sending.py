@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import BinaryIO
 
 from aiohttp import web
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.sandbox.http.replies import FilePart, Manner, Reply
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-    Disconnection = Callable[[web.BaseRequest], Awaitable[None]]
+Disconnection = Callable[[web.BaseRequest], Awaitable[None]]
 
 _CHUNK_BYTES = 256 * 1024
 _LINGER_NONE = struct.pack("ii", 1, 0)  # closing then sends RST and drops what was not sent

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 _MAX_DIGITS = 15
 

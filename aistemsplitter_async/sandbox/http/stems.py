@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from collections.abc import Mapping
+from typing import Final
 
 from aistemsplitter_async.sandbox.http.ranges import plan_slice
 from aistemsplitter_async.sandbox.http.replies import FilePart, Reply
 from aistemsplitter_async.sandbox.separation.silence import build_silence
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aistemsplitter_async.sandbox.service.state import Split, Stem
-    from aistemsplitter_async.sandbox.service.storage import Storage
+from aistemsplitter_async.sandbox.service.state import Split, Stem
+from aistemsplitter_async.sandbox.service.storage import Storage
 
 _CONTENT_TYPES: Final = {"wav": "audio/wav", "mp3": "audio/mpeg"}
 

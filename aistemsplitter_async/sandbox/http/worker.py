@@ -7,24 +7,22 @@ import hashlib
 import hmac
 import secrets
 from functools import partial
-from typing import TYPE_CHECKING, BinaryIO, Final, Literal
+from typing import BinaryIO, Final, Literal
+
+from aiohttp import web
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.sandbox.faults.requests import ExpiredReservation, StopReading
+from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.http.addresses import Addresses
+from aistemsplitter_async.sandbox.http.injector import Injector
 from aistemsplitter_async.sandbox.http.leaks import refuse_leaked_key
 from aistemsplitter_async.sandbox.http.refusals import RefusalError, not_allowed, not_found
 from aistemsplitter_async.sandbox.http.replies import Manner, Reply, build_data_reply
 from aistemsplitter_async.sandbox.service.errors import ReservationExpiredError, StorageFullError
 from aistemsplitter_async.sandbox.service.ledger import RequestRecord
-
-if TYPE_CHECKING:
-    from aiohttp import web
-
-    from aistemsplitter_async.sandbox.faults.rules import Injection
-    from aistemsplitter_async.sandbox.http.addresses import Addresses
-    from aistemsplitter_async.sandbox.http.injector import Injector
-    from aistemsplitter_async.sandbox.service.service import Service
-    from aistemsplitter_async.sandbox.service.state import Upload
+from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.state import Upload
 
 _PREFIX: Final = "/upload/"
 _BATCH_BYTES: Final = 1024 * 1024

@@ -16,15 +16,13 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from aistemsplitter_async.sandbox.separation.separate import OUTPUT_FORMATS, STEMS, separate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ORPHANED = 3  # exit status
 

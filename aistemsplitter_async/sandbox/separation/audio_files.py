@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 Samples = NDArray[np.float32]  # (frames, 2)
 

@@ -7,17 +7,14 @@ chords, the bass has harmonics far above its fundamental, the drums reach from t
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from aistemsplitter_async.sandbox.separation.audio_files import open_audio_writer
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 Samples = NDArray[np.float32]
 

@@ -15,16 +15,13 @@ the rest. So no mask is negative and the masks add up to one whatever the shares
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from aistemsplitter_async.sandbox.separation.overlap_add import Spectra
+from aistemsplitter_async.sandbox.separation.overlap_add import Spectra
 
 Plane = NDArray[np.float32]  # (windows, bins)
 

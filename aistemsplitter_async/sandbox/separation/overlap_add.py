@@ -7,14 +7,11 @@ those at the borders of blocks and at both ends of the song too (Griffin & Lim, 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 Samples = NDArray[np.float32]  # (frames, 2)
 Spectra = NDArray[np.complex64]  # (2, windows, bins)

@@ -6,17 +6,13 @@ no knowledge of instruments. Its stems are what such masks can tell apart, and t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
 
 STEMS: dict[str, tuple[str, ...]] = {
     "4s": ("vocals", "drums", "bass", "other"),

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _WAV_RATE = 8000
 _MP3_HEADER = bytes((0xFF, 0xFB, 0x90, 0xC4))  # MPEG 1 layer III, 128 kbit/s, 44.1 kHz, mono, no CRC

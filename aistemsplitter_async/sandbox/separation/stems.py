@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aistemsplitter_async.sandbox.separation.masks import CONTEXT_WINDOWS, build_masks
 from aistemsplitter_async.sandbox.separation.overlap_add import OverlapAdd, analyse, window_frames, with_context
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 Samples = NDArray[np.float32]  # (frames, 2)
 StemSamples = NDArray[np.float32]  # (stems, frames, 2)

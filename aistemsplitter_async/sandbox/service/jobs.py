@@ -5,22 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Callable
 from random import Random
-from typing import TYPE_CHECKING
 
 import attrs
 
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async.sandbox.service import state
+from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.errors import StorageFullError
 from aistemsplitter_async.sandbox.service.progression import Instant, Timed, WaitingLine
 from aistemsplitter_async.sandbox.service.separator import SeparationError
 from aistemsplitter_async.sandbox.service.state import Split, SplitError, Status, Stem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from aistemsplitter_async.sandbox.service.core import ServiceCore
 
 _log = logging.getLogger(__name__)
 

@@ -7,16 +7,13 @@ takes about 200 bytes, so 100,000 of them are about 20 MB.
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import attrs
 
+from aistemsplitter_async.sandbox.service.state import Split
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from aistemsplitter_async.sandbox.service.state import Split
 
 _BODIES_TOLD_APART = 16
 _LEAKS_KEPT = 1000

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import sqlite3
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import cattrs
 
@@ -17,10 +18,7 @@ from aistemsplitter_async._files import create_private, replacing
 from aistemsplitter_async.sandbox.service.account import Account
 from aistemsplitter_async.sandbox.service.state import Split, Upload
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    Record = Account | Split | Upload
+Record = Account | Split | Upload
 
 _T = TypeVar("_T", Split, Upload)
 _FILE: Final = "sandbox.sqlite3"

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING
+from random import Random
 
 import attrs
-
-if TYPE_CHECKING:
-    from random import Random
 
 
 @attrs.frozen

@@ -8,20 +8,16 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
 from aistemsplitter_async.sandbox.separation.separate import STEMS
 from aistemsplitter_async.sandbox.separation.silence import build_silence, probe_wav
+from aistemsplitter_async.sandbox.service.limits import Limits
 from aistemsplitter_async.sandbox.service.state import Stem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.limits import Limits
 
 _log = logging.getLogger(__name__)
 _STDERR_TAIL = 2000

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 
+from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 from aistemsplitter_async.sandbox.service.limits import UNSTATED_SECONDS
 from aistemsplitter_async.sandbox.service.requests import DirectURL, UploadedFile
 from aistemsplitter_async.sandbox.service.separator import SeparationError
 from aistemsplitter_async.sandbox.service.state import Upload
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.core import ServiceCore
-    from aistemsplitter_async.sandbox.service.uploads import Uploads
-
+from aistemsplitter_async.sandbox.service.uploads import Uploads
 
 _LONGEST = 1e6  # seconds; eleven days of audio is a typo
 

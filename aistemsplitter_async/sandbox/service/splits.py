@@ -9,23 +9,18 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from aistemsplitter_async.sandbox.faults.requests import FailedSplit, NeverFinishing
-from aistemsplitter_async.sandbox.service.account import compute_credits
+from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.service.account import Account, compute_credits
+from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError, NotFoundError
 from aistemsplitter_async.sandbox.service.idempotency import Answer
+from aistemsplitter_async.sandbox.service.jobs import Jobs
+from aistemsplitter_async.sandbox.service.requests import CreateRequest
+from aistemsplitter_async.sandbox.service.sources import Sources
 from aistemsplitter_async.sandbox.service.state import Attempt, Delivery, DeliveryState, Split, SplitError, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from aistemsplitter_async.sandbox.faults.rules import Injection
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.core import ServiceCore
-    from aistemsplitter_async.sandbox.service.jobs import Jobs
-    from aistemsplitter_async.sandbox.service.requests import CreateRequest
-    from aistemsplitter_async.sandbox.service.sources import Sources
 
 
 class Splits:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from pathlib import Path
 
 from aistemsplitter_async.sandbox.service.errors import StorageFullError
-
-if TYPE_CHECKING:
-    from collections.abc import Collection
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.limits import Limits
+from aistemsplitter_async.sandbox.service.limits import Limits
 
 
 class Storage:

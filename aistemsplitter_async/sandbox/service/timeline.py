@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.clock import Clock
 
 
 class SandboxClock:

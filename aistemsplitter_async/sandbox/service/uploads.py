@@ -9,9 +9,10 @@ from __future__ import annotations
 import secrets
 from itertools import takewhile
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.errors import (
     InvalidRequestError,
     ReservationExpiredError,
@@ -19,13 +20,9 @@ from aistemsplitter_async.sandbox.service.errors import (
     UploadInUseError,
 )
 from aistemsplitter_async.sandbox.service.ledger import UploadRecord
+from aistemsplitter_async.sandbox.service.requests import ReservationRequest, UploadedFile
 from aistemsplitter_async.sandbox.service.separator import SeparationError
 from aistemsplitter_async.sandbox.service.state import Upload
-
-if TYPE_CHECKING:
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.core import ServiceCore
-    from aistemsplitter_async.sandbox.service.requests import ReservationRequest, UploadedFile
 
 
 class Uploads:
