@@ -38,7 +38,7 @@ class BlockingSandbox:
 
     @property
     def webhook_secret(self) -> str:
-        """What signs the webhooks of the first key's splits."""
+        """The secret that signs the webhooks of the first key's splits."""
         return self._sandbox.webhook_secret
 
     @property
@@ -48,7 +48,7 @@ class BlockingSandbox:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL: `http://127.0.0.1:PORT/v1`."""
+        """The base URL for a client: `http://127.0.0.1:PORT/v1`."""
         return self._sandbox.base_url
 
     @property
@@ -73,7 +73,7 @@ class BlockingSandbox:
 
     @property
     def ledger(self) -> Ledger:
-        """What happened so far."""
+        """What has happened so far."""
         return self._sandbox.ledger
 
     @property
@@ -123,7 +123,7 @@ class BlockingSandbox:
             self._portal, self._opened = portal, opened.pop_all()
 
     def close(self) -> None:
-        """Stop everything and wait for the thread's end; doing it twice does no harm."""
+        """Stop everything and wait for the thread's end; closing twice is fine."""
         self._portal = None
         self._opened.close()
 

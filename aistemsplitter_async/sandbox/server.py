@@ -62,7 +62,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
-        credits: int = CREDITS,  # noqa: A002  the API's own noun; nobody needs the site builtin here
+        credits: int = CREDITS,  # noqa: A002  the API's own noun
         requests_per_minute: int | None = REQUESTS_PER_MINUTE,
         minute: float = MINUTE,
         window: str = "sliding",
@@ -121,7 +121,7 @@ class Sandbox:
 
     @property
     def webhook_secret(self) -> str:
-        """What signs the webhooks of the first key's splits; known when `api_key` is."""
+        """The secret that signs the webhooks of the first key's splits; known when `api_key` is."""
         return self._own_key.webhook_secret
 
     @property
@@ -131,7 +131,7 @@ class Sandbox:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL: `http://127.0.0.1:PORT/v1`."""
+        """The base URL for a client: `http://127.0.0.1:PORT/v1`."""
         return f"{self._running.addresses.api}/v1"
 
     @property
@@ -195,7 +195,7 @@ class Sandbox:
             raise
 
     async def aclose(self) -> None:
-        """Stop everything and remove the temporary folder; doing it twice does no harm."""
+        """Stop everything and remove the temporary folder; closing twice is fine."""
         origins, self._origins = self._origins, None
         if origins is not None:
             await origins.aclose()

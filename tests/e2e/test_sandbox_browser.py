@@ -221,7 +221,7 @@ async def test_deliveries_of_webhooks_are_shown_with_their_answers(browser: Brow
         await browser.wait("document.querySelector('.split')")
         await browser.run("document.querySelector('.disclosure').click()")
         await browser.wait("document.querySelectorAll('.attempts li').length === 1")
-        assert await browser.texts(".webhook") == [f"Webhook not delivered yet, it is tried again: {url}"]
+        assert await browser.texts(".webhook") == [f"Webhook not delivered yet, will be retried: {url}"]
         api.sandbox.advance(1)
         await browser.wait("document.querySelectorAll('.attempts li').length === 2")
         assert await browser.texts(".webhook") == [f"Webhook delivered: {url}"]

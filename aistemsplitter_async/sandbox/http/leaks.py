@@ -1,4 +1,4 @@
-"""Finding API keys where they do not belong: the upload worker and the CDN must never see one."""
+"""API keys sent to the upload worker or the CDN, which must never see one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An OpenAPI 3.1 description of the API as far as it is known, written by hand and served at `/openapi.json`."""
+"""An OpenAPI 3.1 description of the API as far as it is documented, written by hand, served at `/openapi.json`."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ class Manner:
         piece_bytes: Size of the pieces of the body.
         every: Seconds between two pieces.
         stop_after: Bytes of the body to send before `then`; `None` for all of them.
-        then: `finish` the answer, `stall` for ever, `reset` the connection (RST) or `close` it (FIN).
+        then: `finish` the answer, `stall` forever, `reset` the connection (RST) or `close` it (FIN).
         framing: How the body is delimited: by `length`, `chunked`, or by the `close` of the connection.
     """
 
@@ -45,7 +45,7 @@ class Manner:
 
 @attrs.frozen
 class Reply:
-    """One HTTP answer, decided but not sent. Status 0 is no answer at all: the connection is cut."""
+    """One HTTP answer, decided but not sent. With status 0 nothing is sent: the connection is cut."""
 
     status: int
     body: bytes | FilePart = b""
