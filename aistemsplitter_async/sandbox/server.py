@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 import attrs
+from anyio import CancelScope
 
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.sandbox.faults.rules import Faults
@@ -198,7 +199,8 @@ class Sandbox:
         """Stop everything and remove the temporary folder; closing twice is fine."""
         origins, self._origins = self._origins, None
         if origins is not None:
-            await origins.aclose()
+            with CancelScope(shield=True):  # a cancelled scope of anyio would cancel each await in here too
+                await origins.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import anyio
 import attrs
 import pytest
 
@@ -144,6 +145,18 @@ async def test_a_killed_sandbox_leaves_no_separation_behind(
     for pid in left:
         os.kill(pid, signal.SIGKILL)
     assert bool(left) == (how == "careless")
+
+
+async def test_a_cancelled_scope_of_anyio_still_closes_everything() -> None:
+    tasks = asyncio.all_tasks()
+    with anyio.CancelScope() as scope:
+        async with Sandbox(separation="silent") as sandbox:
+            folder = sandbox._running.service._root
+            scope.cancel()
+            await asyncio.sleep(1)
+    assert scope.cancelled_caught
+    assert not folder.exists()
+    assert asyncio.all_tasks() == tasks
 
 
 async def test_closing_twice_and_starting_again_are_fine() -> None:
