@@ -101,7 +101,7 @@ def test_a_key_with_another_body_is_a_conflict_even_while_the_first_is_handled()
     assert keys.begin("k", "x", 1.0) == (Answer.REPLAY, "split_1")
 
 
-def test_a_refused_requests_key_is_as_good_as_new() -> None:
+def test_the_key_of_a_refused_request_can_be_used_again() -> None:
     keys = IdempotencyMemory(LIFETIME)
     keys.begin("k", "x", 0.0)
     keys.abandon("k")
@@ -126,7 +126,7 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys(body: dict[str, obje
 @pytest.mark.parametrize(
     ("seconds", "cost"), [(0.01, 1), (1.0, 1), (1.2, 2), (213.4, 214), (214.0, 214), (214.0000000001, 214)]
 )
-def test_a_second_begun_costs_a_credit(seconds: float, cost: int) -> None:
+def test_each_second_begun_costs_a_credit(seconds: float, cost: int) -> None:
     assert compute_credits(seconds) == cost
 
 

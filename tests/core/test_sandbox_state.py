@@ -50,7 +50,7 @@ def test_models_have_the_stems_of_the_api() -> None:
 
 
 @given(st.lists(st.floats(0, 50), min_size=1, max_size=40), st.integers(1, 4), st.floats(0, 1))
-def test_a_timed_service_never_works_on_more_splits_than_it_has_places(
+def test_a_timed_service_never_works_on_more_splits_than_it_has_workers(
     gaps: list[float], workers: int, jitter: float
 ) -> None:
     line = WaitingLine(Timed(base=5, per_second=0.5, jitter=jitter, workers=workers), Random(1))  # noqa: S311  repeatable chance
@@ -82,7 +82,7 @@ def test_the_ledger_keeps_the_newest_records_and_counts_all() -> None:
     assert ledger.count("create") == 0
 
 
-def test_the_ledger_tells_replays_refunds_polls_and_lag() -> None:
+def test_the_ledger_has_replays_refunds_polls_and_lag() -> None:
     ledger = Ledger(10)
     split = a_split()
     split.idempotency_key = "k"
@@ -135,6 +135,6 @@ def test_public_and_loopback_addresses_are_fetched(url: str) -> None:
     vet_url(url, allow_private=False)
 
 
-def test_private_networks_are_fetched_from_when_allowed() -> None:
+def test_private_networks_can_be_allowed() -> None:
     vet_url("http://10.0.0.1/a.mp3", allow_private=True)
     vet_address("192.168.0.1", allow_private=True)

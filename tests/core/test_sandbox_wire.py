@@ -85,7 +85,7 @@ def test_a_wrong_reservation_is_refused_with_422_and_the_fields_name(change: dic
     assert refused(caught.value).startswith(f"{field} ")
 
 
-def test_right_bodies_are_taken_with_their_defaults() -> None:
+def test_right_bodies_are_accepted_with_their_defaults() -> None:
     assert decode.parse_reservation(RESERVATION, max_upload_bytes=10).content_length == 10
     split = decode.parse_split({"input": URL, "more": 1, "webhookUrl": None})
     assert split == SplitRequest(DirectURL(URL["url"]), "4s", "mp3", None)

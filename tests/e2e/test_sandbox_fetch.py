@@ -93,7 +93,7 @@ async def test_what_cannot_be_fetched_is_422_with_the_reason_and_keeps_nothing(
         assert not list((tmp_path / "sources").iterdir())
 
 
-async def test_nobody_listening_is_422(connect: Connect, unused_tcp_port: int) -> None:
+async def test_a_closed_port_is_422(connect: Connect, unused_tcp_port: int) -> None:
     async with connect(separation="real") as api:
         answer = await api.create(f"http://127.0.0.1:{unused_tcp_port}/a.mp3")
         assert answer.status == 422

@@ -52,7 +52,7 @@ async def test_a_stem_comes_in_parts(api: BareAPI) -> None:
     assert (known.status, known.raw) == (304, b"")
 
 
-async def test_addresses_expire_and_every_get_hands_out_fresh_ones(api: BareAPI) -> None:
+async def test_addresses_expire_and_every_poll_has_new_ones(api: BareAPI) -> None:
     split = await api.finish(SONG)
     old = split["stems"]["vocals"]
     api.sandbox.advance(3601)

@@ -141,7 +141,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
     "info": {
         "title": "AIStemSplitter API",
         "version": "v1",
-        "description": "As told by the public API page and the official clients; what they leave open is open here.",
+        "description": "From the public API page and the official clients; what they leave open is open here.",
     },
     "servers": [{"url": "https://api.aistemsplitter.org/v1"}],
     "security": [{"bearer": []}],
@@ -168,7 +168,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
         },
         "/audio/splits/{id}": {
             "get": _operation(
-                "Look at a split.",
+                "Poll a split.",
                 "getSplit",
                 "Split",
                 parameters=[_ID],
@@ -181,7 +181,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
             "post": {
                 "summary": "A split has ended. `AIStemSplitter-Signature: t=..,v1=..` signs `t.body` (HMAC-SHA256).",
                 "requestBody": _body("WebhookEvent"),
-                "responses": {"2XX": {"description": "Taken."}},
+                "responses": {"2XX": {"description": "Accepted."}},
             }
         }
     },
