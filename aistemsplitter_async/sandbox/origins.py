@@ -77,7 +77,7 @@ class Origins:
         addresses.cdn = await self._cdn.start(host, ports.get("cdn", 0), fixed=False)
         addresses.api = await self._api.start(host, port or ports.get("api", 0), fixed=bool(port))
         urls = {"api": addresses.api, "worker": addresses.worker, "cdn": addresses.cdn}
-        service.store.save_note("ports", {name: urlsplit(url).port for name, url in urls.items()})
+        service.records.save_note("ports", {name: urlsplit(url).port for name, url in urls.items()})
         service.start()
         for split in service.splits:
             self._deliveries.announce(split)

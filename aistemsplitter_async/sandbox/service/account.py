@@ -8,7 +8,7 @@ import secrets
 import attrs
 
 from aistemsplitter_async.sandbox.service.errors import InsufficientCreditsError
-from aistemsplitter_async.sandbox.service.idempotency import IdempotencyMemory
+from aistemsplitter_async.sandbox.service.idempotency import IdempotencyKeys
 from aistemsplitter_async.sandbox.service.window import Window
 
 
@@ -41,7 +41,7 @@ class Account:
     label: str
     balance: int
     window: Window | None
-    keys: IdempotencyMemory
+    keys: IdempotencyKeys
     webhook_secret: str = attrs.field(repr=False)
 
     def charge(self, credits_needed: int) -> None:

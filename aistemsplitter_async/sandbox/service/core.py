@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aistemsplitter_async.sandbox.service.ledger import Ledger
-from aistemsplitter_async.sandbox.service.persistence import FileStore, Store
+from aistemsplitter_async.sandbox.service.persistence import Records, SQLiteRecords
 from aistemsplitter_async.sandbox.service.separator import ProcessSeparator, Separator, SilentSeparator
 from aistemsplitter_async.sandbox.service.settings import ServiceSettings, build_accounts
 from aistemsplitter_async.sandbox.service.storage import Storage
@@ -28,7 +28,7 @@ class ServiceCore:
         self.clock = clock
         self.ledger = ledger
         self.timeline = Timeline(clock)
-        self.store = Store() if settings.data is None else FileStore(settings.data)
+        self.records = Records() if settings.data is None else SQLiteRecords(settings.data)
         self._root = settings.data or Path(tempfile.mkdtemp(prefix="aistemsplitter-sandbox-"))
         self.storage = Storage(self._root, settings.limits)
         self.separator: Separator = SilentSeparator() if settings.silent else ProcessSeparator(settings.limits)
@@ -38,14 +38,14 @@ class ServiceCore:
 
     def recall(self, name: str, default: Any) -> Any:
         """Return the JSON value that an earlier run noted under `name`; note and return `default` if there is none."""
-        noted = self.store.load_note(name)
+        noted = self.records.load_note(name)
         if noted is None:
-            self.store.save_note(name, default)
+            self.records.save_note(name, default)
             return default
         return noted
 
     async def close_storage(self) -> None:
         """Close the database, and remove the folder unless it is the `data` folder."""
-        self.store.close()
+        self.records.close()
         if self.settings.data is None:
             await asyncio.to_thread(shutil.rmtree, self._root, ignore_errors=True)

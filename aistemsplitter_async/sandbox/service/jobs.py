@@ -31,7 +31,7 @@ class _Job:
     held: bool = False
     finished: asyncio.Event = attrs.field(factory=asyncio.Event)
 
-    def settle(self, at: float) -> bool:
+    def advance(self, at: float) -> bool:
         """Move the split as far as it may go; return whether it is finished now."""
         split = self.split
         if split.status is Status.QUEUED and self.permitted is not Status.QUEUED:
@@ -110,11 +110,11 @@ class Jobs:
 
     def _permit(self, job: _Job, status: Status, at: float | None = None) -> None:
         job.permitted = status
-        self._settle(job, self._core.clock.now() if at is None else at)
+        self._advance(job, self._core.clock.now() if at is None else at)
 
-    def _settle(self, job: _Job, at: float) -> None:
+    def _advance(self, job: _Job, at: float) -> None:
         before = job.split.status
-        if job.settle(at):
+        if job.advance(at):
             self._jobs.pop(job.split.id, None)
             job.finished.set()
         if job.split.status is not before:
@@ -134,7 +134,7 @@ class Jobs:
             job.outcome = await self._separate(job.split)
             if self._instant:
                 job.permitted = Status.SUCCEEDED
-            self._settle(job, self._core.clock.now())
+            self._advance(job, self._core.clock.now())
 
     async def _separate(self, split: Split) -> tuple[Stem, ...] | SplitError:
         storage = self._core.storage

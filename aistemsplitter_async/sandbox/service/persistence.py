@@ -31,7 +31,7 @@ CREATE TABLE IF NOT EXISTS records (
 _PUT: Final = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 
-class Store:
+class Records:
     """Where records and notes are kept. This one keeps nothing, which is the sandbox's default."""
 
     def save(self, *records: Record) -> None:
@@ -40,7 +40,7 @@ class Store:
     def forget(self, *records: Record) -> None:
         """Delete records in one step."""
 
-    def load(self, kind: type[_T]) -> list[_T]:  # noqa: ARG002  for `FileStore`
+    def load(self, kind: type[_T]) -> list[_T]:  # noqa: ARG002  for `SQLiteRecords`
         """Return every upload or split, oldest first."""
         return []
 
@@ -48,7 +48,7 @@ class Store:
         """Return the balance of every account by its label."""
         return {}
 
-    def load_note(self, name: str) -> Any:  # noqa: ARG002  for `FileStore`
+    def load_note(self, name: str) -> Any:  # noqa: ARG002  for `SQLiteRecords`
         """Return the JSON value noted under a name; `None` if there is none."""
         return None
 
@@ -59,7 +59,7 @@ class Store:
         """Close the database."""
 
 
-class FileStore(Store):
+class SQLiteRecords(Records):
     """Keeps records in `folder`; one process at a time.
 
     Raises:

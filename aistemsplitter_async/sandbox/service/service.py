@@ -37,11 +37,11 @@ class Service(ServiceCore):
 
     def restore(self) -> None:
         """Continue where an earlier run with the same data folder ended."""
-        for label, balance in self.store.load_balances().items():
+        for label, balance in self.records.load_balances().items():
             if label in self.accounts_by_label:
                 self.accounts_by_label[label].balance = balance
-        uploads = self.store.load(Upload)
-        splits = [split for split in self.store.load(Split) if split.account in self.accounts_by_label]
+        uploads = self.records.load(Upload)
+        splits = [split for split in self.records.load(Split) if split.account in self.accounts_by_label]
         self.storage.remove_orphans(
             {upload.id for upload in uploads} | {split.source for split in splits if not split.finished}
         )
@@ -82,7 +82,7 @@ class Service(ServiceCore):
             raise ValueError("a balance cannot be negative")
         account = self.accounts_by_label[next(iter(self.accounts_by_label)) if label is None else label]
         account.balance = balance
-        self.store.save(account)
+        self.records.save(account)
         return account
 
     def _on_change(self, split: Split) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async.sandbox.service.account import Account, SandboxKey
-from aistemsplitter_async.sandbox.service.idempotency import IdempotencyMemory
+from aistemsplitter_async.sandbox.service.idempotency import IdempotencyKeys
 from aistemsplitter_async.sandbox.service.limits import Lifetimes, Limits
 from aistemsplitter_async.sandbox.service.progression import Progression
 from aistemsplitter_async.sandbox.service.window import build_window
@@ -50,7 +50,7 @@ def build_accounts(settings: ServiceSettings, origin: float) -> dict[str, Accoun
             label=f"key-{hashlib.sha256(key.api_key.encode()).hexdigest()[:8]}",
             balance=key.credits,
             window=window,
-            keys=IdempotencyMemory(settings.lifetimes.idempotency_key),
+            keys=IdempotencyKeys(settings.lifetimes.idempotency_key),
             webhook_secret=key.webhook_secret,
         )
     return accounts

@@ -33,7 +33,7 @@ class Fetcher(Protocol):
 
 
 @attrs.frozen
-class Source:
+class SplitSource:
     """Audio to split: its name in the storage (empty in silent mode), its name for people, its length in seconds."""
 
     name: str
@@ -50,7 +50,7 @@ class Sources:
         self._uploads = uploads
         self._fetcher = fetcher
 
-    async def obtain(self, account: Account, wanted: DirectURL | UploadedFile, split_id: str) -> Source:
+    async def obtain(self, account: Account, wanted: DirectURL | UploadedFile, split_id: str) -> SplitSource:
         """Return the source of a split.
 
         Raises:
@@ -59,23 +59,23 @@ class Sources:
         """
         if isinstance(wanted, UploadedFile):
             upload, seconds = await self._uploads.resolve(account, wanted)
-            return Source(upload.id, upload.filename, seconds, upload)
+            return SplitSource(upload.id, upload.filename, seconds, upload)
         filename = unquote(PurePosixPath(urlsplit(wanted.url).path).name) or "audio"
         if self._core.settings.silent:
-            return Source("", filename, _stated_seconds(wanted.url))
+            return SplitSource("", filename, _stated_seconds(wanted.url))
         storage = self._core.storage
         target = storage.source_path(split_id)
         try:
             await self._fetcher.fetch(wanted.url, target)
             storage.book(split_id, target.stat().st_size)
-            return Source(split_id, filename, await self._core.separator.probe(target))
+            return SplitSource(split_id, filename, await self._core.separator.probe(target))
         except BaseException as error:
             storage.drop_source(split_id)
             if isinstance(error, SeparationError):
                 raise InvalidRequestError(f"input.url cannot be decoded: {error}") from None
             raise
 
-    def discard(self, source: Source) -> None:
+    def discard(self, source: SplitSource) -> None:
         """Release a source whose split was not created; an upload stays, and may even be repeated."""
         if source.upload is not None:
             source.upload.splits -= 1

@@ -98,7 +98,7 @@ class Splits:
         if split.webhook_url is not None:
             split.delivery = Delivery()
         self._finished.append(split)
-        self._core.store.save(split, account)
+        self._core.records.save(split, account)
 
     def add_attempt(self, split: Split, attempt: Attempt, state: DeliveryState) -> int:
         """Enter an attempt to deliver a split's webhook; return how many there were, 0 for a forgotten split."""
@@ -106,7 +106,7 @@ class Splits:
             return 0
         split.delivery.attempts += (attempt,)
         split.delivery.state = state
-        self._core.store.save(split)
+        self._core.records.save(split)
         return len(split.delivery.attempts)
 
     def sweep(self) -> None:
@@ -119,7 +119,7 @@ class Splits:
             if storage.holds(split.id):  # silent stems have no files, and searching the disk is the expensive part
                 storage.drop_stems(split.id)
             del self._splits[split.id]
-            self._core.store.forget(split)
+            self._core.records.forget(split)
             if split.idempotency_key is not None:
                 self._core.accounts_by_label[split.account].keys.abandon(split.idempotency_key)
 
@@ -153,7 +153,7 @@ class Splits:
         handled = self._pending[account.label, key] = asyncio.Event()
         try:
             split = await self._create(account, request, injection)
-            account.keys.settle(key, split.id)
+            account.keys.complete(key, split.id)
         except BaseException:
             account.keys.abandon(key)
             raise
@@ -200,7 +200,7 @@ class Splits:
     def _charge(self, account: Account, split: Split) -> None:
         account.charge(split.credits)
         try:
-            self._core.store.save(split, account)
+            self._core.records.save(split, account)
         except BaseException:
             account.refund(split.credits)
             raise

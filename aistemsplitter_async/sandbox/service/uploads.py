@@ -55,7 +55,7 @@ class Uploads:
             created_at=now,
             expires_at=now + self._core.settings.lifetimes.reservation,
         )
-        self._core.store.save(upload)
+        self._core.records.save(upload)
         self._reserved[upload_id] = upload
         return upload
 
@@ -90,7 +90,7 @@ class Uploads:
         upload.sha256 = sha256
         upload.seconds = None
         upload.kept_until = now + self._core.settings.lifetimes.upload
-        self._core.store.save(upload)
+        self._core.records.save(upload)
         self._reserved.pop(upload.id, None)
         self._stored.pop(upload.id, None)  # a repeated upload becomes the newest
         self._stored[upload.id] = upload
@@ -131,7 +131,7 @@ class Uploads:
                 del book[upload.id]
                 self._core.storage.drop_source(upload.id)
             if expired:
-                self._core.store.forget(*expired)
+                self._core.records.forget(*expired)
 
     def restore(self, upload: Upload) -> None:
         """Put back a reservation or an upload of an earlier run."""
