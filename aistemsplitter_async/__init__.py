@@ -10,12 +10,11 @@ async with AsyncAIStemSplitter() as client:
 The names below load on first use, so that importing the package costs next to nothing.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from aistemsplitter_async._version import __version__
+from aistemsplitter_async._lazy import lazy
 
-if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-export
+if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
     from aistemsplitter_async._gate.gate import Gate as Gate, GateSnapshot as GateSnapshot
     from aistemsplitter_async._gate.lanes import Priority as Priority
     from aistemsplitter_async._send.transport import StreamedReply as StreamedReply, Transport as Transport
@@ -25,6 +24,7 @@ if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-ex
         stream_source as stream_source,
     )
     from aistemsplitter_async._transfer.meter import Progress as Progress
+    from aistemsplitter_async._version import __version__ as __version__
     from aistemsplitter_async._wire.messages import Origin as Origin, Reply as Reply, Request as Request
     from aistemsplitter_async.batch.item import BatchItem as BatchItem
     from aistemsplitter_async.batch.outcome import (
@@ -107,91 +107,43 @@ if TYPE_CHECKING:  # the same names again, for type checkers: `as` marks a re-ex
     from aistemsplitter_async.webhooks.inbox import Inbox as Inbox, MemoryInbox as MemoryInbox
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver as WebhookReceiver
     from aistemsplitter_async.webhooks.sqlite_inbox import SQLiteInbox as SQLiteInbox
-
-_MODULES = {
-    "_wire.messages": ("Origin", "Reply", "Request"),
-    "_transfer.meter": ("Progress",),
-    "_gate.gate": ("Gate", "GateSnapshot"),
-    "_gate.lanes": ("Priority",),
-    "_send.transport": ("StreamedReply", "Transport"),
-    "_transfer.audio": ("AudioSource", "Source", "stream_source"),
-    "batch.item": ("BatchItem",),
-    "batch.outcome": ("BatchReport", "Done", "Failed", "Outcome", "Skipped"),
-    "batch.progress": ("BatchProgress", "BatchStatus", "TrackProgress"),
-    "batch.runner": ("Batch",),
-    "client": ("AsyncAIStemSplitter",),
-    "clock": ("Clock", "SystemClock"),
-    "config": ("PollPolicy", "RateLimit", "RetryPolicy", "Timeouts"),
-    "errors": (
-        "APIConnectionError",
-        "APIStatusError",
-        "APITimeoutError",
-        "AIStemSplitterError",
-        "AuthenticationError",
-        "ConfigurationError",
-        "DownloadError",
-        "IncompleteDownloadError",
-        "InsufficientCreditsError",
-        "JournalError",
-        "JournalLockedError",
-        "ProtocolError",
-        "RateLimitedError",
-        "ServerError",
-        "SourceChangedError",
-        "SourceUnreadableError",
-        "SpendLimitError",
-        "SplitFailedError",
-        "StemsExpiredError",
-        "SubmissionUncertainError",
-        "UnsafeNameError",
-        "UnsafeURLError",
-        "UploadError",
-        "ValidationError",
-        "WaitTimeoutError",
-        "WebhookError",
-    ),
-    "events": (
-        "Event",
-        "GateClosed",
-        "GateOpened",
-        "LimitLearned",
-        "PollMade",
-        "PollPlanned",
-        "RequestSent",
-        "RetryPlanned",
-        "SplitCreated",
-        "Throttled",
-    ),
-    "job": ("Job",),
-    "models": (
-        "CreatedSplit",
-        "Credits",
-        "DirectURL",
-        "OutputFormat",
-        "Reservation",
-        "Split",
-        "SplitErrorDetail",
-        "SplitStatus",
-        "StemModel",
-        "Submission",
-        "Upload",
-        "UploadedFile",
-    ),
-    "webhooks.event": ("WebhookEvent",),
-    "webhooks.inbox": ("Inbox", "MemoryInbox"),
-    "webhooks.receiver": ("WebhookReceiver",),
-    "webhooks.sqlite_inbox": ("SQLiteInbox",),
-}
-_HOME = {name: module for module, names in _MODULES.items() for name in names}
-
-__all__ = ["__version__", *_HOME]  # noqa: PLE0604  # every one is text
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+else:
+    lazy(
+        __name__,
+        {
+            "_gate.gate": "Gate GateSnapshot",
+            "_gate.lanes": "Priority",
+            "_send.transport": "StreamedReply Transport",
+            "_transfer.audio": "AudioSource Source stream_source",
+            "_transfer.meter": "Progress",
+            "_version": "__version__",
+            "_wire.messages": "Origin Reply Request",
+            "batch.item": "BatchItem",
+            "batch.outcome": "BatchReport Done Failed Outcome Skipped",
+            "batch.progress": "BatchProgress BatchStatus TrackProgress",
+            "batch.runner": "Batch",
+            "client": "AsyncAIStemSplitter",
+            "clock": "Clock SystemClock",
+            "config": "PollPolicy RateLimit RetryPolicy Timeouts",
+            "errors": (
+                "AIStemSplitterError APIConnectionError APIStatusError APITimeoutError AuthenticationError "
+                "ConfigurationError DownloadError IncompleteDownloadError InsufficientCreditsError JournalError "
+                "JournalLockedError ProtocolError RateLimitedError ServerError SourceChangedError "
+                "SourceUnreadableError SpendLimitError SplitFailedError StemsExpiredError SubmissionUncertainError "
+                "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
+            ),
+            "events": (
+                "Event GateClosed GateOpened LimitLearned PollMade PollPlanned RequestSent RetryPlanned SplitCreated "
+                "Throttled"
+            ),
+            "job": "Job",
+            "models": (
+                "CreatedSplit Credits DirectURL OutputFormat Reservation Split SplitErrorDetail SplitStatus StemModel "
+                "Submission Upload UploadedFile"
+            ),
+            "webhooks.event": "WebhookEvent",
+            "webhooks.inbox": "Inbox MemoryInbox",
+            "webhooks.receiver": "WebhookReceiver",
+            "webhooks.sqlite_inbox": "SQLiteInbox",
+        },
+    )

@@ -1,4 +1,4 @@
-"""What a client consists of, wired together: the pipeline and the stages on top of it.
+"""One client's parts, wired and typed: what it takes to upload, create, wait and download.
 
 `client` loads this with its first call, so that importing the package and making a client cost next to nothing.
 """
@@ -6,11 +6,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -18,53 +18,53 @@ import aiohttp
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._poll.poller import Poller
-from aistemsplitter_async._send.pipeline import Doubt, Pipeline
+from aistemsplitter_async._send.create import BeforeSend, Create, OnCreated
+from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.audio import Source, build_source, source_name
+from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source, source_name
 from aistemsplitter_async._transfer.downloader import Downloader
-from aistemsplitter_async._transfer.manifest import _check_target
+from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
-from aistemsplitter_async._transfer.names import ANY_STEM
+from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async._wire.urls import is_loopback_url, vet_url
-from aistemsplitter_async.clock import Clock
+from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
+from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
     SourceUnreadableError,
-    SubmissionUncertainError,
+    SplitFailedError,
     UnsafeURLError,
+    WaitTimeoutError,
 )
 from aistemsplitter_async.events import OnEvent, SplitCreated
 from aistemsplitter_async.models import (
     CreatedSplit,
     Credits,
     DirectURL,
-    Reservation,
     Split,
     SplitInput,
     Submission,
     Upload,
     redact_url,
 )
-from aistemsplitter_async.webhooks.follower import Hearing
+from aistemsplitter_async.webhooks.follower import InboxFollower
 
 if TYPE_CHECKING:
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
-
-BeforeSend = Callable[[Submission], Awaitable[None]]
-OnCreated = Callable[[CreatedSplit], Awaitable[None]]
+T = TypeVar("T")
 
 
-class Stages:
+class Engine:
     """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`.
 
     Attributes:
-        owner: tells whose splits these are, without telling the key: what a journal is bound to.
+        owner: identifies the API and the key without showing the key: what a journal is bound to.
     """
 
     def __init__(
@@ -86,16 +86,11 @@ class Stages:
         webhooks: WebhookReceiver | None,
     ) -> None:
         local = is_loopback_url(base_url)
+        self._urls = URLPolicy(allow_loopback=local, allow_hosts=allow_hosts)
         self.pipeline = Pipeline(
             transport=transport
             or AiohttpTransport(
-                api_key=api_key,
-                base_url=base_url,
-                session=session,
-                timeouts=timeouts,
-                proxy=proxy,
-                allow_loopback=local,
-                allow_hosts=allow_hosts,
+                api_key=api_key, base_url=base_url, session=session, timeouts=timeouts, proxy=proxy, urls=self._urls
             ),
             gate=gate or Gate(rate_limit, clock=clock, retry=retry, on_event=on_event),
             retry=retry,
@@ -103,68 +98,102 @@ class Stages:
             clock=clock,
             on_event=on_event,
         )
-        self.uploader = Uploader(self.pipeline, base_url, allow_loopback=local, allow_hosts=allow_hosts)
+        self.uploader = Uploader(self.pipeline, base_url, self._urls)
         self.poller = Poller(self.pipeline, base_url, poll)
-        self._hearing = Hearing(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
+        self.downloader = Downloader(self.pipeline, self.get_split, self._urls)
+        self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
-        self.downloader = Downloader(self.pipeline, self.look, allow_loopback=local, allow_hosts=allow_hosts)
         self.owner = {
-            "api": _origin(base_url, local=local),
+            # The port of a sandbox is a matter of chance; its key is not.
+            "api": (urlsplit(base_url).hostname or "") if local else base_url,
             "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
         }
         self._base_url = base_url
         self._clock = clock
-        self._vet = partial(vet_url, allow_loopback=local, allow_hosts=allow_hosts)
+        self._longest_wait = poll.wait
 
     async def aclose(self) -> None:
-        """Stop looking at splits and close the connections."""
-        if self._hearing is not None:
-            await self._hearing.aclose()
+        """Stop polling and close the connections."""
+        if self._follower is not None:
+            await self._follower.aclose()
         await self.poller.aclose()
         await self.pipeline.transport.aclose()
+
+    @staticmethod
+    async def finish_by(deadline: Deadline, work: Coroutine[Any, Any, T]) -> T:
+        """Return what `work` returns.
+
+        Raises:
+            APITimeoutError: the deadline came first.
+        """
+        try:
+            async with deadline.scope():
+                return await work
+        except TimeoutError:
+            if not deadline.is_past:  # the source or a callback timed out, not the call
+                raise
+        # Raised here, outside the `except`: the cancelled call's frames hold request headers.
+        raise APITimeoutError("the call did not finish in the time it was given", code="TIMEOUT")
 
     async def get_credits(self, priority: Priority) -> Credits:
         """Ask what the key may still spend."""
         return await self.pipeline.send(operations.get_credits(self._base_url), priority=priority)
 
-    async def create_upload(
-        self, *, filename: str, content_type: str, content_length: int, priority: Priority
-    ) -> Reservation:
-        """Reserve a place at the upload worker."""
-        operation = operations.create_upload(
-            self._base_url, filename=filename, content_type=content_type, content_length=content_length
-        )
-        return await self.pipeline.send(operation, priority=priority)
+    async def get_split(self, split_id: str, priority: Priority = "interactive") -> Split:
+        """Return the split as it is now."""
+        operation = operations.get_split(self._base_url, split_id)
+        try:
+            return await self.pipeline.send(operation, priority=priority)
+        except AIStemSplitterError as error:
+            error.split_id = split_id
+            raise
+
+    @staticmethod
+    async def open_source(source: Source, filename: str | None, content_type: str | None) -> AudioSource | DirectURL:
+        """Return what `source` means, once it is known to be readable. See `build_source`."""
+        return await build_source(source, filename=filename, content_type=content_type)
+
+    @staticmethod
+    def plan_folder(audio: AudioSource | DirectURL, name: str | None) -> str:
+        """Return the folder that the stems go to: `name`, or what the source is called; empty for a nameless URL.
+
+        Raises:
+            UnsafeNameError: `name` is not a safe one.
+        """
+        return check_name(name) if name else folder_name(source_name(audio), fallback="")
 
     async def upload(
-        self,
-        source: Source,
-        *,
-        filename: str | None,
-        content_type: str | None,
-        on_progress: OnProgress | None,
-        priority: Priority,
+        self, audio: AudioSource | DirectURL, *, on_progress: OnProgress | None, priority: Priority
     ) -> Upload:
-        """Bring audio to the upload worker."""
-        audio = await build_source(source, filename=filename, content_type=content_type)
+        """Upload audio.
+
+        Raises:
+            SourceUnreadableError: it is a URL, which is not uploaded.
+        """
         if isinstance(audio, DirectURL):
             raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
         return await self.uploader.upload(audio, priority=priority, on_progress=on_progress)
 
-    async def bring(
-        self,
-        source: Source,
-        *,
-        filename: str | None,
-        content_type: str | None,
-        on_progress: OnProgress | None,
-        priority: Priority,
+    async def prepare_input(
+        self, audio: AudioSource | DirectURL, *, on_progress: OnProgress | None, priority: Priority
     ) -> SplitInput:
         """Return what a create needs: a URL as it is, anything else once it is uploaded."""
-        audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             return self.vet_source(audio)
-        return (await self.uploader.upload(audio, priority=priority, on_progress=on_progress)).input
+        return (await self.upload(audio, on_progress=on_progress, priority=priority)).input
+
+    def vet_source(self, audio: DirectURL) -> DirectURL:
+        """Return a URL that the API may be asked to fetch.
+
+        Raises:
+            SourceUnreadableError: it may not.
+        """
+        try:
+            self._urls.vet(audio.url)
+            return audio
+        except UnsafeURLError as error:
+            problem = str(error).partition(": ")[2]
+        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
     def build_submission(
         self,
@@ -175,7 +204,7 @@ class Stages:
         output_format: str | None = None,
         webhook_url: str | None = None,
     ) -> Submission:
-        """Return the create that is about to be sent; our own receiver is told where nobody else is to be."""
+        """Return the create that is about to be sent; its webhooks go to our own receiver unless a URL is given."""
         return operations.build_submission(
             split_input,
             idempotency_key=idempotency_key,
@@ -184,90 +213,85 @@ class Stages:
             webhook_url=webhook_url or self._webhook_url,
         )
 
-    async def source_name(self, source: Source, filename: str | None) -> str:
-        """Return the file name a source goes by, possibly empty for a URL.
-
-        Raises:
-            SourceUnreadableError: it cannot be read.
-        """
-        return source_name(await build_source(source, filename=filename))
-
     async def create(
         self,
         submission: Submission,
-        deadline: float | None,
-        priority: Priority,
-        before_send: BeforeSend | None,
         *,
-        doubt: Doubt | None = None,
+        deadline: Deadline,
+        priority: Priority,
+        before_send: BeforeSend | None = None,
         on_created: OnCreated | None = None,
+        ambiguity: Ambiguity | None = None,
     ) -> CreatedSplit:
-        """Send a create, and leave no doubt about it that could be avoided.
+        """Send a create, and leave nothing ambiguous that could be settled. Errors are those of `create_split`.
 
-        `doubt` is open if an earlier attempt may have happened. `on_created` is awaited with the answer before anybody
-        else sees it, and finished even if the caller is cancelled. Errors are those of `create_split`.
+        Args:
+            submission: from `build_submission`, or one that was kept.
+            deadline: when the caller gives up.
+            priority: the lane it waits in.
+            before_send: see `Create`.
+            on_created: awaited with the answer before the caller sees it, and finished even if the caller is cancelled.
+            ambiguity: see `Create`.
         """
-        doubt = doubt or Doubt()
-        created: CreatedSplit | None = None
-
-        async def note_created(answer: CreatedSplit) -> None:
-            nonlocal created
-            created = answer
-            self.expect_event(answer.id, submission)
-            self.pipeline.emit(
-                lambda: SplitCreated(
-                    split_id=answer.id,
-                    idempotency_key=submission.idempotency_key,
-                    credits_used=answer.credits_used,
-                    at=self._clock.monotonic(),
-                )
-            )
-            if on_created is not None:
-                await on_created(answer)
-
-        operation = operations.create_split(self._base_url, submission)
+        ambiguity = ambiguity or Ambiguity()
+        create = Create(
+            self.pipeline,
+            operations.create_split(self._base_url, submission),
+            submission,
+            priority=priority,
+            before_send=before_send,
+            on_created=partial(self._note_created, submission, on_created),
+            ambiguity=ambiguity,
+        )
         try:
-            async with self._clock.timeout_at(deadline):
-                return await self.pipeline.send(
-                    operation,
-                    priority=priority,
-                    before_send=None if before_send is None else partial(before_send, submission),
-                    after_reply=note_created,
-                    doubt=doubt,
-                )
+            async with deadline.scope():
+                return await create.run()
         except TimeoutError:
-            if deadline is None or self._clock.monotonic() < deadline:  # the caller's hook timed out, not the call
+            if not deadline.is_past:  # the caller's hook timed out, not the call
                 raise
         except AIStemSplitterError as error:
             error.idempotency_key = submission.idempotency_key
             raise
-        if created is not None:  # the answer came while the deadline struck
-            return created
-        if doubt.open:
-            raise SubmissionUncertainError(
-                "the split may or may not have been created (time ran out); resubmit it to find out",
-                submission=submission,
-                code="TIMEOUT",
-            )
+        if create.created is not None:  # the answer came while the deadline struck
+            return create.created
+        if ambiguity.open:
+            timed_out = AIStemSplitterError("time ran out", code="TIMEOUT")
+            raise create.uncertain(timed_out)
         raise APITimeoutError(
             "could not create the split in time; none was created",
             code="TIMEOUT",
             idempotency_key=submission.idempotency_key,
         )
 
-    def expect_event(self, split_id: str, submission: Submission) -> None:
-        """Rely on being told of the end of a split, if its create named our own receiver and not somebody else's."""
-        if self._hearing is not None and operations.parse_webhook_url(submission) == self._webhook_url:
-            self._hearing.expect(split_id)
+    async def resubmit(
+        self, submission: Submission, *, deadline: Deadline, priority: Priority, before_send: BeforeSend | None
+    ) -> CreatedSplit:
+        """Send a create again that may have happened already."""
+        return await self.create(
+            submission,
+            deadline=deadline,
+            priority=priority,
+            before_send=before_send,
+            ambiguity=Ambiguity(open=True),
+        )
 
-    async def look(self, split_id: str, priority: Priority = "interactive") -> Split:
-        """Return the split as it is now."""
-        operation = operations.get_split(self._base_url, split_id)
-        try:
-            return await self.pipeline.send(operation, priority=priority)
-        except AIStemSplitterError as error:
-            error.split_id = split_id
-            raise
+    async def _note_created(self, submission: Submission, on_created: OnCreated | None, created: CreatedSplit) -> None:
+        self.expect_event(created.id, submission)
+        self.pipeline.emit(
+            lambda: SplitCreated(
+                split_id=created.id,
+                idempotency_key=submission.idempotency_key,
+                credits_used=created.credits_used,
+                at=self._clock.monotonic(),
+            )
+        )
+        if on_created is not None:
+            await on_created(created)
+
+    def expect_event(self, split_id: str, submission: Submission) -> None:
+        """Expect a webhook for this split if its create carried our receiver's URL."""
+        if self._follower is not None and operations.parse_webhook_url(submission) == self._webhook_url:
+            self._follower.expect(split_id)
 
     async def updates(
         self,
@@ -276,46 +300,80 @@ class Stages:
         priority: Priority,
         since: float | None,
         credits_used: float | None,
-        deadline: float | None = None,
+        deadline: Deadline | None = None,
     ) -> AsyncGenerator[Split, None]:
         """Iterate over the observed changes of a split. `deadline` is when the caller will give up."""
-        done = self._hearing is not None and self._hearing.heard_of(split_id)
-        told = self._hearing is not None and self._hearing.expects(split_id)
+        done = self._follower is not None and self._follower.is_done(split_id)
+        expects_event = self._follower is not None and self._follower.expects(split_id)
         updates = self.poller.updates(
             split_id,
             priority=priority,
             since=since,
             credits_used=credits_used,
-            told=told,
+            expects_event=expects_event,
             done=done,
-            deadline=deadline,
+            deadline=deadline.at if deadline is not None else None,
         )
         async with aclosing(updates):
             async for split in updates:
                 yield split
 
+    async def wait(
+        self,
+        split_id: str,
+        *,
+        timeout: float | None,
+        raise_on_failed: bool,
+        since: float | None,
+        credits_used: float | None,
+        priority: Priority,
+    ) -> Split:
+        """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`.
+
+        Raises:
+            SplitFailedError: it ended as `failed`, and `raise_on_failed` is set.
+            WaitTimeoutError: it was not terminal in time.
+        """
+        last = None
+        deadline = Deadline.after(self._clock, self._longest_wait if timeout is None else timeout)
+        updates = self.updates(split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline)
+        try:
+            async with deadline.scope(), aclosing(updates):
+                async for split in updates:
+                    last = split
+        except TimeoutError:
+            pass
+        if last is None or not last.is_terminal:
+            raise WaitTimeoutError(split_id, last)
+        if last.status == "failed" and raise_on_failed:
+            raise SplitFailedError(last)
+        return last
+
+    async def download_stems(
+        self,
+        split: Split,
+        into: Path,
+        *,
+        name: str | None,
+        overwrite: bool,
+        on_progress: OnProgress | None,
+        deadline: Deadline,
+    ) -> dict[str, Path]:
+        """Fetch every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
+        own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
+        folder = into / (check_name(name) if name else own)
+        try:
+            return await self.finish_by(
+                deadline, self.downloader.download(split, folder, overwrite=overwrite, on_progress=on_progress)
+            )
+        except AIStemSplitterError as error:
+            error.split_id = error.split_id or split.id
+            raise
+
     async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
-        """Check that stems called by `pattern` can be put into `folder`, before anything is spent.
+        """Check that stems named by `pattern` can be put into `folder`, before anything is spent.
 
         Raises:
             DownloadError: it cannot be written to, or stems would be overwritten unasked.
         """
-        await run_in_thread(_check_target, folder, overwrite, pattern)
-
-    def vet_source(self, audio: DirectURL) -> DirectURL:
-        """Return a URL that the API may be sent to.
-
-        Raises:
-            SourceUnreadableError: it may not.
-        """
-        try:
-            self._vet(audio.url)
-            return audio
-        except UnsafeURLError as error:
-            problem = str(error).partition(": ")[2]
-        raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
-
-
-def _origin(base_url: str, *, local: bool) -> str:
-    """Return what tells one API from another; the port of a sandbox is a matter of chance, its key is not."""
-    return (urlsplit(base_url).hostname or "") if local else base_url
+        await run_in_thread(check_target, folder, overwrite, pattern)

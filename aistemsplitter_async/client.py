@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Collection, Coroutine
-from functools import cached_property
+from collections.abc import AsyncIterator, Collection
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Self
 
-from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
-from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.clock import Clock, Deadline, SystemClock
 from aistemsplitter_async.config import (
     API_KEY_VARIABLE,
     BASE_URL,
@@ -29,29 +27,25 @@ from aistemsplitter_async.config import (
     RetryPolicy,
     Timeouts,
 )
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APITimeoutError,
-    ConfigurationError,
-    SplitFailedError,
-    WaitTimeoutError,
-)
+from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.job import Job
 
-if TYPE_CHECKING:  # what `_stages` loads with the first call
+if TYPE_CHECKING:  # what the engine loads with the first call
     import aiohttp
 
-    from aistemsplitter_async._engine import BeforeSend, Stages
+    from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.gate import Gate
     from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async._send.create import BeforeSend
     from aistemsplitter_async._send.transport import Transport
-    from aistemsplitter_async._transfer.audio import Source
+    from aistemsplitter_async._transfer.audio import AudioSource, Source
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.batch.runner import Batch, Sources
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.models import (
         CreatedSplit,
         Credits,
+        DirectURL,
         OutputFormat,
         Reservation,
         Split,
@@ -61,8 +55,6 @@ if TYPE_CHECKING:  # what `_stages` loads with the first call
         Upload,
     )
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
-
-T = TypeVar("T")
 
 
 class AsyncAIStemSplitter:
@@ -81,15 +73,15 @@ class AsyncAIStemSplitter:
         session: carries the API calls, and is never closed here. It must not resend by itself.
         rate_limit: what is known about the key's limit.
         retry: when failed attempts are made again.
-        poll: when running splits are looked at.
+        poll: when running splits are polled.
         timeouts: how long one attempt may take.
         gate: shared by clients of one key, instead of `rate_limit`.
-        webhooks: is told when splits are done, so that they need not be asked for; may serve several clients.
+        webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
         allow_hosts: host names of upload workers and CDNs that need not be public or https.
-        on_event: told what happens, with values of `events`; must return quickly and not raise.
+        on_event: called with what happens, as values of `events`; must return quickly and not raise.
 
     Raises:
         ConfigurationError: no key, a URL that cannot be right, or arguments that exclude each other.
@@ -122,31 +114,57 @@ class AsyncAIStemSplitter:
         hosts = frozenset(host.lower() for host in allow_hosts)
         self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
         self._clock = clock or SystemClock()
-        self._poll = poll or PollPolicy()
-        self._parts: dict[str, Any] = {
-            "base_url": self.base_url,
-            "api_key": parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE)),
-            "session": session,
-            "rate_limit": rate_limit or RateLimit(),
-            "retry": retry or RetryPolicy(),
-            "poll": self._poll,
-            "timeouts": timeouts or Timeouts(),
-            "gate": gate,
-            "transport": transport,
-            "clock": self._clock,
-            "proxy": proxy,
-            "allow_hosts": hosts,
-            "on_event": on_event,
-            "webhooks": webhooks,
-        }
+        secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
+
+        def build_engine() -> Engine:
+            from aistemsplitter_async._engine import Engine  # noqa: PLC0415  # most of what an import would cost
+
+            return Engine(
+                base_url=self.base_url,
+                api_key=secret,
+                session=session,
+                rate_limit=rate_limit or RateLimit(),
+                retry=retry or RetryPolicy(),
+                poll=poll or PollPolicy(),
+                timeouts=timeouts or Timeouts(),
+                gate=gate,
+                transport=transport,
+                clock=self._clock,
+                proxy=proxy,
+                allow_hosts=hosts,
+                on_event=on_event,
+                webhooks=webhooks,
+            )
+
+        self._build_engine = build_engine
+        self._built: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
 
-    @cached_property
-    def _stages(self) -> Stages:
-        from aistemsplitter_async._engine import Stages  # noqa: PLC0415  # most of what an import would cost
+    @property
+    def _engine(self) -> Engine:
+        if self._built is None:
+            self._built = self._build_engine()
+        return self._built
 
-        return Stages(**self._parts)
+    def _bound_engine(self) -> Engine:
+        """Return the engine, for a call that is made here and now. Raises like `_bind`."""
+        self._bind()
+        return self._engine
+
+    def _bind(self) -> None:
+        """Check that a call may be made here and now.
+
+        Raises:
+            ConfigurationError: the client is closed, or belongs to another event loop.
+        """
+        loop = asyncio.get_running_loop()
+        if self._closed:
+            raise ConfigurationError("this client is closed; make a new one")
+        if self._loop is None:
+            self._loop = loop
+        elif self._loop is not loop:
+            raise ConfigurationError("a client belongs to the event loop of its first call; make one per loop")
 
     def __repr__(self) -> str:
         return f"AsyncAIStemSplitter(base_url={self.base_url!r})"
@@ -164,16 +182,17 @@ class AsyncAIStemSplitter:
         """Stop waiting for splits and close the connections. Splits go on at the server."""
         if not self._closed:
             self._closed = True
-            await self._stages.aclose()
+            await self._engine.aclose()
 
     @property
     def gate(self) -> Gate:
         """The admission to this key's budget; hand it to other clients of the same key."""
-        return self._stages.pipeline.gate
+        return self._engine.pipeline.gate
 
     async def get_credits(self, *, timeout: float | None = None, priority: Priority = "interactive") -> Credits:
         """Return what the key may still spend; one credit is one second of source audio."""
-        return await self._within(timeout, self._stages.get_credits(priority))
+        engine = self._bound_engine()
+        return await engine.finish_by(self._deadline(timeout), engine.get_credits(priority))
 
     async def create_upload(
         self,
@@ -184,11 +203,12 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         priority: Priority = "interactive",
     ) -> Reservation:
-        """Reserve a place at the upload worker for `content_length` bytes. `upload_audio` does this by itself."""
-        reservation = self._stages.create_upload(
+        """Reserve an upload of `content_length` bytes at the upload worker. `upload_audio` does this by itself."""
+        engine = self._bound_engine()
+        reservation = engine.uploader.reserve(
             filename=filename, content_type=content_type, content_length=content_length, priority=priority
         )
-        return await self._within(timeout, reservation)
+        return await engine.finish_by(self._deadline(timeout), reservation)
 
     async def upload_audio(
         self,
@@ -200,7 +220,7 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         priority: Priority = "interactive",
     ) -> Upload:
-        """Bring audio to the upload worker, in constant memory, and return what `create_split` needs (`.input`).
+        """Send audio to the upload worker, in constant memory, and return what `create_split` needs (`.input`).
 
         Args:
             source: a path, bytes, or what `stream_source` makes.
@@ -215,10 +235,10 @@ class AsyncAIStemSplitter:
             SourceChangedError: the source changed while it was read.
             UnsafeURLError: the API named an upload worker that must not be visited.
         """
-        upload = self._stages.upload(
-            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
-        )
-        return await self._within(timeout, upload)
+        engine, deadline = self._bound_engine(), self._deadline(timeout)
+        audio = await engine.finish_by(deadline, engine.open_source(source, filename, content_type))
+        upload = engine.upload(audio, on_progress=on_progress, priority=priority)
+        return await engine.finish_by(deadline, upload)
 
     async def create_split(
         self,
@@ -241,7 +261,7 @@ class AsyncAIStemSplitter:
             split_input: `upload.input` or `DirectURL(url)`.
             stem_model: `"4s"` or `"6s"`; the server's default otherwise.
             output_format: `"mp3"` or `"wav"`; the server's default otherwise.
-            webhook_url: told when the split is terminal.
+            webhook_url: where the API sends a notification when the split is terminal.
             idempotency_key: 1 to 255 printable ASCII characters.
             before_send: awaited with the `Submission` before each attempt; store it and a crash loses nothing. If it
                 raises, nothing is sent.
@@ -251,14 +271,17 @@ class AsyncAIStemSplitter:
         Raises:
             SubmissionUncertainError: it may or may not have happened; `resubmit(error.submission)` finds out.
         """
-        submission = self._stages.build_submission(
+        engine = self._bound_engine()
+        submission = engine.build_submission(
             split_input,
             idempotency_key=_key_or_fresh(idempotency_key),
             stem_model=stem_model,
             output_format=output_format,
             webhook_url=webhook_url,
         )
-        return await self._create(submission, self._deadline(timeout), priority, before_send)
+        return await engine.create(
+            submission, deadline=self._deadline(timeout), priority=priority, before_send=before_send
+        )
 
     async def resubmit(
         self,
@@ -270,19 +293,22 @@ class AsyncAIStemSplitter:
     ) -> Job:
         """Send a create again, byte for byte, and return the job of the one split it stands for.
 
-        Safe as long as the server remembers the key; how long that is, is not published, so do not wait for days.
+        Safe as long as the server remembers the key; how long that is has not been published, so do not wait for days.
 
         Raises:
             SubmissionUncertainError: still uncertain. A refusal now says nothing about the first attempt.
         """
-        created = await self._create(submission, self._deadline(timeout), priority, before_send, replay=True)
+        created = await self._bound_engine().resubmit(
+            submission, deadline=self._deadline(timeout), priority=priority, before_send=before_send
+        )
         return self._job(created, submission.idempotency_key, priority)
 
     async def get_split(
         self, split_id: str, *, timeout: float | None = None, priority: Priority = "interactive"
     ) -> Split:
         """Return the split as it is now."""
-        return await self._within(timeout, self._stages.look(split_id, priority))
+        engine = self._bound_engine()
+        return await engine.finish_by(self._deadline(timeout), engine.get_split(split_id, priority))
 
     async def wait_for_split(
         self,
@@ -294,37 +320,28 @@ class AsyncAIStemSplitter:
         credits_used: float | None = None,
         priority: Priority = "interactive",
     ) -> Split:
-        """Return the split once it is terminal. Passing failures of the network or the server do not end the wait.
+        """Return the split once it is terminal. Transient failures of the network or the server do not end the wait.
 
         Args:
             split_id: which one.
             timeout: seconds, 30 minutes if not given (`PollPolicy.wait`).
             raise_on_failed: `False` returns a failed split, as the official clients do.
-            since: when it was created (`clock.monotonic()`), to spare a look that comes too soon.
+            since: when it was created (`clock.monotonic()`), to avoid a poll that comes too early.
             credits_used: its price, from which its processing time is predicted.
-            priority: the lane its looks wait in.
+            priority: the lane its polls wait in.
 
         Raises:
             SplitFailedError: it ended as `failed`.
             WaitTimeoutError: it was not terminal in time; it goes on and can be waited for again.
         """
-        self._bind()
-        last = None
-        deadline = self._clock.monotonic() + (self._poll.wait if timeout is None else timeout)
-        updates = self._stages.updates(
-            split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline
+        return await self._bound_engine().wait(
+            split_id,
+            timeout=timeout,
+            raise_on_failed=raise_on_failed,
+            since=since,
+            credits_used=credits_used,
+            priority=priority,
         )
-        try:
-            async with self._clock.timeout_at(deadline):
-                async for split in updates:
-                    last = split
-        except TimeoutError:
-            pass
-        if last is None or not last.is_terminal:
-            raise WaitTimeoutError(split_id, last)
-        if last.status == "failed" and raise_on_failed:
-            raise SplitFailedError(last)
-        return last
 
     def updates(
         self,
@@ -338,8 +355,7 @@ class AsyncAIStemSplitter:
 
         Arguments are those of `wait_for_split`.
         """
-        self._bind()
-        return self._stages.updates(split_id, priority=priority, since=since, credits_used=credits_used)
+        return self._bound_engine().updates(split_id, priority=priority, since=since, credits_used=credits_used)
 
     async def download_stems(
         self,
@@ -366,18 +382,17 @@ class AsyncAIStemSplitter:
         Raises:
             DownloadError: files would be overwritten, or the disk refuses.
             IncompleteDownloadError: a stem kept ending early.
-            UnsafeNameError, UnsafeURLError: the server named a file or place that is not safe.
+            UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused, fresh ones too.
         """
-        own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
-        folder = Path(into) / (check_name(name) if name else own)
-        try:
-            return await self._within(
-                timeout, self._stages.downloader.download(split, folder, overwrite=overwrite, on_progress=on_progress)
-            )
-        except AIStemSplitterError as error:
-            error.split_id = error.split_id or split.id
-            raise
+        return await self._bound_engine().download_stems(
+            split,
+            Path(into),
+            name=name,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            deadline=self._deadline(timeout),
+        )
 
     async def submit(
         self,
@@ -399,24 +414,23 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `upload_audio` and `create_split`; `source` may also be an `https` URL, which
         the API fetches by itself.
         """
-        deadline = self._deadline(timeout)
-        key = _key_or_fresh(idempotency_key)
-        brought = self._stages.bring(
-            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
-        )
-        split_input = await self._until(deadline, brought)
-        submission = self._stages.build_submission(
-            split_input,
-            idempotency_key=key,
+        engine, deadline = self._bound_engine(), self._deadline(timeout)
+        audio = await engine.finish_by(deadline, engine.open_source(source, filename, content_type))
+        return await self._submit(
+            audio,
+            deadline,
             stem_model=stem_model,
             output_format=output_format,
             webhook_url=webhook_url,
+            idempotency_key=idempotency_key,
+            before_send=before_send,
+            on_progress=on_progress,
+            priority=priority,
         )
-        return self._job(await self._create(submission, deadline, priority, before_send), key, priority)
 
     def job(self, split_id: str, *, priority: Priority = "interactive") -> Job:
         """Return the job of a split that exists, for example after a restart. Makes no request."""
-        return Job(self, split_id, clock=self._clock, priority=priority)
+        return Job(self._bound_engine, split_id, clock=self._clock, priority=priority)
 
     async def split(
         self,
@@ -442,25 +456,23 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
         stems already is refused before anything is spent.
         """
-        folder = (
-            check_name(name) if name else folder_name(await self._stages.source_name(source, filename), fallback="")
-        )
-        await self._stages.check_target(Path(into) / folder, overwrite=overwrite or not folder)
+        engine = self._bound_engine()
+        audio = await engine.open_source(source, filename, content_type)
+        folder = engine.plan_folder(audio, name)
+        await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
         deadline = self._deadline(timeout)
-        job = await self.submit(
-            source,
-            filename=filename,
-            content_type=content_type,
+        job = await self._submit(
+            audio,
+            deadline,
             stem_model=stem_model,
             output_format=output_format,
             webhook_url=webhook_url,
             idempotency_key=idempotency_key,
             before_send=before_send,
             on_progress=on_progress,
-            timeout=timeout,
             priority=priority,
         )
-        split = await job.wait(timeout=self._left(deadline), raise_on_failed=raise_on_failed)
+        split = await job.wait(timeout=deadline.left, raise_on_failed=raise_on_failed)
         if split.status == "failed":
             return Done(source, split, {})
         files = await job.download(
@@ -468,7 +480,7 @@ class AsyncAIStemSplitter:
             name=folder or None,
             overwrite=overwrite,
             on_progress=on_progress,
-            timeout=self._left(deadline),
+            timeout=deadline.left,
         )
         return Done(source, split, files)
 
@@ -501,7 +513,7 @@ class AsyncAIStemSplitter:
             sources: an iterable or async iterable of sources, or of `BatchItem`s for sources with names of their own.
                 Consumed only as fast as they are worked on.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
-            journal: the file that remembers everything; without one, a crash forgets what was under way.
+            journal: the file that records everything; without one, a crash loses what was in progress.
             stem_model: `"4s"` or `"6s"`; the server's default otherwise.
             output_format: `"mp3"` or `"wav"`; the server's default otherwise.
             in_flight: splits being processed at a time; as many as keep the key busy otherwise.
@@ -510,9 +522,9 @@ class AsyncAIStemSplitter:
             dedupe: whether the same audio, or URL, is split only once.
             priority: the lane its requests wait in.
             max_credits: stop before a split that would make this run cost more.
-            webhook_url: told of every split.
+            webhook_url: where the API sends a notification for every split.
             key_age: seconds the server is trusted to remember an idempotency key: a create without an answer is sent
-                again under its key until then, and left for a person to look at after.
+                again under its key until then, and left for a person to decide on after.
             patience: seconds that trouble which passes (no network, a failing server, a long 429) is waited out before
                 the batch stops; with 0 each source fails by itself.
             retry_failed: try tracks again that failed for good in an earlier run.
@@ -542,73 +554,49 @@ class AsyncAIStemSplitter:
             overwrite=overwrite,
         )
         return Batch(
-            self._bound_stages, sources, options, journal=None if journal is None else Path(journal), clock=self._clock
+            self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock
         )
 
-    def _bound_stages(self) -> Stages:
-        self._bind()
-        return self._stages
-
-    async def _create(
+    async def _submit(
         self,
-        submission: Submission,
-        deadline: float | None,
-        priority: Priority,
-        before_send: BeforeSend | None,
+        audio: AudioSource | DirectURL,
+        deadline: Deadline,
         *,
-        replay: bool = False,
-    ) -> CreatedSplit:
-        from aistemsplitter_async._send.pipeline import Doubt  # noqa: PLC0415  # a working part: loaded with them
-
-        self._bind()
-        return await self._stages.create(submission, deadline, priority, before_send, doubt=Doubt(open=replay))
+        stem_model: StemModel | None,
+        output_format: OutputFormat | None,
+        webhook_url: str | None,
+        idempotency_key: str | None,
+        before_send: BeforeSend | None,
+        on_progress: OnProgress | None,
+        priority: Priority,
+    ) -> Job:
+        engine, key = self._bound_engine(), _key_or_fresh(idempotency_key)
+        split_input = await engine.finish_by(
+            deadline, engine.prepare_input(audio, on_progress=on_progress, priority=priority)
+        )
+        submission = engine.build_submission(
+            split_input,
+            idempotency_key=key,
+            stem_model=stem_model,
+            output_format=output_format,
+            webhook_url=webhook_url,
+        )
+        created = await engine.create(submission, deadline=deadline, priority=priority, before_send=before_send)
+        return self._job(created, key, priority)
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
-        now = self._clock.monotonic()
         return Job(
-            self,
+            self._bound_engine,
             created.id,
             clock=self._clock,
             idempotency_key=key,
             created=created,
-            created_at=now,
+            created_at=self._clock.monotonic(),
             priority=priority,
         )
 
-    def _bind(self) -> None:
-        """Check that this call may be made here and now."""
-        loop = asyncio.get_running_loop()
-        if self._closed:
-            raise ConfigurationError("this client is closed; make a new one")
-        if self._loop is None:
-            self._loop = loop
-        elif self._loop is not loop:
-            raise ConfigurationError("a client belongs to the event loop of its first call; make one per loop")
-
-    def _deadline(self, timeout: float | None) -> float | None:
-        return None if timeout is None else self._clock.monotonic() + timeout
-
-    def _is_past(self, deadline: float | None) -> bool:
-        return deadline is not None and self._clock.monotonic() >= deadline
-
-    def _left(self, deadline: float | None) -> float | None:
-        return None if deadline is None else max(0.0, deadline - self._clock.monotonic())
-
-    async def _within(self, timeout: float | None, work: Coroutine[Any, Any, T]) -> T:
-        return await self._until(self._deadline(timeout), work)
-
-    async def _until(self, deadline: float | None, work: Coroutine[Any, Any, T]) -> T:
-        try:
-            self._bind()
-            async with self._clock.timeout_at(deadline):
-                return await work
-        except TimeoutError:
-            if not self._is_past(deadline):  # the source or a callback timed out, not the call
-                raise
-        finally:
-            work.close()  # where it never began
-        # Raised here, outside the `except`: the cancelled call's frames hold request headers.
-        raise APITimeoutError("the call did not finish in the time it was given", code="TIMEOUT")
+    def _deadline(self, timeout: float | None) -> Deadline:
+        return Deadline.after(self._clock, timeout)
 
 
 def _key_or_fresh(key: str | None) -> str:

@@ -1,21 +1,21 @@
-"""Time as a value that is passed in, so that no decision and no test ever waits for the real one."""
+"""Time as a dependency that is passed in, so that tests never wait for real time."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
 
 class Clock(Protocol):
-    """What this package needs to know about time. `SystemClock` is the real one."""
+    """The time functions that this package needs. `SystemClock` is the real one."""
 
     def monotonic(self) -> float:
-        """Return seconds on a scale that never jumps; only differences mean anything."""
+        """Return seconds on a clock that never jumps; only differences have a meaning."""
         ...
 
     def now(self) -> float:
@@ -51,4 +51,37 @@ class SystemClock:
         return asyncio.timeout(None if deadline is None else deadline - time.monotonic())
 
 
+class Deadline:
+    """The moment by which a call must have ended.
+
+    Args:
+        clock: what it is measured on.
+        at: monotonic seconds, `None` for a call that may take as long as it needs.
+    """
+
+    def __init__(self, clock: Clock, at: float | None) -> None:
+        self.at = at
+        self._clock = clock
+
+    @classmethod
+    def after(cls, clock: Clock, seconds: float | None) -> Self:
+        """Return the deadline `seconds` from now; `None` stands for no limit."""
+        return cls(clock, None if seconds is None else clock.monotonic() + seconds)
+
+    @property
+    def is_past(self) -> bool:
+        """Whether the time has run out."""
+        return self.at is not None and self._clock.monotonic() >= self.at
+
+    @property
+    def left(self) -> float | None:
+        """Seconds until then, never below 0; `None` if there is no limit."""
+        return None if self.at is None else max(0.0, self.at - self._clock.monotonic())
+
+    def scope(self) -> AbstractAsyncContextManager[object]:
+        """Return a context that is cancelled, raising `TimeoutError`, when the time runs out."""
+        return self._clock.timeout_at(self.at)
+
+
 Random = Callable[[], float]
+"""Returns a number uniform in [0, 1)."""

@@ -1,7 +1,7 @@
 """Every default, once, with its unit and its reason.
 
-All values are frozen and every policy has `.scaled(factor)`, which multiplies its durations, so that a benchmark
-or a test can run the whole product with a shrunk minute.
+All values are frozen, and every policy has `.scaled(factor)`, which multiplies its durations, so that a benchmark or a
+test can run the whole product with a shortened minute.
 """
 
 from __future__ import annotations
@@ -19,33 +19,31 @@ BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
-REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near; a hostile one must not fill memory
-REPLY_DEPTH = 32  # the deepest reply nests four levels
+REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
+REPLY_DEPTH = 32  # the deepest reply has four levels
 ERROR_TEXT_CAP_BYTES = 2048  # enough to recognise a proxy's error page, not enough to flood a log
-EMPTY_SUCCESS_LOOKS = 3  # more looks at a `succeeded` split without stems before it is an error
-URL_REFRESHES = 2  # fresh stem URLs after a refusal before `StemsExpiredError`
-RESERVATIONS = 2  # fresh reservations after the first, while no create was sent
+EMPTY_SUCCESS_POLLS = 3  # further polls of a `succeeded` split without stems before it is an error
+URL_REFRESHES = 2  # times that refused stem URLs are refreshed before `StemsExpiredError`
+RESERVATIONS = 2  # new reservations after the first, as long as no create was sent
 REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
-CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is replayed this long: its twin may still be running
-COMMIT_GRACE = 5.0  # s; a cancelled create may finish this long, so that its split id is not lost
-INTERACTIVE_SHARE = 0.05  # of the limit is left free by batches while interactive calls come
+CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long: its duplicate may still be in progress
+COMMIT_GRACE = 5.0  # s that a cancelled create may take to finish, so that its split id is not lost
+INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
-WEBHOOK_TOLERANCE = 300.0  # s between signing and arrival, both ways: what clocks and queues may be off
-WEBHOOK_CAP_BYTES = 64 * 1024  # an event has a hundred bytes; whoever sends more is nobody we know
-WEBHOOK_HANDLING = 30.0  # s for a handler of events; senders hang up about then, and duplicates wait meanwhile
-INBOX_EVENTS = 10_000  # events remembered, to tell duplicates and for waiters that come later; about 5 MB
-INBOX_KEEP = 86_400.0  # s they are remembered: longer than any sender is likely to repeat itself
-INBOX_LOOK = 0.02  # s between two looks into an inbox that another process fills
-
-
-KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; how long it does is unpublished
-PARK = 3600.0  # s a batch waits for trouble to pass before it stops
-BATCH_WAIT = 21600.0  # s (6 h) a batch waits for one split: it has nothing to lose by it
+WEBHOOK_TOLERANCE = 300.0  # s between signing and arrival, both ways: clock error and time in queues
+WEBHOOK_CAP_BYTES = 64 * 1024  # an event has about a hundred bytes; the API never sends more than this
+WEBHOOK_HANDLING = 30.0  # s for an event handler; senders hang up about then, and duplicates wait meanwhile
+INBOX_EVENTS = 10_000  # events kept, to recognise duplicates and for waiters that come later; about 5 MB
+INBOX_KEEP = 86_400.0  # s that they are kept: longer than a sender is likely to repeat one
+INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
+KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
+PARK = 3600.0  # s that a batch waits for an outage to end before it stops
+BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 
 
 class Secret:
-    """Text that stays out of `repr`, logs, `attrs.asdict` and pickles. `reveal()` is the only way to it."""
+    """Text that stays out of `repr`, logs, `attrs.asdict` and pickles. Only `reveal()` returns it."""
 
     __slots__ = ("_text",)
 
@@ -89,32 +87,32 @@ def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int) -> Non
 
 @attrs.frozen(kw_only=True)
 class RetryPolicy:
-    """When a failed attempt is tried again, and how long after.
+    """Whether a failed attempt is retried, and after how long.
 
     Failure n (0, 1, ..) waits a uniformly random time up to `min(backoff_cap, backoff * 2**n)`: full jitter, see
-    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. Throttle n without a usable Retry-After
-    waits `min(throttle_cap, throttle_backoff * 2**n)` less up to a quarter. A usable Retry-After is never shortened.
+    Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. A 429 (the n-th, from 0) without a usable
+    Retry-After waits `min(throttle_cap, throttle_backoff * 2**n)` minus up to a quarter. A usable Retry-After is never
+    shortened.
     """
 
     attempts: int = 4  # first try included
-    create_attempts: int = 5  # one more: what a create leaves open costs the user thought
+    create_attempts: int = 5  # one more: an ambiguous create is a burden to the user
     backoff: float = 0.5  # s
     backoff_cap: float = 8.0  # s
     throttle_backoff: float = 2.0  # s
     throttle_cap: float = 32.0  # s
-    throttle_waits: int = 6  # counted apart from failures: a busy key is not a broken service
-    throttle_budget: float = 300.0  # s spent waiting on throttles before `RateLimitedError`
-    retry_after_cap: float = 120.0  # s waited inline; longer is the caller's decision
-    quota: float = 500.0  # tokens shared by the whole client: an outage must not be multiplied by its retries
+    throttle_waits: int = 6  # 429s, counted separately from failures: a busy key is not a broken service
+    throttle_budget: float = 300.0  # s spent waiting after 429s before `RateLimitedError`
+    retry_after_cap: float = 120.0  # s; after a longer Retry-After the caller decides what to do
+    quota: float = 500.0  # retry tokens shared by the whole client, so that retries do not multiply an outage
     failure_cost: float = 14.0
     throttle_cost: float = 5.0
     success_gain: float = 1.0
-    refill: float = 5.0  # tokens/s: steady failures of 8 % must not dry it out
+    refill: float = 5.0  # tokens/s: enough for a steady failure rate of 8 %
 
     def __attrs_post_init__(self) -> None:
-        for name, value in attrs.asdict(self).items():
-            if not (_is_number(value) and value >= 0):
-                raise ConfigurationError(f"{name} must be a number of at least 0, not {value!r}")
+        for attribute in attrs.fields(type(self)):
+            _not_negative(self, attribute, getattr(self, attribute.name))
 
     def scaled(self, factor: float) -> Self:
         """Return this policy with every duration multiplied by `factor`."""
@@ -132,21 +130,21 @@ class RetryPolicy:
 
 @attrs.frozen(kw_only=True)
 class PollPolicy:
-    """When running splits are looked at; `_core.pollplan` has the rules.
+    """When running splits are polled; `_poll.plan` has the rules.
 
-    With budget to spare, a look is made whenever the time since the last one is `precision` of the split's age or a
-    little more, but one split never takes more than `budget_share` of the key's limit. When requests are scarce, a
-    split is looked at when it is done with probability `confidence`.
+    With requests to spare, a split is polled when the time since its last poll is `precision` of its age or a little
+    more, but one split never takes more than `budget_share` of the key's limit. When requests are scarce, it is polled
+    when it is done with probability `confidence`.
     """
 
-    first: float = attrs.field(default=1.0, validator=_positive)  # s; the age at which the first look is worth it
-    shortest: float = attrs.field(default=0.5, validator=_positive)  # s between two looks at one split
-    precision: float = attrs.field(default=0.033, validator=_fraction)  # of the age: finer, nobody notices
-    budget_share: float = attrs.field(default=0.6, validator=_fraction)  # of the limit; the rest is for others
-    confidence: float = attrs.field(default=0.7, validator=_fraction)  # in one look sufficing: about 1.2 a split
-    jitter: float = attrs.field(default=0.05, validator=_fraction)  # of the wait, both ways: spreads looks
-    typical: float = attrs.field(default=60.0, validator=_positive)  # s; a usual song, until splits have shown better
-    wait: float = attrs.field(default=1800.0, validator=_positive)  # s; the deadline of a wait when none is given
+    first: float = attrs.field(default=1.0, validator=_positive)  # s; the age at which the first poll is worthwhile
+    shortest: float = attrs.field(default=0.5, validator=_positive)  # s between two polls of one split
+    precision: float = attrs.field(default=0.033, validator=_fraction)  # of the age; a shorter delay is unnoticeable
+    budget_share: float = attrs.field(default=0.6, validator=_fraction)  # of the limit; the rest is for other requests
+    confidence: float = attrs.field(default=0.7, validator=_fraction)  # that one poll suffices: about 1.2 per split
+    jitter: float = attrs.field(default=0.05, validator=_fraction)  # of the wait, both ways: spreads polls
+    typical: float = attrs.field(default=60.0, validator=_positive)  # s for an average song, until measured
+    wait: float = attrs.field(default=1800.0, validator=_positive)  # s; the default timeout of a wait
 
     def scaled(self, factor: float) -> Self:
         """Return this policy with every duration multiplied by `factor`."""
@@ -165,10 +163,10 @@ _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
 @attrs.frozen
 class RateLimit:
-    """What is known about the key's limit: `requests` every `per` seconds.
+    """The key's known limit: `requests` every `per` seconds.
 
-    `requests=None`: unknown, nothing is held back until the server says 429. `policy="window"` is safe for servers
-    that count in fixed or sliding windows; `policy="bucket"` declares one whose budget refills steadily.
+    `requests=None` means unknown: nothing is held back until the server answers 429. `policy="window"` is safe for
+    servers that count in fixed or sliding windows; `policy="bucket"` is for a token bucket, which refills steadily.
     """
 
     requests: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least_one))
@@ -199,13 +197,13 @@ class RateLimit:
 
 @attrs.frozen(kw_only=True)
 class Timeouts:
-    """How long one admitted attempt may take. Waiting for the gate and between attempts is not counted here."""
+    """How long one attempt may take. Waiting for the gate and between attempts is not included."""
 
     connect: float = attrs.field(default=10.0, validator=_positive)  # s
     call: float = attrs.field(default=30.0, validator=_positive)  # s for a whole JSON call
-    create: float = attrs.field(default=120.0, validator=_positive)  # s; a short one only manufactures ambiguity
-    stall: float = attrs.field(default=60.0, validator=_positive)  # s without progress in a transfer; no total
-    floor_bytes: float = attrs.field(default=1024.0, validator=_not_negative)  # bytes/s over a `stall`
+    create: float = attrs.field(default=120.0, validator=_positive)  # s; a shorter one only creates ambiguity
+    stall: float = attrs.field(default=60.0, validator=_positive)  # s without progress in a transfer of any length
+    floor_bytes: float = attrs.field(default=1024.0, validator=_not_negative)  # bytes/s, the least over a `stall`
 
     def scaled(self, factor: float) -> Self:
         """Return these timeouts with every duration multiplied by `factor`."""

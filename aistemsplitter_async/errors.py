@@ -1,35 +1,35 @@
-"""Every error this package raises, under one root.
+"""Every error that this package raises, under one root.
 
 ```
 AIStemSplitterError                 code, status_code, request_id, idempotency_key, split_id
 ├── ConfigurationError              no key, bad base URL, contradictory arguments
 ├── APIConnectionError              no usable connection: DNS, refused, reset, certificate
 │   └── APITimeoutError             an attempt or the caller's deadline ran out
-├── APIStatusError                  the API answered with an error status
+├── APIStatusError                  the server answered with an error status
 │   ├── AuthenticationError         401, 403
 │   ├── InsufficientCreditsError    402
 │   ├── ValidationError             422
 │   ├── RateLimitedError            429 (retry_after)
 │   └── ServerError                 5xx
 ├── ProtocolError                   a reply that cannot be decoded; names the JSON path
-├── SubmissionUncertainError        a create may or may not have happened (submission)
-├── SplitFailedError                the split ended as failed (split)
-├── WaitTimeoutError                not terminal within the deadline (split_id, last)
+├── SubmissionUncertainError        a create may or may not have succeeded (submission)
+├── SplitFailedError                the split failed at the server (split)
+├── WaitTimeoutError                not terminal at the deadline (split_id, last)
 ├── UploadError
-│   ├── SourceUnreadableError       missing, a folder, empty, not permitted
+│   ├── SourceUnreadableError       missing, a folder, empty, no permission
 │   └── SourceChangedError          edited, truncated or grown while it was read
 ├── DownloadError
-│   ├── IncompleteDownloadError     fewer bytes than promised, or no way to tell
+│   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length
 │   ├── UnsafeNameError             a stem name that must not become a file name
-│   ├── UnsafeURLError              a URL that must not be visited
-│   └── StemsExpiredError           stem URLs kept being refused after a refresh
+│   ├── UnsafeURLError              a URL that must not be requested
+│   └── StemsExpiredError           stem URLs still refused after a refresh
 ├── WebhookError                    a forged, malformed, stale or future event
 ├── JournalError
 │   └── JournalLockedError          another process owns the journal
-└── SpendLimitError                 the batch's own credit cap would be exceeded
+└── SpendLimitError                 the batch's own credit limit would be exceeded
 ```
 
-All of them pickle, so that they cross process pools whole.
+All of them can be pickled without loss, so that they cross process pools.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ if TYPE_CHECKING:
 
 
 class AIStemSplitterError(Exception):
-    """Root of every error raised here.
+    """Root of every error raised by this package.
 
     Attributes:
-        code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` where none fits.
-        status_code: HTTP status of the reply that decided, if there was one.
-        request_id: the server's request id, if it sent one.
-        idempotency_key: the key of the create this belongs to, wherever a split may exist.
-        split_id: the split this belongs to, if it is known.
+        code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` if there is none.
+        status_code: HTTP status of the reply that caused the error, if one did.
+        request_id: the server's id of the request, if it sent one.
+        idempotency_key: the key of the create this error belongs to, whenever a split may exist.
+        split_id: the split this error belongs to, if known.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class AIStemSplitterError(Exception):
         self.split_id = split_id
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Exceptions with keyword-only arguments do not unpickle by themselves: pickle calls the class with `args`.
+        # By default, exceptions with keyword-only arguments do not unpickle: pickle calls the class with `args` alone.
         return _restore, (type(self), self.args, self.__dict__)
 
     @classmethod
@@ -85,15 +85,15 @@ def _restore(cls: type[AIStemSplitterError], args: tuple[Any, ...], state: dict[
 
 
 class ConfigurationError(AIStemSplitterError):
-    """The client was given arguments that cannot work, such as no API key."""
+    """Invalid arguments or settings, such as a missing API key."""
 
 
 class APIConnectionError(AIStemSplitterError):
-    """No usable connection, or it broke.
+    """A connection could not be made, or broke.
 
     Attributes:
         may_have_arrived: whether any byte of the request may have reached the server.
-        permanent: whether trying again is pointless (a certificate that does not verify).
+        permanent: whether a retry is pointless (such as after a certificate that does not verify).
     """
 
     def __init__(self, message: str, *, may_have_arrived: bool = True, permanent: bool = False, **context: Any) -> None:
@@ -110,8 +110,8 @@ class APIStatusError(AIStemSplitterError):
     """The server answered with an error status.
 
     Attributes:
-        retry_after: seconds the server asked to wait, counted from when the reply came; `None` if it did not say.
-        detail: the server's own message, terminal escapes removed, at most 2 KiB.
+        retry_after: seconds that the server asked to wait, from the arrival of the reply; `None` if it did not.
+        detail: the server's own message without terminal escapes, at most 2 KiB.
     """
 
     def __init__(self, message: str, *, retry_after: float | None = None, detail: str = "", **context: Any) -> None:
@@ -129,26 +129,26 @@ class InsufficientCreditsError(APIStatusError):
 
 
 class ValidationError(APIStatusError):
-    """422: the server refused the request's content or the audio source."""
+    """422: the server rejected the request's content or the audio source."""
 
 
 class RateLimitedError(APIStatusError):
-    """429: the key exceeded its per-minute limit for longer than we may wait (`retry_after` seconds)."""
+    """429: the key's per-minute limit is exceeded, for longer than `RetryPolicy` allows waiting (`retry_after`)."""
 
 
 class ServerError(APIStatusError):
-    """5xx, and it stayed so through every attempt."""
+    """5xx, in every attempt."""
 
 
 class ProtocolError(AIStemSplitterError):
-    """A reply that does not mean what the API promises; the message names the JSON path."""
+    """A reply that breaks the API's contract; the message names the JSON path."""
 
 
 class SubmissionUncertainError(AIStemSplitterError):
-    """A create may or may not have happened.
+    """A create may or may not have succeeded.
 
-    Nothing is lost: `await client.resubmit(error.submission)` replays the identical bytes under the same
-    idempotency key, which the server answers with the one split they belong to.
+    Nothing is lost: `await client.resubmit(error.submission)` sends the identical bytes with the same idempotency key,
+    and the server answers with the one split that belongs to them.
     """
 
     def __init__(self, message: str, *, submission: Submission, **context: Any) -> None:
@@ -157,7 +157,7 @@ class SubmissionUncertainError(AIStemSplitterError):
 
 
 class SplitFailedError(AIStemSplitterError):
-    """The split ended as `failed`; `split.error` says why. It is never submitted again by itself."""
+    """The split failed at the server; `split.error` says why. It is never resubmitted automatically."""
 
     def __init__(self, split: Split) -> None:
         reason = f"{split.error.code}: {split.error.message}" if split.error else "the server gave no reason"
@@ -167,10 +167,10 @@ class SplitFailedError(AIStemSplitterError):
 
 
 class WaitTimeoutError(AIStemSplitterError):
-    """The split was not finished in time; it goes on at the server and can be waited for again.
+    """The split did not finish in time; it continues at the server and can be waited for again.
 
     Attributes:
-        last: the newest state that was seen, or `None` if no look succeeded.
+        last: the newest known state, or `None` if no poll succeeded.
     """
 
     def __init__(self, split_id: str, last: Split | None) -> None:
@@ -180,23 +180,23 @@ class WaitTimeoutError(AIStemSplitterError):
 
 
 class UploadError(AIStemSplitterError):
-    """The audio could not be brought to the upload worker."""
+    """The audio could not be uploaded."""
 
 
 class SourceUnreadableError(UploadError):
-    """The source is missing, empty, a folder, or may not be read. Nothing was sent."""
+    """The source is missing, empty, a folder, or cannot be read. Nothing was sent."""
 
 
 class SourceChangedError(UploadError):
-    """The source changed while it was read, so what the worker holds is not it. No split was created."""
+    """The source changed while it was read, so the worker does not have it as it is now. No split was created."""
 
 
 class DownloadError(AIStemSplitterError):
-    """A stem could not be brought home; nothing partial stands under a final name."""
+    """A stem could not be downloaded; no partial file has its final name."""
 
 
 class IncompleteDownloadError(DownloadError):
-    """The file ended early, or nothing tells whether it is whole."""
+    """The file ended early, or nothing says how long it should be."""
 
 
 class UnsafeNameError(DownloadError):
@@ -204,23 +204,23 @@ class UnsafeNameError(DownloadError):
 
 
 class UnsafeURLError(DownloadError):
-    """A URL that must not be visited: not https, not a public address, or carrying credentials."""
+    """A URL that must not be requested: not https, not a public address, or with credentials in it."""
 
 
 class StemsExpiredError(DownloadError):
-    """The stem URLs were refused, and so were the ones of a fresh look at the split."""
+    """The stem URLs were refused, and so were the refreshed ones."""
 
 
 class WebhookError(AIStemSplitterError):
-    """A webhook request that is forged, malformed, stale or from the future."""
+    """A webhook request that is forged, malformed, stale or dated in the future."""
 
 
 class JournalError(AIStemSplitterError):
-    """The journal cannot be used as it is."""
+    """The journal cannot be used in its present state."""
 
 
 class JournalLockedError(JournalError):
-    """Another process is running on this journal."""
+    """Another process is using this journal."""
 
 
 class SpendLimitError(AIStemSplitterError):

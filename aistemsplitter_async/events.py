@@ -1,4 +1,4 @@
-"""What `on_event` is told: frozen values, made only when somebody listens. Times are monotonic seconds."""
+"""The arguments of `on_event`: frozen values, made only if there is a callback. Times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class RequestSent:
-    """An attempt was answered (`status`) or broke (`status` is `None`); `duration` in seconds, gate not included."""
+    """An attempt was answered (`status`) or failed (`None`); `duration` in seconds, without waiting for the gate."""
 
     stage: str
     status: int | None
@@ -19,7 +19,7 @@ class RequestSent:
 
 @attrs.frozen(kw_only=True)
 class RetryPlanned:
-    """An attempt failed and will be made again in `delay` seconds; `reason` is fit for a log line."""
+    """An attempt failed and will be repeated in `delay` seconds; `reason` is one line for a log."""
 
     stage: str
     delay: float
@@ -29,9 +29,9 @@ class RetryPlanned:
 
 @attrs.frozen(kw_only=True)
 class Throttled:
-    """An attempt was answered 429, which said to wait `retry_after` seconds, or not how long (`None`).
+    """An attempt was answered 429 with a `Retry-After` of so many seconds, or without one (`None`).
 
-    A `RetryPlanned` follows if the call goes on, and for the API a `GateClosed` goes before.
+    If the reply came from the API, a `GateClosed` precedes it. If the call is retried, a `RetryPlanned` follows.
     """
 
     stage: str
@@ -41,9 +41,9 @@ class Throttled:
 
 @attrs.frozen(kw_only=True)
 class GateClosed:
-    """The server said 429: nothing is sent for this key for `duration` seconds.
+    """The server answered 429: nothing is sent for this key for `duration` seconds.
 
-    A gate that several clients share tells only its own `on_event` about itself.
+    A gate that several clients share reports this and the next two events only to its own `on_event`.
     """
 
     duration: float
@@ -52,14 +52,17 @@ class GateClosed:
 
 @attrs.frozen(kw_only=True)
 class GateOpened:
-    """A 429 is over: one request asks whether the others may follow. It is told when there is something to send."""
+    """The wait after a 429 is over: one request is sent alone, and if it is accepted the others follow.
+
+    Emitted only when there is something to send.
+    """
 
     at: float
 
 
 @attrs.frozen(kw_only=True)
 class LimitLearned:
-    """The key's limit is believed to be `new` requests per window and no more `old` (`None`: unknown)."""
+    """The estimate of the key's limit changed from `old` to `new` requests per window (`None`: unknown)."""
 
     old: int | None
     new: int | None
@@ -68,7 +71,7 @@ class LimitLearned:
 
 @attrs.frozen(kw_only=True)
 class PollPlanned:
-    """A split is to be looked at `due_in` seconds from now, by what is known now: the plan moves with the budget."""
+    """The next poll of a split is planned in `due_in` seconds. The plan changes with the request budget."""
 
     split_id: str
     due_in: float
@@ -77,7 +80,7 @@ class PollPlanned:
 
 @attrs.frozen(kw_only=True)
 class PollMade:
-    """A look at a split found it in `status`, or brought no answer (`None`)."""
+    """A split was polled and has this `status`, or the poll failed (`None`)."""
 
     split_id: str
     status: str | None
@@ -86,7 +89,7 @@ class PollMade:
 
 @attrs.frozen(kw_only=True)
 class SplitCreated:
-    """A create succeeded and its credits are charged. `idempotency_key` is the one it was made under."""
+    """A create succeeded and its credits are charged. `idempotency_key` is the key it was sent with."""
 
     split_id: str
     idempotency_key: str

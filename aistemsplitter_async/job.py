@@ -1,20 +1,20 @@
-"""One split, held by whoever submitted it or found its id again."""
+"""One split, held by the caller that submitted it or found its id again."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.errors import AIStemSplitterError
 
 if TYPE_CHECKING:
+    from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.lanes import Priority
     from aistemsplitter_async._transfer.meter import OnProgress
-    from aistemsplitter_async.client import AsyncAIStemSplitter
     from aistemsplitter_async.models import CreatedSplit, Split
 
 
@@ -29,7 +29,7 @@ class Job:
 
     def __init__(
         self,
-        client: AsyncAIStemSplitter,
+        engine: Callable[[], Engine],
         split_id: str,
         *,
         clock: Clock,
@@ -41,7 +41,7 @@ class Job:
         self.id = split_id
         self.idempotency_key = idempotency_key
         self.created = created
-        self._client = client
+        self._engine = engine  # checks that the client may be used here and now
         self._clock = clock
         self._created_at = created_at  # monotonic seconds
         self._priority: Priority = priority
@@ -57,14 +57,14 @@ class Job:
         Stateless: break out and iterate again as you like. Raises like `AsyncAIStemSplitter.wait_for_split`, but
         without a deadline, and it yields a failed split instead of raising.
         """
-        return self._client.updates(
+        return self._engine().updates(
             self.id, since=self._created_at, credits_used=self._credits_used, priority=self._priority
         )
 
     async def wait(self, *, timeout: float | None = None, raise_on_failed: bool = True) -> Split:
         """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`."""
         with self._named():
-            self._finished = await self._client.wait_for_split(
+            self._finished = await self._engine().wait(
                 self.id,
                 timeout=timeout,
                 raise_on_failed=raise_on_failed,
@@ -87,23 +87,18 @@ class Job:
 
         `timeout` is one deadline over both.
         """
-        began = self._clock.monotonic()
+        deadline = Deadline.after(self._clock, timeout)
         split = self._finished
         if split is None or split.status != "succeeded":
             split = await self.wait(timeout=timeout)
         with self._named():
-            return await self._client.download_stems(
-                split,
-                into,
-                name=name,
-                overwrite=overwrite,
-                on_progress=on_progress,
-                timeout=None if timeout is None else max(0.0, began + timeout - self._clock.monotonic()),
+            return await self._engine().download_stems(
+                split, Path(into), name=name, overwrite=overwrite, on_progress=on_progress, deadline=deadline
             )
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let every error tell which split it is about, and under which key it was created."""
+        """Let every error say which split it is about, and under which key that was created."""
         try:
             yield
         except AIStemSplitterError as error:

@@ -1,4 +1,4 @@
-"""The wire's nouns as frozen values. Times are aware datetimes; one credit is one second of source audio."""
+"""The API's objects as frozen values. Times are timezone-aware; one credit is one second of source audio."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 import attrs
 
-# Open enums: a string the API adds later passes through unchanged.
+# Open enums: a string that the API adds later passes through unchanged.
 StemModel = Literal["4s", "6s"] | str  # noqa: PYI051
 OutputFormat = Literal["mp3", "wav"] | str  # noqa: PYI051
 SplitStatus = Literal["queued", "processing", "succeeded", "failed"] | str  # noqa: PYI051
@@ -19,7 +19,7 @@ _CREDENTIALS = re.compile("//[^/]*@")
 
 
 def redact_url(url: str) -> str:
-    """Return a URL fit to be shown: without query, fragment and credentials, which are what grants access."""
+    """Return a URL that is safe to show: without query, fragment and credentials, which may grant access."""
     return _CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
 
 
@@ -33,7 +33,7 @@ def _names_only(urls: Mapping[str, str]) -> str:
 
 @attrs.frozen
 class Credits:
-    """What the key may still spend."""
+    """The credits that the key may still spend."""
 
     balance: float
     unit: str = "seconds"
@@ -41,7 +41,7 @@ class Credits:
 
 @attrs.frozen
 class Reservation:
-    """A place at the upload worker, good until `expires_at`. The headers grant access and stay out of `repr`."""
+    """Permission to upload one file, valid until `expires_at`. The headers grant access and stay out of `repr`."""
 
     upload_id: str
     upload_url: str = attrs.field(repr=_without_query)
@@ -51,7 +51,7 @@ class Reservation:
 
 @attrs.frozen
 class WorkerReceipt:
-    """What the upload worker answers: where it keeps the bytes."""
+    """The upload worker's reply: where it keeps the bytes."""
 
     url: str = attrs.field(repr=_without_query)
     key: str
@@ -59,7 +59,7 @@ class WorkerReceipt:
 
 @attrs.frozen
 class DirectURL:
-    """Audio the API fetches by itself."""
+    """Audio that the API fetches itself."""
 
     url: str = attrs.field(repr=_without_query)
 
@@ -78,7 +78,7 @@ SplitInput = DirectURL | UploadedFile
 
 @attrs.frozen
 class Upload:
-    """A finished upload. `input` goes into `create_split`, until `expires_at`."""
+    """A finished upload. Pass its `input` to `create_split` before `expires_at`."""
 
     input: UploadedFile
     filename: str
@@ -89,10 +89,10 @@ class Upload:
 
 @attrs.frozen
 class Submission:
-    """One create as it is, or was, sent: the key and the exact body bytes.
+    """One create: its idempotency key and the exact bytes of its body.
 
-    Keep it before the POST leaves and the split can be neither lost nor charged twice: replaying the same bytes
-    under the same key is answered with the same split.
+    Store it before the POST is sent, and the split can be neither lost nor charged twice: the server answers the same
+    bytes with the same key with the same split.
     """
 
     idempotency_key: str
@@ -101,7 +101,7 @@ class Submission:
 
 @attrs.frozen
 class CreatedSplit:
-    """The answer to a create. `credits_used` is the price, in credits."""
+    """The reply to a create. `credits_used` is the price, in credits."""
 
     id: str
     status: SplitStatus
@@ -119,10 +119,10 @@ class SplitErrorDetail:
 
 @attrs.frozen
 class Split:
-    """A split as the server sees it.
+    """A split's state at the server.
 
-    `stems` maps stem names to URLs, and is empty until the status is `succeeded`. For a terminal split
-    `updated_at - created_at` is the server's own processing time.
+    `stems` maps stem names to URLs, and is empty until the status is `succeeded`. For a terminal split,
+    `updated_at - created_at` is the server's processing time.
     """
 
     id: str
@@ -138,5 +138,5 @@ class Split:
 
     @property
     def is_terminal(self) -> bool:
-        """Return whether the status will not change any more; an unknown status is not terminal."""
+        """Return whether the status is final; an unknown status is not."""
         return self.status in TERMINAL

@@ -1,4 +1,4 @@
-"""Fakes for tests of code that uses this package: time that passes when told to, and a transport that is a function.
+"""Fakes for tests of code that uses this package: a clock moved by the test, and a transport that is a function.
 
 The pytest fixtures `stem_sandbox` and `stem_client` need no import; they live in `pytest_plugin`.
 """
@@ -16,24 +16,25 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from aistemsplitter_async._wire.messages import Reply, Request
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import PollPolicy, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError
 
-if TYPE_CHECKING:  # aiohttp comes with them, and a test file that only fakes need not wait for it
+if TYPE_CHECKING:  # they import aiohttp, which tests that use only the fakes do not need
     from aistemsplitter_async._send.transport import AiohttpTransport, StreamedReply
     from aistemsplitter_async.client import AsyncAIStemSplitter
 
-# How many turns of the event loop count as "everybody waits": longer than any chain of callbacks between two waits.
+# After this many turns of the event loop every task waits: more than any chain of callbacks between two waits takes.
 _TURNS = 100
-# How many turns in which nobody else had anything to do count as "everybody waits": one could be a coincidence.
+# After this many turns in which nothing else was ready every task waits; a single one could be a coincidence.
 _IDLE_TURNS = 3
 
 
 class FakeClock:
     """A `Clock` whose time stands still until `advance` moves it.
 
-    With `autojump=True` it moves by itself: whenever every task waits, time jumps to the next moment somebody waits
-    for. Work in threads and on sockets is not seen, so use that only for code without any; one such clock in a loop.
+    With `autojump=True` it moves by itself: whenever every task waits, time jumps to the next timer. It cannot see work
+    in threads and on sockets, so use that only for code without any, and only one such clock per event loop.
 
     Args:
         start: what `monotonic()` says first, in seconds.
@@ -92,7 +93,7 @@ class FakeClock:
                 timer.over = True
 
     async def advance(self, seconds: float) -> None:
-        """Move time on by `seconds`, stopping at every moment somebody waits for, and let everybody run."""
+        """Move time on by `seconds`, stopping at every timer on the way, and let all tasks run."""
         end = self._time + seconds
         await self.settle()
         while (timer := self._next()) is not None and timer.when <= end:
@@ -126,7 +127,7 @@ class FakeClock:
             self._idle_turns = None
             return
         loop = asyncio.get_running_loop()
-        ready = getattr(loop, "_ready", None)  # what asyncio runs next; a loop that does not show it gets many turns
+        ready = getattr(loop, "_ready", None)  # what asyncio runs next; other loops may lack it and get more turns
         self._idle_turns = 0 if ready else self._idle_turns + 1
         if self._idle_turns > (_TURNS if ready is None else _IDLE_TURNS):
             self._jump(timer)
@@ -141,8 +142,6 @@ class FakeClock:
 
 @attrs.define(order=True)
 class _Timer:
-    """Somebody waits for `when`."""
-
     when: float
     order: int
     callback: Callable[[], None] = attrs.field(order=False)
@@ -177,10 +176,10 @@ class FakeTransport:
     """A `Transport` that answers with a function of yours instead of a network.
 
     Args:
-        handler: gets each `Exchange`; returns (or awaits) a `Reply`, or an error to raise.
+        handler: called with each `Exchange`; returns a `Reply` or an error to raise, or an awaitable of one.
 
     Attributes:
-        exchanges: what was asked for, oldest first.
+        exchanges: the requests made so far, oldest first.
     """
 
     def __init__(self, handler: Handler) -> None:
@@ -201,18 +200,18 @@ class FakeTransport:
 
     @asynccontextmanager
     async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
-        """Hand over the handler's reply as a stream of one chunk."""
+        """Yield the handler's reply as a stream of one chunk."""
         yield _Streamed(await self.send(request))
 
     async def aclose(self) -> None:
-        """Note that the client let go."""
+        """Note that the client was closed."""
         self.closed = True
 
 
 class PerCallTransport:
-    """A real `Transport` whose connections end with the call that opened them, so that nobody has to close it.
+    """A real `Transport` that closes its connection after each call, so that it need not be closed itself.
 
-    That makes each call about a millisecond slower, and a client independent of whoever closes the event loop.
+    Each call takes about a millisecond longer, and a client does not depend on when the event loop is closed.
 
     Args:
         api_key: sent to the API only.
@@ -230,7 +229,7 @@ class PerCallTransport:
 
     @asynccontextmanager
     async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
-        """Make one attempt and hand over the reply as it comes."""
+        """Make one attempt and yield the reply as it arrives."""
         async with self._open() as transport, transport.stream(request) as reply:
             yield reply
 
@@ -241,17 +240,19 @@ class PerCallTransport:
         from aistemsplitter_async._send.transport import AiohttpTransport  # noqa: PLC0415  # as above
 
         return aclosing(
-            AiohttpTransport(api_key=self._api_key, base_url=self._base_url, timeouts=Timeouts(), allow_loopback=True)
+            AiohttpTransport(
+                api_key=self._api_key, base_url=self._base_url, timeouts=Timeouts(), urls=URLPolicy(allow_loopback=True)
+            )
         )
 
 
-_QUICK = 0.001  # a test's second is a millisecond
+_QUICK = 0.001  # a second becomes a millisecond
 
 
 def build_quick_client(api_key: str, base_url: str) -> AsyncAIStemSplitter:
-    """Return a client of a server on this machine whose looks and retries take milliseconds, and that needs no closing.
+    """Return a client of a server on this machine that polls and retries within milliseconds and needs no closing.
 
-    Only what the client decides by itself is faster: deadlines are the usual ones, and a `Retry-After` is obeyed.
+    Only the client's own waits are shortened: deadlines are the usual ones, and a `Retry-After` is obeyed.
     """
     from aistemsplitter_async.client import AsyncAIStemSplitter  # noqa: PLC0415  # as above
 

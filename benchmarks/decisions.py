@@ -1,8 +1,8 @@
 """What a decision of the poll plan costs while very many splits wait: its time, its memory, and what is noted after it.
 
-A decision is `best` and `next_due`, as the gate asks for them when a slot comes free. Virtual time goes on from look to
-look; most looks find the split still running, one in four finds it done and a new one takes its place, so the model
-moves all the time. Times are the thread's own, so that a busy machine does not count.
+A decision is `best` and `next_due`, as the gate asks for them when a slot comes free. Virtual time advances from poll
+to poll; most polls find the split still running, one in four finds it done and a new one takes its place, so the
+model moves all the time. Times are the thread's own, so that a busy machine does not count.
 
     python benchmarks/decisions.py [--splits 100000] [--decisions 20000]
 """
@@ -17,7 +17,9 @@ import tracemalloc
 from collections.abc import Callable
 
 from aistemsplitter_async._gate.budget import Budget
-from aistemsplitter_async._poll.plan import Entry, PollPlan
+from aistemsplitter_async._gate.lanes import Lane
+from aistemsplitter_async._poll.entry import PlanEntry
+from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async.config import PollPolicy
 
 BUDGET = Budget(limit=60, per=60.0, wanted=1000, free=lambda within: within)
@@ -29,11 +31,11 @@ def build(splits: int, rng: random.Random) -> PollPlan:
     for _ in range(64):
         plan.model.learn(rng.uniform(60, 400), 60 * rng.lognormvariate(0, 0.25))
     for number in range(splits):
-        plan.add(f"split_{number:08}", since=rng.uniform(0, 600), credits_used=rng.uniform(60, 400), lane=1)
+        plan.add(f"split_{number:08}", since=rng.uniform(0, 600), credits_used=rng.uniform(60, 400), lane=Lane.BULK)
     return plan
 
 
-def timed(what: Callable[[], Entry | None], times: list[float]) -> Entry | None:
+def timed(what: Callable[[], PlanEntry | None], times: list[float]) -> PlanEntry | None:
     begun = time.thread_time()
     result = what()
     times.append(time.thread_time() - begun)
@@ -62,31 +64,31 @@ def run(splits: int, decisions: int) -> None:
     decided: list[float] = []
     noted: list[float] = []
 
-    def decide() -> Entry | None:
+    def decide() -> PlanEntry | None:
         entry = plan.best(now, BUDGET)
         plan.next_due()
         return entry
 
-    def note(entry: Entry) -> None:
+    def note(entry: PlanEntry) -> None:
         if rng.random() < 0.25:
-            plan.note_done(entry.split_id, 60 * rng.lognormvariate(0, 0.25), looked_at=now)
-            plan.add(f"split_{number:08}", since=now, credits_used=rng.uniform(60, 400), lane=1)
+            plan.note_done(entry.split_id, 60 * rng.lognormvariate(0, 0.25), polled_at=now)
+            plan.add(f"split_{number:08}", since=now, credits_used=rng.uniform(60, 400), lane=Lane.BULK)
         else:
-            plan.note_running(entry.split_id, looked_at=now)
+            plan.note_running(entry.split_id, polled_at=now)
 
     for _ in range(decisions):
         entry = timed(decide, decided)
         if entry is None:
             now = max(now, plan.next_due())
             continue
-        plan.note_looking(entry)
+        plan.note_polling(entry)
         number += 1
         begun = time.thread_time()
         note(entry)
         noted.append(time.thread_time() - begun)
         now += 0.05
     report("deciding", decided, "target 20, 100")
-    report("noting what a look brought", noted)
+    report("noting the result of a poll", noted)
 
 
 def main() -> None:

@@ -1,19 +1,19 @@
-"""kill -9 a batch at any point, run it again: nothing lost, nothing charged twice, no wrong and no half file.
+"""kill -9 a batch at any point, run it again: nothing lost, nothing charged twice, no wrong and no partial file.
 
     python benchmarks/kill.py [--points 200] [--tracks 50] [--only NAME,NAME] [--faults] [--broken] [--seed 1]
 
-A sandbox with its books runs in a process of its own. Batches run in a child that is killed, and begun again until one
-gets to its end. First come the points that `points` enumerates: before and after each kind of journal write, POST,
+A sandbox with its ledger runs in a process of its own. Batches run in a child that is killed, and started again until
+one reaches its end. First come the points that `points` enumerates: before and after each kind of journal write, POST,
 fsync and rename, on a small batch each. Then `--points` kills at random moments of batches of `--tracks` sources.
 
-Every stem that the sandbox serves is its own proof (a digest of the rest, after the split and stem it belongs to), so
-that one look at a file tells whether it is whole and where it belongs. What stands under a final name is looked at all
-the time while a batch runs, after every kill, and at the end, when journal, files and the sandbox's books are compared.
-At last each batch runs once more: that must not cost a request.
+Every stem that the sandbox serves proves itself (it ends with a digest of the rest, which names its split and stem), so
+that its content tells whether it is whole and where it belongs. Files with final names are checked all the time while a
+batch runs, after every kill, and at the end, when journal, files and the sandbox's ledger are compared. Finally each
+batch runs once more: that must not cost a request.
 
 With `--faults`, 5 % of all replies are 500, 3 % are lost after the effect, uploads are dropped and downloads cut.
 
-With `--broken` a mistake is built in that must be found out, the negative controls: `late`, the idempotency key is
+With `--broken` a mistake is built in that must be detected, the negative controls: `late`, the idempotency key is
 journalled after the POST instead of before; `hasty`, the POST does not wait until the intent is on disk; `mixed-up`,
 every file is split as the first one; `shared`, tracks take each other's splits; `copied`, stems are written under their
 final names.
@@ -54,10 +54,11 @@ from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, Ret
 from aistemsplitter_async._send.transport import AiohttpTransport
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.batch import runner  # noqa: F401  # the same
-from aistemsplitter_async.batch.track import Track
+from aistemsplitter_async.batch.create import SplitCreator
+from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, UploadedFile
 from aistemsplitter_async.sandbox import Sandbox, Timed
 from aistemsplitter_async.sandbox.separation.separate import STEMS
@@ -66,7 +67,7 @@ from aistemsplitter_async.sandbox.service.separator import SeparationError
 from aistemsplitter_async.sandbox.service.state import Stem
 
 API_KEY = "ast_sandbox_kill"
-SPEED = 0.01  # of the usual waits between looks and retries
+SPEED = 0.01  # of the usual waits between polls and retries
 STEM_BYTES = 3000
 BAD = b"no audio"
 FAULTS = (
@@ -81,7 +82,7 @@ FAULTS = (
 
 WRITES = ("bind", "remember_identity", "claim", "uploaded", "intend", "created", "succeeded", "downloaded")
 POSTS = ("POST reserve", "POST upload", "POST create")
-DISK = ("fsync file", "fsync folder", "link stem", "unlink part", "rename memory", "rename status")
+DISK = ("fsync file", "fsync folder", "link stem", "unlink part", "rename manifest", "rename status")
 
 
 def points() -> Iterator[tuple[str, str]]:
@@ -180,8 +181,8 @@ def serve(data: Path, seed: int, ready: int) -> None:
     asyncio.run(run())
 
 
-class Books:
-    """The sandbox's books, through its control address."""
+class Ledger:
+    """The sandbox's ledger, through its control endpoint."""
 
     def __init__(self, base_url: str) -> None:
         self._url = base_url.removesuffix("v1") + "control/"
@@ -214,7 +215,7 @@ class Books:
 
 
 class Trap:
-    """Kills this process when it gets to `point`."""
+    """Kills this process when it reaches `point`."""
 
     def __init__(self, point: str) -> None:
         self._point = point
@@ -240,8 +241,8 @@ class Trap:
 
     def set_up(self) -> None:
         for write in (*WRITES, "refused", "fail", "reopen", "uncertain", "needs_review"):
-            setattr(Store, write, self._around_write(write, getattr(Store, write)))
-        Store.commit = self._around_commit(Store.commit)  # type: ignore[method-assign,assignment]
+            setattr(JournalStore, write, self._around_write(write, getattr(JournalStore, write)))
+        JournalStore.commit = self._around_commit(JournalStore.commit)  # type: ignore[method-assign,assignment]
         AiohttpTransport.send = self._around_send(AiohttpTransport.send)  # type: ignore[method-assign]
         os.fsync = self.around(_name_fsync, os.fsync)
         os.link = self.around(lambda *_: "link stem", os.link)
@@ -252,15 +253,15 @@ class Trap:
         def wrapped(*args: Any, **kwargs: Any) -> Any:
             self.reach(f"write {name}:before")
             result = function(*args, **kwargs)
-            self.linger(f"write {name}:within")  # what should wait for this write gets time to show that it did not
+            self.linger(f"write {name}:within")  # code that does not wait for this write gets time to go wrong
             self.reach(f"write {name}:within")
             self._since_commit.append(name)
             return result
 
         return wrapped
 
-    def _around_commit(self, function: Callable[[Store], None]) -> Callable[[Store], None]:
-        def commit(store: Store) -> None:
+    def _around_commit(self, function: Callable[[JournalStore], None]) -> Callable[[JournalStore], None]:
+        def commit(store: JournalStore) -> None:
             function(store)
             written, self._since_commit = self._since_commit, []
             for name in written:
@@ -295,7 +296,7 @@ def _name_rename(source: Any, _: Any) -> str:
     name = Path(source).name
     if name.endswith(".status.json.new"):
         return "rename status"
-    return "rename memory" if name.endswith(".json.new") else "rename stem"
+    return "rename manifest" if name.endswith(".json.new") else "rename stem"
 
 
 def no_links(*_: Any, **__: Any) -> None:
@@ -303,27 +304,27 @@ def no_links(*_: Any, **__: Any) -> None:
 
 
 def journal_late() -> None:
-    """Journal the key after the POST, as one would without much thought."""
+    """Journal the key after the POST."""
 
-    async def send(track: Any, record: Any, submission: Any) -> Any:
+    async def send(creator: Any, record: Any, submission: Any) -> Any:
         del submission
-        works, held = track._works, record
-        fresh = works.stages.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
+        context, held = creator._context, record
+        fresh = context.engine.build_submission(record.input, idempotency_key=str(uuid.uuid4()))
 
         async def note(created: Any) -> None:
             nonlocal held
             if held.state is not State.INTENT:
-                held = await works.journal.write(Store.intend, held.id, fresh, works.clock.now())
-            held = await works.journal.write(Store.created, held.id, created, works.clock.now())
+                held = await context.journal.write(JournalStore.intend, held.id, fresh, context.clock.now())
+            held = await context.journal.write(JournalStore.created, held.id, created, context.clock.now())
 
         async def attempt() -> Any:
-            await works.stages.create(fresh, None, "bulk", None, on_created=note)
+            await context.engine.create(fresh, deadline=Deadline(context.clock, None), priority="bulk", on_created=note)
             return held
 
-        track._worked = True
-        return await works.creating.endure(attempt)
+        creator._standing.has_worked = True
+        return await context.creating.retry_through_outage(attempt)
 
-    Track._send = send  # type: ignore[method-assign,assignment]
+    SplitCreator._send = send  # type: ignore[method-assign,assignment]
 
 
 def post_hastily() -> None:
@@ -331,10 +332,10 @@ def post_hastily() -> None:
     write = Journal.write
 
     async def hasty(journal: Any, change: Any, *args: Any, **kwargs: Any) -> Any:
-        if change is not Store.intend:
+        if change is not JournalStore.intend:
             return await write(journal, change, *args, **kwargs)
         track, submission, at = args
-        record = await write(journal, Store.get, track)
+        record = await write(journal, JournalStore.get, track)
         journal.later = asyncio.ensure_future(write(journal, change, *args))
         return attrs.evolve(record, state=State.INTENT, submission=submission, intended_at=at)
 
@@ -343,37 +344,37 @@ def post_hastily() -> None:
 
 def mix_up_sources() -> None:
     """Split the first upload for all the others too."""
-    create, first = Track._create, list[Any]()
+    create, first = SplitCreator.create, list[Any]()
 
-    async def mixed_up(track: Any, record: Any) -> Any:
+    async def mixed_up(creator: Any, record: Any) -> Any:
         if isinstance(record.input, UploadedFile):
             first.append(record.input)
             record = attrs.evolve(record, input=first[0])
-        return await create(track, record)
+        return await create(creator, record)
 
-    Track._create = mixed_up  # type: ignore[method-assign,assignment]
+    SplitCreator.create = mixed_up  # type: ignore[method-assign,assignment]
 
 
 def share_splits() -> None:
     """Let every second track take the split of the one before."""
-    send, made = Track._send, list[Any]()
+    send, made = SplitCreator._send, list[Any]()
 
-    async def shared(track: Any, record: Any, submission: Any) -> Any:
-        works = track._works
+    async def shared(creator: Any, record: Any, submission: Any) -> Any:
+        context = creator._context
         if len(made) % 2:
             made.append(None)
-            track._worked = True
-            held = await works.write(Store.intend, record.id, submission, works.clock.now())
-            return await works.write(Store.created, held.id, made[-2], works.clock.now())
-        sent: Any = await send(track, record, submission)
+            creator._standing.has_worked = True
+            held = await context.write(JournalStore.intend, record.id, submission, context.clock.now())
+            return await context.write(JournalStore.created, held.id, made[-2], context.clock.now())
+        sent: Any = await send(creator, record, submission)
         made.append(CreatedSplit(sent.split_id, "queued", sent.credits_used, datetime.now(UTC)))
         return sent
 
-    Track._send = shared  # type: ignore[method-assign,assignment]
+    SplitCreator._send = shared  # type: ignore[method-assign,assignment]
 
 
 def copy_stems() -> None:
-    """Write stems under their final names bit by bit."""
+    """Write stems under their final names piece by piece."""
 
     def publish(part: Any, target: Path, *, overwrite: bool) -> None:
         del overwrite
@@ -419,7 +420,7 @@ async def batch(run: Run) -> dict[str, int]:
 
 
 def start(run: Run) -> int:
-    """Fork a child that runs the batch; return its process id. It ends with 0 if the batch came to its end."""
+    """Fork a child that runs the batch; return its process id. It exits with 0 if the batch reached its end."""
     pid = os.fork()
     if pid:
         return pid
@@ -447,7 +448,7 @@ def start(run: Run) -> int:
 
 @attrs.define
 class Verdict:
-    """What was found wrong, and how much there was to find."""
+    """What was wrong, and how much was checked."""
 
     batches: int = 0
     kills: int = 0
@@ -468,11 +469,11 @@ class Verdict:
 
 
 class Driver:
-    """Kills batches and judges what is left of them."""
+    """Kills batches and checks what is left of them."""
 
     def __init__(self, base_url: str, folder: Path, *, seed: int, broken: str) -> None:
         self.verdict = Verdict()
-        self.books = Books(base_url)
+        self.ledger = Ledger(base_url)
         self._base_url = base_url
         self._folder = folder
         self._broken = broken
@@ -480,7 +481,7 @@ class Driver:
         self._numbers = itertools.count(1)
 
     def prepare(self, tracks: int, *, bad: bool = False) -> Run:
-        """Return a run over as many sources of its own, two in three of them files, and one in ten met twice."""
+        """Return a run over so many sources of its own, two in three of them files, and one in ten given twice."""
         folder = self._folder / f"batch{next(self._numbers)}"
         (folder / "music").mkdir(parents=True)
         sources = []
@@ -503,7 +504,7 @@ class Driver:
         return Run(folder, self._base_url, tuple(sources), broken=self._broken)
 
     def go(self, run: Run, *, kill_after: float | None = None) -> bool:
-        """Run a child until its end, or kill it; return whether the batch came to its end."""
+        """Run a child until its end, or kill it; return whether the batch reached its end."""
         seen: set[Path] = set()
         pid, began = start(run), time.monotonic()
         while True:
@@ -514,16 +515,16 @@ class Driver:
                 os.kill(pid, signal.SIGKILL)
                 _, status = os.waitpid(pid, 0)
                 break
-            self.look_at_files(run, seen)
+            self.check_files(run, seen)
             time.sleep(0.004)
-        self.look_at_files(run, set())
+        self.check_files(run, set())
         if os.WIFSIGNALED(status):
             self.verdict.kills += 1
         elif os.WEXITSTATUS(status):
             self.verdict.crashes.append((run.folder / "log").read_text()[-2000:])
         return not os.WIFSIGNALED(status)
 
-    def look_at_files(self, run: Run, seen: set[Path]) -> None:
+    def check_files(self, run: Run, seen: set[Path]) -> None:
         """Count the files under final names that are not whole."""
         for path in run.into.rglob("*"):
             if path.name.startswith(".") or path in seen or not path.is_file():
@@ -532,7 +533,7 @@ class Driver:
             self.verdict.partial_files += read_stem(path.read_bytes()) is None
 
     def judge(self, run: Run, tracks: int, before: int) -> None:
-        """Compare journal, files and books."""
+        """Compare journal, files and ledger."""
         verdict = self.verdict
         db = sqlite3.connect(run.journal)
         rows = db.execute("SELECT state, split_id, files, identity, split FROM tracks WHERE failure IS NULL").fetchall()
@@ -543,7 +544,7 @@ class Driver:
             for state, split_id, files, audio, split in rows
             if state == State.DOWNLOADED
         ]
-        charges = [charge for charge in self.books.charges()[before:] if not charge["refunded"]]
+        charges = [charge for charge in self.ledger.charges()[before:] if not charge["refunded"]]
         splits = {split_id for split_id, *_ in done}  # each source has one of its own
         verdict.lost += abs(tracks - len(splits)) + len(splits - {charge["split_id"] for charge in charges})
         verdict.charged_twice += max(0, len(charges) - tracks)
@@ -555,15 +556,15 @@ class Driver:
             proof = "" if audio.startswith("url:") else audio
             for stem, file in files.items():
                 data = (run.into / file["path"]).read_bytes()
-                served = self.books.read(f"splits/{split_id}/stems/{Path(file['path']).name}")
+                served = self.ledger.read(f"splits/{split_id}/stems/{Path(file['path']).name}")
                 right = read_stem(data) == f"{split_id}/{stem}/{proof}" and served == data
                 verdict.wrong_hashes += not right or hashlib.sha256(data).hexdigest() != file["sha256"]
         named = [path for path in run.into.rglob("*") if path.is_file() and not path.name.endswith(".json")]
         verdict.partial_files += abs(len(named) - 4 * len(done))
-        requests = self.books.requests()
+        requests = self.ledger.requests()
         self.go(run)
-        # A create that was refused on a replay is open for ever, and asked about in every run.
-        verdict.requests_when_finished += self.books.requests() - requests - open_creates
+        # A create whose replay was refused stays open, and is replayed in every run.
+        verdict.requests_when_finished += self.ledger.requests() - requests - open_creates
 
     def enumerate(self, tracks: int, only: str) -> None:
         """Kill a small batch once at each enumerated point whose name contains one of those in `only`."""
@@ -572,10 +573,10 @@ class Driver:
                 continue
             run = self.prepare(tracks, bad=scenario in ("bad file", "retried"))
             run = attrs.evolve(run, links=scenario != "no links")
-            before, kills = len(self.books.charges()), self.verdict.kills
+            before, kills = len(self.ledger.charges()), self.verdict.kills
             deadly = attrs.evolve(run, point=point)
             if scenario == "lost replies":
-                self.books.set_faults(["create:reset:effect=true,times=40"])
+                self.ledger.set_faults(["create:reset:effect=true,times=40"])
             if scenario == "retried":
                 self.go(run)
                 deadly = attrs.evolve(deadly, options=(("retry_failed", True),))
@@ -585,16 +586,16 @@ class Driver:
                 deadly = attrs.evolve(deadly, options=(("key_age", 1e-9),))
             if self.go(deadly) or self.verdict.kills == kills:
                 self.verdict.missed_points.append(point)
-            self.books.set_faults([])
+            self.ledger.set_faults([])
             while not self.go(run):
                 pass
             self.judge(run, tracks, before)
 
     def shoot(self, kills: int, tracks: int, longest: float, batches: int) -> None:
-        """Kill batches at random moments until there were as many kills, and as many batches."""
+        """Kill batches at random moments until there were so many kills, and so many batches."""
         wanted, least = self.verdict.kills + kills, self.verdict.batches + batches
         while self.verdict.kills < wanted or self.verdict.batches < least:
-            run, before = self.prepare(tracks), len(self.books.charges())
+            run, before = self.prepare(tracks), len(self.ledger.charges())
             while not self.go(
                 run, kill_after=self._random.uniform(0, longest) if self.verdict.kills < wanted else None
             ):
@@ -606,7 +607,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points", type=int, default=200)
     parser.add_argument("--tracks", type=int, default=50)
-    parser.add_argument("--batches", type=int, default=0, help="run at least so many, if need be without a kill")
+    parser.add_argument("--batches", type=int, default=0, help="run at least so many, some without a kill if necessary")
     parser.add_argument("--longest", type=float, default=1.0, help="seconds a child lives at most")
     parser.add_argument("--only", default="", help="of the enumerated points, those whose name contains one of these")
     parser.add_argument("--faults", action="store_true")
@@ -626,7 +627,7 @@ def main() -> int:
     began = time.monotonic()
     try:
         if options.faults:
-            driver.books.set_faults(FAULTS)
+            driver.ledger.set_faults(FAULTS)
         else:
             driver.enumerate(3, options.only)
         enumerated = driver.verdict.kills

@@ -1,17 +1,18 @@
 """The gate's limiter and the poll plan in virtual time, against servers that count in different ways.
 
-The decisions are the product's own (`_core.limiter`, `_core.pollplan`); the servers are independent of them. Each
+The decisions are the product's own (`_gate.limiter`, `_poll.plan`); the servers are independent of them. Each
 case is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound
-that no client can beat which does not know processing times. With T(m) the time until the m-th request may be sent,
+that no client can beat without knowing processing times in advance. With T(m) the time until the m-th request may be
+sent,
 
     makespan >= max(T(q*n), max over k of T((q-1)*k) + p_k)
 
 for n splits of q requests each (2 for a URL, 3 for an upload) in submission order. T(m) = W*floor((m-1)/R) for fixed
 and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it, with --usual, runs what people write
-today: a create, then a look every 5 s, every request tried again after the usual backoff when it is refused.
+today: a create, then a poll every 5 s, every refused request retried after the usual backoff.
 
-With `interactive`, a split comes every so many seconds that somebody waits for, while the batch keeps the key busy. It
-is measured how long it waits for its first slot, and how much of the limit is left unused meanwhile for its sake.
+With `interactive`, an interactive split comes every so many seconds while the batch keeps the key busy. Measured are
+its wait for the first slot, and how much of the limit is left unused on its account.
 
     python benchmarks/simulate.py [--seeds 5] [--case NAME] [--usual] [--plot out.svg]
 
@@ -34,6 +35,7 @@ from typing import Any, Protocol
 import attrs
 
 from aistemsplitter_async._gate.budget import Budget
+from aistemsplitter_async._gate.lanes import Lane
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._poll.plan import PollPlan
@@ -51,7 +53,7 @@ class Server(Protocol):
 
 
 class Fixed:
-    """Counts anew at every full window; `phase` says where the first one ends."""
+    """Starts a new count at every full window; `phase` says where the first one ends."""
 
     def __init__(self, limit: int, phase: float) -> None:
         self.limit, self._phase, self._window, self._count = limit, phase, -1, 0
@@ -133,7 +135,7 @@ class Case:
     changes: tuple[tuple[float, int], ...] = ()
     failing: float = 0.0  # of the replies are 500
     every: float = 0.0  # s between submissions; 0: all at once
-    interactive: float = 0.0  # s between splits that somebody waits for; 0: none
+    interactive: float = 0.0  # s between interactive splits; 0: none
     headers: bool = False  # every reply names the limit
     target: str = ""
 
@@ -223,7 +225,7 @@ class World:
 
         return effect
 
-    def look(self, split: int) -> Callable[[float], bool]:
+    def poll(self, split: int) -> Callable[[float], bool]:
         return lambda now: now >= self.created[split] + self.times[split] and self.rng.random() >= self.case.failing
 
     def note_done(self, split: int, now: float) -> None:
@@ -301,8 +303,8 @@ class Ours:
                 if entry is None:
                     self.wake(self.plan.next_due())
                     return
-                self.plan.note_looking(entry)
-                self.send_look(now, int(entry.split_id))
+                self.plan.note_polling(entry)
+                self.send_poll(now, int(entry.split_id))
 
     def send_step(self, now: float, split: int, made: int) -> None:
         """Send the reservation or the create of a split."""
@@ -320,7 +322,7 @@ class Ours:
                 if not happened:
                     self.uploaded.append((split, made))  # the same create again
                 elif last:
-                    lane = 1 if split < self.world.case.splits else 0
+                    lane = Lane.BULK if split < self.world.case.splits else Lane.INTERACTIVE
                     self.plan.add(str(split), credits_used=180, since=later, lane=lane)
                 else:
                     self.world.at(later + self.world.case.uploading, lambda then: self.note_uploaded(then, split))
@@ -332,7 +334,7 @@ class Ours:
         self.uploaded.append((split, 1))
         self.pump(now)
 
-    def send_look(self, now: float, split: int) -> None:
+    def send_poll(self, now: float, split: int) -> None:
         name = str(split)
         self.limiter.take(now)
 
@@ -340,18 +342,18 @@ class Ours:
             self.adopt(later)
             if not let_in:
                 self.limiter.refuse(later, sent=now, retry_after=None)
-                self.plan.note_nothing(name, look_at=later + 1)
+                self.plan.note_no_answer(name, poll_at=later + 1)
             else:
                 self.limiter.settle(later, sent=now)
                 if done:
                     self.running -= split < self.world.case.splits
                     self.world.note_done(split, later)
-                    self.plan.note_done(name, self.world.times[split], looked_at=now)
+                    self.plan.note_done(name, self.world.times[split], polled_at=now)
                 else:
-                    self.plan.note_running(name, looked_at=now)
+                    self.plan.note_running(name, polled_at=now)
             self.pump(later)
 
-        self.world.request(now, self.world.look(split), reply)
+        self.world.request(now, self.world.poll(split), reply)
 
     def adopt(self, now: float) -> None:
         if self.world.case.headers:
@@ -368,7 +370,7 @@ class Ours:
 
 
 class Usual:
-    """A task a split: create, then look every 5 s; refused requests again after 1, 2, 4 .. 60 s with full jitter."""
+    """One task per split: create, poll every 5 s, retry refused requests after 1, 2, 4 .. 60 s with full jitter."""
 
     def __init__(self, world: World) -> None:
         self.world = world
@@ -378,22 +380,22 @@ class Usual:
     def create(self, now: float, split: int, tries: int) -> None:
         def reply(later: float, let_in: bool, happened: Any) -> None:
             if let_in and happened:
-                self.world.at(later + 5, lambda then: self.look(then, split, 0))
+                self.world.at(later + 5, lambda then: self.poll(then, split, 0))
             else:
                 self.world.at(later + self.backoff(tries), lambda then: self.create(then, split, tries + 1))
 
         self.world.request(now, self.world.create(split), reply)
 
-    def look(self, now: float, split: int, tries: int) -> None:
+    def poll(self, now: float, split: int, tries: int) -> None:
         def reply(later: float, let_in: bool, done: Any) -> None:
             if done:
                 self.world.note_done(split, later)
             elif let_in:
-                self.world.at(later + 5, lambda then: self.look(then, split, 0))
+                self.world.at(later + 5, lambda then: self.poll(then, split, 0))
             else:
-                self.world.at(later + self.backoff(tries), lambda then: self.look(then, split, tries + 1))
+                self.world.at(later + self.backoff(tries), lambda then: self.poll(then, split, tries + 1))
 
-        self.world.request(now, self.world.look(split), reply)
+        self.world.request(now, self.world.poll(split), reply)
 
     def backoff(self, tries: int) -> float:
         return self.world.rng.uniform(0, min(60.0, 2.0**tries))

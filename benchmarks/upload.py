@@ -130,7 +130,7 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
     assert client.gate is not None  # loads what the first call would: imports are measured elsewhere
     if context is not None:  # the certificate is our own: only for this benchmark are the sessions made by hand
-        transport: Any = client._stages.pipeline.transport
+        transport: Any = client._engine.pipeline.transport
         for origin in (Origin.API, Origin.WORKER):
             transport._sessions[origin] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
 

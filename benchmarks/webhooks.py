@@ -1,12 +1,12 @@
-"""What receiving webhooks costs on one core, and how soon a waiter knows.
+"""What receiving webhooks costs on one core, and how soon a waiter returns.
 
-Throughput: servers in processes of their own, bound to one core, answer signed events that come over a few kept
-connections. A bare handler reads the body and says 200; the receiver verifies, parses, remembers and says 200. All ways
-run at once and take turns, a few hundred events each, so that whatever else the machine does meets all of them alike.
-Counted are events in a second of the server's processor time.
+Throughput: servers in separate processes, bound to one core, answer signed events that come over a few persistent
+connections. A bare handler reads the body and answers 200; the receiver verifies, parses, keeps and answers 200. All
+variants run at once and take turns, a few hundred events each, so that other load on the machine affects all alike. The
+result is the number of events per second of the server's processor time.
 
-Latency: from the moment the sandbox is told to finish a split to the return of `job.wait()`, with requests to spare;
-beside it, how long one `get_split` takes, since one is needed to fetch the stems.
+Latency: from the sandbox's step that finishes a split to the return of `job.wait()`, with requests to spare; beside it,
+how long one `get_split` takes, since one is needed to fetch the stems.
 
     python benchmarks/webhooks.py [--events 10000] [--waits 200]
 """
@@ -27,10 +27,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-SECRET = "whsec_benchmark"  # noqa: S105  # opens nothing
+SECRET = "whsec_benchmark"  # noqa: S105  # not a real one
 WAYS = ("bare aiohttp", "receiver, aiohttp", "bare ASGI", "receiver, ASGI", "receiver, aiohttp, SQLite")
 CONNECTIONS = 16
-BURST = 250  # events before it is the next one's turn
+BURST = 250  # events in each turn
 
 
 def main() -> None:
@@ -47,14 +47,14 @@ def main() -> None:
 
 
 async def compare(events: int) -> None:
-    """Print the throughput of every way, and its share of the bare handler's."""
+    """Print the throughput of every variant, and its share of the bare handler's."""
     servers = {
         way: subprocess.Popen([sys.executable, __file__, "--serve", way], stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
         for way in WAYS
     }
     try:
         ports = {way: int(server.stdout.readline()) for way, server in servers.items() if server.stdout}
-        for way in WAYS:  # whatever is only done once
+        for way in WAYS:  # warm up
             await send_all(ports[way], [build_request(f"first_{n}") for n in range(BURST)])
         before = {way: read_cpu(server.pid) for way, server in servers.items()}
         for begin in range(0, events, BURST):
@@ -84,7 +84,7 @@ def build_request(split_id: str) -> bytes:
 
 
 def read_cpu(pid: int) -> float:
-    """Return the seconds that a process, all its threads, has spent on a processor (proc(5))."""
+    """Return the processor time of a process and all its threads in seconds (proc(5))."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -105,7 +105,7 @@ async def send_all(port: int, requests: list[bytes]) -> None:
 
 
 async def serve(way: str) -> None:
-    """Serve on the first core that this process may use, until it is ended."""
+    """Serve on the first core that this process may use, until it is terminated."""
     os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     with tempfile.TemporaryDirectory() as folder:
         if "ASGI" in way:
@@ -167,7 +167,7 @@ async def measure_latency(waits: int) -> None:
             await wait_often("through a file", one, other, waits)
 
 
-async def wait_often(name: str, inbox: Any, heard: Any, waits: int) -> None:
+async def wait_often(name: str, inbox: Any, followed: Any, waits: int) -> None:
     from aistemsplitter_async import AsyncAIStemSplitter, WebhookReceiver
     from aistemsplitter_async.sandbox import Manual, Sandbox
 
@@ -175,9 +175,9 @@ async def wait_often(name: str, inbox: Any, heard: Any, waits: int) -> None:
         Sandbox(separation="silent", requests_per_minute=None, progression=Manual(), webhook_secret=SECRET) as sandbox,
         serving(inbox) as receiver,
     ):
-        follower = receiver if heard is None else WebhookReceiver([], url=receiver.url, inbox=heard)
+        follower = receiver if followed is None else WebhookReceiver([], url=receiver.url, inbox=followed)
         async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=follower) as client:
-            delays, looks = [], []
+            delays, polls = [], []
             for _ in range(waits):
                 job = await client.submit("https://example.com/a.mp3?seconds=60")
                 waiting = asyncio.create_task(job.wait())
@@ -189,8 +189,8 @@ async def wait_often(name: str, inbox: Any, heard: Any, waits: int) -> None:
                 delays.append(time.perf_counter() - started)
                 started = time.perf_counter()
                 await client.get_split(job.id)
-                looks.append(time.perf_counter() - started)
-    print(f"{name:28} {show(delays)}   {show(looks)}")
+                polls.append(time.perf_counter() - started)
+    print(f"{name:28} {show(delays)}   {show(polls)}")
 
 
 @asynccontextmanager

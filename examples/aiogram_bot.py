@@ -3,10 +3,10 @@
     export AISTEMSPLITTER_API_KEY=ast_... BOT_TOKEN=123:abc
     python examples/aiogram_bot.py
 
-The audio goes straight from Telegram to the upload worker, never through disk or memory. Telegram hands out files of up
-to 20 MB. So does a Bot API server of your own (TELEGRAM_API_URL=http://127.0.0.1:8081), unless it runs with `--local`:
-then it knows no limit, but tells the path of a file on its disk instead of serving it. For that, give
-`TelegramAPIServer.from_base` its `is_local=True`, and `submit` that path in place of `build_source`.
+The audio is streamed from Telegram to the upload worker, without being held on disk or in memory. Telegram serves files
+of up to 20 MB. So does your own Bot API server (TELEGRAM_API_URL=http://127.0.0.1:8081), unless it runs with `--local`:
+then there is no limit, but it returns the path of a file on its disk instead of serving the file. For that, pass
+`is_local=True` to `TelegramAPIServer.from_base`, and `submit` the path instead of `build_source(..)`.
 """
 
 import asyncio
@@ -28,15 +28,13 @@ router = Router()
 
 @router.message(F.audio)
 async def on_audio(message: Message, bot: Bot, client: AsyncAIStemSplitter) -> None:
-    assert message.audio is not None  # noqa: S101  # the filter says so
+    assert message.audio is not None  # noqa: S101  # because of the filter
     name = message.audio.file_name or "song.mp3"
     progress, shown = await message.answer(f"{name}: uploading"), ""
     try:
         job = await client.submit(build_source(bot, message.audio, name))
         async for split in job.updates():
-            if (
-                split.status != shown
-            ):  # more than the status may change, and Telegram refuses an edit that changes nothing
+            if split.status != shown:  # other fields change too, and Telegram rejects an edit that changes nothing
                 shown = split.status
                 await show(progress, f"{name}: {shown}")
         with TemporaryDirectory() as folder:
@@ -47,7 +45,7 @@ async def on_audio(message: Message, bot: Bot, client: AsyncAIStemSplitter) -> N
 
 
 async def show(progress: Message, text: str) -> None:
-    """Change what a message says. Somebody paid for the stems: they do not get lost with it."""
+    """Edit the progress message. If that fails, the stems, which are paid for, are still delivered."""
     with suppress(TelegramAPIError):
         await progress.edit_text(text)
 
@@ -58,7 +56,7 @@ async def on_anything_else(message: Message) -> None:
 
 
 def build_source(bot: Bot, audio: Audio, name: str) -> AudioSource:
-    """Return Telegram's file as a source that is read as it is uploaded, and once more if that has to start over."""
+    """Return Telegram's file as a source that is read while it is uploaded, and again if the upload must start over."""
 
     async def read() -> AsyncIterator[bytes]:
         file = await bot.get_file(audio.file_id)
@@ -73,7 +71,7 @@ async def main() -> None:
     local = os.environ.get("TELEGRAM_API_URL")
     session = AiohttpSession(api=TelegramAPIServer.from_base(local) if local else PRODUCTION)
     async with AsyncAIStemSplitter() as client, Bot(os.environ["BOT_TOKEN"], session=session) as bot:
-        dispatcher = Dispatcher(client=client)  # handlers are given it by its name
+        dispatcher = Dispatcher(client=client)  # passed to handlers that have a parameter `client`
         dispatcher.include_router(router)
         await dispatcher.start_polling(bot)
 

@@ -1,4 +1,4 @@
-"""A service with aiohttp: songs in, stems out. It is told by webhooks when a split is done, and never asks in vain.
+"""A service with aiohttp: songs in, stems out. Webhooks notify it when a split is done, so it need not poll.
 
     export AISTEMSPLITTER_API_KEY=ast_... AISTEMSPLITTER_WEBHOOK_SECRET=whsec_...
     PUBLIC_URL=https://songs.example.com python examples/aiohttp_app.py
@@ -21,7 +21,7 @@ SONGS = web.AppKey("songs", dict[str, asyncio.Task[dict[str, Path]]])
 
 
 async def with_client(app: web.Application) -> AsyncIterator[None]:
-    """One client for the life of the process. Splits that run when it ends go on, and `client.job(id)` finds them."""
+    """One client for the life of the process. Running splits continue after its end; `client.job(id)` finds them."""
     async with AsyncAIStemSplitter(webhooks=app[RECEIVER]) as client:
         app[CLIENT] = client
         yield
@@ -32,7 +32,7 @@ async def with_client(app: web.Application) -> AsyncIterator[None]:
 
 async def create(request: web.Request) -> web.Response:
     if "name" not in request.query:
-        return web.json_response({"error": "give the file a name: POST /songs?name=song.mp3"}, status=400)
+        return web.json_response({"error": "the file needs a name: POST /songs?name=song.mp3"}, status=400)
     try:
         job = await request.app[CLIENT].submit(await request.read(), filename=request.query["name"], timeout=300)
     except AIStemSplitterError as error:

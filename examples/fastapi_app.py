@@ -1,10 +1,10 @@
-"""A service with FastAPI: songs in, stems out. It is told by webhooks when a split is done, and never asks in vain.
+"""A service with FastAPI: songs in, stems out. Webhooks notify it when a split is done, so it need not poll.
 
     export AISTEMSPLITTER_API_KEY=ast_... AISTEMSPLITTER_WEBHOOK_SECRET=whsec_...
     PUBLIC_URL=https://songs.example.com python examples/fastapi_app.py
 
-`POST /songs?name=song.mp3` with the audio as body, `GET /songs/{id}`, `GET /songs/{id}/{stem}`. One process: several
-workers would share an inbox, `WebhookReceiver(..., inbox=SQLiteInbox("webhooks.db"))`, and a place for the songs.
+`POST /songs?name=song.mp3` with the audio as body, `GET /songs/{id}`, `GET /songs/{id}/{stem}`. It runs in one process:
+several workers would have to share an inbox, `WebhookReceiver(..., inbox=SQLiteInbox("webhooks.db"))`, and the songs.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ songs: dict[str, asyncio.Task[dict[str, Path]]] = {}
 
 @asynccontextmanager
 async def with_client(app: FastAPI) -> AsyncIterator[None]:
-    """One client for the life of the process. Splits that run when it ends go on, and `client.job(id)` finds them."""
+    """One client for the life of the process. Running splits continue after its end; `client.job(id)` finds them."""
     async with AsyncAIStemSplitter(webhooks=receiver) as client:
         app.state.client = client
         yield

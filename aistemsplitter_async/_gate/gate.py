@@ -16,9 +16,10 @@ from typing import Any, Protocol
 import attrs
 
 from aistemsplitter_async._gate.budget import Budget
-from aistemsplitter_async._gate.lanes import Order, Priority, Queues, Rank, Turns, order_of
+from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
+from aistemsplitter_async._gate.queues import Queues
 from aistemsplitter_async._gate.rate_headers import parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -26,7 +27,7 @@ from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolic
 from aistemsplitter_async.errors import RateLimitedError
 from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
 
-_BULK: Order = (1, Rank.CREATE)
+_BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
 
 
@@ -48,7 +49,7 @@ class Source(Protocol):
 
 @attrs.frozen
 class GateSnapshot:
-    """The gate at one moment: for users to look at.
+    """The state of the gate at one moment.
 
     Attributes:
         limit: requests per window, or `None` if unknown.
@@ -72,11 +73,11 @@ class Gate:
         limit: what is known about the key's limit.
         clock: where time comes from.
         retry: the backoff after a 429 that does not say how long, and how long a wait may be.
-        on_event: is told when the gate closes and opens and when the limit is learned; must not raise.
+        on_event: called when the gate closes and opens and when the limit is learned; must not raise.
 
     Attributes:
-        expected: requests that are going to be made soon and do not wait here yet: looks leave room for them. Whoever
-            knows of some adds them, and takes them away again when they come.
+        expected: requests that will be made soon and do not wait here yet: polls leave room for them. A caller that
+            is about to make some adds them, and subtracts them when they come.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Gate:
         self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
         self._interactive_at = -math.inf  # when an interactive call last came
         self._longest_wait = retry.retry_after_cap
-        self._refusing_until = -math.inf  # nobody is kept waiting for longer than the policy says
+        self._refusing_until = -math.inf  # no call waits for longer than the policy says
         self._queues = Queues()
         self._turns = Turns()
         self._sources: list[Source] = [self._queues]
@@ -100,11 +101,11 @@ class Gate:
         self._on_event = on_event
         self._told_limit = self._limiter.believed
         self._told_closed = False
-        self._worked = deque[float]()  # when requests that are no looks were granted, in the last window
+        self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
-        """Wait for a slot and return it. Cancelling gives the place back.
+        """Wait for a slot and return it. A cancelled call leaves the queue.
 
         Raises:
             RateLimitedError: the server said 429 and asked for a longer wait than the policy makes (`retry_after`). It
@@ -114,7 +115,7 @@ class Gate:
             raise self._refusal()
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = self._clock.monotonic()
-        order = order_of(priority, rank)
+        order = Order.of(priority, rank)
         waiter = self._queues.join(order)
         self.pump()
         try:
@@ -153,18 +154,18 @@ class Gate:
         """Return what was learned and which slots are in use, as plain JSON for `restore` in a later process."""
         return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())
 
-    def restore(self, remembered: Mapping[str, Any]) -> None:
+    def restore(self, exported: Mapping[str, Any]) -> None:
         """Take in what an earlier process exported, aged by the wall clock; what makes no sense is left out.
 
         A limit that was declared stays as it is; slots that are in use by now stay so.
         """
-        memory = parse_gate_memory(remembered, self._clock.now())
+        memory = parse_gate_memory(exported, self._clock.now())
         if memory is not None:
             self._limiter.recall(memory, self._clock.monotonic())
             self.pump()
 
     def budget(self) -> Budget:
-        """Return what there is to plan looks with."""
+        """Return what there is to plan polls with."""
         now = self._clock.monotonic()
         return Budget(
             limit=self._limiter.believed,
@@ -216,7 +217,7 @@ class Gate:
                 break
             self._limiter.take(now)
             self._turns.note(order)
-            if order[1] < Rank.POLL:
+            if order.rank < Rank.POLL:
                 self._worked.append(now)
                 self._forget_work(now)
             source.grant(
@@ -251,16 +252,16 @@ class Gate:
     def _kept_from(self, order: Order, now: float) -> int:
         """Return how many slots a request of this order must leave free for others that may come.
 
-        Those are interactive calls, where some came lately, and for looks of a batch the requests it is about to make:
-        as many as are expected, but no more than there were in the last window. A look can wait; a slot that it takes
+        Those are interactive calls, where some came lately, and for polls of a batch the requests it is about to make:
+        as many as are expected, but no more than there were in the last window. A poll can wait; a slot that it takes
         is one that a create may have to wait for.
         """
         limit, per = self._limiter.believed, self._limiter.per
-        if order < (0, Rank.POLL) or limit is None:
+        if order < Order(Lane.INTERACTIVE, Rank.POLL) or limit is None:
             return 0
         kept = round(INTERACTIVE_SHARE * limit) if now <= self._interactive_at + _INTERACTIVE_MEMORY * per else 0
         self._forget_work(now)
-        return kept if order < (1, Rank.POLL) else max(kept, min(self.expected, len(self._worked)))
+        return kept if order < Order(Lane.BULK, Rank.POLL) else max(kept, min(self.expected, len(self._worked)))
 
     def _forget_work(self, now: float) -> None:
         while self._worked and self._worked[0] <= now - self._limiter.per:
@@ -287,7 +288,9 @@ class Gate:
             self._on_event(build())
 
     def _wake_at(self, when: float) -> None:
-        if self._timer is not None and (self._timer_at != when or self._timer.done()):  # done: somebody cancelled it
+        if self._timer is not None and (
+            self._timer_at != when or self._timer.done()
+        ):  # done: it was cancelled from outside
             self._timer.cancel()
             self._timer = None
         if self._timer is None and math.isfinite(when):

@@ -1,19 +1,19 @@
-"""What the key's limit is believed to be, learned from what the server lets in and what it refuses.
+"""Estimates the key's limit from which requests the server accepts and which it refuses.
 
-A declared limit is kept as it is, and never a request beyond it is tried. An unknown one begins with a few requests at
-once: the first refusal tells how many were accepted in the trailing window, which is what fixed and sliding windows
-count. From then on the believed limit is used in full, and every few windows one request more is tried; as long as that
-is let in, the next one is too, so a limit that was raised is found again within a window.
+A declared limit is kept as it is, and no request beyond it is tried. With an unknown limit a few requests are sent at
+once: the first refusal shows how many were accepted in the trailing window, which is what fixed and sliding windows
+count. From then on the believed limit is used in full, and every few windows one additional request is tried; as long
+as it is accepted, so is the next, so a limit that was raised is found again within a window.
 
-A refusal inside a limit that was declared means that the server does not count in windows: from then on requests are
-spread evenly, which buckets of any size and weighted counters accept. If that is refused as well, the limit itself must
-be lower than believed. After some windows without a refusal counting is tried again, less and less often.
+A refusal within a declared limit means that the server does not count in windows: from then on requests are spread
+evenly, which buckets of any size and weighted counters accept. If that is refused as well, the limit itself must be
+lower than believed. After some windows without a refusal, counting is tried again, less and less often.
 
-A refusal when nothing was let in for a whole window says only that somebody else uses the key, or that the server is
-busy: it is waited for, and nothing is learned. A limit that the server names in its headers counts as declared.
+A refusal when nothing was accepted for a whole window shows only that another client uses the key, or that the server
+is busy: it is waited for, and nothing is learned. A limit that the server names in its headers counts as declared.
 
-After a refusal nothing is sent until a believed slot is free again and the backoff has passed; then one request goes
-alone, and only when it is let in the others follow.
+After a refusal nothing is sent until a believed slot is free again and the backoff has passed; then one request is sent
+alone, and the others follow only once it is accepted.
 
 All times are monotonic seconds and must not run backwards.
 """
@@ -27,37 +27,37 @@ from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.window import BucketWindow, CountingWindow
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 
-SEARCH_AFTER = 5.0  # windows without a refusal before one request more is tried
+SEARCH_AFTER = 5.0  # windows without a refusal before an additional request is tried
 _UNKNOWN_AT_ONCE = 3  # requests in flight while nothing is known: what the first refusal can cost
-_UNPROVEN_AT_ONCE = 4  # while a second window has not begun without a refusal; right after one, fewer
-_PROVEN_AT_ONCE = 64  # afterwards; more only adds to what a limit lowered meanwhile refuses
-_PROOF = 8  # requests let in beyond a window's full: a counter that fades its windows would not have let them in
-_SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that a reply's travel time is not lost
-_BUCKET_SHARE = 0.8  # of what was let in when a bucket was first found dry; the rest had flowed in meanwhile
-_PACING_MARGIN = 0.98  # of the limit: evenly is not exactly evenly once it has crossed a network
-_PACED = 5.0  # windows without a refusal before requests are counted again and not spread; doubled each time
-_TRANSITION = 0.25  # windows of pacing until a refusal speaks of it, and not of the burst that was sent before
+_UNPROVEN_AT_ONCE = 4  # until a second window has begun without a refusal; right after a refusal, fewer
+_PROVEN_AT_ONCE = 64  # after that; more would only add to the refusals if the limit was lowered meanwhile
+_PROOF = 8  # requests accepted beyond a full window, which a weighted counter would have refused
+_SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that no time is lost to latency
+_BUCKET_SHARE = 0.8  # of what was accepted before a bucket was first found empty; the rest had been refilled meanwhile
+_PACING_MARGIN = 0.98  # of the limit: even spacing is not exactly even after crossing a network
+_PACED = 5.0  # windows without a refusal before requests are counted again instead of spread; doubled each time
+_TRANSITION = 0.25  # windows of pacing; an earlier refusal is due to the burst that was sent before
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
-_HASTY = 20  # requests a window: fewer at the first refusal, and somebody else may have been using the key just before
-_SOON = 1.0  # windows after which such a limit is doubted, once
-_HEADROOM = 1.5  # times what a believed limit needs at once while replies take as long as they do
+_HASTY = 20  # requests a window: if fewer were accepted, another client may have used the key just before
+_SOON = 1.0  # windows after which such a limit is tested, once
+_HEADROOM = 1.5  # factor on the requests in flight that a believed limit needs at the present latency
 _LATENCY_SHARE = 0.2  # of the newest reply in the smoothed latency
 _MOST_DOUBLINGS = 30.0  # of the backoff; more would only overflow
 
 
 class Limiter:
-    """The key's budget as it is believed to be: a `Window` that learns.
+    """The believed budget of the key: a window that learns.
 
     Args:
         limit: what is known.
-        retry: `throttle_backoff` and `throttle_cap`, for refusals that do not say how long.
+        retry: `throttle_backoff` and `throttle_cap`, for refusals without a Retry-After.
         now: monotonic seconds.
     """
 
     def __init__(self, limit: RateLimit, retry: RetryPolicy, *, now: float) -> None:
         self._declared = limit
-        self._ceiling = limit.requests  # never to be exceeded: declared, or named in a header
-        self._named: tuple[int, float] | None = None  # what the last header named: requests and window
+        self._ceiling = limit.requests  # never exceeded: declared, or named in a header
+        self._named: tuple[int, float] | None = None  # requests and window in the last header
         self.per = limit.per
         self._retry = retry
         self.believed = limit.requests
@@ -66,18 +66,18 @@ class Limiter:
         self._bucket = BucketWindow(limit.requests, limit.per, now) if self._is_bucket and limit.requests else None
         self.closed_until = -math.inf
         self._refused_at = -math.inf
-        self._refusals = 0  # since the last request that was let in
-        self._let_in = _UNPROVEN_AT_ONCE  # of what was sent since the last refusal; as if so many before the first
+        self._refusals = 0  # since the last accepted request
+        self._accepted = _UNPROVEN_AT_ONCE  # of the requests sent since the last refusal; so many before the first one
         self._paced_for = _PACED  # windows
         self._paced_at = -math.inf
         self._searching = False
-        self._doubted = False  # a learned limit was refused once already
-        self._hasty = False  # the limit was learned so low that others may have used the window
+        self._doubted = False  # a request within the learned limit was refused once already
+        self._hasty = False  # the learned limit is so low that others may have used the window
         self._latency = 0.0  # s from sending to the reply, smoothed
 
     @property
     def in_flight(self) -> int:
-        """Return how many requests are on their way."""
+        """Return how many requests are in flight."""
         return self._counted.in_flight
 
     def used(self, now: float) -> int:
@@ -85,11 +85,11 @@ class Limiter:
         return self._counted.used(now)
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when the next request may be sent: `now` or earlier if at once, infinity if only a reply can tell.
+        """Return when the next request may be sent: `now` or earlier for at once, infinity if that depends on a reply.
 
         Args:
             now: monotonic seconds.
-            spare: slots that must stay free besides.
+            spare: further slots that must stay free.
         """
         if now < self.closed_until:
             return self.closed_until
@@ -103,7 +103,7 @@ class Limiter:
         return at
 
     def free_within(self, now: float, seconds: float) -> float:
-        """Return how many requests the believed limit allows in the next `seconds`: infinity if nothing is known."""
+        """Return how many requests the believed limit allows in the next `seconds`: infinity if it is unknown."""
         counted = math.inf if self._is_bucket else self._counted.free_within(now, seconds)
         return counted if self._bucket is None else min(counted, self._bucket.free_within(now, seconds))
 
@@ -115,26 +115,26 @@ class Limiter:
             self._bucket.take(now)
 
     def restore(self) -> None:
-        """Give back a slot whose request was never sent."""
+        """Free a slot whose request was never sent."""
         self._counted.restore()
         if self._bucket is not None:
             self._bucket.restore()
 
     def settle(self, now: float, *, sent: float) -> None:
-        """Note that a request sent at `sent` was let in (or that nothing is known of it, which must count as that)."""
+        """Note that a request sent at `sent` was accepted, or may have been, which must count the same."""
         self._counted.settle(now)
         if self._bucket is not None:
             self._bucket.settle(now)
         self._latency += _LATENCY_SHARE * (max(0.0, now - sent) - self._latency)
         if sent >= self._refused_at:
-            self._let_in += 1
+            self._accepted += 1
             self._refusals = 0
         self._count_again(now)
         if self.believed is None:
             return
-        let_in = self._counted.accepted(now)
-        if self._searching and let_in > self.believed:
-            self._believe(min(let_in, self._ceiling or let_in), now)
+        accepted = self._counted.accepted(now)
+        if self._searching and accepted > self.believed:
+            self._believe(min(accepted, self._ceiling or accepted), now)
             self._searching = self.believed != self._ceiling
 
     def refuse(self, now: float, *, sent: float, retry_after: float | None) -> None:
@@ -142,11 +142,11 @@ class Limiter:
         self._counted.refuse()
         if self._bucket is not None:
             self._bucket.settle(now)
-        if sent >= self._refused_at:  # else it was under way when the refusal that is known already came
+        if sent >= self._refused_at:  # otherwise it was in flight during a refusal that is known already
             self._learn_from_refusal(now)
         doublings = min(self._refusals - 1, _MOST_DOUBLINGS)
         backoff = min(self._retry.throttle_cap, self._retry.throttle_backoff * 2.0**doublings)
-        wait = retry_after or backoff  # "after 0 s" is no answer to a refusal
+        wait = retry_after or backoff  # a Retry-After of 0 s cannot be meant
         if retry_after is None:
             free_at = self._counted.free_at(now)
             if not self._is_bucket and math.isfinite(free_at):
@@ -154,11 +154,11 @@ class Limiter:
         self.close_until(now + wait)
 
     def close_until(self, when: float) -> None:
-        """Send nothing before `when`; an earlier end than the one known changes nothing."""
+        """Send nothing before `when`, or before a later time set earlier."""
         self.closed_until = max(self.closed_until, when)
 
     def export(self, now: float) -> GateMemory:
-        """Return what is to be kept over a restart."""
+        """Return what should survive a restart."""
         return GateMemory(
             believed=self.believed,
             per=self.per,
@@ -169,12 +169,12 @@ class Limiter:
         )
 
     def recall(self, memory: GateMemory, now: float) -> None:
-        """Take in what was exported: the slots in use, and what was learned where it is not known better by now."""
+        """Restore what was exported: the slots in use, and the limit unless one is known by now."""
         if self.believed is None and memory.believed is not None:
             self.per = memory.per
             self._counted.set_per(memory.per)
             self._believe(memory.believed, now)
-            self._refused_at = now  # it is not searched for more at once
+            self._refused_at = now  # so that a higher limit is not searched for at once
             self._hasty = memory.believed < _HASTY
         self._counted.occupy(memory.ages, now)
         if memory.paced and self._bucket is None and self.believed is not None:
@@ -184,13 +184,13 @@ class Limiter:
             self._bucket.drain(memory.full_in, now)
         if memory.closed_for:
             self.close_until(now + memory.closed_for)
-            self._let_in = 0
+            self._accepted = 0
 
     def adopt(self, advice: RateAdvice, now: float) -> None:
-        """Believe what a reply's rate headers say, but never more than was declared.
+        """Adopt the limit in a reply's rate headers, but never more than was declared.
 
-        The same word again changes nothing: where refusals have taught something else, they know better. When nothing
-        is left although there should be room, somebody else uses the key: then everybody waits as told.
+        The same values again change nothing: refusals may have taught better since. If no request remains although
+        there should be some, another client uses the key: then nothing is sent until the reset.
         """
         if advice.requests is not None:
             self._adopt_limit(advice.requests, advice.per or self._declared.per, now)
@@ -212,31 +212,31 @@ class Limiter:
             self._believe(requests, now)
 
     def _learn_from_refusal(self, now: float) -> None:
-        let_in = self._counted.accepted(now)
+        accepted = self._counted.accepted(now)
         recently = now - self._refused_at < _RECENTLY * self.per
         self._refused_at = now
         self._refusals += 1
-        self._let_in = 0
-        self._hasty = self.believed is None and let_in < _HASTY
-        if not let_in:
+        self._accepted = 0
+        self._hasty = self.believed is None and accepted < _HASTY
+        if not accepted:
             return
         if self.believed is None or (self._searching and self._bucket is None):
-            self._believe(let_in, now)
+            self._believe(accepted, now)
         elif self._searching:
-            self._believe(min(self.believed, let_in), now)
+            self._believe(min(self.believed, accepted), now)
         elif self._bucket is not None:
-            # A declared bucket that ran dry early is smaller than its rate: as large as what it let in at once.
-            held = _BUCKET_SHARE * let_in if self._is_bucket and not recently else 0.0
-            self._bucket.empty(now, capacity=max(self._burst(self.believed), held))
-            # Right after a burst a counter that weighs its last window is full, though a declared limit is right.
-            told = self._ceiling is None or now >= self._paced_at + _TRANSITION * self.per
-            if recently and told:
-                self._believe(min(self.believed, let_in), now)
+            # A declared bucket that was empty early has a smaller capacity than declared: what it accepted at once.
+            capacity = _BUCKET_SHARE * accepted if self._is_bucket and not recently else 0.0
+            self._bucket.empty(now, capacity=max(self._burst(self.believed), capacity))
+            # Right after a burst, a counter that weighs the last window is full even if the declared limit is right.
+            is_due_to_pacing = self._ceiling is None or now >= self._paced_at + _TRANSITION * self.per
+            if recently and is_due_to_pacing:
+                self._believe(min(self.believed, accepted), now)
         elif self.believed == self._ceiling or (recently and self._doubted):
             self._pace(self.believed, now)
         else:
             self._doubted = True
-            self._believe(min(self.believed, let_in), now)
+            self._believe(min(self.believed, accepted), now)
         self._searching = False
 
     def _pace(self, requests: int, now: float) -> None:
@@ -247,12 +247,12 @@ class Limiter:
         self._bucket.in_flight = self.in_flight
 
     def _count_again(self, now: float) -> None:
-        """Stop pacing when that has gone well for a while: a refusal may have been somebody else's doing."""
+        """Stop pacing after a while without refusals: another client may have caused the last one."""
         over = self._refused_at + self._paced_for * self.per
         if self._bucket is None or self._is_bucket or self.believed != self._ceiling or now < over:
             return
         self._bucket = None
-        self._let_in = 0
+        self._accepted = 0
         self._paced_for *= 2
 
     def _believe(self, requests: int, now: float) -> None:
@@ -266,12 +266,12 @@ class Limiter:
         return max(2.0, _SMALL_BURST * requests)
 
     def _at_once(self) -> int:
-        if not self._let_in:
+        if not self._accepted:
             return 1
-        few = 1 + self._let_in
+        few = 1 + self._accepted
         if self.believed is None:
             return min(few, _UNKNOWN_AT_ONCE)
-        proven = self._let_in >= self.believed + _PROOF
+        proven = self._accepted >= self.believed + _PROOF
         needed = math.ceil(_HEADROOM * self.believed * self._latency / self.per)
         return max(needed, _PROVEN_AT_ONCE if proven else min(few, _UNPROVEN_AT_ONCE))
 
@@ -279,6 +279,6 @@ class Limiter:
         return self.believed is not None and (self._ceiling is None or self.believed < self._ceiling)
 
     def _believed_free_at(self, now: float, spare: int = 0) -> float:
-        """Return when the believed limit has room, searching left aside."""
+        """Return when the believed limit has room, without searching for a higher one."""
         counted = now if self._is_bucket else self._counted.free_at(now, spare=spare)
         return counted if self._bucket is None else max(counted, self._bucket.free_at(now, spare=spare))

@@ -1,8 +1,9 @@
-"""What a gate knows, as plain JSON: to be kept over a restart.
+"""What a gate knows, as plain JSON, so that it survives a restart.
 
-Monotonic clocks mean nothing to the next process, so everything is written as it was at a moment of the wall clock. A
-wall clock may have jumped meanwhile: backward counts as no time at all, so slots are held a little too long, but never
-longer than from the start on; forward frees them early, which costs a 429 at worst. What makes no sense is left out.
+Monotonic times mean nothing to the next process, so all times are relative to a time of the wall clock. If that clock
+was set back meanwhile, no time seems to have passed and slots are held a little too long, but no longer than if they
+had just been taken; if it was set forward, they are freed early, which costs a 429 at worst. Invalid values are
+ignored.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import attrs
 _VERSION = 1
 _MOST_SLOTS = 100_000
 _MOST_REQUESTS = 10**9
-_LONGEST_CLOSED = 3600.0  # s; afterwards one request may ask again
+_LONGEST_CLOSED = 3600.0  # s; after that one request may try again
 _LONGEST_WINDOW = 86_400.0  # s
 
 
@@ -28,9 +29,9 @@ class GateMemory:
         believed: requests per window, `None` if unknown.
         per: length of the window.
         paced: whether requests are spread evenly, because the server does not count in windows.
-        full_in: how long the bucket needs to be full again, where there is one.
-        ages: how long ago the reply to each request came whose slot is still occupied.
-        closed_for: how long the gate stays closed.
+        full_in: seconds until the bucket is full again, if there is one.
+        ages: of each occupied slot, the seconds since its reply arrived.
+        closed_for: seconds for which the gate stays closed.
     """
 
     believed: int | None
@@ -51,10 +52,10 @@ class GateMemory:
 
 
 def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory | None:
-    """Return what was dumped, aged by what the wall clock says has passed; `None` if it cannot be understood.
+    """Return what was dumped, aged by the time passed on the wall clock since; `None` if it is invalid.
 
     Args:
-        remembered: what `GateMemory.dump` returned, or anything.
+        remembered: what `GateMemory.dump` returned, or anything else.
         now: POSIX seconds.
     """
     at, per = _number(remembered.get("at")), _number(remembered.get("per"))
@@ -74,7 +75,7 @@ def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory |
 
 
 def _left(value: object, passed: float, most: float) -> float:
-    """Return what is left of a wait."""
+    """Return the seconds that are left of a wait."""
     return min(most, max(0.0, (_number(value) or 0.0) - passed))
 
 

@@ -1,4 +1,4 @@
-"""What rate headers say about the key's limit. The service documents none, so every common dialect is understood.
+"""Parses rate limit headers. The service documents none, so every common dialect is understood.
 
 - `RateLimit-Policy: "default";q=100;w=60` and `RateLimit: "default";r=50;t=30`
   (IETF draft-ietf-httpapi-ratelimit-headers, -08 on)
@@ -6,7 +6,7 @@
 - `RateLimit-Limit: 100, 100;w=60`, `RateLimit-Remaining: 50`, `RateLimit-Reset: 30` (-00 to -06)
 - `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last as seconds from now or since 1970
 
-Nothing here raises: what cannot be understood was not said.
+Nothing here raises: headers that cannot be parsed are ignored.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ import attrs
 
 from aistemsplitter_async._wire.dates import parse_date
 
-_LONGEST = 1000  # characters of a header that are looked at
+_LONGEST = 1000  # characters of a header that are read
 _MOST_REQUESTS = 10**9
-_EPOCH = 1e9  # s; a longer wait is a date: nobody resets after thirty years
-_EPOCH_MS = 1e11  # the same in milliseconds: nobody resets in the year 5138 either
-_LONG_WINDOW = 10.0  # times the window that is expected; a day's quota says nothing about a minute
+_EPOCH = 1e9  # s; a larger number is a date in POSIX seconds, not a wait of thirty years
+_EPOCH_MS = 1e11  # a larger number is a date in milliseconds, not one in the year 5138
+_LONG_WINDOW = 10.0  # times the expected window; a quota per day says nothing about a minute
 _POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit")
 _NAME = r'"(?:[^"\\]|\\.)*"|[^,;="\s]+'
 _MEMBER = re.compile(rf"({_NAME})\s*(?:=\s*({_NAME}))?((?:\s*;\s*[^,;\"]*(?:\"[^\"]*\")?)*)")
@@ -33,13 +33,13 @@ _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
 
 @attrs.frozen(kw_only=True)
 class RateAdvice:
-    """What one reply says; `None` is what it does not say.
+    """The rate headers of one reply; `None` for values it did not contain.
 
     Attributes:
         requests: the limit, at least 1.
         per: its window in seconds.
-        remaining: requests that are still free.
-        reset: seconds until more are.
+        remaining: requests left.
+        reset: seconds until there are more.
     """
 
     requests: int | None = None
@@ -58,14 +58,14 @@ class _Member:
 
 
 def parse_rate_headers(headers: Mapping[str, str], *, per: float, now: float) -> RateAdvice | None:
-    """Return what `headers` say about the limit, or `None` if that is nothing.
+    """Return what `headers` say about the limit, or `None` if they say nothing.
 
-    Of several policies the one whose window is nearest to `per` counts.
+    If there are several policies, the one whose window is nearest to `per` counts.
 
     Args:
         headers: of any reply, names in lower case.
-        per: the window that is expected, in seconds.
-        now: POSIX seconds, for resets that are dates; the reply's own `Date` goes before it.
+        per: the expected window in seconds.
+        now: POSIX seconds, for resets that are dates; the reply's own `Date` header has precedence.
     """
     policy = _choose_policy(headers, per)
     state = _members(headers.get("ratelimit", ""))
@@ -101,7 +101,7 @@ class _Policy:
 
 
 def _choose_policy(headers: Mapping[str, str], per: float) -> _Policy | None:
-    """Return the policy with the window nearest to `per`, one without a window if there is no other."""
+    """Return the policy with the window nearest to `per`, or one without a window if there is no other."""
     policies = [_policy(member) for name in _POLICY_HEADERS for member in _members(headers.get(name, ""))]
     fitting = [policy for policy in policies if policy is not None and (policy.window or per) <= _LONG_WINDOW * per]
     return min(

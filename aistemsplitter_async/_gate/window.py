@@ -1,13 +1,13 @@
 """The key's budget: when may the next request be sent?
 
-A slot is taken before sending and given back one window after the reply *arrived* (or the attempt was aborted). The
+A slot is taken before sending and comes back one window after the reply *arrived* (or the attempt was aborted). The
 server counted the request at some moment between the two, so neither a fixed nor a sliding window of the same length
-can ever hold more than the limit, whatever the latency.
+can ever contain more than the limit, whatever the latency.
+
+A bucket is modelled in the same conservative way: its level refills only up to the capacity minus the requests in
+flight, so the model never has more tokens than the server.
 
 All times are monotonic seconds and must not run backwards.
-
-A bucket is modelled the same way round: its level refills only up to what is left beside the requests in flight, so
-the model never holds more tokens than the server does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable
 
-_ROUNDING = 1e-9  # tokens; a level computed to reach one may miss it by a float's last bits
+_ROUNDING = 1e-9  # tokens; a level that should be exactly one may differ in the last bits of a float
 
 
 class CountingWindow:
@@ -30,17 +30,17 @@ class CountingWindow:
         self._frees: deque[float] = deque()  # when each settled slot comes back, oldest first
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when a slot is free with `spare` more: `now` or earlier, infinity if only a reply can free one."""
+        """Return when a slot and `spare` more are free: `now` or earlier if at once, infinity if only after a reply."""
         self._forget(now)
         spare = min(spare, max(0, math.ceil(self.requests) - 1)) if math.isfinite(self.requests) else 0
         excess = self.in_flight + len(self._frees) + spare - self.requests
         if excess < 0:
             return now
-        # After the limit was lowered, several slots must come back before one of them is free.
+        # If the limit was lowered, several slots must come back before one is free.
         return self._frees[int(excess)] if excess < len(self._frees) else math.inf
 
     def free_within(self, now: float, seconds: float) -> float:
-        """Return how many requests may be sent in the next `seconds`; what is further off than a window, on average."""
+        """Return how many requests may be sent in the next `seconds`; beyond one window, the mean rate."""
         self._forget(now)
         back = bisect_right(self._frees, now + seconds)
         later = self.requests * (seconds / self.per - 1) if seconds > self.per else 0.0
@@ -55,29 +55,29 @@ class CountingWindow:
         self._frees.append(now + self.per)
 
     def refuse(self) -> None:
-        """Note that the server refused a request: it did not count it."""
+        """Note that the server refused a request, and so did not count it."""
         self.in_flight -= 1
 
     def restore(self) -> None:
         self.in_flight -= 1
 
     def set_per(self, per: float) -> None:
-        """Let slots come back after `per` seconds, those that are occupied included."""
+        """Change the length of the window, also for slots that are occupied now."""
         self._frees = deque(at - self.per + per for at in self._frees)
         self.per = per
 
     def ages(self, now: float) -> list[float]:
-        """Return how long ago the reply to each occupied slot came, with none yet as 0."""
+        """Return the seconds since the reply of each occupied slot arrived; 0 for requests in flight."""
         self._forget(now)
         return [now - at + self.per for at in self._frees] + [0.0] * self.in_flight
 
     def occupy(self, ages: Iterable[float], now: float) -> None:
-        """Occupy slots whose replies came so long ago, by another process or in an earlier life."""
+        """Occupy slots of another process or an earlier run, given the seconds since their replies arrived."""
         self._frees = deque(sorted([*self._frees, *(now - age + self.per for age in ages)]))
         self._forget(now)
 
     def accepted(self, now: float) -> int:
-        """Return how many requests were let in within the trailing window."""
+        """Return how many requests were accepted within the trailing window."""
         self._forget(now)
         return len(self._frees)
 
@@ -100,7 +100,7 @@ class BucketWindow:
         self._at = now
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when a token is there with `spare` more, or as many as fit beside what is in flight."""
+        """Return when there is a token and `spare` more, or as many as the bucket holds beside those in flight."""
         self._refill(now)
         room = self._capacity - self.in_flight
         if room < 1 - _ROUNDING:
@@ -127,7 +127,7 @@ class BucketWindow:
         self._level += 1
 
     def empty(self, now: float, *, capacity: float) -> None:
-        """Start again from nothing, with room for `capacity` tokens at most: the server's bucket was empty."""
+        """Start over with no tokens and a capacity of at most `capacity`: the server's bucket was empty."""
         self._refill(now)
         self._level = min(self._level, 0.0)
         self._capacity = min(self._capacity, capacity)
@@ -139,18 +139,14 @@ class BucketWindow:
         self._capacity = capacity
 
     def full_in(self, now: float) -> float:
-        """Return how long it takes until it is full, if nothing is sent."""
+        """Return the seconds until it is full if nothing is sent."""
         self._refill(now)
         return (self._capacity - self._level) / self._rate
 
     def drain(self, seconds: float, now: float) -> None:
-        """Take what flows in within `seconds`: that long it takes until it is full."""
+        """Remove the tokens of `seconds` of refill, so that it takes at least so long until it is full."""
         self._refill(now)
         self._level = min(self._level, self._capacity - seconds * self._rate)
-
-    def used(self, now: float) -> int:
-        self._refill(now)
-        return math.ceil(self._capacity - self._level - _ROUNDING)
 
     def _refill(self, now: float) -> None:
         refilled = self._level + (now - self._at) * self._rate

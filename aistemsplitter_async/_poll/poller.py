@@ -1,7 +1,7 @@
-"""Looks at running splits, as a source of the gate: when a slot comes free, the plan says which split to look at.
+"""Polls running splits, as a source of requests for the gate: when a slot comes free, the plan says which to poll.
 
-Any number of waiters on one split share its looks. A passing failure never ends a wait; what ends it is a terminal
-status, the waiter's own deadline, or an answer that no later look can improve.
+Any number of waiters for one split share its polls. A transient failure never ends a wait; it ends with a terminal
+status, at the waiter's own deadline, or with a reply that no later poll can improve.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from collections.abc import AsyncGenerator
 
 import attrs
 
-from aistemsplitter_async._gate.lanes import Order, Priority, Rank, order_of
+from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
-from aistemsplitter_async._poll.plan import Entry, PollPlan
+from aistemsplitter_async._poll.entry import PlanEntry
+from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async.config import EMPTY_SUCCESS_LOOKS, PollPolicy
+from aistemsplitter_async.config import EMPTY_SUCCESS_POLLS, PollPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -31,13 +33,12 @@ from aistemsplitter_async.events import PollMade, PollPlanned
 from aistemsplitter_async.models import Split
 
 _REQUEST_TIMEOUT = 408
-_MOST_PATIENT = 30.0  # times the first wait is the longest between two looks that bring nothing
-_LANES: tuple[Priority, ...] = ("interactive", "bulk")
+_BACKOFF_CAP = 30.0  # times the first wait: the longest time between two failed polls
 
 
 @attrs.define(eq=False)
 class _Watch:
-    """One split under observation."""
+    """One split that is waited for."""
 
     split_id: str
     priority: Priority
@@ -46,7 +47,7 @@ class _Watch:
     last: Split | None = None
     failure: Exception | None = None
     empty_successes: int = 0
-    failures: int = 0  # looks in a row that brought nothing
+    failures: int = 0  # failed polls in a row
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @property
@@ -58,9 +59,9 @@ class Poller:
     """The waiting stage of one client.
 
     Args:
-        pipeline: sends the looks.
+        pipeline: sends the polls.
         base_url: of the API.
-        policy: when a look is worth a request.
+        policy: when to poll.
     """
 
     def __init__(self, pipeline: Pipeline, base_url: str, policy: PollPolicy) -> None:
@@ -69,8 +70,8 @@ class Poller:
         self._watches: dict[str, _Watch] = {}
         self._policy = policy
         self._plan = PollPlan(policy, random=pipeline.random)
-        self._chosen: dict[Order, Entry] = {}  # what `best` spoke of last
-        self._looks: set[asyncio.Task[None]] = set()
+        self._chosen: dict[Order, PlanEntry] = {}  # the last results of `best`
+        self._polls: set[asyncio.Task[None]] = set()
         self._attached = False
         self._closed = False
 
@@ -81,23 +82,24 @@ class Poller:
         priority: Priority,
         since: float | None = None,
         credits_used: float | None = None,
-        told: bool = False,
+        expects_event: bool = False,
         done: bool = False,
         deadline: float | None = None,
     ) -> AsyncGenerator[Split, None]:
-        """Yield the split as it is first seen and at every change, the terminal state last.
+        """Yield the split's first known state and every change, the terminal state last.
 
         Args:
             split_id: which one.
-            priority: the lane its looks wait in; an interactive waiter pulls a bulk one along.
-            since: when it was created (monotonic seconds), or `None` to look at once.
+            priority: the lane its polls wait in; an interactive waiter moves the polls of bulk waiters to its lane.
+            since: when it was created (monotonic seconds), or `None` to poll at once.
             credits_used: its price, from which its processing time is predicted.
-            told: whether its end will be announced with `wake`: then looks are only made in case that gets lost.
-            done: whether its end was announced before anybody waited: then it is looked at at once.
-            deadline: when the caller will give up (monotonic seconds): a look is made before, announced or not.
+            expects_event: whether a webhook event should call `wake` when it is done; it is polled only in case the
+                event gets lost.
+            done: whether such an event came before this call; it is polled at once.
+            deadline: when the caller stops waiting (monotonic seconds); it is polled shortly before in any case.
 
         Raises:
-            AIStemSplitterError: an answer that waiting cannot improve: 401, 404, an undecodable reply.
+            AIStemSplitterError: a reply that waiting cannot improve: 401, 404, an undecodable one.
         """
         watch = self._watches.get(split_id)
         if watch is None:
@@ -106,9 +108,9 @@ class Poller:
                 split_id,
                 since=watch.since,
                 credits_used=credits_used,
-                lane=_LANES.index(priority),
-                look_at=watch.since if since is None else None,
-                told=told,
+                lane=Lane.of(priority),
+                poll_at=watch.since if since is None else None,
+                expects_event=expects_event,
             )
             if done:
                 self._plan.wake(split_id)
@@ -121,7 +123,7 @@ class Poller:
                 if watch.last is not None and watch.last != seen:
                     seen = watch.last
                     yield seen
-                    continue  # there may have been another change while the caller had it
+                    continue  # it may have changed again while the caller handled this state
                 if watch.failure is not None:
                     raise watch.failure
                 if watch.over:
@@ -130,25 +132,20 @@ class Poller:
         finally:
             self._leave(watch)
 
-    def wake(self, split_id: str) -> bool:
-        """Look at a split at once, ahead of the others of its lane: a webhook says that it is done.
-
-        Returns whether somebody waits for it.
-        """
+    def wake(self, split_id: str) -> None:
+        """Poll a split at once, ahead of the others in its lane, if it is waited for: an event says that it is done."""
         watch = self._watches.get(split_id)
-        if watch is None or watch.over:
-            return False
-        self._plan.wake(split_id)
-        self._pipeline.gate.pump()
-        self._tell_planned(split_id)
-        return True
+        if watch is not None and not watch.over:
+            self._plan.wake(split_id)
+            self._pipeline.gate.pump()
+            self._emit_planned(split_id)
 
     def typical(self) -> float | None:
-        """Return the median processing time in seconds as far as known, `None` while nothing is."""
+        """Return the median processing time in seconds, `None` while nothing is known about it."""
         return self._plan.model.typical()
 
     async def aclose(self) -> None:
-        """Stop looking; whoever still waits is told that the client is closed."""
+        """Stop polling. Every wait that is still running raises a `ConfigurationError`."""
         self._closed = True
         if self._attached:
             self._pipeline.gate.detach(self)
@@ -157,38 +154,35 @@ class Poller:
             if not watch.over:
                 watch.failure = ConfigurationError("the client was closed while this split was waited for")
             watch.changed.set()
-        for look in self._looks:
-            look.cancel()
-        if self._looks:
-            await asyncio.wait(self._looks)
+        await cancel_and_wait(*self._polls)
 
     def best(self, now: float, after: Order | None = None) -> Order | None:
-        """Return the order of the split to look at, of those behind `after`."""
-        first = next((lane for lane in (0, 1) if after is None or (lane, Rank.POLL) > after), None)
+        """Return the order of the split to poll first, of those behind `after`."""
+        first = next((lane for lane in Lane if after is None or Order(lane, Rank.POLL) > after), None)
         entry = self._plan.best(now, self._pipeline.gate.budget(), first) if first is not None else None
         if entry is None:
             return None
-        order = order_of(_LANES[entry.lane], Rank.POLL)
+        order = Order(entry.lane, Rank.POLL)
         self._chosen[order] = entry
         return order
 
-    def next_change(self, now: float) -> float:  # noqa: ARG002  # the plan was just asked
+    def next_change(self, now: float) -> float:  # noqa: ARG002  # `best` has just been called with it
         """Return when the next split is due."""
         return self._plan.next_due()
 
     def grant(self, order: Order, slot: Slot) -> None:
-        """Look at the split that `best` just spoke of."""
+        """Poll the split that `best` returned for this order."""
         entry = self._chosen.pop(order)
-        self._plan.note_looking(entry)
+        self._plan.note_polling(entry)
         watch = self._watches[entry.split_id]
-        look = asyncio.get_running_loop().create_task(self._look(watch, slot), name=f"look at {watch.split_id}")
-        self._looks.add(look)
-        look.add_done_callback(self._looks.discard)
-        look.add_done_callback(lambda _: slot.restore())  # where it was cancelled before it used the slot
+        poll = asyncio.get_running_loop().create_task(self._poll(watch, slot), name=f"poll split {watch.split_id}")
+        self._polls.add(poll)
+        poll.add_done_callback(self._polls.discard)
+        poll.add_done_callback(lambda _: slot.restore())  # in case it was cancelled before it used the slot
 
     def _begin(self, split_id: str, priority: Priority, since: float | None) -> _Watch:
         if self._closed:
-            raise ConfigurationError("this client is closed; make a new one")
+            raise ConfigurationError("this client is closed; create a new one")
         if not self._attached:
             self._pipeline.gate.attach(self)
             self._attached = True
@@ -202,77 +196,77 @@ class Poller:
             self._plan.raise_lane(watch.split_id)
         watch.waiters += 1
         self._pipeline.gate.pump()
-        self._tell_planned(watch.split_id)
+        self._emit_planned(watch.split_id)
 
     def _leave(self, watch: _Watch) -> None:
         watch.waiters -= 1
         if not watch.waiters:
-            del self._watches[watch.split_id]  # a look under way finds that out
+            del self._watches[watch.split_id]  # a poll on its way checks for that
             self._plan.remove(watch.split_id)
             self._pipeline.gate.pump()
 
-    async def _look(self, watch: _Watch, slot: Slot) -> None:
+    async def _poll(self, watch: _Watch, slot: Slot) -> None:
         pipeline = self._pipeline
-        looked_at = pipeline.clock.monotonic()
-        again_in = None  # seconds, where the look brought nothing
+        polled_at = pipeline.clock.monotonic()
+        again_in = None  # seconds, after a failed poll
         status: str | None = None
         try:
             operation = operations.get_split(self._base_url, watch.split_id)
             split = await pipeline.send(operation, priority=watch.priority, slot=slot)
             watch.failures, status = 0, split.status
-            self._note(watch, split)
+            self._note_state(watch, split)
         except AIStemSplitterError as error:
-            if _passes(error):
+            if _is_transient(error):
                 asked = error.retry_after if isinstance(error, APIStatusError) else None
-                # Each look was retried already; an outage is not met with more and more of them.
-                again_in = max(self._policy.first * min(_MOST_PATIENT, 2.0**watch.failures), asked or 0.0)
+                # Each poll was retried already; more of them would only add to an outage.
+                again_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked or 0.0)
                 watch.failures += 1
             else:
                 error.split_id = watch.split_id
                 watch.failure = error
-        except Exception as error:  # noqa: BLE001  # whatever it is, it must reach the waiters and not vanish in a task
+        except Exception as error:  # noqa: BLE001  # any error must reach the waiters instead of vanishing in a task
             watch.failure = error
         finally:
             watch.changed.set()
             watch.changed = asyncio.Event()
-        pipeline.emit(lambda: PollMade(split_id=watch.split_id, status=status, at=looked_at))
+        pipeline.emit(lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
         if self._watches.get(watch.split_id) is watch:
-            self._plan_on(watch, looked_at, again_in)
+            self._plan_next(watch, polled_at, again_in)
             pipeline.gate.pump()
-            self._tell_planned(watch.split_id)
+            self._emit_planned(watch.split_id)
 
-    def _tell_planned(self, split_id: str) -> None:
-        """Tell when the split is to be looked at, unless that is happening already."""
+    def _emit_planned(self, split_id: str) -> None:
+        """Emit when the split will be polled, unless a poll is on its way."""
         entry, at = self._plan.find(split_id), self._pipeline.clock.monotonic()
-        if entry is not None and not entry.looking:
+        if entry is not None and not entry.polling:
             self._pipeline.emit(lambda: PollPlanned(split_id=split_id, due_in=max(0.0, entry.due - at), at=at))
 
-    def _plan_on(self, watch: _Watch, looked_at: float, again_in: float | None) -> None:
-        """Tell the plan what the look brought."""
+    def _plan_next(self, watch: _Watch, polled_at: float, again_in: float | None) -> None:
+        """Give the result of a poll to the plan."""
         if again_in is not None:
-            self._plan.note_nothing(watch.split_id, look_at=self._pipeline.clock.monotonic() + again_in)
+            self._plan.note_no_answer(watch.split_id, poll_at=self._pipeline.clock.monotonic() + again_in)
         elif not watch.over:
             created = watch.last.created_at.timestamp() if watch.last is not None else math.inf
             age = max(0.0, self._pipeline.clock.now() - created)
-            self._plan.note_running(watch.split_id, looked_at=looked_at, age=age)
+            self._plan.note_running(watch.split_id, polled_at=polled_at, age=age)
         elif watch.last is not None and watch.last.is_terminal:
             seconds = (watch.last.updated_at - watch.last.created_at).total_seconds()
-            self._plan.note_done(watch.split_id, seconds, looked_at=looked_at)
+            self._plan.note_done(watch.split_id, seconds, polled_at=polled_at)
         else:
             self._plan.remove(watch.split_id)
 
-    def _note(self, watch: _Watch, split: Split) -> None:
+    def _note_state(self, watch: _Watch, split: Split) -> None:
         if split.status == "succeeded" and not split.stems:
-            # The status may run ahead of the stems; that is worth a few more looks, not an endless wait.
+            # The status may be set before the stems are: worth a few more polls, but not an endless wait.
             watch.empty_successes += 1
-            if watch.empty_successes > EMPTY_SUCCESS_LOOKS:
+            if watch.empty_successes > EMPTY_SUCCESS_POLLS:
                 raise ProtocolError(f"split {split.id} succeeded, but has no stems")
             return
         watch.last = split
 
 
-def _passes(error: AIStemSplitterError) -> bool:
-    """Return whether a later look may go better than this one, which was retried already."""
+def _is_transient(error: AIStemSplitterError) -> bool:
+    """Return whether a later poll may succeed where this one, with its retries, failed."""
     if isinstance(error, APIConnectionError):
         return not error.permanent
     return isinstance(error, RateLimitedError | ServerError) or error.status_code == _REQUEST_TIMEOUT

@@ -30,10 +30,10 @@ class Action(Enum):
     RETRY = "try again after the backoff"
     ONCE = "try again, but only once"
     CONFLICT = "try again for a while: another attempt of ours may still be at work"
-    THROTTLE = "wait as told, or as long as the window needs"
-    RAISE = "tell the caller"
-    RENEW = "tell the uploader, which takes a fresh reservation"
-    REFRESH = "tell the downloader, which asks for fresh URLs"
+    THROTTLE = "wait as long as the server asks, or as the window needs"
+    RAISE = "raise it to the caller"
+    RENEW = "raise it to the uploader, which takes a fresh reservation"
+    REFRESH = "raise it to the downloader, which asks for fresh URLs"
 
 
 _R, _1, _C, _T, _X, _N, _F = (
@@ -66,7 +66,7 @@ _TABLE: Final = {
     "other": (_X, _X, _X, _X, _X),
 }
 
-# Failures of a create that leave no doubt: nothing of the request arrived, or the server refused it.
+# Failures of a create that are not ambiguous: nothing of the request arrived, or the server refused it.
 _DEFINITE: Final = frozenset({"401 403", "404 410", "429", "4xx", "permanent", "other"})
 
 
@@ -105,7 +105,6 @@ class Attempts:
     throttles: int = 0
     throttled: float = 0.0  # seconds waited on throttles
     conflict_since: float | None = None  # monotonic seconds of the first 409 or 423 to a create
-    ambiguous: bool = False  # an earlier create may have taken effect: only a 2xx clears that
 
 
 @attrs.frozen
@@ -117,11 +116,28 @@ class Retry:
     throttled: bool = False
 
 
-@attrs.frozen
-class GiveUp:
-    """Stop. `uncertain`: a split may exist, so the caller must be given the means to find out."""
+@attrs.define
+class Ambiguity:
+    """Whether a create may have happened without an answer that says so. Only a 2xx settles that.
 
-    uncertain: bool
+    The caller of a create holds it, and so knows after a cancellation too. It is open from the start for a create that
+    is sent again after an attempt that may have happened.
+    """
+
+    open: bool = False
+    _before: bool = attrs.field(default=False, init=False)
+
+    def note_sent(self) -> None:
+        """Note that an attempt leaves: until its answer is known, it may have happened."""
+        self._before, self.open = self.open, True
+
+    def note_failure(self, error: AIStemSplitterError) -> None:
+        """Note how the attempt ended: a refusal is definite, but says nothing of the attempts before."""
+        self.open = self._before or is_ambiguous(error)
+
+    def note_success(self) -> None:
+        """Note that the server said which split the create stands for."""
+        self.open = False
 
 
 def plan_retry(
@@ -132,30 +148,27 @@ def plan_retry(
     *,
     now: float,
     random: Random,
-) -> Retry | GiveUp:
-    """Decide what follows `error`, the newest failure of a call at `stage`."""
-    if stage is Stage.CREATE:
-        attempts = attrs.evolve(attempts, ambiguous=attempts.ambiguous or is_ambiguous(error))
-    give_up = GiveUp(uncertain=attempts.ambiguous)
+) -> Retry | None:
+    """Decide what follows `error`, the newest failure of a call at `stage`: another attempt, or none."""
     limit = policy.create_attempts if stage is Stage.CREATE else policy.attempts
     match action_for(stage, error):
         case Action.THROTTLE:
-            return _plan_throttle(policy, attempts, error, random) or give_up
+            return _plan_throttle(policy, attempts, error, random)
         case Action.ONCE if attempts.failures > 0:
-            return give_up
+            return None
         case Action.CONFLICT:
             # Counted from the first refusal: the call may have waited at the gate for longer than the window.
             since = now if attempts.conflict_since is None else attempts.conflict_since
             if now - since >= CONFLICT_WINDOW:
-                return give_up
+                return None
             attempts = attrs.evolve(attempts, conflict_since=since)
         case Action.RETRY | Action.ONCE:
             if attempts.failures + 1 >= limit:
-                return give_up
+                return None
         case _:
-            return give_up
+            return None
     if _asked_too_much(policy, error):
-        return give_up
+        return None
     ceiling = min(policy.backoff_cap, policy.backoff * 2.0 ** min(attempts.failures, 30))
     delay = max(random() * ceiling, _asked_for(error, random) or 0.0)
     return Retry(delay, attrs.evolve(attempts, failures=attempts.failures + 1))
@@ -173,7 +186,7 @@ def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitte
 
 
 def _asked_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
-    """Return whether the server's Retry-After is longer than may be waited inline: coming back sooner is no choice."""
+    """Return whether the server's Retry-After is longer than a call may wait: trying earlier would ignore it."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     return asked is not None and asked > policy.retry_after_cap
 
@@ -185,7 +198,7 @@ def _asked_for(error: AIStemSplitterError, random: Random) -> float | None:
 
 
 class RetryQuota:
-    """A purse of retries shared by a client, so that an outage is not multiplied by every call's own retries.
+    """A budget of retries shared by a client, so that an outage is not multiplied by every call's own retries.
 
     Botocore's standard mode has the same idea; this one also refills with time, so that a steady trickle of failures
     does not dry it out.

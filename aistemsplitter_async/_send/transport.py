@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
@@ -21,7 +21,7 @@ from yarl import URL
 
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
-from aistemsplitter_async._wire.urls import is_loopback, is_public, parse_address
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import REPLY_CAP_BYTES, Secret, Timeouts
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -77,8 +77,7 @@ class AiohttpTransport:
         session: carries the API calls if given, and is not closed here.
         timeouts: `connect` is used here; everything else is the pipeline's.
         proxy: an http(s) proxy for every request. It resolves names by itself, so only literal addresses are vetted.
-        allow_loopback: whether worker and CDN may be on this machine.
-        allow_hosts: worker and CDN host names that need not be public.
+        urls: where worker and CDN may be.
     """
 
     def __init__(
@@ -89,16 +88,14 @@ class AiohttpTransport:
         session: aiohttp.ClientSession | None = None,
         timeouts: Timeouts,
         proxy: str | None = None,
-        allow_loopback: bool = False,
-        allow_hosts: Collection[str] = (),
+        urls: URLPolicy = URLPolicy(),  # noqa: B008  # frozen
     ) -> None:
         self._api_key = api_key
         self._api_origin = URL(base_url).origin()
         self._injected = session
         self._timeouts = timeouts
         self._proxy = proxy
-        self._allow_loopback = allow_loopback
-        self._allow_hosts = frozenset(allow_hosts)
+        self._urls = urls
         self._sessions: dict[Origin, aiohttp.ClientSession] = {}
         self._closed = False
 
@@ -127,7 +124,7 @@ class AiohttpTransport:
         self._sessions.clear()
 
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
-        if self._closed:  # a retry must not open a session that nobody would close
+        if self._closed:  # a retry must not open a session that is never closed
             raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
         failure: BaseException
         try:
@@ -163,7 +160,7 @@ class AiohttpTransport:
             return self._injected
         if origin not in self._sessions:
             trusted = origin is Origin.API  # the user named it; the other two are named by replies
-            resolver = DefaultResolver() if trusted else VettingResolver(self._allow_loopback, self._allow_hosts)
+            resolver = DefaultResolver() if trusted else VettingResolver(self._urls)
             self._sessions[origin] = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
@@ -235,27 +232,18 @@ def convert_error(error: Exception, request: Request | None) -> AIStemSplitterEr
 class VettingResolver(AbstractResolver):
     """Resolves a name and keeps only what may be visited, so that a public name cannot lead into a private network."""
 
-    def __init__(self, allow_loopback: bool, allow_hosts: Collection[str]) -> None:
-        self._allow_loopback = allow_loopback
-        self._allow_hosts = allow_hosts
+    def __init__(self, urls: URLPolicy) -> None:
+        self._urls = urls
         self._inner = DefaultResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        if host in self._allow_hosts:
-            return found
-        allowed = [result for result in found if self._is_allowed(result["host"])]
+        allowed = [result for result in found if self._urls.allows(result["host"], host=host)]
         if not allowed:
             raise UnsafeURLError(f"refused to visit {host!r}: it is not on the public internet")
         return allowed
-
-    def _is_allowed(self, literal: str) -> bool:
-        address = parse_address(literal)
-        if address is None:
-            return False
-        return is_public(address) or (self._allow_loopback and is_loopback(address))
 
     async def close(self) -> None:
         await self._inner.close()

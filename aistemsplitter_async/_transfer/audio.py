@@ -102,7 +102,7 @@ class StreamSource:
 async def _exactly(factory: BodyStream, length: int, name: str) -> AsyncIterator[bytes]:
     """Pass chunks through, and notice a stream that is shorter or longer than was said.
 
-    Each chunk is kept until it is known what follows, so that nobody ever holds all of a stream that is wrong.
+    Each chunk is held back until it is known what follows, so that the receiver never has all of a wrong stream.
     """
     seen = 0
     kept = b""

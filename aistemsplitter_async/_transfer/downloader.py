@@ -1,10 +1,9 @@
-"""Brings stems home: a file under its final name is complete, whatever happened on the way.
+"""Downloads stems: a file under its final name is complete, whatever happened on the way.
 
-Bytes go to `.<name>.part` beside the target. What that part belongs to stands in `.stems.json` in the same folder (or
-`.<pattern>.json` where the files are called by another pattern than the stem alone): the split, and each stem's
-validator and length, so that an interrupted download goes on where it was, in this process or the next, and a finished
-one is not fetched again. A part becomes the target by one atomic rename after its length was checked and its bytes were
-synced.
+Bytes go to `.<name>.part` beside the target. The manifest in the same folder says what that part belongs to: the split,
+and each stem's validator and length, so that an interrupted download resumes, in this process or the next, and a
+finished one is not fetched again. A part becomes the target by one atomic rename after its length was checked and its
+bytes were synced.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.manifest import Memory, Remembered, prepare_folder
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
@@ -32,7 +31,7 @@ from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Held, Incoming, build_range_headers, read_incoming
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
-from aistemsplitter_async._wire.urls import vet_url
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS, URL_REFRESHES
 from aistemsplitter_async.errors import (
     APIConnectionError,
@@ -45,7 +44,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.models import Split
 
 _WRITE_BYTES = 1024 * 1024  # what is gathered before a thread writes it: every trip to a thread costs
-_WORTH_GOING_ON_BYTES = 64 * 1024  # a connection that breaks is tried again as long as each try brings this much
+_WORTH_GOING_ON_BYTES = 64 * 1024  # a connection that breaks is tried again as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
 
@@ -53,18 +52,18 @@ Refresh = Callable[[str], Awaitable[Split]]
 
 
 @attrs.frozen(kw_only=True)
-class _Order:
+class _StemDownload:
     """One stem to fetch."""
 
     stem: str
     name: str
-    memory: Memory
+    manifest: Manifest
     overwrite: bool
     on_progress: OnProgress | None
 
     @property
     def part(self) -> Path:
-        return part_path(self.memory.folder, self.name)
+        return part_path(self.manifest.folder, self.name)
 
     def report(self, done: int, total: int | None) -> None:
         if self.on_progress is not None:
@@ -72,10 +71,10 @@ class _Order:
 
 
 class _URLs:
-    """Where the stems of one split are. All of them share the looks that renew their URLs.
+    """Where the stems of one split are. They share the requests that renew their URLs.
 
     Attributes:
-        renewals: how often the URLs were asked for anew.
+        renewals: how often the URLs were renewed.
     """
 
     def __init__(self, split: Split, refresh: Refresh) -> None:
@@ -88,7 +87,7 @@ class _URLs:
         return self._split.stems[stem]
 
     async def renew(self, renewals: int) -> None:
-        """Ask for URLs anew, unless somebody did since there had been `renewals`."""
+        """Renew the URLs, unless another stem has done so since there were `renewals`."""
         async with self._turn:
             if self.renewals == renewals:
                 fresh = await self._refresh(self._split.id)
@@ -99,14 +98,11 @@ class _URLs:
 class Downloader:
     """The download stage of one client."""
 
-    def __init__(
-        self, pipeline: Pipeline, refresh: Refresh, *, allow_loopback: bool, allow_hosts: frozenset[str]
-    ) -> None:
+    def __init__(self, pipeline: Pipeline, refresh: Refresh, urls: URLPolicy) -> None:
         self._pipeline = pipeline
         self._refresh = refresh
-        self._allow_loopback = allow_loopback
-        self._allow_hosts = allow_hosts
-        self._places = asyncio.Semaphore(DOWNLOADS)
+        self._allowed = urls
+        self._parallel = asyncio.Semaphore(DOWNLOADS)
 
     async def download(
         self,
@@ -136,42 +132,42 @@ class Downloader:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
-        memory = await run_in_thread(prepare)
-        orders = [
-            _Order(stem=stem, name=name, memory=memory, overwrite=overwrite, on_progress=on_progress)
+        manifest = await run_in_thread(prepare)
+        items = [
+            _StemDownload(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=on_progress)
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)
         files: dict[str, Path] = {}
         failures: list[Exception] = [*refused.values()]
 
-        async def bring(order: _Order) -> None:
+        async def fetch(item: _StemDownload) -> None:
             try:
-                files[order.stem] = await self._bring(order, split, urls)
+                files[item.stem] = await self._download(item, split, urls)
             except Exception as error:  # noqa: BLE001  # data, so that it does not cancel the siblings
                 failures.append(error)
 
         async with create_task_group() as group:
-            for order in orders:
-                group.start_soon(bring, order)
+            for item in items:
+                group.start_soon(fetch, item)
         if failures:
             raise failures[0]
-        await run_in_thread(memory.remove_replaced)
-        return {order.stem: files[order.stem] for order in orders}
+        await run_in_thread(manifest.remove_replaced)
+        return {item.stem: files[item.stem] for item in items}
 
-    async def _bring(self, order: _Order, split: Split, urls: _URLs) -> Path:
-        if not order.overwrite:
-            finished = await run_in_thread(order.memory.finished, order.stem)
+    async def _download(self, item: _StemDownload, split: Split, urls: _URLs) -> Path:
+        if not item.overwrite:
+            finished = await run_in_thread(item.manifest.finished, item.stem)
             if finished is not None:
                 return finished
-            target = order.memory.folder / f"{order.name}.{extension_for(urls.of(order.stem), None)}"
+            target = item.manifest.folder / f"{item.name}.{extension_for(urls.of(item.stem), None)}"
             if await run_in_thread(os.path.lexists, target):  # found out now rather than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
-        async with self._places:
+        async with self._parallel:
             while True:
                 renewals = urls.renewals
                 try:
-                    return await self._fetch(order, urls.of(order.stem))
+                    return await self._fetch(item, urls.of(item.stem))
                 except APIStatusError as error:
                     if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
                         raise
@@ -180,78 +176,78 @@ class Downloader:
                     break
                 await urls.renew(renewals)
         raise StemsExpiredError(
-            f"the URL of stem {order.stem!r} was refused (HTTP {refusal}), and so were {URL_REFRESHES} fresh ones",
+            f"the URL of stem {item.stem!r} was refused (HTTP {refusal}), and so were {URL_REFRESHES} fresh ones",
             split_id=split.id,
             status_code=refusal,
         )
 
-    async def _fetch(self, order: _Order, url: str) -> Path:
-        self._vet(url)
-        part = await run_in_thread(PartFile, order.part, undo=PartFile.close)
+    async def _fetch(self, item: _StemDownload, url: str) -> Path:
+        self._allowed.vet(url)
+        part = await run_in_thread(PartFile, item.part, undo=PartFile.close)
         try:
-            entry = await self._fill(order, url, part)
-            await self._remember(order, entry)
-            target = order.memory.folder / entry.file
-            await run_in_thread(partial(part.publish, target, overwrite=order.overwrite))
+            entry = await self._fill(item, url, part)
+            await self._record(item, entry)
+            target = item.manifest.folder / entry.file
+            await run_in_thread(partial(part.publish, target, overwrite=item.overwrite))
             return target
         finally:
             part.close()
 
-    async def _fill(self, order: _Order, url: str, part: PartFile) -> Remembered:
-        """Bring all of the stem into the part; return what is known of it."""
+    async def _fill(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
+        """Fill the part with all of the stem; return what is known of it."""
         while True:
             before = part.size()
             try:
-                return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(order, url, part), url=url)
+                return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, part), url=url)
             except (APIConnectionError, IncompleteDownloadError):
                 if part.size() - before < _WORTH_GOING_ON_BYTES:
                     raise
 
-    async def _attempt(self, order: _Order, url: str, part: PartFile) -> Remembered:
+    async def _attempt(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
         clock = self._pipeline.clock
         meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
-        work = self._receive(order, url, part, meter)
-        return await run_metered(work, meter, clock=clock, what=f"the download of {order.stem}")
+        work = self._receive(item, url, part, meter)
+        return await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
 
-    async def _receive(self, order: _Order, url: str, part: PartFile, meter: Meter) -> Remembered:
-        known = order.memory.stems.get(order.stem, Remembered(file=""))
+    async def _receive(self, item: _StemDownload, url: str, part: PartFile, meter: Meter) -> StemRecord:
+        known = item.manifest.stems.get(item.stem, StemRecord(file=""))
         held = Held(offset=part.size(), etag=known.etag, total=known.total)
         if known.file and held.offset and held.offset == held.total:  # only the rename was missing
             return known
         async with self._open(url, build_range_headers(held)) as reply:
             if reply.status == _RANGE_NOT_SATISFIABLE:
                 part.start_at(0)
-                raise IncompleteDownloadError(f"the part of {order.stem} here no longer fits the server's file")
+                raise IncompleteDownloadError(f"the part of {item.stem} here no longer fits the server's file")
             if not 200 <= reply.status < 300:  # noqa: PLR2004
-                raise await self._status_error(reply, order)
+                raise await self._status_error(reply, item)
             try:
                 incoming = read_incoming(reply.status, reply.headers, held)
             except IncompleteDownloadError:
                 part.start_at(0)
                 raise
             extension = extension_for(url, reply.headers.get("content-type"))
-            entry = Remembered(file=f"{order.name}.{extension}", etag=incoming.etag, total=incoming.total)
+            entry = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
             part.start_at(incoming.start)
-            await self._remember(order, entry)
-            size = await self._write(order, reply, incoming, part, meter)
+            await self._record(item, entry)
+            size = await self._write(item, reply, incoming, part, meter)
         if incoming.total not in (None, size):
-            raise IncompleteDownloadError(f"{order.stem} ended after {size} of {incoming.total} bytes")
+            raise IncompleteDownloadError(f"{item.stem} ended after {size} of {incoming.total} bytes")
         return attrs.evolve(entry, total=size)
 
     async def _write(
-        self, order: _Order, reply: StreamedReply, incoming: Incoming, part: PartFile, meter: Meter
+        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, part: PartFile, meter: Meter
     ) -> int:
         """Write the body to the part; return how long the part is now."""
         clock = self._pipeline.clock
         size = incoming.start
         gathered = bytearray()
-        order.report(size, incoming.total)
+        item.report(size, incoming.total)
         try:
             async for chunk in reply.chunks():
                 gathered += chunk
                 size += len(chunk)
                 meter.add(len(chunk), now=clock.monotonic())
-                order.report(size, incoming.total)
+                item.report(size, incoming.total)
                 if incoming.total is not None and size > incoming.total:
                     break
                 if len(gathered) >= _WRITE_BYTES:
@@ -267,10 +263,10 @@ class Downloader:
             part.start_at(0)
         return size
 
-    async def _remember(self, order: _Order, entry: Remembered) -> None:
-        if order.memory.stems.get(order.stem) != entry:
-            order.memory.stems[order.stem] = entry
-            order.memory.save()  # a few hundred bytes: not worth a thread, and so never two at once
+    async def _record(self, item: _StemDownload, entry: StemRecord) -> None:
+        if item.manifest.stems.get(item.stem) != entry:
+            item.manifest.stems[item.stem] = entry
+            item.manifest.save()  # a few hundred bytes: not worth a thread, and so never two at once
 
     @asynccontextmanager
     async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:
@@ -283,18 +279,15 @@ class Downloader:
                     yield reply
                     return
             url = _join(url, location)
-            self._vet(url)
+            self._allowed.vet(url)
 
-    async def _status_error(self, reply: StreamedReply, order: _Order) -> APIStatusError:
+    async def _status_error(self, reply: StreamedReply, item: _StemDownload) -> APIStatusError:
         body = b""
         async for chunk in reply.chunks():
             body = chunk
             break  # the first bytes of a refusal are enough to show
         answer = Reply(status=reply.status, headers=reply.headers, body=body)
-        return build_status_error(answer, what=f"download {order.stem}", now=self._pipeline.clock.now())
-
-    def _vet(self, url: str) -> None:
-        vet_url(url, allow_loopback=self._allow_loopback, allow_hosts=self._allow_hosts)
+        return build_status_error(answer, what=f"download {item.stem}", now=self._pipeline.clock.now())
 
 
 def _join(url: str, location: str) -> str:

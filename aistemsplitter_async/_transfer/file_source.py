@@ -23,7 +23,7 @@ BLOCK_BYTES = 1024 * 1024
 
 @attrs.frozen
 class FileSource:
-    """A regular file. `size` is what it had when it was looked at first."""
+    """A regular file. `content_length` is the size it had when it was first examined."""
 
     path: Path
     content_length: int
@@ -64,7 +64,7 @@ class FileSource:
 
 @attrs.frozen
 class _Fingerprint:
-    """What tells whether a file is still the same: the content is not compared, an edit shows in these."""
+    """What identifies a version of a file. The content is not compared: an edit changes one of these."""
 
     size: int
     mtime_ns: int
@@ -132,7 +132,7 @@ class _BlockReader:
     def _forget(self, read: asyncio.Future[bytes]) -> None:
         self._reads.discard(read)
         if not read.cancelled():
-            read.exception()  # looked at: nobody may be waiting for this block any more
+            read.exception()  # retrieve it: the attempt that wanted this block may be over
 
 
 def _check_file(path: Path) -> int:

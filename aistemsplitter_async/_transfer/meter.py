@@ -28,7 +28,7 @@ OnProgress = Callable[[Progress], None]
 
 
 class Meter:
-    """Tells a stalled transfer: `stall` seconds without a byte, or fewer than `floor_bytes` a second over as long."""
+    """Detects a stalled transfer: `stall` seconds without a byte, or fewer than `floor_bytes` a second over as long."""
 
     def __init__(self, timeouts: Timeouts, *, now: float) -> None:
         self._stall = timeouts.stall

@@ -68,7 +68,7 @@ def check_name(name: str) -> str:
         UnsafeNameError: it is empty, only dots, longer than 120 bytes, reserved on Windows, begins or ends with a dot
             or space, or holds a separator, a colon, a wildcard, a control or a bidirectional mark. Normalising comes
             first: a fullwidth solidus must not turn into a separator afterwards. A dot in front hides a file, and is
-            where our own parts and memory live.
+            where our own parts and manifests are.
     """
     if name in KNOWN_STEMS:
         return name
@@ -99,8 +99,8 @@ def stem_file_name(stem: str, pattern: str = ANY_STEM) -> str:
     """Return the safe file name, without extension, of `stem` by a pattern such as `Song - {stem}`.
 
     Raises:
-        UnsafeNameError: the stem's name or the whole one does not pass `check_name`, or the pattern has no place, or
-            several, for the stem.
+        UnsafeNameError: the stem's name or the whole one does not pass `check_name`, or the pattern does not contain
+            `{stem}` exactly once.
     """
     before, found, after = pattern.partition(ANY_STEM)
     if not found or ANY_STEM in after:

@@ -1,4 +1,7 @@
-"""A file that is not there yet: written beside its name, and renamed once it is whole."""
+"""A stem on its way: written to a part beside its final name, and renamed once it is whole.
+
+Everything here blocks, and is called in a thread.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from aistemsplitter_async._files import open_no_link, reason_of, sync_folder
 from aistemsplitter_async.errors import DownloadError
+
+if sys.platform != "win32":
+    import fcntl
 
 
 def part_path(folder: Path, name: str) -> Path:
@@ -17,21 +24,12 @@ def part_path(folder: Path, name: str) -> Path:
     return folder / f".{name}.part"
 
 
-def _status(path: Path) -> os.stat_result | None:
+def status_of(path: Path) -> os.stat_result | None:
     """Return the status of `path` itself, links not followed, or `None` if there is nothing to be seen."""
     try:
         return path.lstat()
     except OSError:
         return None
-
-
-def _open_no_link(path: str | Path, flags: int) -> int:
-    """Open `path` with `flags`; fail where it is a symbolic link."""
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), 0o666)
-
-
-if sys.platform != "win32":
-    import fcntl
 
 
 class PartFile:
@@ -44,17 +42,17 @@ class PartFile:
             DownloadError: it is a link or no regular file, or another process is writing it.
         """
         self.path = path
-        with _as_download_error(path):
-            if (found := _status(path)) is not None and found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
+        with as_download_error(path):
+            if (found := status_of(path)) is not None and found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
                 path.unlink()  # it shares its bytes with another file, which must not change with it
-            self._descriptor = _open_no_link(path, os.O_RDWR | os.O_CREAT)
+            self._descriptor = open_no_link(path, os.O_RDWR | os.O_CREAT)
         opened = os.fstat(self._descriptor)
         problem = None
         if not stat.S_ISREG(opened.st_mode):
             problem = f"{path} is not a regular file"
         elif not _lock(self._descriptor):
             problem = f"another process is downloading {path}"
-        elif (standing := _status(path)) is None or not os.path.samestat(opened, standing):
+        elif (standing := status_of(path)) is None or not os.path.samestat(opened, standing):
             problem = f"another process has just finished {path}"  # what was opened is a file by its final name now
         if problem:
             os.close(self._descriptor)
@@ -66,13 +64,13 @@ class PartFile:
 
     def start_at(self, offset: int) -> None:
         """Keep the first `offset` bytes and write on from there."""
-        with _as_download_error(self.path):
+        with as_download_error(self.path):
             os.ftruncate(self._descriptor, offset)
             os.lseek(self._descriptor, offset, os.SEEK_SET)
 
     def write(self, data: bytes | bytearray) -> None:
         """Write all of `data`."""
-        with _as_download_error(self.path):
+        with as_download_error(self.path):
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
@@ -83,13 +81,13 @@ class PartFile:
         Raises:
             DownloadError: `target` exists and may not be overwritten, or the disk refuses.
         """
-        with _as_download_error(target):
+        with as_download_error(target):
             os.fsync(self._descriptor)
             if overwrite:
                 self.path.replace(target)
             else:
                 _rename_to_new(self.path, target)
-            _sync_folder(target.parent)
+            sync_folder(target.parent)
 
     def close(self) -> None:
         """Close the descriptor, and with it give up the lock."""
@@ -123,22 +121,12 @@ def _rename_to_new(part: Path, target: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    with contextlib.suppress(OSError):  # folders cannot be opened on Windows, nor synced everywhere
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 @contextlib.contextmanager
-def _as_download_error(path: Path) -> Iterator[None]:
+def as_download_error(path: Path) -> Iterator[None]:
     """Turn the disk's refusals into `DownloadError`."""
     try:
         yield
     except FileExistsError:
         raise DownloadError(f"{path} exists already; nothing was overwritten", code="EXISTS") from None
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise DownloadError(f"cannot write {path}: {reason}", code="DISK") from error
+        raise DownloadError(f"cannot write {path}: {reason_of(error)}", code="DISK") from error

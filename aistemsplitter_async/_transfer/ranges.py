@@ -35,7 +35,7 @@ class Held:
 
 @attrs.frozen(kw_only=True)
 class Incoming:
-    """What an answer brings: bytes from `start` on, of a file of `total` bytes (`None`: chunked, the end is marked)."""
+    """What an answer contains: bytes from `start` on, of a file of `total` bytes (`None`: chunked)."""
 
     start: int
     total: int | None
@@ -50,10 +50,10 @@ def build_range_headers(held: Held) -> dict[str, str]:
 
 
 def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incoming:
-    """Return what a 2xx answer brings.
+    """Return what a 2xx answer contains.
 
     Raises:
-        IncompleteDownloadError: nothing would tell whether the file is whole, or the part does not fit what is held.
+        IncompleteDownloadError: it could not be known whether the file is whole, or the part does not fit what is held.
     """
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise IncompleteDownloadError("the server compressed the file although it was asked not to")
@@ -62,7 +62,7 @@ def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incomi
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
     if not chunked and not _LENGTH.fullmatch(length):
         raise IncompleteDownloadError(
-            "the server does not say how long the file is, so nothing tells whether it is whole"
+            "the server does not say how long the file is, so it cannot be known whether it is whole"
         )
     if status == _OK:
         return Incoming(start=0, total=None if chunked else int(length), etag=etag)

@@ -1,4 +1,4 @@
-"""Brings a source to the upload worker: reserve, stream, and start over as long as that is harmless."""
+"""Sends a source to the upload worker: reserve, stream, and start over as long as that is harmless."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
-from aistemsplitter_async._wire.urls import vet_url
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, SourceChangedError, UploadError
 from aistemsplitter_async.models import Reservation, Upload, UploadedFile, WorkerReceipt
@@ -33,42 +33,39 @@ _EXPIRY_MARGIN = timedelta(seconds=5)  # a reservation about to expire is not wo
 class Uploader:
     """The upload stage of one client."""
 
-    def __init__(self, pipeline: Pipeline, base_url: str, *, allow_loopback: bool, allow_hosts: frozenset[str]) -> None:
+    def __init__(self, pipeline: Pipeline, base_url: str, urls: URLPolicy) -> None:
         self._pipeline = pipeline
         self._base_url = base_url
-        self._allow_loopback = allow_loopback
-        self._allow_hosts = allow_hosts
+        self._urls = urls
 
-    async def reserve(self, source: AudioSource, priority: Priority) -> Reservation:
-        """Return a fresh place at the worker for `source`.
-
-        Raises:
-            UnsafeURLError: the API named a worker that must not be visited.
-        """
-        reservation = await self._pipeline.send(
-            operations.create_upload(
-                self._base_url,
-                filename=source.filename,
-                content_type=source.content_type,
-                content_length=source.content_length,
-            ),
-            priority=priority,
+    async def reserve(
+        self, *, filename: str, content_type: str, content_length: int, priority: Priority
+    ) -> Reservation:
+        """Reserve an upload of `content_length` bytes at the worker."""
+        operation = operations.create_upload(
+            self._base_url, filename=filename, content_type=content_type, content_length=content_length
         )
-        vet_url(reservation.upload_url, allow_loopback=self._allow_loopback, allow_hosts=self._allow_hosts)
-        return reservation
+        return await self._pipeline.send(operation, priority=priority)
 
     async def upload(self, source: AudioSource, *, priority: Priority, on_progress: OnProgress | None) -> Upload:
-        """Bring all of `source` to the worker and return what a create needs.
+        """Send all of `source` to the worker and return what a create needs.
 
         A refused or expired reservation is replaced, at most twice: nothing is charged before the create.
 
         Raises:
             SourceUnreadableError, SourceChangedError: see `audio`.
+            UnsafeURLError: the API named a worker that must not be visited.
             AIStemSplitterError: reserving failed, or sending did every time.
         """
         async with source.opened() as body:
             for renewals_left in range(RESERVATIONS, -1, -1):
-                reservation = await self.reserve(source, priority)
+                reservation = await self.reserve(
+                    filename=source.filename,
+                    content_type=source.content_type,
+                    content_length=source.content_length,
+                    priority=priority,
+                )
+                self._urls.vet(reservation.upload_url)
                 try:
                     return await self._send(source, body, reservation, on_progress)
                 except AIStemSplitterError as error:
@@ -77,7 +74,7 @@ class Uploader:
         raise AssertionError("unreachable")  # the last turn returns or raises
 
     def _calls_for_renewal(self, error: AIStemSplitterError, reservation: Reservation) -> bool:
-        if isinstance(error, UploadError):  # the source is at fault, not the place
+        if isinstance(error, UploadError):  # the source is at fault, not the reservation
             return False
         now = datetime.fromtimestamp(self._pipeline.clock.now(), UTC)
         expired = reservation.expires_at - _EXPIRY_MARGIN <= now

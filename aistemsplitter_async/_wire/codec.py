@@ -1,7 +1,7 @@
-"""JSON in and values out, strictly: camelCase names, no silent coercion, the path in every complaint.
+"""Decodes JSON into values, strictly: camelCase names, no silent coercion, and a JSON path in every error.
 
-cattrs coerces by default (`None` becomes `"None"`), so every primitive has a strict hook here. Limits keep a hostile
-reply from costing memory or stack: size is capped while it is read, depth and number length here.
+cattrs coerces by default (`None` becomes `"None"`), so every primitive has a strict hook here. A hostile reply cannot
+exhaust memory or stack: its size is capped while it is read, its depth and the length of its numbers here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from aistemsplitter_async.errors import ProtocolError
 T = TypeVar("T")
 
 _KEY_SHOWN = 40  # characters of a server's key in a message
-_LARGEST = 2.0**53  # every whole number up to here is exact as a float
+_LARGEST = 2.0**53  # every whole number up to this is exact as a float
 _PLAIN_KEY = re.compile(rf"[\w-]{{1,{_KEY_SHOWN}}}", re.ASCII)
 
 
@@ -41,11 +41,11 @@ def parse_json(body: bytes) -> Any:
         value = _DECODER.decode(body.decode("utf-8"))
     except RecursionError:
         problem = "nested too deeply"
-    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and the integer digit limit are all of this kind
+    except ValueError as error:  # JSONDecodeError, UnicodeDecodeError and the integer digit limit are all ValueErrors
         is_page = body.lstrip()[:1] == b"<"
-        problem = "a web page came instead" if is_page else str(error).partition(";")[0][:200]
+        problem = "it is a web page" if is_page else str(error).partition(";")[0][:200]
     else:
-        # No tree is deeper than it has brackets, and no lone surrogate comes without an escape.
+        # A tree cannot be deeper than its number of brackets, and a lone surrogate can only come from an escape.
         if body.count(b"{") + body.count(b"[") > REPLY_DEPTH or b"\\u" in body:
             _check_tree(value)
         return value
@@ -56,11 +56,11 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} is not JSON")
 
 
-_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # building one costs as much as using it
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)  # built once: building one costs as much as using it
 
 
 def _check_tree(value: Any) -> None:
-    """Walk without recursion: objects and lists within the depth allowed, every string encodable."""
+    """Check, without recursion, that the nesting is within the limit and every string can be encoded."""
     level, depth = [value], 0
     while level:
         below: list[Any] = []
@@ -93,11 +93,11 @@ def decode(value: Any, cls: type[T], *, path: str = "$") -> T:
     try:
         return _converter().structure(value, cls)
     except Exception as error:  # noqa: BLE001  # cattrs wraps whatever a hook raises
-        complaint = _first_complaint(error, path)
-    raise ProtocolError(f"unexpected reply: {complaint}")
+        problem = _first_problem(error, path)
+    raise ProtocolError(f"unexpected reply: {problem}")
 
 
-def _first_complaint(error: BaseException, path: str) -> str:
+def _first_problem(error: BaseException, path: str) -> str:
     if isinstance(error, ClassValidationError):
         noted = [(inner, f"{path}.{to_camel(note.name)}") for inner, note in error.group_exceptions()[0]]
     elif isinstance(error, IterableValidationError):
@@ -107,16 +107,16 @@ def _first_complaint(error: BaseException, path: str) -> str:
         return f"{path} {what}"
     if not noted:
         return f"{path} should be an object"
-    return _first_complaint(*noted[0])
+    return _first_problem(*noted[0])
 
 
 def _step(key: Any) -> str:
-    """Return one step of a path. Keys are the server's text: anything but a plain name is shown escaped and short."""
+    """Return one step of a path. Keys are the server's text: anything but a plain name is escaped and shortened."""
     return f".{key}" if _PLAIN_KEY.fullmatch(str(key)) else f"[{str(key)[:_KEY_SHOWN]!r}]"
 
 
 def to_camel(name: str) -> str:
-    """Return the wire's spelling of one of our field names."""
+    """Return the camelCase spelling, as in JSON, of one of our field names."""
     first, *rest = name.split("_")
     return first + "".join(word.capitalize() for word in rest)
 
@@ -141,14 +141,14 @@ def _structure_fn(converter: Converter, cls: Any) -> Any:
     structure = make_dict_structure_fn(cls, converter, **renames)  # type: ignore[arg-type]
 
     def checked(value: Any, expected: Any) -> Any:
-        # `null` for a field with a default says the same as leaving it out.
+        # `null` for a field that has a default means the same as a missing field.
         return structure({key: item for key, item in _object(value).items() if item is not None}, expected)
 
     return checked
 
 
 def _is_open_enum(annotation: Any) -> bool:
-    """Tell `Literal[..] | str`: a set of known strings that others may join."""
+    """Recognise `Literal[..] | str`: known strings, to which the API may add others."""
     if get_origin(annotation) not in (Union, UnionType):
         return False
     return all(member is str or get_origin(member) is Literal for member in get_args(annotation))
@@ -161,24 +161,24 @@ def _object(value: Any) -> Mapping[str, Any]:
 
 
 def _known_or_new(value: Any, _: Any) -> str:
-    # Passed through whatever it is, into messages and logs too: so it must be fit to be shown.
+    # An unknown string is passed through, also into messages and logs, so it must be safe to display.
     if not _string(value, str).isprintable():
-        raise TypeError("should be printable text")
+        raise TypeError("should be a printable string")
     return str(value)
 
 
 def _string(value: Any, _: Any) -> str:
     if not isinstance(value, str):
-        raise TypeError(f"should be text, not {_kind(value)}")
+        raise TypeError(f"should be a string, not {_kind(value)}")
     return value
 
 
 def _number(value: Any, _: Any) -> float:
-    # Whole numbers stay whole: credits read 214, not 214.0.
+    # Integers stay integers: credits are shown as 214, not 214.0.
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise TypeError(f"should be a number, not {_kind(value)}")
-    if not -_LARGEST <= value <= _LARGEST:  # `1e999` is infinite, and 400 digits are more than a float holds
-        raise TypeError("should be a number of sensible size")
+    if not -_LARGEST <= value <= _LARGEST:  # `1e999` is infinity, and an integer of 400 digits does not fit a float
+        raise TypeError("should be a number of at most 2**53")
     return value
 
 
@@ -188,10 +188,10 @@ def _time(value: Any, _: Any) -> datetime:
     except ValueError:
         time = None
     if time is None or time.tzinfo is None:
-        raise TypeError("should be an ISO-8601 time with its offset from UTC")
+        raise TypeError("should be an ISO 8601 time with a UTC offset")
     return time
 
 
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "text", bool: "true or false", type(None): "null"}
+    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", type(None): "null"}
     return names.get(type(value), "a number")

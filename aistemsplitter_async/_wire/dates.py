@@ -1,4 +1,4 @@
-"""Times as HTTP writes them: dates, and how long to wait."""
+"""Parses HTTP dates and `Retry-After`."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from email.utils import parsedate_to_datetime
 
 
 def parse_retry_after(value: str | None, *, date: str | None = None, now: float = 0.0) -> float | None:
-    """Return the seconds a `Retry-After` header asks for, or `None` if it is absent, past or garbage.
+    """Return the seconds a `Retry-After` header asks for, or `None` if it is absent, in the past or invalid.
 
-    A date is measured against the reply's own `Date` header, so a wrong clock on either side does not matter; without
-    one, against `now` (POSIX seconds). RFC 9110 section 10.2.3; fractions of a second are taken too.
+    A date is compared with the reply's own `Date` header, so that a wrong clock on either side does not matter; without
+    one, with `now` (POSIX seconds). RFC 9110 section 10.2.3; fractions of a second are accepted too.
     """
     if value is None:
         return None
@@ -27,7 +27,7 @@ def parse_retry_after(value: str | None, *, date: str | None = None, now: float 
 
 
 def parse_date(text: str) -> float | None:
-    """Return an HTTP date as POSIX seconds, or `None` if it is none."""
+    """Return an HTTP date as POSIX seconds, or `None` if `text` is not one."""
     try:
         date = parsedate_to_datetime(text)
         return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

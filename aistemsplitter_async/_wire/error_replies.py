@@ -1,10 +1,8 @@
-"""From an error reply to the error a caller catches."""
+"""Turns an error reply into the error that a caller catches."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
 
 from aistemsplitter_async._wire.codec import parse_json
 from aistemsplitter_async._wire.dates import parse_retry_after
@@ -30,7 +28,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
 _SERVER_ERRORS = range(500, 600)
 _REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
 
-# Escape sequences, control characters and bidirectional marks would act on the terminal that shows the message.
+# Escape sequences, control characters and bidirectional marks would affect the terminal that shows the message.
 _UNPRINTABLE = re.compile(
     "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b.?"
     "|[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e007f]+"
@@ -39,33 +37,30 @@ _CODE_CAP = 100  # characters; the API's codes are a few words
 
 
 def clean_text(text: str) -> str:
-    """Return server text that is safe to show on one line, at most 2 KiB."""
+    """Return server text made safe to show on one line, at most 2 KiB."""
     shown = " ".join(_UNPRINTABLE.sub(" ", text[:ERROR_TEXT_CAP_BYTES]).split())
     return shown.encode()[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "ignore")
 
 
 def request_id(reply: Reply) -> str | None:
-    """Return the server's own id of this exchange, if it sent one."""
+    """Return the server's id of this request, if it sent one."""
     ids = (clean_text(reply.headers.get(name, "")) for name in _REQUEST_IDS)
     return next(filter(None, ids), None)
 
 
-def build_status_error(
-    reply: Reply, *, what: str, now: float, parse_body: Callable[[bytes], Any] = parse_json
-) -> APIStatusError:
-    """Return the error that `reply`, which is not 2xx, stands for.
+def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError:
+    """Return the error for a reply that is not 2xx.
 
     Args:
-        reply: the answer; both of the API's envelopes are understood, and anything a proxy may send instead.
+        reply: the API's, the upload worker's, or anything that a proxy may send instead.
         what: the call, for the message, such as "create a split".
         now: POSIX seconds, for Retry-After dates.
-        parse_body: how the body is read.
     """
-    code, detail = _code_and_message(reply, parse_body)
+    code, detail = _code_and_message(reply)
     cls = _BY_STATUS.get(reply.status) or (ServerError if reply.status in _SERVER_ERRORS else APIStatusError)
-    told = ": ".join(part for part in (code, detail) if part)
+    reason = ": ".join(part for part in (code, detail) if part)
     return cls(
-        f"could not {what}: HTTP {reply.status}" + (f", {told}" if told else ""),
+        f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),
         code=code,
         status_code=reply.status,
         request_id=request_id(reply),
@@ -74,15 +69,15 @@ def build_status_error(
     )
 
 
-def _code_and_message(reply: Reply, parse_body: Callable[[bytes], Any]) -> tuple[str | None, str]:
+def _code_and_message(reply: Reply) -> tuple[str | None, str]:
     try:
-        envelope = parse_body(reply.body)
+        envelope = parse_json(reply.body)
     except ProtocolError:
         envelope = None
     if not isinstance(envelope, dict):
-        return None, _gist(reply)
+        return None, _summarize(reply)
     error = envelope.get("error")
-    if isinstance(error, dict):  # the API's own
+    if isinstance(error, dict):  # the API's
         code, message = error.get("code"), error.get("message")
     else:  # the upload worker's, which is flat
         code, message = error, envelope.get("message")
@@ -92,8 +87,8 @@ def _code_and_message(reply: Reply, parse_body: Callable[[bytes], Any]) -> tuple
     )
 
 
-def _gist(reply: Reply) -> str:
-    """Say what a body that is no envelope looks like: usually a proxy's page, of which the title is enough."""
+def _summarize(reply: Reply) -> str:
+    """Summarize a body that is not an envelope: usually a proxy's page, whose title says enough."""
     text = reply.body[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "replace")
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     if title:

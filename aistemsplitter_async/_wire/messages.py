@@ -1,4 +1,4 @@
-"""What goes out and what comes back, as values. `Transport` implementations speak these."""
+"""HTTP requests and replies as values: the interface of `Transport` implementations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aistemsplitter_async.models import redact_url
 
 
 class Origin(StrEnum):
-    """Who a request is for. The API key goes to `API` and to nobody else."""
+    """Who a request is for. The API key is sent to `API` only."""
 
     API = "api"
     WORKER = "worker"
@@ -19,12 +19,12 @@ class Origin(StrEnum):
 
 
 BodyStream = Callable[[], AsyncIterator[bytes]]
-"""Opens the body from its beginning, once per attempt."""
+"""Opens the body at its start; called once per attempt."""
 
 
 @attrs.frozen(kw_only=True)
 class Request:
-    """One attempt to be made. Credentials are not in it: a transport adds them for its own API origin."""
+    """One attempt to be made. It contains no credentials: the transport adds them for the API's origin."""
 
     origin: Origin
     method: str
@@ -39,7 +39,7 @@ def _lower_keys(headers: Mapping[str, str]) -> dict[str, str]:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """A whole answer, its body capped. Header names are lower case."""
+    """A complete reply with a capped body. Header names are lower case."""
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_lower_keys, repr=False)
@@ -52,7 +52,7 @@ class Reply:
 
 
 class Stage(StrEnum):
-    """Which step of a split's life an attempt belongs to."""
+    """Which step of a split an attempt belongs to."""
 
     CREDITS = "credits"
     RESERVE = "reserve"

@@ -1,4 +1,4 @@
-"""One function per API call: what is sent, and how the answer is read."""
+"""One function per API call: the request to send and how to parse its reply."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
-from aistemsplitter_async._wire.codec import decode, parse_json
+from aistemsplitter_async._wire.codec import decode, parse_json, to_camel
 from aistemsplitter_async._wire.error_replies import clean_text
 from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
 from aistemsplitter_async.errors import ConfigurationError, ProtocolError
@@ -30,25 +30,25 @@ T = TypeVar("T")
 
 _ID_SHOWN = 100  # characters of an unexpected id in a message
 
-# The transport owns these: a reservation must not redirect the bytes, lie about them, or carry credentials.
+# Only the transport sets these: a reservation must not redirect the bytes, misstate them, or add credentials.
 _FORBIDDEN_UPLOAD_HEADERS = frozenset({"host", "content-length", "transfer-encoding", "authorization", "cookie"})
-# RFC 9110 sections 5.1 and 5.5: nothing in here can end a line and begin another header.
+# RFC 9110 sections 5.1 and 5.5: nothing that could end a line and begin another header.
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 
 @attrs.frozen(kw_only=True)
 class Operation(Generic[T]):
-    """A call to make: which stage it is, the request, and what its 2xx reply means.
+    """A call to make: its stage, its request, and how to parse a 2xx reply.
 
-    `parse` raises `ProtocolError` on a reply that does not mean what the API promises.
+    `parse` raises `ProtocolError` for a reply that breaks the API's contract.
     """
 
     stage: Stage
     what: str  # completes "could not ..."
     request: Request
     parse: Callable[[Reply], T]
-    submission: Submission | None = None  # of a create
+    submission: Submission | None = None  # of a create only
 
 
 def get_credits(base_url: str) -> Operation[Credits]:
@@ -62,7 +62,7 @@ def get_credits(base_url: str) -> Operation[Credits]:
 
 
 def create_upload(base_url: str, *, filename: str, content_type: str, content_length: int) -> Operation[Reservation]:
-    """`POST /audio/uploads`: reserve a place at the upload worker."""
+    """`POST /audio/uploads`: reserve an upload at the upload worker."""
     body = {"filename": filename, "contentType": content_type, "contentLength": content_length}
     return Operation(
         stage=Stage.RESERVE,
@@ -75,7 +75,7 @@ def create_upload(base_url: str, *, filename: str, content_type: str, content_le
 def upload_audio(
     reservation: Reservation, body: BodyStream, *, content_type: str, content_length: int
 ) -> Operation[WorkerReceipt]:
-    """`POST {uploadUrl}`: the bytes themselves, to the upload worker."""
+    """`POST {uploadUrl}`: send the audio to the upload worker."""
     headers = {
         name: value
         for name, value in reservation.upload_headers.items()
@@ -98,7 +98,7 @@ def build_submission(
     output_format: str | None = None,
     webhook_url: str | None = None,
 ) -> Submission:
-    """Return the create that is about to be sent, as the bytes that will be sent however often it is."""
+    """Return the create that is about to be sent: its key, and the bytes of its body, the same in every attempt."""
     body = {
         "input": _input(split_input),
         "stemModel": stem_model,
@@ -109,10 +109,10 @@ def build_submission(
 
 
 def parse_webhook_url(submission: Submission) -> str | None:
-    """Return who a create asks to be told of the split's end, `None` for nobody."""
+    """Return the URL that a create asks to notify when its split is done, `None` if it names none."""
     try:
         body = parse_json(submission.body)
-    except ProtocolError:  # somebody else wrote it; the API will say what is wrong with it
+    except ProtocolError:  # a body that was not built here; the API will say what is wrong with it
         return None
     url = body.get("webhookUrl") if isinstance(body, dict) else None
     return url if isinstance(url, str) else None
@@ -139,7 +139,7 @@ def get_split(base_url: str, split_id: str) -> Operation[Split]:
     """`GET /audio/splits/{id}`.
 
     Raises:
-        ConfigurationError: `split_id` would name something else than a split.
+        ConfigurationError: `split_id` cannot be the id of a split: in a URL it would name something else.
     """
     if not _is_split_id(split_id):
         raise ConfigurationError(f"{split_id[:_ID_SHOWN]!r} cannot be the id of a split")
@@ -147,8 +147,8 @@ def get_split(base_url: str, split_id: str) -> Operation[Split]:
     def parse(reply: Reply) -> Split:
         split = _data(reply, Split)
         if split.id != split_id:
-            told = split.id[:_ID_SHOWN]
-            raise ProtocolError(f"asked for split {split_id}, was told of {told!r}", split_id=split_id)
+            got = split.id[:_ID_SHOWN]
+            raise ProtocolError(f"asked for split {split_id}, but the reply is about {got!r}", split_id=split_id)
         if split.error is None:
             return split
         shown = SplitErrorDetail(clean_text(split.error.code), clean_text(split.error.message))
@@ -156,7 +156,7 @@ def get_split(base_url: str, split_id: str) -> Operation[Split]:
 
     return Operation(
         stage=Stage.GET,
-        what=f"look at split {split_id}",
+        what=f"get split {split_id}",
         request=_request(base_url, "GET", f"/audio/splits/{quote(split_id, safe='')}"),
         parse=parse,
     )
@@ -166,7 +166,7 @@ def _reserved(reply: Reply) -> Reservation:
     reservation = _data(reply, Reservation)
     for name, value in reservation.upload_headers.items():
         if not _HEADER_NAME.fullmatch(name) or not _HEADER_VALUE.fullmatch(value):
-            raise ProtocolError("unexpected reply: $.data.uploadHeaders holds what cannot be a header")
+            raise ProtocolError("unexpected reply: $.data.uploadHeaders contains an invalid header")
     return reservation
 
 
@@ -178,19 +178,13 @@ def _created(reply: Reply) -> CreatedSplit:
 
 
 def _is_split_id(text: str) -> bool:
-    # Dots cannot be percent-encoded: as a path segment they lead to another resource.
+    # Percent-encoding does not change dots: as a path segment they would lead to another resource.
     return text not in ("", ".", "..") and text.isprintable()
 
 
 def _input(split_input: SplitInput) -> dict[str, str]:
-    if isinstance(split_input, DirectURL):
-        return {"type": "direct_url", "url": split_input.url}
-    return {
-        "type": "uploaded_file",
-        "uploadId": split_input.upload_id,
-        "fileUrl": split_input.file_url,
-        "storageKey": split_input.storage_key,
-    }
+    kind = "direct_url" if isinstance(split_input, DirectURL) else "uploaded_file"
+    return {"type": kind, **{to_camel(name): value for name, value in attrs.asdict(split_input).items()}}
 
 
 def _request(
@@ -211,7 +205,7 @@ def _encode(body: Mapping[str, Any]) -> bytes:
 
 
 def _data(reply: Reply, cls: type[T]) -> T:
-    """Open the success envelope. A 2xx that reports a failure is as unusable as one that is not JSON."""
+    """Unwrap the success envelope. A 2xx reply that reports a failure is as unusable as one that is not JSON."""
     envelope = parse_json(reply.body)
     if not isinstance(envelope, dict) or envelope.get("success") is not True:
         raise ProtocolError("unexpected reply: $.success is not true")

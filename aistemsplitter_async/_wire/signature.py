@@ -1,7 +1,7 @@
 """Webhook signatures: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<raw body>" keyed by the secret>`.
 
-Whatever comes in from the network is either genuine or a `WebhookError`; nothing else gets out. What is compared is
-the text as it was sent, so there is one way only to write a valid header: no other case, no signs, no other digits.
+Whatever comes from the network is either genuine or raises a `WebhookError`, never another exception. The text is
+compared as it was sent, so a valid header can be written in one way only: no other case, no signs, no other digits.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from aistemsplitter_async.errors import ConfigurationError, WebhookError
 SIGNATURE_HEADER = "AIStemSplitter-Signature"
 
 _SCHEME = "v1"
-_MOST_SIGNATURES = 8  # a sender in the middle of a rotation signs with two secrets
-_MOST_CHARACTERS = 1024  # of a header: eight signatures, and room for schemes to come
-_USUAL = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")  # what every genuine event has come with so far
+_MOST_SIGNATURES = 8  # during a rotation a sender signs with two secrets
+_MOST_CHARACTERS = 1024  # of a header: eight signatures, and room for future schemes
+_USUAL = re.compile(r"t=([0-9]{1,12}),v1=([0-9a-f]{64})")  # the form of every genuine header so far
 _TIMESTAMP = re.compile(r"[0-9]{1,12}")  # to the year 33658
 _SIGNATURE = re.compile(r"[0-9a-f]{64}")
 
 
 class Keys:
-    """Secrets that were checked once, for whoever verifies often. They stay out of `repr` and pickles."""
+    """Secrets checked once and used for many verifications. They stay out of `repr` and pickles."""
 
     __slots__ = ("_keyed",)
 
@@ -33,12 +33,10 @@ class Keys:
         several = isinstance(secrets, Iterable) and not isinstance(secrets, str | bytes | bytearray)
         listed: list[object] = list(secrets) if several else [secrets]  # type: ignore[arg-type]
         texts = [one.reveal() if isinstance(one, Secret) else one for one in listed]
-        if not all(isinstance(text, str) for text in texts):  # which it is not told: it may well be the secret
-            raise ConfigurationError(
-                "a webhook secret is text, or there are several in a list", code="NO_WEBHOOK_SECRET"
-            )
+        if not all(isinstance(text, str) for text in texts):  # not shown in the message: it may be the secret
+            raise ConfigurationError("webhook secrets must be a string or a list of strings", code="NO_WEBHOOK_SECRET")
         keys = [str(text).strip().encode("utf-8", "surrogateescape") for text in texts]
-        if not keys or not all(keys):  # with an empty one anybody could sign
+        if not keys or not all(keys):  # with an empty secret, anyone could sign
             raise ConfigurationError("a webhook secret is missing or empty", code="NO_WEBHOOK_SECRET")
         self._keyed = tuple(hmac.new(key, digestmod="sha256") for key in keys)  # once: it costs more than a signature
 
@@ -52,7 +50,7 @@ class Keys:
         raise TypeError("secrets are not pickled")
 
 
-Secrets = str | Secret | Collection[str | Secret] | Keys  # a text is one secret, not a collection of its letters
+Secrets = str | Secret | Collection[str | Secret] | Keys  # a `str` is one secret, not a collection of characters
 
 
 def sign(body: bytes, secret: str | Secret, timestamp: int) -> str:
@@ -66,14 +64,14 @@ def sign(body: bytes, secret: str | Secret, timestamp: int) -> str:
 
 
 def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolerance: float = WEBHOOK_TOLERANCE) -> int:
-    """Return when `body` was signed (POSIX seconds): by one of `secrets`, and within `tolerance` of `now`.
+    """Verify a signature by one of `secrets`, made within `tolerance` of `now`; return its time (POSIX seconds).
 
     Args:
-        body: the raw bytes as they arrived; JSON that was parsed and written again is not what was signed.
+        body: the raw bytes as they arrived; JSON that was parsed and serialised again is not what was signed.
         header: the value of `AIStemSplitter-Signature`, `None` if there was none.
-        secrets: the signing secret, or several while it is being rotated.
+        secrets: the signing secret, or several during a rotation.
         now: POSIX seconds.
-        tolerance: seconds, both ways.
+        tolerance: seconds, in the past or the future.
 
     Raises:
         WebhookError: not genuine; `code` is `SIGNATURE_MISSING`, `SIGNATURE_MALFORMED`, `SIGNATURE_MISMATCH`,
@@ -84,16 +82,18 @@ def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolera
     if header is None:
         raise WebhookError(f"there is no {SIGNATURE_HEADER} header", code="SIGNATURE_MISSING")
     timestamp, signatures = _parse(header)
-    # Every secret is tried against every signature, found or not, so that the time taken tells nothing.
+    # Every secret is tried with every signature even after a match, so that the time taken reveals nothing.
     expected = [_digest(body, timestamp, keyed) for keyed in keys]
     matches = [hmac.compare_digest(ours, theirs) for ours in expected for theirs in signatures]
     if True not in matches:
-        raise WebhookError("no signature is of this body and one of the secrets", code="SIGNATURE_MISMATCH")
+        raise WebhookError("no signature matches this body and one of the secrets", code="SIGNATURE_MISMATCH")
     age = now - int(timestamp)
     if age > 0 and not age <= tolerance:
-        raise WebhookError(f"signed {age:.0f} s ago, {tolerance:g} s are allowed", code="TIMESTAMP_STALE")
+        raise WebhookError(f"signed {age:.0f} s ago; at most {tolerance:g} s are allowed", code="TIMESTAMP_STALE")
     if not -age <= tolerance:
-        raise WebhookError(f"signed {-age:.0f} s in the future, {tolerance:g} s are allowed", code="TIMESTAMP_FUTURE")
+        raise WebhookError(
+            f"signed {-age:.0f} s in the future; at most {tolerance:g} s are allowed", code="TIMESTAMP_FUTURE"
+        )
     return int(timestamp)
 
 
@@ -103,7 +103,7 @@ def _digest(body: bytes, timestamp: str, keyed: hmac.HMAC) -> str:
 
 
 def _parse(header: str) -> tuple[str, list[str]]:
-    """Return the timestamp as it was written, and the signatures. Elements of other schemes are for other readers."""
+    """Return the timestamp as it was written, and the signatures. Elements of other schemes are ignored."""
     usual = _USUAL.fullmatch(header)
     if usual is not None:
         return usual[1], [usual[2]]
@@ -113,7 +113,7 @@ def _parse(header: str) -> tuple[str, list[str]]:
     timestamps = [value for name, _, value in elements if name == "t"]
     signatures = [value for name, _, value in elements if name == _SCHEME]
     if len(timestamps) != 1 or not 0 < len(signatures) <= _MOST_SIGNATURES:
-        raise _malformed(f"it needs one t and one to {_MOST_SIGNATURES} {_SCHEME}")
+        raise _malformed(f"it must have one t and 1 to {_MOST_SIGNATURES} {_SCHEME}")
     (timestamp,) = timestamps
     if not _TIMESTAMP.fullmatch(timestamp):
         raise _malformed("t is not a number of seconds")

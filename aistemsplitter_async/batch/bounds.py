@@ -1,4 +1,4 @@
-"""What a batch may still spend, and whether it may still create."""
+"""What bounds a batch: splits in flight, credits to spend, and whether it still creates splits."""
 
 from __future__ import annotations
 
@@ -6,24 +6,19 @@ import asyncio
 import math
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.errors import AIStemSplitterError, SpendLimitError
 
-if TYPE_CHECKING:
-    pass
-
-
 _MOST_IN_FLIGHT = 2000  # each costs about 10 kB here; more would help only keys of several thousand requests a minute
-_UNKNOWN_LIMIT = 60  # requests a window, until it is learned
+_UNKNOWN_LIMIT = 60  # requests a window, until the limit is learned
 
 
 def plan_in_flight(limit: int | None, per: float, processing: float | None) -> int:
     """Return how many splits keep a key busy: `2 R max(1, p / W)`, at most 2,000.
 
-    By Little's law `R / 2` URL tracks a window, each in the works for `p` and the wait for its poll, need about half
-    of that; the rest is slack for slow ones.
+    By Little's law `R / 2` URL tracks a window, each in flight for `p` and the wait for its poll, need about half of
+    that; the rest is slack for slow ones.
 
     Args:
         limit: requests a window (R), if it is known.
@@ -34,82 +29,94 @@ def plan_in_flight(limit: int | None, per: float, processing: float | None) -> i
     return min(_MOST_IN_FLIGHT, math.ceil(2 * (limit or _UNKNOWN_LIMIT) * windows))
 
 
-class Purse:
-    """What a run may still spend, and what it has spent, in credits."""
+class CreditBudget:
+    """What a run may still spend, and what it has spent, in credits.
+
+    Attributes:
+        used: credits of the splits created so far.
+
+    Args:
+        most: credits the run may spend, `None` without a limit.
+    """
 
     def __init__(self, most: float | None) -> None:
         self.used = 0.0
-        self._turn = asyncio.Lock()
         self._most = most
-        self._pending: dict[int, float] = {}
-        self._largest = 1.0  # nothing costs less
+        self._unknown_price = asyncio.Lock()
+        self._reserved: dict[int, float] = {}
+        self._largest = 1.0  # no split costs less
 
-    def turn(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Return what to hold from `reserve` to `pay`: where spending is limited, unknown prices come one by one."""
-        return self._turn if self._most is not None and seconds is None else nullcontext()
+    def lock(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
+        """Return what to hold from `reserve` to `charge`: under a limit, creates of unknown price go one by one."""
+        return self._unknown_price if self._most is not None and seconds is None else nullcontext()
 
-    def reserve(self, track: int, seconds: float | None) -> None:
-        """Set aside what a create will cost; if that is not known, as much as the dearest one so far.
+    def reserve(self, row: int, seconds: float | None) -> None:
+        """Set aside what a create will cost; if that is not known, as much as the most expensive split so far.
 
-        A split of unknown length may turn out dearer than any before: by that much the limit can be exceeded, once.
+        A split of unknown length may cost more than any before: by that much the limit can be exceeded, once.
 
         Raises:
             SpendLimitError: that would be more than the run may spend.
         """
-        self.release(track)
+        self.release(row)
+        if self._most is None:
+            return
         price = self._largest if seconds is None else charged_credits(seconds)
-        if self._most is not None and self.used + sum(self._pending.values()) + price > self._most:
+        if self.used + sum(self._reserved.values()) + price > self._most:
             raise SpendLimitError(
                 f"the next split would exceed the {self._most:g} credits this run may spend "
                 f"({self.used:g} are spent); raise the limit to go on",
                 code="SPEND_LIMIT",
             )
-        if self._most is not None:
-            self._pending[track] = price
+        self._reserved[row] = price
 
-    def pay(self, track: int, credits_used: float) -> None:
-        """Note what a create did cost."""
-        self._pending.pop(track, None)
+    def charge(self, row: int, credits_used: float) -> None:
+        """Record what a create did cost."""
+        self.release(row)
         self.used += credits_used
         self._largest = max(self._largest, credits_used)
 
-    def release(self, track: int) -> None:
+    def release(self, row: int) -> None:
         """Give back what was set aside for a create that did not happen."""
-        self._pending.pop(track, None)
+        self._reserved.pop(row, None)
 
 
-class NotBegunError(Exception):
+class CreatingStoppedError(Exception):
     """The batch creates no more splits, and this track has none yet."""
 
 
 class OutdatedError(Exception):
-    """While a create waited to be sent, time made something else of it: its upload expired, or its key is too old."""
+    """While a create waited to be sent, it became the wrong step: its upload expired, or its key is too old."""
 
 
-class Brake:
+class StopSwitch:
     """Whether the batch still creates splits.
 
+    Attributes:
+        is_on: whether it does not any more.
+        reason: the error that stopped it, if one did.
+
     Args:
-        stop: called once, when it does not any more.
+        on_stop: called once, when it is switched on.
     """
 
-    def __init__(self, stop: Callable[[], None]) -> None:
-        self.stopped_by: AIStemSplitterError | None = None
-        self.on = False
-        self._stop = stop
+    def __init__(self, on_stop: Callable[[], None]) -> None:
+        self.is_on = False
+        self.reason: AIStemSplitterError | None = None
+        self._on_stop = on_stop
 
-    def pull(self, reason: AIStemSplitterError | None = None) -> None:
+    def stop(self, reason: AIStemSplitterError | None = None) -> None:
         """Create no more splits; what is paid for is finished."""
-        self.stopped_by = self.stopped_by or reason
-        if not self.on:
-            self.on = True
-            self._stop()
+        self.reason = self.reason or reason
+        if not self.is_on:
+            self.is_on = True
+            self._on_stop()
 
     def check(self) -> None:
         """Check that splits may be created.
 
         Raises:
-            NotBegunError: not any more.
+            CreatingStoppedError: they may not any more.
         """
-        if self.on:
-            raise NotBegunError
+        if self.is_on:
+            raise CreatingStoppedError

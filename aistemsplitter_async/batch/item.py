@@ -1,4 +1,4 @@
-"""One source of a batch, and what is known of it before it is sent anywhere."""
+"""One source of a batch: what was asked of it, and what is known before anything is sent."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import AudioSource, Source, StreamSource, build_source, source_name
 from aistemsplitter_async._transfer.meter import OnProgress
@@ -20,7 +21,7 @@ from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, 
 from aistemsplitter_async.journal.rows import Stamp
 from aistemsplitter_async.models import DirectURL
 
-_INTEGER = 2**63 - 1  # what SQLite can keep; file systems that hash have larger inode numbers
+_MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
 
 
 def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
@@ -28,20 +29,16 @@ def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> No
         for name in value.split("/") if value else ():
             check_name(name)
     except UnsafeNameError as error:
-        problem = f"{attribute.name} must be a path below `into` that every system can have: {error}"
-    else:
-        return
-    raise ConfigurationError(problem)
+        raise ConfigurationError(
+            f"{attribute.name} must be a path below `into` that every file system allows: {error}"
+        ) from None
 
 
 def _with_stem(_: object, attribute: attrs.Attribute[str], value: str) -> None:
     try:
         stem_file_name("vocals", value)
     except UnsafeNameError as error:
-        problem = f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}"
-    else:
-        return
-    raise ConfigurationError(problem)
+        raise ConfigurationError(f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}") from None
 
 
 def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
@@ -50,20 +47,20 @@ def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
 
 @attrs.frozen(kw_only=True)
 class BatchItem:
-    """A source with wishes of its own; `split_many` takes them among plain sources.
+    """A source with options of its own; `split_many` takes them among plain sources.
 
     Attributes:
         source: a path, bytes, an `https` URL, or what `stream_source` makes.
         folder: where its stems go, relative to `into`, with `/` between parts, empty for `into` itself; its name
             without extension otherwise.
-        pattern: how their files are called, with `{stem}`; the extension follows by itself.
+        pattern: how their files are called, with `{stem}`; the extension is added.
         seconds: how long it plays, if that is known: what it will cost, for `max_credits`.
         filename: the name to send; the file's own otherwise.
         content_type: inferred from the name otherwise.
-        idempotency_key: of its first create; a fresh one otherwise.
+        idempotency_key: of its first create; a random one otherwise.
         on_progress: called with a `Progress` as its bytes move, up and down.
         timeout: seconds it may take in all; its split, if there is one by then, goes on at the server.
-        anew: whether to split, and pay, it again although the journal has it finished.
+        anew: whether to split it, and pay for it, again although the journal has it as finished.
     """
 
     source: Source
@@ -79,8 +76,8 @@ class BatchItem:
 
 
 @attrs.frozen
-class Opened:
-    """A source that was looked at: readable, and for a file with what tells whether it changes from here on."""
+class OpenedItem:
+    """A readable source, for a file with the stamp that tells whether it changes from here on."""
 
     audio: AudioSource | DirectURL
     label: str
@@ -89,25 +86,25 @@ class Opened:
     stamp: Stamp | None = None
 
     async def check_unchanged(self) -> None:
-        """Check that the file still is what was identified.
+        """Check that the file has not changed since it was opened.
 
         Raises:
-            SourceChangedError: it is not, or it is gone.
+            SourceChangedError: it has, or it is gone.
         """
         if self.path is not None and await run_in_thread(_stamp, self.path) != self.stamp:
             raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
 
-    def pinned(self, identity: str) -> Opened:
-        """Return it with a stream that fails unless it brings the same bytes again; a file has its stamp for that."""
+    def pinned(self, identity: str) -> OpenedItem:
+        """Return it with a stream that fails unless it yields the same bytes again; a file has its stamp for that."""
         audio = self.audio
         if not isinstance(audio, StreamSource):
             return self
         return attrs.evolve(
-            self, audio=attrs.evolve(audio, factory=partial(_compared, audio.factory, identity, audio.filename))
+            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, identity, audio.filename))
         )
 
     async def identify(self) -> str:
-        """Return what the audio is, whatever it is called: its URL, or the SHA-256 of its bytes.
+        """Return what tells this audio from any other, whatever its name: its URL, or the SHA-256 of its bytes.
 
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read to its end.
@@ -125,7 +122,7 @@ class Opened:
         return f"sha256:{hasher.hexdigest()}"
 
 
-async def _compared(factory: BodyStream, identity: str, name: str) -> AsyncIterator[bytes]:
+async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncIterator[bytes]:
     hasher, chunks = hashlib.sha256(), factory()
     try:
         async for chunk in chunks:
@@ -135,11 +132,11 @@ async def _compared(factory: BodyStream, identity: str, name: str) -> AsyncItera
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
     if f"sha256:{hasher.hexdigest()}" != identity:
-        raise SourceChangedError(f"the stream of {name} brought other bytes than before; nothing was split")
+        raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
 
 
-async def open_item(item: BatchItem) -> Opened:
-    """Look at a source.
+async def open_item(item: BatchItem) -> OpenedItem:
+    """Return what is known of a source before anything is sent.
 
     Raises:
         SourceUnreadableError: it cannot be read; nothing was sent.
@@ -149,16 +146,16 @@ async def open_item(item: BatchItem) -> Opened:
     folder = item.folder if item.folder is not None else folder_name(name, fallback="split")
     if isinstance(audio, DirectURL):
         if not audio.url.isprintable():
-            raise SourceUnreadableError(f"{audio.url!a} is no URL: it holds what cannot be shown")
-        return Opened(audio, audio.url, folder)
+            raise SourceUnreadableError(f"{audio.url!a} is not a URL: it contains unprintable characters")
+        return OpenedItem(audio, audio.url, folder)
     if not isinstance(item.source, str | os.PathLike):
-        return Opened(audio, name, folder)
-    path = Path(item.source).absolute()  # noqa: ASYNC240  # looks at no disk
-    return Opened(audio, label(str(path)), folder, path, await run_in_thread(_stamp, path))
+        return OpenedItem(audio, name, folder)
+    path = Path(item.source).absolute()  # noqa: ASYNC240  # does not touch the disk
+    return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp, path))
 
 
 def label(source: str) -> str:
-    """Return what a path or URL is called: a file's name need not be text."""
+    """Return a path or URL as text to be shown: a file's name need not be text."""
     return source.encode("utf-8", "backslashreplace").decode()
 
 
@@ -167,7 +164,7 @@ def _stamp(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _INTEGER)
+    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INTEGER)
 
 
 def _hash_file(path: Path) -> str:
@@ -175,5 +172,4 @@ def _hash_file(path: Path) -> str:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-    raise SourceUnreadableError(f"cannot read {path}: {reason}")
+        raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None

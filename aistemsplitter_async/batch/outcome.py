@@ -37,7 +37,7 @@ class Done:
 
 @attrs.frozen
 class Failed:
-    """The source has no stems. Whatever was reached is in the journal.
+    """The source has no stems. What was reached is in the journal.
 
     Attributes:
         source: as it was given.
@@ -58,13 +58,13 @@ class Skipped:
 
     Attributes:
         source: as it was given.
-        reason: `finished` (in an earlier run), `duplicate` (of the same audio or URL as an earlier source of this
-            batch, which is done; had it failed, this one would have, too), or `not begun` (the batch stopped creating
-            splits before; running it again begins with it).
+        reason: `finished` (in an earlier run), `duplicate` (the same audio or URL as an earlier source of this batch,
+            which is done; had that failed, so would this one), or `not begun` (the batch stopped creating splits
+            first; running it again begins with it).
         position: which one it was among the sources, from 0.
-        files: the stems, if they are here.
+        files: the stems, if they are on disk.
         same_as: for a duplicate, the source whose stems it shares.
-        split: the finished one, without the addresses of its stems.
+        split: the finished one, without the URLs of its stems.
     """
 
     source: Source
@@ -88,7 +88,7 @@ class BatchReport:
         skipped: sources skipped, finished ones included.
         credits_used: credits of the splits created in this run.
         seconds: how long it took.
-        stopped_by: why no more splits were created before the sources ran out, if that happened.
+        stopped_by: the error because of which no more splits were created, if that happened.
     """
 
     done: int

@@ -9,25 +9,25 @@ import attrs
 
 from aistemsplitter_async.config import RateLimit
 
-# Requests of one track: reserve, create and a look for an upload; an URL needs no reservation. The transfers themselves
-# are no API requests, and a track's last request is a look.
+# Requests of one track: for an upload reserve, create and a poll; a URL needs no reservation. The transfers themselves
+# are not API requests, and a track's last request is a poll.
 _UPLOAD_REQUESTS = 3
 _URL_REQUESTS = 2
 
 
 @attrs.frozen(kw_only=True)
 class Estimate:
-    """What is to be expected.
+    """What a batch is expected to cost.
 
     Attributes:
         tracks: how many there are.
-        unknown_tracks: how many of them do not say how long they are; `seconds` and `credits` leave these out.
+        unknown_tracks: how many of them have an unknown length; `seconds` and `credits` leave these out.
         seconds: of audio.
         credits: what the service charges for `seconds`, going by what the files say; its own figure decides.
         balance: credits of the account, `None` if it was not asked for.
         missing: credits that the account is short of, at least; `None` if the balance is not known.
-        wall_seconds: the least time the key's limit allows; a run takes some percent more, and longer where the line
-            is slower than the limit. `None` if the limit is not known.
+        wall_seconds: the least time the key's limit allows; a run takes some percent more, and longer where the
+            network is slower than the limit. `None` if the limit is not known.
     """
 
     tracks: int
@@ -50,15 +50,15 @@ def estimate(
 ) -> Estimate:
     """Return what splitting tracks of these durations (seconds, `None` where unknown) takes.
 
-    One credit is one second of audio, and each track is charged by itself, so each is rounded up by itself.
+    One credit is one second of audio, and each track is charged, and so rounded up, separately.
 
     Args:
-        durations: of each track; read once, so a generator of any length will do.
+        durations: of each track; read once, so a generator of any length is fine.
         uploads: how many tracks are files.
-        urls: how many tracks the service fetches by itself.
+        urls: how many tracks the service fetches from a URL.
         processing: seconds that the service works on one track.
         balance: credits of the account.
-        limit: of the key, declared or believed.
+        limit: of the key, declared or observed.
     """
     tracks = unknown = charged = 0
     seconds = 0.0
@@ -90,7 +90,7 @@ def plan_wall_seconds(limit: RateLimit | None, *, uploads: int, urls: int, proce
 
     Request number m cannot be sent before `T(m) = W * floor((m - 1) / R)` where R requests are allowed in a window of W
     seconds, or `max(0, (m - R) * W / R)` where a bucket of R tokens refills. Of q requests per track the last one is a
-    look at a finished split, so n tracks take at least `max(T(q n), T((q - 1) n) + p)` for a processing time p: either
+    poll of a finished split, so n tracks take at least `max(T(q n), T((q - 1) n) + p)` for a processing time p: either
     the requests take longest, or the split that was created last is still being worked on.
     """
     if not uploads + urls:

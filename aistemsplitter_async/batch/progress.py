@@ -1,9 +1,8 @@
-"""Where a batch stands: for the program that runs it, and through a small file for everybody else."""
+"""Where a batch stands: for the program that runs it, and through a small file for other processes."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import attrs
 import cattrs
 
+from aistemsplitter_async._files import replacing
 from aistemsplitter_async._gate.gate import GateSnapshot
 from aistemsplitter_async.journal.record import StageName
 
@@ -53,12 +53,12 @@ class BatchProgress:
         credits_used: of splits created in this run.
         paid: how many of those under way are paid for, or may be: their create was sent.
         active: some of those being worked on, transfers first.
-        notices: what holds everything up.
+        notices: the outages that are being waited out.
         draining: whether no more splits are created.
         gate: the key's budget.
         processing: seconds a split usually takes, if that is known.
-        total: sources there are, as far as somebody has counted them (`Batch.expect`).
-        seconds_left: how long it still takes, as far as somebody has said so.
+        total: number of sources, if `Batch.expect` was given it.
+        seconds_left: how long it still takes, if `Batch.expect` was given it.
     """
 
     seconds: float
@@ -86,7 +86,7 @@ class BatchStatus:
     Attributes:
         at: when it was written (POSIX seconds).
         pid: the process that runs, or ran, the batch.
-        ended: whether it ended by itself; a process that was killed never says so.
+        ended: whether it ended by itself, rather than by a kill.
         tracks: number of tracks in the journal per state, all runs together.
         progress: of the newest run.
     """
@@ -99,16 +99,13 @@ class BatchStatus:
 
 
 def write_status(path: Path, status: BatchStatus) -> None:
-    """Replace the status file; whoever reads sees the old or the new one.
+    """Replace the status file; a reader sees the old one or the new one.
 
     Raises:
         OSError: the disk refuses.
     """
-    fresh = path.with_name(f"{path.name}.new")
-    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+    with replacing(path) as file:
         json.dump(cattrs.unstructure(status), file)
-    fresh.replace(path)
 
 
 def read_status(path: Path) -> BatchStatus:
@@ -121,6 +118,5 @@ def read_status(path: Path) -> BatchStatus:
     saved: Any = json.loads(path.read_text(encoding="utf-8"))
     try:
         return cattrs.structure(saved, BatchStatus)
-    except Exception:  # noqa: BLE001  # cattrs has many, and none of them helps
-        problem = f"{path} is not the status of a batch"
-    raise ValueError(problem)
+    except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them tells more
+        raise ValueError(f"{path} is not the status of a batch") from None

@@ -6,9 +6,9 @@ async with client.split_many(sources, into="stems/", journal="library.journal") 
         ...
 ```
 
-A feeder takes sources one by one as places come free, and gives each a task of its own; bounds per stage are shared
-(`works`). A failed track is an outcome and stops nobody. Leaving the block early stops the work: splits that exist go
-on at the server, and the journal knows them.
+A feeder takes sources one by one, as earlier ones end, and gives each a task of its own; bounds per stage are shared
+(`context`). A failed source is an outcome and stops no other. Leaving the block early stops the work: splits that exist
+go on at the server, and the journal knows them.
 """
 
 from __future__ import annotations
@@ -16,65 +16,62 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
 from contextlib import aclosing, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
+from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.audio import Source
+from aistemsplitter_async.batch.context import BatchContext
+from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
-from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, TrackProgress, write_status
-from aistemsplitter_async.batch.track import Track, settle
-from aistemsplitter_async.batch.works import Works
+from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, write_status
+from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
 from aistemsplitter_async.journal.file import status_path
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+Sources = Iterable[Source | BatchItem] | AsyncIterable[Source | BatchItem]
 
-    from aistemsplitter_async._engine import Stages
-    from aistemsplitter_async._transfer.audio import Source
-
-Sources = Iterable["Source | BatchItem"] | AsyncIterable["Source | BatchItem"]
-
-_TICK = 1.0  # s between two looks at the limit
+_TICK = 1.0  # s between two adaptations to the limit
 _STATUS_TICKS = 2  # ticks between two writes of the status file
 _PAGE = 200  # records read at a time
 _SHOWN = 30  # tracks a snapshot names
-_TRANSFERS: tuple[StageName, ...] = ("upload", "download", "create", "prepare", "wait")  # most lively first
+_LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "create", "prepare", "wait")
 
 
 class Batch:
-    """A batch that runs while its `async with` block does; iterate over it for the outcomes, as they come.
+    """A batch that runs while its `async with` block does; iterate over it for the outcomes as they arrive.
 
     `AsyncAIStemSplitter.split_many` makes one.
     """
 
     def __init__(
         self,
-        stages: Callable[[], Stages],
+        get_engine: Callable[[], Engine],
         sources: Sources,
         options: BatchOptions,
         *,
         journal: Path | None,
         clock: Clock,
     ) -> None:
-        if isinstance(sources, str | bytes | bytearray):  # iterable, but never what was meant
+        if isinstance(sources, str | bytes | bytearray):  # iterable, but not a list of sources
             raise ConfigurationError(f"sources is a single {type(sources).__name__}; give a list of sources")
-        self._get_stages = stages
+        self._get_engine = get_engine
         self._sources = sources
         self._options = options
         self._journal_path = journal
         self._clock = clock
-        self._works: Works | None = None
-        self._tracks: dict[asyncio.Task[None], Track] = {}
+        self._entered: BatchContext | None = None
+        self._tracks: dict[asyncio.Task[None], BatchTrack] = {}
         self._helpers: list[asyncio.Task[None]] = []
         self._feeder: asyncio.Task[None] | None = None
         self._closing = False
@@ -90,20 +87,19 @@ class Batch:
         self._seconds_left: float | None = None
 
     async def __aenter__(self) -> Self:
-        """Open the journal and begin.
+        """Open the journal and start.
 
         Raises:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
         """
-        stages = self._get_stages()
+        engine = self._get_engine()
         self._began = self._clock.monotonic()
-        journal = await Journal.open(self._journal_path, owner=stages.owner)
-        self._works = Works(
-            stages, journal, self._options, clock=self._clock, random=stages.pipeline.random, stop=self._drop
-        )
+        journal = await Journal.open(self._journal_path, owner=engine.owner)
+        context = BatchContext(engine, journal, self._options, clock=self._clock, on_stop=self._cancel_unpaid)
+        self._entered = context
         try:
-            await self._works.recall_gate()
+            await context.restore_gate()
         except BaseException:
             await journal.aclose()
             raise
@@ -111,8 +107,8 @@ class Batch:
         self._feeder = loop.create_task(self._feed(), name="batch feeder")
         self._helpers = [
             self._feeder,
-            loop.create_task(self._see_out(self._feeder), name="batch end"),
-            loop.create_task(self._keep_up(), name="batch ticker"),
+            loop.create_task(self._end(self._feeder), name="batch end"),
+            loop.create_task(self._tick(), name="batch ticker"),
         ]
         return self
 
@@ -126,16 +122,15 @@ class Batch:
         try:
             await asyncio.wait([*self._helpers, *self._tracks])
             self._close()
-            await self._running.remember_gate()
+            await self._context.save_gate()
             await self._write_status(ended=True)
         finally:
-            await self._running.journal.aclose()
+            await self._context.journal.aclose()
 
     def _close(self) -> None:
-        """Let nobody wait for more outcomes than there are."""
+        """Let no caller wait for more outcomes than there are."""
         self._closed = True
-        if self._took is None:
-            self._took = self._clock.monotonic() - self._began
+        self._stop_timing()
         if self._outcomes.empty():
             self._outcomes.put_nowait(None)
 
@@ -150,52 +145,54 @@ class Batch:
             JournalError: the journal could not be written any more; nothing was sent after that.
             Exception: what the iterable of sources raised; everything before it was finished.
         """
-        _ = self._running  # or it would wait for ever
+        _ = self._context  # or it would wait for ever
         over = self._ended or (self._closed and self._outcomes.empty())
         outcome = None if over else await self._outcomes.get()
         if outcome is not None:
             return outcome
         self._ended = True
-        if self._took is None:
-            self._took = self._clock.monotonic() - self._began
+        self._stop_timing()
         if self._fault is not None:
             raise self._fault
         raise StopAsyncIteration
 
     def drain(self) -> None:
         """Create no more splits; those that are paid for, or may be, are finished. Returns at once."""
-        self._running.brake.pull()
+        self._context.stop_switch.stop()
 
     def expect(self, *, total: int | None, seconds_left: float | None = None) -> None:
-        """Let `progress` and the status file say how many sources there are, and how long they still take."""
+        """Let `progress` and the status file show how many sources there are, and how long they still take."""
         self._total, self._seconds_left = total, seconds_left
 
     async def report(self) -> BatchReport:
-        """Return the batch in numbers, once it has ended; outcomes nobody took until then are only counted."""
+        """Return the batch in numbers, once it has ended; outcomes that were not taken until then are only counted."""
         async for _ in self:
             pass
-        works = self._running
+        context = self._context
         return BatchReport(
             done=self._counts["done"],
             failed=self._counts["failed"],
             skipped=self._counts["skipped"],
-            credits_used=works.purse.used,
+            credits_used=context.budget.used,
             seconds=self._took or 0.0,
-            stopped_by=works.brake.stopped_by,
+            stopped_by=context.stop_switch.reason,
         )
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Iterate over everything the journal knows, earlier runs included, in the order it was found."""
+        """Iterate over all records of the journal, earlier runs included, in the order they were made."""
         after = 0
-        while page := await self._running.journal.write(Store.page, after, _PAGE):
+        while page := await self._context.journal.write(JournalStore.page, after, _PAGE):
             for record in page:
                 yield record
             after = page[-1].id
 
     def progress(self) -> BatchProgress:
-        """Return where it stands, to be shown."""
-        works, now = self._running, self._clock.monotonic()
-        tracks = sorted(self._tracks.values(), key=lambda track: (_TRANSFERS.index(track.stage), track.since))
+        """Return a snapshot of the batch, to be shown."""
+        context, now = self._context, self._clock.monotonic()
+        active = sorted(
+            (track.standing for track in self._tracks.values()),
+            key=lambda standing: (_LIVELY_FIRST.index(standing.stage), standing.since),
+        )
         return BatchProgress(
             seconds=self._took if self._took is not None else now - self._began,
             taken=self._counts["taken"],
@@ -203,128 +200,120 @@ class Batch:
             done=self._counts["done"],
             failed=self._counts["failed"],
             skipped=self._counts["skipped"],
-            stages=dict(Counter(track.stage for track in tracks)),
-            credits_used=works.purse.used,
-            paid=sum(track.is_paid for track in tracks),
-            active=tuple(
-                TrackProgress(
-                    label=track.label,
-                    stage=track.stage,
-                    seconds=now - track.since,
-                    done_bytes=track.done_bytes,
-                    total_bytes=track.total_bytes,
-                    split_id=track.split_id,
-                    position=track.position,
-                )
-                for track in tracks[:_SHOWN]
-            ),
-            notices=tuple(works.notices),
-            draining=works.brake.on,
-            gate=works.stages.pipeline.gate.snapshot(),
-            processing=works.stages.poller.typical(),
+            stages=dict(Counter(standing.stage for standing in active)),
+            credits_used=context.budget.used,
+            paid=sum(standing.is_paid for standing in active),
+            active=tuple(standing.build_progress(now) for standing in active[:_SHOWN]),
+            notices=tuple(context.notices),
+            draining=context.stop_switch.is_on,
+            gate=context.gate.snapshot(),
+            processing=context.engine.poller.typical(),
             total=self._total,
             seconds_left=self._seconds_left,
         )
 
     @property
-    def _running(self) -> Works:
-        if self._works is None:
+    def _context(self) -> BatchContext:
+        if self._entered is None:
             raise ConfigurationError("a batch runs inside `async with`")
-        return self._works
+        return self._entered
+
+    def _stop_timing(self) -> None:
+        if self._took is None:
+            self._took = self._clock.monotonic() - self._began
 
     def _stop(self) -> None:
         """Stop at once; a create that is under way is given a moment."""
         self._closing = True
-        for task in (self._feeder, *self._tracks):
-            if task is not None:
-                task.cancel()
+        self._cancel(self._tracks)
 
-    def _drop(self) -> None:
-        """Take no more sources, and let go of those that have cost nothing."""
-        droppable = [task for task, track in self._tracks.items() if track.droppable]
-        for task in (self._feeder, *droppable):
+    def _cancel_unpaid(self) -> None:
+        """Take no more sources, and cancel those that have cost nothing."""
+        self._cancel([task for task, track in self._tracks.items() if track.standing.cancellable])
+
+    def _cancel(self, tracks: Iterable[asyncio.Task[None]]) -> None:
+        for task in (self._feeder, *tracks):
             if task is not None:
                 task.cancel()
 
     async def _feed(self) -> None:
-        """Give every source a task, as places come free."""
-        works, loop = self._running, asyncio.get_running_loop()
-        # What may be paid for comes first: its idempotency keys grow old, and its sources need not be met again.
-        await asyncio.gather(*(settle(works, record) for record in await works.write(Store.open_creates)))
+        """Give every source a task, as soon as another one may be worked on."""
+        context, loop = self._context, asyncio.get_running_loop()
+        # What may be paid for comes first: its idempotency keys grow old, and its sources need not be given again.
+        open_creates = await context.write(JournalStore.open_creates)
+        await asyncio.gather(*(resolve_create(context, record) for record in open_creates))
         before: asyncio.Event | None = None
         async with aclosing(_each(self._sources)) as sources:
             async for source in sources:
                 item = source if isinstance(source, BatchItem) else BatchItem(source=source)
-                track = Track(works, item, self._counts["taken"], before)
-                await works.places.acquire_on_behalf_of(track)
-                if works.brake.on:
-                    works.places.release_on_behalf_of(track)
+                track = BatchTrack(context, item, self._counts["taken"], before)
+                await context.sources.acquire()
+                if context.stop_switch.is_on:
+                    context.sources.release()
                     return
                 self._counts["taken"] += 1
-                task = loop.create_task(self._bring(track), name=f"track {track.position}")
+                task = loop.create_task(self._run(track), name=f"track {track.standing.position}")
                 self._tracks[task] = track
-                before = track.claiming
+                before = track.has_claimed
                 task.add_done_callback(self._tracks.pop)
         self._exhausted = True
 
-    async def _see_out(self, feeder: asyncio.Task[None]) -> None:
-        """Wait until there are no more sources and no more tracks, and say so."""
+    async def _end(self, feeder: asyncio.Task[None]) -> None:
+        """Wait until there are no more sources and no more tracks, and end the outcomes."""
         await asyncio.wait([feeder])
         if not feeder.cancelled():
             self._fault = self._fault or feeder.exception()
         while self._tracks:
             await asyncio.wait(self._tracks)
-        if self._exhausted and self._fault is None and not self._running.brake.on:
-            with suppress(JournalError):  # then a next run that splits anew goes on with this one
-                await self._running.write(Store.finish)
+        if self._exhausted and self._fault is None and not self._context.stop_switch.is_on:
+            with suppress(JournalError):  # a re-split that is not marked as finished is continued by the next
+                await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
 
-    async def _bring(self, track: Track) -> None:
-        works = self._running
+    async def _run(self, track: BatchTrack) -> None:
         try:
             try:
                 outcome = await track.run()
             except asyncio.CancelledError:
                 if self._closing:
                     raise
-                outcome = Skipped(track.item.source, "not begun", track.position)  # by `drain`
+                outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # by `drain`
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
             await self._outcomes.put(outcome)
-        except Exception as error:  # noqa: BLE001  # the journal fails, or we are wrong: either way nothing may go on
+        except Exception as error:  # noqa: BLE001  # the journal fails, or this code is wrong: nothing may go on
             self._fault = self._fault or error
             self._stop()
         finally:
-            works.places.release_on_behalf_of(track)
+            self._context.sources.release()
 
-    async def _keep_up(self) -> None:
-        """Follow the key's limit, and tell others how it goes."""
+    async def _tick(self) -> None:
+        """Adapt to the key's limit, and write down how far the batch is."""
         ticks = 0
         while True:
             if ticks % _STATUS_TICKS == 0:
                 await self._write_status(ended=False)
             await self._clock.sleep(_TICK)
-            self._running.follow_the_limit()
-            await self._running.remember_gate()
+            self._context.adapt_to_limit()
+            await self._context.save_gate()
             ticks += 1
 
     async def _write_status(self, *, ended: bool) -> None:
         if self._journal_path is None:
             return
-        works = self._running
         try:
-            tracks = await works.journal.write(Store.count)
-        except JournalError:  # whoever needs the journal is told
+            tracks = await self._context.journal.write(JournalStore.count)
+        except JournalError:  # a track that needs the journal fails with it
             return
         status = BatchStatus(
             at=self._clock.now(), pid=os.getpid(), ended=ended, tracks=tracks, progress=self.progress()
         )
-        with suppress(OSError):  # a full disk has been told of elsewhere
+        with suppress(OSError):  # a full disk is reported by the journal
             await run_in_thread(write_status, status_path(self._journal_path), status)
 
 
 async def _each(sources: Sources) -> AsyncGenerator[Source | BatchItem, None]:
-    """Iterate over either kind of iterable; a plain one is not let hog the loop."""
+    """Iterate over either kind of iterable; a plain one must not keep the loop busy."""
     if isinstance(sources, AsyncIterable):
         try:
             async for source in sources:

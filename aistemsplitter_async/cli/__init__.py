@@ -1,4 +1,4 @@
-"""The command line: parse, one call, render, exit code. Nothing else in the package imports it."""
+"""The command line: parse, make one call, print, return an exit code. Nothing else in the package imports it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _USAGE = 2
 def main() -> int:
     """Run the command line on `sys.argv` and return its exit code."""
     for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by whoever started this
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # for good
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # until a command takes over: as quiet as Ctrl-C
+        if getattr(sys, name) is None:  # closed by the process that started this one
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # stays open
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as quiet as Ctrl-C, until a command starts
     missing = [name for name in ("cyclopts", "rich") if find_spec(name) is None]
     if missing:
         sys.stderr.write(
@@ -25,7 +25,7 @@ def main() -> int:
         )
         return _USAGE
     try:
-        from aistemsplitter_async.cli.app import run_app  # noqa: PLC0415  # not before it is known that it can be imported
+        from aistemsplitter_async.cli.app import run_app  # noqa: PLC0415  # only now is it known that it can be imported
 
         return run_app(sys.argv[1:])
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""A client for a command: from the options, or of a sandbox that lives as long as the command."""
+"""A client for a command: built from its options, or for a sandbox that lives as long as the command."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.screen.board import Activity, Board
+from aistemsplitter_async.cli.screen.live import shown
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
@@ -22,9 +26,9 @@ from aistemsplitter_async.events import OnEvent
 if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox
 
-_KEY_CAP_BYTES = 4096  # no key is longer; a song given as the key file should not be read to its end
-_SANDBOX_CREDITS = 10**8  # s: nobody's own machine should run out of play money
-_SANDBOX_POLL = PollPolicy(first=0.2, shortest=0.2)  # looking at one's own machine costs nothing
+_SECRET_CAP_BYTES = 4096  # no key or secret is longer; a song given as its file must not be read to the end
+_SANDBOX_CREDITS = 10**8  # s: more than any library needs
+_SANDBOX_POLL = PollPolicy(first=0.2, shortest=0.2)  # polls of a local sandbox cost nothing
 
 
 @asynccontextmanager
@@ -36,13 +40,14 @@ async def connected(
     sandbox: bool = False,
     sandbox_data: Path | None = None,
 ) -> AsyncIterator[AsyncAIStemSplitter]:
-    """Give a client that is closed, with its sandbox if it has one, at the end.
+    """Give a client that is closed at the end, together with its sandbox if it has one.
 
-    With `sandbox_data`, a folder, the sandbox goes on where it was when the folder was used last.
+    With `sandbox_data`, a folder, the sandbox continues with what it held when the folder was last used.
 
     Raises:
-        ConfigurationError: no key, or a URL that cannot be right.
-        UsageError: options that exclude each other, or the sandbox's libraries are missing.
+        ConfigurationError: no key, or an invalid URL.
+        JournalLockedError: another process uses the sandbox's folder.
+        UsageError: the sandbox's libraries are missing.
     """
     async with AsyncExitStack() as stack:
         poll = None
@@ -52,18 +57,39 @@ async def connected(
 
             check_sandbox_extra()
             own = Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None, data=sandbox_data)
-            running = await stack.enter_async_context(_of_one_process(own))
+            running = await stack.enter_async_context(_exclusive(own))
             key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
         elif common.api_key_file is not None:
-            key = await asyncio.to_thread(_read_key, str(common.api_key_file))
+            key = await asyncio.to_thread(_read_key, common.api_key_file)
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
         client = AsyncAIStemSplitter(key, base_url=base_url, rate_limit=common.rate_limit, poll=poll, on_event=on_event)
         yield await stack.enter_async_context(client)
 
 
 @asynccontextmanager
-async def _of_one_process(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
-    """Run a sandbox, whose folder belongs to one process at a time just as the journal beside it does."""
+async def connected_board(
+    board: Board, common: Common, terminal: Terminal, *, sandbox: bool = False
+) -> AsyncIterator[AsyncAIStemSplitter]:
+    """Give a client as `connected` does, and show on `board` what it does and what becomes of the splits."""
+    following = set[asyncio.Task[None]]()
+    async with connected(common, terminal, on_event=board.on_event, sandbox=sandbox) as client, shown(board, terminal):
+
+        def follow(activity: Activity, since: float | None) -> None:
+            # It shares the polls of the call that waits for the split, so it costs no requests.
+            updates = client.updates(activity.split_id or "", since=since)
+            following.add(asyncio.create_task(board.follow(activity, updates)))
+
+        board.follow_split = follow
+        board.queue_length = lambda: sum(client.gate.snapshot().waiting.values())
+        try:
+            yield client
+        finally:
+            await cancel_and_wait(*following)
+
+
+@asynccontextmanager
+async def _exclusive(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
+    """Run a sandbox; its folder belongs to one process at a time, like the journal beside it."""
     problem = None
     try:
         await sandbox.start()
@@ -78,29 +104,35 @@ async def _of_one_process(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
 
 
 def check_sandbox_extra() -> None:
-    """Check that what the separation needs is installed.
+    """Check that the libraries for the separation are installed.
 
     Raises:
-        UsageError: it is not.
+        UsageError: they are not.
     """
     missing = [name for name in ("numpy", "scipy", "soundfile") if find_spec(name) is None]
     if missing:
         raise UsageError(f"the sandbox needs {', '.join(missing)}; pip install 'aistemsplitter-async[sandbox]'")
 
 
-def _read_key(file: str) -> str:
-    name, problem, data = ("standard input" if file == "-" else file), None, b""
+def _read_key(file: Path) -> str:
+    is_stdin = str(file) == "-"
+    name = "standard input" if is_stdin else str(file)
     try:
-        if file == "-":
-            data = sys.stdin.buffer.read(_KEY_CAP_BYTES)
-        else:
-            with Path(file).open("rb") as opened:
-                data = opened.read(_KEY_CAP_BYTES)
+        key = read_secret(None if is_stdin else file)
     except (OSError, ValueError) as error:
-        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    if problem:
-        raise ConfigurationError(f"cannot read the API key from {name} ({problem})", code="NO_API_KEY")
-    key = data.decode("utf-8", "replace").strip()
-    if not key:
-        raise ConfigurationError(f"no API key in {name}", code="NO_API_KEY")
-    return key
+        problem = f"cannot read the API key from {name} ({reason_of(error)})"
+    else:
+        if key:
+            return key
+        problem = f"no API key in {name}"
+    raise ConfigurationError(problem, code="NO_API_KEY")
+
+
+def read_secret(file: Path | None) -> str:
+    """Return the text of a small file, or of standard input if there is none, without the space around it.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    with nullcontext(sys.stdin.buffer) if file is None else file.open("rb") as opened:
+        return opened.read(_SECRET_CAP_BYTES).decode("utf-8", "surrogateescape").strip()

@@ -1,16 +1,17 @@
-"""From an error to the one line, the code and the exit code that people and scripts get."""
+"""From an error to the line, the code and the exit code that people and scripts get."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
 from enum import IntEnum
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import attrs
 
-from aistemsplitter_async.cli.screen.render import command, show
+from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -29,11 +30,9 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.journal.record import build_failure
 
-_NOT_FOUND = 404
-
 
 class Exit(IntEnum):
-    """What the exit code says; scripts rely on it."""
+    """The exit codes; scripts rely on them."""
 
     DONE = 0
     FAILED = 1
@@ -42,11 +41,11 @@ class Exit(IntEnum):
     CREDITS = 4
     UNCERTAIN = 5
     PARKED = 75  # EX_TEMPFAIL of sysexits.h: try again later
-    INTERRUPTED = 130  # 128 + SIGINT, as shells say it
+    INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
-# With several results the gravest decides: money that may be gone first, then what stops everything else too.
-_GRAVITY = (
+# Of several results the most severe decides: first money that may be lost, then what stops everything else too.
+_SEVERITY = (
     Exit.INTERRUPTED,
     Exit.UNCERTAIN,
     Exit.USAGE,
@@ -63,8 +62,8 @@ class UsageError(Exception):
 
 
 @attrs.frozen(kw_only=True)
-class Failure:
-    """Why something did not work, in one line that names the thing and the way out."""
+class Problem:
+    """An error as it is shown: one line that says what failed and what can be done about it."""
 
     code: str
     message: str
@@ -79,57 +78,49 @@ class Failure:
 
 
 @attrs.frozen(kw_only=True)
-class Place:
-    """Where a result was to go: what a command that continues it has to say again.
+class Context:
+    """The command in which an error happened: what a command that continues its work must say again.
 
     Attributes:
-        into: the folder for all splits, `None` for commands that fetch nothing.
-        name: the folder inside, if it is not the one the source's name leads to anyway.
+        into: the folder for all splits, `None` for commands that download nothing.
+        name: the folder inside, if it is not the usual one of the source.
         base_url: as it was given.
         api_key_file: as it was given.
-        whole: whether it is a `batch` that is run again, rather than one split that is gone on with.
-        lasting: whether there will be something to go on with once this process has ended.
+        is_batch: whether the command is `batch`, which is continued by running it again.
+        resumable: whether splits outlive this process.
     """
 
     into: str | None = None
     name: str | None = None
     base_url: str | None = None
     api_key_file: Path | None = None
-    lasting: bool = True
-    whole: bool = False
+    is_batch: bool = False
+    resumable: bool = True
 
-    def ways_on(self, split_id: str) -> list[str]:
-        """Return the commands that go on with the split later, the best first; none if it dies with this process."""
-        if not self.lasting:
+    def continuations(self, split_id: str) -> list[str]:
+        """Return the commands that continue with the split later, the best first; none if it ends with this process."""
+        if not self.resumable:
             return []
-        options = {"--into": self.into, "--name": self.name, **self._connection}
-        wait = command("wait", split_id, *_given(self._connection))
-        return [wait] if self.into is None else [command("download", split_id, *_given(options)), wait]
-
-    @property
-    def _connection(self) -> dict[str, str | None]:
-        key_file = None if self.api_key_file is None else str(self.api_key_file)
-        return {"--base-url": self.base_url, "--api-key-file": key_file}
+        connection = given_options({"--base-url": self.base_url, "--api-key-file": self.api_key_file})
+        wait = command("wait", split_id, *connection)
+        target = given_options({"--into": self.into, "--name": self.name})
+        return [wait] if self.into is None else [command("download", split_id, *target, *connection), wait]
 
 
-def _given(options: dict[str, str | None]) -> list[str]:
-    return [word for name, value in options.items() if value is not None for word in (name, value)]
-
-
-def gravest(codes: Iterable[Exit]) -> Exit:
+def most_severe(codes: Iterable[Exit]) -> Exit:
     """Return the exit code that stands for several results."""
-    return min(codes, key=_GRAVITY.index, default=Exit.DONE)
+    return min(codes, key=_SEVERITY.index, default=Exit.DONE)
 
 
-def explain(error: AIStemSplitterError, place: Place, *, source: str | None = None) -> Failure:
-    """Return what to tell about `error`; `source` is the file or URL it happened to."""
+def explain(error: AIStemSplitterError, context: Context, *, source: str | None = None) -> Problem:
+    """Return `error` as it is shown; `source` is the file or URL it happened to."""
     message = _message(error)
     if source and (source not in message or isinstance(error, ValidationError)):
         message = f"{source}: {message}"
-    way_out = _way_out(error, place)
-    return Failure(
+    advice = _advice(error, context)
+    return Problem(
         code=error.code or _code(error),
-        message=f"{show(message)}; {way_out}" if way_out else show(message),
+        message=f"{show(message)}; {advice}" if advice else show(message),
         exit_code=exit_code(error),
         split_id=error.split_id,
         idempotency_key=error.idempotency_key,
@@ -137,7 +128,7 @@ def explain(error: AIStemSplitterError, place: Place, *, source: str | None = No
 
 
 def exit_code(error: AIStemSplitterError) -> Exit:
-    """Return the exit code an error leads to."""
+    """Return the exit code for an error."""
     if isinstance(error, AuthenticationError) or error.code == "NO_API_KEY":
         return Exit.AUTHENTICATION
     if isinstance(error, ConfigurationError):
@@ -158,7 +149,7 @@ def _message(error: AIStemSplitterError) -> str:
     if error.code == "NO_API_KEY":
         return str(error).partition(":")[0]
     if error.code == "EXISTS" or isinstance(error, SubmissionUncertainError):
-        return str(error).partition(";")[0]  # the rest speaks of arguments, not of options
+        return str(error).partition(";")[0]  # the rest is about arguments of functions, not about options
     if isinstance(error, AuthenticationError):
         return f"the API key was refused (HTTP {error.status_code}{_detail(error)})"
     if isinstance(error, InsufficientCreditsError):
@@ -167,7 +158,7 @@ def _message(error: AIStemSplitterError) -> str:
         return f"the API refused it{_detail(error)}"
     if isinstance(error, RateLimitedError):
         return f"the key's request limit stayed exhausted{_detail(error)}"
-    if isinstance(error, APIStatusError) and error.status_code == _NOT_FOUND and error.split_id:
+    if _is_unknown_split(error):
         return f"there is no split {error.split_id} for this key"
     return str(error)
 
@@ -176,7 +167,11 @@ def _detail(error: APIStatusError) -> str:
     return f": {error.detail.rstrip('.')}" if error.detail else ""
 
 
-def _way_out(error: AIStemSplitterError, place: Place) -> str | None:
+def _is_unknown_split(error: AIStemSplitterError) -> bool:
+    return isinstance(error, APIStatusError) and error.status_code == HTTPStatus.NOT_FOUND and bool(error.split_id)
+
+
+def _advice(error: AIStemSplitterError, context: Context) -> str | None:
     """Return what can be done, best first."""
     if error.code == "NO_API_KEY":
         return f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox"
@@ -185,12 +180,12 @@ def _way_out(error: AIStemSplitterError, place: Place) -> str | None:
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):
-        return _way_to_find_out(error, place)
+        return _advice_for_uncertain(error, context)
     if error.code == "EXISTS":
-        moved = "move it away, and run the same command again"
-        return moved if place.whole else "give --overwrite, or another folder with --into"
-    if error.split_id is not None and (way_on := _way_on(error, error.split_id, place)) is not None:
-        return way_on
+        move = "move it away, and run the same command again"
+        return move if context.is_batch else "give --overwrite, or another folder with --into"
+    if error.split_id is not None and (advice := _advice_for_split(error, error.split_id, context)) is not None:
+        return advice
     if isinstance(error, RateLimitedError):
         wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
         return f"try again{wait}, and give the key's limit with --rate-limit"
@@ -199,22 +194,24 @@ def _way_out(error: AIStemSplitterError, place: Place) -> str | None:
     return None
 
 
-def _way_to_find_out(error: SubmissionUncertainError, place: Place) -> str:
-    """Return how to learn what became of a create."""
+def _advice_for_uncertain(error: SubmissionUncertainError, context: Context) -> str:
+    """Return how to find out whether a create has happened."""
     if error.code != "NEEDS_REVIEW":
         return "run the same command again: it finds out, and nothing is charged twice"
-    again = "the same command" if place.whole else "batch with the same --into"
-    return f"its idempotency key is {error.idempotency_key}; {again} and a --key-age above its age sends it again"
+    again = "the same command" if context.is_batch else "batch with the same --into"
+    return (
+        f"its idempotency key is {error.idempotency_key}; to send it again, run {again} with a --key-age above its age"
+    )
 
 
-def _way_on(error: AIStemSplitterError, split_id: str, place: Place) -> str | None:
-    """Return how to go on with a split that exists."""
-    if isinstance(error, APIStatusError) and error.status_code == _NOT_FOUND:
+def _advice_for_split(error: AIStemSplitterError, split_id: str, context: Context) -> str | None:
+    """Return how to continue with a split that exists."""
+    if _is_unknown_split(error):
         return "check the id and the key"
-    if place.whole:
+    if context.is_batch:
         passing = build_failure("wait", error).passing
         return f"it is tried again {'when the same command is run again' if passing else 'only with --retry-failed'}"
-    again = place.ways_on(split_id)
-    if again and not isinstance(error, SplitFailedError):
-        return f"nothing is lost; continue with: {' or: '.join(again)}"
+    commands = context.continuations(split_id)
+    if commands and not isinstance(error, SplitFailedError):
+        return f"nothing is lost; continue with: {' or: '.join(commands)}"
     return None

@@ -1,4 +1,4 @@
-"""From what `batch` is given to what it splits: the library read in threads, each track with a place for its stems."""
+"""From the paths that a command gets to what it splits: the library read in threads, a target for each track."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
-from aistemsplitter_async.library.playlists import is_url
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import load_tags
 from aistemsplitter_async.library.template import Tags, Template
 
-_AT_ONCE = 64  # findings a trip to a thread brings
+_PAGE = 64  # findings that one call in a thread returns
 
 
 @attrs.frozen(kw_only=True)
@@ -29,7 +29,7 @@ class Library:
     Attributes:
         paths: as they were given.
         into: where the stems go; nothing in there is taken for music.
-        template: where in there, and how they are called.
+        template: where in there, and how the stems are named.
     """
 
     paths: Sequence[str]
@@ -41,57 +41,56 @@ class Library:
         """Whether it can be read a second time, to count it."""
         return not any(map(is_stream, self.paths))
 
-    async def search(self) -> Iterator[Found]:
-        """Return what is found, lazily; `each` reads it.
+    async def search(self) -> AsyncGenerator[Found, None]:
+        """Return an iterator over what is found; the search continues in threads as it is read.
 
         Raises:
             SourceUnreadableError: a path does not exist.
         """
-        return await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into]))
-
-    async def each(self, found: Iterator[Found]) -> AsyncGenerator[Found, None]:
-        """Iterate without blocking the loop."""
-        at_once = _AT_ONCE if self.is_repeatable else 1  # a line that was typed is not kept waiting for the next
-        while batch := await run_in_thread(_take, found, at_once):
-            for one in batch:
-                yield one
+        return self._each(await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into])))
 
     async def items(
-        self, found: Iterator[Found], note: Callable[[Unusable | Ignored], None]
+        self, found: AsyncGenerator[Found, None], note: Callable[[Unusable | Ignored], None]
     ) -> AsyncGenerator[BatchItem, None]:
-        """Iterate over what can be split; `note` is told of the rest."""
-        async for one in self.each(found):
+        """Iterate over what can be split; `note` is called with everything else."""
+        async for one in found:
             if isinstance(one, Track):
-                yield self.item(one, await read(one))
+                yield self.item(one, await read_tags(one))
             else:
                 note(one)
 
     def item(self, track: Track, tags: Tags) -> BatchItem:
-        """Return what is to be split, with the place its tags lead to."""
+        """Return what is to be split, with the folder and the file names that its tags lead to."""
         price = None if tags.seconds is None else float(charged_credits(tags.seconds))
         if self.template is None:
             return BatchItem(source=track.source, seconds=price)
-        place = self.template.fill(tags, filename=track.filename, folder=track.folder, id=_id_of(track))
-        return BatchItem(source=track.source, folder=place.folder, pattern=place.pattern, seconds=price)
+        target = self.template.fill(tags, filename=track.filename, folder=track.folder, id=_id_of(track))
+        return BatchItem(source=track.source, folder=target.folder, pattern=target.pattern, seconds=price)
+
+    async def _each(self, found: Iterator[Found]) -> AsyncGenerator[Found, None]:
+        size = _PAGE if self.is_repeatable else 1  # a typed line must not wait for the next one
+        while page := await run_in_thread(lambda: list(islice(found, size))):
+            for one in page:
+                yield one
 
 
-async def read(track: Track) -> Tags:
-    """Return what a track says about itself; of a URL, what its playlist says."""
+async def read_tags(track: Track) -> Tags:
+    """Return what a track says about itself; for a URL, what its playlist says."""
     tags = Tags() if is_url(track.source) else await load_tags(track.source)
     return attrs.evolve(tags, title=tags.title or track.title, seconds=tags.seconds or track.seconds)
 
 
 @attrs.define
 class Survey:
-    """How much there is, counted while the batch runs.
+    """How much there is to split.
 
     Attributes:
         files: to be uploaded.
         urls: that the API fetches.
-        seconds: of audio, as far as it says so.
+        seconds: of audio, as far as it is known.
         credits_needed: what that will cost.
         credits_to_buy: what of that is not paid for.
-        unknown: tracks that do not say how long they are.
+        unknown: tracks of unknown length.
         unusable: what was found and cannot be split; not among the tracks.
         complete: whether everything is counted.
     """
@@ -110,14 +109,14 @@ class Survey:
         """Return how many were counted."""
         return self.files + self.urls
 
-    async def count(self, library: Library, settled: Container[str] = ()) -> None:
-        """Count a library that can be read twice; `settled` sources need not be bought any more."""
-        async for one in library.each(await library.search()):
+    async def count(self, library: Library, paid: Container[str] = ()) -> None:
+        """Count a library that can be read twice; for the sources in `paid`, no more credits are needed."""
+        async for one in await library.search():
             if isinstance(one, Track):
-                self.add(one, (await read(one)).seconds, settled=one.source in settled)
+                self.add(one, (await read_tags(one)).seconds, paid=one.source in paid)
         self.complete = True
 
-    def add(self, track: Track, seconds: float | None, *, settled: bool = False) -> None:
+    def add(self, track: Track, seconds: float | None, *, paid: bool = False) -> None:
         """Count one track."""
         if is_url(track.source):
             self.urls += 1
@@ -128,13 +127,9 @@ class Survey:
         else:
             self.seconds += seconds
             self.credits_needed += charged_credits(seconds)
-            self.credits_to_buy += 0 if settled else charged_credits(seconds)
+            self.credits_to_buy += 0 if paid else charged_credits(seconds)
 
 
 def _id_of(track: Track) -> str:
-    """Return what tells a track from others of the same name: the same at every run."""
+    """Return what tells a track from others of the same name, the same in every run."""
     return hashlib.sha256(track.source.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-
-
-def _take(found: Iterator[Found], most: int) -> list[Found]:
-    return list(islice(found, most))

@@ -1,4 +1,4 @@
-"""What a command hands out for each split: a JSON object, or a few lines for people."""
+"""What a command prints for each split: a JSON object, or a few lines for people."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any
 
 import attrs
 
-from aistemsplitter_async.cli.failures import Failure
+from aistemsplitter_async.cli.failures import Exit, Problem
 from aistemsplitter_async.cli.screen.render import clock, columns, price, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
+from aistemsplitter_async.models import Split
 
 
 @attrs.frozen(kw_only=True)
 class Result:
-    """How one source or split stands.
+    """The state of one source or split.
 
     Attributes:
-        source: as it was given, or the file name the server knows it by.
-        stems: stem name to file, or to URL where nothing was fetched.
+        source: as it was given, or the file name that the server knows.
+        stems: stem name to file, or to URL where nothing was downloaded.
         seconds: length of the audio.
     """
 
@@ -29,7 +30,7 @@ class Result:
     stems: Mapping[str, object] = attrs.field(factory=dict[str, object])
     credits_used: float | None = None
     seconds: float | None = None
-    error: Failure | None = None
+    error: Problem | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that scripts get."""
@@ -37,22 +38,43 @@ class Result:
             "id": self.id,
             "status": self.status,
             "source": self.source,
-            "stems": {name: str(place) for name, place in self.stems.items()},
+            "stems": {name: str(file) for name, file in self.stems.items()},
             "credits_used": self.credits_used,
             "error": self.error.as_json() if self.error else None,
         }
 
     def headline(self) -> list[str]:
-        """Return what there is to say about the split itself."""
+        """Return the length, the price and the id, as far as they are known."""
         length = clock(self.seconds) if self.seconds is not None else None
         cost = price(self.credits_used) if self.credits_used is not None else None
         return [part for part in (length, cost, self.id) if part]
 
 
-def hand_out(result: Result, terminal: Terminal, *, as_json: bool) -> None:
-    """Write a result: on stdout, and its error on stderr too."""
+def build_result(
+    split: Split | None,
+    source: str | None,
+    *,
+    stems: Mapping[str, object] | None = None,
+    error: Problem | None = None,
+) -> Result:
+    """Return the result for a split, if one exists, with its stem files if `stems` are given."""
+    if split is None:
+        return Result(source=source, id=error.split_id if error else None, stems=stems or {}, error=error)
+    return Result(
+        source=source,
+        id=split.id,
+        status=split.status,
+        stems=split.stems if stems is None else stems,
+        credits_used=split.credits_used,
+        seconds=split.duration_seconds,
+        error=error,
+    )
+
+
+def print_result(result: Result, terminal: Terminal, *, as_json: bool) -> None:
+    """Write a result to stdout, and its error to stderr too."""
     if as_json:
-        hand_out_json(result.as_json(), terminal)
+        print_json(result.as_json(), terminal)
     elif result.error is None:
         title = terminal.paint(show(result.source or result.id), BOLD)
         terminal.result("  ".join((title, *result.headline())))
@@ -62,21 +84,32 @@ def hand_out(result: Result, terminal: Terminal, *, as_json: bool) -> None:
         terminal.error(result.error.message)
 
 
-def hand_out_json(value: dict[str, Any], terminal: Terminal) -> None:
+def print_json(value: dict[str, Any], terminal: Terminal) -> None:
     """Write one JSON object on a line of its own."""
     text = json.dumps(value)
     terminal.result(text if terminal.key is None else text.replace(terminal.key, "ast_***"))
 
 
-def tell_interrupted(how_it_stands: str, ways_on: Sequence[str], terminal: Terminal) -> None:
-    """Write what a signal left behind, and the commands to go on with, each on a line that can be copied."""
-    terminal.say(f"interrupted; {show(how_it_stands)}")
-    for way_on in ways_on:
-        terminal.say(f"  {show(way_on)}")
+def print_interrupted(state: str, commands: Sequence[str], terminal: Terminal) -> None:
+    """Write the state that a signal left, and the commands that continue, each on a line that can be copied."""
+    terminal.say(f"interrupted; {show(state)}")
+    for line in commands:
+        terminal.say(f"  {show(line)}")
 
 
-def hand_out_state(result: Result, terminal: Terminal) -> None:
-    """Write how a split stands, a line per fact."""
+def build_interrupted(split_id: str | None, idempotency_key: str | None = None) -> Problem:
+    """Return the error of a result that a signal prevented."""
+    return Problem(
+        code="INTERRUPTED",
+        message="interrupted",
+        exit_code=Exit.INTERRUPTED,
+        split_id=split_id,
+        idempotency_key=idempotency_key,
+    )
+
+
+def print_split(result: Result, terminal: Terminal) -> None:
+    """Write the state of a split, a line per fact."""
     facts = [
         ("id", result.id),
         ("status", result.status),

@@ -1,4 +1,4 @@
-"""An event loop for one command: signals in, exit code out."""
+"""The event loop of one command: signals in, exit code out."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from typing import Any, NoReturn
 
 from aistemsplitter_async.cli.failures import Exit, UsageError
 from aistemsplitter_async.cli.screen.render import show
-from aistemsplitter_async.cli.screen.terminal import Terminal, swallow
+from aistemsplitter_async.cli.screen.terminal import Terminal, discard_output
 
 Work = Callable[[Terminal], Coroutine[Any, Any, int]]
 
-_PATIENCE = 0.7  # s after Ctrl-C before it is told why it takes a moment
+_PATIENCE = 0.7  # s after Ctrl-C before the reason for the delay is shown
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
     """Run a command's coroutine to its end, or to Ctrl-C, and return the exit code.
 
-    The first SIGINT or SIGTERM cancels it, so that it can say how to go on; the next one ends the process at once. A
-    command that can drain does that first.
+    The first SIGINT or SIGTERM cancels it, so that it can print how to continue; the next one ends the process at once.
+    A command with `on_first_signal` gets one signal more.
 
     Args:
-        work: is given the terminal, and returns the exit code.
-        interrupted: the exit code after a signal, for commands that are meant to be ended by one.
+        work: the command: takes the terminal and returns the exit code.
+        interrupted: the exit code after a signal, for commands that run until they get one.
     """
-    # What the log would say is told as an error of the command; without a handler it would come with a traceback.
+    # A logged error is also an error of the command; without a handler, logging would print its traceback.
     logging.lastResort = None
     terminal = Terminal()
     code: int = Exit.FAILED
@@ -51,7 +51,7 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
         except UsageError as error:
             terminal.error(show(error))
             code = Exit.USAGE
-        except Exception as error:  # noqa: BLE001  # a bug of ours: one line is all the user needs of it
+        except Exception as error:  # noqa: BLE001  # a bug: one line about it is enough for a user
             terminal.error(_bug(error))
         if signals.count:
             leave(code)
@@ -63,12 +63,12 @@ async def _settle(task: asyncio.Task[int]) -> int:
 
 
 def leave(code: int) -> NoReturn:
-    """End the process without waiting for threads: one may sit in a name lookup or a read for minutes."""
+    """End the process without waiting for threads: one may block in a name lookup or a read for minutes."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except (BrokenPipeError, ValueError):
-            swallow(stream)
+            discard_output(stream)
     os._exit(code)
 
 
@@ -77,7 +77,7 @@ class _Signals:
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[int], terminal: Terminal) -> None:
         self.count = 0
-        self._drained = False
+        self._first_handled = False
         self._loop = loop
         self._task = task
         self._terminal = terminal
@@ -87,17 +87,18 @@ class _Signals:
             signal.signal(number, self._on_signal)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
-        if self._terminal.drain is not None and not self._drained and not self._loop.is_closed():
-            self._drained = True
-            self._loop.call_soon_threadsafe(self._terminal.drain)
+        first = self._terminal.on_first_signal
+        if first is not None and not self._first_handled and not self._loop.is_closed():
+            self._first_handled = True
+            self._loop.call_soon_threadsafe(first)
             return
         self.count += 1
         if self.count > 1 or self._loop.is_closed():
             if sys.stderr.isatty():
-                os.write(2, _SHOW_CURSOR)  # live lines hide it, and nobody else will bring it back
-            if self._terminal.last_words is not None and not self._task.done():
+                os.write(2, _SHOW_CURSOR)  # live lines hide it, and they have no time to clean up
+            if self._terminal.on_forced_exit is not None and not self._task.done():
                 with suppress(Exception):  # the interrupted code may hold the stream
-                    self._terminal.last_words()
+                    self._terminal.on_forced_exit()
             leave(Exit.INTERRUPTED)
         self._loop.call_soon_threadsafe(self._stop)
 
@@ -107,10 +108,10 @@ class _Signals:
 
     def _explain(self) -> None:
         if not self._task.done():
-            self._terminal.say(f"stopping: {self._terminal.patience}; Ctrl-C again quits at once")
+            self._terminal.say(f"stopping: {self._terminal.stopping_note}; Ctrl-C again quits at once")
 
 
 def _bug(error: Exception) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
-    return f"this should not have happened, please report it: {type(error).__name__}{where}: {show(error)}"
+    return f"this is a bug, please report it: {type(error).__name__}{where}: {show(error)}"

@@ -1,4 +1,4 @@
-"""What `split` is given: files and URLs, and the folder that each one's stems go to."""
+"""What `split` is given: files and URLs, each with a folder for its stems and a name on the screen."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aistemsplitter_async._transfer.names import folder_name
-from aistemsplitter_async._wire.urls import filename_of_url
-from aistemsplitter_async.models import redact_url
+from aistemsplitter_async._wire.urls import filename_of_url, is_url
+from aistemsplitter_async.cli.screen.render import shown_source
 
-_NAMELESS = "audio"  # the folder for a URL that ends in no name
-
-
-def is_url(source: str) -> bool:
-    """Return whether the API is to fetch a source by itself."""
-    return source[:8].lower().startswith(("http://", "https://"))
+_FALLBACK = "audio"  # the folder for a URL without a file name
+JOURNAL_NAME = ".aistemsplitter.journal"
 
 
-def shown_source(source: str) -> str:
-    """Return a source fit to be shown: of a URL without its query, which may be what grants access."""
-    return redact_url(source) if is_url(source) else source
+def default_journal(into: Path) -> Path:
+    """Return where the journal of a folder of stems is."""
+    return into / JOURNAL_NAME
 
 
 def plan_folders(sources: Sequence[str]) -> list[str]:
@@ -44,13 +40,12 @@ def plan_folders(sources: Sequence[str]) -> list[str]:
 
 
 def usual_folder(source: str) -> str:
-    """Return the folder name that a source's own name leads to."""
-    name = filename_of_url(source) if is_url(source) else Path(source).name
-    return folder_name(name, fallback=_NAMELESS)
+    """Return the folder name for a source that shares its name with no other."""
+    return folder_name(_name_of(source), fallback=_FALLBACK)
 
 
 def without_repeats(sources: Sequence[str]) -> list[str]:
-    """Return the sources in their order, each once: the same file twice would be paid twice."""
+    """Return the sources in their order, each once: the same file twice would be paid for twice."""
     seen: dict[str, str] = {}
     for source in sources:
         seen.setdefault(source if is_url(source) else os.path.realpath(source), source)
@@ -58,9 +53,11 @@ def without_repeats(sources: Sequence[str]) -> list[str]:
 
 
 def plan_labels(sources: Sequence[str]) -> list[str]:
-    """Return what to call each source on the screen: its name, or all of it where two have the same name."""
-    names = [
-        (filename_of_url(source) if is_url(source) else Path(source).name) or shown_source(source) for source in sources
-    ]
+    """Return a name on the screen for each source: its file name, or all of it where two have the same."""
+    names = [_name_of(source) or shown_source(source) for source in sources]
     count = Counter(names)
     return [shown_source(source) if count[name] > 1 else name for source, name in zip(sources, names, strict=True)]
+
+
+def _name_of(source: str) -> str:
+    return filename_of_url(source) if is_url(source) else Path(source).name

@@ -1,7 +1,7 @@
 """The journal as the event loop sees it: a write that has returned is on the disk.
 
-One thread owns the file. Writes that come in while it is busy with a commit go into the next one together (group
-commit), so a thousand tracks cost a thousand writes but far fewer syncs.
+One thread owns the file. Writes that arrive during a commit share the next transaction (group commit), so a thousand
+tracks cost a thousand writes but far fewer syncs.
 """
 
 from __future__ import annotations
@@ -10,112 +10,118 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from aistemsplitter_async._tasks import run_in_thread, wait_out
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.file import explain
+from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
 T = TypeVar("T")
-_Change = tuple[Callable[[Store], Any], "asyncio.Future[Any]"]
+_Change = tuple[Callable[[JournalStore], Any], "asyncio.Future[Any]"]
+_Result = tuple["asyncio.Future[Any]", Any]
 
 
 class Journal:
-    """What a batch knows of its tracks, safe from any kill. Make one with `open`."""
+    """What a batch knows of its tracks, safe from any kill. `open` makes one.
 
-    def __init__(self, store: Store) -> None:
+    Args:
+        store: the open file.
+        executor: where it is used from now on: one thread, which does what it is given in that order. `aclose` shuts
+            it down.
+    """
+
+    def __init__(self, store: JournalStore, executor: Executor) -> None:
         self._store = store
+        self._executor = executor
         self._loop = asyncio.get_running_loop()
+        self._lock = threading.Lock()  # of the next two
         self._waiting: list[_Change] = []
-        self._turn = threading.Condition()
-        self._closing = False
-        self._thread = threading.Thread(target=self._work, name="journal", daemon=True)
-        self._thread.start()
+        self._is_committing = False
+        self._is_closed = False
 
     @classmethod
     async def open(cls, path: Path | None, *, owner: Mapping[str, str]) -> Self:
-        """Open the journal at `path`, or with `None` one that is gone when it is closed.
+        """Open the journal at `path`, or with `None` a temporary one that is gone when it is closed.
 
         Args:
-            path: the file; created if need be, with its folder, readable by its owner only.
+            path: the file; created if it is missing, with its folder, readable by its owner only.
             owner: names and values that tell whose splits these are.
 
         Raises:
             JournalLockedError: another process is running on it.
             JournalError: it is damaged, another kind of file, of a newer version, of another owner, or not writable.
         """
-        journal = cls(await run_in_thread(Store, path, undo=Store.close))
+        store = await run_in_thread(JournalStore, path, undo=JournalStore.close)
+        journal = cls(store, ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal"))
         try:
-            await journal.write(Store.bind, owner)
+            await journal.write(JournalStore.bind, owner)
         except BaseException:
             await journal.aclose()
             raise
         return journal
 
-    async def write(self, change: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Do `change`, a method of `Store`, and return its result once it is durable.
+    async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Call `change`, a method of `JournalStore`, and return its result once it is durable.
 
-        It is done even if the caller is cancelled.
+        It is carried out even if the caller is cancelled.
 
         Raises:
             JournalError: it was refused, or could not be made durable (`code` is `DISK` if the disk is full).
         """
+        if self._is_closed:
+            raise JournalError("the journal is closed")
         result: asyncio.Future[T] = self._loop.create_future()
-        with self._turn:
-            if self._closing:
-                raise JournalError("the journal is closed")
-            self._waiting.append((partial(_call, change, args, kwargs), result))
-            self._turn.notify()
+        with self._lock:
+            self._waiting.append((lambda store: change(store, *args, **kwargs), result))
+            is_committing, self._is_committing = self._is_committing, True
+        if not is_committing:
+            self._loop.run_in_executor(self._executor, self._commit_waiting)
         return await result
 
     async def aclose(self) -> None:
-        """Finish what was asked for and close the file."""
-        with self._turn:
-            self._closing = True
-            self._turn.notify()
-        await wait_out(self._loop.run_in_executor(None, self._thread.join))
+        """Finish the writes that were asked for and close the file."""
+        self._is_closed = True
+        closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
+        await wait_out(closing, self._loop.run_in_executor(None, self._executor.shutdown))
 
-    def _work(self) -> None:
+    def _commit_waiting(self) -> None:
+        """Commit until no write is waiting; those that arrive during a commit share the next one."""
         while True:
-            with self._turn:
-                self._turn.wait_for(lambda: self._waiting or self._closing)
+            with self._lock:
                 changes, self._waiting = self._waiting, []
+                self._is_committing = bool(changes)
             if not changes:
-                self._store.close()
                 return
-            results = self._commit(changes)
-            self._loop.call_soon_threadsafe(_hand_out, results)
-
-    def _commit(self, changes: list[_Change]) -> list[tuple[asyncio.Future[Any], Any]]:
-        """Do all changes in one transaction; return what to tell whom."""
-        store, results = self._store, []
-        try:
-            store.begin()
-            for change, future in changes:
-                try:
-                    results.append((future, change(store)))
-                except AIStemSplitterError as error:  # refused before it wrote anything: the others go on
-                    results.append((future, error))
-            store.commit()
-        except Exception as error:  # noqa: BLE001  # whatever it is, nobody may wait for this thread for ever
-            with suppress(sqlite3.Error):  # a failing disk; what is left open is refused with the next begin
-                store.roll_back()
-            problem = JournalError(f"the journal refused: {error!r}")
-            if isinstance(error, sqlite3.Error):
-                problem = store.explain(error)
-            return [(future, problem) for _, future in changes]
-        return results
+            self._loop.call_soon_threadsafe(_hand_out, _commit(self._store, changes))
 
 
-def _call(change: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], store: Store) -> Any:
-    return change(store, *args, **kwargs)
+def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
+    """Make all changes in one transaction; return the result of each."""
+    results: list[_Result] = []
+    try:
+        store.begin()
+        for change, future in changes:
+            try:
+                results.append((future, change(store)))
+            except AIStemSplitterError as error:  # refused before it wrote anything: the others go on
+                results.append((future, error))
+        store.commit()
+    except Exception as error:  # noqa: BLE001  # whatever it is, no caller may wait for its result for ever
+        with suppress(sqlite3.Error):  # a failing disk; what is left open is refused with the next begin
+            store.roll_back()
+        problem = JournalError(f"the journal refused: {error!r}")
+        if isinstance(error, sqlite3.Error):
+            problem = explain(error, store.path)
+        return [(future, problem) for _, future in changes]
+    return results
 
 
-def _hand_out(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+def _hand_out(results: list[_Result]) -> None:
     for future, result in results:
         if future.done():  # its caller was cancelled
             continue

@@ -4,21 +4,22 @@
 found -> uploaded -> intent -> created -> succeeded -> downloaded
                        |          ^
                        v          |
-            uncertain or needs_review (an intent too old to be sent again unasked)
+            uncertain or needs_review (a create too old to resend without confirmation)
 ```
 
-A fresh track and one found after a crash go the same way: `plan_step` looks at the record and says what to do, the
-runner does it, writes down what came of it, and asks again.
+A new track and one found after a crash are treated alike: `plan_step` looks at the record and says what to do, the
+batch does it, writes down the result, and asks again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import attrs
 
+import aistemsplitter_async.errors
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIStatusError,
@@ -32,30 +33,27 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 
-if TYPE_CHECKING:
-    from aistemsplitter_async.errors import AIStemSplitterError
-    from aistemsplitter_async.models import Split
+StageName = Literal["prepare", "upload", "create", "wait", "download"]
 
-
-_PASSING_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
-_EXPIRY_MARGIN = 30.0  # s; an upload about to expire is not worth a create
-_CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; more, and no age can be trusted
+_TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
+_EXPIRY_MARGIN = 30.0  # s; an upload that is about to expire is made again before its create
+_CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; beyond that, no age can be trusted
 
 
 class State(StrEnum):
-    """How far a track got, as far as it is safe on disk."""
+    """How far a track got, as far as that is durable."""
 
     FOUND = "found"
     UPLOADED = "uploaded"
     INTENT = "intent"  # its create may have been sent
     UNCERTAIN = "uncertain"  # its create was sent and its answer is not known
-    NEEDS_REVIEW = "needs_review"  # the same, too long ago to send it again unasked
+    NEEDS_REVIEW = "needs_review"  # the same, and too old to resend without confirmation
     CREATED = "created"
     SUCCEEDED = "succeeded"
     DOWNLOADED = "downloaded"
 
 
-# What each state may follow. Writing anything else down is a mistake, and refused.
+# What each state may follow. Any other change is a programming error, and refused.
 BEFORE: Mapping[State, frozenset[State]] = {
     State.UPLOADED: frozenset({State.FOUND, State.UPLOADED}),
     State.INTENT: frozenset({State.FOUND, State.UPLOADED}),
@@ -68,8 +66,8 @@ BEFORE: Mapping[State, frozenset[State]] = {
 
 
 @attrs.frozen
-class Failure:
-    """Why a run did not finish a track.
+class StoredFailure:
+    """What the journal keeps of an error: why a run did not finish a track.
 
     Attributes:
         stage: where it failed.
@@ -77,8 +75,8 @@ class Failure:
         message: what the error said.
         code: its code.
         status_code: its HTTP status.
-        passing: whether the next run goes on by itself; otherwise only when it is asked to retry.
-        detail: the server's own words.
+        passing: whether the next run tries again by itself; otherwise only when it is asked to retry.
+        detail: the server's own message.
     """
 
     stage: StageName
@@ -92,7 +90,7 @@ class Failure:
 
 @attrs.frozen
 class StoredFile:
-    """A stem that was brought home: its path under the batch's folder, bytes, and SHA-256 in hex."""
+    """A downloaded stem: its path under the batch's folder, its size in bytes, and its SHA-256 in hex."""
 
     path: str
     size: int
@@ -105,19 +103,19 @@ class Record:
 
     Attributes:
         id: its number in the journal.
-        source: what it was found as, for people.
+        source: what it was found as, to be shown.
         state: how far it got.
         folder: where its stems go, under the batch's folder.
         pattern: how their files are called, with `{stem}`.
         input: what its create refers to, once that is known.
-        expires_at: until when that is good (POSIX seconds); `None` for a URL.
+        expires_at: until when that is valid (POSIX seconds); `None` for a URL.
         submission: its create, once it may have been sent.
         intended_at: when that was (POSIX seconds).
         split_id: the split, once it is known.
         credits_used: its price.
         created_at: when the answer to its create came (POSIX seconds).
         split: its terminal state.
-        files: its stems, once they are here.
+        files: its stems, once they are downloaded.
         failure: why the last run did not finish it.
     """
 
@@ -135,26 +133,41 @@ class Record:
     created_at: float | None = None
     split: Split | None = None
     files: Mapping[str, StoredFile] = attrs.field(factory=dict[str, StoredFile])
-    failure: Failure | None = None
+    failure: StoredFailure | None = None
 
     @property
     def error(self) -> AIStemSplitterError | None:
-        """The failure as the error it was."""
-        return None if self.failure is None else _restore(self)
+        """The failure as the exception it was."""
+        failure = self.failure
+        if failure is None:
+            return None
+        if failure.kind == SplitFailedError.__name__ and self.split is not None:
+            return SplitFailedError(self.split)
+        if failure.kind == SubmissionUncertainError.__name__ and self.submission is not None:
+            return SubmissionUncertainError(
+                failure.message, submission=self.submission, code=failure.code, status_code=failure.status_code
+            )
+        kind: object = getattr(aistemsplitter_async.errors, failure.kind, None)
+        if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
+            kind = AIStemSplitterError
+        error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=self.split_id)
+        if isinstance(error, APIStatusError):
+            error.detail = failure.detail
+        return error
 
 
 class Step(Enum):
     """What a track needs next."""
 
-    UPLOAD = "bring the audio to the worker"
+    UPLOAD = "upload the audio"
     CREATE = "create the split"
-    REPLAY = "send a create again that may have been sent before"
+    REPLAY = "resend a create that may have happened"
     WAIT = "wait for the split"
-    DOWNLOAD = "fetch the stems"
-    CHECK = "see whether the stems are still here"
+    DOWNLOAD = "download the stems"
+    CHECK = "check that the stems are still on disk"
     NOTHING = "it is finished"
-    REVIEW = "a person must look: its create is too old to be sent again"
-    FAILED = "it failed, and stays so until somebody asks for another try"
+    REVIEW = "its create is too old to resend without confirmation"
+    FAILED = "it failed, and is tried again only on request"
 
 
 def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) -> Step:
@@ -183,57 +196,34 @@ def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) 
 
 
 def _is_usable(record: Record, now: float) -> bool:
-    """Return whether a create may refer to what was brought already."""
+    """Return whether a create may refer to the input there is."""
     if isinstance(record.input, DirectURL):
         return True
     return record.input is not None and record.expires_at is not None and now < record.expires_at - _EXPIRY_MARGIN
 
 
-def plan_reopening(failure: Failure) -> bool:
-    """Return whether another try after `failure` gives up the split there is for a new one, under a new key.
+def plan_reopening(failure: StoredFailure) -> bool:
+    """Return whether another attempt after `failure` replaces the split there is by a new one, under a new key.
 
-    Only a terminal `failed` allows that: nothing is charged twice then. A failed download, for example, goes on with
-    the split it has, and a create goes on as it was, unless it was refused so that nothing is left of it already.
+    Only a terminal `failed` allows that: nothing is charged twice then. After any other failure the attempt goes on
+    with the split, or with the create, that there is.
     """
     return failure.kind == SplitFailedError.__name__
 
 
-def build_failure(stage: StageName, error: AIStemSplitterError) -> Failure:
+def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure:
     """Return what the journal keeps of an error.
 
-    It stays until somebody asks for another try where the same would only happen again: the API refused this very
-    source or request, the split failed, or the stems may not be brought home.
+    It is final where another attempt would only fail again: the API refused this very source or request, the split
+    failed, or its stems must not be downloaded.
     """
-    refused = isinstance(error, APIStatusError) and error.status_code not in _PASSING_STATUSES and not _is_5xx(error)
-    lasting = refused or isinstance(error, SplitFailedError | UnsafeNameError | UnsafeURLError | StemsExpiredError)
+    refused = isinstance(error, APIStatusError) and error.status_code not in _TRANSIENT_STATUSES and not _is_5xx(error)
+    final = refused or isinstance(error, SplitFailedError | UnsafeNameError | UnsafeURLError | StemsExpiredError)
     detail = error.detail if isinstance(error, APIStatusError) else ""
-    return Failure(
-        stage, type(error).__name__, str(error), error.code, error.status_code, passing=not lasting, detail=detail
+    return StoredFailure(
+        stage, type(error).__name__, str(error), error.code, error.status_code, passing=not final, detail=detail
     )
 
 
 def _is_5xx(error: APIStatusError) -> bool:
     return error.status_code is not None and error.status_code >= 500  # noqa: PLR2004
-
-
-def _restore(record: Record) -> AIStemSplitterError:
-    from aistemsplitter_async import errors  # noqa: PLC0415  # to look a class up by its name
-
-    failure = record.failure
-    assert failure is not None  # noqa: S101  # asked by the caller
-    if failure.kind == SplitFailedError.__name__ and record.split is not None:
-        return SplitFailedError(record.split)
-    if failure.kind == SubmissionUncertainError.__name__ and record.submission is not None:
-        return SubmissionUncertainError(
-            failure.message, submission=record.submission, code=failure.code, status_code=failure.status_code
-        )
-    kind: object = getattr(errors, failure.kind, None)
-    if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
-        kind = AIStemSplitterError
-    error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=record.split_id)
-    if isinstance(error, APIStatusError):
-        error.detail = failure.detail
-    return error
-
-
-StageName = Literal["prepare", "upload", "create", "wait", "download"]

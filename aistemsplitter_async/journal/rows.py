@@ -8,13 +8,13 @@ from typing import Any, Final
 import attrs
 from cattrs.preconf.json import make_converter
 
-from aistemsplitter_async.journal.record import Failure, Record, State, StoredFile
+from aistemsplitter_async.journal.record import Record, State, StoredFailure, StoredFile
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission, UploadedFile
 
-_COLUMNS: Final = (
+COLUMNS: Final = (
     "id, source, state, folder, pattern, input, expires_at, idempotency_key, body, intended_at, split_id, "
     "credits_used, created_at, split, files, failure"
-)
+)  # as `load_record` reads them
 _json = make_converter()
 
 
@@ -28,23 +28,25 @@ class Stamp:
     inode: int
 
 
-def _dump_name(name: str) -> str | bytes:
-    """Return what SQLite takes for a file's name, which need not be text."""
+def dump_name(name: str) -> str | bytes:
+    """Return what SQLite accepts for a file's name, which need not be text."""
     return name if name.isprintable() else name.encode(errors="surrogatepass")
 
 
-def _dump_input(split_input: SplitInput) -> str:
+def dump_input(split_input: SplitInput | None) -> str | None:
+    """Return the audio source of a create as text."""
     if isinstance(split_input, DirectURL):
         return json.dumps({"url": split_input.url})
-    return json.dumps(attrs.asdict(split_input))
+    return None if split_input is None else json.dumps(attrs.asdict(split_input))
 
 
-def _load_input(text: str) -> SplitInput:
-    fields = json.loads(text)
-    return DirectURL(fields["url"]) if "url" in fields else UploadedFile(**fields)
+def dump_value(value: Split | StoredFailure | dict[str, StoredFile]) -> str:
+    """Return a value as JSON."""
+    return _json.dumps(value)
 
 
-def _record(row: Any) -> Record:
+def load_record(row: Any) -> Record:
+    """Return the record in a row of `COLUMNS`."""
     (
         number, source, state, folder, pattern, split_input, expires_at, key, body, intended_at, split_id, credits_used,
         created_at, split, files, failure,
@@ -64,5 +66,10 @@ def _record(row: Any) -> Record:
         created_at=created_at,
         split=None if split is None else _json.loads(split, Split),
         files={} if files is None else _json.loads(files, dict[str, StoredFile]),
-        failure=None if failure is None else _json.loads(failure, Failure),
+        failure=None if failure is None else _json.loads(failure, StoredFailure),
     )
+
+
+def _load_input(text: str) -> SplitInput:
+    fields = json.loads(text)
+    return DirectURL(fields["url"]) if "url" in fields else UploadedFile(**fields)

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import random
 import sqlite3
-import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.errors import ConfigurationError, JournalError, JournalLockedError
-from aistemsplitter_async.journal.file import _APPLICATION_ID, _LOCK_PAUSES, MIGRATIONS, _create_private, _make_private
-from aistemsplitter_async.journal.record import BEFORE, Failure, Record, State, StoredFile, plan_reopening
-from aistemsplitter_async.journal.rows import _COLUMNS, Stamp, _dump_input, _dump_name, _json, _record
+from aistemsplitter_async.errors import ConfigurationError, JournalError
+from aistemsplitter_async.journal.file import open_database
+from aistemsplitter_async.journal.record import BEFORE, Record, State, StoredFailure, StoredFile, plan_reopening
+from aistemsplitter_async.journal.rows import COLUMNS, Stamp, dump_input, dump_name, dump_value, load_record
 from aistemsplitter_async.library.template import Place, choose_place
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
 
-_ANEW: Final = "anew"  # the note that splitting anew was begun, and in which run
-_GET: Final = f"SELECT {_COLUMNS} FROM tracks WHERE id = ?"  # noqa: S608  # our own columns
+_RESPLIT: Final = "anew"  # the note that says which run started a re-split; its name is part of the file format
+_SELECT: Final = f"SELECT {COLUMNS} FROM tracks"  # noqa: S608  # our own columns
+_OF_CREATE: Final = ("idempotency_key", "body", "intended_at")
+_OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 
 @attrs.frozen
 class Claim:
-    """A track, and how this run came by it: it is `new`, `known` from earlier, or met already in this run."""
+    """A track and how this run came by it: `new`, `known` from an earlier run, or met `again` in this run."""
 
     record: Record
     met: Literal["new", "known", "again"]
 
 
-class Store:
+class JournalStore:
     """One open journal file, or with `path=None` a temporary one that is gone when it is closed.
+
+    Attributes:
+        path: the file.
+        run: the number of this run; each opening of the file is one.
 
     Raises:
         JournalLockedError: another process, or another batch of this one, has it open.
@@ -40,64 +44,11 @@ class Store:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
-        if path is not None:
-            _create_private(path)
-        for pause in (*_LOCK_PAUSES, None):
-            try:
-                self._open()
-            except JournalLockedError:
-                if pause is None:
-                    raise
-                time.sleep(pause * random.random())  # noqa: S311  # not a secret
-            else:
-                return
-
-    def _open(self) -> None:
-        try:
-            self._db = sqlite3.connect(self._path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
-        except sqlite3.Error as error:
-            raise self.explain(error) from None
-        try:
-            self._prepare()
-            self.run = int(self.note("run") or 0) + 1
-            self._db.execute("BEGIN IMMEDIATE")
-            self.set_note("run", str(self.run))
-            self._db.execute("COMMIT")
-        except BaseException as error:
-            self._db.close()
-            if isinstance(error, sqlite3.Error):
-                raise self.explain(error) from None
-            raise
-
-    def _prepare(self) -> None:
-        """Take the file for this process alone and bring its tables up to date."""
-        db = self._db
-        # SQLite's own lock decides who owns the journal: the system gives it back the moment the owner dies, and
-        # children do not inherit it.
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")
-        kind: int = db.execute("PRAGMA application_id").fetchone()[0]
-        empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-        if not empty and kind != _APPLICATION_ID:
-            raise JournalError(f"{self._path} is not a journal; name another file")
-        if self._path is not None:  # it may have been there already, and be readable by others
-            _make_private(self._path)
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute(f"PRAGMA synchronous = {'FULL' if self._path else 'OFF'}")  # FULL: a commit survives a power cut
-        db.execute("BEGIN EXCLUSIVE")
-        version: int = db.execute("PRAGMA user_version").fetchone()[0]
-        if version > len(MIGRATIONS):
-            raise JournalError(f"{self._path} was written by a newer version of aistemsplitter_async; upgrade it")
-        if not empty and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
-            raise sqlite3.DatabaseError
-        for statement in (part for script in MIGRATIONS[version:] for part in script.split(";\n")):
-            db.execute(statement)
-        db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        db.execute("COMMIT")
+        self.path = path
+        self._db, self.run = open_database(path)
 
     def close(self) -> None:
-        """Close the file, and with it give up the lock."""
+        """Close the file, which releases the lock."""
         self._db.close()
 
     def begin(self) -> None:
@@ -105,19 +56,19 @@ class Store:
         self._db.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Make them durable."""
+        """Make the transaction durable."""
         self._db.execute("COMMIT")
 
     def roll_back(self) -> None:
-        """Undo them."""
+        """Undo the transaction, if one is open."""
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
     def bind(self, owner: Mapping[str, str]) -> None:
-        """Note whose splits these are, or check that they are the same as before.
+        """Note whose splits these are, or check that the owner is the same as before.
 
-        As long as nothing was uploaded or created, a journal belongs to nobody: a key that was mistyped at first can
-        be put right.
+        As long as nothing was uploaded or created, the journal is not bound: a key that was mistyped at first can be
+        corrected.
 
         Raises:
             JournalError: the journal belongs to another API or another key.
@@ -129,23 +80,23 @@ class Store:
             elif known != value:
                 what = "API key" if name == "key" else f"API ({known})"
                 raise JournalError(
-                    f"{self._path} belongs to another {what}; use the one it was begun with, or another journal"
+                    f"{self.path} belongs to another {what}; use the one it was begun with, or another journal"
                 )
 
     def note(self, name: str) -> str | None:
-        """Return what was noted under `name`."""
+        """Return the note of this name."""
         row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
         return None if row is None else str(row[0])
 
     def set_note(self, name: str, value: str) -> None:
-        """Note `value` under `name`."""
+        """Write the note of this name."""
         self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
 
     def identity_of(self, path: str, stamp: Stamp) -> str | None:
         """Return the identity of a file that was read before and has not changed since."""
         row = self._db.execute(
             "SELECT identity FROM sources WHERE (path, size, mtime_ns, ctime_ns, inode) = (?, ?, ?, ?, ?)",
-            (_dump_name(path), *attrs.astuple(stamp)),
+            (dump_name(path), *attrs.astuple(stamp)),
         ).fetchone()
         return None if row is None else str(row[0])
 
@@ -153,7 +104,7 @@ class Store:
         """Note what a file holds."""
         self._db.execute(
             "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
-            (_dump_name(path), *attrs.astuple(stamp), identity),
+            (dump_name(path), *attrs.astuple(stamp), identity),
         )
 
     def claim(
@@ -166,9 +117,9 @@ class Store:
         pattern: str,
         split_input: SplitInput | None,
         dedupe: bool,
-        anew: bool,
+        resplit: bool,
     ) -> Claim:
-        """Return the track of this audio, the one of an earlier run or a new one. One run meets each only once.
+        """Return the track of this audio, that of an earlier run or a new one. One run meets each only once.
 
         Args:
             identity: of the audio.
@@ -178,71 +129,62 @@ class Store:
             pattern: how their files would be called.
             split_input: the URL, if it is one.
             dedupe: whether the same audio met again is the same track, rather than another one.
-            anew: whether a finished track of an earlier run is dropped, to be split, and paid, once more. Runs that
-                were stopped before `finish` and the one that goes on with them count as one.
+            resplit: whether a finished track of an earlier run is dropped, to be split, and paid for, once more. Runs
+                that were stopped before `finish_resplit` and the one that goes on with them count as one.
         """
         rows = self._db.execute(
-            f"SELECT run, {_COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
+            f"SELECT run, {COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
             (identity, variant),
         ).fetchall()
-        finished_before = self._begin_anew() if anew else 0
-        mine = [row for run, *row in rows if run == self.run]
+        started = self._begin_resplit() if resplit else 0
         for run, *row in rows:
-            if run != self.run:
-                if run < finished_before and _record(row).state is State.DOWNLOADED:
-                    self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],))
-                    continue
-                self._db.execute("UPDATE tracks SET run = ? WHERE id = ?", (self.run, row[0]))
-                return Claim(_record(row), "known")
-        if mine and dedupe:
-            return Claim(_record(mine[0]), "again")
+            if run == self.run:
+                continue
+            if run < started and load_record(row).state is State.DOWNLOADED:
+                self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],))
+                continue
+            self._db.execute("UPDATE tracks SET run = ? WHERE id = ?", (self.run, row[0]))
+            return Claim(load_record(row), "known")
+        met = [row for run, *row in rows if run == self.run]
+        if met and dedupe:
+            return Claim(load_record(met[0]), "again")
         place = choose_place(Place(folder, pattern), self._is_taken)
         cursor = self._db.execute(
             "INSERT INTO tracks (identity, variant, run, source, state, folder, pattern, place, input) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
-                identity,
-                variant,
-                self.run,
-                _dump_name(source),
-                State.FOUND,
-                place.folder,
-                place.pattern,
-                place.key,
-                None if split_input is None else _dump_input(split_input),
+                *(identity, variant, self.run, dump_name(source), State.FOUND),
+                *(place.folder, place.pattern, place.key, dump_input(split_input)),
             ),
         )
         return Claim(self.get(int(cursor.lastrowid or 0)), "new")
 
-    def finish(self) -> None:
-        """Note that the run came to the end of its sources: the next one to split them anew begins from the start."""
-        self._db.execute("DELETE FROM meta WHERE name = ?", (_ANEW,))
+    def finish_resplit(self) -> None:
+        """Note that the run reached the end of its sources: the next re-split starts from the beginning."""
+        self._db.execute("DELETE FROM meta WHERE name = ?", (_RESPLIT,))
 
-    def _begin_anew(self) -> int:
-        """Return the run with which splitting anew began that was not finished yet, this one if there is none."""
-        since = self.note(_ANEW)
+    def _begin_resplit(self) -> int:
+        """Return the run that started the unfinished re-split, this one if there is none."""
+        since = self.note(_RESPLIT)
         if since is None:
-            self.set_note(_ANEW, since := str(self.run))
+            self.set_note(_RESPLIT, since := str(self.run))
         return int(since)
 
     def open_creates(self) -> list[Record]:
-        """Return the tracks whose create may have happened, as far as is known."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM tracks WHERE state IN (?, ?) ORDER BY id",  # noqa: S608  # our own columns
-            (State.INTENT, State.UNCERTAIN),
-        )
-        return [_record(row) for row in rows]
+        """Return the tracks whose create may have happened without the journal knowing."""
+        return self._select("WHERE state IN (?, ?) ORDER BY id", State.INTENT, State.UNCERTAIN)
 
     def get(self, track: int) -> Record:
         """Return a track."""
-        return _record(self._db.execute(_GET, (track,)).fetchone())
+        (record,) = self._select("WHERE id = ?", track)
+        return record
 
     def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
-        """Its audio is at the worker until `expires_at` (POSIX seconds)."""
-        return self._move(track, State.UPLOADED, input=_dump_input(split_input), expires_at=expires_at)
+        """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""
+        return self._move(track, State.UPLOADED, input=dump_input(split_input), expires_at=expires_at)
 
     def intend(self, track: int, submission: Submission, at: float) -> Record:
-        """Its create is about to be sent for the first time: from here on it may exist.
+        """Note that its create is about to be sent for the first time: from here on the split may exist.
 
         Raises:
             ConfigurationError: another track's create has this idempotency key.
@@ -251,68 +193,54 @@ class Store:
         try:
             return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at)
         except sqlite3.IntegrityError:
-            problem = f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
-        raise ConfigurationError(problem)
+            raise ConfigurationError(
+                f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
+            ) from None
 
     def refused(self, track: int) -> Record:
-        """Its create was refused before it could have any effect: it is as if it had not been sent."""
-        (had_upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
-        return self._move(
-            track,
-            State.FOUND if had_upload is None else State.UPLOADED,
-            before={State.INTENT},
-            idempotency_key=None,
-            body=None,
-            intended_at=None,
-        )
+        """Note that its create was refused before it could have any effect: it is as if it had not been sent."""
+        return self._move(track, self._state_before_create(track), before={State.INTENT}, **dict.fromkeys(_OF_CREATE))
 
     def uncertain(self, track: int) -> Record:
-        """Its create was sent, and no answer came that says what became of it."""
+        """Note that its create was sent, and that no answer says whether it happened."""
         return self._move(track, State.UNCERTAIN)
 
     def needs_review(self, track: int) -> Record:
-        """Its create is too old to be sent again without somebody's word."""
+        """Note that its create is too old to resend without confirmation."""
         return self._move(track, State.NEEDS_REVIEW)
 
     def created(self, track: int, created: CreatedSplit, at: float) -> Record:
-        """It is a split now, and paid."""
+        """Note that it is a split now, and paid for."""
         return self._move(
             track, State.CREATED, split_id=created.id, credits_used=float(created.credits_used), created_at=at
         )
 
     def succeeded(self, track: int, split: Split) -> Record:
-        """Its stems can be fetched; again, if they were fetched before and are gone."""
-        return self._move(track, State.SUCCEEDED, split=_json.dumps(split), files=None)
+        """Note that its stems can be downloaded; again, if they were downloaded before and are gone."""
+        return self._move(track, State.SUCCEEDED, split=dump_value(split), files=None)
 
     def downloaded(self, track: int, files: Mapping[str, StoredFile]) -> Record:
-        """Its stems are here. Their addresses are of no more use, and are not kept."""
-        record = self._move(track, State.DOWNLOADED, files=_json.dumps(dict(files)))
+        """Note that its stems are on disk. Their URLs are of no more use, and are not kept."""
+        record = self._move(track, State.DOWNLOADED, files=dump_value(dict(files)))
         assert record.split is not None  # noqa: S101  # what the state before says
-        return self._set(track, split=_json.dumps(attrs.evolve(record.split, stems={})))
+        return self._set(track, split=dump_value(attrs.evolve(record.split, stems={})))
 
-    def fail(self, track: int, failure: Failure, split: Split | None) -> Record:
-        """It is not to be tried again unasked."""
-        known = {} if split is None else {"split": _json.dumps(split)}
-        return self._set(track, failure=_json.dumps(failure), **known)
+    def fail(self, track: int, failure: StoredFailure, split: Split | None) -> Record:
+        """Note why the run did not finish it."""
+        known = {} if split is None else {"split": dump_value(split)}
+        return self._set(track, failure=dump_value(failure), **known)
 
     def reopen(self, track: int) -> Record:
-        """Somebody asked for another try: go on at the stage that failed."""
+        """Clear the failure for another attempt, which goes on at the stage that failed."""
         failure = self.get(track).failure
         if failure is None or not plan_reopening(failure):
             return self._set(track, failure=None)
-        fresh = dict.fromkeys(
-            ("idempotency_key", "body", "intended_at", "split_id", "credits_used", "created_at", "split")
-        )
-        (had_upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
-        return self._set(track, state=State.FOUND if had_upload is None else State.UPLOADED, failure=None, **fresh)
+        state = self._state_before_create(track)
+        return self._set(track, state=state, failure=None, **dict.fromkeys((*_OF_CREATE, *_OF_SPLIT)))
 
     def page(self, after: int, most: int) -> list[Record]:
         """Return up to `most` tracks whose number is higher than `after`, in order."""
-        rows = self._db.execute(
-            f"SELECT {_COLUMNS} FROM tracks WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608  # our own columns
-            (after, most),
-        )
-        return [_record(row) for row in rows]
+        return self._select("WHERE id > ? ORDER BY id LIMIT ?", after, most)
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""
@@ -322,7 +250,14 @@ class Store:
             counts[str(state) if fine else "failed"] += int(number)
         return dict(counts)
 
-    def _move(self, track: int, state: State, *, before: set[State] | None = None, **values: Any) -> Record:
+    def _select(self, where: str, *values: Any) -> list[Record]:
+        return [load_record(row) for row in self._db.execute(f"{_SELECT} {where}", values)]
+
+    def _state_before_create(self, track: int) -> State:
+        (upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
+        return State.FOUND if upload is None else State.UPLOADED
+
+    def _move(self, track: int, state: State, *, before: Iterable[State] | None = None, **values: Any) -> Record:
         (held,) = self._db.execute("SELECT state FROM tracks WHERE id = ?", (track,)).fetchone()
         if State(held) not in (before if before is not None else BEFORE[state]):
             raise JournalError(f"track {track} cannot go from {held} to {state}")
@@ -338,20 +273,3 @@ class Store:
 
     def _is_taken(self, place: str) -> bool:
         return self._db.execute("SELECT 1 FROM tracks WHERE place = ?", (place,)).fetchone() is not None
-
-    def explain(self, error: sqlite3.Error) -> JournalError:
-        """Return an error of SQLite as ours."""
-        name = getattr(error, "sqlite_errorname", "")
-        if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-            return JournalLockedError(
-                f"another batch is running on {self._path}; wait for it or stop it", code="LOCKED"
-            )
-        if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-            return JournalError(f"cannot write {self._path}: the disk is full or failing", code="DISK")
-        if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
-            return JournalError(f"cannot write {self._path}: permission denied, or its folder is missing")
-        if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
-            return JournalError(f"the journal refused: {error}")
-        return JournalError(
-            f"{self._path} is damaged or not a journal; it was left as it is. Restore a copy, or name another file"
-        )

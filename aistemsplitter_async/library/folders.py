@@ -1,8 +1,8 @@
-"""Walking through folders of music.
+"""Walks through folders of music, lazily and in an order that depends only on the names: files first, then folders.
 
-Lazily, in an order that depends only on the names: a folder's files first, then the folders in it. Memory is held for
-the names in one folder and in those above it, and for the identity of every folder that was entered (about 100 bytes
-each), so that each is entered once however often it is named or linked, and a loop of links ends. Not for files.
+It keeps in memory the names in one folder and in those above it, and the identity of every folder entered (about 100
+bytes each), so that each is entered once however often it is named or linked, and a loop of links ends. Files are not
+kept.
 """
 
 from __future__ import annotations
@@ -12,12 +12,13 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from aistemsplitter_async._transfer.manifest import Memory, pattern_of
+from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._transfer.manifest import Manifest, pattern_of
 from aistemsplitter_async._transfer.names import AUDIO_EXTENSIONS
-from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable, explain
+from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.globs import Glob, States
 
-_Below = list[tuple[str, States | None]]
+_Subfolders = list[tuple[str, States | None]]
 
 
 class Folders:
@@ -42,19 +43,19 @@ class Folders:
             if folder is None:
                 waiting.pop()
             else:
-                below = yield from self._look_into(folder, root, glob, states)
-                waiting.append(iter(below))
+                subfolders = yield from self._scan(folder, root, glob, states)
+                waiting.append(iter(subfolders))
 
     def was_found(self, path: Path) -> bool:
-        """Return whether a track at `path` was found already because its folder was entered."""
+        """Return whether a track at `path` was already found because its folder was entered."""
         return is_audio(path.name) and not path.name.startswith(".") and _identity(path.parent) in self._entered
 
-    def _look_into(
+    def _scan(
         self, folder: str, root: str, glob: Glob | None, states: States | None
-    ) -> Generator[Found, None, _Below]:
-        """Find the tracks of one folder; return the folders in it that are to be entered.
+    ) -> Generator[Found, None, _Subfolders]:
+        """Find the tracks of one folder and return the folders in it that are to be entered.
 
-        `states` are those of the glob, `None` where a folder is taken whole.
+        `states` are those of the glob, `None` if everything in the folder matches.
         """
         if glob is None or states is None or glob.is_match(states):
             glob = states = None
@@ -64,26 +65,26 @@ class Folders:
             with os.scandir(folder) as scan:
                 entries = sorted(scan, key=lambda entry: entry.name)
         except OSError as error:
-            yield Unusable(folder, explain(error))
+            yield Unusable(folder, reason_of(error))
             return []
         stems = _stems_among(Path(folder), entries)
-        below: _Below = []
+        subfolders: _Subfolders = []
         ignored = 0
         for entry in entries:
             further = glob.step(states, entry.name) if glob is not None and states is not None else None
             if entry.name.startswith(".") or (glob is not None and not further):
                 continue
-            if _answer(entry.is_dir):
-                below.append((entry.path, further))
+            if _is(entry.is_dir):
+                subfolders.append((entry.path, further))
             elif glob is not None and further is not None and not glob.is_match(further):
                 continue
             elif not is_audio(entry.name) or entry.name in stems:
                 ignored += 1
             else:
-                yield _judge(entry, root)
+                yield _classify(entry, root)
         if ignored:
             yield Ignored(folder, ignored)
-        return below
+        return subfolders
 
     def _is_new(self, folder: str, glob: Glob | None, states: States | None) -> bool:
         identity = _identity(Path(folder))
@@ -105,30 +106,29 @@ class Folders:
 
 def is_audio(name: str) -> bool:
     """Return whether a file is audio by its name."""
-    before, _, extension = name.rpartition(
-        "."
-    )  # not with pathlib: it interns every name it sees, some Pythons for good
+    # Not with pathlib: it interns every name it sees, and some Python versions never release them.
+    before, _, extension = name.rpartition(".")
     return bool(before) and extension.lower() in AUDIO_EXTENSIONS
 
 
-def _judge(entry: os.DirEntry[str], root: str) -> Found:
-    if _answer(entry.is_file):
+def _classify(entry: os.DirEntry[str], root: str) -> Found:
+    if _is(entry.is_file):
         return Track(entry.path, root)
-    return Unusable(entry.path, "a link that leads nowhere" if entry.is_symlink() else "it is not a regular file")
+    return Unusable(entry.path, "it is a broken link" if entry.is_symlink() else "it is not a regular file")
 
 
 def _stems_among(folder: Path, entries: Iterable[os.DirEntry[str]]) -> set[str]:
-    """Return the names of the files that a download left here: splitting stems again is not what anybody wants."""
+    """Return the names of stems that were downloaded to this folder: they should not be split again."""
     patterns = [pattern for entry in entries if (pattern := pattern_of(entry.name)) is not None]
-    memories = [memory for pattern in patterns if (memory := Memory.load(folder, pattern)) is not None]
-    kept = {entry.file for memory in memories for entry in memory.stems.values()}
-    return kept.union(*(memory.replaced for memory in memories))
+    manifests = [manifest for pattern in patterns if (manifest := Manifest.load(folder, pattern)) is not None]
+    kept = {entry.file for manifest in manifests for entry in manifest.stems.values()}
+    return kept.union(*(manifest.replaced for manifest in manifests))
 
 
-def _answer(question: Callable[[], bool]) -> bool:
+def _is(check: Callable[[], bool]) -> bool:
     try:
-        return question()
-    except OSError:  # a link that leads to itself
+        return check()
+    except OSError:  # a link to itself
         return False
 
 

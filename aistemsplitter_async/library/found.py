@@ -1,13 +1,12 @@
-"""What is found in a library: tracks, and what is none."""
+"""What a search of a library finds: tracks, and what cannot be split."""
 
 from __future__ import annotations
 
-import os
+from os import sep
 
 import attrs
 
-from aistemsplitter_async._wire.urls import filename_of_url
-from aistemsplitter_async.library.playlists import is_url
+from aistemsplitter_async._wire.urls import filename_of_url, is_url
 
 
 @attrs.frozen
@@ -15,10 +14,10 @@ class Track:
     """Something to split.
 
     Attributes:
-        source: an absolute path or a URL. A path may hold bytes that are no text (`os.fsencode` gives them back).
-        root: the folder that was searched; `None` where the track was named by itself.
-        title: what a playlist calls it.
-        seconds: how long it is, if a playlist says so.
+        source: an absolute path or a URL. A path may contain bytes that are not text (`os.fsencode` restores them).
+        root: the folder that was searched; `None` if the track itself was named.
+        title: its title, if a playlist states one.
+        seconds: its length, if a playlist states it.
     """
 
     source: str
@@ -28,21 +27,21 @@ class Track:
 
     @property
     def filename(self) -> str:
-        """The file's name, or the end of the URL's path."""
-        return filename_of_url(self.source) if is_url(self.source) else self.source.rpartition(os.sep)[2]
+        """The file's name, or the last part of the URL's path."""
+        return filename_of_url(self.source) if is_url(self.source) else self.source.rpartition(sep)[2]
 
     @property
     def folder(self) -> str:
-        """Where below `root` the file is, with `/` between names; empty for the root itself, or without one."""
-        above = "" if self.root is None else self.root.rstrip(os.sep) + os.sep
+        """The file's folder relative to `root`, with `/` between names; empty for the root itself, or without one."""
+        above = "" if self.root is None else self.root.rstrip(sep) + sep
         if not above or not self.source.startswith(above):
             return ""
-        return self.source.removeprefix(above).rpartition(os.sep)[0].replace(os.sep, "/")
+        return self.source.removeprefix(above).rpartition(sep)[0].replace(sep, "/")
 
 
 @attrs.frozen
 class Unusable:
-    """Something that was named or found and cannot be split, and why."""
+    """Something that was named or found but cannot be split, and why."""
 
     source: str
     reason: str
@@ -50,20 +49,10 @@ class Unusable:
 
 @attrs.frozen
 class Ignored:
-    """How many files of a folder are no audio by their names, or stems that were brought there earlier."""
+    """How many files of a folder were skipped: not audio by their names, or stems of an earlier download."""
 
     folder: str
     files: int
 
 
 Found = Track | Unusable | Ignored
-
-
-def absolute(path: str | os.PathLike[str]) -> str:
-    """Return the one spelling of a path that is kept: absolute, without `.` and `..`, links not followed."""
-    return os.path.abspath(path)  # noqa: PTH100  # `Path.resolve` follows links, `Path.absolute` keeps `..`
-
-
-def explain(error: OSError | ValueError) -> str:
-    """Return why the system refused something, without its name."""
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

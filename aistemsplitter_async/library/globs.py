@@ -1,6 +1,7 @@
-"""Patterns of paths such as `music/**/*.flac`, matched name by name on the way down a tree.
+"""Path patterns such as `music/**/*.flac`, matched name by name on the way down a tree.
 
-What can no longer match is not entered, and what matches as a folder is taken whole. Hidden names match nothing.
+A folder in which nothing can match is not entered; if a folder itself matches, everything in it does. Hidden names
+never match.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from fnmatch import fnmatchcase
 import attrs
 
 _MAGIC = re.compile(r"[*?[]")
-States = frozenset[int]  # how many parts may have been matched so far
+States = frozenset[int]  # the possible counts of parts matched so far
 
 
 @attrs.frozen
 class Glob:
-    """A pattern, cut in two: the folder to begin at, and the parts that names below it are matched with."""
+    """A pattern in two pieces: the folder to begin at, and the parts that match the names below it."""
 
     base: str
     parts: tuple[str, ...]
@@ -27,7 +28,7 @@ class Glob:
         return self._skip({0})
 
     def step(self, states: States, name: str) -> States:
-        """Return the states one name further down; none if nothing there can match."""
+        """Return the states after one more name; none if nothing below it can match."""
         if name.startswith("."):
             return frozenset()
         reached = set()
@@ -40,11 +41,11 @@ class Glob:
         return self._skip(reached)
 
     def is_match(self, states: States) -> bool:
-        """Return whether what was reached matches all of the pattern."""
+        """Return whether the whole pattern has been matched."""
         return len(self.parts) in states
 
     def _skip(self, states: set[int]) -> States:
-        """Add what is reached where `**` stands for no folder at all."""
+        """Add the states in which a `**` matches no folder at all."""
         for state in sorted(states):
             while state < len(self.parts) and self.parts[state] == "**":
                 state += 1  # noqa: PLW2901
@@ -53,7 +54,7 @@ class Glob:
 
 
 def parse_glob(path: str) -> Glob | None:
-    """Return the pattern that a path with `/` is, or `None` if it has neither `*`, `?` nor `[`."""
+    """Parse a path with `/` as separator; `None` if it contains neither `*`, `?` nor `[`."""
     parts = path.split("/")
     first = next((index for index, part in enumerate(parts) if _MAGIC.search(part)), None)
     if first is None:

@@ -1,11 +1,10 @@
 """Lists of songs: m3u and m3u8 playlists, pls playlists, plain text, CSV.
 
-Lists of any length are parsed lazily, line by line. What an entry means on this machine is for `batch.library` to say:
-here is only what may be meant.
+Lists of any length are parsed lazily, line by line. `possible_paths` returns the paths that an entry may stand for;
+`library.search` checks which of them exists.
 
 There is no standard for m3u; this follows what players agree on: a line is a path or a URL, `#EXTINF:seconds,title`
-goes before it, other lines with `#` are comments. The file is UTF-8 or, where a line is not,
-Windows-1252.
+precedes it, other lines with `#` are comments. The file is UTF-8; a line that is not is read as Windows-1252.
 """
 
 from __future__ import annotations
@@ -19,25 +18,25 @@ from urllib.parse import unquote
 
 import attrs
 
-LINE_CAP_BYTES = 64 * 1024  # no path or URL is longer; what is, is no list
-_COLUMNS = ("url", "path", "file", "source")  # of a CSV, the best first
+LINE_CAP_BYTES = 64 * 1024  # no path or URL is longer; a file with longer lines is not a list
+_COLUMNS = ("url", "path", "file", "source")  # of a CSV, by preference
 _DELIMITERS = ",;\t"
 _EXTINF = re.compile(r"#EXTINF:\s*(-?\d+(?:\.\d+)?)?[^,]*(?:,(.*))?", re.IGNORECASE | re.DOTALL)
 _PLS_LINE = re.compile(r"(file|title|length)(\d{1,9})\s*=(.*)", re.IGNORECASE | re.DOTALL)
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # of two letters at least: C:// is a drive
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # at least two letters: C:// is a drive
 _WINDOWS_URL = re.compile(r"/[A-Za-z]:[\\/]")
-_LONGEST = 7 * 86400.0  # s; more is a list's mistake
+_LONGEST = 7 * 86400.0  # s; anything longer is a mistake in the list
 
 
 @attrs.frozen
-class Entry:
+class PlaylistEntry:
     """One song of a list.
 
     Attributes:
-        text: the path or URL as it stands there.
-        line: where, counted from 1.
-        title: what the list calls it.
-        seconds: how long it is, if the list says so.
+        text: the path or URL as written.
+        line: its line, counted from 1.
+        title: its title, if the list states one.
+        seconds: its length, if the list states it.
     """
 
     text: str
@@ -47,48 +46,48 @@ class Entry:
 
 
 @attrs.frozen
-class Complaint:
-    """What is wrong with a line of a list. Its other lines are none the worse, unless it is the last one given."""
+class Problem:
+    """What is wrong with a line of a list. The lines after it are still parsed, unless the iterator ends with it."""
 
     line: int
     reason: str
 
 
-Found = Iterator[Entry | Complaint]
-Parse = Callable[[Iterable[bytes]], Found]
+Entries = Iterator[PlaylistEntry | Problem]
+Parse = Callable[[Iterable[bytes]], Entries]
 
 
-def parse_text(lines: Iterable[bytes]) -> Found:
-    """Parse a plain list: a path or URL a line, blank lines and lines with `#` at their start left out."""
+def parse_text(lines: Iterable[bytes]) -> Entries:
+    """Parse a plain list: one path or URL per line; blank lines and lines that start with `#` are skipped."""
     for number, line in _read(lines):
-        if isinstance(line, Complaint):
+        if isinstance(line, Problem):
             yield line
         elif not line.startswith("#"):
-            yield Entry(line, number)
+            yield PlaylistEntry(line, number)
 
 
-def parse_m3u(lines: Iterable[bytes]) -> Found:
+def parse_m3u(lines: Iterable[bytes]) -> Entries:
     """Parse an m3u or m3u8 playlist."""
     title: str | None = None
     seconds: float | None = None
     for number, line in _read(lines):
-        if isinstance(line, Complaint):
+        if isinstance(line, Problem):
             yield line
         elif line.upper().startswith("#EXT-X-"):
-            yield Complaint(number, "this is an HLS stream, not a list of songs")
+            yield Problem(number, "this is an HLS stream, not a list of songs")
             return
         elif match := _EXTINF.match(line):
             title, seconds = (match[2] or "").strip() or None, _parse_seconds(match[1])
         elif not line.startswith("#"):
-            yield Entry(line, number, title, seconds)
+            yield PlaylistEntry(line, number, title, seconds)
             title = seconds = None
 
 
-def parse_pls(lines: Iterable[bytes]) -> Found:
+def parse_pls(lines: Iterable[bytes]) -> Entries:
     """Parse a pls playlist: `File1=`, with `Title1=` and `Length1=` after it."""
     entry, current = None, ""
     for number, line in _read(lines):
-        if isinstance(line, Complaint):
+        if isinstance(line, Problem):
             yield line
             continue
         match = _PLS_LINE.fullmatch(line)
@@ -98,28 +97,28 @@ def parse_pls(lines: Iterable[bytes]) -> Found:
         if key == "file":
             if entry is not None:
                 yield entry
-            entry, current = (Entry(value, number), match[2]) if value else (None, "")
+            entry, current = (PlaylistEntry(value, number), match[2]) if value else (None, "")
         elif entry is not None and match[2] == current:
             entry = attrs.evolve(entry, **{"title": value} if key == "title" else {"seconds": _parse_seconds(value)})
     if entry is not None:
         yield entry
 
 
-def parse_csv(lines: Iterable[bytes]) -> Found:
-    """Parse a CSV: the column called url, path, file or source, else the first one of a file without such a header.
+def parse_csv(lines: Iterable[bytes]) -> Entries:
+    """Parse a CSV: the column called url, path, file or source, or the first column if there is no such header.
 
-    The delimiter (comma, semicolon or tab) is the one that the first line has most of.
+    The delimiter (comma, semicolon or tab) is the one that occurs most often in the first line.
     """
-    complaints: list[Complaint] = []
-    rest = _csv_lines(lines, complaints)
+    problems: list[Problem] = []
+    rest = _csv_lines(lines, problems)
     first = next(rest, "")
     delimiter = max(_DELIMITERS, key=first.count)
     reader = csv.reader(chain([first], rest), delimiter=delimiter, skipinitialspace=True)
     column: int | None = None
     try:
         for row in reader:
-            yield from complaints
-            complaints.clear()
+            yield from problems
+            problems.clear()
             if column is None:
                 names = [cell.strip().lower() for cell in row]
                 column = next((names.index(name) for name in _COLUMNS if name in names), 0)
@@ -127,12 +126,12 @@ def parse_csv(lines: Iterable[bytes]) -> Found:
                     continue
             cell = row[column].strip() if column < len(row) else ""
             if cell and not (column == 0 and cell.startswith("#")):
-                yield Entry(cell, reader.line_num)
+                yield PlaylistEntry(cell, reader.line_num)
             elif any(other.strip() for other in row) and not cell:
-                yield Complaint(reader.line_num, f"column {column + 1} is empty")
+                yield Problem(reader.line_num, f"column {column + 1} is empty")
     except csv.Error as error:
-        complaints.append(Complaint(reader.line_num, f"this is no CSV: {error}"))
-    yield from complaints
+        problems.append(Problem(reader.line_num, f"this is not CSV: {error}"))
+    yield from problems
 
 
 PARSERS: dict[str, Parse] = {
@@ -146,38 +145,33 @@ PARSERS: dict[str, Parse] = {
 
 
 def parser_for(filename: str) -> Parse | None:
-    """Return what parses a list called `filename`, or `None` if it is no list by its extension."""
+    """Return the parser for a list called `filename`, or `None` if its extension is not that of a list."""
     return PARSERS.get(filename.rpartition(".")[2].lower()) if "." in filename else None
 
 
-def is_url(text: str) -> bool:
-    """Return whether an entry is a URL that the service fetches by itself."""
-    return text[:8].lower().startswith(("http://", "https://"))
+def possible_paths(text: str) -> tuple[str, ...] | Problem:
+    """Return the paths that an entry may stand for, the likeliest first, or why there are none (on line 0).
 
-
-def possible_paths(text: str) -> tuple[str, ...] | Complaint:
-    """Return the paths that an entry may mean, the likeliest first, or why it means none (on line 0).
-
-    A playlist may have been written on Windows, and may or may not have percent-encoded its entries, so what exists
-    must decide. Only a `file:` URL is always encoded.
+    A playlist may have been written on Windows, and its entries may or may not be percent-encoded, so the caller has to
+    try which path exists. Only a `file:` URL is always encoded.
     """
     if "\x00" in unquote(text):
-        return Complaint(0, "this is no path")
+        return Problem(0, "this is not a path")
     if text[:5].lower() == "file:":
         return _path_of_url(text)
     if scheme := _SCHEME.match(text):
-        return Complaint(0, f"{scheme[1]} URLs cannot be read, only http, https and file")
+        return Problem(0, f"{scheme[1]} URLs cannot be read, only http, https and file")
     swapped = text.replace("\\", "/")
     return tuple(dict.fromkeys([text, _unquote(text), swapped, _unquote(swapped)]))
 
 
-def _path_of_url(url: str) -> tuple[str] | Complaint:
-    """Return the path of a `file:` URL. Few writers encode `?` and `#`, so they are ordinary characters here."""
+def _path_of_url(url: str) -> tuple[str] | Problem:
+    """Return the path of a `file:` URL. Few programs encode `?` and `#`, so they are ordinary characters here."""
     rest = url[len("file:") :]
     if rest.startswith("//"):
         host, slash, path = rest[2:].partition("/")
         if host.lower() not in ("", "localhost"):
-            return Complaint(0, f"it is on another machine ({host})")
+            return Problem(0, f"it is on another machine ({host})")
         rest = slash + path
     decoded = _unquote(rest)
     return (decoded[1:] if _WINDOWS_URL.match(decoded) else decoded,)
@@ -187,50 +181,50 @@ def _unquote(text: str) -> str:
     return unquote(text, errors="surrogateescape")  # file names need not be UTF-8
 
 
-def _read(lines: Iterable[bytes]) -> Iterator[tuple[int, str | Complaint]]:
-    """Return the lines that are not blank, stripped, with their numbers."""
+def _read(lines: Iterable[bytes]) -> Iterator[tuple[int, str | Problem]]:
+    """Yield the lines that are not blank, stripped, with their numbers."""
     for number, line in _decoded(lines):
-        if isinstance(line, Complaint):
+        if isinstance(line, Problem):
             yield number, line
         elif stripped := line.strip():
             yield number, stripped
 
 
-def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, str | Complaint]]:
-    """Return the lines as text, with their numbers, up to the first that is none."""
+def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[int, str | Problem]]:
+    """Yield the lines as text, with their numbers, up to the first that is not text."""
     number = 0
     for raw in lines:
-        for piece in raw.splitlines() or [raw]:  # a file from an old Mac has no newlines
+        for piece in raw.splitlines() or [raw]:  # files from old Macs have only carriage returns
             number += 1
             line = _decode(piece, number)
             yield number, line
-            if isinstance(line, Complaint):
+            if isinstance(line, Problem):
                 return
 
 
-def _decode(raw: bytes, number: int) -> str | Complaint:
+def _decode(raw: bytes, number: int) -> str | Problem:
     if number == 1:
         if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-            return Complaint(1, "the list is UTF-16; save it as UTF-8")
+            return Problem(1, "the list is UTF-16; save it as UTF-8")
         raw = raw.removeprefix(b"\xef\xbb\xbf")
     if len(raw) > LINE_CAP_BYTES or b"\x00" in raw:
-        return Complaint(number, "this is no text; the rest of the list was not read")
-    for encoding in ("utf-8", "cp1252"):  # the latter is what Windows players write in much of the world
+        return Problem(number, "this is not text; the rest of the list was not read")
+    for encoding in ("utf-8", "cp1252"):  # the latter is what many Windows players write
         with suppress(UnicodeDecodeError):
             return raw.decode(encoding)
-    return raw.decode("latin-1")  # cp1252 leaves five bytes undefined
+    return raw.decode("latin-1")  # five bytes are undefined in cp1252
 
 
-def _csv_lines(lines: Iterable[bytes], complaints: list[Complaint]) -> Iterator[str]:
+def _csv_lines(lines: Iterable[bytes], problems: list[Problem]) -> Iterator[str]:
     for _, line in _decoded(lines):
-        if isinstance(line, Complaint):
-            complaints.append(line)
+        if isinstance(line, Problem):
+            problems.append(line)
         else:
             yield f"{line}\n"
 
 
 def _parse_seconds(text: str | None) -> float | None:
-    """Return a length that makes sense; -1 and 0 stand for an unknown one."""
+    """Return a plausible length, `None` for any other; -1 and 0 mean unknown."""
     try:
         seconds = float(text or 0)
     except ValueError:

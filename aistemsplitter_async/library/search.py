@@ -1,7 +1,7 @@
-"""Finding tracks: in folders, by globs, in playlists and lists of URLs or paths, or named one by one.
+"""Finds tracks: in folders, by globs, in playlists and lists of URLs or paths, or named one by one.
 
-Folders come first, so that a file that is named besides can be left out if its folder was searched. Otherwise no files
-are remembered, so the memory needed does not grow with their number, and what two lists name is found twice.
+Folders are searched first, so that a file given in addition to its folder is found once. Apart from that, files are not
+remembered: memory does not grow with their number, and a track that two lists name is found twice.
 """
 
 from __future__ import annotations
@@ -18,17 +18,18 @@ from typing import BinaryIO
 
 import attrs
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._transfer.audio import guess_content_type
+from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library.folders import Folders, is_audio
-from aistemsplitter_async.library.found import Found, Track, Unusable, absolute, explain
+from aistemsplitter_async.library.found import Found, Track, Unusable
 from aistemsplitter_async.library.globs import parse_glob
 from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
-    Complaint,
-    Entry,
     Parse,
-    is_url,
+    PlaylistEntry,
+    Problem,
     parse_text,
     parser_for,
     possible_paths,
@@ -36,8 +37,8 @@ from aistemsplitter_async.library.playlists import (
 
 STDIN = "-"
 _MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
-_DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # what a shell has opened for us
-_FOLDER, _GLOB, _NAMED = range(3)  # in the order they are searched
+_DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # a file that the shell has opened for us
+_FOLDER, _GLOB, _NAMED = range(3)  # in the order in which they are searched
 
 Find = Callable[[], Iterator[Found]]
 
@@ -48,15 +49,15 @@ def find_tracks(
     exclude: Iterable[str | os.PathLike[str]] = (),
     stdin: BinaryIO | None = None,
 ) -> Iterator[Found]:
-    """Return an iterator over the tracks that `paths` mean. It blocks: read it in a thread.
+    """Return an iterator over the tracks that `paths` name. It blocks, so iterate in a thread.
 
-    Within folders, hidden ones are passed over, what is no audio by its name, and stems of an earlier download.
+    Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped.
 
     Args:
         paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, txt, csv, tsv); http(s) URLs; files; `-`
-            for a list on standard input. What exists is never taken for a glob.
-        exclude: folders that are not entered, such as the one for the stems; they need not exist yet. One that is among
-            `paths` itself, or above one of them, is no exception.
+            for a list on standard input. A path that exists is never read as a glob.
+        exclude: folders that are not entered, such as the one for the stems; they need not exist yet. A folder that is
+            one of `paths`, or contains one of them, is not excluded.
         stdin: read instead of standard input.
 
     Raises:
@@ -69,15 +70,20 @@ def find_tracks(
 
 
 def is_stream(path: str | os.PathLike[str]) -> bool:
-    """Return whether a path is a list that can be read only once: `-`, a pipe, what a shell has opened."""
+    """Return whether a path is a list that can be read only once: `-`, a pipe, or a file that the shell has opened."""
     path = os.fspath(path)
     if path == STDIN or _DESCRIPTOR.fullmatch(path):
         return True
     try:
         mode = Path(path).stat().st_mode
-    except (OSError, ValueError):  # a URL, a glob, or nothing at all
+    except (OSError, ValueError):  # a URL, a glob, or nothing that exists
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    """Return the canonical spelling of a path: absolute, without `.` and `..`, links not followed."""
+    return os.path.abspath(path)  # noqa: PTH100  # `Path.resolve` follows links, `Path.absolute` keeps `..`
 
 
 @attrs.define
@@ -87,26 +93,26 @@ class _Search:
     _named: set[tuple[int, int]] = attrs.field(factory=set)  # files among the arguments, by device and inode
 
     def plan(self, path: str, excluded: list[str | os.PathLike[str]]) -> tuple[int, Find]:
-        """Return when and how the tracks of one argument are found."""
+        """Return at which step and how to find the tracks of one argument."""
         if not path:
             raise SourceUnreadableError("cannot read '': no such file or folder")
         if path == STDIN:
             stdin = self._stdin or sys.stdin.buffer
-            return _NAMED, partial(self._take_entries, stdin, "standard input", parse_text, [Path.cwd()])
+            return _NAMED, partial(self._find_listed, stdin, "standard input", parse_text, [Path.cwd()])
         if is_url(path):
             return _NAMED, partial(iter, [Track(path)])
-        meant = possible_paths(path) if path[:5].lower() == "file:" else (path,)
-        if isinstance(meant, Complaint):
-            raise SourceUnreadableError(f"cannot read {path}: {meant.reason}")
+        spellings = possible_paths(path) if path[:5].lower() == "file:" else (path,)
+        if isinstance(spellings, Problem):
+            raise SourceUnreadableError(f"cannot read {path}: {spellings.reason}")
         try:
-            status = Path(meant[0]).stat()
+            status = Path(spellings[0]).stat()
         except (FileNotFoundError, NotADirectoryError):
-            return _GLOB, self._plan_glob(meant[0], excluded)
+            return _GLOB, self._plan_glob(spellings[0], excluded)
         except (OSError, ValueError) as error:
-            problem = explain(error)
+            reason = reason_of(error)
         else:
-            return self._plan_existing(Path(absolute(meant[0])), status)
-        raise SourceUnreadableError(f"cannot read {path}: {problem}")
+            return self._plan_existing(Path(_absolute(spellings[0])), status)
+        raise SourceUnreadableError(f"cannot read {path}: {reason}")
 
     def _plan_existing(self, path: Path, status: os.stat_result) -> tuple[int, Find]:
         if stat.S_ISDIR(status.st_mode):
@@ -115,66 +121,66 @@ class _Search:
         if identity in self._named:
             return _NAMED, partial(iter, ())
         self._named.add(identity)
-        # A pipe is what a shell makes of `<(find ..)`, and a descriptor of `/dev/stdin` with `< songs.txt`.
+        # Shells turn `<(find ..)` into a pipe, and `/dev/stdin` with `< songs.txt` is a descriptor.
         if stat.S_ISFIFO(status.st_mode) or _DESCRIPTOR.fullmatch(str(path)):
-            return _NAMED, partial(self._take_list, path, parse_text, [Path.cwd()])
+            return _NAMED, partial(self._read_list, path, parse_text, [Path.cwd()])
         parser = parser_for(path.name)
         if parser is not None:
-            return _NAMED, partial(self._take_list, path, parser, [path.parent, Path.cwd()])
-        return _NAMED, partial(self._take_file, path, Track(str(path)), status)
+            return _NAMED, partial(self._read_list, path, parser, [path.parent, Path.cwd()])
+        return _NAMED, partial(self._check_file, path, Track(str(path)), status)
 
     def _plan_glob(self, path: str, excluded: list[str | os.PathLike[str]]) -> Find:
         glob = parse_glob(path.replace(os.sep, "/"))
         if glob is None:
             raise SourceUnreadableError(f"cannot read {path}: no such file or folder")
-        base = absolute(glob.base)
+        base = _absolute(glob.base)
         if not any(isinstance(found, Track) for found in Folders(excluded).walk(base, glob)):
             raise SourceUnreadableError(f"no audio matches {path}")
         return partial(self._folders.walk, base, glob)
 
-    def _take_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
+    def _read_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
         try:
             with path.open("rb") as file:
-                yield from self._take_entries(file, str(path), parser, folders)
+                yield from self._find_listed(file, str(path), parser, folders)
         except OSError as error:
-            yield Unusable(str(path), explain(error))
+            yield Unusable(str(path), reason_of(error))
 
-    def _take_entries(self, file: BinaryIO, name: str, parser: Parse, folders: list[Path]) -> Iterator[Found]:
-        """Find what a list names. Its entries are relative to the first of `folders` that has them."""
+    def _find_listed(self, file: BinaryIO, name: str, parser: Parse, folders: list[Path]) -> Iterator[Found]:
+        """Find what a list names. Its entries are relative to the first of `folders` where they exist."""
         for entry in parser(iter(partial(file.readline, LINE_CAP_BYTES + 1), b"")):
-            if isinstance(entry, Complaint):
+            if isinstance(entry, Problem):
                 yield Unusable(name, f"line {entry.line}: {entry.reason}")
                 continue
-            for found in self._take_entry(entry, folders):
+            for found in self._find_entry(entry, folders):
                 if isinstance(found, Unusable) and found.source == entry.text:
                     yield Unusable(entry.text, f"{found.reason} ({name}, line {entry.line})")
                 else:
                     yield found
 
-    def _take_entry(self, entry: Entry, folders: list[Path]) -> Iterator[Found]:
+    def _find_entry(self, entry: PlaylistEntry, folders: list[Path]) -> Iterator[Found]:
         track = Track(entry.text, title=entry.title, seconds=entry.seconds)
         if is_url(entry.text):
             return iter([track])
-        meant = possible_paths(entry.text)
-        if isinstance(meant, Complaint):
-            return iter([Unusable(entry.text, meant.reason)])
-        for path in (Path(absolute(folder / spelling)) for folder in folders for spelling in meant):
+        spellings = possible_paths(entry.text)
+        if isinstance(spellings, Problem):
+            return iter([Unusable(entry.text, spellings.reason)])
+        for path in (Path(_absolute(folder / spelling)) for folder in folders for spelling in spellings):
             try:
                 status = path.stat()
             except (OSError, ValueError):
                 continue
             if stat.S_ISDIR(status.st_mode):
                 return self._folders.walk(str(path))
-            return self._take_file(path, attrs.evolve(track, root=str(folders[0])), status)
+            return self._check_file(path, attrs.evolve(track, root=str(folders[0])), status)
         return iter([Unusable(entry.text, "no such file")])
 
-    def _take_file(self, path: Path, track: Track, status: os.stat_result) -> Iterator[Found]:
-        """Take a file that was named: unless its name says that it is something else, the service decides."""
+    def _check_file(self, path: Path, track: Track, status: os.stat_result) -> Iterator[Found]:
+        """Check a file that was named. The service decides whether it is audio, unless its name rules that out."""
         kind = guess_content_type(path.name)
         if not stat.S_ISREG(status.st_mode):
             yield Unusable(track.source, "it is not a regular file")
         elif parser_for(path.name) is not None:
-            yield Unusable(track.source, "a list in a list is not read")
+            yield Unusable(track.source, "lists inside lists are not read")
         elif not is_audio(path.name) and not kind.startswith(_MAYBE_AUDIO):
             yield Unusable(track.source, f"it is not audio but {kind}")
         elif not self._folders.was_found(path):

@@ -1,4 +1,4 @@
-"""What audio files say about themselves: tags and length, read with tinytag where it is installed (extra `cli`)."""
+"""Tags and length of audio files, read with tinytag where it is installed (extra `cli`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from aistemsplitter_async.library.template import Tags
 if TYPE_CHECKING:
     from tinytag import TinyTag
 
-_READ_CAP_BYTES = 32 * 1024 * 1024  # at once: tags claim any size, and Python allocates what it is asked for
-_READS_CAP = 200_000  # some formats are walked through to their end: a second or two of that, hours of music
+_READ_CAP_BYTES = 32 * 1024 * 1024  # at once: a tag may claim any size, and Python would allocate it
+_READS_CAP = 200_000  # some formats are read to the end of the file: one or two seconds of that, hours of music
 _TEXT_CAP = 300  # characters of a tag
-_LONGEST = 7 * 86400.0  # s; what claims to be longer, or to need fewer bits a second than any codec, is misread
-_FEWEST_BITS = 200.0  # a second
+_LONGEST = 7 * 86400.0  # s; a file that claims to be longer, or to use fewer bits than any codec, was misread
+_FEWEST_BITS = 200.0  # per second of audio
 _UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff", ".aifc"})
 
 
@@ -27,10 +27,10 @@ async def load_tags(path: str | os.PathLike[str]) -> Tags:
 
 
 def read_tags(path: str | os.PathLike[str]) -> Tags:
-    """Return what a file says about itself. Never raises: what cannot be read, or believed, is left out.
+    """Return a file's tags. Never raises: what cannot be read, or is implausible, is left out.
 
-    `seconds` is missing where tinytag is not installed or does not know the format, and where the file cannot be as
-    long as it says. What the service measures decides in any case.
+    `seconds` is `None` if tinytag is not installed or does not know the format, or if the file cannot be as long as it
+    says. It is only an estimate: the service's own measurement counts.
     """
     try:
         from tinytag import TinyTag  # noqa: PLC0415  # an extra
@@ -38,7 +38,7 @@ def read_tags(path: str | os.PathLike[str]) -> Tags:
         known = TinyTag.is_supported(path)
     except (ImportError, ValueError):
         return Tags()
-    for duration in (True, False) if known else ():  # where the length cannot be found, there may be tags all the same
+    for duration in (True, False) if known else ():  # a file whose length cannot be found may still have tags
         try:
             with open(path, "rb", opener=_open_regular) as file:
                 return _tags_of(TinyTag.get(path, file_obj=_Capped(file), duration=duration), Path(path))  # type: ignore[arg-type]
@@ -63,7 +63,7 @@ def _tags_of(found: TinyTag, path: Path) -> Tags:
 
 
 def _text(value: object) -> str | None:
-    """Return a tag on one line, without what acts on a terminal."""
+    """Return a tag on one line, without characters that act on a terminal."""
     if not isinstance(value, str):
         return None
     shown = "".join(character if character.isprintable() else " " for character in value[: 2 * _TEXT_CAP])
@@ -77,12 +77,12 @@ def _seconds(found: TinyTag, suffix: str) -> float | None:
     if seconds * _FEWEST_BITS > found.filesize * 8:
         return None
     if suffix in _UNCOMPRESSED and (found.bitrate or 0) * 1000 / 8 * seconds > found.filesize:
-        return None  # cut short, or written to a pipe by somebody who did not know the length yet
+        return None  # truncated, or written to a pipe before the length was known
     return float(seconds)
 
 
 def _open_regular(path: str, flags: int) -> int:
-    """Open a regular file; whatever else has its name could be waited for without end."""
+    """Open a regular file; reading from anything else could block forever."""
     descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -91,7 +91,7 @@ def _open_regular(path: str, flags: int) -> int:
 
 
 class _Capped:
-    """A file that gives no more than is sane, at once or in all."""
+    """A file that limits the size and the number of reads."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -104,5 +104,5 @@ class _Capped:
         self._left_reads -= 1
         left = max(0, self._size - self._file.tell())
         if self._left_reads < 0 or min(size if size >= 0 else left, left) > _READ_CAP_BYTES:
-            raise ValueError("more than any tag holds")
+            raise ValueError("larger than any tag")
         return self._file.read(min(size, left) if size >= 0 else left)

@@ -1,7 +1,7 @@
 """Where stems go: a template such as `{artist}/{album}/{title}/{stem}.{ext}`, filled with a track's tags.
 
-Tags are written by strangers: whatever they say, each part of the result is one safe name (`check_name`), and the
-result is inside of the output folder. The downloader decides `{ext}`, and puts a stem's name where `{stem}` stands.
+Tags are untrusted: whatever they contain, each part of the result is one safe name (`check_name`), and the result is
+inside the output folder. The downloader replaces `{stem}` and `{ext}`.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ FIELDS = (
     *("filename", "folder", "id"),  # from where the track was found
     *("stem", "ext"),  # from the split
 )
-_PATTERN_CAP_BYTES = 80  # of text around `{stem}`: leaves 40 of a name's 120 for the stem
+_PATTERN_CAP_BYTES = 80  # of text around `{stem}`: leaves 40 of a name's 120 bytes for the stem
 _ENDING = ".{ext}"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _YEAR = re.compile(r"\d{4}")
-_PLAIN = str.maketrans("{}", "()")  # so that a title cannot bring a `{stem}` of its own
+_PLAIN = str.maketrans("{}", "()")  # so that a title cannot contain a `{stem}`
 
 Part = tuple[str, ...]  # text, field, text, field, .., text
 
 
 @attrs.frozen(kw_only=True)
 class Tags:
-    """What a file says about itself, as far as it does; `seconds` is how long it plays."""
+    """A file's tags, as far as it has any; `seconds` is its length."""
 
     artist: str | None = None
     albumartist: str | None = None
@@ -48,8 +48,8 @@ class Place:
     """Where the stems of one track go.
 
     Attributes:
-        folder: relative to the output folder, `/` between its parts, possibly empty.
-        pattern: what the files are called, without extension: a name with `{stem}` in it.
+        folder: relative to the output folder, with `/` between its parts; may be empty.
+        pattern: the files' name without extension, with `{stem}` in it.
     """
 
     folder: str
@@ -57,13 +57,13 @@ class Place:
 
     @property
     def key(self) -> str:
-        """What two places have in common that are one on some systems."""
+        """Equal for two places that are the same on some file systems."""
         return fold(f"{self.folder}/{self.pattern}")
 
 
 @attrs.frozen
 class Template:
-    """A parsed template. `parse_template` makes one."""
+    """A parsed template, made by `parse_template`."""
 
     text: str
     folders: tuple[Part, ...]
@@ -73,10 +73,10 @@ class Template:
         """Return the place of one track.
 
         Args:
-            tags: what is missing in them is replaced: the title by the file's name, others by e.g. `Unknown Artist`.
-            filename: the track's file name or the end of its URL.
-            folder: where it was found, relative to the folder that was searched, `/` between its parts.
-            id: anything that tells it from other tracks.
+            tags: of the track. A missing title is replaced by the file's name, other tags by e.g. `Unknown Artist`.
+            filename: the track's file name or the last part of its URL.
+            folder: where it was found, relative to the folder that was searched, with `/` between its parts.
+            id: anything that distinguishes it from other tracks.
         """
         values = _values(tags, filename, id)
         names: list[str] = []
@@ -89,10 +89,10 @@ class Template:
 
 
 def parse_template(text: str) -> Template:
-    """Return the template that `text` describes: folders, `/` between them, and a file name that ends in `.{ext}`.
+    """Parse a template: folders with `/` between them, and a file name that ends in `.{ext}`.
 
     Raises:
-        ConfigurationError: an unknown field, no `{stem}` in the file name, or text that no file can be called.
+        ConfigurationError: an unknown field, no `{stem}` in the file name, or text that cannot be part of a file name.
     """
     for field in _FIELD.findall(text):
         if field not in FIELDS:
@@ -100,14 +100,14 @@ def parse_template(text: str) -> Template:
                 text, f"there is no field {{{field}}}; known are {', '.join(f'{{{name}}}' for name in FIELDS)}"
             )
     if set("{}").intersection(_FIELD.sub("", text)):
-        raise _wrong(text, "it has a brace without its partner")
+        raise _wrong(text, "it has an unmatched brace")
     *folders, file = text.split("/")
     if file.count(ANY_STEM) != 1 or ANY_STEM in "".join(folders):
-        raise _wrong(text, f"{ANY_STEM} must stand once in its last part, the file name, and nowhere else")
+        raise _wrong(text, f"{ANY_STEM} must occur exactly once, in its last part, the file name")
     if not file.endswith(_ENDING) or text.count("{ext}") != 1:
-        raise _wrong(text, f"it must end in {_ENDING}, with {{ext}} nowhere else")
+        raise _wrong(text, f"it must end in {_ENDING}, and {{ext}} must not occur elsewhere")
     if "{folder}" in file or any("{folder}" in part and part != "{folder}" for part in folders):
-        raise _wrong(text, "{folder} stands for several folders, so it must be a part of its own: .../{folder}/...")
+        raise _wrong(text, "{folder} stands for several folders, so it must be a separate part: .../{folder}/...")
     if not set(_FIELD.findall(text)) - {"stem", "ext"}:
         raise _wrong(text, "every track would go to the same place; add a field such as {title} or {filename}")
     return Template(
@@ -118,14 +118,14 @@ def parse_template(text: str) -> Template:
 
 
 def choose_place(place: Place, is_taken: Callable[[str], bool]) -> Place:
-    """Return `place`, or the first free one of `Title (2)`, `Title (3)`.. if another track has it.
+    """Return `place`, or a free one of `Title (2)`, `Title (3)`, ... if another track has it.
 
-    The answer depends on nothing but what is taken; keep it, and a track has the same place at every run.
+    The answer depends only on which places are taken; store it, so that a track has the same place in every run.
 
     Args:
-        place: where the track wants to go.
-        is_taken: whether another track has the place with this `key`. It is asked about log2(n) times for the n-th
-            track of a name, so numbers that were given up in between may not be found again.
+        place: where the track should go.
+        is_taken: whether another track has the place with this `key`. It is called about log2(n) times for the n-th
+            track of a name: a binary search, so numbers that became free in between may be missed.
     """
     if not is_taken(place.key):
         return place
@@ -150,7 +150,7 @@ def _numbered(place: Place, number: int) -> Place:
 
 
 def _values(tags: Tags, filename: str, track_id: str) -> Mapping[str, str]:
-    """Return each field's value as text that is safe within a name, and never empty."""
+    """Return each field's value: never empty, and safe as part of a name."""
     name = _clean(folder_name(filename, fallback="")) or _clean(track_id) or "audio"
     artist, albumartist = _clean(tags.artist), _clean(tags.albumartist)
     year = _YEAR.search(tags.year or "")
@@ -174,7 +174,7 @@ def _clean(text: str | None) -> str:
 
 
 def _join(part: Part, values: Mapping[str, str], cap_bytes: int) -> str:
-    """Return the name that a part becomes; the longest values are shortened until it fits."""
+    """Return the name made from a part; the longest values are shortened until it fits."""
     texts = [values[text] if index % 2 else text for index, text in enumerate(part)]
     fixed = [not index % 2 or text == "stem" for index, text in enumerate(part)]
     while (excess := sum(_size(text) for text in texts if text != ANY_STEM) - cap_bytes) > 0:
@@ -200,11 +200,11 @@ def _parse_part(template: str, text: str, cap_bytes: int) -> Part:
     try:
         if check_name(sample) == sample:
             return part
-        problem = "some systems take characters of it for others"
+        problem = "some systems change characters of it"
     except UnsafeNameError as error:
         problem = str(error).partition("not safe for a file: ")[2]
-    raise _wrong(template, f"its part {text!r} cannot be a name: {problem}")
+    raise _wrong(template, f"its part {text!r} cannot be a file name: {problem}")
 
 
 def _wrong(template: str, problem: str) -> ConfigurationError:
-    return ConfigurationError(f"the template {template!r} cannot work: {problem}")
+    return ConfigurationError(f"the template {template!r} is invalid: {problem}")

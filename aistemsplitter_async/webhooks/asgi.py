@@ -10,7 +10,7 @@ import attrs
 from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
 from aistemsplitter_async.webhooks.verdict import Handler, Sent
 
-# These are the shapes every framework declares for itself.
+# Every framework declares these types for itself.
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -19,12 +19,12 @@ Send = Callable[[Message], Awaitable[None]]
 
 @attrs.frozen
 class ASGIApp:
-    """Answers requests to wherever it is mounted."""
+    """Answers every POST to the path it is mounted at."""
 
     _receiver: Handler
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one connection."""
+        """Serve one ASGI connection."""
         match scope["type"]:
             case "http" if scope["method"] != "POST":
                 await _answer(send, 405, (b"allow", b"POST"))
@@ -33,16 +33,16 @@ class ASGIApp:
             case "websocket":
                 await send({"type": "websocket.close", "code": 1000})
             case "lifespan":
-                await _live(receive, send)
+                await _serve_lifespan(receive, send)
 
     async def _answer_post(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Read a request, no more of it than an event may have, and answer it."""
+        """Answer a request. No more of its body is read than an event may have."""
         receiver, sent = self._receiver, Sent.parse(scope["headers"])
         refused, body, more = receiver.refuse_unread(sent), bytearray(), True
         while refused is None and more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return  # nobody is there to be answered
+                return  # the sender has gone
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > WEBHOOK_CAP_BYTES:
@@ -56,8 +56,8 @@ async def _answer(send: Send, status: int, *headers: tuple[bytes, bytes]) -> Non
     await send({"type": "http.response.body", "body": b""})
 
 
-async def _live(receive: Receive, send: Send) -> None:
-    """Take part in the server's beginning and end, which matter to nothing here."""
+async def _serve_lifespan(receive: Receive, send: Send) -> None:
+    """Acknowledge the server's startup and shutdown; the receiver needs neither."""
     while True:
         phase = (await receive())["type"]
         await send({"type": f"{phase}.complete"})

@@ -1,4 +1,4 @@
-"""What a webhook says, once its signature is known to be good."""
+"""The event in the body of a webhook request, read once its signature has been verified."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from aistemsplitter_async.errors import ProtocolError, WebhookError
 from aistemsplitter_async.models import TERMINAL, SplitStatus
 
 _ABOUT_SPLITS = "audio.split."
-_FINAL = ("audio.split.completed", "audio.split.failed")  # whatever status they come with, or none
-_TEXT_CAP = 255  # characters; events are remembered, so their size is bounded
+_FINAL = ("audio.split.completed", "audio.split.failed")  # with any status, or none
+_TEXT_CAP = 255  # characters; events are kept, so their size is bounded
 
 
 @attrs.frozen(cache_hash=True)
 class WebhookEvent:
-    """Something happened to a split. It is a hint: `get_split` tells the truth, and where the stems are.
+    """Something happened to a split. It is only a hint: `get_split` returns the actual state and the stem URLs.
 
     Attributes:
         event: such as `"audio.split.completed"`, whether the split succeeded or failed.
         split_id: which split.
-        status: what became of it, empty if the event does not say.
-        signed_at: when the sender signed it, in POSIX seconds; not compared, since every repetition is signed anew.
+        status: its status, empty if the event does not have one.
+        signed_at: when the sender signed it, in POSIX seconds; not compared, since each delivery is signed separately.
     """
 
     event: str
@@ -36,10 +36,10 @@ class WebhookEvent:
 
 
 def parse_event(body: bytes, signed_at: int) -> WebhookEvent | None:
-    """Return the event in a body that was verified; `None` for one that is not about a split.
+    """Return the event in a verified body; `None` if it is not about a split.
 
     Raises:
-        WebhookError: it is no event; `code` is `EVENT_MALFORMED`.
+        WebhookError: it is not an event; `code` is `EVENT_MALFORMED`.
     """
     try:
         payload = parse_json(body)
@@ -53,14 +53,14 @@ def parse_event(body: bytes, signed_at: int) -> WebhookEvent | None:
 
 
 def _text(parent: object, key: str, path: str, default: str | None = None) -> str:
-    """Return the text that `parent` holds as `key`; it is found at `path`."""
+    """Return the text at `key` of `parent`. `path` names it in the error."""
     value = parent.get(key) if isinstance(parent, dict) else None
     if isinstance(value, str) and 0 < len(value) <= _TEXT_CAP:
         return value
     if value is None and default is not None:
         return default
-    raise _malformed(f"{path} should be text of 1 to {_TEXT_CAP} characters")
+    raise _malformed(f"{path} should be a string of 1 to {_TEXT_CAP} characters")
 
 
 def _malformed(problem: str) -> WebhookError:
-    return WebhookError(f"the body is signed, but no event: {problem}", code="EVENT_MALFORMED")
+    return WebhookError(f"the body is signed but is not an event: {problem}", code="EVENT_MALFORMED")

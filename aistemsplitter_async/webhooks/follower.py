@@ -1,4 +1,4 @@
-"""What one client hears of webhook events, which it expects, and whom it wakes."""
+"""One client's view of a webhook inbox: which notifications it expects, and which splits are known to be done."""
 
 from __future__ import annotations
 
@@ -7,20 +7,19 @@ import logging
 from collections import OrderedDict
 from collections.abc import Callable
 
+from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
 from aistemsplitter_async.webhooks.inbox import Inbox
 
-_AGAIN = 1.0  # s after the inbox failed; meanwhile splits are looked at as if their events were lost
-_AGAIN_CAP = (
-    60.0  # s; the wait doubles up to this while it keeps failing, and an inbox that lasts so long is well again
-)
+_BACKOFF = 1.0  # s after the inbox failed; splits are polled meanwhile, as if their events were lost
+_BACKOFF_CAP = 60.0  # s; the backoff doubles up to this, and starts over once the inbox has worked for as long
 
 _log = logging.getLogger(__name__)
 
 
-class Hearing:
-    """Follows an inbox, and remembers which splits are done: an event may come before anybody waits for it.
+class InboxFollower:
+    """Follows an inbox and remembers which splits are done: an event may come before anything waits for it.
 
     Args:
         inbox: what to follow.
@@ -37,56 +36,55 @@ class Hearing:
         self._following: asyncio.Task[None] | None = None
 
     def expect(self, split_id: str) -> None:
-        """Note that the end of a split will be announced here."""
+        """Expect a notification when this split is done."""
         self._expected[split_id] = None
         if len(self._expected) > INBOX_EVENTS:
             self._expected.popitem(last=False)
 
     def expects(self, split_id: str) -> bool:
-        """Return whether the end of a split will be announced here, and was not yet."""
+        """Return whether a notification for this split is expected and has not come yet."""
         return split_id in self._expected
 
-    def heard_of(self, split_id: str) -> bool:
-        """Return whether a split is known to be done; from the first call on, events are heard."""
+    def is_done(self, split_id: str) -> bool:
+        """Return whether a notification said that this split is done. The first call begins to follow the inbox."""
         if self._following is None:
             self._following = asyncio.get_running_loop().create_task(self._follow(), name="follow the webhook inbox")
-        self._forget()
+        self._forget_old()
         return split_id in self._done
 
     async def aclose(self) -> None:
-        """Hear no more."""
+        """Stop following."""
         if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait({self._following})
+            await cancel_and_wait(self._following)
 
     async def _follow(self) -> None:
-        again, told = _AGAIN, ""
+        backoff, logged = _BACKOFF, ""
         while True:
             began = self._clock.monotonic()
             try:
                 async for event in self._inbox.follow():
                     if event.is_terminal:
-                        self._note(event.split_id)
-            except Exception as error:  # noqa: BLE001  # an inbox may be anybody's code; waits must outlive its trouble
-                trouble = f"{type(error).__name__}: {error}"
+                        self._note_done(event.split_id)
+            except Exception as error:  # noqa: BLE001  # an inbox may be user code; waits must survive its failures
+                problem = f"{type(error).__name__}: {error}"
             else:
-                trouble = ""
-            if self._clock.monotonic() - began >= _AGAIN_CAP:
-                again, told = _AGAIN, ""
-            if trouble not in ("", told):
-                told = trouble
-                _log.warning("the webhook inbox cannot be followed; splits are looked at meanwhile (%s)", trouble)
-            await self._clock.sleep(again)
-            again = min(2 * again, _AGAIN_CAP)
+                problem = ""
+            if self._clock.monotonic() - began >= _BACKOFF_CAP:
+                backoff, logged = _BACKOFF, ""
+            if problem not in ("", logged):
+                logged = problem
+                _log.warning("cannot follow the webhook inbox; splits are polled meanwhile (%s)", problem)
+            await self._clock.sleep(backoff)
+            backoff = min(2 * backoff, _BACKOFF_CAP)
 
-    def _note(self, split_id: str) -> None:
+    def _note_done(self, split_id: str) -> None:
         self._expected.pop(split_id, None)
         self._done[split_id] = self._clock.monotonic()
-        self._done.move_to_end(split_id)  # where the inbox was followed from its beginning once more
-        self._forget()
+        self._done.move_to_end(split_id)  # it may be there already if the inbox was followed again from its start
+        self._forget_old()
         self._wake(split_id)
 
-    def _forget(self) -> None:
-        over = self._clock.monotonic() - INBOX_KEEP
-        while self._done and (next(iter(self._done.values())) <= over or len(self._done) > INBOX_EVENTS):
+    def _forget_old(self) -> None:
+        expiry = self._clock.monotonic() - INBOX_KEEP
+        while self._done and (next(iter(self._done.values())) <= expiry or len(self._done) > INBOX_EVENTS):
             self._done.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Where events are kept between whoever receives them and whoever waits for them."""
+"""Where events are kept between the receiver that gets them and the clients that wait for them."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ class Inbox(Protocol):
     """Keeps the newest events for a while. Yours may be a table, a stream or a queue that several processes share."""
 
     async def has(self, event: WebhookEvent) -> bool:
-        """Return whether an equal event is kept, so that its duplicates have no effect."""
+        """Return whether an equal event is kept, so that duplicates have no effect."""
         ...
 
     async def put(self, event: WebhookEvent) -> None:
-        """Keep an event; when this returns it is safe, and the sender is told so. Twice is as good as once.
+        """Keep an event. Returning means that it is safe, and it is acknowledged. Must be idempotent.
 
         Raises:
-            Exception: it could not be kept; the sender is told to try again.
+            Exception: it could not be kept; the sender is asked to try again.
         """
         ...
 
     def follow(self) -> AsyncIterator[WebhookEvent]:
-        """Iterate, for ever, over the events that are kept, oldest first, and then over new ones as they come."""
+        """Iterate, without end, over the events that are kept, oldest first, and then over new ones as they come."""
         ...
 
 
 class MemoryInbox:
-    """An inbox for receiver and clients in one event loop: the default. Elsewhere it raises a `ConfigurationError`.
+    """The default: an inbox for a receiver and clients in the same event loop. Others get a `ConfigurationError`.
 
     Args:
-        capacity: events kept at most.
-        keep: seconds they are kept.
+        capacity: the most events to keep.
+        keep: seconds to keep them.
         clock: where time comes from.
     """
 
@@ -57,7 +57,7 @@ class MemoryInbox:
     async def put(self, event: WebhookEvent) -> None:
         if self._followers:
             self._check_loop()
-        self._forget()
+        self._forget_old()
         if event in self._events:
             return
         self._events[event] = self._clock.monotonic()
@@ -70,7 +70,7 @@ class MemoryInbox:
         if not self._followers:
             self._loop = asyncio.get_running_loop()
         self._check_loop()
-        self._forget()
+        self._forget_old()
         news: asyncio.Queue[WebhookEvent] = asyncio.Queue()
         for event in self._events:
             news.put_nowait(event)
@@ -82,13 +82,12 @@ class MemoryInbox:
             self._followers.discard(news)
 
     def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():  # waiters would not wake up
+        if self._loop is not asyncio.get_running_loop():  # its followers would not wake up
             raise ConfigurationError(
-                "the receiver and a client of it run in different event loops; give them an SQLiteInbox to meet in"
+                "the receiver and one of its clients run in different event loops; give both the same SQLiteInbox"
             )
 
-    def _forget(self) -> None:
-        """Let go of what is too old."""
-        over = self._clock.monotonic() - self._keep
-        while self._events and next(iter(self._events.values())) <= over:
+    def _forget_old(self) -> None:
+        expiry = self._clock.monotonic() - self._keep
+        while self._events and next(iter(self._events.values())) <= expiry:
             self._events.popitem(last=False)

@@ -1,4 +1,4 @@
-"""Receives webhooks: is it genuine, is it new, who has to hear of it; and only then the answer."""
+"""Receives webhook requests: verifies them, handles and keeps each event once, and only then answers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import re
 from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from aistemsplitter_async._wire.signature import Keys, Secrets
+from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
@@ -30,37 +30,36 @@ if TYPE_CHECKING:
 OnWebhook = Callable[[WebhookEvent], Awaitable[object] | object]
 OnRefused = Callable[[WebhookError], object]
 
-_UNFIT = re.compile(r"[\s\x00-\x1f\x7f#]")  # in a URL that is sent to others: `urlsplit` drops some of them itself
+_UNFIT = re.compile(r"[\s\x00-\x1f\x7f#]")  # in a URL for the API; `urlsplit` silently drops some of these
 _log = logging.getLogger(__name__)
 
 
 class WebhookReceiver:
-    """Takes the API's webhooks, and lets clients know: `AsyncAIStemSplitter(webhooks=receiver)`.
+    """Receives the API's webhooks and notifies clients: `AsyncAIStemSplitter(webhooks=receiver)`.
 
-    Serve one of `aiohttp_handler`, `asgi` and `handle` at `url`; all answer alike. It belongs to the event loop it
-    serves in, and so do its clients; an inbox in a file joins processes.
+    Serve one of `aiohttp_handler`, `asgi` and `handle` at `url`; all give the same answers. A receiver and its clients
+    share one event loop, unless they use an inbox that connects processes, such as `SQLiteInbox`.
 
-    Answers: 200 once an event has been handled and kept, and to one that is known already or about something else; 400
-    to what is not genuine, 413 to what is too large; 503 when the event could not be handled or kept: then the sender
-    tries again.
+    Answers: 200 once an event has been handled and kept, and for one that is already known or not about a split; 400
+    for a request that is not genuine; 413 for one that is too large; 503 if the event could not be handled or kept, so
+    that the sender tries again.
 
     Args:
-        secrets: the signing secret, or several while it is being rotated; otherwise `AISTEMSPLITTER_WEBHOOK_SECRET`,
-            where several are separated by spaces. An empty collection is for a process that only follows the inbox.
-        url: where the API reaches this receiver; clients send it along with every split.
-        tolerance: seconds that a signature may be old, or ahead.
-        on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, the sender
-            will try again; so it will after 30 seconds, when it is cancelled. It may be called with the same event once
-            more after a crash, or by another worker at the same time: let it do nothing twice.
-        on_refused: called with the `WebhookError` that says why a request was refused, which the sender is not told.
-            Not awaited: an `async` function is refused.
-        inbox: where events are kept; in memory if not given.
+        secrets: the signing secret, or several during a rotation; by default `AISTEMSPLITTER_WEBHOOK_SECRET`, where
+            several are separated by spaces. An empty collection is for a process that only follows the inbox.
+        url: where the API reaches this receiver; clients send it with every split they create.
+        tolerance: the most seconds between signing and arrival, in the past or the future.
+        on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, or is
+            cancelled after 30 seconds, the sender tries again. It may be called again with the same event after a
+            crash, or at the same time by another worker, so it should be idempotent.
+        on_refused: called with the `WebhookError` that says why a request was refused; the sender is not told why.
+            It is not awaited, so it must not be an `async` function.
+        inbox: where events are kept; in memory by default.
         clock: where time comes from.
 
     Raises:
-        ConfigurationError: no secret, an empty one, or a URL, tolerance or `on_refused` that cannot be right. One with
-            no secrets raises it when it is asked to receive: where `aiohttp_handler` or `asgi` is put into an
-            application, or when `handle` is called.
+        ConfigurationError: no secret, an empty one, or an invalid URL, tolerance or `on_refused`. A receiver without
+            secrets raises it when it is used to receive: on reading `aiohttp_handler` or `asgi`, or from `handle`.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class WebhookReceiver:
         self._keys = _read_secrets(secrets)
         if isinstance(tolerance, bool) or not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
             raise ConfigurationError(f"tolerance must be a positive number of seconds, not {tolerance!r}")
-        if inspect.iscoroutinefunction(on_refused):  # `refuse_unread` cannot wait for it
+        if inspect.iscoroutinefunction(on_refused):  # `refuse_unread` cannot await it
             raise ConfigurationError("on_refused must be an ordinary function, not an async one")
         self.url = _check_url(url)
         self.inbox: Inbox = inbox or MemoryInbox(clock=clock)
@@ -85,7 +84,7 @@ class WebhookReceiver:
         self._on_event = on_event
         self._on_refused = on_refused
         self._clock = clock or SystemClock()
-        self._under_way: dict[WebhookEvent, list[asyncio.Future[int]]] = {}  # and who waits for the same answer
+        self._in_progress: dict[WebhookEvent, list[asyncio.Future[int]]] = {}  # with the duplicates that wait for each
 
     def __repr__(self) -> str:
         return f"WebhookReceiver(url={redact_url(self.url)!r})"
@@ -103,11 +102,11 @@ class WebhookReceiver:
         return partial(answer, self)
 
     async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
-        """Return the status to answer to a request, for any other framework.
+        """Handle a request of any other framework and return the status to answer with.
 
         Args:
-            body: its raw bytes, neither decoded nor unpacked. More than 64 KiB need not be read (`refuse_unread`).
-            headers: a mapping, or pairs of name and value, as your framework has them.
+            body: its raw bytes, neither decoded nor decompressed. More than 64 KiB need not be read (`refuse_unread`).
+            headers: a mapping, or pairs of name and value, as your framework provides them.
         """
         keys = self._check_keys()
         sent = headers if isinstance(headers, Sent) else Sent.parse(headers)
@@ -115,14 +114,14 @@ class WebhookReceiver:
             event = judge(bytes(body), sent, secrets=keys, now=self._clock.now(), tolerance=self._tolerance)
         except WebhookError as error:
             return self._refuse(error)
-        return OK if event is None else await self._take_once(event)
+        return OK if event is None else await self._process_once(event)
 
     def refuse_unread(self, headers: Headers | Sent, *, size: int | None = None) -> int | None:
-        """Return the status to answer without reading (more of) the body, `None` if it has to be read.
+        """Return the status to answer with before the body is read (any further), `None` if it must be read.
 
         Args:
             headers: of the request.
-            size: bytes read so far; what `Content-Length` says, if not given.
+            size: bytes read so far; by default what `Content-Length` says.
         """
         try:
             judge_unread(headers if isinstance(headers, Sent) else Sent.parse(headers), size=size)
@@ -134,28 +133,27 @@ class WebhookReceiver:
         if self._on_refused is not None:
             try:
                 self._on_refused(error)
-            except Exception:  # noqa: BLE001  # it is told; what it makes of that changes no answer
+            except Exception:  # noqa: BLE001  # user code; its failure must not change the answer
                 _log.exception("on_refused failed")
         return error.status_code or REFUSED
 
-    async def _take_once(self, event: WebhookEvent) -> int:
-        """Take an event; a duplicate that comes meanwhile gets the same answer."""
-        under_way = self._under_way
-        if event in under_way:
+    async def _process_once(self, event: WebhookEvent) -> int:
+        """Process an event; a duplicate that arrives meanwhile gets the same answer."""
+        if event in self._in_progress:
             duplicate: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            under_way[event].append(duplicate)
+            self._in_progress[event].append(duplicate)
             return await duplicate
-        under_way[event] = []
-        status = TRY_AGAIN  # what duplicates are told if we are cancelled
+        self._in_progress[event] = []
+        status = TRY_AGAIN  # the duplicates' answer if this is cancelled
         try:
-            status = await self._take(event)
+            status = await self._process(event)
         finally:
-            for duplicate in under_way.pop(event):
+            for duplicate in self._in_progress.pop(event):
                 if not duplicate.done():
                     duplicate.set_result(status)
         return status
 
-    async def _take(self, event: WebhookEvent) -> int:
+    async def _process(self, event: WebhookEvent) -> int:
         try:
             if await self.inbox.has(event):
                 return OK
@@ -165,12 +163,10 @@ class WebhookReceiver:
                     async with self._clock.timeout_at(self._clock.monotonic() + WEBHOOK_HANDLING):
                         await handled
             await self.inbox.put(event)
-        except BaseException as error:  # whatever a handler or an inbox raises, the sender shall try again
-            if _ends_us(error):
+        except BaseException as error:  # whatever a handler or an inbox raises, the sender should try again
+            if is_cancellation(error):
                 raise
-            _log.exception(
-                "the webhook event of %s could not be taken; the sender is told to try again", event.split_id
-            )
+            _log.exception("cannot process the webhook event of %s; the sender is asked to try again", event.split_id)
             return TRY_AGAIN
         return OK
 
@@ -182,16 +178,16 @@ class WebhookReceiver:
         return self._keys
 
 
-def _ends_us(error: BaseException) -> bool:
-    """Return whether the request or the process is being ended, rather than what was called has failed."""
-    if isinstance(error, asyncio.CancelledError):  # a handler passes it on where a task that it waits for is cancelled
+def is_cancellation(error: BaseException) -> bool:
+    """Return whether the request or the process is being stopped; otherwise what was called has failed."""
+    if isinstance(error, asyncio.CancelledError):  # which a handler raises too if a task that it awaits was cancelled
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
     return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)
 
 
 def _read_secrets(secrets: Secrets | None) -> Keys | None:
-    """Return the secrets given, or those of the environment; `None` for an empty collection."""
+    """Return the secrets given, or those in the environment; `None` for an empty collection."""
     if secrets is None:
         secrets = os.environ.get(WEBHOOK_SECRET_VARIABLE, "").split()
         if not secrets:
@@ -207,14 +203,9 @@ def _read_secrets(secrets: Secrets | None) -> Keys | None:
 
 def _check_url(url: str) -> str:
     if not isinstance(url, str):
-        raise ConfigurationError(f"a URL for webhooks is text, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or _UNFIT.search(url):
+        raise ConfigurationError(f"a webhook URL must be a string, not {type(url).__name__}")
+    if split_http_url(url) is None or _UNFIT.search(url):
         raise ConfigurationError(
-            f"{redact_url(url)!r} is no URL for webhooks; it looks like https://example.com/webhooks"
+            f"{redact_url(url)!r} is not a webhook URL; it should look like https://example.com/webhooks"
         )
     return url

@@ -1,14 +1,13 @@
-"""An inbox in a file of its own: a receiver in one process, clients in others.
+"""An inbox in a SQLite file: a receiver in one process, clients in others.
 
-The receiver commits an event, down to the disk, before it acknowledges it; events that arrive together share one
-commit. Clients look many times a second whether the file has changed, which costs next to nothing, and read it if so.
+The receiver commits an event to disk before it acknowledges it; events that arrive together share one commit. Clients
+check many times a second whether the file has changed, which costs next to nothing, and read it only if it has.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import os
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable
@@ -19,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self, TypeVar
 
+from aistemsplitter_async._files import create_private
 from aistemsplitter_async._tasks import run_in_thread, wait_out
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
@@ -27,16 +27,16 @@ from aistemsplitter_async.webhooks.event import WebhookEvent
 
 T = TypeVar("T")
 
-_File = tuple[int, int]
+_FileID = tuple[int, int]  # device and inode
 
-_APPLICATION_ID: Final = 0x41535749  # "ASWI": tells an inbox from any other SQLite file
-_PATIENCE: Final = 5.0  # s for another process to finish its commit
-_NAP: Final = 0.01  # s between two attempts, in a thread
-_PRIMARY: Final = 0xFF  # of an error code: what kind it is
-_TRUST: Final = 1.0  # s for which a file that looks the same is not read again
+_APPLICATION_ID: Final = 0x41535749  # "ASWI": distinguishes an inbox from other SQLite files
+_BUSY_TIMEOUT: Final = 5.0  # s for another process to finish its commit
+_BUSY_PAUSE: Final = 0.01  # s between two attempts, in a thread
+_PRIMARY_CODE: Final = 0xFF  # mask: the kind of error, without SQLite's extended code
+_MAX_UNREAD: Final = 1.0  # s after which the file is read even if it seems unchanged
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (
-    place INTEGER PRIMARY KEY AUTOINCREMENT,  -- never used again, so that a follower misses nothing
+    place INTEGER PRIMARY KEY AUTOINCREMENT,  -- never reused, so that a follower misses nothing
     event TEXT NOT NULL, split_id TEXT NOT NULL, status TEXT NOT NULL,
     signed_at INTEGER NOT NULL, kept_at REAL NOT NULL,
     UNIQUE (event, split_id, status)
@@ -51,18 +51,18 @@ _NEWS: Final = "SELECT place, event, split_id, status, signed_at FROM events WHE
 
 
 class SQLiteInbox:
-    """An inbox in the SQLite file at `path`, which is made if it is not there. Not for network file systems.
+    """An inbox in the SQLite file at `path`, which is created if it does not exist. Not for network file systems.
 
     Args:
-        path: the same one for the receiver and every client.
-        capacity: events kept at most.
-        keep: seconds they are kept.
-        look: seconds between two looks of a client at the file.
+        path: the same for the receiver and every client.
+        capacity: the most events to keep.
+        keep: seconds to keep them.
+        look: seconds between a client's checks of the file.
         clock: where time comes from.
 
     Raises:
-        ConfigurationError: (when it is first used) the file is something else.
-        OSError, sqlite3.Error: it cannot be read or written. A receiver answers 503 then.
+        ConfigurationError: (on first use) the file is something else.
+        OSError, sqlite3.Error: it cannot be read or written. A receiver then answers 503.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class SQLiteInbox:
         self._look = look
         self._clock = clock or SystemClock()
         self._db: sqlite3.Connection | None = None
-        self._file: _File | None = None  # the one that is open
-        self._turn = asyncio.Lock()  # one thread at a time uses the connection
-        self._gathering: list[WebhookEvent] = []
-        self._commit: asyncio.Task[None] | None = None  # of what is being gathered
+        self._file: _FileID | None = None  # the one that is open
+        self._lock = asyncio.Lock()  # one thread at a time uses the connection
+        self._uncommitted: list[WebhookEvent] = []
+        self._commit: asyncio.Task[None] | None = None  # the task that will commit them
 
     def __repr__(self) -> str:
         return f"SQLiteInbox({str(self._path)!r})"
@@ -98,51 +98,51 @@ class SQLiteInbox:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Close the file, once what is being put is safe; using the inbox again opens it again."""
+        """Close the file once every event being put is committed. Using the inbox again reopens it."""
         if self._commit is not None:
             await wait_out(self._commit)
-        async with self._turn:
+        async with self._lock:
             db, self._db = self._db, None
             if db is not None:
                 await run_in_thread(db.close)
 
     async def has(self, event: WebhookEvent) -> bool:
-        known_by = (event.event, event.split_id, event.status, self._clock.now() - self._keep)
-        return await self._run(lambda db: db.execute(_HAS, known_by).fetchone() is not None)
+        arguments = (event.event, event.split_id, event.status, self._clock.now() - self._keep)
+        return await self._run(lambda db: db.execute(_HAS, arguments).fetchone() is not None)
 
     async def put(self, event: WebhookEvent) -> None:
-        self._gathering.append(event)
-        if self._commit is None or self._commit.done():  # cancelled, before it began
+        self._uncommitted.append(event)
+        if self._commit is None or self._commit.done():  # done: it was cancelled before it began
             self._commit = asyncio.get_running_loop().create_task(self._commit_all(), name="commit webhook events")
         await asyncio.shield(self._commit)
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
         log = self._path.with_name(f"{self._path.name}-wal")  # where SQLite puts commits first
-        file, place, stamp, trusted_until = None, 0, _stamp(log), -math.inf
+        file, place, stamp, read_again_at = None, 0, _stamp(log), -math.inf
         while True:
             now, last, stamp = self._clock.monotonic(), stamp, _stamp(log)
-            if stamp != last or now >= trusted_until:
+            if stamp != last or now >= read_again_at:
                 before = file
                 file, news = await self._run(partial(self._read_news, file=file, after=place))
                 place = place if file == before else 0
                 for at, event in news:
                     place = at
                     yield event
-                # After a change it is read once more: two commits may bear the same time.
-                trusted_until = now + _TRUST if stamp == last and not news else -math.inf
+                # After a change it is read once more: two commits may have the same time stamp.
+                read_again_at = now + _MAX_UNREAD if stamp == last and not news else -math.inf
             await self._clock.sleep(self._look)
 
     async def _commit_all(self) -> None:
-        """Commit what has been gathered by the time it is our turn; what comes later waits for the next one."""
-        async with self._turn:
-            events, self._gathering, self._commit = self._gathering, [], None
+        """Commit every event that was put until the lock is ours; later ones are left to the next commit."""
+        async with self._lock:
+            events, self._uncommitted, self._commit = self._uncommitted, [], None
             await run_in_thread(self._write, events)
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        async with self._turn:
+        async with self._lock:
             return await run_in_thread(lambda: work(self._open()))
 
-    # From here on in a thread.
+    # The methods below run in a thread.
 
     def _write(self, events: list[WebhookEvent]) -> None:
         now = self._clock.now()
@@ -154,23 +154,21 @@ class SQLiteInbox:
             db.execute(_FORGET_MANY, (self._capacity,))
 
     def _read_news(
-        self, db: sqlite3.Connection, *, file: _File | None, after: int
-    ) -> tuple[_File | None, list[tuple[int, WebhookEvent]]]:
-        """Return which file is open, and what it holds beyond a place in `file`."""
+        self, db: sqlite3.Connection, *, file: _FileID | None, after: int
+    ) -> tuple[_FileID | None, list[tuple[int, WebhookEvent]]]:
+        """Return which file is open and its events behind `after`, a place in `file`; all if that is another file."""
         found = db.execute(_NEWS, (after if file == self._file else 0,))
         return self._file, [(place, WebhookEvent(*values)) for place, *values in found]
 
     def _open(self) -> sqlite3.Connection:
         if self._db is not None and _identify(self._path) != self._file:
-            self._db.close()  # somebody removed the file, and put another one there perhaps; the others will look there
+            self._db.close()  # the file was removed or replaced, and the other processes use the one at the path
             self._db = None
         if self._db is None:
-            # Nobody else needs to know what is split. A file that exists is not opened here: closing it again would
-            # take away the locks that other connections of this process hold (sqlite.org/howtocorrupt.html, 2.2).
             with suppress(FileExistsError):
-                os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+                create_private(self._path)
             self._file = _identify(self._path)
-            db = sqlite3.connect(self._path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
             try:
                 self._prepare(db)
             except BaseException:
@@ -181,7 +179,7 @@ class SQLiteInbox:
 
     def _prepare(self, db: sqlite3.Connection) -> None:
         try:
-            db.execute("BEGIN")  # both from before, or both from after another process has prepared it
+            db.execute("BEGIN")  # so that both are read before, or both after, another process prepares the file
             kind: int = db.execute("PRAGMA application_id").fetchone()[0]
             tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
             db.execute("COMMIT")
@@ -190,28 +188,28 @@ class SQLiteInbox:
                 raise
             kind, tables = 0, 1
         if tables and kind != _APPLICATION_ID:
-            raise ConfigurationError(f"{self._path} is not an inbox for webhooks; name another file")
-        _use_log(db)
+            raise ConfigurationError(f"{self._path} is not a webhook inbox; choose another file")
+        _enable_wal(db)
         db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
         db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
 
 
-def _use_log(db: sqlite3.Connection) -> None:
-    """Let commits go to a log first. SQLite does not wait by itself for others who do the same to a new file."""
-    until = time.monotonic() + _PATIENCE
+def _enable_wal(db: sqlite3.Connection) -> None:
+    """Switch to write-ahead logging. SQLite itself does not wait here while another process does the same."""
+    deadline = time.monotonic() + _BUSY_TIMEOUT
     while True:
         try:
             db.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & _PRIMARY != sqlite3.SQLITE_BUSY or time.monotonic() >= until:
+            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
                 raise
-            time.sleep(_NAP)
+            time.sleep(_BUSY_PAUSE)
         else:
             return
 
 
-def _identify(path: Path) -> _File | None:
-    """Return what tells a file from another one that takes its place, `None` if there is none."""
+def _identify(path: Path) -> _FileID | None:
+    """Return what distinguishes a file from one that replaces it, `None` if there is none."""
     try:
         status = path.stat()
     except FileNotFoundError:
@@ -220,9 +218,9 @@ def _identify(path: Path) -> _File | None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with every commit (which may be in place), `None` if there is no file."""
+    """Return what changes with every commit, even one that overwrites in place; `None` if there is no file."""
     try:
         status = path.stat()
-    except OSError:  # whoever reads it is told
+    except OSError:  # reading the file will report it
         return None
     return status.st_ino, status.st_size, status.st_mtime_ns

@@ -1,4 +1,4 @@
-"""What to answer to a webhook request, decided from nothing but its bytes."""
+"""Decides how to answer a webhook request, from its bytes alone."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Text = str | bytes
 
 
 class HasItems(Protocol):
-    """A mapping, or what frameworks have instead: `email.message.Message` and multi-dictionaries."""
+    """A mapping, or what frameworks use instead of one: `email.message.Message`, multi-dictionaries."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
         """Return pairs of name and value."""
@@ -30,14 +30,14 @@ class HasItems(Protocol):
 
 Headers = HasItems | Iterable[tuple[Text, Text]] | None
 
-FIELDS = (SIGNATURE_HEADER, "Content-Encoding", "Content-Length")  # whatever else was sent makes no difference
-_PLACES = {name.lower(): place for place, name in enumerate(FIELDS)}
-_MOST_DIGITS = 20  # of a length; what is longer is too large all the same
+FIELDS = (SIGNATURE_HEADER, "Content-Encoding", "Content-Length")  # all other headers are ignored
+_POSITIONS = {name.lower(): position for position, name in enumerate(FIELDS)}
+_MOST_DIGITS = 20  # of a length; the first 20 digits are enough to see that it is too large
 
 
 @attrs.frozen
 class Sent:
-    """What a request's headers say, as far as it matters."""
+    """The parts of a request's headers that matter."""
 
     signature: str | None
     encoded: bool
@@ -45,23 +45,23 @@ class Sent:
 
     @classmethod
     def parse(cls, headers: Headers) -> Self:
-        """Return the meaning of headers, however their names are written and however often each comes.
+        """Parse headers. Names may be in any case, and repeated.
 
-        What is no header at all means nothing, so that the request gets the answer of one that lacks it.
+        Anything that cannot be a header is ignored, so that the request is answered as if it had none.
         """
         found: tuple[list[str], list[str], list[str]] = ([], [], [])
         for field, value in _pairs(headers):
             for name in _texts(field):
-                place = _PLACES.get(name.lower())
-                if place is not None:
-                    found[place].extend(_texts(value))
+                position = _POSITIONS.get(name.lower())
+                if position is not None:
+                    found[position].extend(_texts(value))
         return cls.build(*found)
 
     @classmethod
     def build(cls, signatures: Sequence[str], encodings: Sequence[str], lengths: Sequence[str]) -> Self:
-        """Return the meaning of the fields that matter, each with all its values."""
+        """Build from the fields that matter, each with all its values."""
         return cls(
-            # A repeated field means the same as one with commas (RFC 9110, 5.3); `verify` takes it apart.
+            # A repeated field means the same as one with commas (RFC 9110, 5.3); `verify` splits it.
             ",".join(signatures) or None,
             bool(encodings) and any(value.strip().lower() not in ("", "identity") for value in encodings),
             max([int(value[:_MOST_DIGITS]) for value in lengths if value.isdecimal()], default=0),
@@ -69,25 +69,25 @@ class Sent:
 
 
 class Handler(Protocol):
-    """What the adapters of web frameworks need of a receiver."""
+    """What the adapters for web frameworks need from a receiver."""
 
     async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
-        """Return the status to answer to a request."""
+        """Handle a request and return the status to answer with."""
         ...
 
     def refuse_unread(self, headers: Headers | Sent, *, size: int | None = None) -> int | None:
-        """Return the status to answer without reading (more of) the body, `None` if it has to be read."""
+        """Return the status to answer with before the body is read (any further), `None` if it must be read."""
         ...
 
 
 def judge(body: bytes, sent: Sent, *, secrets: Secrets, now: float, tolerance: float) -> WebhookEvent | None:
-    """Return the event in a request, `None` if it is about something else than a split.
+    """Return the event in a request, `None` if it is not about a split.
 
-    The body is parsed only once the signature is known to be good.
+    The body is parsed only after its signature has been verified.
 
     Raises:
-        WebhookError: the request is to be refused. `status_code` is what to answer: 413 to a body of more than 64 KiB,
-            and 400 to everything else that is not genuine, whatever is wrong with it.
+        WebhookError: the request must be refused. `status_code` is the answer: 413 to a body of more than 64 KiB, 400
+            to every other request that is not genuine.
     """
     judge_unread(sent, size=len(body))
     try:
@@ -98,20 +98,20 @@ def judge(body: bytes, sent: Sent, *, secrets: Secrets, now: float, tolerance: f
 
 
 def judge_unread(sent: Sent, *, size: int | None = None) -> None:
-    """Check what can be known of a request before its body is read (on).
+    """Check what can be known about a request before its body is read (any further).
 
-    An encoded body need not be read: no event is, and unpacking is what a stranger must not make us do. (Not 415:
-    servers that unpack by themselves refuse what they cannot read with 400.)
+    An encoded body need not be read: events are never compressed, and a stranger must not be able to make us decompress
+    anything. The answer is not 415 because servers that decompress by themselves answer 400 to what they cannot read.
 
     Args:
         sent: its headers.
-        size: bytes of the body as far as known; otherwise what `Content-Length` says.
+        size: bytes of the body read so far; by default what `Content-Length` says.
 
     Raises:
         WebhookError: as `judge`.
     """
     if sent.encoded:
-        raise WebhookError("the body is compressed, which no event is", code="BODY_ENCODED", status_code=REFUSED)
+        raise WebhookError("the body is compressed, but events never are", code="BODY_ENCODED", status_code=REFUSED)
     if (sent.length if size is None else size) > WEBHOOK_CAP_BYTES:
         raise WebhookError(
             f"the body is larger than {WEBHOOK_CAP_BYTES} bytes", code="BODY_TOO_LARGE", status_code=TOO_LARGE
@@ -126,11 +126,11 @@ def _pairs(headers: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Return the texts in a header's value: one, but for frameworks that list those of a repeated field."""
+    """Return a header's value, or its values where a framework puts those of a repeated field into a list."""
     for one in value if isinstance(value, list | tuple) else (value,):
         if isinstance(one, str):
             yield one
         elif isinstance(one, bytes):
-            yield one.decode("latin-1")  # as HTTP has it: no byte is refused here
-        elif isinstance(one, int):  # a length
+            yield one.decode("latin-1")  # HTTP's own encoding: it accepts every byte
+        elif isinstance(one, int):  # `Content-Length` in some frameworks
             yield str(max(0, min(one, 10**_MOST_DIGITS)))

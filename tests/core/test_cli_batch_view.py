@@ -20,15 +20,15 @@ from aistemsplitter_async import (
     SplitFailedError,
     TrackProgress,
 )
+from aistemsplitter_async.cli.commands.forecast import Pace, plan_eta
 from aistemsplitter_async.cli.commands.status import describe, is_running
 from aistemsplitter_async.cli.library import Survey
 from aistemsplitter_async.cli.screen.batch_view import (
-    Meter,
+    BatchView,
     describe_budget,
     describe_count,
     describe_stages,
     describe_track,
-    plan_eta,
 )
 
 GATE = GateSnapshot(limit=60, used=38, waiting={"interactive": 0, "bulk": 0}, closed_for=0.0, per=60.0)
@@ -85,11 +85,16 @@ def test_the_time_left_never_grows_as_tracks_finish(done: int, pace: float | Non
 
 
 def test_a_line_says_what_is_going_on_and_what_it_costs() -> None:
-    assert describe_count(PROGRESS, SURVEY) == "11 of 100, 1 failed"
+    assert describe_count(attrs.evolve(PROGRESS, total=100), SURVEY) == "11 of 100, 1 failed"
     assert describe_stages(PROGRESS) == "3 uploading, 16 waiting"
     assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits charged"
     closed = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, closed_for=7.2))
     assert "gate closed for 7 s" in describe_budget(closed)
+    times = iter([0.0, 14.0, 15.0, 15.0])
+    view = BatchView(lambda: PROGRESS, SURVEY, now=lambda: next(times))
+    assert view.due_lines() == []
+    (line,) = view.due_lines()
+    assert line.startswith("11 of 100+, 1 failed; 3 uploading, 16 waiting; 38 of 60 requests")
 
 
 def test_a_track_shows_its_bytes_while_they_move_and_its_time_otherwise() -> None:
@@ -100,24 +105,24 @@ def test_a_track_shows_its_bytes_while_they_move_and_its_time_otherwise() -> Non
 
 def test_the_pace_is_that_of_the_last_minutes() -> None:
     now = 0.0
-    meter = Meter(lambda: now)
-    for _ in range(11):
-        meter.tick()
+    pace = Pace(lambda: now)
+    for position in range(11):
+        pace.note(Done("song.mp3", SPLIT, {}, position))
         now += 2.0
-    assert meter.pace == pytest.approx(10 / 22)
+    assert pace.per_second == pytest.approx(10 / 22)
     now += 600.0
-    assert (meter.pace or 1.0) < 0.02, "a stall is not hidden by what was fast before it"
+    assert (pace.per_second or 1.0) < 0.02, "a stall is not hidden by what was fast before it"
 
 
 def test_what_was_finished_earlier_says_nothing_about_the_pace() -> None:
-    meter = Meter(lambda: 0.0)
+    pace = Pace(lambda: 0.0)
     for position in range(100):
-        meter.note(Skipped("song.mp3", "finished", position))
-        meter.note(Failed("song.mp3", "wait", SplitFailedError(SPLIT), position))
-    assert meter.pace is None
+        pace.note(Skipped("song.mp3", "finished", position))
+        pace.note(Failed("song.mp3", "wait", SplitFailedError(SPLIT), position))
+    assert pace.per_second is None
     for position in range(10):
-        meter.note(Done("song.mp3", SPLIT, {}, position))
-    assert meter.pace is not None
+        pace.note(Done("song.mp3", SPLIT, {}, position))
+    assert pace.per_second is not None
 
 
 def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
@@ -127,11 +132,11 @@ def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
     assert not is_running(status, 1001.0, locked=True)  # there is no such process
     assert not is_running(attrs.evolve(status, ended=True), 1001.0, locked=None)
     lines = describe(status, 1060.0, running=False)
-    assert "run it again and it goes on" in lines[0]
+    assert "run the same command again to continue" in lines[0]
     assert lines[1:] == ["being split  3", "finished     7"]
 
 
-def test_old_news_of_a_process_that_holds_the_journal_are_no_death() -> None:
+def test_an_old_status_of_a_process_that_holds_the_journal_is_no_death() -> None:
     mine = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=PROGRESS)
     assert is_running(mine, 1001.0, locked=None)
     assert is_running(mine, 9000.0, locked=True)

@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async import errors
-from aistemsplitter_async.cli.failures import Exit, Place, exit_code, explain, gravest
+from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.screen.render import hide_keys
 from aistemsplitter_async.models import Submission
 
-HERE = Place(into="stems")
+HERE = Context(into="stems")
 
 
 @pytest.mark.parametrize(
@@ -33,16 +33,16 @@ def test_an_error_has_its_exit_code(error: errors.AIStemSplitterError, code: int
     assert explain(error, HERE).exit_code == code
 
 
-def test_the_gravest_of_several_exit_codes_counts() -> None:
-    assert gravest([]) == Exit.DONE
-    assert gravest([Exit.DONE, Exit.FAILED]) == Exit.FAILED
-    assert gravest([Exit.FAILED, Exit.CREDITS, Exit.DONE]) == Exit.CREDITS
-    assert gravest([Exit.CREDITS, Exit.UNCERTAIN]) == Exit.UNCERTAIN
+def test_the_most_severe_of_several_exit_codes_counts() -> None:
+    assert most_severe([]) == Exit.DONE
+    assert most_severe([Exit.DONE, Exit.FAILED]) == Exit.FAILED
+    assert most_severe([Exit.FAILED, Exit.CREDITS, Exit.DONE]) == Exit.CREDITS
+    assert most_severe([Exit.CREDITS, Exit.UNCERTAIN]) == Exit.UNCERTAIN
 
 
 @given(st.permutations(list(Exit)))
 def test_the_order_of_results_does_not_matter(codes: list[Exit]) -> None:
-    assert gravest(codes) == Exit.INTERRUPTED
+    assert most_severe(codes) == Exit.INTERRUPTED
 
 
 def test_an_uncertain_create_names_its_key_and_the_way_on() -> None:
@@ -53,8 +53,8 @@ def test_an_uncertain_create_names_its_key_and_the_way_on() -> None:
 
 
 def test_a_wait_that_took_too_long_says_how_to_go_on_with_the_same_options() -> None:
-    place = Place(into="my stems", name="song-2", base_url="https://a.example/v1", api_key_file=Path("k"))
-    message = explain(errors.WaitTimeoutError("split_1", None), place, source="song.mp3").message
+    context = Context(into="my stems", name="song-2", base_url="https://a.example/v1", api_key_file=Path("k"))
+    message = explain(errors.WaitTimeoutError("split_1", None), context, source="song.mp3").message
     assert message.startswith("song.mp3: ")
     connection = "--base-url https://a.example/v1 --api-key-file k"
     assert f"download split_1 --into 'my stems' --name song-2 {connection}" in message
@@ -62,7 +62,7 @@ def test_a_wait_that_took_too_long_says_how_to_go_on_with_the_same_options() -> 
 
 
 def test_what_dies_with_the_process_is_not_offered_for_later() -> None:
-    message = explain(errors.WaitTimeoutError("split_1", None), Place(into="stems", lasting=False)).message
+    message = explain(errors.WaitTimeoutError("split_1", None), Context(into="stems", resumable=False)).message
     assert "aistemsplitter-async" not in message
 
 
@@ -71,7 +71,7 @@ def test_a_folder_in_use_names_the_ways_around_it() -> None:
     assert "--overwrite" in explain(error, HERE).message
 
 
-BATCH = Place(into="stems", whole=True)
+BATCH = Context(into="stems", is_batch=True)
 
 
 def test_a_batch_advises_only_what_it_has() -> None:
@@ -87,8 +87,8 @@ def test_a_batch_advises_only_what_it_has() -> None:
 
 def test_a_create_to_be_looked_at_names_its_key_and_how_to_send_it_again() -> None:
     error = errors.SubmissionUncertainError("too old", submission=Submission("key-1", b"{}"), code="NEEDS_REVIEW")
-    for place in (HERE, BATCH):
-        message = explain(error, place).message
+    for context in (HERE, BATCH):
+        message = explain(error, context).message
         assert "key-1" in message
         assert "--key-age" in message
 

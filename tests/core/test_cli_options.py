@@ -60,6 +60,8 @@ def test_the_parts_of_a_duration_add_up(hours: int, minutes: int, seconds: int) 
 def test_a_rate_limit_reads_like_sixty_a_minute() -> None:
     assert parse_rate_limit("60/min") == RateLimit(60, 60.0)
     assert parse_rate_limit("100/30s") == RateLimit(100, 30.0)
+    _, bound, _ = app.parse_args(["estimate", "x", "--rate-limit", "100/30s"], print_error=False, exit_on_error=False)
+    assert bound.kwargs["common"].rate_limit == RateLimit(100, 30.0)
 
 
 @pytest.mark.parametrize("text", ["", "60", "0/min", "60/.s", "60/0s", "9" * 5000 + "/s", "a/b"])

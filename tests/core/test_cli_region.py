@@ -12,9 +12,9 @@ from rich.console import Console
 
 from aistemsplitter_async import BatchProgress, GateSnapshot
 from aistemsplitter_async.cli.library import Survey
-from aistemsplitter_async.cli.screen.batch_view import BatchView, Meter
+from aistemsplitter_async.cli.screen.batch_view import BatchView
+from aistemsplitter_async.cli.screen.frame import draw
 from aistemsplitter_async.cli.screen.region import Region
-from aistemsplitter_async.cli.screen.terminal import Terminal
 
 
 def make_region(width: int = 40, height: int = 10) -> tuple[Region, Console, io.StringIO]:
@@ -70,10 +70,10 @@ PROGRESS = BatchProgress(
 @pytest.mark.parametrize("width", [30, 80, 200])
 @pytest.mark.parametrize("draining", [True, False])
 def test_the_first_line_of_a_long_batch_is_one_line(width: int, draining: bool) -> None:
-    progress = attrs.evolve(PROGRESS, draining=draining)
-    view = BatchView(lambda: progress, Survey(files=40_000, complete=True), Meter(), Terminal())
+    progress = attrs.evolve(PROGRESS, draining=draining, total=40_000, seconds_left=86_000.0)
+    view = BatchView(lambda: progress, Survey(files=40_000, complete=True), now=lambda: 0.0)
     region, _, screen = make_region(width, 24)
-    region.draw(view.frame(width))
+    region.draw(draw(view.frame(), width))
     lines = screen.getvalue().removeprefix("\x1b[?25l").split("\n")
     assert len(lines) == 3
     assert "345 failed" in lines[0] or width < 80

@@ -145,7 +145,7 @@ def test_a_limit_is_read_as_it_is_written(text: str, requests: int, per: float) 
     ],
     ids=lambda text: text[:20],
 )
-def test_what_is_no_limit_is_refused(text: str) -> None:
+def test_an_invalid_limit_is_refused(text: str) -> None:
     with pytest.raises(ConfigurationError):
         RateLimit.parse(text)
 

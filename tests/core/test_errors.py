@@ -24,7 +24,7 @@ CLASSES = [
 
 
 def build(cls: Any) -> Any:
-    """Make one with every attribute set to something of its own."""
+    """Make one with every attribute set to a different value."""
     if issubclass(cls, errors.SplitFailedError):
         return cls(SPLIT)
     if issubclass(cls, errors.WaitTimeoutError):
@@ -34,7 +34,7 @@ def build(cls: Any) -> Any:
     if issubclass(cls, APIConnectionError):
         return cls("text", may_have_arrived=False, permanent=True, **CONTEXT)
     if issubclass(cls, APIStatusError):
-        return cls("text", retry_after=7.5, detail="told", **CONTEXT)
+        return cls("text", retry_after=7.5, detail="said", **CONTEXT)
     return cls("text", **CONTEXT)
 
 
@@ -83,7 +83,7 @@ def test_every_error_copies(cls: type[AIStemSplitterError]) -> None:
 
 
 class DemandingError(RateLimitedError):
-    """A user's own kind, with arguments of its own."""
+    """A user's subclass with other arguments."""
 
     def __init__(self, tenant: str, *, shard: int, **context: Any) -> None:
         super().__init__(f"{tenant} is busy", **context)

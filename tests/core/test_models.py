@@ -73,7 +73,7 @@ class Holder:
     key: Secret
 
 
-def test_a_secret_is_told_only_to_who_asks_for_it() -> None:
+def test_only_reveal_returns_a_secret() -> None:
     secret = Secret(KEY)
     assert secret.reveal() == KEY
     holder = Holder(secret)

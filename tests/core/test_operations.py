@@ -87,7 +87,7 @@ def test_a_reservation_cannot_set_the_headers_that_are_the_transports(header: st
 
 
 @pytest.mark.parametrize("name", ["", " Host", "Host ", "Authorization\t", "X:Y", "X Y", "é", "X\u200b", *BROKEN_LINES])
-def test_a_reservation_with_what_is_no_header_name_is_refused(name: str) -> None:
+def test_a_reservation_with_an_invalid_header_name_is_refused(name: str) -> None:
     data = json.loads((SAMPLES / "upload_reserved.json").read_bytes())["data"]
     parse = operations.create_upload(BASE, filename="a", content_type="b", content_length=1).parse
     with pytest.raises(ProtocolError, match="uploadHeaders"):
@@ -173,9 +173,9 @@ def test_any_id_that_is_asked_for_stays_one_segment_below_splits(split_id: str) 
     assert unquote(parts.path.rpartition("/")[2]) == split_id
 
 
-def test_a_look_that_is_answered_with_another_split_is_refused() -> None:
+def test_a_reply_about_another_split_is_refused() -> None:
     operation = operations.get_split(BASE, "split_999")
-    with pytest.raises(ProtocolError, match="asked for split split_999, was told of 'split_123'") as caught:
+    with pytest.raises(ProtocolError, match="asked for split split_999, but the reply is about 'split_123'") as caught:
         operation.parse(golden("split_succeeded"))
     assert caught.value.split_id == "split_999"
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from aistemsplitter_async._transfer.manifest import (
-    MEMORY_NAME,
-    Memory,
-    Remembered,
-    memory_name,
+    MANIFEST_NAME,
+    Manifest,
+    StemRecord,
+    manifest_name,
     pattern_of,
     prepare_folder,
 )
@@ -28,7 +28,7 @@ GOOD = {"version": 1, "split_id": "split_1", "stems": {"vocals": {"file": "vocal
 
 
 def remember(folder: Path, saved: object) -> None:
-    (folder / MEMORY_NAME).write_text(json.dumps(saved))
+    (folder / MANIFEST_NAME).write_text(json.dumps(saved))
 
 
 def entry(**change: Any) -> dict[str, Any]:
@@ -185,14 +185,14 @@ def test_a_part_that_was_finished_while_it_was_opened_is_let_go(
     assert (tmp_path / "vocals.wav").read_bytes() == b"whole"
 
 
-def test_a_memory_is_read_as_it_was_saved(tmp_path: Path) -> None:
-    memory = Memory(tmp_path, "split_1", {"vocals": Remembered(file="vocals.wav", etag='"v1"', total=5)})
-    memory.stems["Stimme für Björk"] = Remembered(file="Stimme für Björk.mp3")
-    memory.stems["\uff56\uff4f\uff58"] = Remembered(file="vox.mp3", etag=None, total=0)
-    memory.save()
-    assert Memory.load(tmp_path) == memory
-    assert [path.name for path in tmp_path.iterdir()] == [MEMORY_NAME]
-    assert Memory.load(tmp_path / "elsewhere") is None
+def test_a_manifest_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    manifest = Manifest(tmp_path, "split_1", {"vocals": StemRecord(file="vocals.wav", etag='"v1"', total=5)})
+    manifest.stems["Stimme für Björk"] = StemRecord(file="Stimme für Björk.mp3")
+    manifest.stems["\uff56\uff4f\uff58"] = StemRecord(file="vox.mp3", etag=None, total=0)
+    manifest.save()
+    assert Manifest.load(tmp_path) == manifest
+    assert [path.name for path in tmp_path.iterdir()] == [MANIFEST_NAME]
+    assert Manifest.load(tmp_path / "elsewhere") is None
 
 
 TAMPERED: dict[str, object] = {
@@ -215,7 +215,7 @@ TAMPERED: dict[str, object] = {
     "file of windows": entry(file="..\\vocals.wav"),
     "file is dots": entry(file=".."),
     "file is empty": entry(file=""),
-    "file is the memory": entry(file=MEMORY_NAME),
+    "file is the manifest": entry(file=MANIFEST_NAME),
     "file is a part": entry(file=".vocals.part"),
     "file of another stem": entry(file="drums.wav"),
     "file without extension": entry(file="vocals"),
@@ -224,7 +224,7 @@ TAMPERED: dict[str, object] = {
     "file is null": entry(file=None),
     "file with nul": entry(file="vocals\x00.wav"),
     "stem above": {**GOOD, "stems": {"../vocals": {"file": "../vocals.wav"}}},
-    "stem is our memory": {**GOOD, "stems": {".stems": {"file": ".stems.json"}}},
+    "stem is our manifest": {**GOOD, "stems": {".stems": {"file": ".stems.json"}}},
     "etag is a number": entry(etag=5),
     "etag is weak": entry(etag='W/"v1"'),
     "etag ends the line": entry(etag='"v1"\r\nHost: evil'),
@@ -236,35 +236,35 @@ TAMPERED: dict[str, object] = {
     "replaced is text": {**GOOD, "replaced": "vocals.mp3"},
     "replaced above": {**GOOD, "replaced": {"../vocals.mp3": 5}},
     "replaced is no audio": {**GOOD, "replaced": {"vocals.txt": 5}},
-    "replaced is our memory": {**GOOD, "replaced": {MEMORY_NAME: 5}},
+    "replaced is our manifest": {**GOOD, "replaced": {MANIFEST_NAME: 5}},
     "replaced has no length": {**GOOD, "replaced": {"vocals.mp3": None}},
 }
 
 
 @pytest.mark.parametrize("saved", TAMPERED.values(), ids=TAMPERED.keys())
-def test_a_tampered_memory_is_no_memory(tmp_path: Path, saved: object) -> None:
+def test_a_tampered_manifest_is_no_memory(tmp_path: Path, saved: object) -> None:
     remember(tmp_path, GOOD)
-    assert Memory.load(tmp_path) is not None, "the untampered one is"
+    assert Manifest.load(tmp_path) is not None, "the untampered one is"
     remember(tmp_path, saved)
-    assert Memory.load(tmp_path) is None
-    assert prepare_folder(tmp_path, "split_1", {"vocals": "vocals"}, overwrite=False) == Memory(tmp_path, "split_1")
+    assert Manifest.load(tmp_path) is None
+    assert prepare_folder(tmp_path, "split_1", {"vocals": "vocals"}, overwrite=False) == Manifest(tmp_path, "split_1")
 
 
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b"\x00" * 100, b" " * (2 * 1024 * 1024)], ids=len
 )
-def test_a_corrupt_memory_is_no_memory(tmp_path: Path, raw: bytes) -> None:
-    (tmp_path / MEMORY_NAME).write_bytes(raw)
-    assert Memory.load(tmp_path) is None
+def test_a_corrupt_manifest_is_no_memory(tmp_path: Path, raw: bytes) -> None:
+    (tmp_path / MANIFEST_NAME).write_bytes(raw)
+    assert Manifest.load(tmp_path) is None
 
 
 @posix
-def test_a_memory_that_would_be_read_for_ever_is_no_memory(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / MEMORY_NAME)
-    assert Memory.load(tmp_path) is None
-    (tmp_path / MEMORY_NAME).unlink()
-    (tmp_path / MEMORY_NAME).symlink_to("/dev/zero")
-    assert Memory.load(tmp_path) is None
+def test_a_manifest_that_would_be_read_for_ever_is_no_memory(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / MANIFEST_NAME)
+    assert Manifest.load(tmp_path) is None
+    (tmp_path / MANIFEST_NAME).unlink()
+    (tmp_path / MANIFEST_NAME).symlink_to("/dev/zero")
+    assert Manifest.load(tmp_path) is None
 
 
 leaves = (
@@ -279,34 +279,34 @@ entries = st.fixed_dictionaries({"file": leaves}, optional={"etag": leaves, "tot
     | leaves,
 )
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
-def test_whatever_a_memory_says_its_files_are_in_its_folder(tmp_path: Path, split_id: object, stems: object) -> None:
+def test_whatever_a_manifest_says_its_files_are_in_its_folder(tmp_path: Path, split_id: object, stems: object) -> None:
     remember(tmp_path, {"version": 1, "split_id": split_id, "stems": stems})
-    memory = Memory.load(tmp_path)
-    if memory is None:
+    manifest = Manifest.load(tmp_path)
+    if manifest is None:
         return
-    for stem, remembered in memory.stems.items():
+    for stem, remembered in manifest.stems.items():
         assert (tmp_path / remembered.file).parent == tmp_path
         assert Path(remembered.file).name == remembered.file
-        assert memory.finished(stem) is None
+        assert manifest.finished(stem) is None
 
 
 @posix
 def test_saving_follows_no_link(tmp_path: Path) -> None:
     mine = tmp_path / "mine.txt"
     mine.write_bytes(b"mine")
-    (tmp_path / f"{MEMORY_NAME}.new").symlink_to(mine)
+    (tmp_path / f"{MANIFEST_NAME}.new").symlink_to(mine)
     with pytest.raises(DownloadError):
-        Memory(tmp_path, "split_1").save()
+        Manifest(tmp_path, "split_1").save()
     assert mine.read_bytes() == b"mine"
 
 
-def test_a_disk_that_refuses_the_memory_is_a_download_error(tmp_path: Path) -> None:
+def test_a_disk_that_refuses_the_manifest_is_a_download_error(tmp_path: Path) -> None:
     with pytest.raises(DownloadError, match="cannot write"):
-        Memory(tmp_path / "missing", "split_1").save()
+        Manifest(tmp_path / "missing", "split_1").save()
 
 
 def finished(folder: Path, total: int | None = 5, stem: str = "vocals") -> Path | None:
-    return Memory(folder, "split_1", {"vocals": Remembered(file="vocals.wav", total=total)}).finished(stem)
+    return Manifest(folder, "split_1", {"vocals": StemRecord(file="vocals.wav", total=total)}).finished(stem)
 
 
 def test_a_stem_is_finished_when_its_file_is_here_and_as_long_as_promised(tmp_path: Path) -> None:
@@ -327,10 +327,10 @@ def test_a_stem_with_a_part_beside_it_is_not_finished(tmp_path: Path) -> None:
 def test_the_part_that_counts_is_the_one_of_the_normalised_name(tmp_path: Path) -> None:
     fetched(tmp_path)
     part_path(tmp_path, "vocals").write_bytes(b"1")
-    memory = Memory(
-        tmp_path, "split_1", {"\uff56\uff4f\uff43\uff41\uff4c\uff53": Remembered(file="vocals.wav", total=5)}
+    manifest = Manifest(
+        tmp_path, "split_1", {"\uff56\uff4f\uff43\uff41\uff4c\uff53": StemRecord(file="vocals.wav", total=5)}
     )
-    assert memory.finished("\uff56\uff4f\uff43\uff41\uff4c\uff53") is None
+    assert manifest.finished("\uff56\uff4f\uff43\uff41\uff4c\uff53") is None
 
 
 @posix
@@ -379,11 +379,11 @@ def test_a_finished_stem_is_a_regular_file_of_its_own(tmp_path: Path, kind: str)
 
 def test_a_folder_is_made_and_remembers_its_split(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
-    memory = prepare_folder(folder, "split_1", {"vocals": "vocals"}, overwrite=False)
-    memory.stems["vocals"] = Remembered(file="vocals.wav", etag='"v1"', total=5)
-    memory.save()
+    manifest = prepare_folder(folder, "split_1", {"vocals": "vocals"}, overwrite=False)
+    manifest.stems["vocals"] = StemRecord(file="vocals.wav", etag='"v1"', total=5)
+    manifest.save()
     part_path(folder, "vocals").write_bytes(b"123")
-    assert prepare_folder(folder, "split_1", {"vocals": "vocals"}, overwrite=False) == memory
+    assert prepare_folder(folder, "split_1", {"vocals": "vocals"}, overwrite=False) == manifest
     assert part_path(folder, "vocals").exists(), "of the same split: gone on with"
 
 
@@ -395,7 +395,7 @@ def test_another_splits_stems_are_not_mixed_with_ours(tmp_path: Path) -> None:
         prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=False)
     assert caught.value.code == "EXISTS"
     assert part_path(tmp_path, "vocals").exists()
-    assert prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=True) == Memory(tmp_path, "split_2")
+    assert prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=True) == Manifest(tmp_path, "split_2")
     assert not part_path(tmp_path, "vocals").exists(), "another split's part is not gone on with"
     assert (tmp_path / "vocals.wav").read_bytes() == b"theirs", "until ours is whole"
 
@@ -414,17 +414,17 @@ def test_a_part_that_cannot_be_removed_is_a_download_error(tmp_path: Path) -> No
         prepare_folder(tmp_path, "split_2", {"vocals": "vocals"}, overwrite=True)
 
 
-def put(folder: Path, split_id: str, *files: str, pattern: str = "{stem}", overwrite: bool = False) -> Memory:
+def put(folder: Path, split_id: str, *files: str, pattern: str = "{stem}", overwrite: bool = False) -> Manifest:
     """Bring `files` ("vocals.wav") of a split home the way the downloader does, all but its last step."""
     before, _, after = pattern.partition("{stem}")
     stems = {name.rpartition(".")[0].removeprefix(before).removesuffix(after): name for name in files}
     names = {stem: name.rpartition(".")[0] for stem, name in stems.items()}
-    memory = prepare_folder(folder, split_id, names, overwrite=overwrite, pattern=pattern)
+    manifest = prepare_folder(folder, split_id, names, overwrite=overwrite, pattern=pattern)
     for stem, name in stems.items():
-        memory.stems[stem] = Remembered(file=name, total=5)
-        memory.save()
+        manifest.stems[stem] = StemRecord(file=name, total=5)
+        manifest.save()
         (folder / name).write_bytes(b"12345")
-    return memory
+    return manifest
 
 
 def listed(folder: Path) -> list[str]:
@@ -433,11 +433,11 @@ def listed(folder: Path) -> list[str]:
 
 def test_the_files_that_a_split_replaces_go_once_the_new_ones_are_all_there(tmp_path: Path) -> None:
     put(tmp_path, "split_1", "vocals.mp3", "piano.mp3", "bass.wav").remove_replaced()
-    memory = put(tmp_path, "split_2", "vocals.wav", "bass.wav", overwrite=True)
+    manifest = put(tmp_path, "split_2", "vocals.wav", "bass.wav", overwrite=True)
     assert listed(tmp_path) == ["bass.wav", "piano.mp3", "vocals.mp3", "vocals.wav"]
-    memory.remove_replaced()
+    manifest.remove_replaced()
     assert listed(tmp_path) == ["bass.wav", "vocals.wav"]
-    assert Memory.load(tmp_path) == memory
+    assert Manifest.load(tmp_path) == manifest
 
 
 def test_what_is_to_be_replaced_is_remembered_through_a_crash_and_a_third_split(tmp_path: Path) -> None:
@@ -450,12 +450,12 @@ def test_what_is_to_be_replaced_is_remembered_through_a_crash_and_a_third_split(
 
 def test_a_file_that_was_changed_since_is_not_ours_to_remove(tmp_path: Path) -> None:
     put(tmp_path, "split_1", "vocals.mp3", "drums.mp3", "piano.mp3", "guitar.mp3")
-    memory = put(tmp_path, "split_2", "vocals.wav", overwrite=True)
+    manifest = put(tmp_path, "split_2", "vocals.wav", overwrite=True)
     (tmp_path / "vocals.mp3").write_bytes(b"edited since")
     (tmp_path / "drums.mp3").unlink()
     (tmp_path / "piano.mp3").unlink()
     (tmp_path / "piano.mp3").mkdir()
-    memory.remove_replaced()
+    manifest.remove_replaced()
     assert listed(tmp_path) == ["piano.mp3", "vocals.mp3", "vocals.wav"]
 
 
@@ -474,11 +474,11 @@ def test_the_parts_of_the_split_that_is_replaced_go_too(tmp_path: Path) -> None:
     assert not part_path(tmp_path, "piano").exists()
 
 
-def test_splits_that_share_a_folder_have_a_memory_each(tmp_path: Path) -> None:
+def test_splits_that_share_a_folder_have_a_manifest_each(tmp_path: Path) -> None:
     one = put(tmp_path, "split_1", "One - vocals.mp3", pattern="One - {stem}")
     two = put(tmp_path, "split_2", "Two - vocals.mp3", pattern="Two - {stem}")
     own = put(tmp_path, "split_3", "vocals.mp3")
-    assert [Memory.load(tmp_path, memory.pattern) for memory in (one, two, own)] == [one, two, own]
+    assert [Manifest.load(tmp_path, manifest.pattern) for manifest in (one, two, own)] == [one, two, own]
     assert one.finished("vocals") == tmp_path / "One - vocals.mp3"
     with pytest.raises(DownloadError, match="holds the stems of split split_1"):
         put(tmp_path, "split_4", "One - drums.mp3", pattern="One - {stem}")
@@ -486,15 +486,15 @@ def test_splits_that_share_a_folder_have_a_memory_each(tmp_path: Path) -> None:
     assert listed(tmp_path) == ["One - drums.mp3", "Two - vocals.mp3", "vocals.mp3"]
 
 
-def test_a_memory_says_only_what_fits_its_pattern(tmp_path: Path) -> None:
+def test_a_manifest_says_only_what_fits_its_pattern(tmp_path: Path) -> None:
     put(tmp_path, "split_1", "vocals.mp3")
-    (tmp_path / MEMORY_NAME).rename(tmp_path / memory_name("One - {stem}"))
-    assert Memory.load(tmp_path, "One - {stem}") is None
+    (tmp_path / MANIFEST_NAME).rename(tmp_path / manifest_name("One - {stem}"))
+    assert Manifest.load(tmp_path, "One - {stem}") is None
 
 
 @pytest.mark.parametrize("pattern", ["{stem}", "Song - {stem}", "{stem} (2)", "a.b {stem}"])
 def test_a_memorys_name_tells_its_pattern(pattern: str) -> None:
-    assert pattern_of(memory_name(pattern)) == pattern
+    assert pattern_of(manifest_name(pattern)) == pattern
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,9 @@ from hypothesis import given, strategies as st
 from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
     PARSERS,
-    Complaint,
-    Entry,
     Parse,
-    is_url,
+    PlaylistEntry,
+    Problem,
     parse_csv,
     parse_m3u,
     parse_pls,
@@ -21,19 +20,19 @@ from aistemsplitter_async.library.playlists import (
 )
 
 
-def parse(parser: Parse, data: bytes) -> list[Entry | Complaint]:
+def parse(parser: Parse, data: bytes) -> list[PlaylistEntry | Problem]:
     """Parse what a file holds, in the lines that reading it gives."""
     return list(parser(data.splitlines(keepends=True) if b"\n" in data else [data]))
 
 
 def entries(parser: Parse, data: bytes) -> list[str]:
     found = parse(parser, data)
-    assert all(isinstance(entry, Entry) for entry in found), found
-    return [entry.text for entry in found if isinstance(entry, Entry)]
+    assert all(isinstance(entry, PlaylistEntry) for entry in found), found
+    return [entry.text for entry in found if isinstance(entry, PlaylistEntry)]
 
 
-def complaints(parser: Parse, data: bytes) -> list[tuple[int, str]]:
-    return [(found.line, found.reason) for found in parse(parser, data) if isinstance(found, Complaint)]
+def problems(parser: Parse, data: bytes) -> list[tuple[int, str]]:
+    return [(found.line, found.reason) for found in parse(parser, data) if isinstance(found, Problem)]
 
 
 M3U = b"""#EXTM3U
@@ -50,9 +49,9 @@ C:\\Music\\x.mp3
 
 def test_an_m3u_lists_paths_and_urls_with_their_titles_and_lengths() -> None:
     assert parse(parse_m3u, M3U) == [
-        Entry("music/01%20Human.mp3", 3, "Björk - Human, Behaviour", 213.0),
-        Entry("https://radio.example/live.mp3", 7, "Radio", None),
-        Entry("C:\\Music\\x.mp3", 9),
+        PlaylistEntry("music/01%20Human.mp3", 3, "Björk - Human, Behaviour", 213.0),
+        PlaylistEntry("https://radio.example/live.mp3", 7, "Radio", None),
+        PlaylistEntry("C:\\Music\\x.mp3", 9),
     ]
 
 
@@ -61,7 +60,7 @@ def test_an_m3u_lists_paths_and_urls_with_their_titles_and_lengths() -> None:
 @pytest.mark.parametrize("parser", [parse_m3u, parse_text, parse_csv, parse_pls])
 def test_line_endings_and_byte_order_marks_do_not_matter(parser: Parse, ending: bytes, mark: bytes) -> None:
     lines = [b"File1=a.mp3", b"File2=b.mp3"] if parser is parse_pls else [b"a.mp3", b"b.mp3"]
-    assert parse(parser, mark + ending.join(lines) + ending) == [Entry("a.mp3", 1), Entry("b.mp3", 2)]
+    assert parse(parser, mark + ending.join(lines) + ending) == [PlaylistEntry("a.mp3", 1), PlaylistEntry("b.mp3", 2)]
 
 
 def test_a_line_that_is_not_utf8_is_what_windows_writes() -> None:
@@ -85,12 +84,12 @@ def test_a_line_that_is_not_utf8_is_what_windows_writes() -> None:
     ],
 )
 def test_what_extinf_says_is_taken_where_it_makes_sense(line: bytes, title: str | None, seconds: float | None) -> None:
-    assert parse(parse_m3u, line + b"\na.mp3") == [Entry("a.mp3", 2, title, seconds)]
+    assert parse(parse_m3u, line + b"\na.mp3") == [PlaylistEntry("a.mp3", 2, title, seconds)]
 
 
 def test_a_stream_in_pieces_is_not_taken_for_songs() -> None:
     found = parse(parse_m3u, b"#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:9.9,\npiece1.ts\n")
-    assert found == [Complaint(2, "this is an HLS stream, not a list of songs")]
+    assert found == [Problem(2, "this is an HLS stream, not a list of songs")]
 
 
 def test_a_pls_lists_its_files_in_order_with_what_follows_them() -> None:
@@ -107,16 +106,16 @@ Length4=-1
 Version=2
 """
     assert parse(parse_pls, data) == [
-        Entry("a=b.mp3", 3, "One", 10.0),
-        Entry("https://x.example/2", 6),
-        Entry("d.mp3", 8),
+        PlaylistEntry("a=b.mp3", 3, "One", 10.0),
+        PlaylistEntry("https://x.example/2", 6),
+        PlaylistEntry("d.mp3", 8),
     ]
 
 
 def test_a_text_list_has_comments_and_blank_lines() -> None:
     assert parse(parse_text, b"# mine\n\n  a b.mp3  \nhttps://x.example/a#b\n\t\n") == [
-        Entry("a b.mp3", 3),
-        Entry("https://x.example/a#b", 4),
+        PlaylistEntry("a b.mp3", 3),
+        PlaylistEntry("https://x.example/a#b", 4),
     ]
 
 
@@ -143,11 +142,11 @@ def test_a_csv_is_read_by_its_header_or_its_first_column(data: bytes, expected: 
     assert entries(parse_csv, data) == expected
 
 
-def test_a_row_without_its_entry_is_complained_of_by_line_and_the_others_go_on() -> None:
+def test_a_row_without_its_entry_is_reported_by_line_and_the_others_are_parsed() -> None:
     assert parse(parse_csv, b"name,url\nA,\n\nB\nC,c.mp3\n") == [
-        Complaint(2, "column 2 is empty"),
-        Complaint(4, "column 2 is empty"),
-        Entry("c.mp3", 5),
+        Problem(2, "column 2 is empty"),
+        Problem(4, "column 2 is empty"),
+        PlaylistEntry("c.mp3", 5),
     ]
 
 
@@ -156,16 +155,16 @@ def test_a_row_without_its_entry_is_complained_of_by_line_and_the_others_go_on()
     ("data", "line", "reason"),
     [
         (b"\xff\xfea\x00.\x00", 1, "UTF-16"),
-        (b"ok.mp3\n\x00\x01\x02\nlater.mp3", 2, "no text"),
-        (b"x" * (LINE_CAP_BYTES + 1), 1, "no text"),
+        (b"ok.mp3\n\x00\x01\x02\nlater.mp3", 2, "not text"),
+        (b"x" * (LINE_CAP_BYTES + 1), 1, "not text"),
     ],
     ids=["utf-16", "binary", "endless line"],
 )
-def test_what_is_no_text_is_not_read_on(parser: Parse, data: bytes, line: int, reason: str) -> None:
-    found = complaints(parser, data)
+def test_a_list_is_not_read_beyond_what_is_not_text(parser: Parse, data: bytes, line: int, reason: str) -> None:
+    found = problems(parser, data)
     assert [number for number, _ in found] == [line]
     assert reason in found[0][1]
-    assert not any(isinstance(entry, Entry) and "later" in entry.text for entry in parse(parser, data))
+    assert not any(isinstance(entry, PlaylistEntry) and "later" in entry.text for entry in parse(parser, data))
 
 
 @pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS.keys())
@@ -174,7 +173,7 @@ def test_nothing_that_a_list_holds_makes_parsing_fail(parser: Parse, data: bytes
     lines = max(1, len(data.splitlines()))
     for found in parse(parser, data):
         assert 1 <= found.line <= lines + 1
-        assert not isinstance(found, Entry) or found.text == found.text.strip() != ""
+        assert not isinstance(found, PlaylistEntry) or found.text == found.text.strip() != ""
 
 
 def test_a_list_is_read_as_far_as_it_is_asked_for() -> None:
@@ -189,7 +188,7 @@ def test_a_list_is_read_as_far_as_it_is_asked_for() -> None:
     for parser in (parse_text, parse_m3u, parse_csv):
         read = 0
         found = parser(endless())  # type: ignore[arg-type]
-        assert [next(found) for _ in range(3)] == [Entry("a.mp3", line) for line in (1, 2, 3)]
+        assert [next(found) for _ in range(3)] == [PlaylistEntry("a.mp3", line) for line in (1, 2, 3)]
         assert read < 6
 
 
@@ -236,18 +235,11 @@ def test_an_entry_means_one_of_a_few_paths(text: str, paths: tuple[str, ...]) ->
         ("rtsp://x.example/a", "rtsp URLs"),
         ("spotify://track/1", "spotify URLs"),
         ("ftp://[", "ftp URLs"),
-        ("a\x00b", "no path"),
-        ("file:///a%00b", "no path"),
+        ("a\x00b", "not a path"),
+        ("file:///a%00b", "not a path"),
     ],
 )
 def test_an_entry_that_cannot_be_read_says_why(text: str, reason: str) -> None:
     found = possible_paths(text)
-    assert isinstance(found, Complaint)
+    assert isinstance(found, Problem)
     assert reason in found.reason
-
-
-def test_only_the_web_is_fetched_by_the_service() -> None:
-    assert is_url("https://x.example/a")
-    assert is_url("HTTP://x.example/a")
-    assert not is_url("httpsing.mp3")
-    assert not is_url("file:///a")

@@ -34,11 +34,11 @@ from aistemsplitter_async import (
 )
 from aistemsplitter_async.journal.record import (
     BEFORE,
-    Failure,
     Record,
     StageName,
     State,
     Step,
+    StoredFailure,
     build_failure,
     plan_reopening,
     plan_step,
@@ -101,10 +101,10 @@ ERRORS: list[AIStemSplitterError] = [
     age=st.floats(-10 * DAY, 10 * DAY),
     key_age=st.floats(0, 10 * DAY),
     wants_files=st.booleans(),
-    failure=st.sampled_from([None, Failure("create", "ServerError", "down", passing=True)]),
+    failure=st.sampled_from([None, StoredFailure("create", "ServerError", "down", passing=True)]),
 )
 def test_whatever_may_have_been_sent_is_sent_again_as_it_was_or_handed_to_a_person(
-    state: State, age: float, key_age: float, wants_files: bool, failure: Failure | None
+    state: State, age: float, key_age: float, wants_files: bool, failure: StoredFailure | None
 ) -> None:
     known = record(state, failure=failure, expires_at=NOW + DAY)
     step = plan_step(known, now=NOW + age, key_age=key_age, wants_files=wants_files)
@@ -148,13 +148,13 @@ def test_a_failure_comes_back_as_the_error_it_was(error: AIStemSplitterError) ->
         assert type(restored) is type(error)
 
 
-def test_a_class_that_the_journal_names_and_nobody_has_is_only_an_error() -> None:
+def test_an_error_class_that_does_not_exist_is_restored_as_the_root() -> None:
     for kind in ("__builtins__", "annotations", "Exception", "NoSuchError", "ConfigurationError"):
-        known = record(State.FOUND, failure=Failure("create", kind, "odd"))
+        known = record(State.FOUND, failure=StoredFailure("create", kind, "odd"))
         assert type(known.error) is AIStemSplitterError
 
 
-def test_a_lasting_failure_stays_until_somebody_asks() -> None:
+def test_a_final_failure_stays_until_a_retry_is_requested() -> None:
     failure = build_failure("create", ValidationError("refused", status_code=422))
     assert plan(record(State.FOUND, failure=failure)) is Step.FAILED
     assert plan(record(State.FOUND, failure=attrs.evolve(failure, passing=True))) is Step.CREATE

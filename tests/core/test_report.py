@@ -22,7 +22,7 @@ from aistemsplitter_async.cli.report.report import check_report_path
 from aistemsplitter_async.cli.report.row import Stem, build_row, build_twin, classify, parse_peaks
 from aistemsplitter_async.cli.report.waveforms import LOUDEST, PEAKS, read_peaks, shrink
 from aistemsplitter_async.errors import ConfigurationError, InsufficientCreditsError
-from aistemsplitter_async.journal.record import Failure, Record, State, StoredFile
+from aistemsplitter_async.journal.record import Record, State, StoredFailure, StoredFile
 from aistemsplitter_async.models import Split
 
 CREATED = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -82,7 +82,7 @@ def test_no_name_or_message_becomes_markup(name: str) -> None:
                 folder=text,
                 state=State.CREATED,
                 split=attrs.evolve(SPLIT, id=text, stem_model=text),
-                failure=Failure("wait", "Error", text, code=text),
+                failure=StoredFailure("wait", "Error", text, code=text),
             ),
             [Stem(text, text, "song/vocals.mp3", 7, "ab" * 32, b"\x01")],
         )
@@ -135,8 +135,8 @@ def test_an_address_keeps_its_secrets() -> None:
         (make_record(state=State.SUCCEEDED), "done"),
         (make_record(state=State.CREATED), "unfinished"),
         (make_record(state=State.UNCERTAIN), "unfinished"),
-        (make_record(state=State.CREATED, failure=Failure("wait", "E", "m")), "failed"),
-        (make_record(state=State.SUCCEEDED, failure=Failure("download", "E", "m")), "failed"),
+        (make_record(state=State.CREATED, failure=StoredFailure("wait", "E", "m")), "failed"),
+        (make_record(state=State.SUCCEEDED, failure=StoredFailure("download", "E", "m")), "failed"),
         (make_record(state=State.NEEDS_REVIEW), "review"),
     ],
 )
@@ -155,7 +155,7 @@ def test_a_duplicate_is_a_row_that_leads_to_the_audio_it_shares() -> None:
 def test_the_page_says_which_credits_went_to_splits_that_failed() -> None:
     tally = Tally()
     tally.add(make_done())
-    tally.add(make_record(credits_used=45.0, failure=Failure("wait", "SplitFailedError", "m")))
+    tally.add(make_record(credits_used=45.0, failure=StoredFailure("wait", "SplitFailedError", "m")))
     assert "247 credits charged, 45 of them for splits that failed" in Elements(make_page(tally=tally)).text
 
 
@@ -169,7 +169,7 @@ def test_outlines_are_found_again_in_a_page(peaks: bytes) -> None:
 def make_page(**fields: Any) -> str:
     tally = Tally()
     tally.add(make_done())
-    tally.add(make_record(failure=Failure("wait", "E", "m")))
+    tally.add(make_record(failure=StoredFailure("wait", "E", "m")))
     report = BatchReport(
         done=1, failed=1, skipped=0, credits_used=202.0, seconds=61.0, stopped_by=fields.pop("stopped_by", None)
     )
@@ -285,9 +285,9 @@ def test_other_files_are_not_replaced_by_a_report(tmp_path: Path) -> None:
     page.write_text(make_page())
     check_report_path(page)
     page.write_bytes(b"RIFF my song")
-    with pytest.raises(ConfigurationError, match="no report"):
+    with pytest.raises(ConfigurationError, match="not a report"):
         check_report_path(page)
-    with pytest.raises(ConfigurationError, match="no report"):
+    with pytest.raises(ConfigurationError, match="not a report"):
         check_report_path(tmp_path)
 
 

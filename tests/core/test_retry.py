@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import random as random_module
 from datetime import UTC, datetime
@@ -14,8 +13,8 @@ from hypothesis import given, settings, strategies as st
 
 from aistemsplitter_async._send.retry import (
     Action,
+    Ambiguity,
     Attempts,
-    GiveUp,
     Retry,
     RetryQuota,
     action_for,
@@ -116,20 +115,29 @@ def test_what_never_left_this_machine_leaves_no_doubt() -> None:
 
 def plan(
     stage: Stage, error: AIStemSplitterError, attempts: Attempts = START, *, now: float = 0.0, random: float = 0.5
-) -> Retry | GiveUp:
+) -> Retry | None:
     return plan_retry(POLICY, stage, attempts, error, now=now, random=lambda: random)
 
 
-def exhaust(stage: Stage, errors: list[AIStemSplitterError], *, replay: bool = False) -> tuple[int, GiveUp]:
-    """Feed the errors, the last one for ever; return how many attempts were made before giving up."""
-    attempts, now = Attempts(ambiguous=replay), 0.0
-    for made, error in enumerate(itertools.chain(errors, itertools.repeat(errors[-1])), start=1):
+def exhaust(stage: Stage, error: AIStemSplitterError) -> int:
+    """Return how many attempts are made before giving up, if all end in `error`."""
+    attempts, now = START, 0.0
+    for made in range(1, 1000):
         decision = plan(stage, error, attempts, now=now)
-        if isinstance(decision, GiveUp):
-            return made, decision
+        if decision is None:
+            return made
         attempts, now = decision.attempts, now + decision.delay
-        assert made < 1000
     raise AssertionError
+
+
+def is_open_after(faults: list[str], *, replay: bool = False) -> bool:
+    """Return whether a create may have happened once its attempts ended like this."""
+    ambiguity = Ambiguity(open=replay)
+    for fault in faults:
+        ambiguity.note_sent()
+        assert ambiguity.open, "nobody knows yet"
+        ambiguity.note_failure(FAULTS[fault])
+    return ambiguity.open
 
 
 @pytest.mark.parametrize(
@@ -153,51 +161,41 @@ def exhaust(stage: Stage, errors: list[AIStemSplitterError], *, replay: bool = F
     ],
 )
 def test_each_fault_is_tried_as_often_as_written(stage: Stage, fault: str, made: int) -> None:
-    assert exhaust(stage, [FAULTS[fault]])[0] == made
+    assert exhaust(stage, FAULTS[fault]) == made
 
 
 @pytest.mark.parametrize("fault", list(FAULTS))
-def test_rule_zero_no_failure_of_a_replay_ever_clears_the_doubt(fault: str) -> None:
-    assert exhaust(Stage.CREATE, [FAULTS[fault]], replay=True)[1].uncertain
-    assert exhaust(Stage.CREATE, [FAULTS["reset"], FAULTS[fault]])[1].uncertain
+def test_rule_zero_no_failure_of_a_replay_ever_settles_the_ambiguity(fault: str) -> None:
+    assert is_open_after([fault], replay=True)
+    assert is_open_after(["reset", fault])
 
 
-@given(st.lists(st.sampled_from(sorted(FAULTS)), min_size=1, max_size=12), st.booleans())
-def test_doubt_arises_with_the_first_ambiguous_failure_and_stays(faults: list[str], replay: bool) -> None:
-    attempts, doubt = Attempts(ambiguous=replay), replay
-    for fault in faults:
-        doubt = doubt or is_ambiguous(FAULTS[fault])
-        decision = plan(Stage.CREATE, FAULTS[fault], attempts)
-        if isinstance(decision, GiveUp):
-            assert decision.uncertain is doubt
-            return
-        attempts = decision.attempts
-        assert attempts.ambiguous is doubt
+@given(st.lists(st.sampled_from(sorted(FAULTS)), max_size=12), st.booleans())
+def test_ambiguity_begins_with_the_first_ambiguous_failure_and_stays(faults: list[str], replay: bool) -> None:
+    assert is_open_after(faults, replay=replay) is (replay or any(is_ambiguous(FAULTS[fault]) for fault in faults))
 
 
-@pytest.mark.parametrize("stage", [stage for stage in Stage if stage is not Stage.CREATE])
-@pytest.mark.parametrize("fault", ["reset", "timeout", "500", "429", "401", "garbage"])
-def test_only_a_create_can_be_uncertain(stage: Stage, fault: str) -> None:
-    assert not exhaust(stage, [FAULTS[fault]])[1].uncertain
+def test_only_an_answer_settles_the_ambiguity() -> None:
+    ambiguity = Ambiguity(open=True)
+    ambiguity.note_sent()
+    ambiguity.note_success()
+    assert not ambiguity.open
 
 
 @pytest.mark.parametrize("fault", ["401", "402", "403", "422", "429", "refused", "certificate"])
 def test_a_first_create_that_was_refused_is_certain_not_to_have_happened(fault: str) -> None:
-    assert not exhaust(Stage.CREATE, [FAULTS[fault]])[1].uncertain
+    assert not is_open_after([fault])
 
 
 def test_a_conflict_is_replayed_for_a_minute_however_long_the_call_had_waited_before() -> None:
-    waited = Attempts(ambiguous=True)
-    first = plan(Stage.CREATE, FAULTS["409"], waited, now=0.0)
+    first = plan(Stage.CREATE, FAULTS["409"], now=0.0)
     assert isinstance(first, Retry), "an hour at the gate is no reason to give up on a twin"
-    assert isinstance(plan(Stage.CREATE, FAULTS["423"], first.attempts, now=CONFLICT_WINDOW - 0.1), Retry)
-    assert plan(Stage.CREATE, FAULTS["409"], first.attempts, now=CONFLICT_WINDOW) == GiveUp(uncertain=True)
+    assert plan(Stage.CREATE, FAULTS["423"], first.attempts, now=CONFLICT_WINDOW - 0.1)
+    assert plan(Stage.CREATE, FAULTS["409"], first.attempts, now=CONFLICT_WINDOW) is None
 
 
 def test_conflicts_are_not_limited_by_the_number_of_attempts() -> None:
-    made, end = exhaust(Stage.CREATE, [FAULTS["409"]])
-    assert made > POLICY.create_attempts
-    assert end.uncertain
+    assert exhaust(Stage.CREATE, FAULTS["409"]) > POLICY.create_attempts
 
 
 @given(failures=st.integers(0, 60), chance=st.floats(0, 1, exclude_max=True))
@@ -244,16 +242,16 @@ def attrs_like(code: int, asked: float) -> AIStemSplitterError:
 @pytest.mark.parametrize("code", [429, 500, 503])
 @pytest.mark.parametrize("asked", [120.1, 3600.0, 1e12, math.inf])
 def test_a_retry_after_above_the_inline_cap_is_the_callers_to_decide(code: int, asked: float) -> None:
-    assert isinstance(plan(Stage.GET, attrs_like(code, asked)), GiveUp)
+    assert plan(Stage.GET, attrs_like(code, asked)) is None
 
 
 def test_throttle_waits_are_counted_and_summed_apart_from_failures() -> None:
     worn = Attempts(failures=3, throttles=5)
     assert isinstance(plan(Stage.GET, FAULTS["429"], worn), Retry)
-    assert isinstance(plan(Stage.GET, FAULTS["429"], attrs.evolve(worn, throttles=6)), GiveUp)
-    assert isinstance(plan(Stage.GET, FAULTS["500"], attrs.evolve(worn, throttles=6)), GiveUp)
+    assert plan(Stage.GET, FAULTS["429"], attrs.evolve(worn, throttles=6)) is None
+    assert plan(Stage.GET, FAULTS["500"], attrs.evolve(worn, throttles=6)) is None
     assert isinstance(plan(Stage.GET, status(429, 100), Attempts(throttled=180), random=0.0), Retry)
-    assert isinstance(plan(Stage.GET, status(429, 100), Attempts(throttled=201), random=0.0), GiveUp)
+    assert plan(Stage.GET, status(429, 100), Attempts(throttled=201), random=0.0) is None
 
 
 NOON = datetime(2026, 5, 4, 12, 0, 0, tzinfo=UTC)

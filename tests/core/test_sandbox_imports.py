@@ -7,8 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 import aistemsplitter_async.sandbox as package
 
 FOLDER = Path(package.__file__ or "").parent
@@ -50,11 +48,3 @@ def test_importing_the_package_costs_neither_aiohttp_nor_numpy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
-
-
-def test_every_public_name_loads_and_others_do_not() -> None:
-    for name in package.__all__:
-        assert getattr(package, name) is not None
-    assert dir(package) == sorted(package.__all__)
-    with pytest.raises(AttributeError, match="Sandbag"):
-        _ = package.Sandbag

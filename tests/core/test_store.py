@@ -27,11 +27,11 @@ from aistemsplitter_async import (
     Submission,
     UploadedFile,
 )
-from aistemsplitter_async.journal import store as store_module
+from aistemsplitter_async.journal import file
 from aistemsplitter_async.journal.file import MIGRATIONS
-from aistemsplitter_async.journal.record import Failure, Record, State, StoredFile
+from aistemsplitter_async.journal.record import Record, State, StoredFailure, StoredFile
 from aistemsplitter_async.journal.rows import Stamp
-from aistemsplitter_async.journal.store import Claim, Store
+from aistemsplitter_async.journal.store import Claim, JournalStore
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 CREATED = CreatedSplit(id="split_1", status="queued", credits_used=214, created_at=NOW)
@@ -51,22 +51,24 @@ FAILED = attrs.evolve(SPLIT, status="failed", stems={})
 BROUGHT = UploadedFile("upl_1", "https://cdn.test/1", "sources/1")
 URL = DirectURL("https://example.com/a.mp3")
 FILES = {"vocals": StoredFile("a/vocals.mp3", 10, "ab" * 32)}
-PASSING = Failure("wait", "ServerError", "down", status_code=503, passing=True)
-REFUSED = Failure("create", "ValidationError", "no", status_code=422)
-SPLIT_FAILED = Failure("wait", "SplitFailedError", "bad audio")
+PASSING = StoredFailure("wait", "ServerError", "down", status_code=503, passing=True)
+REFUSED = StoredFailure("create", "ValidationError", "no", status_code=422)
+SPLIT_FAILED = StoredFailure("wait", "SplitFailedError", "bad audio")
 keys = (f"key-{number}" for number in itertools.count())
 
 
-def claim(store: Store, identity: str = "url:a", *, dedupe: bool = True, anew: bool = False, **fields: Any) -> Claim:
+def claim(
+    store: JournalStore, identity: str = "url:a", *, dedupe: bool = True, resplit: bool = False, **fields: Any
+) -> Claim:
     usual: dict[str, Any] = {"source": "a.mp3", "folder": "a", "pattern": "{stem}", "split_input": URL}
-    return store.claim(identity, "/", **(usual | fields), dedupe=dedupe, anew=anew)
+    return store.claim(identity, "/", **(usual | fields), dedupe=dedupe, resplit=resplit)
 
 
 def submission() -> Submission:
     return Submission(next(keys), b'{"input":{}}')
 
 
-Move = Callable[[Store, int], Record]
+Move = Callable[[JournalStore, int], Record]
 MOVES: dict[str, Move] = {
     "uploaded": lambda store, track: store.uploaded(track, BROUGHT, 1e9),
     "intend": lambda store, track: store.intend(track, submission(), 1e9),
@@ -99,7 +101,7 @@ WAYS: dict[State, list[str]] = {
 }
 
 
-def at(store: Store, state: State, identity: str | None = None) -> int:
+def at(store: JournalStore, state: State, identity: str | None = None) -> int:
     """A track in `state`."""
     track = claim(store, identity or f"url:{next(keys)}").record.id
     for move in WAYS[state]:
@@ -109,14 +111,14 @@ def at(store: Store, state: State, identity: str | None = None) -> int:
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with closing(Store(None)) as opened:
+def store() -> Iterator[JournalStore]:
+    with closing(JournalStore(None)) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("move", MOVES)
-def test_a_track_goes_only_where_its_state_leads(store: Store, state: State, move: str) -> None:
+def test_a_track_goes_only_where_its_state_leads(store: JournalStore, state: State, move: str) -> None:
     track = at(store, state)
     before = store.get(track)
     if move in ALLOWED[state]:
@@ -127,7 +129,7 @@ def test_a_track_goes_only_where_its_state_leads(store: Store, state: State, mov
     assert store.get(track) == before
 
 
-def test_what_is_written_is_read_as_it_was(store: Store) -> None:
+def test_what_is_written_is_read_as_it_was(store: JournalStore) -> None:
     track = claim(store, split_input=None).record.id
     asked = submission()
     assert store.uploaded(track, BROUGHT, 5.0).input == BROUGHT
@@ -139,12 +141,12 @@ def test_what_is_written_is_read_as_it_was(store: Store) -> None:
     assert store.downloaded(track, FILES).files == FILES
 
 
-def test_addresses_of_stems_that_are_here_are_not_kept(store: Store) -> None:
+def test_addresses_of_stems_that_are_here_are_not_kept(store: JournalStore) -> None:
     track = at(store, State.DOWNLOADED)
     assert store.get(track).split == attrs.evolve(SPLIT, stems={})
 
 
-def test_a_refused_create_leaves_no_key_behind(store: Store) -> None:
+def test_a_refused_create_leaves_no_key_behind(store: JournalStore) -> None:
     for state in (State.FOUND, State.UPLOADED):
         track = at(store, state)
         store.intend(track, submission(), 1.0)
@@ -152,7 +154,7 @@ def test_a_refused_create_leaves_no_key_behind(store: Store) -> None:
         assert (after.state, after.submission, after.intended_at) == (state, None, None)
 
 
-def test_one_key_belongs_to_one_track(store: Store) -> None:
+def test_one_key_belongs_to_one_track(store: JournalStore) -> None:
     asked = submission()
     store.intend(at(store, State.FOUND), asked, 1.0)
     other = at(store, State.FOUND)
@@ -163,7 +165,9 @@ def test_one_key_belongs_to_one_track(store: Store) -> None:
 
 @pytest.mark.parametrize("state", State)
 @pytest.mark.parametrize("failure", [PASSING, REFUSED, SPLIT_FAILED], ids=lambda failure: failure.kind)
-def test_another_try_begins_anew_only_after_a_split_that_failed(store: Store, state: State, failure: Failure) -> None:
+def test_a_retry_starts_over_only_after_a_split_that_failed(
+    store: JournalStore, state: State, failure: StoredFailure
+) -> None:
     track = at(store, state)
     before = store.get(track)
     failed = store.fail(track, failure, FAILED if failure is SPLIT_FAILED else None)
@@ -179,60 +183,64 @@ def test_another_try_begins_anew_only_after_a_split_that_failed(store: Store, st
 
 def test_the_same_audio_is_one_track_and_met_once_a_run(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as first:
+    with closing(JournalStore(path)) as first:
         new, again = claim(first), claim(first, source="b.mp3")
         assert (new.met, again.met) == ("new", "again")
         assert again.record == new.record
-    with closing(Store(path)) as second:
+    with closing(JournalStore(path)) as second:
         assert [claim(second).met, claim(second).met] == ["known", "again"]
 
 
 def test_without_dedupe_each_has_its_track_and_finds_it_again(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as first:
+    with closing(JournalStore(path)) as first:
         ids = [claim(first, dedupe=False).record.id for _ in range(3)]
         assert len(set(ids)) == 3
-    with closing(Store(path)) as second:
+    with closing(JournalStore(path)) as second:
         claims = [claim(second, dedupe=False) for _ in range(4)]
         assert [one.met for one in claims] == ["known"] * 3 + ["new"]
         assert [one.record.id for one in claims[:3]] == ids
 
 
-def test_a_finished_track_claimed_anew_is_another_one_in_its_place_once_a_run(tmp_path: Path) -> None:
+def test_a_finished_track_is_replaced_once_a_run_in_a_re_split(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as first:
+    with closing(JournalStore(path)) as first:
         at(first, State.DOWNLOADED, "url:a")
-    with closing(Store(path)) as second:
+    with closing(JournalStore(path)) as second:
         (old,) = second.page(0, 10)
-        fresh = claim(second, anew=True)
+        fresh = claim(second, resplit=True)
         assert (fresh.met, fresh.record.state, fresh.record.folder) == ("new", State.FOUND, old.folder)
-        assert claim(second, anew=True).met == "again"
+        assert claim(second, resplit=True).met == "again"
         assert second.page(0, 10) == [fresh.record]
 
 
 def test_a_track_that_is_not_finished_is_never_dropped_for_a_new_one(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as first:
+    with closing(JournalStore(path)) as first:
         at(first, State.INTENT, "url:a")
-    with closing(Store(path)) as second:
-        assert claim(second, anew=True).met == "known"
+    with closing(JournalStore(path)) as second:
+        assert claim(second, resplit=True).met == "known"
 
 
-def test_another_variant_is_another_track(store: Store) -> None:
-    first = store.claim("a", "4s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, anew=False)
-    other = store.claim("a", "6s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, anew=False)
+def test_another_variant_is_another_track(store: JournalStore) -> None:
+    first = store.claim(
+        "a", "4s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, resplit=False
+    )
+    other = store.claim(
+        "a", "6s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, resplit=False
+    )
     assert (first.met, other.met) == ("new", "new")
 
 
 @given(folders=st.lists(st.sampled_from(["a", "A", "ä", "a\N{COMBINING DIAERESIS}", "a (2)"]), max_size=12))
 @settings(deadline=None)
 def test_no_two_tracks_share_a_place_on_any_file_system(folders: list[str]) -> None:
-    with closing(Store(None)) as store:
+    with closing(JournalStore(None)) as store:
         places = [claim(store, str(number), folder=folder).record.folder for number, folder in enumerate(folders)]
     assert len({place.casefold() for place in places}) == len(places)
 
 
-def test_a_thousand_of_one_name_are_numbered_without_looking_at_all_the_others(store: Store) -> None:
+def test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others(store: JournalStore) -> None:
     asked = 0
 
     def count(statement: str) -> None:
@@ -246,7 +254,7 @@ def test_a_thousand_of_one_name_are_numbered_without_looking_at_all_the_others(s
     assert asked < 25 * 1000
 
 
-def test_a_file_is_known_again_until_anything_about_it_changes(store: Store) -> None:
+def test_a_file_is_known_again_until_anything_about_it_changes(store: JournalStore) -> None:
     stamp = Stamp(1, 2, 3, 4)
     store.remember_identity("/music/a.wav", stamp, "sha256:aa")
     assert store.identity_of("/music/a.wav", stamp) == "sha256:aa"
@@ -255,14 +263,14 @@ def test_a_file_is_known_again_until_anything_about_it_changes(store: Store) -> 
     assert store.identity_of("/music/b.wav", stamp) is None
 
 
-def test_a_name_that_is_no_text_can_be_a_source(store: Store) -> None:
+def test_a_name_that_is_no_text_can_be_a_source(store: JournalStore) -> None:
     name = os.fsdecode(b"/music/\xff.wav")
     store.remember_identity(name, Stamp(1, 2, 3, 4), "sha256:aa")
     assert store.identity_of(name, Stamp(1, 2, 3, 4)) == "sha256:aa"
     assert claim(store, source=name).record.source == name
 
 
-def test_counts_tell_the_failed_from_the_rest(store: Store) -> None:
+def test_counts_tell_the_failed_from_the_rest(store: JournalStore) -> None:
     at(store, State.FOUND)
     at(store, State.DOWNLOADED)
     store.fail(at(store, State.FOUND), REFUSED, None)
@@ -271,10 +279,10 @@ def test_counts_tell_the_failed_from_the_rest(store: Store) -> None:
 
 def test_a_journal_belongs_to_one_key_of_one_api(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         store.bind({"api": "https://api.test/v1", "key": "abc"})
         at(store, State.UPLOADED)
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         store.bind({"api": "https://api.test/v1", "key": "abc"})
         with pytest.raises(JournalError, match="another API key"):
             store.bind({"api": "https://api.test/v1", "key": "other"})
@@ -284,10 +292,10 @@ def test_a_journal_belongs_to_one_key_of_one_api(tmp_path: Path) -> None:
 
 def test_a_journal_with_nothing_uploaded_or_created_can_change_its_key(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         store.bind({"api": "https://api.test/v1", "key": "mistyped"})
         store.fail(at(store, State.FOUND), REFUSED, None)
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         store.bind({"api": "https://api.test/v1", "key": "abc"})
         at(store, State.INTENT)
         with pytest.raises(JournalError, match="another API key"):
@@ -299,7 +307,7 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     try:
         (tmp_path / "empty").touch(0o666)
         for name in ("journal", "empty"):
-            with closing(Store(tmp_path / name)) as store:
+            with closing(JournalStore(tmp_path / name)) as store:
                 claim(store)
                 found = sorted(tmp_path.glob(f"{name}*"))
                 assert [path.name for path in found] == [name, f"{name}-wal"]
@@ -310,12 +318,12 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
 
 def test_a_journal_open_here_is_not_opened_twice_and_is_free_when_closed(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         for _ in range(2):
             with pytest.raises(JournalLockedError, match="another batch is running"):
-                Store(path)
+                JournalStore(path)
         claim(store)
-    Store(path).close()
+    JournalStore(path).close()
 
 
 VERSION_TWO = "ALTER TABLE tracks ADD COLUMN mood TEXT;\nUPDATE tracks SET mood = 'calm'"
@@ -323,24 +331,24 @@ VERSION_TWO = "ALTER TABLE tracks ADD COLUMN mood TEXT;\nUPDATE tracks SET mood 
 
 def test_an_older_journal_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         known = claim(store).record
-    monkeypatch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO))
+    monkeypatch.setattr(file, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO))
     for _ in range(2):
-        with closing(Store(path)) as store:
+        with closing(JournalStore(path)) as store:
             assert store.get(known.id) == known
             assert store._db.execute("SELECT mood FROM tracks").fetchall() == [("calm",)]
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal"
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         known = claim(store).record
     with monkeypatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO + ";\nNONSENSE"))
+        patch.setattr(file, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO + ";\nNONSENSE"))
         with pytest.raises(JournalError):
-            Store(path)
-    with closing(Store(path)) as store:
+            JournalStore(path)
+    with closing(JournalStore(path)) as store:
         assert store.get(known.id) == known
 
 
@@ -355,12 +363,12 @@ def make_foreign(path: Path) -> None:
 
 def make_newer(path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store_module, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO))
-        Store(path).close()
+        patch.setattr(file, "MIGRATIONS", (*MIGRATIONS, VERSION_TWO))
+        JournalStore(path).close()
 
 
 def make_damaged(path: Path) -> None:
-    with closing(Store(path)) as store:
+    with closing(JournalStore(path)) as store:
         for number in range(200):
             claim(store, str(number), source="x" * 500)
     data = bytearray(path.read_bytes())
@@ -390,7 +398,7 @@ def test_a_file_that_is_no_good_journal_is_refused_and_left_as_it_was(
     make(path)
     before, mode = path.read_bytes(), path.stat().st_mode
     with pytest.raises(JournalError, match=why) as caught:
-        Store(path)
+        JournalStore(path)
     assert str(path) in str(caught.value)
     assert not isinstance(caught.value, JournalLockedError)
     assert path.read_bytes() == before
@@ -398,12 +406,12 @@ def test_a_file_that_is_no_good_journal_is_refused_and_left_as_it_was(
     assert sorted(tmp_path.iterdir()) == [path]
 
 
-def test_a_place_where_nothing_can_be_written_is_named(tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "folder").mkdir()
     for place in ("file/journal", "folder"):
         with pytest.raises(JournalError, match=str(tmp_path / place)):
-            Store(tmp_path / place)
+            JournalStore(tmp_path / place)
 
 
 def test_a_device_is_refused_and_keeps_its_mode(tmp_path: Path) -> None:
@@ -411,7 +419,7 @@ def test_a_device_is_refused_and_keeps_its_mode(tmp_path: Path) -> None:
     os.mkfifo(device, 0o644)  # what a journal at /dev/null would be, for a test that is not root
     mode = device.stat().st_mode
     with pytest.raises(JournalError, match="folder or a device"):
-        Store(device)
+        JournalStore(device)
     assert device.stat().st_mode == mode
 
 
@@ -420,7 +428,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.store = Store(None)
+        self.store = JournalStore(None)
         self.track = claim(self.store).record.id
         self.sent: set[str] = set()  # keys under which a split may exist and be unknown to the journal
 
@@ -450,7 +458,7 @@ class Life(RuleBasedStateMachine):
             self.sent.add(known.idempotency_key)
 
     @rule(failure=st.sampled_from([PASSING, REFUSED]))
-    def fail_and_try_again(self, failure: Failure) -> None:
+    def fail_and_try_again(self, failure: StoredFailure) -> None:
         self.store.fail(self.track, failure, None)
         self.store.reopen(self.track)
 

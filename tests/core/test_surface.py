@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
-from types import FunctionType
+from types import FunctionType, ModuleType
 from typing import Any
 
 import pytest
 
 import aistemsplitter_async
-from aistemsplitter_async import errors
+from aistemsplitter_async import errors, sandbox, webhooks
 
-NAMES = [name for name in aistemsplitter_async.__all__ if name != "__version__"]
+NAMES = [name for name in dir(aistemsplitter_async) if name != "__version__"]
+LAZY = pytest.mark.parametrize("package", [aistemsplitter_async, sandbox, webhooks], ids=lambda module: module.__name__)
 
 
-def typed_names(source: str) -> dict[str, str]:
+def typed_names(package: ModuleType) -> dict[str, str]:
     """Read what type checkers see: the re-exports under TYPE_CHECKING, name to module."""
+    source = Path(str(package.__file__)).read_text("utf-8")
     block = next(
         node
         for node in ast.parse(source).body
@@ -34,20 +38,46 @@ def typed_names(source: str) -> dict[str, str]:
     return found
 
 
-def test_type_checkers_and_the_interpreter_see_the_same_names() -> None:
-    typed = typed_names(Path(aistemsplitter_async.__file__).read_text("utf-8"))
-    assert sorted(typed) == sorted(NAMES)
-    assert len(set(NAMES)) == len(NAMES)
+@LAZY
+def test_type_checkers_and_the_interpreter_see_the_same_names(package: ModuleType) -> None:
+    typed = typed_names(package)
+    assert sorted(vars(package)["__all__"]) == sorted(typed) == dir(package)
     for name, module in typed.items():
-        __import__(module)
-        assert getattr(aistemsplitter_async, name) is getattr(sys.modules[module], name)
+        assert getattr(package, name) is getattr(import_module(module), name)
+        assert name in vars(package), "kept, so that only the first use takes a detour"
 
 
-def test_the_names_are_listed_and_others_are_attribute_errors() -> None:
-    assert dir(aistemsplitter_async) == sorted(aistemsplitter_async.__all__)
-    with pytest.raises(AttributeError, match="no attribute 'AIStemSplitter'"):
-        _ = aistemsplitter_async.AIStemSplitter
-    assert not hasattr(aistemsplitter_async, "_nothing")
+def test_type_checkers_know_the_exact_types_and_reject_misspelt_names(tmp_path: Path) -> None:
+    pytest.importorskip("mypy", reason="mypy is not installed")
+    packages = (aistemsplitter_async, sandbox, webhooks)
+    names = [(package.__name__, name, home) for package in packages for name, home in typed_names(package).items()]
+    lines = [f"import {module}" for module in sorted({home for _, _, home in names} | {name for name, _, _ in names})]
+    lines += [f"reveal_type({module}.{name})" for package, name, home in names for module in (package, home)]
+    lines += [f"{package.__name__}.{max(typed_names(package))}s" for package in packages]
+    (tmp_path / "uses.py").write_text("\n".join(lines), "utf-8")
+    root = Path(aistemsplitter_async.__file__).parents[1]  # with the options, and so the cache, of the whole project
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--hide-error-context", str(tmp_path / "uses.py")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        cwd=root,
+    )
+    revealed = re.findall(r'note: Revealed type is "(.*)"', done.stdout)
+    assert len(revealed) == 2 * len(names), done.stdout + done.stderr
+    assert revealed[::2] == revealed[1::2]
+    assert "Any" not in revealed
+    assert len(re.findall(r": error: Module has no attribute ", done.stdout)) == len(packages), done.stdout
+    assert done.stdout.count(": error: ") == len(packages), done.stdout
+
+
+@LAZY
+def test_other_names_are_attribute_errors(package: ModuleType) -> None:
+    with pytest.raises(AttributeError, match="no attribute 'AIStemSplitter'") as caught:
+        _ = package.AIStemSplitter
+    assert (caught.value.name, caught.value.obj) == ("AIStemSplitter", package), 'Python\'s "did you mean" reads these'
+    assert not hasattr(package, "_nothing")
 
 
 def test_every_error_of_the_tree_that_can_reach_a_user_is_a_public_name() -> None:

@@ -1,4 +1,4 @@
-"""Which URLs from a reply may be visited: the public internet over https, and what the user excepted by name."""
+"""Which URLs from a reply may be requested: the public internet over https, and hosts that the user allowed by name."""
 
 from __future__ import annotations
 
@@ -7,9 +7,12 @@ import ipaddress
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._wire.urls import is_loopback, is_loopback_url, is_public, parse_address, vet_url
+from aistemsplitter_async._wire.urls import URLPolicy, is_loopback, is_loopback_url, is_public, is_url, parse_address
 from aistemsplitter_async.errors import UnsafeURLError
 
+PUBLIC = URLPolicy()
+LOCAL = URLPolicy(allow_loopback=True)
+NAS = URLPolicy(allow_hosts=frozenset(["nas.local", "10.0.0.7"]))
 ALLOWED = [
     "https://cdn.example/vocals.mp3?sig=a%2Fb",
     "https://cdn.example:8443/x",
@@ -154,20 +157,20 @@ REFUSED = [
 
 @pytest.mark.parametrize("url", ALLOWED)
 def test_a_public_https_url_may_be_visited(url: str) -> None:
-    vet_url(url)
-    vet_url(url, allow_loopback=True, allow_hosts=["other.example"])
+    PUBLIC.vet(url)
+    URLPolicy(allow_loopback=True, allow_hosts=frozenset(["other.example"])).vet(url)
 
 
 @pytest.mark.parametrize("url", REFUSED)
 def test_anything_else_is_refused(url: str) -> None:
     with pytest.raises(UnsafeURLError) as caught:
-        vet_url(url, allow_hosts=["other.example"])
+        URLPolicy(allow_hosts=frozenset(["other.example"])).vet(url)
     assert str(caught.value).isprintable()
 
 
 def test_the_refusal_shows_neither_credentials_nor_query() -> None:
     with pytest.raises(UnsafeURLError) as caught:
-        vet_url("https://me:SECRET@cdn.example/x?sig=SECRET#SECRET")
+        PUBLIC.vet("https://me:SECRET@cdn.example/x?sig=SECRET#SECRET")
     assert "SECRET" not in str(caught.value)
     assert "https://cdn.example/x" in str(caught.value)
 
@@ -177,9 +180,9 @@ def test_the_refusal_shows_neither_credentials_nor_query() -> None:
     ["http://127.0.0.1:8080/x", "https://localhost/x", "http://LOCALHOST:1/", "http://[::1]:5/", "http://127.8.8.8/"],
 )
 def test_loopback_is_allowed_only_where_the_api_itself_is_there(url: str) -> None:
-    vet_url(url, allow_loopback=True)
+    LOCAL.vet(url)
     with pytest.raises(UnsafeURLError):
-        vet_url(url)
+        PUBLIC.vet(url)
 
 
 LOOPBACK = {
@@ -197,14 +200,14 @@ LOOPBACK = {
 
 @pytest.mark.parametrize("url", sorted(LOOPBACK))
 def test_the_loopback_exception_covers_every_spelling_of_loopback(url: str) -> None:
-    vet_url(url, allow_loopback=True)
+    LOCAL.vet(url)
 
 
 def test_the_loopback_exception_widens_nothing_but_loopback() -> None:
     for url in REFUSED:
         if url not in LOOPBACK:
             with pytest.raises(UnsafeURLError):
-                vet_url(url, allow_loopback=True)
+                LOCAL.vet(url)
 
 
 @pytest.mark.parametrize(
@@ -225,14 +228,14 @@ def test_the_loopback_exception_widens_nothing_but_loopback() -> None:
 )
 def test_what_only_resembles_loopback_is_not(url: str) -> None:
     with pytest.raises(UnsafeURLError):
-        vet_url(url, allow_loopback=True)
+        LOCAL.vet(url)
 
 
 @pytest.mark.parametrize(
     "url", ["http://nas.local/x", "https://nas.local:8443/x", "HTTP://NAS.LOCAL/x", "http://10.0.0.7/x"]
 )
 def test_an_excepted_host_is_trusted_over_http_too(url: str) -> None:
-    vet_url(url, allow_hosts=["nas.local", "10.0.0.7"])
+    NAS.vet(url)
 
 
 @pytest.mark.parametrize(
@@ -254,14 +257,14 @@ def test_an_excepted_host_is_trusted_over_http_too(url: str) -> None:
 )
 def test_an_excepted_host_excepts_itself_and_nothing_else(url: str) -> None:
     with pytest.raises(UnsafeURLError):
-        vet_url(url, allow_hosts=["nas.local", "10.0.0.7"])
+        NAS.vet(url)
 
 
 @given(st.text() | st.text("htps:/@[]%.0127xlocahst\\ \t#?").map(lambda text: "https://" + text))
 def test_any_text_is_vetted_without_another_error(url: str) -> None:
-    for allow_loopback in (False, True):
+    for policy in (PUBLIC, LOCAL):
         try:
-            vet_url(url, allow_loopback=allow_loopback)
+            policy.vet(url)
         except UnsafeURLError:
             continue
         assert url.lower().startswith(("https://", "http://"))
@@ -286,6 +289,7 @@ def test_only_the_block_given_to_the_public_internet_is_public(address: ipaddres
     if is_public(address):
         embedded = address.ipv4_mapped or (address in ipaddress.IPv6Network("64:ff9b::/96"))
         assert embedded or address in ipaddress.IPv6Network("2000::/3")
+    assert PUBLIC.allows(str(address), host="cdn.example") is is_public(address)
 
 
 @pytest.mark.parametrize(
@@ -301,10 +305,13 @@ def test_only_the_block_given_to_the_public_internet_is_public(address: ipaddres
         ("10.0.0.1", False),
     ],
 )
-def test_loopback_is_this_machine_and_not_a_gateways(host: str, loopback: bool) -> None:
+def test_loopback_is_this_machine_and_not_the_one_of_a_gateway(host: str, loopback: bool) -> None:
     address = parse_address(host)
     assert address is not None
     assert is_loopback(address) is loopback
+    assert LOCAL.allows(host, host="cdn.example") is loopback
+    assert not PUBLIC.allows(host, host="cdn.example")
+    assert NAS.allows(host, host="nas.local")
 
 
 @pytest.mark.parametrize(
@@ -312,3 +319,10 @@ def test_loopback_is_this_machine_and_not_a_gateways(host: str, loopback: bool) 
 )
 def test_a_base_url_elsewhere_is_not_loopback(url: str) -> None:
     assert not is_loopback_url(url)
+
+
+def test_only_the_web_is_fetched_by_the_service() -> None:
+    assert is_url("https://x.example/a")
+    assert is_url("HTTP://x.example/a")
+    assert not is_url("httpsing.mp3")
+    assert not is_url("file:///a")

@@ -1,4 +1,4 @@
-"""What is answered to a webhook request: decided from its bytes alone."""
+"""How a webhook request is answered, decided from its bytes alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def payload(event: Any, **data: Any) -> bytes:
 
 
 @pytest.mark.parametrize("status", ["succeeded", "failed"])
-def test_the_events_of_the_api_are_taken(status: str) -> None:
+def test_the_events_of_the_api_are_accepted(status: str) -> None:
     name = {"succeeded": "webhook_completed.json", "failed": "webhook_failed.json"}[status]
     verdict = judged((SAMPLES / name).read_bytes())
     assert verdict == Verdict(200, WebhookEvent("audio.split.completed", "split_123", status))
@@ -67,7 +67,7 @@ def test_the_events_of_the_api_are_taken(status: str) -> None:
         (payload("audio.split.completed", id="split_1", status="succeeded", more={"new": [1]}), True),
     ],
 )
-def test_other_events_of_a_split_are_taken_too_and_wake_only_if_it_is_done(body: bytes, terminal: bool) -> None:
+def test_other_events_of_a_split_are_accepted_too_and_wake_only_if_it_is_done(body: bytes, terminal: bool) -> None:
     event = judged(body).event
     assert event is not None
     assert (event.split_id, event.is_terminal) == ("split_1", terminal)
@@ -115,14 +115,14 @@ def test_events_about_something_else_are_acknowledged_and_ignored(body: bytes) -
         b"\x00",
     ],
 )
-def test_a_signed_body_that_is_no_event_is_400(body: bytes) -> None:
+def test_a_signed_body_that_is_not_an_event_is_400(body: bytes) -> None:
     verdict = judged(body)
     assert (verdict.status, verdict.event) == (400, None)
     assert verdict.error is not None
     assert verdict.error.code == "EVENT_MALFORMED"
 
 
-def test_nothing_is_parsed_before_the_signature_is_known_to_be_good(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_parsed_before_the_signature_is_verified(monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[bytes] = []
 
     def parse(body: bytes) -> Any:
@@ -160,7 +160,7 @@ def test_headers_may_be_a_mapping_or_pairs_of_text_or_bytes_in_any_case() -> Non
         assert judged(body, refused).status == 400
 
 
-def test_headers_are_taken_as_frameworks_have_them() -> None:
+def test_headers_are_accepted_as_frameworks_provide_them() -> None:
     body = payload("audio.split.completed", id="split_1")
     value = sign(body, SECRET, NOW)
     message = Message()
@@ -203,12 +203,12 @@ def test_a_body_in_any_encoding_is_refused_however_well_it_is_signed(encoding: s
 
 
 @pytest.mark.parametrize("encoding", ["identity", "Identity ", ""])
-def test_saying_that_it_is_not_encoded_is_no_encoding(encoding: str) -> None:
+def test_the_encoding_identity_is_accepted(encoding: str) -> None:
     body = payload("audio.split.completed", id="split_1")
     assert judged(body, {HEADER: sign(body, SECRET, NOW), "Content-Encoding": encoding}).status == 200
 
 
-def test_more_than_64_kib_is_413_and_not_looked_at() -> None:
+def test_more_than_64_kib_is_413_and_not_parsed() -> None:
     for size, status in ((65_536, 400), (65_537, 413), (10_000_000, 413)):
         assert judged(b"x" * size).status == status
 

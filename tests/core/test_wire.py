@@ -37,7 +37,7 @@ def nested(depth: int, core: str = "") -> bytes:
     return b"[" * depth + core.encode() + b"]" * depth
 
 
-def complaint(value: Any, cls: type[Any]) -> str:
+def problem(value: Any, cls: type[Any]) -> str:
     with pytest.raises(ProtocolError) as caught:
         decode(value, cls, path="$.data")
     assert caught.value.__context__ is None, "a chained error would carry the reply along"
@@ -67,12 +67,12 @@ def test_every_golden_reply_decodes_to_the_values_it_shows() -> None:
 
 @pytest.mark.parametrize("wrong", [None, True, 5, 1.5, [], {}, ["split_1"]])
 def test_only_text_is_text(wrong: object) -> None:
-    assert complaint({**SPLIT, "id": wrong}, Split).startswith("unexpected reply: $.data.id ")
+    assert problem({**SPLIT, "id": wrong}, Split).startswith("unexpected reply: $.data.id ")
 
 
 @pytest.mark.parametrize("wrong", [None, True, False, "214", [], {}, float("inf"), float("nan"), 10**400, -(10**400)])
 def test_only_a_finite_number_is_a_number(wrong: object) -> None:
-    assert complaint({**SPLIT, "creditsUsed": wrong}, Split).startswith("unexpected reply: $.data.creditsUsed ")
+    assert problem({**SPLIT, "creditsUsed": wrong}, Split).startswith("unexpected reply: $.data.creditsUsed ")
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,17 @@ def test_only_a_finite_number_is_a_number(wrong: object) -> None:
     ],
 )
 def test_only_a_time_with_its_offset_is_a_time(wrong: object) -> None:
-    assert complaint({**SPLIT, "createdAt": wrong}, Split).startswith("unexpected reply: $.data.createdAt ")
+    assert problem({**SPLIT, "createdAt": wrong}, Split).startswith("unexpected reply: $.data.createdAt ")
 
 
 @pytest.mark.parametrize("wrong", [[], "vocals", 5, True, [["vocals", "https://x"]]])
 def test_only_an_object_is_a_mapping_of_stems(wrong: object) -> None:
-    assert complaint({**SPLIT, "stems": wrong}, Split).startswith("unexpected reply: $.data.stems should be an object")
+    assert problem({**SPLIT, "stems": wrong}, Split).startswith("unexpected reply: $.data.stems should be an object")
 
 
 @pytest.mark.parametrize("wrong", [None, [], "text", 5, True])
 def test_only_an_object_is_a_split(wrong: object) -> None:
-    assert complaint(wrong, Split).startswith("unexpected reply: $.data should be an object")
+    assert problem(wrong, Split).startswith("unexpected reply: $.data should be an object")
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -110,19 +110,19 @@ def test_a_missing_field_is_named_by_its_wire_path(cls: type[Any]) -> None:
         if field.default is attrs.NOTHING:
             wire = to_camel(field.name)
             cut = {key: value for key, value in whole.items() if key != wire}
-            assert complaint(cut, cls) == f"unexpected reply: $.data.{wire} is missing"
+            assert problem(cut, cls) == f"unexpected reply: $.data.{wire} is missing"
 
 
 def test_the_path_leads_into_nested_values() -> None:
-    assert "$.data.stems.vocals should be text, not null" in complaint({**SPLIT, "stems": {"vocals": None}}, Split)
-    assert "$.data.error.code is missing" in complaint({**SPLIT, "error": {"message": "x"}}, Split)
-    assert "$.data.error should be an object" in complaint({**SPLIT, "error": "FAILED"}, Split)
+    assert "$.data.stems.vocals should be a string, not null" in problem({**SPLIT, "stems": {"vocals": None}}, Split)
+    assert "$.data.error.code is missing" in problem({**SPLIT, "error": {"message": "x"}}, Split)
+    assert "$.data.error should be an object" in problem({**SPLIT, "error": "FAILED"}, Split)
 
 
 def test_hostile_keys_are_shown_escaped_and_short_in_the_path() -> None:
-    told = complaint({**SPLIT, "stems": {"\x1b]0;owned\x07" + "x" * 5000: 5}}, Split)
-    assert told.isprintable()
-    assert len(told) < 200
+    shown = problem({**SPLIT, "stems": {"\x1b]0;owned\x07" + "x" * 5000: 5}}, Split)
+    assert shown.isprintable()
+    assert len(shown) < 200
 
 
 def test_unknown_enum_values_pass_through_unchanged() -> None:
@@ -132,7 +132,7 @@ def test_unknown_enum_values_pass_through_unchanged() -> None:
 
 @pytest.mark.parametrize("status", ["\x1b[2Jpaused", "pau\nsed", "\u202edesuap", None, 3, ["queued"]])
 def test_an_enum_value_that_cannot_be_shown_is_refused(status: object) -> None:
-    assert "$.data.status" in complaint({**SPLIT, "status": status}, Split)
+    assert "$.data.status" in problem({**SPLIT, "status": status}, Split)
 
 
 def test_extra_fields_are_ignored_and_null_means_absent_where_there_is_a_default() -> None:
@@ -142,7 +142,7 @@ def test_extra_fields_are_ignored_and_null_means_absent_where_there_is_a_default
 
 def test_our_own_spelling_of_a_field_is_not_the_wires() -> None:
     ours = {**{k: v for k, v in SPLIT.items() if k != "creditsUsed"}, "credits_used": 214}
-    assert "$.data.creditsUsed is missing" in complaint(ours, Split)
+    assert "$.data.creditsUsed is missing" in problem(ours, Split)
 
 
 @pytest.mark.parametrize(

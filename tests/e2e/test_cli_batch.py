@@ -63,7 +63,7 @@ async def test_a_library_with_everything_in_it_runs_to_the_end_and_again_for_not
     folders = {name.partition("/")[0] for name in stem_files(cli.folder / "out")}
     assert {"Ünïcödé 音楽", "song", "song (2)", "50% [live] #1_"} < folders
     assert len(stem_files(cli.folder / "out")) == 5 * len(STEMS)
-    assert "5 split, 1 failed, 1 duplicate, 1 other files passed over" in ended.err
+    assert "5 split, 1 failed, 1 duplicate, 1 other file ignored" in ended.err
     page = (cli.folder / "report.html").read_text()
     assert "the same audio as <a href=" in page
     assert page.count('class="split"') == 7
@@ -104,7 +104,7 @@ async def test_the_second_batch_on_a_journal_is_refused_and_status_shows_the_fir
         first.kill()
         await first.communicate()
         dead = await cli.run("batch", "--status", "--into", "out")
-        assert "run it again and it goes on" in dead.out
+        assert "run the same command again to continue" in dead.out
         restarted = await cli.start("batch", library, "--into", "out")
         for split in [charge.split_id for charge in slow.ledger.charges]:
             while await slow.step(split) not in ("succeeded", "failed"):
@@ -307,8 +307,8 @@ async def test_wrong_wishes_are_refused_before_anything_is_made(cli: CLI, librar
         ("batch", library, "--in-flight", "0"): "in_flight",
         ("batch", library, "--priority", "soon"): "--priority",
         ("batch", library, "--nonsense"): "no option --nonsense",
-        ("batch", library, "--webhook-url", "htps://example.com/hook"): "is no address for webhooks",
-        ("split", library / "plain.wav", "--webhook-url", "example.com"): "is no address for webhooks",
+        ("batch", library, "--webhook-url", "htps://example.com/hook"): "is not a URL for webhooks",
+        ("split", library / "plain.wav", "--webhook-url", "example.com"): "is not a URL for webhooks",
     }
     cli = cli.using(sandbox)
     ended = await asyncio.gather(*(cli.run(*arguments) for arguments in wrong))

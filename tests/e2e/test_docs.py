@@ -1,4 +1,4 @@
-"""What docs/sandbox.md says is run as it stands there."""
+"""The code in docs/sandbox.md runs as written and prints what it says."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_script_runs_and_prints_what_it_says(
     (tmp_path / "song.wav").write_bytes(make_wav(3.0))
     monkeypatch.chdir(tmp_path)
     exec(compile(code, "docs/sandbox.md", "exec"), {"__name__": "__main__"})  # noqa: S102  # our own docs
-    gc.collect()  # what was not closed complains here, and a complaint is an error
+    gc.collect()  # unclosed resources warn here, and warnings are errors
     out, err = capsys.readouterr()
     assert not err
     for text in re.findall(r"print\(.*\)  # (\[.*\])$", code, re.MULTILINE):
@@ -79,8 +79,8 @@ def test_the_table_of_faults_has_every_kind_once_with_its_values_and_a_text_that
     assert [name for name, _, _ in rows()] == [kind.__name__ for kind in faults.KINDS.values()]
     for name, values, text in rows():
         kind = getattr(faults, name)
-        told = dict(re.findall(r"`(\w+)=([^`]*)`", values))
-        assert told == {
+        stated = dict(re.findall(r"`(\w+)=([^`]*)`", values))
+        assert stated == {
             field.name: json.dumps(field.default) if isinstance(field.default, str) else str(field.default)
             for field in attrs.fields(kind)
         }
@@ -104,7 +104,7 @@ async def test_every_curl_works(sandbox: Sandbox, tmp_path: Path) -> None:
     assert sandbox.credits == 5
 
 
-def test_every_call_of_the_control_endpoint_is_told() -> None:
+def test_every_call_of_the_control_endpoint_is_documented() -> None:
     from aistemsplitter_async.sandbox.control import control
 
     calls = re.compile(r"^\| (`(?:GET|POST|DELETE) /control/.*) \|$", re.MULTILINE)

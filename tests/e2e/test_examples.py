@@ -1,4 +1,4 @@
-"""The examples, each in a process of its own as its users start it, against a sandbox and a Telegram of our own."""
+"""The examples, each started as a user would start it, against a sandbox and a fake Telegram."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 
 @pytest.fixture
 async def run(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Run]:
-    """Start an example; at the end it is stopped with Ctrl-C, and must not have complained of anything."""
+    """Start an example; at the end it is stopped with Ctrl-C, and must not have logged anything."""
     running: list[asyncio.subprocess.Process] = []
 
     async def start(name: str, **variables: str) -> asyncio.subprocess.Process:
@@ -77,7 +77,7 @@ async def until(check: Callable[[], Awaitable[Any]]) -> Any:
 
 
 @pytest.mark.parametrize("name", ["aiohttp_app", "fastapi_app"])
-async def test_a_service_takes_songs_is_told_by_webhooks_and_hands_out_stems(
+async def test_a_service_accepts_songs_is_notified_by_webhooks_and_serves_stems(
     run: Run, sandbox: Sandbox, http: aiohttp.ClientSession, make_wav: MakeWav, name: str
 ) -> None:
     port = free_port()
@@ -98,8 +98,8 @@ async def test_a_service_takes_songs_is_told_by_webhooks_and_hands_out_stems(
 
     async def shown(split_id: str) -> Any:
         async with http.get(f"{url}/{split_id}") as answer:
-            told = await answer.json()
-            return told if told["status"] != "processing" else None
+            answered = await answer.json()
+            return answered if answered["status"] != "processing" else None
 
     for split_id in ids[:2]:
         assert await until(partial(shown, split_id)) == {
@@ -236,16 +236,16 @@ async def test_a_bot_is_sent_a_song_shows_its_progress_and_answers_with_stems(
     telegram.send(audio=audio)
     telegram.send(text="hello")
 
-    async def told() -> bool:
+    async def failure_was_reported() -> bool:
         return len(telegram.texts) == 3 and any("nothing but noise" in texts[-1] for texts in telegram.texts.values())
 
-    await until(told)
+    await until(failure_was_reported)
     assert ["Send me a song as audio, and I will send you its stems."] in telegram.texts.values()
 
 
 @pytest.fixture
 async def restless(sandbox: Sandbox, http: aiohttp.ClientSession) -> AsyncIterator[str]:
-    """The sandbox's API, where a running split is another one at each look, though its status stays."""
+    """The sandbox's API, where a running split changes with every poll, though its status does not."""
 
     async def forward(request: web.Request) -> web.Response:
         wanted = ("authorization", "content-type", "idempotency-key")

@@ -55,7 +55,7 @@ def test_a_kill_at_any_moment_loses_nothing_and_charges_nothing_twice() -> None:
         ("copied", "POST create:before", "partial files"),
     ],
 )
-def test_a_build_with_a_mistake_in_it_is_found_out(broken: str, only: str, found: str) -> None:
+def test_a_build_with_a_mistake_in_it_is_detected(broken: str, only: str, found: str) -> None:
     code, counted = kill("--only", only, "--points", "0", "--broken", broken)
     assert code == 1
     assert counted[found] >= 1, counted

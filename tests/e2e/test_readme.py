@@ -1,4 +1,4 @@
-"""What the README says is run as it stands there."""
+"""The code in the README runs as written."""
 
 from __future__ import annotations
 

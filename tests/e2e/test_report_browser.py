@@ -14,7 +14,7 @@ from aistemsplitter_async.cli.report.report import write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.journal.record import Failure
+from aistemsplitter_async.journal.record import StoredFailure
 from aistemsplitter_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ async def run(
             with Waveforms() as waveforms:
                 report = await batch.report()
                 seen = Repeated(batch, tracks)
-                denied = Failure("prepare", "SourceUnreadableError", "permission denied", passing=True)
+                denied = StoredFailure("prepare", "SourceUnreadableError", "permission denied", passing=True)
                 await write_report(
                     folder / page,
                     seen,  # type: ignore[arg-type]  # it does what a batch does
@@ -199,6 +199,6 @@ async def test_a_report_is_replaced_and_takes_the_waveforms_from_the_one_before(
 async def test_a_report_does_not_replace_a_song(make_wav: MakeWav, tmp_path: Path) -> None:
     song = tmp_path / "song.wav"
     song.write_bytes(make_wav())
-    with pytest.raises(ConfigurationError, match="no report"):
+    with pytest.raises(ConfigurationError, match="not a report"):
         await run(tmp_path, make_wav, page="song.wav")
     assert song.read_bytes() == make_wav()

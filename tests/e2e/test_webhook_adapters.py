@@ -88,7 +88,7 @@ def request(
     length: bytes | None = None,
     signed: bool = True,
 ) -> bytes:
-    """Return a request as bytes, signed now unless told otherwise."""
+    """Return a request as bytes, signed now by default."""
     lines = [method + b" /hooks HTTP/1.1", b"Host: localhost"]
     if signed:
         signature = signature or sign(body, SECRET, int(time.time())).encode()
@@ -151,7 +151,7 @@ def corpus() -> dict[str, tuple[Wire, int]]:
         "64 KiB": (request(b"x" * 65_536), 400),
         "a byte more": (request(b"x" * 65_537), 413),
         "10 MB": (request(b"x" * 10_000_000), 413),
-        "10 MB announced": (request(b"", length=b"10000000"), 413),
+        "10 MB declared": (request(b"", length=b"10000000"), 413),
         "10 MB in chunks": (chunked(b"x" * 10_000_000, 50_000), 413),
         "70 kB in chunks of a byte": (chunked(b"x" * 70_000, 1), 413),
         "gzip": (request(gzip.compress(good), headers=(b"Content-Encoding: gzip",)), 400),
@@ -176,7 +176,7 @@ def corpus() -> dict[str, tuple[Wire, int]]:
 
 
 def ours(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    """What we complained about; servers have their own opinion about broken requests."""
+    """The records of our own logger; servers log broken requests in their own ways."""
     return [record for record in caplog.records if record.name.startswith("aistemsplitter_async")]
 
 
@@ -202,7 +202,7 @@ async def test_the_plain_call_answers_as_the_servers_do() -> None:
     for what, (wire, status) in corpus().items():
         head, _, body = (wire if isinstance(wire, bytes) else b"".join(wire)).partition(b"\r\n\r\n")
         lines = head.split(b"\r\n")
-        if b"chunked" in head or status == 405 or what == "10 MB announced" or len(head) > 60_000:
+        if b"chunked" in head or status == 405 or what == "10 MB declared" or len(head) > 60_000:
             continue  # that is the server's part
         headers = [tuple(line.split(b": ", 1)) for line in lines[1:]]
         assert await receiver.handle(body, headers) == status, what  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ async def test_a_hundred_tracks_cost_two_requests_each_and_never_too_many_at_onc
         assert len(sandbox.ledger.splits) == 100
 
 
-async def test_with_every_fifth_event_lost_all_tracks_finish_and_none_is_looked_at_more_than_three_times() -> None:
+async def test_with_every_fifth_event_lost_all_tracks_finish_and_none_is_polled_more_than_three_times() -> None:
     async with serve() as receiver, Sandbox(**BUSY) as sandbox, connect(sandbox, receiver) as client:
         rule = sandbox.faults.add("webhook", faults.Lost(), probability=0.2)
         await run(client, TRACKS)
@@ -110,7 +110,7 @@ async def finish_all(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("kept_in", ["file", "memory"])
-async def test_events_that_came_while_nobody_ran_cost_the_next_run_one_look_each(tmp_path: Path, kept_in: str) -> None:
+async def test_events_that_came_between_runs_cost_the_next_run_one_poll_each(tmp_path: Path, kept_in: str) -> None:
     tracks, journal = TRACKS[:20], tmp_path / "journal"
     inbox = SQLiteInbox(tmp_path / "inbox") if kept_in == "file" else None
     async with serve(inbox=inbox) as receiver, Sandbox(**STILL) as sandbox:
@@ -123,7 +123,7 @@ async def test_events_that_came_while_nobody_ran_cost_the_next_run_one_look_each
         await inbox.aclose()
 
 
-async def test_events_that_an_earlier_run_took_with_it_are_made_up_for_by_looking(tmp_path: Path) -> None:
+async def test_events_lost_with_an_earlier_run_are_made_up_for_by_polling(tmp_path: Path) -> None:
     tracks, journal = TRACKS[:20], tmp_path / "journal"
     async with serve() as receiver, Sandbox(**STILL) as sandbox:
         await begin(sandbox, receiver, tracks, journal)
@@ -148,7 +148,7 @@ async def test_tracks_of_an_earlier_run_wait_for_their_events_too(tmp_path: Path
         assert sandbox.ledger.count("get") == 20
 
 
-async def test_tracks_that_were_created_for_another_receiver_are_looked_at_as_without_one(tmp_path: Path) -> None:
+async def test_tracks_created_for_another_receiver_are_polled_as_without_one(tmp_path: Path) -> None:
     tracks, journal = TRACKS[:5], tmp_path / "journal"
     async with serve() as receiver, Sandbox(**STILL) as sandbox:
         await begin(sandbox, receiver, tracks, journal)

@@ -1,4 +1,4 @@
-"""What docs/webhooks.md says is run as it stands there."""
+"""The code in docs/webhooks.md runs as written and prints what it says."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ async def test_a_script_runs_and_prints_what_it_says(code: str, tmp_path: Path) 
     async with asyncio.timeout(60):
         out, err = await process.communicate()
     assert (process.returncode, err) == (0, b""), err.decode()
-    told = re.findall(r"print\(.*\)  # (\[.*\])$", code, re.MULTILINE)
-    assert told
-    for text in told:
+    stated = re.findall(r"print\(.*\)  # (\[.*\])$", code, re.MULTILINE)
+    assert stated
+    for text in stated:
         assert {text, text[1:-1]} & set(out.decode().splitlines()), out.decode()
 
 
 def test_the_table_of_faults_has_every_one_with_its_values() -> None:
-    told = re.findall(r"^\| `(\w+)\((.*?)\)` \|", DOC, re.MULTILINE)
-    assert told == [
+    stated = re.findall(r"^\| `(\w+)\((.*?)\)` \|", DOC, re.MULTILINE)
+    assert stated == [
         (kind.__name__, ", ".join(f"{field.name}={field.default}" for field in attrs.fields(kind)))
         for kind in faults.OF_WEBHOOKS
     ]
@@ -55,5 +55,5 @@ def test_the_table_of_answers_has_every_one() -> None:
 
 def test_the_figures_about_trying_again_are_those_of_the_sandbox() -> None:
     limits = Limits()
-    told = f"({limits.webhook_backoff:g}, 2, 4, ... {limits.webhook_backoff_cap:g} seconds of its clock, "
-    assert f"{told}{limits.webhook_attempts} times)" in " ".join(DOC.split())
+    stated = f"({limits.webhook_backoff:g}, 2, 4, ... {limits.webhook_backoff_cap:g} seconds of its clock, "
+    assert f"{stated}{limits.webhook_attempts} times)" in " ".join(DOC.split())

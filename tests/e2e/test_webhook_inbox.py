@@ -1,4 +1,4 @@
-"""The inbox in a file: what was acknowledged is there, whatever happens to the process that said so."""
+"""The inbox in a file: an acknowledged event is there, whatever happens to the process that acknowledged it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent, WebhookReceiver
-from aistemsplitter_async.webhooks.sqlite_inbox import _use_log
+from aistemsplitter_async.webhooks.sqlite_inbox import _enable_wal
 
 SECRET = "whsec_test"
 
-# A receiver in a process of its own. `die` says at which moment it kills itself, once the file `armed` is there.
+# A receiver in a separate process. `die` says at which moment it kills itself, once the file `armed` is there.
 RECEIVER = """
 import asyncio, os, signal, sys
 from pathlib import Path
@@ -127,7 +127,7 @@ async def kept(path: Path) -> set[str]:
 
 
 async def read(inbox: SQLiteInbox, *, quiet: float) -> list[WebhookEvent]:
-    """What a follower hears until nothing comes for a while."""
+    """The events that a follower gets until none comes for a while."""
     found: list[WebhookEvent] = []
     events = inbox.follow()
     with contextlib.suppress(TimeoutError):
@@ -146,7 +146,7 @@ async def test_a_receiver_killed_at_any_moment_loses_no_event_that_it_acknowledg
     process = await start(port, die)
     acknowledged = {name for name in ("split_1", "split_2") if await post(port, name) == 200}
     (tmp_path / "armed").touch()
-    assert await post(port, "split_3") == 0  # the sender hears nothing, and will try again
+    assert await post(port, "split_3") == 0  # the sender gets no answer, and will try again
     assert await process.wait() == -signal.SIGKILL
     after_the_kill = await kept(tmp_path / "inbox")
     assert acknowledged == {"split_1", "split_2"}
@@ -166,7 +166,7 @@ async def test_the_test_above_would_notice_an_answer_before_the_commit(start: St
     assert await kept(tmp_path / "inbox") == set()
 
 
-async def test_a_client_hears_of_events_that_a_receiver_in_another_process_took(start: Start, tmp_path: Path) -> None:
+async def test_a_client_gets_the_events_of_a_receiver_in_another_process(start: Start, tmp_path: Path) -> None:
     port = free_port()
     await start(port)
     receiver = WebhookReceiver([], url=f"http://127.0.0.1:{port}/", inbox=SQLiteInbox(tmp_path / "inbox"))
@@ -228,7 +228,7 @@ async def test_the_test_above_would_notice_a_connection_that_takes_away_anothers
 
 
 @pytest.mark.parametrize("meanwhile", ["saw nothing", "found it empty"])
-async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_beginning(
+async def test_a_file_that_is_removed_is_created_again_and_followed_from_its_beginning(
     tmp_path: Path, meanwhile: str
 ) -> None:
     path = tmp_path / "inbox"
@@ -259,8 +259,8 @@ async def test_a_file_that_somebody_removes_is_made_anew_and_followed_from_its_b
         assert await kept(path) == {"split_8", "split_9"}
 
 
-async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(tmp_path: Path) -> None:
-    path, heard, reads = tmp_path / "inbox", list[str](), 0
+async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_otherwise(tmp_path: Path) -> None:
+    path, seen, reads = tmp_path / "inbox", list[str](), 0
     async with SQLiteInbox(path) as receivers, SQLiteInbox(path) as clients:
         read = clients._read_news
 
@@ -271,22 +271,22 @@ async def test_a_client_reads_the_file_when_it_has_changed_and_hardly_ever_else(
 
         async def follow() -> None:
             async for found in clients.follow():
-                heard.append(found.split_id)
+                seen.append(found.split_id)
 
         clients._read_news = count  # type: ignore[method-assign]
         following = asyncio.create_task(follow())
-        await asyncio.sleep(0.9)  # 45 looks
+        await asyncio.sleep(0.9)  # 45 checks
         assert reads < 8
         for n in range(50):
             await receivers.put(event(f"split_{n}"))
             await asyncio.sleep(0.001 * (n % 5))
         await asyncio.sleep(0.3)
-        assert heard == [f"split_{n}" for n in range(50)]
+        assert seen == [f"split_{n}" for n in range(50)]
         following.cancel()
         await asyncio.wait({following})
 
 
-async def test_any_number_of_workers_may_make_the_file_at_once(tmp_path: Path) -> None:
+async def test_any_number_of_workers_may_create_the_file_at_once(tmp_path: Path) -> None:
     for attempt in range(10):
         inboxes = [SQLiteInbox(tmp_path / f"inbox{attempt}") for _ in range(4)]
         await asyncio.gather(*(inbox.put(event(f"split_{n}")) for n, inbox in enumerate(inboxes)))
@@ -295,7 +295,7 @@ async def test_any_number_of_workers_may_make_the_file_at_once(tmp_path: Path) -
 
 
 class Busy:
-    """A connection that is refused a few times: seldom, and hard to bring about."""
+    """A connection that is refused a few times: rare, and hard to cause."""
 
     def __init__(self, code: int) -> None:
         self.code = code
@@ -310,15 +310,15 @@ class Busy:
 
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
-def test_a_file_that_another_one_is_making_is_waited_for(code: int) -> None:
+def test_a_file_that_another_connection_is_creating_is_waited_for(code: int) -> None:
     busy = Busy(code)
-    _use_log(busy)  # type: ignore[arg-type]
+    _enable_wal(busy)  # type: ignore[arg-type]
     assert busy.refusals == 0
 
 
 def test_a_file_that_cannot_be_used_is_not_waited_for() -> None:
     with pytest.raises(sqlite3.OperationalError):
-        _use_log(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
+        _enable_wal(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
 
 
 async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path) -> None:
@@ -395,7 +395,7 @@ async def test_the_file_is_for_its_owner_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text", "another database"])
-async def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
+async def test_a_file_that_is_not_an_inbox_is_refused_and_left_alone(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "mine"
     if kind == "text":
         path.write_text("not a database at all, but long enough to be taken for one" * 30)
@@ -403,7 +403,7 @@ async def test_a_file_of_somebody_else_is_refused_and_left_alone(tmp_path: Path,
         with contextlib.closing(sqlite3.connect(path)) as db:
             db.execute("CREATE TABLE songs (name TEXT)")
     before = path.read_bytes()
-    with pytest.raises(ConfigurationError, match="is not an inbox for webhooks; name another file"):
+    with pytest.raises(ConfigurationError, match="is not a webhook inbox; choose another file"):
         async with SQLiteInbox(path):
             pass
     assert path.read_bytes() == before

@@ -1,4 +1,4 @@
-"""Clients that are told by webhooks, against the sandbox: few requests, and nobody waits for ever."""
+"""Clients that are notified by webhooks, against the sandbox: few requests, and no wait without end."""
 
 from __future__ import annotations
 
@@ -51,35 +51,35 @@ async def serve(**options: Any) -> AsyncIterator[WebhookReceiver]:
 
 
 @attrs.frozen
-class Told:
-    """A sandbox, a receiver, and a client that is told by it."""
+class Notified:
+    """A sandbox, a receiver, and a client that it notifies."""
 
     sandbox: Sandbox
     receiver: WebhookReceiver
     client: AsyncAIStemSplitter
 
     def polls(self) -> Counter[str]:
-        """How often each split was looked at."""
+        """How often each split was polled."""
         return Counter({split.split_id: split.polls for split in self.sandbox.ledger.splits})
 
 
-Start = Callable[..., AbstractAsyncContextManager[Told]]
+Start = Callable[..., AbstractAsyncContextManager[Notified]]
 
 
 @pytest.fixture
 def start() -> Start:
-    """Start all three; silent and without a limit unless told otherwise."""
+    """Start all three; silent and without a limit by default."""
 
     @asynccontextmanager
     async def all_three(
         client: dict[str, Any] | None = None, receiver: dict[str, Any] | None = None, **options: Any
-    ) -> AsyncIterator[Told]:
+    ) -> AsyncIterator[Notified]:
         given = {"separation": "silent", "requests_per_minute": None, "webhook_secret": SECRET} | options
         async with AsyncExitStack() as stack:
             serving = await stack.enter_async_context(serve(**(receiver or {})))
             sandbox = await stack.enter_async_context(Sandbox(**given))
-            told = AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=serving, **(client or {}))
-            yield Told(sandbox, serving, await stack.enter_async_context(told))
+            setup = AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=serving, **(client or {}))
+            yield Notified(sandbox, serving, await stack.enter_async_context(setup))
 
     return all_three
 
@@ -105,68 +105,68 @@ async def submit(client: AsyncAIStemSplitter, count: int) -> list[Job]:
 
 
 async def test_a_hundred_splits_cost_two_requests_each(start: Start) -> None:
-    async with start(**BUSY) as told:
-        await wait_for_all(await submit(told.client, 100))
-        assert told.sandbox.ledger.count() <= 210
-        assert told.sandbox.ledger.throttled == 0
-        assert {record.status for record in told.sandbox.ledger.deliveries} == {200}
+    async with start(**BUSY) as setup:
+        await wait_for_all(await submit(setup.client, 100))
+        assert setup.sandbox.ledger.count() <= 210
+        assert setup.sandbox.ledger.throttled == 0
+        assert {record.status for record in setup.sandbox.ledger.deliveries} == {200}
 
 
-async def test_with_every_fifth_event_lost_all_finish_and_none_is_looked_at_more_than_three_times(
+async def test_with_every_fifth_event_lost_all_finish_and_none_is_polled_more_than_three_times(
     start: Start,
 ) -> None:
-    async with start(**BUSY) as told:
-        rule = told.sandbox.faults.add("webhook", faults.Lost(), probability=0.2)
-        await wait_for_all(await submit(told.client, 100))
+    async with start(**BUSY) as setup:
+        rule = setup.sandbox.faults.add("webhook", faults.Lost(), probability=0.2)
+        await wait_for_all(await submit(setup.client, 100))
         assert 10 <= rule.consumed <= 35
-        assert max(told.polls().values()) <= 3
-        assert told.sandbox.ledger.count("get") <= 100 + 2 * rule.consumed
+        assert max(setup.polls().values()) <= 3
+        assert setup.sandbox.ledger.count("get") <= 100 + 2 * rule.consumed
 
 
-async def test_with_every_event_lost_they_are_found_by_looking(start: Start) -> None:
-    async with start(client={"poll": PollPolicy().scaled(0.01)}) as told:
-        told.sandbox.faults.add("webhook", faults.Lost(), times="always")
-        told.client._stages.poller._plan.model.learn(60, 0.02, running=[])  # else it takes as long as a song does
-        await wait_for_all(await submit(told.client, 5))
+async def test_with_every_event_lost_they_are_found_by_polling(start: Start) -> None:
+    async with start(client={"poll": PollPolicy().scaled(0.01)}) as setup:
+        setup.sandbox.faults.add("webhook", faults.Lost(), times="always")
+        setup.client._engine.poller._plan.model.learn(60, 0.02, running=[])  # else it takes as long as a song does
+        await wait_for_all(await submit(setup.client, 5))
 
 
-async def test_a_waiter_is_woken_by_the_event_and_looks_once(start: Start) -> None:
-    async with start(progression=Manual()) as told:
-        job = await told.client.submit(SONG)
+async def test_a_waiter_is_woken_by_the_event_and_polls_once(start: Start) -> None:
+    async with start(progression=Manual()) as setup:
+        job = await setup.client.submit(SONG)
         waiting = asyncio.create_task(job.wait())
         for _ in range(2):
             await asyncio.sleep(0.05)
-            assert told.sandbox.ledger.count("get") == 0
-            await told.sandbox.step(job.id)
+            assert setup.sandbox.ledger.count("get") == 0
+            await setup.sandbox.step(job.id)
         async with asyncio.timeout(5):
             assert (await waiting).status == "succeeded"
-        assert told.sandbox.ledger.count("get") == 1
+        assert setup.sandbox.ledger.count("get") == 1
 
 
-async def arrived(told: Told, count: int = 1) -> None:
+async def arrived(setup: Notified, count: int = 1) -> None:
     """Wait until so many events have been delivered."""
     async with asyncio.timeout(5):
-        while len(told.sandbox.ledger.deliveries) < count:  # noqa: ASYNC110  # the ledger has no event
+        while len(setup.sandbox.ledger.deliveries) < count:  # noqa: ASYNC110  # the ledger has no event
             await asyncio.sleep(0.005)
 
 
-async def test_an_event_that_came_before_anybody_waited_is_remembered(start: Start) -> None:
-    async with start() as told:
-        job = await told.client.submit(SONG)
-        await arrived(told)
-        async with asyncio.timeout(5):  # by the model alone it would take much longer until the first look
+async def test_an_event_that_came_before_the_wait_is_kept(start: Start) -> None:
+    async with start() as setup:
+        job = await setup.client.submit(SONG)
+        await arrived(setup)
+        async with asyncio.timeout(5):  # by the model alone it would take much longer until the first poll
             assert (await job.wait()).status == "succeeded"
-        assert told.sandbox.ledger.count("get") == 1
+        assert setup.sandbox.ledger.count("get") == 1
 
 
 async def test_the_test_above_would_notice_an_event_that_is_forgotten(
     start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The negative control: an inbox that tells nobody of what came before."""
+    """The negative control: an inbox that does not give a follower the events from before."""
     monkeypatch.setattr(MemoryInbox, "follow", _follow_nothing)
-    async with start() as told:
-        job = await told.client.submit(SONG)
-        await arrived(told)
+    async with start() as setup:
+        job = await setup.client.submit(SONG)
+        await arrived(setup)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 await job.wait()
@@ -178,23 +178,23 @@ async def _follow_nothing(_: MemoryInbox) -> AsyncIterator[WebhookEvent]:
 
 
 async def test_updates_end_with_the_event(start: Start) -> None:
-    async with start(progression=Manual()) as told:
-        job = await told.client.submit(SONG)
+    async with start(progression=Manual()) as setup:
+        job = await setup.client.submit(SONG)
 
         async def collect() -> list[str]:
             return [split.status async for split in job.updates()]
 
         seen = asyncio.create_task(collect())
-        await told.sandbox.step(job.id)
-        await told.sandbox.step(job.id)
+        await setup.sandbox.step(job.id)
+        await setup.sandbox.step(job.id)
         async with asyncio.timeout(5):
             assert await seen == ["succeeded"]
 
 
-async def test_a_split_that_failed_is_announced_and_raised(start: Start) -> None:
-    async with start() as told:
-        told.sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO"))
-        job = await told.client.submit(SONG)
+async def test_a_split_that_failed_notifies_and_raises(start: Start) -> None:
+    async with start() as setup:
+        setup.sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO"))
+        job = await setup.client.submit(SONG)
         with pytest.raises(SplitFailedError, match="BAD_AUDIO"):
             async with asyncio.timeout(5):
                 await job.wait()
@@ -204,22 +204,22 @@ async def test_a_hundred_duplicates_and_impatient_polls_lead_to_one_set_of_downl
     start: Start, tmp_path: Path
 ) -> None:
     seen: list[WebhookEvent] = []
-    async with start(receiver={"on_event": seen.append}) as told:
-        rule = told.sandbox.faults.add("webhook", faults.Duplicated(copies=99))
-        polling = [asyncio.create_task(_poll(told, 20)) for _ in range(3)]
+    async with start(receiver={"on_event": seen.append}) as setup:
+        rule = setup.sandbox.faults.add("webhook", faults.Duplicated(copies=99))
+        polling = [asyncio.create_task(_poll(setup, 20)) for _ in range(3)]
         async with asyncio.timeout(20):
-            done = await told.client.split(SONG, into=tmp_path)
+            done = await setup.client.split(SONG, into=tmp_path)
             await asyncio.gather(*polling)
         assert rule.consumed == 1
-        assert told.sandbox.ledger.count("download", 200) == len(done.files) == 4
+        assert setup.sandbox.ledger.count("download", 200) == len(done.files) == 4
         assert [event.split_id for event in seen] == [done.split.id]
 
 
-async def _poll(told: Told, looks: int) -> None:
+async def _poll(setup: Notified, polls: int) -> None:
     """Look at whatever splits there are, again and again."""
-    for _ in range(looks):
-        for split in told.sandbox.ledger.splits:
-            await told.client.get_split(split.split_id)
+    for _ in range(polls):
+        for split in setup.sandbox.ledger.splits:
+            await setup.client.get_split(split.split_id)
         await asyncio.sleep(0.002)
 
 
@@ -235,13 +235,13 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 async def test_whatever_happens_to_events_on_their_way_all_splits_are_found(start: Start, fault: faults.Fault) -> None:
-    async with start() as told:
-        rule = told.sandbox.faults.add("webhook", fault, probability=0.5)
-        moving = asyncio.create_task(_move_on(told.sandbox))
-        await wait_for_all(await submit(told.client, 12))
+    async with start() as setup:
+        rule = setup.sandbox.faults.add("webhook", fault, probability=0.5)
+        moving = asyncio.create_task(_move_on(setup.sandbox))
+        await wait_for_all(await submit(setup.client, 12))
         moving.cancel()
         assert rule.consumed
-        assert max(told.polls().values()) == 1
+        assert max(setup.polls().values()) == 1
 
 
 async def _move_on(sandbox: Sandbox) -> None:
@@ -252,56 +252,56 @@ async def _move_on(sandbox: Sandbox) -> None:
 
 
 async def test_every_way_to_create_a_split_names_the_receiver_unless_the_caller_names_another(start: Start) -> None:
-    async with start(progression=Manual()) as told:
-        job = await told.client.submit(SONG)
-        other = await told.client.submit(SONG, webhook_url="https://example.com/mine")
-        splits = told.sandbox._running.service.splits
+    async with start(progression=Manual()) as setup:
+        job = await setup.client.submit(SONG)
+        other = await setup.client.submit(SONG, webhook_url="https://example.com/mine")
+        splits = setup.sandbox._running.service.splits
         urls = [found and found.webhook_url for found in map(splits.find, (job.id, other.id))]
-        assert urls == [told.receiver.url, "https://example.com/mine"]
+        assert urls == [setup.receiver.url, "https://example.com/mine"]
 
 
 async def test_clients_may_share_a_receiver_and_leave_it(start: Start) -> None:
-    async with start(progression=Manual()) as told:
+    async with start(progression=Manual()) as setup:
         async with AsyncAIStemSplitter(
-            told.sandbox.api_key, base_url=told.sandbox.base_url, webhooks=told.receiver
+            setup.sandbox.api_key, base_url=setup.sandbox.base_url, webhooks=setup.receiver
         ) as other:
-            jobs = [await told.client.submit(SONG), await other.submit(SONG)]
+            jobs = [await setup.client.submit(SONG), await other.submit(SONG)]
             both = [asyncio.create_task(job.wait()) for job in (*jobs, other.job(jobs[0].id))]
             for job in jobs * 2:
-                await told.sandbox.step(job.id)
+                await setup.sandbox.step(job.id)
             async with asyncio.timeout(5):
                 assert {split.status for split in await asyncio.gather(*both)} == {"succeeded"}
-        inbox = told.receiver.inbox
+        inbox = setup.receiver.inbox
         assert isinstance(inbox, MemoryInbox)
         await asyncio.sleep(0)
         assert len(inbox._followers) == 1
 
 
-@pytest.mark.parametrize("how", ["announced elsewhere", "reattached in another process"])
-async def test_a_split_whose_event_is_not_promised_is_looked_at_as_without_webhooks(start: Start, how: str) -> None:
+@pytest.mark.parametrize("how", ["notifying another URL", "reattached in another process"])
+async def test_a_split_whose_event_is_not_expected_is_polled_as_without_webhooks(start: Start, how: str) -> None:
     async with (
-        start(progression=Timed(base=0.2, per_second=0.0), client={"poll": PollPolicy().scaled(0.01)}) as told,
-        AsyncAIStemSplitter(told.sandbox.api_key, base_url=told.sandbox.base_url) as alone,
+        start(progression=Timed(base=0.2, per_second=0.0), client={"poll": PollPolicy().scaled(0.01)}) as setup,
+        AsyncAIStemSplitter(setup.sandbox.api_key, base_url=setup.sandbox.base_url) as alone,
     ):
-        if how == "announced elsewhere":
-            job = await told.client.submit(SONG, webhook_url="https://example.com/mine")
+        if how == "notifying another URL":
+            job = await setup.client.submit(SONG, webhook_url="https://example.com/mine")
         else:
-            job = told.client.job((await alone.submit(SONG)).id)
+            job = setup.client.job((await alone.submit(SONG)).id)
         waiting = asyncio.create_task(job.wait())
         await asyncio.sleep(0.1)
-        assert told.sandbox.ledger.count("get") >= 2  # what is promised is not looked at before 99 % should be done
+        assert setup.sandbox.ledger.count("get") >= 2  # with an expected event: none until 99 % should be done
         async with asyncio.timeout(10):
             assert (await waiting).status == "succeeded"
 
 
-async def test_an_event_that_was_not_promised_wakes_whoever_waits_all_the_same(start: Start) -> None:
-    async with start(progression=Manual()) as told:
-        async with AsyncAIStemSplitter(told.sandbox.api_key, base_url=told.sandbox.base_url) as other:
-            created = await other.submit(SONG, webhook_url=told.receiver.url)
-        waiting = asyncio.create_task(told.client.job(created.id).wait())
+async def test_an_event_that_was_not_expected_wakes_waiters_all_the_same(start: Start) -> None:
+    async with start(progression=Manual()) as setup:
+        async with AsyncAIStemSplitter(setup.sandbox.api_key, base_url=setup.sandbox.base_url) as other:
+            created = await other.submit(SONG, webhook_url=setup.receiver.url)
+        waiting = asyncio.create_task(setup.client.job(created.id).wait())
         await asyncio.sleep(0.05)
         for _ in range(2):
-            await told.sandbox.step(created.id)
+            await setup.sandbox.step(created.id)
         began = asyncio.get_running_loop().time()
         assert (await waiting).status == "succeeded"
         assert asyncio.get_running_loop().time() - began < 0.5
@@ -327,9 +327,9 @@ class FaultyInbox(MemoryInbox):
 async def test_an_inbox_that_fails_is_followed_again(
     start: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("aistemsplitter_async.webhooks.follower._AGAIN", 0.01)
-    async with start(receiver={"inbox": FaultyInbox()}) as told:
-        job = await told.client.submit(SONG)
+    monkeypatch.setattr("aistemsplitter_async.webhooks.follower._BACKOFF", 0.01)
+    async with start(receiver={"inbox": FaultyInbox()}) as setup:
+        job = await setup.client.submit(SONG)
         async with asyncio.timeout(5):
             assert (await job.wait()).status == "succeeded"
-    assert [record.message.partition(";")[0] for record in caplog.records] == ["the webhook inbox cannot be followed"]
+    assert [record.message.partition(";")[0] for record in caplog.records] == ["cannot follow the webhook inbox"]

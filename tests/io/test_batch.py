@@ -35,8 +35,8 @@ from aistemsplitter_async import (
     WaitTimeoutError,
     stream_source,
 )
-from aistemsplitter_async.batch.item import Opened
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.batch.item import OpenedItem
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.testing import error_reply, json_reply
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
@@ -46,32 +46,8 @@ GENEROUS = RateLimit(1000)
 
 
 @pytest.fixture(autouse=True)
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the journal work in the loop's own thread: fake time cannot see another one."""
-    from aistemsplitter_async.journal.journal import Journal
-
-    def start(thread: Any) -> None:
-        thread._target.__self__._store._db.execute("PRAGMA synchronous = OFF")  # nobody pulls the plug here
-
-    async def write(journal: Any, change: Any, *args: Any, **kwargs: Any) -> Any:
-        if journal._closing:
-            raise JournalError("the journal is closed")
-        result = asyncio.get_running_loop().create_future()
-        ((_, answer),) = journal._commit([(lambda store: change(store, *args, **kwargs), result)])
-        await asyncio.sleep(0)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    async def aclose(journal: Any) -> None:
-        if not journal._closing:
-            journal._closing = True
-            journal._store.close()
-
-    monkeypatch.setattr("threading.Thread.start", start)
-    monkeypatch.setattr(os, "fsync", lambda _: None)
-    monkeypatch.setattr(Journal, "write", write)
-    monkeypatch.setattr(Journal, "aclose", aclose)
+def no_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power cut here
 
 
 def urls(number: int, first: int = 0) -> list[str]:
@@ -168,13 +144,13 @@ async def test_of_a_drained_batch_a_duplicate_is_not_begun_or_shares_what_was_pa
 async def test_of_the_same_audio_twice_the_first_is_split_although_it_took_longer_to_read(
     world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    identify = Opened.identify
+    identify = OpenedItem.identify
 
-    async def read(opened: Opened) -> str:
+    async def read(opened: OpenedItem) -> str:
         await world.clock.sleep(60.0 if opened.label.endswith("a.wav") else 0.0)
         return await identify(opened)
 
-    monkeypatch.setattr(Opened, "identify", read)
+    monkeypatch.setattr(OpenedItem, "identify", read)
     outcomes = await run(
         world, [wav(tmp_path / "a.wav"), wav(tmp_path / "b.wav"), wav(tmp_path / "c.wav", b"other")], **home
     )
@@ -186,7 +162,7 @@ async def test_of_the_same_audio_twice_the_first_is_split_although_it_took_longe
     assert second.files == first.files
 
 
-async def test_a_stream_that_takes_its_time_holds_up_nobody(world: World, home: Any) -> None:
+async def test_a_slow_stream_delays_no_other_source(world: World, home: Any) -> None:
     async def trickle() -> AsyncIterator[bytes]:
         await world.clock.sleep(10.0)
         yield b"sound"
@@ -284,15 +260,15 @@ async def test_a_create_that_waits_for_the_limit_is_not_counted_as_paid(world: W
 
 
 async def until(batch: Any, stage: str, tracks: int) -> None:
-    while batch.progress().stages.get(stage, 0) < tracks:  # noqa: ASYNC110  # nobody sets an event for a test
-        await asyncio.sleep(0.001)  # real: the journal's thread is, only the clock is not
+    while batch.progress().stages.get(stage, 0) < tracks:  # noqa: ASYNC110  # the batch sets no event for a test
+        await asyncio.sleep(0.001)  # real, so that the fake clock sees an idle loop and moves on
 
 
 def running(world: World, exchange: Any) -> Any:
     return world.api.split(exchange.request.url.rpartition("/")[2], "processing")
 
 
-async def test_draining_loses_no_outcome_that_nobody_has_taken_yet(world: World, home: Any) -> None:
+async def test_draining_loses_no_outcome_that_was_not_taken_yet(world: World, home: Any) -> None:
     await run(world, urls(150), **home)
     async with world.client(rate_limit=GENEROUS) as client, client.split_many(urls(150), **home) as batch:
         for _ in range(300):
@@ -465,7 +441,7 @@ async def test_a_key_of_ones_own_is_used_for_the_first_create_and_not_again(worl
     assert len(world.api.created) == 2
 
 
-async def test_one_key_for_two_sources_fails_the_second_and_nobody_else(world: World, home: Any) -> None:
+async def test_one_key_for_two_sources_fails_only_the_second(world: World, home: Any) -> None:
     items = [BatchItem(source=url, idempotency_key="mine") for url in urls(2)]
     outcomes = await run(world, [*items, *urls(3, first=2)], **home)
     assert kinds(outcomes) == {"Done": 4, "Failed create": 1}
@@ -560,19 +536,19 @@ async def test_a_create_that_grows_too_old_during_an_outage_is_not_sent_again(wo
 async def test_an_answer_that_cannot_be_written_down_is_kept_until_there_is_room(
     world: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    created = Store.created
+    created = JournalStore.created
 
-    def full(store: Store, *args: Any) -> Any:
+    def full(store: JournalStore, *args: Any) -> Any:
         if world.elapsed() < 300:
             raise JournalError("the disk is full", code="DISK")
         return created(store, *args)
 
-    monkeypatch.setattr(Store, "created", full)
+    monkeypatch.setattr(JournalStore, "created", full)
     assert kinds(await run(world, urls(3), **home)) == {"Done": 3}
     assert world.api.count("create") == 3
 
 
-async def test_files_that_are_gone_are_fetched_again_with_one_look_and_no_charge(world: World, home: Any) -> None:
+async def test_files_that_are_gone_are_downloaded_again_with_one_poll_and_no_charge(world: World, home: Any) -> None:
     (first,) = await run(world, urls(1), **home)
     assert isinstance(first, Done)
     first.files["vocals"].unlink()
@@ -585,7 +561,7 @@ async def test_files_that_are_gone_are_fetched_again_with_one_look_and_no_charge
     assert world.api.count("download") == 5
 
 
-async def test_a_file_that_somebody_changed_is_left_alone(world: World, home: Any) -> None:
+async def test_an_edited_file_is_left_alone(world: World, home: Any) -> None:
     (first,) = await run(world, urls(1), **home)
     assert isinstance(first, Done)
     first.files["vocals"].write_bytes(b"mine")
@@ -595,7 +571,7 @@ async def test_a_file_that_somebody_changed_is_left_alone(world: World, home: An
     assert len(world.api.asked) == asked
 
 
-async def test_addresses_that_expired_between_runs_are_asked_for_anew(world: World, home: Any, flow: Any) -> None:
+async def test_urls_that_expired_between_runs_are_asked_for_again(world: World, home: Any, flow: Any) -> None:
     await run(world, urls(1), journal=home["journal"])
     looks = world.api.count("get")
     world.api.script("download", *[flow([b""], status=403)] * 4)
@@ -628,9 +604,9 @@ async def test_an_unclear_create_is_never_answered_with_another_upload(world: Wo
 async def test_a_full_disk_at_the_intent_means_no_post_and_a_pause(
     world: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    intend, refusals = Store.intend, 0
+    intend, refusals = JournalStore.intend, 0
 
-    def full(store: Store, *args: Any) -> Any:
+    def full(store: JournalStore, *args: Any) -> Any:
         nonlocal refusals
         if world.elapsed() < 300:
             refusals += 1
@@ -639,7 +615,7 @@ async def test_a_full_disk_at_the_intent_means_no_post_and_a_pause(
             raise error
         return intend(store, *args)
 
-    monkeypatch.setattr(Store, "intend", full)
+    monkeypatch.setattr(JournalStore, "intend", full)
     assert kinds(await run(world, urls(10), **home)) == {"Done": 10}
     assert refusals > 0
     assert min(world.api.times("create")) >= 300
@@ -683,7 +659,7 @@ def slowly(world: World, exchange: Any, seconds: float) -> Any:
     return world.api.split(split_id, "succeeded" if done else "processing")
 
 
-async def test_an_outage_of_ten_minutes_costs_few_requests_and_nobody_anything_else(world: World, home: Any) -> None:
+async def test_an_outage_of_ten_minutes_costs_few_requests_and_fails_no_source(world: World, home: Any) -> None:
     def down(_: Any) -> Any:
         return APIConnectionError("refused", may_have_arrived=False) if world.elapsed() < 600 else None
 
@@ -740,7 +716,7 @@ async def test_a_journal_that_breaks_ends_the_batch_with_its_error(
     def broken(*_: Any) -> Any:
         raise sqlite3.DatabaseError("malformed")
 
-    monkeypatch.setattr(Store, "succeeded", broken)
+    monkeypatch.setattr(JournalStore, "succeeded", broken)
     async with world.client(rate_limit=GENEROUS) as client, client.split_many(urls(30), in_flight=5, **home) as batch:
         with pytest.raises(JournalError, match="damaged"):
             async for _ in batch:
@@ -777,7 +753,7 @@ def test_a_bound_below_one_is_refused(world: World, option: str) -> None:
 # --- what a safety review found
 
 
-async def test_nobody_waits_for_the_end_of_trouble_whose_track_has_left(world: World, home: Any) -> None:
+async def test_no_track_waits_for_an_outage_whose_only_track_has_left(world: World, home: Any) -> None:
     def down(exchange: Any) -> Any:
         broken = "split_1/" in exchange.request.url
         return error_reply(503, "DOWN") if broken else world.api.do_download(exchange)
@@ -794,7 +770,7 @@ async def test_nobody_waits_for_the_end_of_trouble_whose_track_has_left(world: W
     assert world.elapsed() < 60
 
 
-async def test_trouble_that_was_left_behind_is_not_counted_when_other_trouble_comes(
+async def test_an_outage_that_was_left_behind_does_not_count_toward_the_next(
     world: World, home: Any, tmp_path: Path
 ) -> None:
     def reserve(exchange: Any) -> Any:
@@ -875,7 +851,7 @@ async def test_a_key_that_grows_old_while_its_create_waits_for_the_limit_is_not_
 
 
 @pytest.mark.parametrize("lifetime", [100, 60])
-async def test_an_upload_that_expires_while_its_create_waits_for_the_limit_is_brought_again(
+async def test_an_upload_that_expires_while_its_create_waits_for_the_limit_is_repeated(
     world: World, home: Any, tmp_path: Path, lifetime: int
 ) -> None:
     """Or, if the limit is so low that it always would, sent as it is."""
@@ -902,7 +878,7 @@ async def test_creates_left_open_are_settled_first_whether_or_not_their_source_i
     key = world.api.of("create")[0].headers["Idempotency-Key"]
     assert kinds(await run(world, urls(3, first=1), **home)) == {"Done": 3}
     assert world.api.of("create")[1].headers["Idempotency-Key"] == key
-    store = Store(home["journal"])
+    store = JournalStore(home["journal"])
     assert store.count() == {"created": 1, "downloaded": 3}
     store.close()
     assert kinds(await run(world, urls(1), **home)) == {"Done": 1}
@@ -926,7 +902,7 @@ async def test_a_source_whose_stream_cannot_be_opened_fails_alone(world: World, 
     assert kinds(await run(world, sources, **home)) == {"Done": 20, "Failed prepare": 1}
 
 
-async def test_a_stream_that_brings_other_bytes_than_it_was_known_by_is_not_split(world: World, home: Any) -> None:
+async def test_a_stream_that_yields_other_bytes_than_were_identified_is_not_split(world: World, home: Any) -> None:
     contents = iter([b"AAAA", b"BBBB", b"BBBB", b"BBBB"])
 
     async def factory() -> AsyncIterator[bytes]:
@@ -938,7 +914,7 @@ async def test_a_stream_that_brings_other_bytes_than_it_was_known_by_is_not_spli
     assert world.api.created == {}
 
 
-async def test_an_inode_number_too_large_for_sqlite_is_no_trouble(
+async def test_an_inode_number_too_large_for_sqlite_is_accepted(
     world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stat = Path.stat
@@ -990,7 +966,7 @@ async def test_a_copy_of_what_is_uncertain_is_uncertain_too(world: World, home: 
     assert len(world.api.created) == 1
 
 
-async def test_splitting_anew_that_was_killed_goes_on_and_pays_nothing_again(world: World, home: Any) -> None:
+async def test_a_re_split_that_was_killed_goes_on_and_pays_for_nothing_twice(world: World, home: Any) -> None:
     def items() -> list[BatchItem]:
         return [BatchItem(source=url, anew=True) for url in urls(2)]
 
@@ -1011,17 +987,17 @@ async def test_splitting_anew_that_was_killed_goes_on_and_pays_nothing_again(wor
 async def test_a_batch_that_is_cancelled_while_it_begins_gives_up_its_journal(
     world: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from aistemsplitter_async.batch.works import Works
+    from aistemsplitter_async.batch.context import BatchContext
 
-    monkeypatch.setattr(Works, "recall_gate", lambda _: world.clock.sleep(100))
+    monkeypatch.setattr(BatchContext, "restore_gate", lambda _: world.clock.sleep(100))
     async with world.client() as client:
         with pytest.raises(TimeoutError):
             async with world.clock.timeout_at(world.clock.monotonic() + 10), client.split_many([], **home):
                 pass
-    Store(home["journal"]).close()
+    JournalStore(home["journal"]).close()
 
 
-async def test_a_journal_that_lost_everything_is_not_begun_anew(world: World, home: Any) -> None:
+async def test_a_journal_that_lost_everything_is_not_started_again(world: World, home: Any) -> None:
     await run(world, urls(2), **home)
     home["journal"].write_bytes(b"")
     with pytest.raises(JournalError, match="was a journal"):

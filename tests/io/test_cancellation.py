@@ -12,7 +12,7 @@ import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async._gate import slot
-from aistemsplitter_async._send import pipeline
+from aistemsplitter_async._send import create
 from aistemsplitter_async._transfer import downloader
 from aistemsplitter_async._transfer.audio import stream_source
 from aistemsplitter_async._transfer.partfile import PartFile
@@ -226,7 +226,7 @@ async def test_the_check_above_would_notice_a_create_that_is_not_owned(
     async def with_its_caller(work: Awaitable[Any], **_: object) -> Any:
         return await work
 
-    monkeypatch.setattr(pipeline, "finish_before_cancel", with_its_caller)
+    monkeypatch.setattr(create, "finish_before_cancel", with_its_caller)
     sent = asyncio.Event()
 
     async def slow_answer(exchange: Any) -> Any:

@@ -153,7 +153,7 @@ async def test_an_injected_session_excludes_a_transport_and_is_never_closed() ->
 async def test_no_repr_shows_the_key() -> None:
     client = AsyncAIStemSplitter("ast_secret")
     async with client:
-        for thing in (client, client._stages.pipeline.transport, client.gate, client.job("split_1"), vars(client)):
+        for thing in (client, client._engine.pipeline.transport, client.gate, client.job("split_1"), vars(client)):
             assert "ast_secret" not in repr(thing)
 
 

@@ -524,7 +524,7 @@ def flow_of(flow: type[Flow], data: bytes) -> Flow:
 
 async def bring(world: World, split: Split, folder: Path, pattern: str, **options: Any) -> dict[str, Path]:
     async with world.client() as client:
-        downloader = client._stages.downloader
+        downloader = client._engine.downloader
         return await downloader.download(split, folder, overwrite=False, on_progress=None, pattern=pattern, **options)
 
 

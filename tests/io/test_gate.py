@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async._gate.gate import Gate
-from aistemsplitter_async._gate.lanes import Order, Priority, Rank, Turns
+from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.window import CountingWindow
 from aistemsplitter_async.config import RateLimit
@@ -177,7 +177,7 @@ class Candidates:
     """A source of the gate with a list of candidates that a test changes as it likes."""
 
     ready: list[str] = attrs.field(factory=list[str])
-    order: Order = (0, Rank.POLL)
+    order = Order(Lane.INTERACTIVE, Rank.POLL)
     changes_at: float = math.inf
     granted: list[tuple[str, Slot]] = attrs.field(factory=list[Any])
     asked_at: list[float] = attrs.field(factory=list[float])

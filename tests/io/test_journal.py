@@ -1,4 +1,4 @@
-"""The journal as a program sees it: what was written is there, whatever happens next, and it is nobody else's."""
+"""The journal as a program sees it: what was written survives whatever happens next, and it belongs to one key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from aistemsplitter_async import ConfigurationError, JournalError, JournalLocked
 from aistemsplitter_async.journal.file import is_locked
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
-from aistemsplitter_async.journal.store import Claim, Store
+from aistemsplitter_async.journal.store import Claim, JournalStore
 from aistemsplitter_async.models import DirectURL
 
 OWNER = {"api": "https://api.test/v1", "key": "abc"}
@@ -32,7 +32,7 @@ async def opened(path: Path | None) -> Journal:
 
 async def claim(journal: Journal, identity: str) -> Claim:
     return await journal.write(
-        Store.claim,
+        JournalStore.claim,
         identity,
         "/",
         source=identity,
@@ -40,45 +40,45 @@ async def claim(journal: Journal, identity: str) -> Claim:
         pattern="{stem}",
         split_input=DirectURL("https://example.com"),
         dedupe=True,
-        anew=False,
+        resplit=False,
     )
 
 
 async def test_writes_that_come_together_are_made_durable_together(monkeypatch: pytest.MonkeyPatch) -> None:
     journal = await opened(None)
-    commits, commit = 0, Store.commit
+    commits, commit = 0, JournalStore.commit
 
-    def count(store: Store) -> None:
+    def count(store: JournalStore) -> None:
         nonlocal commits
         commits += 1
         commit(store)
 
-    monkeypatch.setattr(Store, "commit", count)
+    monkeypatch.setattr(JournalStore, "commit", count)
     claims = await asyncio.gather(*(claim(journal, str(number)) for number in range(500)))
     assert len({one.record.id for one in claims}) == 500
     assert commits <= 3
     await journal.aclose()
 
 
-async def test_refusals_are_told_apart_from_what_was_done() -> None:
+async def test_refused_writes_do_not_affect_the_others() -> None:
     journal = await opened(None)
     tracks = [(await claim(journal, str(number))).record.id for number in range(3)]
     same = Submission("the same key", b"{}")
     done, twice, illegal = await asyncio.gather(
-        journal.write(Store.intend, tracks[0], same, 1.0),
-        journal.write(Store.intend, tracks[1], same, 1.0),
-        journal.write(Store.uncertain, tracks[2]),
+        journal.write(JournalStore.intend, tracks[0], same, 1.0),
+        journal.write(JournalStore.intend, tracks[1], same, 1.0),
+        journal.write(JournalStore.uncertain, tracks[2]),
         return_exceptions=True,
     )
     assert not isinstance(done, BaseException)
     assert done.state is State.INTENT
     assert isinstance(twice, ConfigurationError)
     assert isinstance(illegal, JournalError)
-    assert (await journal.write(Store.get, tracks[0])).state is State.INTENT
+    assert (await journal.write(JournalStore.get, tracks[0])).state is State.INTENT
     await journal.aclose()
 
 
-async def test_a_write_is_done_even_if_nobody_waits_for_it_any_more(tmp_path: Path) -> None:
+async def test_a_write_is_done_even_if_its_caller_is_cancelled(tmp_path: Path) -> None:
     journal = await opened(tmp_path / "journal")
     waiting = asyncio.create_task(claim(journal, "a"))
     await asyncio.sleep(0)
@@ -99,14 +99,14 @@ async def test_closing_finishes_what_was_asked_for_and_refuses_what_comes_after(
     assert {one.met for one in await asyncio.gather(*waiting)} == {"new"}
     with pytest.raises(JournalError, match="closed"):
         await claim(journal, "late")
-    assert not [thread for thread in threading.enumerate() if thread.name == "journal"]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("journal")]
 
 
 async def test_a_journal_of_another_key_is_refused_and_let_go(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     journal = await opened(path)
     track = (await claim(journal, "a")).record.id
-    await journal.write(Store.intend, track, Submission("key", b"{}"), 1.0)
+    await journal.write(JournalStore.intend, track, Submission("key", b"{}"), 1.0)
     await journal.aclose()
     with pytest.raises(JournalError, match="another API key"):
         await Journal.open(path, owner=OWNER | {"key": "other"})
@@ -121,11 +121,13 @@ async def test_a_second_one_in_this_process_is_refused(tmp_path: Path) -> None:
     await journal.aclose()
 
 
-async def test_a_failing_disk_is_told_to_everybody_and_the_next_write_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_disk_fails_all_waiting_writes_and_the_next_one_is_tried(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     journal = await opened(None)
-    commit, failures = Store.commit, 0
+    commit, failures = JournalStore.commit, 0
 
-    def fail(store: Store) -> None:
+    def fail(store: JournalStore) -> None:
         nonlocal failures
         if failures < 2:
             failures += 1
@@ -134,7 +136,7 @@ async def test_a_failing_disk_is_told_to_everybody_and_the_next_write_is_tried(m
             raise error
         commit(store)
 
-    monkeypatch.setattr(Store, "commit", fail)
+    monkeypatch.setattr(JournalStore, "commit", fail)
     results: list[Any] = await asyncio.gather(
         *(claim(journal, str(number)) for number in range(5)), return_exceptions=True
     )
@@ -149,13 +151,13 @@ WRITER = """
     import asyncio, sys
     from pathlib import Path
     from aistemsplitter_async.journal.journal import Journal
-    from aistemsplitter_async.journal.store import Store
+    from aistemsplitter_async.journal.store import JournalStore
 
     async def main():
         journal = await Journal.open(Path(sys.argv[1]), owner={"api": "https://api.test/v1", "key": "abc"})
         number = 0
         while True:
-            await journal.write(Store.set_note, f"note {number}", "x")
+            await journal.write(JournalStore.set_note, f"note {number}", "x")
             print(number, flush=True)
             number += 1
 
@@ -164,9 +166,9 @@ WRITER = """
 
 
 BROKEN = """
-    Store.commit = lambda self: None
-    begin = Store.begin
-    Store.begin = lambda self: None if self._db.in_transaction else begin(self)
+    JournalStore.commit = lambda self: None
+    begin = JournalStore.begin
+    JournalStore.begin = lambda self: None if self._db.in_transaction else begin(self)
 
     async def main():
 """
@@ -181,7 +183,7 @@ def kill_a_writer(path: Path, script: str) -> list[int]:
         assert is_locked(path) is not False  # Windows cannot tell
         began = time.monotonic()
         with pytest.raises(JournalLockedError, match=str(path)):
-            Store(path)
+            JournalStore(path)
         assert time.monotonic() - began < 1
         os.kill(writer.pid, signal.SIGKILL)
         told += [int(line) for line in writer.stdout if line.endswith("\n")]
@@ -191,7 +193,7 @@ def kill_a_writer(path: Path, script: str) -> list[int]:
 
 async def count_notes(path: Path, told: list[int]) -> int:
     journal = await opened(path)
-    found = [await journal.write(Store.note, f"note {number}") for number in told]
+    found = [await journal.write(JournalStore.note, f"note {number}") for number in told]
     await journal.aclose()
     return sum(note == "x" for note in found)
 

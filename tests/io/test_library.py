@@ -1,4 +1,4 @@
-"""Finding tracks on a real disk: every song once, nothing that is none, and no end that does not come."""
+"""Finding tracks on a real disk: every song once, nothing else, and no search without end."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async._transfer.manifest import Memory, Remembered
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library import folders
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
@@ -79,7 +79,7 @@ def test_a_track_knows_where_it_was_found(music: Path) -> None:
     assert (url.filename, url.folder) == ("café.mp3", "")
 
 
-def test_what_is_no_audio_is_counted_and_what_is_hidden_is_not_seen(music: Path) -> None:
+def test_files_that_are_not_audio_are_counted_and_hidden_ones_skipped(music: Path) -> None:
     put(music, "a/cover.jpg", "a/notes", "a/song.mp3", "a/song.mp3.part", "a/._song.mp3", ".git/x.mp3", "a/.hidden.mp3")
     put(music, "list.m3u", ".song.part")
     assert find("music") == [
@@ -101,7 +101,7 @@ def test_a_loop_of_links_ends(music: Path) -> None:
     (music / "a" / "self.mp3").symlink_to("self.mp3")
     (music / "b").symlink_to(music / "a")
     assert tracks("music") == ["music/a/song.mp3"]
-    assert unusable(find("music")) == {str(music / "a" / "self.mp3"): "a link that leads nowhere"}
+    assert unusable(find("music")) == {str(music / "a" / "self.mp3"): "it is a broken link"}
     assert tracks("music/**/*.mp3") == ["music/a/song.mp3"]
 
 
@@ -131,19 +131,19 @@ def test_links_to_files_and_folders_elsewhere_are_followed(music: Path, tmp_path
 
 
 @posix
-def test_what_only_looks_like_a_track_is_told_with_the_reason(music: Path) -> None:
+def test_what_only_looks_like_a_track_is_reported_with_the_reason(music: Path) -> None:
     os.mkfifo(music / "pipe.mp3")
     (music / "broken.mp3").symlink_to("nowhere")
     put(music, "folder.mp3/song.mp3")
     assert tracks("music") == ["music/folder.mp3/song.mp3"]
     assert unusable(find("music")) == {
         str(music / "pipe.mp3"): "it is not a regular file",
-        str(music / "broken.mp3"): "a link that leads nowhere",
+        str(music / "broken.mp3"): "it is a broken link",
     }
 
 
 @posix
-def test_a_folder_that_cannot_be_read_is_told_and_the_others_go_on(
+def test_a_folder_that_cannot_be_read_is_reported_and_the_others_are_searched(
     music: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(music, "a/1.mp3", "b/2.mp3", "c/3.mp3")
@@ -160,7 +160,7 @@ def test_a_folder_that_cannot_be_read_is_told_and_the_others_go_on(
 
 
 @posix
-def test_a_name_that_is_no_text_is_found_all_the_same(music: Path) -> None:
+def test_a_name_that_is_not_text_is_found_all_the_same(music: Path) -> None:
     name = os.fsdecode(b"caf\xe9.mp3")
     put(music, name)
     (found,) = find("music")
@@ -173,7 +173,7 @@ def test_a_name_that_is_no_text_is_found_all_the_same(music: Path) -> None:
 
 
 @pytest.mark.parametrize("into", ["music/stems", "./music/a/../stems", "link", "music/upper/../stems"])
-def test_the_output_folder_is_not_taken_for_music(music: Path, tmp_path: Path, into: str) -> None:
+def test_the_output_folder_is_not_searched_for_music(music: Path, tmp_path: Path, into: str) -> None:
     put(music, "song.mp3", "a/x.mp3", "stems/song/vocals.mp3", "upper/y.mp3")
     (tmp_path / "link").symlink_to(music / "stems")
     assert tracks("music", exclude=[into]) == ["music/song.mp3", "music/a/x.mp3", "music/upper/y.mp3"]
@@ -202,11 +202,11 @@ def test_an_output_folder_around_the_music_excludes_nothing(music: Path, tmp_pat
     assert tracks("music", exclude=[into]) == ["music/song.mp3", "music/a/b.mp3", "music/link/c.mp3"]
 
 
-def test_stems_that_were_brought_home_among_the_music_are_not_split_again(music: Path) -> None:
+def test_stems_that_were_downloaded_among_the_music_are_not_split_again(music: Path) -> None:
     put(music, "song.mp3", "song/vocals.mp3", "song/drums.mp3", "song/mine.mp3", "Song - vocals.mp3", "Song - live.mp3")
-    stems = {name: Remembered(file=f"{name}.mp3", total=1) for name in ("vocals", "drums")}
-    Memory(music / "song", "split_1", stems).save()
-    Memory(music, "split_2", {"vocals": Remembered(file="Song - vocals.mp3")}, pattern="Song - {stem}").save()
+    stems = {name: StemRecord(file=f"{name}.mp3", total=1) for name in ("vocals", "drums")}
+    Manifest(music / "song", "split_1", stems).save()
+    Manifest(music, "split_2", {"vocals": StemRecord(file="Song - vocals.mp3")}, pattern="Song - {stem}").save()
     assert tracks("music", exclude=["music"]) == ["music/Song - live.mp3", "music/song.mp3", "music/song/mine.mp3"]
 
 
@@ -233,7 +233,7 @@ def test_a_glob_finds_what_matches(music: Path, glob: str, expected: list[str]) 
     assert tracks(str(Path.cwd() / glob)) == tracks(glob)
 
 
-def test_brackets_in_a_name_that_exists_are_no_glob(music: Path) -> None:
+def test_brackets_in_a_name_that_exists_are_not_a_glob(music: Path) -> None:
     put(music, "[1999] Live/a[b]*.mp3", "1/x.mp3", "9 Live/ab.mp3")
     assert tracks("music/[1999] Live") == ["music/[1999] Live/a[b]*.mp3"]
     assert tracks("music/[1999] Live/a[b]*.mp3") == ["music/[1999] Live/a[b]*.mp3"]
@@ -356,7 +356,7 @@ def test_a_list_names_files_folders_and_urls_from_its_folder_or_the_current_one(
         "https://x.example/5",
     ]
     (reason,) = unusable(find("lists/all.txt")).values()
-    assert reason == f"a list in a list is not read ({tmp_path / 'lists' / 'all.txt'}, line 6)"
+    assert reason == f"lists inside lists are not read ({tmp_path / 'lists' / 'all.txt'}, line 6)"
 
 
 def test_a_csv_and_a_pls_are_lists_too(music: Path) -> None:
@@ -404,7 +404,7 @@ def test_only_what_can_be_read_once_is_a_stream(music: Path) -> None:
     assert [path for path in paths if is_stream(path)] == ["-", "/dev/stdin"]
 
 
-def test_a_list_that_is_no_text_or_cannot_be_read_is_told(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_is_not_text_or_cannot_be_read_is_reported(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(music, "a.txt", data=b"\x00\x01")
     put(music, "b.txt", data=b"music/c.mp3")
     put(music, "c.mp3")
@@ -417,7 +417,7 @@ def test_a_list_that_is_no_text_or_cannot_be_read_is_told(music: Path, monkeypat
 
     monkeypatch.setattr(Path, "open", refuse)
     assert unusable(find("music/a.txt", "music/b.txt")) == {
-        str(music / "a.txt"): "line 1: this is no text; the rest of the list was not read",
+        str(music / "a.txt"): "line 1: this is not text; the rest of the list was not read",
         str(music / "b.txt"): "Permission denied",
     }
 
@@ -443,7 +443,7 @@ def test_a_list_without_end_is_read_as_far_as_it_is_wanted() -> None:
     assert [next(found) for _ in range(1000)] == [Track("https://x.example/a.mp3")] * 1000
 
 
-def test_memory_does_not_grow_with_the_number_of_files(music: Path) -> None:
+def test_manifest_does_not_grow_with_the_number_of_files(music: Path) -> None:
     for folder in range(60):
         put(music, *(f"{folder:02}/{number:03}.mp3" for number in range(50)))
     found = find_tracks(["music"])

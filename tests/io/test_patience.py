@@ -1,4 +1,4 @@
-"""Trouble that passes, in virtual time: few requests while it lasts, nobody held up by another's own."""
+"""Outages in virtual time: few requests while they last, and no track delayed by another's own failure."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from aistemsplitter_async import (
     SubmissionUncertainError,
     ValidationError,
 )
-from aistemsplitter_async.batch.patience import Patience, is_disk_full, is_passing
+from aistemsplitter_async.batch.patience import Patience, is_disk_full, is_transient
 from aistemsplitter_async.testing import FakeClock
 
 MINUTE = 60.0
@@ -28,10 +28,12 @@ MINUTE = 60.0
 class Service:
     """Something that is down from time to time."""
 
-    def __init__(self, *, places: int | None = None) -> None:
+    def __init__(self, *, concurrency: int | None = None) -> None:
         self.clock = FakeClock(autojump=True)
         self.given_up: list[AIStemSplitterError] = []
-        self.patience = Patience(clock=self.clock, random=lambda: 1.0, give_up=self.given_up.append, places=places)
+        self.patience = Patience(
+            clock=self.clock, random=lambda: 1.0, on_give_up=self.given_up.append, concurrency=concurrency
+        )
         self.asked: list[float] = []
         self.down_until = 0.0
         self.error: AIStemSplitterError = ServerError("down", status_code=503)
@@ -48,10 +50,10 @@ class Service:
         return self.now
 
     async def run(self, tracks: int, attempt: Callable[[], Awaitable[float]] | None = None) -> list[float]:
-        return await asyncio.gather(*(self.patience.endure(attempt or self.ask) for _ in range(tracks)))
+        return await asyncio.gather(*(self.patience.retry_through_outage(attempt or self.ask) for _ in range(tracks)))
 
 
-async def test_an_outage_of_ten_minutes_costs_a_look_every_half_minute_and_then_everybody_goes_on() -> None:
+async def test_an_outage_of_ten_minutes_costs_a_probe_every_half_minute_and_then_all_go_on() -> None:
     service = Service()
     service.down_until = 10 * MINUTE
     ends = await service.run(50)
@@ -62,20 +64,20 @@ async def test_an_outage_of_ten_minutes_costs_a_look_every_half_minute_and_then_
     assert service.patience.notice is None
 
 
-async def test_those_who_wait_for_a_place_ask_nobody_during_an_outage() -> None:
-    service = Service(places=4)
+async def test_tracks_beyond_the_concurrency_do_not_probe_during_an_outage() -> None:
+    service = Service(concurrency=4)
     service.down_until = 10 * MINUTE
     await service.run(50)
     assert len([at for at in service.asked if at < 10 * MINUTE]) <= 4 + 27
 
 
-async def test_a_short_trouble_of_many_is_a_short_wait() -> None:
+async def test_a_short_outage_of_many_tracks_is_a_short_wait() -> None:
     service = Service()
     service.down_until = 0.5
     assert max(await service.run(50)) < 2.5
 
 
-async def test_a_look_that_takes_for_ever_keeps_nobody_from_looking() -> None:
+async def test_a_probe_that_takes_for_ever_keeps_no_other_track_from_probing() -> None:
     service = Service()
     service.down_until = 5.0
     hung = asyncio.Event()
@@ -88,22 +90,22 @@ async def test_a_look_that_takes_for_ever_keeps_nobody_from_looking() -> None:
             await hung.wait()
         return await service.ask()
 
-    running = [asyncio.create_task(service.patience.endure(hang_once)) for _ in range(10)]
+    running = [asyncio.create_task(service.patience.retry_through_outage(hang_once)) for _ in range(10)]
     done, pending = await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION, timeout=1)
     assert (len(done), len(pending)) == (9, 1)
     hung.set()
     await asyncio.gather(*running)
 
 
-@pytest.mark.parametrize("places", [None, 1, 4])
-async def test_a_track_with_trouble_of_its_own_fails_and_stops_nobody(places: int | None) -> None:
-    service = Service(places=places)
+@pytest.mark.parametrize("concurrency", [None, 1, 4])
+async def test_a_track_that_fails_while_others_succeed_fails_alone(concurrency: int | None) -> None:
+    service = Service(concurrency=concurrency)
 
     async def poisoned() -> float:
         await service.clock.sleep(2.0)
         raise ServerError("this one is always refused", status_code=500)
 
-    bad = asyncio.create_task(service.patience.endure(poisoned))
+    bad = asyncio.create_task(service.patience.retry_through_outage(poisoned))
     for _ in range(40):
         await service.run(5)
     with pytest.raises(ServerError, match="always refused"):
@@ -112,7 +114,7 @@ async def test_a_track_with_trouble_of_its_own_fails_and_stops_nobody(places: in
     assert service.given_up == []
 
 
-async def test_a_track_alone_with_its_trouble_is_given_up_after_an_hour() -> None:
+async def test_a_single_track_in_an_outage_gives_up_after_an_hour() -> None:
     service = Service()
     service.down_until = 99 * MINUTE
     with pytest.raises(ServerError):
@@ -121,14 +123,16 @@ async def test_a_track_alone_with_its_trouble_is_given_up_after_an_hour() -> Non
     assert len(service.given_up) == 1
 
 
-async def test_after_giving_up_everybody_finds_out_at_once_and_by_themselves() -> None:
+async def test_after_giving_up_each_track_tries_at_once_and_by_itself() -> None:
     service = Service()
     service.down_until = 99 * MINUTE
-    outcomes = await asyncio.gather(*(service.patience.endure(service.ask) for _ in range(20)), return_exceptions=True)
+    outcomes = await asyncio.gather(
+        *(service.patience.retry_through_outage(service.ask) for _ in range(20)), return_exceptions=True
+    )
     assert all(isinstance(outcome, ServerError) for outcome in outcomes)
     assert service.now < 61 * MINUTE
     assert len([at for at in service.asked if at > 59 * MINUTE]) <= 21
-    await service.patience.wait_until_over()  # whoever comes now is not kept waiting
+    await service.patience.wait_until_over()  # a new track need not wait
 
 
 async def test_a_long_retry_after_is_waited_for_and_a_longer_one_is_the_end() -> None:
@@ -160,7 +164,7 @@ async def test_a_full_disk_waits_for_its_owner_as_long_as_it_takes(error: AIStem
     assert service.given_up == []
 
 
-async def test_what_holds_everybody_up_is_said() -> None:
+async def test_an_outage_has_a_notice() -> None:
     service = Service()
     service.down_until = 5 * MINUTE
     running = asyncio.create_task(service.run(3))
@@ -171,10 +175,10 @@ async def test_what_holds_everybody_up_is_said() -> None:
     assert service.patience.notice is None
 
 
-async def test_a_cancelled_look_leaves_the_turn_to_the_next() -> None:
+async def test_a_cancelled_probe_leaves_the_turn_to_the_next() -> None:
     service = Service()
     service.down_until = MINUTE
-    first = asyncio.create_task(service.patience.endure(service.ask))
+    first = asyncio.create_task(service.patience.retry_through_outage(service.ask))
     rest = asyncio.create_task(service.run(3))
     await service.clock.sleep(5)
     first.cancel()
@@ -194,18 +198,18 @@ async def test_an_answer_ends_the_waiting_of_others_even_if_it_is_a_refusal() ->
         raise ValidationError("no", status_code=422)
 
     with pytest.raises(ValidationError):
-        await service.patience.endure(refused)
+        await service.patience.retry_through_outage(refused)
     await running
     assert service.now < 6 * MINUTE
 
 
-def test_passing_is_what_is_over_after_a_while() -> None:
+def test_transient_is_what_may_end_by_itself() -> None:
     unclear = Submission("key", b"{}")
-    assert is_passing(ServerError("down", status_code=503))
-    assert is_passing(APIConnectionError("reset"))
-    assert is_passing(SubmissionUncertainError("?", submission=unclear))
-    assert is_passing(SubmissionUncertainError("?", submission=unclear, status_code=503))
-    assert not is_passing(APIConnectionError("certificate", permanent=True))
-    assert not is_passing(SubmissionUncertainError("?", submission=unclear, status_code=422))
-    assert not is_passing(ValidationError("no", status_code=422))
+    assert is_transient(ServerError("down", status_code=503))
+    assert is_transient(APIConnectionError("reset"))
+    assert is_transient(SubmissionUncertainError("?", submission=unclear))
+    assert is_transient(SubmissionUncertainError("?", submission=unclear, status_code=503))
+    assert not is_transient(APIConnectionError("certificate", permanent=True))
+    assert not is_transient(SubmissionUncertainError("?", submission=unclear, status_code=422))
+    assert not is_transient(ValidationError("no", status_code=422))
     assert not is_disk_full(DownloadError("no", code="DISK"))

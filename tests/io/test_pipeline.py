@@ -12,7 +12,9 @@ import pytest
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._send import retry as retry_rules
-from aistemsplitter_async._send.pipeline import Doubt, Pipeline
+from aistemsplitter_async._send.create import Create
+from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.operations import Operation
@@ -47,6 +49,13 @@ OPERATIONS: dict[str, Operation[Any]] = {
     "create": operations.create_split(API, SUBMISSION),
     "get": operations.get_split(API, "split_1"),
 }
+
+
+async def send(pipeline: Pipeline, operation: Operation[Any], **options: Any) -> Any:
+    """Send any operation the way the client does."""
+    if operation.stage is Stage.CREATE:
+        return await Create(pipeline, operation, SUBMISSION, **options).run()
+    return await pipeline.send(operation, **options)
 
 
 def answer(status: int, body: bytes | None = None, /, **headers: str) -> Any:
@@ -126,7 +135,7 @@ async def test_a_fault_that_stays_is_tried_as_often_as_the_table_says_and_ends_i
     world.api.always(what, lambda _: fault())
     gate = Gate(RateLimit(50), clock=world.clock)
     with pytest.raises(AIStemSplitterError) as caught:
-        await world.pipeline(gate=gate).send(OPERATIONS[what])
+        await send(world.pipeline(gate=gate), OPERATIONS[what])
     assert type(caught.value) is error
     assert world.api.count(what) == attempts
     assert len(world.of(RequestSent)) == attempts
@@ -146,7 +155,7 @@ async def test_a_fault_that_stays_is_tried_as_often_as_the_table_says_and_ends_i
 )
 async def test_a_fault_that_passes_is_not_seen_by_the_caller(world: World, what: str, fault: Fault) -> None:
     world.api.script(what, fault())
-    await world.pipeline().send(OPERATIONS[what])
+    await send(world.pipeline(), OPERATIONS[what])
     assert world.api.count(what) == 2
 
 
@@ -154,14 +163,14 @@ async def test_a_fault_that_passes_is_not_seen_by_the_caller(world: World, what:
 async def test_the_delays_are_the_jittered_doubling_ones(world: World, what: str, times: list[float]) -> None:
     world.api.always(what, lambda _: broken())
     with pytest.raises(AIStemSplitterError):
-        await world.pipeline().send(OPERATIONS[what])
+        await send(world.pipeline(), OPERATIONS[what])
     assert world.api.times(what) == times
     assert [event.delay for event in world.of(RetryPlanned)] == [b - a for a, b in pairwise(times)]
 
 
 async def test_a_server_errors_retry_after_is_honoured(world: World) -> None:
     world.api.script("get", answer(503, Retry_After="20"))
-    await world.pipeline(random=lambda: 0.0).send(OPERATIONS["get"])
+    await send(world.pipeline(random=lambda: 0.0), OPERATIONS["get"])
     assert world.api.times("get") == [0, 20]
 
 
@@ -171,7 +180,7 @@ async def test_a_conflict_on_a_create_is_replayed_for_a_minute_from_the_first_on
     # The time spent in the queue is no part of that minute.
     gate.restore({"version": 1, "at": world.clock.now(), "per": 60.0, "closed_for": 600.0})
     with pytest.raises(SubmissionUncertainError):
-        await world.pipeline(gate=gate).send(OPERATIONS["create"])
+        await send(world.pipeline(gate=gate), OPERATIONS["create"])
     times = world.api.times("create")
     assert times[0] == 600
     assert 660 <= times[-1] <= 670
@@ -196,7 +205,7 @@ async def test_a_refusal_of_the_first_attempt_is_definite(
 ) -> None:
     world.api.script("create", answer(status))
     with pytest.raises(error):
-        await world.pipeline().send(OPERATIONS["create"])
+        await send(world.pipeline(), OPERATIONS["create"])
 
 
 @pytest.mark.parametrize("first", [broken, lambda: hang, lambda: answer(500), lambda: answer(200, b"<html>")])
@@ -204,7 +213,7 @@ async def test_a_refusal_of_the_first_attempt_is_definite(
 async def test_after_an_ambiguous_attempt_a_refusal_proves_nothing(world: World, first: Fault, status: int) -> None:
     world.api.script("create", first(), answer(status, **({"Retry_After": "999"} if status == 429 else {})))
     with pytest.raises(SubmissionUncertainError) as caught:
-        await world.pipeline().send(OPERATIONS["create"])
+        await send(world.pipeline(), OPERATIONS["create"])
     assert caught.value.submission == SUBMISSION
     assert caught.value.status_code == status
     assert world.api.count("create") == 2
@@ -217,39 +226,50 @@ async def test_the_check_above_would_notice_a_client_that_believes_the_refusal(
     monkeypatch.setattr(retry_rules, "is_ambiguous", lambda _: False)
     world.api.script("create", broken(), answer(402))
     with pytest.raises(InsufficientCreditsError):
-        await world.pipeline().send(OPERATIONS["create"])
+        await send(world.pipeline(), OPERATIONS["create"])
 
 
 async def test_a_refused_connection_before_a_refusal_leaves_no_doubt(world: World) -> None:
     world.api.script("create", refused(), answer(402))
     with pytest.raises(InsufficientCreditsError):
-        await world.pipeline().send(OPERATIONS["create"])
+        await send(world.pipeline(), OPERATIONS["create"])
 
 
 async def test_doubt_stays_through_connections_that_are_refused_later(world: World) -> None:
     world.api.script("create", broken(), *(refused() for _ in range(4)))
     with pytest.raises(SubmissionUncertainError):
-        await world.pipeline().send(OPERATIONS["create"])
+        await send(world.pipeline(), OPERATIONS["create"])
 
 
 @pytest.mark.parametrize("fault", [lambda: answer(401), lambda: answer(422), refused, bad_certificate])
 async def test_a_replay_starts_in_doubt(world: World, fault: Fault) -> None:
     world.api.always("create", lambda _: fault())
     with pytest.raises(SubmissionUncertainError):
-        await world.pipeline().send(OPERATIONS["create"], doubt=Doubt(open=True))
+        await send(world.pipeline(), OPERATIONS["create"], ambiguity=Ambiguity(open=True))
 
 
 async def test_a_2xx_clears_the_doubt(world: World) -> None:
     world.api.script("create", broken(), answer(500))
-    created: CreatedSplit = await world.pipeline().send(OPERATIONS["create"], doubt=Doubt(open=True))
+    created: CreatedSplit = await send(world.pipeline(), OPERATIONS["create"], ambiguity=Ambiguity(open=True))
     assert created.id == "split_1"
 
 
 async def test_an_empty_quota_gives_up_without_losing_the_doubt(world: World) -> None:
     world.api.script("create", broken())
     with pytest.raises(SubmissionUncertainError):
-        await world.pipeline(retry=RetryPolicy(quota=1.0)).send(OPERATIONS["create"])
+        await send(world.pipeline(retry=RetryPolicy(quota=1.0)), OPERATIONS["create"])
     assert world.api.count("create") == 1
+
+
+# --- ranks
+
+
+async def test_a_single_get_split_waits_behind_reservations_and_creates_as_any_poll_does(world: World) -> None:
+    pipeline = world.pipeline(limit=RateLimit(1))
+    (await pipeline.gate.admit()).settle()
+    calls = [asyncio.create_task(send(pipeline, OPERATIONS[what])) for what in ("get", "credits", "reserve", "create")]
+    await asyncio.gather(*calls)
+    assert [asked.what for asked in world.api.asked] == ["create", "credits", "reserve", "get"]
 
 
 # --- the hook
@@ -260,11 +280,11 @@ async def test_the_hook_runs_after_admission_and_before_anything_is_sent(world: 
     (await gate.admit()).settle()
     seen: list[tuple[float, int, int]] = []
 
-    async def hook() -> None:
+    async def hook(_: Submission) -> None:
         seen.append((world.elapsed(), gate.snapshot().used, world.api.count("create")))
 
     world.api.script("create", broken())
-    await world.pipeline(gate=gate).send(OPERATIONS["create"], before_send=hook)
+    await send(world.pipeline(gate=gate), OPERATIONS["create"], before_send=hook)
     assert seen == [(60.0, 1, 0), (120.0, 1, 1)]
 
 
@@ -273,13 +293,13 @@ async def test_if_the_hook_raises_nothing_is_sent_and_the_slot_is_back_at_once(w
     gate = Gate(RateLimit(1, per=60.0), clock=world.clock)
     calls = 0
 
-    async def hook() -> None:
+    async def hook(_: Submission) -> None:
         nonlocal calls
         calls += 1
         raise error
 
     with pytest.raises(type(error)) as caught:
-        await world.pipeline(gate=gate).send(OPERATIONS["create"], before_send=hook)
+        await send(world.pipeline(gate=gate), OPERATIONS["create"], before_send=hook)
     assert caught.value is error
     assert calls == 1
     assert world.api.asked == []
@@ -290,14 +310,14 @@ async def test_a_hook_that_fails_before_a_replay_leaves_the_first_attempt_in_dou
     world.api.script("create", broken())
     calls = 0
 
-    async def hook() -> None:
+    async def hook(_: Submission) -> None:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise JournalError("full")
 
     with pytest.raises(SubmissionUncertainError) as caught:
-        await world.pipeline().send(OPERATIONS["create"], before_send=hook)
+        await send(world.pipeline(), OPERATIONS["create"], before_send=hook)
     assert isinstance(caught.value.__cause__, JournalError)
 
 
@@ -307,7 +327,7 @@ async def test_if_noting_the_reply_fails_the_create_is_not_sent_again(world: Wor
         raise error
 
     with pytest.raises(type(error)) as caught:
-        await world.pipeline().send(OPERATIONS["create"], after_reply=note)
+        await send(world.pipeline(), OPERATIONS["create"], on_created=note)
     assert caught.value is error
     assert world.api.count("create") == 1
 
@@ -317,7 +337,7 @@ async def test_a_granted_slot_is_used_for_the_first_attempt_and_no_other(world: 
     slot = await gate.admit()
     (await gate.admit()).settle()
     world.api.script("get", broken())
-    await world.pipeline(gate=gate).send(OPERATIONS["get"], slot=slot)
+    await send(world.pipeline(gate=gate), OPERATIONS["get"], slot=slot)
     assert world.api.times("get") == [0, 60]
 
 
@@ -337,7 +357,7 @@ async def test_a_429_closes_the_gate_for_everyone_and_no_request_is_sent_inside_
 
     async def call(delay: float) -> None:
         await world.clock.sleep(delay)
-        await pipeline.send(OPERATIONS["credits"])
+        await send(pipeline, OPERATIONS["credits"])
 
     await asyncio.gather(*(call(n * 0.1) for n in range(50)))
     refused_at = 0.5
@@ -355,7 +375,7 @@ async def test_the_check_above_would_notice_a_gate_that_does_not_close(
     monkeypatch.setattr(Gate, "_refuse", lambda gate, taken_at, _: gate._settle(taken_at))
     pipeline = world.pipeline()
     world.api.script("credits", answer(429, Retry_After="17"))
-    await pipeline.send(OPERATIONS["credits"])
+    await send(pipeline, OPERATIONS["credits"])
     assert world.api.times("credits")[1] < 17
 
 
@@ -367,7 +387,7 @@ async def test_retry_after_is_never_shortened_and_at_most_a_tenth_longer(world: 
     for luck in (0.0, 0.999999):
         world.api.asked.clear()
         world.api.script("get", answer(429, Retry_After="100"))
-        await world.pipeline(random=steady(luck)).send(OPERATIONS["get"])
+        await send(world.pipeline(random=steady(luck)), OPERATIONS["get"])
         first, second = world.api.times("get")
         assert 100 <= second - first <= 110
 
@@ -375,7 +395,7 @@ async def test_retry_after_is_never_shortened_and_at_most_a_tenth_longer(world: 
 async def test_retry_after_dates_are_measured_against_the_replys_own_date(world: World) -> None:
     dates = {"Date": "Wed, 21 Oct 2015 07:28:00 GMT", "Retry_After": "Wed, 21 Oct 2015 07:28:30 GMT"}
     world.api.script("get", answer(429, **dates))
-    await world.pipeline(random=lambda: 0.0).send(OPERATIONS["get"])
+    await send(world.pipeline(random=lambda: 0.0), OPERATIONS["get"])
     assert world.api.times("get") == [0, 30]
 
 
@@ -385,30 +405,30 @@ async def test_a_429_without_a_usable_retry_after_waits_for_a_slot_of_the_believ
 ) -> None:
     gate = Gate(RateLimit(2, per=60.0), clock=world.clock)
     pipeline = world.pipeline(gate=gate)
-    await pipeline.send(OPERATIONS["credits"])
+    await send(pipeline, OPERATIONS["credits"])
     await world.clock.sleep(10)
     world.api.script("credits", answer(429, Retry_After=useless))
-    await pipeline.send(OPERATIONS["credits"])
+    await send(pipeline, OPERATIONS["credits"])
     # Refused inside its limit, the server does not count in windows: one of two a minute, evenly and with a margin.
     assert world.api.times("credits") == [0, 10, pytest.approx(10 + 60 / 2 / 0.98)]
 
 
 async def test_a_429_without_a_believed_window_waits_the_throttle_backoff(world: World) -> None:
     world.api.script("get", answer(429), answer(429))
-    await world.pipeline(random=lambda: 0.0).send(OPERATIONS["get"])
+    await send(world.pipeline(random=lambda: 0.0), OPERATIONS["get"])
     assert world.api.times("get") == [0, 2, 6]
 
 
 async def test_throttles_are_counted_apart_from_failures(world: World) -> None:
     world.api.script("get", broken(), answer(429), broken(), answer(429), broken(), answer(429))
-    await world.pipeline().send(OPERATIONS["get"])
+    await send(world.pipeline(), OPERATIONS["get"])
     assert world.api.count("get") == 7
 
 
 async def test_throttle_waits_end_with_their_budget(world: World) -> None:
     world.api.always("get", lambda _: answer(429, Retry_After="100"))
     with pytest.raises(RateLimitedError) as caught:
-        await world.pipeline(random=lambda: 0.0).send(OPERATIONS["get"])
+        await send(world.pipeline(random=lambda: 0.0), OPERATIONS["get"])
     assert world.api.times("get") == [0, 100, 200, 300]
     assert caught.value.retry_after == 100
 
@@ -417,8 +437,8 @@ async def test_whoever_gives_up_on_a_429_still_holds_back_the_others(world: Worl
     pipeline = world.pipeline(retry=RetryPolicy(throttle_waits=0), random=lambda: 0.0)
     world.api.script("get", answer(429, Retry_After="30"))
     with pytest.raises(RateLimitedError):
-        await pipeline.send(OPERATIONS["get"])
-    await pipeline.send(OPERATIONS["credits"])
+        await send(pipeline, OPERATIONS["get"])
+    await send(pipeline, OPERATIONS["credits"])
     assert world.api.times("credits") == [30]
 
 
@@ -426,10 +446,10 @@ async def test_clients_that_share_a_gate_share_the_429(world: World) -> None:
     gate = Gate(clock=world.clock)
     one, other = world.pipeline(gate=gate, random=lambda: 0.0), world.pipeline(gate=gate)
     world.api.script("get", answer(429, Retry_After="30"))
-    first = asyncio.create_task(one.send(OPERATIONS["get"]))
+    first = asyncio.create_task(send(one, OPERATIONS["get"]))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    await other.send(OPERATIONS["credits"])
+    await send(other, OPERATIONS["credits"])
     await first
     assert world.api.times("credits") == [30]
 
@@ -438,8 +458,8 @@ async def test_while_the_server_asks_for_a_longer_wait_than_is_made_no_call_send
     gate = Gate(clock=world.clock)
     pipeline = world.pipeline(gate=gate)
     world.api.script("get", answer(429, Retry_After="600"))
-    first = asyncio.create_task(pipeline.send(OPERATIONS["get"]))
-    waiting = [asyncio.create_task(pipeline.send(OPERATIONS["credits"])) for _ in range(5)]
+    first = asyncio.create_task(send(pipeline, OPERATIONS["get"]))
+    waiting = [asyncio.create_task(send(pipeline, OPERATIONS["credits"])) for _ in range(5)]
     outcomes = await asyncio.gather(first, *waiting, return_exceptions=True)
     assert isinstance(outcomes[0], RateLimitedError)
     sent = len(world.api.asked)
@@ -447,11 +467,11 @@ async def test_while_the_server_asks_for_a_longer_wait_than_is_made_no_call_send
         await world.clock.sleep(passed)
         for what in ("credits", "create"):
             with pytest.raises(RateLimitedError) as caught:
-                await pipeline.send(OPERATIONS[what])
+                await send(pipeline, OPERATIONS[what])
             assert caught.value.retry_after == pytest.approx(600 - world.elapsed())
     assert len(world.api.asked) == sent
     await world.clock.sleep(1)
-    await pipeline.send(OPERATIONS["credits"])
+    await send(pipeline, OPERATIONS["credits"])
     assert world.elapsed() == 600
 
 
@@ -459,7 +479,7 @@ async def test_who_waits_at_the_gate_is_told_when_the_wait_becomes_too_long(worl
     gate = Gate(RateLimit(1, per=60.0), clock=world.clock)
     pipeline = world.pipeline(gate=gate)
     world.api.script("get", answer(429, Retry_After="600"))
-    calls = (pipeline.send(OPERATIONS[what]) for what in ("get", "credits", "reserve", "create"))
+    calls = (send(pipeline, OPERATIONS[what]) for what in ("get", "credits", "reserve", "create"))
     outcomes = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [RateLimitedError] * 4
     assert world.elapsed() == 0
@@ -470,7 +490,7 @@ async def test_who_waits_at_the_gate_is_told_when_the_wait_becomes_too_long(worl
 async def test_a_throttle_of_very_many_calls_is_survived_by_all_of_them(world: World) -> None:
     world.api.script("get", *(answer(429, Retry_After="9") for _ in range(3)))
     pipeline = world.pipeline(retry=RetryPolicy(quota=15.0, refill=0.0, throttle_waits=300))
-    await asyncio.gather(*(pipeline.send(OPERATIONS["get"]) for _ in range(300)))
+    await asyncio.gather(*(send(pipeline, OPERATIONS["get"]) for _ in range(300)))
     assert world.api.count("get") == 303
 
 
@@ -480,7 +500,7 @@ async def test_a_limit_named_in_the_headers_of_any_reply_is_believed(world: Worl
     gate = Gate(clock=world.clock, on_event=world.events.append)
     reply = json_reply({"balance": 1, "unit": "seconds"}, headers=named) if status == 200 else None
     world.api.script("credits", reply or error_reply(status, "CODE", headers=named))
-    await world.pipeline(gate=gate).send(OPERATIONS["credits"])
+    await send(world.pipeline(gate=gate), OPERATIONS["credits"])
     assert gate.snapshot().limit == 7
     assert gate.budget().per == 30
     assert [(event.old, event.new) for event in world.of(LimitLearned)] == [(None, 7)]
@@ -489,7 +509,7 @@ async def test_a_limit_named_in_the_headers_of_any_reply_is_believed(world: Worl
 async def test_headers_that_make_no_sense_break_no_reply(world: World) -> None:
     gate = Gate(clock=world.clock)
     world.api.script("get", answer(500, RateLimit=";;;=", RateLimit_Policy='"', X_RateLimit_Limit="9" * 9999))
-    await world.pipeline(gate=gate).send(OPERATIONS["get"])
+    await send(world.pipeline(gate=gate), OPERATIONS["get"])
     assert gate.snapshot().limit is None
 
 
@@ -566,7 +586,7 @@ async def test_the_clients_quota_stops_the_retries_of_an_outage_and_refills(worl
 
     async def call() -> None:
         with pytest.raises(APIConnectionError):
-            await pipeline.send(OPERATIONS["get"])
+            await send(pipeline, OPERATIONS["get"])
 
     await asyncio.gather(*(call() for _ in range(200)))
     retries = world.api.count("get") - 200
@@ -588,7 +608,7 @@ async def test_an_attempts_time_counts_from_its_admission(world: World) -> None:
         await world.clock.sleep(29)
 
     world.api.script("get", slow)
-    await world.pipeline(gate=gate).send(OPERATIONS["get"])
+    await send(world.pipeline(gate=gate), OPERATIONS["get"])
     assert world.elapsed() == 129
 
 
@@ -596,9 +616,9 @@ async def test_calls_and_creates_have_their_own_limits(world: World) -> None:
     world.api.script("get", hang)
     world.api.script("create", hang)
     timeouts = Timeouts(call=7, create=11)
-    await world.pipeline(timeouts=timeouts, random=lambda: 0.0).send(OPERATIONS["get"])
+    await send(world.pipeline(timeouts=timeouts, random=lambda: 0.0), OPERATIONS["get"])
     assert world.elapsed() == 7
-    await world.pipeline(timeouts=timeouts, random=lambda: 0.0).send(OPERATIONS["create"])
+    await send(world.pipeline(timeouts=timeouts, random=lambda: 0.0), OPERATIONS["create"])
     assert world.elapsed() == 18
 
 
@@ -611,7 +631,7 @@ async def start_create(world: World, gate: Gate, notes: list[str], **options: An
         notes.append(created.id)
 
     pipeline = world.pipeline(gate=gate, **options)
-    task = asyncio.create_task(pipeline.send(OPERATIONS["create"], after_reply=note))
+    task = asyncio.create_task(send(pipeline, OPERATIONS["create"], on_created=note))
     await world.clock.settle()
     return task
 
@@ -704,7 +724,7 @@ async def test_a_create_cancelled_while_it_waits_for_the_gate_is_never_sent(stil
 async def test_other_calls_are_cancelled_at_once_and_their_slot_is_kept_a_window(still: World, what: str) -> None:
     gate = Gate(RateLimit(1), clock=still.clock)
     still.api.script(what, hang)
-    task = asyncio.create_task(still.pipeline(gate=gate).send(OPERATIONS[what]))
+    task = asyncio.create_task(send(still.pipeline(gate=gate), OPERATIONS[what]))
     await still.clock.settle()
     task.cancel()
     await still.clock.settle()

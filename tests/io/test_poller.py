@@ -1,4 +1,4 @@
-"""Waiting for splits: looks are shared, paced and in lane order, and only what waiting cannot improve ends a wait."""
+"""Waiting for splits: polls are shared, paced and in lane order, and only what waiting cannot improve ends a wait."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def hang(_: Exchange) -> None:
     await asyncio.Event().wait()
 
 
-async def test_any_number_of_waiters_share_the_looks_at_one_split(world: World) -> None:
+async def test_any_number_of_waiters_share_the_polls_of_one_split(world: World) -> None:
     world.api.statuses["split_1"] = ["queued", "processing", "processing", "succeeded"]
     async with world.client(poll=EVEN) as client:
         splits = await asyncio.gather(*(client.wait_for_split("split_1") for _ in range(20)))
@@ -57,7 +57,7 @@ async def test_any_number_of_waiters_share_the_looks_at_one_split(world: World) 
     assert {split.status for split in splits} == {"succeeded"}
 
 
-async def test_the_first_look_at_a_fresh_split_comes_after_the_policys_first_wait(world: World) -> None:
+async def test_the_first_poll_of_a_fresh_split_comes_after_the_policys_first_wait(world: World) -> None:
     world.api.statuses["split_1"] = ["processing"] * 4 + ["succeeded"]
     async with world.client(poll=PollPolicy(first=20, shortest=3)) as client:
         await client.wait_for_split("split_1", since=world.clock.monotonic())
@@ -66,13 +66,13 @@ async def test_the_first_look_at_a_fresh_split_comes_after_the_policys_first_wai
     assert all(after - before >= 3 for before, after in pairwise([first, *later]))
 
 
-async def test_a_split_of_unknown_age_is_looked_at_at_once(world: World) -> None:
+async def test_a_split_of_unknown_age_is_polled_at_once(world: World) -> None:
     async with world.client(poll=PollPolicy(first=20)) as client:
         await client.wait_for_split("split_1")
     assert world.api.times("get") == [0]
 
 
-async def test_a_split_whose_first_wait_is_over_is_looked_at_at_once(world: World) -> None:
+async def test_a_split_whose_first_wait_is_over_is_polled_at_once(world: World) -> None:
     async with world.client(poll=PollPolicy(first=20)) as client:
         since = world.clock.monotonic()
         await world.clock.sleep(50)
@@ -128,7 +128,7 @@ async def test_an_answer_that_waiting_cannot_improve_ends_every_wait_on_the_spli
     assert {getattr(outcome, "split_id", None) for outcome in outcomes} == {"split_1"}
 
 
-async def test_after_a_failed_wait_a_new_one_begins_anew(world: World) -> None:
+async def test_after_a_failed_wait_a_new_one_starts_over(world: World) -> None:
     world.api.script("get", status(404))
     async with world.client() as client:
         with pytest.raises(APIStatusError):
@@ -179,7 +179,7 @@ async def test_an_unknown_status_is_not_terminal(world: World) -> None:
 
 
 @pytest.mark.parametrize("stems", [None, {}])
-async def test_success_without_stems_is_worth_three_more_looks_and_then_an_error(world: World, stems: Any) -> None:
+async def test_success_without_stems_is_worth_three_more_polls_and_then_an_error(world: World, stems: Any) -> None:
     world.api.always("get", lambda _: world.api.split("split_1", "succeeded", stems=stems))
     async with world.client() as client:
         with pytest.raises(ProtocolError):
@@ -208,17 +208,17 @@ async def test_updates_tell_each_observed_change_once_and_end_with_the_terminal_
     seen = ["queued", "queued", "processing", "processing", "processing", "succeeded"]
     world.api.script("get", *(world.api.split("split_1", state, **fixed) for state in seen))
     async with world.client() as client:
-        told = [split.status async for split in client.updates("split_1")]
-    assert told == ["queued", "processing", "succeeded"]
+        yielded = [split.status async for split in client.updates("split_1")]
+    assert yielded == ["queued", "processing", "succeeded"]
 
 
-async def test_breaking_out_of_updates_stops_the_looking(world: World) -> None:
+async def test_breaking_out_of_updates_stops_the_polling(world: World) -> None:
     world.api.always("get", lambda _: world.api.split("split_1", "processing"))
     async with world.client() as client:
         async for _ in client.updates("split_1"):
             break
         await world.clock.sleep(500)
-        assert client._stages.poller._watches == {}
+        assert client._engine.poller._watches == {}
         assert world.api.count("get") == 1
         async for split in client.updates("split_1"):  # and again, as often as one likes
             assert split.status == "processing"
@@ -233,10 +233,10 @@ async def test_a_cancelled_wait_leaves_no_watch_and_the_others_go_on(world: Worl
         one.cancel()
         assert (await other).status == "succeeded"
         assert one.cancelled()
-        assert client._stages.poller._watches == {}
+        assert client._engine.poller._watches == {}
 
 
-async def test_closing_the_client_tells_whoever_waits(world: World) -> None:
+async def test_closing_the_client_raises_in_every_waiter(world: World) -> None:
     world.api.always("get", hang)
     client = world.client()
     wait = asyncio.create_task(client.wait_for_split("split_1"))
@@ -247,7 +247,7 @@ async def test_closing_the_client_tells_whoever_waits(world: World) -> None:
         await wait
 
 
-async def test_an_iterator_begun_after_the_client_was_closed_asks_nobody(world: World) -> None:
+async def test_an_iterator_begun_after_the_client_was_closed_sends_nothing(world: World) -> None:
     client = world.client()
     async with client:
         updates = client.updates("split_1")
@@ -258,11 +258,11 @@ async def test_an_iterator_begun_after_the_client_was_closed_asks_nobody(world: 
 
 async def test_a_result_that_is_there_already_is_not_lost_by_closing(still: World) -> None:
     client = still.client()
-    told: list[Split] = []
+    seen: list[Split] = []
 
     async def listen() -> None:
         async for split in client.updates("split_1"):
-            told.append(split)
+            seen.append(split)
             await still.clock.sleep(10)
 
     task = asyncio.create_task(listen())
@@ -270,11 +270,11 @@ async def test_a_result_that_is_there_already_is_not_lost_by_closing(still: Worl
     await client.aclose()
     await still.clock.advance(10)
     await task
-    assert [split.status for split in told] == ["succeeded"]
+    assert [split.status for split in seen] == ["succeeded"]
 
 
 @pytest.mark.parametrize("turns", range(6))
-async def test_closing_while_a_look_is_granted_loses_no_slot_of_a_shared_gate(still: World, turns: int) -> None:
+async def test_closing_while_a_poll_is_granted_loses_no_slot_of_a_shared_gate(still: World, turns: int) -> None:
     client = still.client(rate_limit=RateLimit(1))
     still.api.always("get", hang)
     wait = asyncio.create_task(client.wait_for_split("split_1"))
@@ -286,7 +286,7 @@ async def test_closing_while_a_look_is_granted_loses_no_slot_of_a_shared_gate(st
     assert client.gate.snapshot().used == 0
 
 
-async def test_the_longest_overdue_split_is_looked_at_first(world: World) -> None:
+async def test_the_longest_overdue_split_is_polled_first(world: World) -> None:
     async with world.client(rate_limit=RateLimit(1, per=10.0), poll=EVEN) as client:
         await client.get_credits()
         now = world.clock.monotonic()
@@ -323,7 +323,7 @@ async def test_an_interactive_waiter_pulls_a_bulk_wait_into_its_lane(world: Worl
         await asyncio.gather(*crowd, return_exceptions=True)
 
 
-async def test_a_thousand_splits_are_waited_for_with_about_one_look_each_when_done(world: World) -> None:
+async def test_a_thousand_splits_are_waited_for_with_about_one_poll_each_when_done(world: World) -> None:
     async with world.client() as client:
         splits = await asyncio.gather(*(client.wait_for_split(f"split_{n}") for n in range(1000)))
     assert len(splits) == world.api.count("get") == 1000
@@ -337,31 +337,33 @@ async def test_an_id_that_cannot_be_one_is_refused_without_a_request(world: Worl
     assert world.api.asked == []
 
 
-def announced(world: World) -> Poller:
+def polling(world: World) -> Poller:
     return Poller(world.pipeline(), "https://api.test/v1", EVEN)
 
 
 async def first_terminal(poller: Poller, split_id: str, since: float, *, done: bool = False) -> Split:
-    updates = poller.updates(split_id, priority="interactive", since=since, credits_used=180, told=True, done=done)
+    updates = poller.updates(
+        split_id, priority="interactive", since=since, credits_used=180, expects_event=True, done=done
+    )
     async for split in updates:
         if split.is_terminal:
             return split
     raise AssertionError("ended without an end")
 
 
-async def test_a_split_that_is_announced_is_looked_at_then_and_not_before(still: World) -> None:
-    poller = announced(still)
+async def test_a_split_is_polled_when_its_event_comes_and_not_before(still: World) -> None:
+    poller = polling(still)
     wait = asyncio.create_task(first_terminal(poller, "split_1", still.clock.monotonic()))
     await still.clock.advance(50)
     assert still.api.asked == []
-    assert poller.wake("split_1")
+    poller.wake("split_1")
     assert (await wait).status == "succeeded"
     assert still.api.times("get") == [50]
     await poller.aclose()
 
 
-async def test_a_split_whose_announcement_is_lost_is_found_all_the_same(world: World) -> None:
-    poller = announced(world)
+async def test_a_split_whose_event_is_lost_is_found_all_the_same(world: World) -> None:
+    poller = polling(world)
     world.api.statuses["split_1"] = ["processing", "succeeded"]
     await first_terminal(poller, "split_1", world.clock.monotonic())
     first, second = world.api.times("get")
@@ -370,7 +372,7 @@ async def test_a_split_whose_announcement_is_lost_is_found_all_the_same(world: W
     await poller.aclose()
 
 
-async def test_a_wait_whose_announcement_is_lost_looks_once_before_it_gives_up(world: World) -> None:
+async def test_a_wait_whose_event_is_lost_polls_once_before_its_deadline(world: World) -> None:
     receiver = WebhookReceiver("whsec_test", url="https://example.com/hooks", clock=world.clock)
     async with world.client(webhooks=receiver) as client:
         jobs = [await client.submit(f"https://example.com/{n}.mp3") for n in range(2)]
@@ -383,34 +385,34 @@ async def test_a_wait_whose_announcement_is_lost_looks_once_before_it_gives_up(w
     assert world.api.times("get") == [15, 15]
 
 
-async def test_a_split_announced_before_anybody_waited_is_looked_at_at_once_and_then_as_any_other(world: World) -> None:
-    poller, since = announced(world), world.clock.monotonic()
+async def test_a_split_whose_event_came_before_the_wait_is_polled_at_once_and_then_as_any_other(world: World) -> None:
+    poller, since = polling(world), world.clock.monotonic()
     world.api.statuses["split_1"] = ["processing", "succeeded"]  # the event was faster than the server's own database
     await first_terminal(poller, "split_1", since, done=True)
     first, second = world.api.times("get")
     assert first == 0
-    assert second < 60  # nobody will announce it again
+    assert second < 60  # there will not be a second event
     await poller.aclose()
 
 
-async def test_an_announcement_that_nobody_waits_for_is_refused(world: World) -> None:
+async def test_an_event_of_a_split_without_waiters_is_ignored(world: World) -> None:
     async with world.client() as client:
-        poller = client._stages.poller
-        assert not poller.wake("split_1")
+        poller = client._engine.poller
+        poller.wake("split_1")
         await client.wait_for_split("split_1")
-        assert not poller.wake("split_1")
+        poller.wake("split_1")
     assert world.api.count("get") == 1
 
 
 async def test_the_typical_time_is_known_after_the_first_split(world: World) -> None:
     async with world.client() as client:
-        poller = client._stages.poller
+        poller = client._engine.poller
         assert poller.typical() is None
         await client.wait_for_split("split_1", since=world.clock.monotonic())
         assert (poller.typical() or 0) > 0
 
 
-async def test_every_look_is_told_before_and_after(world: World) -> None:
+async def test_every_poll_has_an_event_before_and_after(world: World) -> None:
     world.api.script("get", status(404))
     world.api.statuses["split_2"] = ["processing", "succeeded"]
     events = list[Event]()
@@ -422,13 +424,13 @@ async def test_every_look_is_told_before_and_after(world: World) -> None:
     assert made == [("split_1", None), ("split_2", "processing"), ("split_2", "succeeded")]
     planned = [event for event in events if isinstance(event, PollPlanned)]
     assert [event.split_id for event in planned] == ["split_2"] * 2
-    looked = [event.at for event in events if isinstance(event, PollMade) and event.split_id == "split_2"]
-    assert [event.at + event.due_in for event in planned] == pytest.approx(looked)
+    polled = [event.at for event in events if isinstance(event, PollMade) and event.split_id == "split_2"]
+    assert [event.at + event.due_in for event in planned] == pytest.approx(polled)
 
 
-async def test_where_nobody_listens_no_event_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_callback_no_event_is_made(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("an event was made for nobody")
+        raise AssertionError("an event was made without a callback")
 
     for kind in (PollMade, PollPlanned, RequestSent, GateClosed, GateOpened, LimitLearned, Throttled):
         monkeypatch.setattr(kind, "__init__", refuse)
@@ -442,7 +444,7 @@ async def test_where_nobody_listens_no_event_is_made(world: World, monkeypatch: 
 async def test_a_split_that_is_taken_over_is_as_old_as_it_says_but_not_older_than_splits_become(
     world: World, skew: float
 ) -> None:
-    """Created 55 s before the first look; the clock of the server may be wrong by a day."""
+    """Created 55 s before the first poll; the clock of the server may be wrong by a day."""
     created = datetime.fromtimestamp(world.clock.now() - 55 + skew, UTC).isoformat()
     done_at = world.clock.monotonic() + 5
 

@@ -117,7 +117,7 @@ def test_a_flac_that_claims_a_week_of_silence_has_no_length(tmp_path: Path) -> N
     "data", [b"", b"\x00" * 5000, b"ID3", b"OggS", b"fLaC", b"RIFF\xff\xff\xff\xffWAVE", b"\xff\xfb" * 900]
 )
 @pytest.mark.parametrize("suffix", ["mp3", "ogg", "flac", "wav", "m4a", "wma", "aiff", "opus"])
-def test_what_is_no_audio_has_no_tags(tmp_path: Path, data: bytes, suffix: str) -> None:
+def test_a_file_that_is_not_audio_has_no_tags(tmp_path: Path, data: bytes, suffix: str) -> None:
     path = tmp_path / f"x.{suffix}"
     path.write_bytes(data)
     found = read_tags(path)
@@ -126,7 +126,7 @@ def test_what_is_no_audio_has_no_tags(tmp_path: Path, data: bytes, suffix: str) 
 
 
 @posix
-def test_what_is_no_file_has_no_tags_and_is_not_waited_for(tmp_path: Path) -> None:
+def test_what_is_not_a_regular_file_has_no_tags_and_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp3")
     (tmp_path / "folder.mp3").mkdir()
     for name in ("pipe.mp3", "folder.mp3", "missing.mp3", "nul\x00.mp3", "x" * 300 + ".mp3"):

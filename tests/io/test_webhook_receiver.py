@@ -1,4 +1,4 @@
-"""The receiver: new events have an effect once, and nothing is acknowledged before it is safe."""
+"""The receiver: each event has an effect once, and nothing is acknowledged before it is kept."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def test_a_handler_that_fails_is_called_again_when_the_sender_tries_again(
 
 
 class Odd(BaseException):
-    """What no handler should raise."""
+    """An exception that no handler should raise."""
 
 
 async def wait_for_a_cancelled_task() -> None:
@@ -110,7 +110,7 @@ async def fail_oddly() -> None:
 
 
 @pytest.mark.parametrize("fail", [wait_for_a_cancelled_task, run_out_of_time, fail_in_a_group, fail_oddly])
-async def test_however_a_handler_fails_the_sender_is_told_to_try_again(
+async def test_however_a_handler_fails_the_sender_is_asked_to_try_again(
     fail: Callable[[], Awaitable[None]], caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, broken = FakeClock(), True
@@ -126,7 +126,7 @@ async def test_however_a_handler_fails_the_sender_is_told_to_try_again(
     assert await send(receiver, clock) == 200
 
 
-async def test_a_handler_that_hangs_is_given_up_and_so_are_the_duplicates_that_wait_for_it(
+async def test_a_handler_that_hangs_is_cancelled_and_its_duplicates_fail_too(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, calls = FakeClock(), 0
@@ -188,7 +188,7 @@ async def test_an_event_whose_request_is_cancelled_is_not_acknowledged_and_taken
     assert seen == [event()]
 
 
-async def test_what_is_refused_has_no_effect_and_only_the_owner_is_told_why() -> None:
+async def test_a_refused_request_has_no_effect_and_only_on_refused_gets_the_reason() -> None:
     clock, seen, refusals = FakeClock(), list[WebhookEvent](), list[WebhookError]()
     receiver = make(clock, on_event=seen.append, on_refused=refusals.append)
     statuses = [
@@ -215,7 +215,7 @@ async def test_what_is_refused_has_no_effect_and_only_the_owner_is_told_why() ->
     assert seen == []
 
 
-async def test_whoever_is_told_of_refusals_and_fails_changes_no_answer(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_on_refused_that_fails_does_not_change_the_answer(caplog: pytest.LogCaptureFixture) -> None:
     def fail(_: WebhookError) -> None:
         raise KeyError("not prepared for this")
 
@@ -244,7 +244,7 @@ async def test_secrets_come_from_the_environment_and_may_be_several(monkeypatch:
 
 
 @pytest.mark.parametrize("secrets", ["", [""], [SECRET, ""], b"", b"whsec", [b"whsec"], [None], [SECRET, None], 5, 0])
-def test_a_secret_that_is_empty_or_no_text_is_refused_and_not_shown(secrets: Any) -> None:
+def test_a_secret_that_is_empty_or_not_text_is_refused_and_not_shown(secrets: Any) -> None:
     with pytest.raises(ConfigurationError, match="secret") as caught:
         WebhookReceiver(secrets, url=URL)
     assert "whsec" not in str(caught.value)
@@ -306,7 +306,7 @@ async def first(events: AsyncIterator[WebhookEvent], count: int) -> list[Webhook
     return [await anext(events) for _ in range(count)]
 
 
-async def test_whoever_follows_the_inbox_late_hears_of_what_came_before() -> None:
+async def test_a_late_follower_gets_the_events_from_before() -> None:
     inbox = MemoryInbox(clock=FakeClock())
     for split_id in ("split_1", "split_2", "split_1"):
         await inbox.put(event(split_id))
@@ -319,7 +319,7 @@ async def test_whoever_follows_the_inbox_late_hears_of_what_came_before() -> Non
         assert await first(other, 3) == [event("split_1"), event("split_2"), event("split_3")]
 
 
-async def test_events_are_remembered_for_a_while_and_no_more_than_so_many() -> None:
+async def test_events_are_kept_for_a_while_and_no_more_than_so_many() -> None:
     clock = FakeClock()
     inbox = MemoryInbox(capacity=3, keep=60.0, clock=clock)
     for n in range(5):
@@ -331,7 +331,7 @@ async def test_events_are_remembered_for_a_while_and_no_more_than_so_many() -> N
     assert [await inbox.has(event(f"split_{n}")) for n in (4, 9)] == [False, True]
 
 
-def test_events_in_memory_do_not_get_lost_between_event_loops_without_a_word(caplog: pytest.LogCaptureFixture) -> None:
+def test_events_in_memory_are_not_lost_silently_between_event_loops(caplog: pytest.LogCaptureFixture) -> None:
     clock = FakeClock()
     receiver = make(clock)
 
@@ -349,8 +349,8 @@ def test_events_in_memory_do_not_get_lost_between_event_loops_without_a_word(cap
         return status
 
     assert asyncio.run(in_one_loop()) == 503
-    assert "give them an SQLiteInbox to meet in" in caplog.text
-    assert asyncio.run(send(receiver, clock)) == 200  # nobody waits in another loop any more
+    assert "give both the same SQLiteInbox" in caplog.text
+    assert asyncio.run(send(receiver, clock)) == 200  # there is no follower in another loop any more
 
 
 async def test_a_follower_that_leaves_is_forgotten() -> None:

@@ -1,4 +1,4 @@
-"""`demo`: a song of our own through the whole flow on this machine, and how much of it came back."""
+"""`demo`: a generated song through the whole flow on this machine, and how well its parts were recovered."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async.cli.connect import check_sandbox_extra, connected
-from aistemsplitter_async.cli.failures import Exit, Place, explain
+from aistemsplitter_async._files import reason_of
+from aistemsplitter_async.cli.connect import check_sandbox_extra, connected_board
+from aistemsplitter_async.cli.failures import Context, Exit, explain
 from aistemsplitter_async.cli.options import Common
-from aistemsplitter_async.cli.screen.board import DONE, STARTING, Board, Track
-from aistemsplitter_async.cli.screen.following import follow, stop_tasks
-from aistemsplitter_async.cli.screen.live import shown
+from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
 from aistemsplitter_async.cli.screen.render import PROGRAM, clock, columns, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, DIM, GREEN, Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE
@@ -23,25 +22,25 @@ from aistemsplitter_async.errors import AIStemSplitterError
 SONG = "demo-song.wav"
 STEMS = "stems"
 _KEY = "demo"
-_LONGEST_BAR = 20
+_MAX_BAR = 20
 
 
 @attrs.frozen
 class Recovered:
-    """A stem of the demo against the true part."""
+    """A stem of the demo, compared with the true part."""
 
     name: str
     file: Path
     seconds: float
-    gain: float  # dB of SI-SDR over doing nothing
+    gain: float  # dB of SI-SDR over the mix
 
 
 async def demo(folder: Path, terminal: Terminal) -> int:
-    """Render the song, split it through a sandbox, measure the stems, and say what to do next."""
+    """Render the song, split it through a sandbox, measure the stems, and show what to do next."""
     check_sandbox_extra()
     terminal.result(terminal.paint("AIStemSplitter demo", BOLD))
     terminal.paragraph(
-        "A song in four known parts is mixed, and split again: over HTTP, on this machine, without a key."
+        "A song is mixed from four known parts and split again: over HTTP, on this machine, without a key."
     )
     terminal.result("")
     try:
@@ -50,13 +49,13 @@ async def demo(folder: Path, terminal: Terminal) -> int:
         files = await _split(folder, terminal)
         recovered = await asyncio.to_thread(_measure, files)
     except AIStemSplitterError as error:
-        terminal.error(explain(error, Place(lasting=False)).message)
+        terminal.error(explain(error, Context(resumable=False)).message)
         return Exit.FAILED
     except OSError as error:
-        terminal.error(f"cannot write to {show(folder)}: {error.strerror or error}")
+        terminal.error(f"cannot write to {show(folder)}: {reason_of(error)}")
         return Exit.FAILED
     terminal.result(f"split  {show(folder / STEMS)}/\n")
-    _tell(recovered, terminal)
+    _print(recovered, terminal)
     return Exit.DONE
 
 
@@ -71,14 +70,10 @@ def _write_song(path: Path) -> None:
 
 async def _split(folder: Path, terminal: Terminal) -> dict[str, Path]:
     """Split the song as any client would, and return its stems."""
-    track = Track(SONG, _KEY)
-    board = Board([track], now=time.monotonic)
-    watches: set[asyncio.Task[None]] = set()
-    async with connected(Common(), terminal, on_event=board.on_event, sandbox=True) as client, shown(board, terminal):
-        board.on_created = lambda made, since: watches.add(
-            asyncio.create_task(follow(client, board, made, since=since))
-        )
-        board.enter(track, STARTING)
+    activity = Activity(SONG, _KEY)
+    board = Board([activity], now=time.monotonic, log=terminal.log)
+    async with connected_board(board, Common(), terminal, sandbox=True) as client:
+        board.enter(activity, STARTING)
         try:
             done = await client.split(
                 folder / SONG,
@@ -87,11 +82,10 @@ async def _split(folder: Path, terminal: Terminal) -> dict[str, Path]:
                 output_format="wav",
                 idempotency_key=_KEY,
                 overwrite=True,  # a second demo replaces the first
-                on_progress=partial(board.note_bytes, track),
+                on_progress=partial(board.note_bytes, activity),
             )
         finally:
-            board.enter(track, DONE)
-            await stop_tasks(watches)
+            board.enter(activity, DONE)
     return dict(done.files)
 
 
@@ -109,20 +103,20 @@ def _measure(files: dict[str, Path]) -> list[Recovered]:
     return recovered
 
 
-def _tell(recovered: list[Recovered], terminal: Terminal) -> None:
-    most = max(stem.gain for stem in recovered)
+def _print(recovered: list[Recovered], terminal: Terminal) -> None:
+    best = max(stem.gain for stem in recovered)
     rows = [(stem.file.name, clock(stem.seconds), f"{stem.gain:+5.1f} dB") for stem in recovered]
     header, *lines = columns([("stem", "length", "recovered"), *rows])
     terminal.result(terminal.paint(header, DIM))
     width = max(len(line) for line in (header, *lines))
-    room = min(_LONGEST_BAR, terminal.width - width - 3)
+    room = min(_MAX_BAR, terminal.width - width - 3)
     for line, stem in zip(lines, recovered, strict=True):
-        bar = "#" * max(0, round(room * stem.gain / most)) if most > 0 else ""
+        bar = "#" * max(0, round(room * stem.gain / best)) if best > 0 else ""
         terminal.result(f"{line.ljust(width)}  {terminal.paint(bar, GREEN)}".rstrip())
     terminal.result("")
-    terminal.paragraph("recovered: how many decibels closer a stem is to its true part than the mix is (SI-SDR).")
+    terminal.paragraph("recovered: how much closer a stem is to its true part than the mix is, in decibels (SI-SDR).")
     terminal.result("")
-    terminal.paragraph("This was the local preview separation, not the hosted model. Now your own song:")
+    terminal.paragraph("This was the local preview separation, not the hosted model. To split your own song:")
     terminal.result(f"\n  {PROGRAM} split song.mp3 --sandbox\n")
-    terminal.paragraph("And with a key, on the hosted model:")
+    terminal.paragraph("With a key, on the hosted model:")
     terminal.result(f"\n  export {API_KEY_VARIABLE}=ast_...\n  {PROGRAM} split song.mp3")

@@ -1,4 +1,4 @@
-"""`batch --dry-run`: what a run would do with each source, found out by the run's own code on a copy of its journal."""
+"""`batch --dry-run`: what a run would do with each source, decided by the run's own code on a copy of its journal."""
 
 from __future__ import annotations
 
@@ -10,34 +10,32 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
 
 import attrs
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
-from aistemsplitter_async.cli.commands.estimate import tell_estimate
-from aistemsplitter_async.cli.failures import Exit, Place, exit_code, explain
-from aistemsplitter_async.cli.library import Library, Survey, read
-from aistemsplitter_async.cli.screen.render import clock, show
+from aistemsplitter_async.cli.commands.batch import BatchArguments
+from aistemsplitter_async.cli.commands.estimate import print_estimate
+from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
+from aistemsplitter_async.cli.library import Survey, read_tags
+from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.cli.sources import shown_source
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.file import is_locked
 from aistemsplitter_async.journal.record import Step, plan_step
-from aistemsplitter_async.journal.store import Store
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.library.found import Track, Unusable
 from aistemsplitter_async.models import DirectURL
 
-if TYPE_CHECKING:
-    from aistemsplitter_async.cli.commands.batch import BatchOrder
-
-_PLANS = {
-    Step.UPLOAD: "split",
-    Step.CREATE: "split",
+_SPLIT = "split"
+_PLANS = {  # these texts are values in the JSON output
+    Step.UPLOAD: _SPLIT,
+    Step.CREATE: _SPLIT,
     Step.REPLAY: "perhaps created; to be found out",
     Step.WAIT: "paid for; to be waited for",
     Step.DOWNLOAD: "paid for; to be fetched",
@@ -46,12 +44,11 @@ _PLANS = {
     Step.REVIEW: "to be looked at",
     Step.FAILED: "failed for good; tried again with --retry-failed",
 }
-_BOUGHT = "split"
 
 
 @attrs.frozen
 class Plan:
-    """What a run would do with one source: what it calls for, where its stems go, and whose audio it shares."""
+    """What a run would do with one source, where its stems go, and the source whose audio is the same, if any."""
 
     what: str
     folder: str
@@ -60,9 +57,9 @@ class Plan:
 
 
 class Planner:
-    """Claims tracks as a run does, on a journal that may be scribbled in."""
+    """Claims tracks as a run does, on a journal that is thrown away."""
 
-    def __init__(self, store: Store, options: BatchOptions) -> None:
+    def __init__(self, store: JournalStore, options: BatchOptions) -> None:
         self._store = store
         self._options = options
 
@@ -83,7 +80,7 @@ class Planner:
             pattern=item.pattern,
             split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
             dedupe=self._options.dedupe,
-            anew=item.anew,
+            resplit=item.anew,
         )
         record = claim.record
         if claim.met == "again":
@@ -94,67 +91,75 @@ class Planner:
         return Plan(_PLANS[step], record.folder, record.pattern)
 
 
-async def plan_library(order: BatchOrder, terminal: Terminal) -> int:
+async def plan_library(arguments: BatchArguments, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what that costs, and return the exit code."""
     survey, left_out, problems = Survey(), 0, 0
     try:
-        library = order.library
-        async with _planner(order, terminal) as planner:
-            async for one in library.each(await library.search()):
+        library = arguments.library
+        async with _planner(arguments, terminal) as planner:
+            async for one in await library.search():
                 if isinstance(one, Unusable):
                     problems += 1
                     terminal.error(show(f"{one.source}: {one.reason}"))
                 elif isinstance(one, Track):
-                    plan = await _show(one, library, planner, order, terminal)
-                    problems += plan is None
-                    left_out += plan is not None and plan.what != _BOUGHT
-                    if plan is not None and plan.what == _BOUGHT:
-                        survey.add(one, (await read(one)).seconds)
-        await tell_estimate(survey, order.common, terminal, left_out=left_out)
+                    tags = await read_tags(one)
+                    plan = await _plan(planner, library.item(one, tags), terminal)
+                    if plan is None:
+                        problems += 1
+                        continue
+                    _print(plan, one.source, tags.seconds, arguments, terminal)
+                    if plan.what == _SPLIT:
+                        survey.add(one, tags.seconds)
+                    else:
+                        left_out += 1
+        await print_estimate(survey, arguments.common, terminal, left_out=left_out)
     except AIStemSplitterError as error:
-        terminal.error(explain(error, Place()).message)
+        terminal.error(explain(error, Context()).message)
         return exit_code(error)
     return Exit.FAILED if problems else Exit.DONE
 
 
-async def _show(track: Track, library: Library, planner: Planner, order: BatchOrder, terminal: Terminal) -> Plan | None:
-    tags = await read(track)
+async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan | None:
+    """Return the plan for a source, or `None` if it cannot be read."""
     try:
-        plan = await planner.plan(library.item(track, tags))
+        return await planner.plan(item)
     except JournalError:
         raise
     except AIStemSplitterError as error:
-        terminal.error(explain(error, Place(), source=shown_source(track.source)).message)
+        terminal.error(explain(error, Context(), source=shown_source(str(item.source))).message)
         return None
-    target = order.into / plan.folder if plan.pattern == ANY_STEM else order.into / plan.folder / plan.pattern
-    if order.common.json:
-        told = {"source": track.source, "folder": str(order.into / plan.folder), "seconds": tags.seconds}
-        terminal.result(json.dumps(told | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}))
-        return plan
-    length = clock(tags.seconds) if tags.seconds is not None else "?"
-    note = {_BOUGHT: "", "duplicate": f"  (same audio as {shown_source(plan.same_as or '')})"}.get(
-        plan.what, f"  ({plan.what})"
-    )
-    terminal.result(show(f"{shown_source(track.source)}  {length}  -> {target}{note}"))
-    return plan
+
+
+def _print(plan: Plan, source: str, seconds: float | None, arguments: BatchArguments, terminal: Terminal) -> None:
+    folder = arguments.into / plan.folder
+    if arguments.common.json:
+        values = {"source": source, "folder": str(folder), "seconds": seconds}
+        terminal.result(json.dumps(values | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}))
+        return
+    target = folder if plan.pattern == ANY_STEM else folder / plan.pattern
+    length = clock(seconds) if seconds is not None else "?"
+    what = plan.what if plan.same_as is None else f"same audio as {shown_source(plan.same_as)}"
+    note = "" if what == _SPLIT else f"  ({what})"
+    terminal.result(show(f"{shown_source(source)}  {length}  -> {target}{note}"))
 
 
 @asynccontextmanager
-async def _planner(order: BatchOrder, terminal: Terminal) -> AsyncIterator[Planner]:
+async def _planner(arguments: BatchArguments, terminal: Terminal) -> AsyncIterator[Planner]:
     """Give a planner on a copy of the journal; what it writes there is gone at the end."""
     options = BatchOptions(
-        into=order.into,
-        stem_model=order.stem_model,
-        output_format=order.output_format,
-        key_age=order.options.key_age or KEY_AGE,
-        retry_failed=order.options.retry_failed,
+        into=arguments.into,
+        stem_model=arguments.stem_model,
+        output_format=arguments.output_format,
+        key_age=arguments.options.key_age or KEY_AGE,
+        retry_failed=arguments.options.retry_failed,
     )
-    exists = await run_in_thread(order.journal.exists)
-    if exists and await run_in_thread(lambda: bool(is_locked(order.journal))):
+    journal = arguments.journal
+    exists = await run_in_thread(journal.exists)
+    if exists and await run_in_thread(lambda: bool(is_locked(journal))):
         terminal.say("a batch is running on the journal, so what it has finished is not left out here")
         exists = False
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(partial(_copy, order.journal, Path(folder)) if exists else partial(Store, None))
+        store = await run_in_thread(partial(_copy, journal, Path(folder)) if exists else partial(JournalStore, None))
         try:
             store.begin()  # and never committed
             yield Planner(store, options)
@@ -162,15 +167,15 @@ async def _planner(order: BatchOrder, terminal: Terminal) -> AsyncIterator[Plann
             store.close()
 
 
-def _copy(journal: Path, folder: Path) -> Store:
+def _copy(journal: Path, folder: Path) -> JournalStore:
     copy, problem = folder / journal.name, ""
     try:
         for suffix in ("", "-wal"):
             if (file := journal.with_name(journal.name + suffix)).exists():
                 shutil.copyfile(file, copy.with_name(file.name))
-        return Store(copy)
+        return JournalStore(copy)
     except OSError as error:
-        problem = f"cannot read {journal}: {error.strerror or error}"
+        problem = f"cannot read {journal}: {reason_of(error)}"
     except JournalError as error:
         problem = str(error).replace(str(copy), str(journal))
     raise JournalError(problem)

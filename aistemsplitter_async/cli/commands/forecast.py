@@ -1,16 +1,21 @@
-"""What is still to come of a batch: counted beside it, for the time left and for the credits that will be missing."""
+"""What is still ahead of a running batch: its library is counted for the time left and for missing credits."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from aistemsplitter_async.batch.outcome import Skipped
+import attrs
+
+from aistemsplitter_async._tasks import cancel_and_wait
+from aistemsplitter_async.batch.outcome import Done, Outcome, Skipped
+from aistemsplitter_async.batch.progress import BatchProgress
 from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.library import Library, Survey
-from aistemsplitter_async.cli.screen.batch_view import Meter, plan_eta
+from aistemsplitter_async.cli.screen.batch_view import over
 from aistemsplitter_async.cli.screen.render import number, price
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
@@ -18,72 +23,126 @@ from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.journal.record import StageName, plan_reopening
 
 _BUYING: tuple[StageName, ...] = ("upload", "create")
-_TICK = 1.0  # s between two forecasts for those who ask with --status
+_TICK = 1.0  # s between two forecasts in the status file
+_RECENT = 300.0  # s of finished tracks from which the pace is taken
+_MIN_FINISHED = 5  # tracks before their pace means anything
+# The requests that a track still needs, in each stage; a new file needs three and a new URL two.
+_REQUESTS_LEFT: dict[StageName, int] = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0}
+
+
+def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> float | None:
+    """Return the seconds a batch will still take, `None` if nothing can be said yet.
+
+    The key's limit allows no less than `requests left / limit` windows and the processing of the last split; where
+    tracks have been finishing more slowly than that, they are expected to continue so.
+
+    Args:
+        progress: of the batch.
+        survey: how much there is.
+        pace: tracks finished per second lately.
+    """
+    if not survey.complete or progress.draining:  # a draining batch does not finish the library
+        return None
+    left = survey.tracks - over(progress)
+    if left <= 0:
+        return 0.0
+    estimates = [left / pace] if pace else []
+    gate = progress.gate
+    if gate.limit is not None:
+        new = max(0, survey.tracks - progress.taken)
+        each = (3 * survey.files + 2 * survey.urls) / survey.tracks
+        requests = new * each + sum(_REQUESTS_LEFT[stage] * count for stage, count in progress.stages.items())
+        estimates.append(requests / gate.limit * gate.per + (progress.processing or 0.0))
+    return max(estimates, default=None)
+
+
+class Pace:
+    """How fast tracks finish."""
+
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
+        self._times: deque[float] = deque()
+
+    def note(self, outcome: Outcome) -> None:
+        """Record an outcome; one that needed no work, such as a track that was finished earlier, does not count."""
+        if not isinstance(outcome, Done):
+            return
+        self._times.append(self._now())
+        while self._now() - self._times[0] > _RECENT:
+            self._times.popleft()
+
+    @property
+    def per_second(self) -> float | None:
+        """Return tracks per second lately, `None` while too few have finished."""
+        if len(self._times) < _MIN_FINISHED:
+            return None
+        return (len(self._times) - 1) / max(1e-3, self._now() - self._times[0])
 
 
 class Forecast:
     """Looks ahead of a batch, in the background.
 
+    Attributes:
+        survey: how much the library holds, filled as it is counted.
+
     Args:
         batch: that runs.
-        survey: filled with what there is.
-        meter: how fast it goes.
-        client: that knows the balance.
-        terminal: where it is said that the balance will not do.
+        client: knows the balance.
+        terminal: shows that credits are missing.
         retry_failed: whether the batch tries again what failed for good.
     """
 
     def __init__(
-        self,
-        batch: Batch,
-        survey: Survey,
-        meter: Meter,
-        client: AsyncAIStemSplitter,
-        terminal: Terminal,
-        *,
-        retry_failed: bool,
+        self, batch: Batch, client: AsyncAIStemSplitter, survey: Survey, terminal: Terminal, *, retry_failed: bool
     ) -> None:
+        self.survey = survey
         self._batch = batch
-        self._survey = survey
-        self._meter = meter
         self._client = client
         self._terminal = terminal
         self._retry_failed = retry_failed
+        self._pace = Pace()
         self._began = time.time()
-        self._settled: set[str] = set()
-        self._shared = 0.0  # credits that the survey took for needed, of audio that is paid for under another name
+        self._paid: set[str] = set()
+        self._shared = 0.0  # credits that the survey counted, of audio that is paid for under another name
 
     @asynccontextmanager
-    async def beside(self, library: Library) -> AsyncIterator[None]:
-        """Look ahead for the time of the block, if the library can be read twice."""
-        counting = None
+    async def running(self, library: Library) -> AsyncIterator[None]:
+        """Look ahead for as long as the block runs, if the library can be read twice."""
+        counting = []
         if library.is_repeatable:
-            self._settled = await self._find_settled()
-            counting = asyncio.create_task(self._look_ahead(library), name="survey")
+            self._paid = await self._find_paid()
+            counting.append(asyncio.create_task(self._look_ahead(library), name="survey"))
         try:
             yield
         finally:
-            if counting is not None:
-                counting.cancel()
-                await asyncio.wait([counting])
-                if not counting.cancelled():
-                    counting.exception()  # a folder that went away is told of by the batch itself
+            await cancel_and_wait(*counting)  # a folder that cannot be read any more is reported by the batch itself
 
-    def note(self, outcome: Skipped) -> None:
-        """Take note of what needs not be bought although the survey could not know that."""
-        if outcome.split is not None and str(outcome.source) not in self._settled:
+    def note(self, outcome: Outcome) -> None:
+        """Record an outcome, and the credits that the survey counted for a track that is already paid for."""
+        self._pace.note(outcome)
+        if isinstance(outcome, Skipped) and outcome.split is not None and str(outcome.source) not in self._paid:
             self._shared += outcome.split.credits_used
 
-    async def tell_shortage(self, *, stopped: bool = False) -> None:
-        """Say so if the credits will not do for what was counted and is not paid for, by this run or an earlier one.
+    def progress(self) -> BatchProgress:
+        """Return where the batch is, with the total and the time left as far as they are known now."""
+        progress, survey = self._batch.progress(), self.survey
+        return attrs.evolve(
+            progress,
+            total=survey.tracks if survey.complete else None,
+            seconds_left=plan_eta(progress, survey, self._pace.per_second),
+        )
 
-        Audio under several names is counted as often until the batch has come across them, so it may say too much.
+    async def report_shortage(self, *, stopped: bool = False) -> None:
+        """Write that credits are missing, if the balance is too low for what was counted and is not paid for.
+
+        Audio under several names is counted several times until the batch has reached it, so the figure may be too
+        high.
         """
         try:
             balance = (await self._client.get_credits(priority="bulk")).balance
         except AIStemSplitterError:
-            return  # the batch meets the same trouble, and tells of it
-        needed = max(0.0, self._survey.credits_to_buy - self._batch.progress().credits_used - self._shared)
+            return  # the batch runs into the same error, and reports it
+        needed = max(0.0, self.survey.credits_to_buy - self._batch.progress().credits_used - self._shared)
         if needed > balance:
             ending = "" if stopped else "; the batch stops when they run out"
             self._terminal.say(
@@ -92,25 +151,25 @@ class Forecast:
             )
 
     async def _look_ahead(self, library: Library) -> None:
-        await self._survey.count(library, self._settled)
+        await self.survey.count(library, self._paid)
         asked = False
         while True:
-            progress = self._batch.progress()
+            progress = self.progress()
             if not asked and any(progress.stages.get(stage) for stage in _BUYING):
-                asked = True  # a library that is finished needs no credits, and no request to see them
-                await self.tell_shortage()
-            left = plan_eta(progress, self._survey, self._meter.pace)
-            self._batch.expect(total=self._survey.tracks, seconds_left=left)
+                asked = True  # only now: a library that is finished needs no credits, and so no request for them
+                await self.report_shortage()
+                progress = self.progress()
+            self._batch.expect(total=progress.total, seconds_left=progress.seconds_left)
             await asyncio.sleep(_TICK)
 
-    async def _find_settled(self) -> set[str]:
-        """Return the sources that nothing is to be bought for any more: paid for, or not tried again unasked."""
-        again, settled = self._retry_failed, set[str]()
+    async def _find_paid(self) -> set[str]:
+        """Return the sources that need no more credits: paid for by an earlier run, or failed and not tried again."""
+        paid = set[str]()
         async for record in self._batch.records():
             failure = record.failure
-            stays = failure is not None and not failure.passing and not again
-            reopened = failure is not None and again and plan_reopening(failure)
-            paid = record.split_id is not None and not reopened and (record.created_at or 0.0) < self._began
-            if stays or paid:
-                settled.add(record.source)
-        return settled
+            given_up = failure is not None and not failure.passing and not self._retry_failed
+            reopened = failure is not None and self._retry_failed and plan_reopening(failure)
+            bought = record.split_id is not None and not reopened and (record.created_at or 0.0) < self._began
+            if given_up or bought:
+                paid.add(record.source)
+        return paid

@@ -1,4 +1,4 @@
-"""`listen`: webhooks received, checked and shown while somebody develops the thing that is to receive them."""
+"""`listen`: webhooks received, checked and shown, for the development of what will receive them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
 import attrs
 from aiohttp import web
 
+from aistemsplitter_async._files import reason_of
+from aistemsplitter_async.cli.connect import read_secret
 from aistemsplitter_async.cli.failures import Exit, UsageError
-from aistemsplitter_async.cli.results import hand_out_json
+from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, price, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, DIM, GREEN, RED, Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
@@ -25,29 +28,27 @@ from aistemsplitter_async.errors import WebhookError
 from aistemsplitter_async.sandbox import Sandbox, Timed
 from aistemsplitter_async.webhooks import WebhookEvent, WebhookReceiver
 
-_NO_POST: Final = 405
 _NAME_WIDTH: Final = len("refused")
 _HOST: Final = "127.0.0.1"
 _SONG: Final = "https://example.com/song.mp3?seconds=187"  # the silent sandbox fetches nothing
-_SECRET_CAP_BYTES: Final = 4096
-_GRACE: Final = 0.5  # s for requests under way once it is told to stop: nothing is lost, as senders try again
+_GRACE: Final = 0.5  # s for requests in progress at the stop: nothing is lost, because senders try again
 _NOTHING: Final = dict.fromkeys(attrs.fields_dict(WebhookEvent))
 _ADVICE: Final = {
     "SIGNATURE_MISSING": "requests of the API have one; those of browsers and scanners do not",
     "SIGNATURE_MALFORMED": "it looks like t=1700000000,v1=64 hexadecimal digits",
-    "SIGNATURE_MISMATCH": "is the secret the right one, and does nothing on the way rewrite the body?",
-    "TIMESTAMP_STALE": "a request that was recorded and sent again, or a clock that is wrong",
-    "TIMESTAMP_FUTURE": "is the clock of this machine right?",
-    "EVENT_MALFORMED": "it was signed with your secret, so whoever has that sends something else",
-    "BODY_ENCODED": "does something on the way compress it?",
-    "METHOD": "events come with POST",
-    "BODY_TOO_LARGE": "an event has a hundred",
+    "SIGNATURE_MISMATCH": "check the secret, and that no proxy rewrites the body",
+    "TIMESTAMP_STALE": "a recorded request that was sent again, or a wrong clock",
+    "TIMESTAMP_FUTURE": "check the clock of this machine",
+    "EVENT_MALFORMED": "it was signed with your secret, so its sender has the secret but sends something else",
+    "BODY_ENCODED": "check that no proxy compresses the body",
+    "METHOD": "events are sent with POST",
+    "BODY_TOO_LARGE": "an event has about a hundred bytes",
 }
 
 
 @attrs.frozen(kw_only=True)
-class Listening:
-    """What the command was asked to do."""
+class ListenArguments:
+    """The command line of `listen`."""
 
     port: int
     secret_file: Path | None
@@ -55,52 +56,52 @@ class Listening:
     json: bool
 
 
-async def listen(listening: Listening, terminal: Terminal) -> int:
+async def listen(arguments: ListenArguments, terminal: Terminal) -> int:
     """Receive webhooks until cancelled.
 
     Raises:
         UsageError: there is no secret to check them with.
     """
-    task, unheard = asyncio.current_task(), False
+    task, reader_gone = asyncio.current_task(), False
 
     def stop() -> None:
-        nonlocal unheard
-        unheard = True
+        nonlocal reader_gone
+        reader_gone = True
         if task is not None:
             task.cancel()
 
-    terminal.patience = "requests under way are given a moment"
-    terminal.unheard = stop
+    terminal.stopping_note = "requests in progress get a moment to finish"
+    terminal.on_reader_gone = stop
     try:
         async with AsyncExitStack() as stack:
-            stack.enter_context(_watching_reader(stop))
+            stack.enter_context(_watching_stdout(stop))
             sandbox = None
-            if listening.sandbox:
-                slow_enough_to_watch = Timed(base=1.5, per_second=0.0)
-                sandbox = Sandbox(separation="silent", requests_per_minute=None, progression=slow_enough_to_watch)
+            if arguments.sandbox:
+                slow = Timed(base=1.5, per_second=0.0)  # slow enough to watch
+                sandbox = Sandbox(separation="silent", requests_per_minute=None, progression=slow)
                 await stack.enter_async_context(sandbox)
-            view = View(terminal, as_json=listening.json)
-            secrets = [sandbox.webhook_secret] if sandbox is not None else _read_secrets(listening.secret_file)
-            receiver = await stack.enter_async_context(_serving(secrets, listening.port, view))
+            view = View(terminal, as_json=arguments.json)
+            secrets = [sandbox.webhook_secret] if sandbox is not None else _read_secrets(arguments.secret_file)
+            receiver = await stack.enter_async_context(_serving(secrets, arguments.port, view))
             view.introduce(receiver.url, sandbox)
             if sandbox is not None:
-                await _go_round(sandbox, receiver, view)
+                await _show_round_trip(sandbox, receiver, view)
             await asyncio.Event().wait()
     except _PortError as error:
-        terminal.error(f"cannot listen on port {listening.port}: {error}; leave --port out for any free one")
+        terminal.error(f"cannot listen on port {arguments.port}: {error}; leave out --port to use any free one")
         return Exit.FAILED
     except asyncio.CancelledError:
-        if not listening.json and not unheard:
+        if not arguments.json and not reader_gone:
             terminal.say("stopped")
     return Exit.DONE
 
 
 class _PortError(Exception):
-    """A port cannot be listened on; the text says why."""
+    """It is not possible to listen on a port; the text says why."""
 
 
 class View:
-    """Shows what arrives: events on stdout, and why others were refused."""
+    """Shows what arrives: events, and requests that were refused with the reason."""
 
     def __init__(self, terminal: Terminal, *, as_json: bool) -> None:
         self._terminal = terminal
@@ -108,54 +109,54 @@ class View:
         self.shown = 0
 
     def introduce(self, url: str, sandbox: Sandbox | None) -> None:
-        """Say where webhooks are received, and how to make one come."""
+        """Show where webhooks are received, and how to cause one."""
         if self._as_json:
             extra = {} if sandbox is None else {"base_url": sandbox.base_url, "api_key": sandbox.api_key}
-            hand_out_json({"listening": url, **extra}, self._terminal)
+            print_json({"listening": url, **extra}, self._terminal)
             return
         say = self._terminal.result
         say(self._terminal.paint("Listening for webhooks", BOLD))
         say(f"\n  {url}\n")
         if sandbox is None:
-            self._terminal.paragraph("Let a tunnel lead there, and give its address with your splits as webhook_url.")
+            self._terminal.paragraph("Point a tunnel there, and give its address as the webhook URL of your splits.")
         else:
             for line in columns([("page", sandbox.base_url.removesuffix("v1")), ("base URL", sandbox.base_url)]):
                 say(line)
-            say("\nIn another terminal, splits of your own are announced here too:\n")
+            say("\nIn another terminal; the webhooks of your own splits are shown here too:\n")
             say(f"  export {BASE_URL_VARIABLE}={sandbox.base_url}")
             say(f"  export {API_KEY_VARIABLE}={sandbox.api_key}")
             say(f"  {PROGRAM} split song.mp3 --webhook-url {url}")
         say("\nCtrl-C stops it.\n")
 
-    def took(self, event: WebhookEvent) -> None:
-        """Show a genuine event."""
+    def accepted(self, event: WebhookEvent) -> None:
+        """Show an event with a valid signature."""
         self.shown += 1
         if self._as_json:
-            hand_out_json(attrs.asdict(event) | {"error": None}, self._terminal)
+            print_json(attrs.asdict(event) | {"error": None}, self._terminal)
             return
         status = self._terminal.paint(show(event.status), GREEN if event.status == "succeeded" else RED)
         self._line("event", f"{show(event.event)}  {show(event.split_id)}  {status}")
 
     def refused(self, error: WebhookError) -> None:
-        """Show why a request was refused; the sender is not told."""
+        """Show why a request was refused; the sender does not learn it."""
         self.shown += 1
         if self._as_json:
-            hand_out_json(_NOTHING | {"error": {"code": error.code, "message": str(error)}}, self._terminal)
+            print_json(_NOTHING | {"error": {"code": error.code, "message": str(error)}}, self._terminal)
             return
         advice = _ADVICE.get(str(error.code), "")
         self._line("refused", f"{show(error)}; {advice}", style=RED)
 
     def nothing_new(self) -> None:
-        """Show that a genuine event had no effect."""
+        """Show that a validly signed event had no effect."""
         if self._as_json:
-            hand_out_json(_NOTHING | {"error": None}, self._terminal)
+            print_json(_NOTHING | {"error": None}, self._terminal)
         else:
-            self._line("ignored", "an event that came before, or about something else than a split")
+            self._line("ignored", "a repeated event, or one that is not about a split")
 
     def step(self, name: str, text: str, **facts: object) -> None:
         """Show a step of the round trip: a text for people, or facts for scripts."""
         if self._as_json:
-            hand_out_json({"step": name} | facts, self._terminal)
+            print_json({"step": name} | facts, self._terminal)
         else:
             self._line(name, text)
 
@@ -166,14 +167,14 @@ class View:
 
 @asynccontextmanager
 async def _serving(secrets: list[str], port: int, view: View) -> AsyncIterator[WebhookReceiver]:
-    """Serve a receiver at every path, since nobody knows what a tunnel makes of paths."""
+    """Serve a receiver at every path: tunnels may rewrite paths."""
     receivers: list[WebhookReceiver] = []
 
     async def handle(request: web.Request) -> web.Response:
         shown = view.shown
         response = await receivers[0].aiohttp_handler(request)
         if view.shown == shown:
-            if response.status == _NO_POST:
+            if response.status == HTTPStatus.METHOD_NOT_ALLOWED:
                 view.refused(WebhookError(f"a {request.method} request", code="METHOD"))
             else:
                 view.nothing_new()
@@ -186,21 +187,23 @@ async def _serving(secrets: list[str], port: int, view: View) -> AsyncIterator[W
     try:
         try:
             await web.TCPSite(runner, _HOST, port).start()
-        except (OSError, OverflowError) as error:
-            raise _PortError((error.strerror if isinstance(error, OSError) else None) or str(error)) from error
+        except OverflowError as error:
+            raise _PortError(str(error)) from error
+        except OSError as error:
+            raise _PortError(reason_of(error)) from error
         url = f"http://{_HOST}:{runner.addresses[0][1]}/"
-        receivers.append(WebhookReceiver(secrets, url=url, on_event=view.took, on_refused=view.refused))
+        receivers.append(WebhookReceiver(secrets, url=url, on_event=view.accepted, on_refused=view.refused))
         yield receivers[0]
     finally:
         await runner.cleanup()
 
 
 @contextmanager
-def _watching_reader(gone: Callable[[], object]) -> Iterator[None]:
-    """Call `gone` when a pipe's reader has left, which would only be noticed with the next event."""
-    loop, out = asyncio.get_running_loop(), _pipe_out()
+def _watching_stdout(gone: Callable[[], object]) -> Iterator[None]:
+    """Call `gone` when the reader of a pipe is gone, which would otherwise be noticed only at the next event."""
+    loop, out = asyncio.get_running_loop(), _stdout_pipe()
     if out is not None:
-        # All there is to be read at the end that is for writing is that the other one was closed.
+        # The writing end of a pipe becomes readable only when the reading end is closed.
         loop.add_reader(out, lambda: (loop.remove_reader(out), gone()))
     try:
         yield
@@ -209,17 +212,17 @@ def _watching_reader(gone: Callable[[], object]) -> Iterator[None]:
             loop.remove_reader(out)
 
 
-def _pipe_out() -> int | None:
+def _stdout_pipe() -> int | None:
     """Return the descriptor of stdout, if that is a pipe."""
     try:
         out = sys.stdout.fileno()
         return out if stat.S_ISFIFO(os.fstat(out).st_mode) else None
-    except (OSError, ValueError):  # closed, or none of the system's
+    except (OSError, ValueError):  # closed, or not a stream of the system
         return None
 
 
-async def _go_round(sandbox: Sandbox, receiver: WebhookReceiver, view: View) -> None:
-    """Show a split from its creation to its stems, with the two requests it takes."""
+async def _show_round_trip(sandbox: Sandbox, receiver: WebhookReceiver, view: View) -> None:
+    """Show a split from its creation to its stems, with the few requests it takes."""
     async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=receiver) as client:
         job = await client.submit(_SONG)
         cost = price(job.created.credits_used) if job.created is not None else ""
@@ -227,8 +230,8 @@ async def _go_round(sandbox: Sandbox, receiver: WebhookReceiver, view: View) -> 
         split = await job.wait()
         view.step("fetched", f"{split.id}  {', '.join(split.stems)}", split_id=split.id, stems=list(split.stems))
         requests = sandbox.ledger.count()
-        told = f"{number(requests)} requests to the API, and none of them asked in vain"
-        view.step("done", told, split_id=split.id, requests=requests)
+        summary = f"{number(requests)} requests to the API: with a webhook, no poll is wasted"
+        view.step("done", summary, split_id=split.id, requests=requests)
 
 
 def _read_secrets(file: Path | None) -> list[str]:
@@ -240,13 +243,10 @@ def _read_secrets(file: Path | None) -> list[str]:
                 f"no webhook secret: set {WEBHOOK_SECRET_VARIABLE} or give --secret-file; or try --sandbox"
             )
         return secrets
-    problem, data = "there is none in it", b""
     try:
-        with file.open("rb") as opened:
-            data = opened.read(_SECRET_CAP_BYTES)
+        secrets, problem = read_secret(file).split(), "it is empty"
     except (OSError, ValueError) as error:
-        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    secrets = data.decode("utf-8", "surrogateescape").split()
+        secrets, problem = [], reason_of(error)
     if not secrets:
         raise UsageError(f"cannot read the webhook secret from {file} ({problem})")
     return secrets

@@ -1,4 +1,4 @@
-"""`credits`, `get`, `wait` and `download`: commands about what exists already."""
+"""`credits`, `get`, `wait` and `download`: commands about the account and about splits that exist already."""
 
 from __future__ import annotations
 
@@ -7,15 +7,23 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any
 
-from aistemsplitter_async.cli.connect import connected
-from aistemsplitter_async.cli.failures import Exit, Failure, Place, explain
+import attrs
+
+from aistemsplitter_async._transfer.meter import OnProgress
+from aistemsplitter_async.cli.connect import connected_board
+from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain
 from aistemsplitter_async.cli.options import Common
-from aistemsplitter_async.cli.results import Result, hand_out, hand_out_json, hand_out_state, tell_interrupted
-from aistemsplitter_async.cli.screen.board import DONE, STARTING, Board, Track
-from aistemsplitter_async.cli.screen.following import count_waiting, follow, stop_tasks
-from aistemsplitter_async.cli.screen.live import shown
+from aistemsplitter_async.cli.results import (
+    Result,
+    build_interrupted,
+    build_result,
+    print_interrupted,
+    print_json,
+    print_result,
+    print_split,
+)
+from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
 from aistemsplitter_async.cli.screen.render import number, price, show, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
@@ -25,18 +33,17 @@ from aistemsplitter_async.models import Split
 
 async def show_credits(common: Common, terminal: Terminal) -> int:
     """Show what the key may still spend."""
-    board = Board([Track("credits")], now=time.monotonic)
     try:
-        async with _working(board, common, terminal) as client:
+        async with _working(Activity("credits"), common, terminal) as (client, _):
             balance = await client.get_credits()
     except AIStemSplitterError as error:
-        failure = explain(error, Place(lasting=False))
+        problem = explain(error, Context(resumable=False))
         if common.json:
-            hand_out_json({"balance": None, "unit": None, "error": failure.as_json()}, terminal)
-        terminal.error(failure.message)
-        return failure.exit_code
+            print_json({"balance": None, "unit": None, "error": problem.as_json()}, terminal)
+        terminal.error(problem.message)
+        return problem.exit_code
     if common.json:
-        hand_out_json({"balance": balance.balance, "unit": balance.unit, "error": None}, terminal)
+        print_json({"balance": balance.balance, "unit": balance.unit, "error": None}, terminal)
     elif balance.unit == "seconds":
         terminal.result(f"{price(balance.balance)} ({words(balance.balance)} of audio)")
     else:
@@ -46,17 +53,16 @@ async def show_credits(common: Common, terminal: Terminal) -> int:
 
 async def show_split(split_id: str, common: Common, terminal: Terminal) -> int:
     """Show a split as it is now."""
-    board = Board([Track(split_id, split_id=split_id)], now=time.monotonic)
     try:
-        async with _working(board, common, terminal) as client:
+        async with _working(Activity(split_id, split_id=split_id), common, terminal) as (client, _):
             split = await client.get_split(split_id)
     except AIStemSplitterError as error:
-        return _fail(error, Place(lasting=False), split_id, terminal, as_json=common.json)
-    result = _result(split, error=_reason(split))
+        return _fail(error, Context(resumable=False), split_id, terminal, as_json=common.json)
+    result = build_result(split, split.filename, error=_reason(split))
     if common.json:
-        hand_out_json(result.as_json(), terminal)
+        print_json(result.as_json(), terminal)
     else:
-        hand_out_state(result, terminal)
+        print_split(result, terminal)
         if result.error is not None:
             terminal.result(f"reason  {result.error.message}")
     return Exit.DONE
@@ -64,19 +70,19 @@ async def show_split(split_id: str, common: Common, terminal: Terminal) -> int:
 
 async def wait(split_id: str, timeout: float | None, common: Common, terminal: Terminal) -> int:
     """Wait until a split is finished, and show how it ended."""
-    board = Board([Track(split_id, split_id=split_id)], now=time.monotonic)
-    place = _place(common)
+    context = Context(base_url=common.base_url, api_key_file=common.api_key_file)
     try:
-        async with _working(board, common, terminal, follow_it=True) as client:
+        async with _working(Activity(split_id, split_id=split_id), common, terminal, follow=True) as (client, _):
             split = await client.wait_for_split(split_id, timeout=timeout)
     except AIStemSplitterError as error:
-        return _fail(error, place, split_id, terminal, as_json=common.json)
+        return _fail(error, context, split_id, terminal, as_json=common.json)
     except asyncio.CancelledError:
-        return _interrupt(place, split_id, terminal, as_json=common.json)
+        return _interrupt(context, split_id, terminal, as_json=common.json)
+    result = build_result(split, split.filename)
     if common.json:
-        hand_out_json(_result(split).as_json(), terminal)
+        print_json(result.as_json(), terminal)
     else:
-        hand_out_state(_result(split), terminal)
+        print_split(result, terminal)
     return Exit.DONE
 
 
@@ -90,72 +96,56 @@ async def download(
     overwrite: bool,
     timeout: float | None,
 ) -> int:
-    """Wait until a split is finished if it is not, and fetch its stems."""
-    board = Board([Track(split_id, split_id=split_id)], now=time.monotonic)
-    place = Place(into=into, name=name, base_url=common.base_url, api_key_file=common.api_key_file)
+    """Wait until a split is finished if it is not, and download its stems."""
+    activity = Activity(split_id, split_id=split_id)
+    context = Context(into=into, name=name, base_url=common.base_url, api_key_file=common.api_key_file)
     try:
-        async with _working(board, common, terminal, follow_it=True) as client:
+        async with _working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)
-            note_bytes = partial(board.note_bytes, board.tracks[0])
             files = await client.download_stems(split, into, name=name, overwrite=overwrite, on_progress=note_bytes)
     except AIStemSplitterError as error:
-        return _fail(error, place, split_id, terminal, as_json=common.json)
+        return _fail(error, context, split_id, terminal, as_json=common.json)
     except asyncio.CancelledError:
-        return _interrupt(place, split_id, terminal, as_json=common.json)
-    hand_out(_result(split, stems=files), terminal, as_json=common.json)
+        return _interrupt(context, split_id, terminal, as_json=common.json)
+    print_result(build_result(split, split.filename, stems=files), terminal, as_json=common.json)
     return Exit.DONE
 
 
 @asynccontextmanager
 async def _working(
-    board: Board, common: Common, terminal: Terminal, *, follow_it: bool = False
-) -> AsyncIterator[AsyncAIStemSplitter]:
-    """Give a client whose doings are shown; with `follow_it` the states of the board's one split too."""
-    track = board.tracks[0]
-    async with connected(common, terminal, on_event=board.on_event) as client, shown(board, terminal):
-        board.queue_length = partial(count_waiting, client)
-        track.enter(STARTING, board.now())
-        following = {asyncio.create_task(follow(client, board, track))} if follow_it else set()
+    activity: Activity, common: Common, terminal: Terminal, *, follow: bool = False
+) -> AsyncIterator[tuple[AsyncAIStemSplitter, OnProgress]]:
+    """Give a client whose work is shown as `activity`, and what notes the progress of its download.
+
+    With `follow`, the states of its split are shown too.
+    """
+    board = Board([activity], now=time.monotonic, log=terminal.log)
+    async with connected_board(board, common, terminal) as client:
+        board.enter(activity, STARTING)
+        if follow:
+            board.follow_split(activity, None)
         try:
-            yield client
+            yield client, partial(board.note_bytes, activity)
         finally:
-            await stop_tasks(following)
-            board.enter(track, DONE)
+            board.enter(activity, DONE)
 
 
-def _place(common: Common) -> Place:
-    return Place(base_url=common.base_url, api_key_file=common.api_key_file)
-
-
-def _result(split: Split, *, stems: Any = None, error: Failure | None = None) -> Result:
-    return Result(
-        source=split.filename,
-        id=split.id,
-        status=split.status,
-        stems=split.stems if stems is None else stems,
-        credits_used=split.credits_used,
-        seconds=split.duration_seconds,
-        error=error,
-    )
-
-
-def _reason(split: Split) -> Failure | None:
+def _reason(split: Split) -> Problem | None:
     if split.error is None:
         return None
-    return Failure(code=split.error.code, message=show(split.error.message), exit_code=Exit.FAILED, split_id=split.id)
+    return Problem(code=split.error.code, message=show(split.error.message), exit_code=Exit.FAILED, split_id=split.id)
 
 
-def _fail(error: AIStemSplitterError, place: Place, split_id: str, terminal: Terminal, *, as_json: bool) -> int:
-    failure = explain(error, place)
-    ended = error.split if isinstance(error, SplitFailedError) else None
-    result = _result(ended, error=failure) if ended else Result(source=None, id=split_id, error=failure)
-    hand_out(result, terminal, as_json=as_json)
-    return failure.exit_code
+def _fail(error: AIStemSplitterError, context: Context, split_id: str, terminal: Terminal, *, as_json: bool) -> int:
+    problem, result = explain(error, context), Result(source=None, id=split_id)
+    if isinstance(error, SplitFailedError):
+        result = build_result(error.split, error.split.filename)
+    print_result(attrs.evolve(result, error=problem), terminal, as_json=as_json)
+    return problem.exit_code
 
 
-def _interrupt(place: Place, split_id: str, terminal: Terminal, *, as_json: bool) -> int:
+def _interrupt(context: Context, split_id: str, terminal: Terminal, *, as_json: bool) -> int:
     if as_json:
-        failure = Failure(code="INTERRUPTED", message="interrupted", exit_code=Exit.INTERRUPTED, split_id=split_id)
-        hand_out_json(Result(source=None, id=split_id, error=failure).as_json(), terminal)
-    tell_interrupted(f"{split_id} goes on; continue with:", place.ways_on(split_id), terminal)
+        print_json(Result(source=None, id=split_id, error=build_interrupted(split_id)).as_json(), terminal)
+    print_interrupted(f"{split_id} is not affected; continue with:", context.continuations(split_id), terminal)
     return Exit.INTERRUPTED

@@ -1,14 +1,15 @@
-"""`sandbox`: the API on this machine, until somebody stops it."""
+"""`sandbox`: the API on this machine, until it is stopped."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import Any, Final
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async.cli.connect import check_sandbox_extra
 from aistemsplitter_async.cli.failures import Exit, UsageError
 from aistemsplitter_async.cli.options import Serving
-from aistemsplitter_async.cli.results import hand_out_json
+from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, words
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
@@ -21,7 +22,7 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
     """Serve until cancelled.
 
     Raises:
-        UsageError: an argument is out of its range.
+        UsageError: an option is out of its range, or the separation's libraries are missing.
     """
     if serving.separation != "silent":
         check_sandbox_extra()
@@ -33,7 +34,7 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
         return Exit.FAILED
     try:
         if serving.json:
-            hand_out_json({"base_url": sandbox.base_url, "api_key": sandbox.api_key, **_facts(sandbox)}, terminal)
+            print_json({"base_url": sandbox.base_url, "api_key": sandbox.api_key, **_facts(sandbox)}, terminal)
         else:
             _introduce(sandbox, terminal, serving)
         await asyncio.Event().wait()
@@ -47,7 +48,11 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
 
 
 def build_sandbox(serving: Serving) -> Sandbox:
-    """Return the sandbox with its faults queued; raise `UsageError` where an argument makes no sense."""
+    """Return the sandbox with its faults queued.
+
+    Raises:
+        UsageError: an option is out of its range.
+    """
     given = {
         "credits": serving.credits_given,
         "minute": serving.minute,
@@ -82,10 +87,11 @@ def build_sandbox(serving: Serving) -> Sandbox:
 def _explain(error: Exception, serving: Serving) -> str:
     if isinstance(error, RuntimeError):
         return str(error)
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"cannot use {error.filename}: {reason}"
-    return f"cannot listen on port {serving.port}: {reason}; leave --port out for any free one"
+    if not isinstance(error, OSError):  # the port is out of range
+        return f"cannot listen on port {serving.port}: {error}; leave out --port to use any free one"
+    if error.filename is not None:
+        return f"cannot use {error.filename}: {reason_of(error)}"
+    return f"cannot listen on port {serving.port}: {reason_of(error)}; leave out --port to use any free one"
 
 
 def _facts(sandbox: Sandbox) -> dict[str, object]:
@@ -123,5 +129,5 @@ def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
     terminal.result(f"  export {BASE_URL_VARIABLE}={sandbox.base_url}")
     terminal.result(f"  export {API_KEY_VARIABLE}={sandbox.api_key}")
     terminal.result(f"  {PROGRAM} split song.mp3\n")
-    kept = "is gone then" if serving.data is None else f"is kept in {serving.data}"
+    kept = "is then lost" if serving.data is None else f"is kept in {serving.data}"
     terminal.result(f"Ctrl-C stops it; what it holds {kept}.")

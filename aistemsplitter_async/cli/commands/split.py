@@ -1,4 +1,4 @@
-"""`split`: a few sources as a batch of their own, each to its own result, whatever happens to the others."""
+"""`split`: a few sources as a small batch. Each gets a result, whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -15,26 +15,30 @@ from aistemsplitter_async._transfer.audio import build_source
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.runner import Batch
-from aistemsplitter_async.cli.commands.batch import default_journal
-from aistemsplitter_async.cli.connect import connected
-from aistemsplitter_async.cli.failures import Exit, Failure, Place, explain, gravest
+from aistemsplitter_async.cli.connect import connected_board
+from aistemsplitter_async.cli.failures import Context, Exit, explain, most_severe
 from aistemsplitter_async.cli.options import Common
-from aistemsplitter_async.cli.results import Result, hand_out, tell_interrupted
-from aistemsplitter_async.cli.screen.board import DONE, FAILED, Board, Track
-from aistemsplitter_async.cli.screen.following import count_waiting, follow, stop_tasks
-from aistemsplitter_async.cli.screen.live import shown
-from aistemsplitter_async.cli.screen.render import command, show
+from aistemsplitter_async.cli.results import (
+    Result,
+    build_interrupted,
+    build_result,
+    print_interrupted,
+    print_json,
+    print_result,
+)
+from aistemsplitter_async.cli.screen.board import DONE, FAILED, Activity, Board
+from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.cli.sources import plan_folders, plan_labels, usual_folder, without_repeats
+from aistemsplitter_async.cli.sources import default_journal, plan_folders, plan_labels, usual_folder, without_repeats
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.errors import AIStemSplitterError, SplitFailedError
 
-AT_A_TIME = 4  # sources in hand: enough that uploads, processing and downloads overlap
+_IN_FLIGHT = 4  # sources at a time: enough that uploads, processing and downloads overlap
 
 
 @attrs.frozen(kw_only=True)
-class Order:
-    """What `split` was asked for."""
+class SplitArguments:
+    """The command line of `split`."""
 
     sources: Sequence[str]
     into: str
@@ -47,8 +51,8 @@ class Order:
     overwrite: bool = False
     sandbox: bool = False
 
-    def repeat(self, source: str) -> str:
-        """Return the command that goes on with a source: the journal knows the rest."""
+    def command_for(self, source: str) -> str:
+        """Return the command that continues with a source: the journal knows the rest."""
         options = {
             "--into": self.into,
             "--stem-model": self.stem_model,
@@ -57,243 +61,194 @@ class Order:
             "--base-url": self.common.base_url,
             "--api-key-file": self.common.api_key_file,
         }
-        given = [word for name, value in options.items() if value is not None for word in (name, value)]
-        return command("split", source, *given)
+        return command("split", source, *given_options(options))
 
 
 @attrs.frozen
-class Errand:
-    """One source on its way: what it is, and the folder of its stems."""
+class SourceJob:
+    """One source, the folder for its stems, and what is being done with it."""
 
     source: str
     folder: str
-    usual_folder: str
-    track: Track
+    activity: Activity
 
 
-async def split(order: Order, terminal: Terminal) -> int:
-    """Split every source, hand out a result for each, and return the exit code."""
-    sources = without_repeats(order.sources)
-    if len(sources) < len(order.sources):
+async def split(arguments: SplitArguments, terminal: Terminal) -> int:
+    """Split every source, print a result for each, and return the exit code."""
+    sources = without_repeats(arguments.sources)
+    if len(sources) < len(arguments.sources):
         terminal.say("some sources were given more than once; each is split once")
-    errands = [
-        Errand(source, folder, usual_folder(source), Track(label, order.idempotency_key or str(uuid.uuid4())))
+    jobs = [
+        SourceJob(source, folder, Activity(label, arguments.idempotency_key or str(uuid.uuid4())))
         for source, folder, label in zip(sources, plan_folders(sources), plan_labels(sources), strict=True)
     ]
-    board = Board([errand.track for errand in errands], now=time.monotonic)
-    run = _Run(order, errands, board, terminal)
-    terminal.last_words = run.interrupt_the_rest
-    if order.sandbox:
+    board = Board([job.activity for job in jobs], now=time.monotonic, log=terminal.log)
+    run = _Run(arguments, jobs, board, terminal)
+    terminal.on_forced_exit = run.interrupt_the_rest
+    if arguments.sandbox:
         terminal.say("sandbox: a local preview separation, not the hosted model")
     try:
-        async with connected(order.common, terminal, on_event=board.on_event, sandbox=order.sandbox) as client:
-            board.queue_length = partial(count_waiting, client)
-            async with shown(board, terminal):
-                await run.all_of_it(client)
+        async with connected_board(board, arguments.common, terminal, sandbox=arguments.sandbox) as client:
+            await run.split_all(client)
     except AIStemSplitterError as error:
-        run.refuse_the_rest(error)
+        run.fail_the_rest(error)
     except asyncio.CancelledError:
         run.interrupt_the_rest()
         return Exit.INTERRUPTED
-    return gravest(run.codes)
+    return most_severe(run.codes)
 
 
 class _Run:
     """One invocation of `split`."""
 
-    def __init__(self, order: Order, errands: list[Errand], board: Board, terminal: Terminal) -> None:
+    def __init__(self, arguments: SplitArguments, jobs: Sequence[SourceJob], board: Board, terminal: Terminal) -> None:
         self.codes: list[Exit] = []
-        self._order = order
-        self._errands = errands
+        self._arguments = arguments
+        self._jobs = jobs
         self._board = board
         self._terminal = terminal
 
-    async def all_of_it(self, client: AsyncAIStemSplitter) -> None:
-        """Bring every source to a result."""
-        order = self._order
-        watches: set[asyncio.Task[None]] = set()
-
-        def watch(track: Track, since: float) -> None:
-            task = asyncio.create_task(follow(client, self._board, track, since=since))
-            watches.add(task)
-            task.add_done_callback(watches.discard)
-
-        self._board.on_created = watch
-        usable = [errand for errand in self._errands if await self._is_usable(errand)]
+    async def split_all(self, client: AsyncAIStemSplitter) -> None:
+        """Split every source that can be read, and print the results."""
+        arguments = self._arguments
+        usable = [job for job in self._jobs if await self._is_usable(job)]
         if not usable:
             return
         batch = client.split_many(
-            [self._item(errand) for errand in usable],
-            into=order.into,
-            journal=None if order.sandbox else default_journal(Path(order.into)),
-            stem_model=order.stem_model,
-            output_format=order.output_format,
-            webhook_url=order.webhook_url,
-            in_flight=AT_A_TIME,
+            [self._item(job) for job in usable],
+            into=arguments.into,
+            journal=None if arguments.sandbox else default_journal(Path(arguments.into)),
+            stem_model=arguments.stem_model,
+            output_format=arguments.output_format,
+            webhook_url=arguments.webhook_url,
+            in_flight=_IN_FLIGHT,
             priority="interactive",
-            patience=0.0,  # somebody is waiting: say what is wrong rather than wait it out
-            retry_failed=True,  # that is what naming it again asks for
-            overwrite=order.overwrite,
+            patience=0.0,  # a person is waiting: report a problem rather than wait until it passes
+            retry_failed=True,  # giving the source again asks for that
+            overwrite=arguments.overwrite,
         )
         try:
             async with batch:
-                self._board.look = partial(self._note_splits, batch, usable)
+                self._board.find_splits = partial(self._find_splits, batch, usable)
                 async for outcome in batch:
-                    self._take(usable[outcome.position], outcome)
-                await self._refuse_what_was_not_begun(batch)
+                    self._print_outcome(usable[outcome.position], outcome)
+                await self._fail_what_was_not_begun(batch)
         finally:
-            self._board.on_created, self._board.look = None, lambda: None
-            await stop_tasks(watches)
+            self._board.find_splits = lambda: None
 
-    async def _is_usable(self, errand: Errand) -> bool:
-        """Look at a source before anything is made for it, be it only a folder."""
+    async def _is_usable(self, job: SourceJob) -> bool:
+        """Check a source before anything, even a folder, is made for it."""
         try:
-            await build_source(errand.source)
+            await build_source(job.source)
         except AIStemSplitterError as error:
-            self._fail(errand, error)
+            self._fail(job, error)
             return False
         return True
 
-    def _note_splits(self, batch: Batch, errands: Sequence[Errand]) -> None:
-        """Let the board know of splits that an earlier run created: no event tells of those."""
+    def _find_splits(self, batch: Batch, jobs: Sequence[SourceJob]) -> None:
+        """Record splits that an earlier run created: there is no event for those."""
         for one in batch.progress().active:
-            track = errands[one.position].track
-            if one.split_id is not None and track.split_id is None:
-                track.split_id = one.split_id
-                if one.stage == "wait" and self._board.on_created is not None:
-                    self._board.on_created(track, self._board.now())
+            activity = jobs[one.position].activity
+            if one.split_id is not None and activity.split_id is None:
+                activity.split_id = one.split_id
+                if one.stage == "wait":
+                    self._board.follow_split(activity, time.monotonic())
 
-    def _item(self, errand: Errand) -> BatchItem:
+    def _item(self, job: SourceJob) -> BatchItem:
         return BatchItem(
-            source=errand.source,
-            folder=errand.folder,
-            idempotency_key=errand.track.key,
-            on_progress=partial(self._board.note_bytes, errand.track),
-            timeout=self._order.timeout,
-            anew=self._order.overwrite,
+            source=job.source,
+            folder=job.folder,
+            idempotency_key=job.activity.key,
+            on_progress=partial(self._board.note_bytes, job.activity),
+            timeout=self._arguments.timeout,
+            anew=self._arguments.overwrite,
         )
 
-    def _take(self, errand: Errand, outcome: Outcome) -> None:
+    def _print_outcome(self, job: SourceJob, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
-            self._fail(errand, outcome.error)
-        elif isinstance(outcome, Skipped) and outcome.reason == "not begun":
-            return  # told of in the end
-        else:
-            self._succeed(errand, outcome)
+            self._fail(job, outcome.error)
+        elif isinstance(outcome, Done) or outcome.reason != "not begun":  # those fail at the end
+            self._succeed(job, outcome)
 
-    def _succeed(self, errand: Errand, outcome: Done | Skipped) -> None:
-        self._board.enter(errand.track, DONE)
-        split = outcome.split
+    def _succeed(self, job: SourceJob, outcome: Done | Skipped) -> None:
+        self._board.enter(job.activity, DONE)
         if isinstance(outcome, Skipped):
-            shared = f"the same audio as {outcome.same_as}" if outcome.same_as else "split already; nothing was charged"
-            self._terminal.say(f"{show(errand.track.label)}: {show(shared)}")
-        self._finish(
-            Result(
-                source=errand.source,
-                id=split.id if split else None,
-                status=split.status if split else None,
-                stems=outcome.files,
-                credits_used=split.credits_used if split else None,
-                seconds=split.duration_seconds if split else None,
-            )
-        )
+            reason = f"the same audio as {outcome.same_as}" if outcome.same_as else "split already; nothing was charged"
+            self._terminal.say(f"{show(job.activity.label)}: {show(reason)}")
+        self._print(build_result(outcome.split, job.source, stems=outcome.files))
 
-    async def _refuse_what_was_not_begun(self, batch: Batch) -> None:
-        """Hand out a failure for what no split was created for, since none could be for another."""
+    async def _fail_what_was_not_begun(self, batch: Batch) -> None:
+        """Print a failure for each source without a split, if an error of another one stopped the batch."""
         reason = (await batch.report()).stopped_by
-        for errand in self._errands:
-            if errand.track.phase not in (DONE, FAILED) and reason is not None:
-                self._fail(errand, reason, begun=False)
+        for job in self._unfinished():
+            if reason is not None:
+                self._fail(job, reason, begun=False)
 
-    def refuse_the_rest(self, error: AIStemSplitterError) -> None:
-        """Hand out the same failure for every source without a result: no client could be had."""
-        unfinished = [errand for errand in self._errands if errand.track.phase not in (DONE, FAILED)]
-        for errand in unfinished:
-            self._board.enter(errand.track, FAILED)
-        failure = explain(error, self._place(None))
-        self.codes.append(failure.exit_code)
-        if self._order.common.json:
-            for errand in unfinished:
-                hand_out(Result(source=errand.source, error=failure), _Quiet(self._terminal), as_json=True)
-        self._terminal.error(failure.message)
+    def fail_the_rest(self, error: AIStemSplitterError) -> None:
+        """Print the same failure for every source without a result: no client could be built."""
+        problem = explain(error, self._context())
+        self.codes.append(problem.exit_code)
+        for job in self._unfinished():
+            self._board.enter(job.activity, FAILED)
+            if self._arguments.common.json:
+                print_json(Result(source=job.source, error=problem).as_json(), self._terminal)
+        self._terminal.error(problem.message)
 
     def interrupt_the_rest(self) -> None:
-        """Say of every source without a result how it stands and how to go on."""
-        unfinished = [errand for errand in self._errands if errand.track.phase not in (DONE, FAILED)]
-        told = [(errand, *standing) for errand in unfinished if (standing := self._standing(errand))]
-        if not told:
-            lost = self._order.sandbox and any(errand.track.split_id for errand in unfinished)
+        """Print the state of every source without a result, and how to continue."""
+        unfinished = self._unfinished()
+        states = [(job, *state) for job in unfinished if (state := self._state(job))]
+        if not states:
+            lost = self._arguments.sandbox and any(job.activity.split_id for job in unfinished)
             self._terminal.say(
-                f"interrupted; {'the sandbox is gone with its splits' if lost else 'nothing is pending'}"
+                f"interrupted; {'the sandbox and its splits are gone' if lost else 'nothing is pending'}"
             )
-        for errand, how_it_stands, ways_on in told:
-            tell_interrupted(f"{errand.track.label} {how_it_stands}", ways_on, self._terminal)
-        if self._order.common.json:
-            for errand in unfinished:
-                self._hand_out_interrupted(errand)
+        for job, text, commands in states:
+            print_interrupted(f"{job.activity.label} {text}", commands, self._terminal)
+        if self._arguments.common.json:
+            for job in unfinished:
+                activity = job.activity
+                key = activity.key if activity.split_id or activity.may_be_created else None
+                problem = build_interrupted(activity.split_id, key)
+                result = Result(
+                    source=job.source, id=activity.split_id, credits_used=activity.credits_used, error=problem
+                )
+                print_json(result.as_json(), self._terminal)
 
-    def _hand_out_interrupted(self, errand: Errand) -> None:
-        track = errand.track
-        failure = Failure(
-            code="INTERRUPTED",
-            message="interrupted",
-            exit_code=Exit.INTERRUPTED,
-            split_id=track.split_id,
-            idempotency_key=track.key if track.split_id or track.may_be_created else None,
-        )
-        result = Result(source=errand.source, id=track.split_id, credits_used=track.credits_used, error=failure)
-        hand_out(result, _Quiet(self._terminal), as_json=True)
+    def _unfinished(self) -> list[SourceJob]:
+        return [job for job in self._jobs if not job.activity.is_over]
 
-    def _standing(self, errand: Errand) -> tuple[str, list[str]] | None:
-        """Return how an unfinished source stands and the commands to go on with; `None` if nothing is left of it."""
-        track, place = errand.track, self._place(errand)
-        if not place.lasting:
+    def _state(self, job: SourceJob) -> tuple[str, list[str]] | None:
+        """Return what an interrupted source is, and the commands that continue; `None` if nothing is left of it."""
+        activity, context = job.activity, self._context(job)
+        if not context.resumable:
             return None
-        if track.split_id is not None:
-            return f"goes on as {track.split_id}; continue with:", place.ways_on(track.split_id)
-        if track.may_be_created:
-            again = self._order.repeat(errand.source)
+        if activity.split_id is not None:
+            return f"exists as {activity.split_id}; continue with:", context.continuations(activity.split_id)
+        if activity.may_be_created:
+            again = self._arguments.command_for(job.source)
             return "may or may not have been created; find out without paying twice:", [again]
         return None
 
-    def _fail(self, errand: Errand, error: AIStemSplitterError, *, begun: bool = True) -> None:
-        self._board.enter(errand.track, FAILED)
-        failure = explain(error, self._place(errand), source=errand.track.label)
+    def _fail(self, job: SourceJob, error: AIStemSplitterError, *, begun: bool = True) -> None:
+        self._board.enter(job.activity, FAILED)
+        problem = explain(error, self._context(job), source=job.activity.label)
         if not begun:
-            failure = attrs.evolve(failure, message=f"{show(errand.track.label)}: not begun, see above")
+            problem = attrs.evolve(problem, message=f"{show(job.activity.label)}: not begun, see above")
         split = error.split if isinstance(error, SplitFailedError) else None
-        self._finish(
-            Result(
-                source=errand.source,
-                id=failure.split_id,
-                status=split.status if split else None,
-                credits_used=split.credits_used if split else errand.track.credits_used,
-                error=failure,
-            )
-        )
+        result = build_result(split, job.source, stems={}, error=problem)
+        self._print(result if split else attrs.evolve(result, credits_used=job.activity.credits_used))
 
-    def _finish(self, result: Result) -> None:
+    def _print(self, result: Result) -> None:
         self.codes.append(result.error.exit_code if result.error else Exit.DONE)
-        hand_out(result, self._terminal, as_json=self._order.common.json)
+        print_result(result, self._terminal, as_json=self._arguments.common.json)
 
-    def _place(self, errand: Errand | None) -> Place:
-        order = self._order
-        unusual = errand is not None and errand.folder != errand.usual_folder
-        return Place(
-            into=order.into,
-            name=errand.folder if errand is not None and unusual else None,
-            base_url=order.common.base_url,
-            api_key_file=order.common.api_key_file,
-            lasting=not order.sandbox,
+    def _context(self, job: SourceJob | None = None) -> Context:
+        arguments = self._arguments
+        return Context(
+            into=arguments.into,
+            name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
+            base_url=arguments.common.base_url,
+            api_key_file=arguments.common.api_key_file,
+            resumable=not arguments.sandbox,
         )
-
-
-class _Quiet(Terminal):
-    """A terminal for results whose errors were, or will be, told once for all."""
-
-    def __init__(self, terminal: Terminal) -> None:
-        super().__init__()
-        self.key = terminal.key
-
-    def error(self, text: str) -> None:
-        """Say nothing."""

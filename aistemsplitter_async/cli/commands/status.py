@@ -1,4 +1,4 @@
-"""`batch --status`: where a batch stands, from another terminal, without touching its journal."""
+"""`batch --status`: where a batch is, from another terminal, without touching its journal."""
 
 from __future__ import annotations
 
@@ -12,29 +12,28 @@ import cattrs
 
 from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, read_status
 from aistemsplitter_async.cli.failures import Exit
-from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe_stages, describe_track
-from aistemsplitter_async.cli.screen.render import clock, columns, show, words
+from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe_stages, describe_track, over
+from aistemsplitter_async.cli.screen.render import clock, columns, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.cli.sources import shown_source
 from aistemsplitter_async.errors import AIStemSplitterError, JournalLockedError
 from aistemsplitter_async.journal.file import is_locked, status_path
 
-_FRESH = 15.0  # s after which a status is no longer news: it is written every two
+_FRESH = 15.0  # s after which a status is old: it is written every two
 _STATES = (  # of the journal, in the order of a track's life
     ("found", "not begun"),
     ("uploaded", "uploaded"),
     ("intent", "being created"),
     ("uncertain", "perhaps created"),
-    ("needs_review", "to be looked at"),
+    ("needs_review", "needs review"),
     ("created", "being split"),
-    ("succeeded", "to be fetched"),
+    ("succeeded", "to be downloaded"),
     ("downloaded", "finished"),
     ("failed", "failed"),
 )
 
 
 async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> int:
-    """Show where the batch on `journal` stands, and return the exit code."""
+    """Show where the batch on `journal` is, and return the exit code."""
     try:
         status = await asyncio.to_thread(read_status, status_path(journal))
     except OSError:
@@ -45,8 +44,8 @@ async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> in
         return Exit.FAILED
     running = is_running(status, time.time(), locked=await asyncio.to_thread(is_locked, journal))
     if as_json:
-        told = {"running": running, "percent": _percent(status.progress)}
-        terminal.result(json.dumps(cattrs.unstructure(status) | told))
+        extra = {"running": running, "percent": _percent(status.progress)}
+        terminal.result(json.dumps(cattrs.unstructure(status) | extra))
         return Exit.DONE
     for line in describe(status, time.time(), running=running):
         terminal.result(line)
@@ -54,10 +53,10 @@ async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> in
 
 
 def is_running(status: BatchStatus, now: float, *, locked: bool | None) -> bool:
-    """Return whether its process is still at it, as far as can be told.
+    """Return whether the process of a batch is still at work, as far as that can be known.
 
-    Old news alone say nothing: a batch that waits for room on the disk cannot write any. Its process id alone does not
-    either, for it may be another's by now; but nobody else has the journal locked.
+    The age of a status proves nothing: a batch that waits for space on the disk cannot write one. Nor does the process
+    id alone, which may belong to another process by now; but only the batch has its journal locked.
     """
     if status.ended or (now - status.at > _FRESH and not locked):
         return False
@@ -65,27 +64,27 @@ def is_running(status: BatchStatus, now: float, *, locked: bool | None) -> bool:
         os.kill(status.pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it belongs to somebody else
+    except OSError:  # it belongs to another user
         return True
     return True
 
 
 def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
-    """Return how a batch stands, a line per fact."""
+    """Return where a batch is, a line per fact."""
     progress = status.progress
     age = words(max(0.0, now - status.at))
     state = f"running for {clock(progress.seconds)} (process {status.pid})" if running else f"ended {age} ago"
     if running and progress.draining:
         state += ", finishing what is paid for"
     if running and now - status.at > _FRESH:
-        state += f"; its last news is {age} old, perhaps because the disk is full"
+        state += f"; this status is {age} old, perhaps because the disk is full"
     if not running and not status.ended:
-        state = f"stopped without a word, last seen {age} ago; run it again and it goes on"
+        state = f"killed, last seen {age} ago; run the same command again to continue"
     rows = [("state", state)]
     if running and progress.total is not None:
         left = f", about {words(progress.seconds_left)} left" if progress.seconds_left else ""
-        rows.append(("done", f"{_over(progress):,} of {progress.total:,} ({_percent(progress)} %){left}"))
-    rows += [(shown, f"{status.tracks[name]:,}") for name, shown in _STATES if status.tracks.get(name)]
+        rows.append(("done", f"{over(progress):,} of {progress.total:,} ({_percent(progress)} %){left}"))
+    rows += [(name, f"{status.tracks[key]:,}") for key, name in _STATES if status.tracks.get(key)]
     if running:
         rows += [("now", describe_stages(progress)), ("budget", describe_budget(progress))]
         rows += [
@@ -93,24 +92,20 @@ def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
             for track in progress.active[:10]
             if track.label
         ]
-    rows += [("", show(notice)) for notice in progress.notices if running]
+        rows += [("", show(notice)) for notice in progress.notices]
     return columns(rows, indent="")
 
 
-def _over(progress: BatchProgress) -> int:
-    return progress.done + progress.failed + progress.skipped
-
-
 def _percent(progress: BatchProgress) -> int | None:
-    return min(100, 100 * _over(progress) // progress.total) if progress.total else None
+    return min(100, 100 * over(progress) // progress.total) if progress.total else None
 
 
-async def tell_owner(error: AIStemSplitterError, journal: Path, terminal: Terminal) -> None:
-    """Where a journal is locked, say by whom."""
+async def report_owner(error: AIStemSplitterError, journal: Path, terminal: Terminal) -> None:
+    """If a journal is locked, write by which process."""
     if not isinstance(error, JournalLockedError):
         return
     try:
         status = await asyncio.to_thread(read_status, status_path(journal))
     except (OSError, ValueError):
         return
-    terminal.say(f"process {status.pid} has it; see how it goes with: batch --status --journal {show(journal)}")
+    terminal.say(f"process {status.pid} has it; see its progress with: batch --status --journal {show(journal)}")

@@ -1,4 +1,4 @@
-"""The requests of a run against the key's limit, as a picture. Pure: times in, SVG out."""
+"""The requests of a run against the key's limit, as a chart. Pure: times in, SVG out."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import attrs
 from aistemsplitter_async.cli.screen.render import clock, number
 
 TOO_MANY = 429
-_COLUMNS = 480  # of the picture: more than a phone has pixels, and as many as a wide screen can tell apart
-_HEADROOM = 1.18  # of the highest value: room for the words at the limit's line
+_COLUMNS = 480  # more than a phone has pixels, and as many as can be told apart on a wide screen
+_HEADROOM = 1.18  # times the highest value: room for the text at the limit's line
 _TICKS = 6  # at most, on the axis of time
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)  # s
 
 
 @attrs.frozen
 class Chart:
-    """What there is to see.
+    """The chart as figures.
 
     Attributes:
-        total: how many requests it is made of.
+        total: how many requests it shows.
         seconds: from the first request to the last.
-        levels: per column, the most requests that a window ending in it held.
+        levels: per column, the most requests in any window that ends in it.
         refused: per column, how many requests were answered 429.
         limit: requests per window, if that is known.
         per: seconds of a window.
@@ -38,7 +38,7 @@ class Chart:
 
     @property
     def peak(self) -> int:
-        """The most requests that any window held."""
+        """The most requests in any window."""
         return max(self.levels, default=0)
 
 
@@ -47,7 +47,7 @@ def build_chart(
 ) -> Chart:
     """Return the chart of requests, each its time (seconds of any clock) and HTTP status.
 
-    A column shows how many requests the window of `per` seconds before it held, at the moment of it when that was most.
+    A column shows the most requests that a window of `per` seconds held at any moment of the column.
     """
     sent = sorted(sent, key=lambda one: one[0])
     if not sent:
@@ -68,7 +68,7 @@ def build_chart(
 
 
 def draw_chart(chart: Chart) -> str:
-    """Return the chart as SVG that takes the width it is given; words keep their shape. Hidden from screen readers."""
+    """Return the chart as SVG that fills the available width; its text is not stretched. Hidden from screen readers."""
     top = max(chart.peak, chart.limit or 0, 1) * _HEADROOM
     columns = len(chart.levels)
     steps = "".join(f"H{at}V{_round(top - level)}H{at + 1}" for at, level in enumerate(chart.levels))

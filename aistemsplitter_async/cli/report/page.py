@@ -1,6 +1,6 @@
-"""What surrounds the tracks in a batch's report: one HTML document without a single outside reference. Pure.
+"""What surrounds the tracks in the report of a batch: one HTML document without outside references. Pure.
 
-Its style and scripts are those of the sandbox's page and a few of its own, put into the document here. The content
+Its styles and scripts are those of the sandbox's page and a few more, all put into the document. The content
 security policy names each by its hash and allows nothing else to run.
 """
 
@@ -27,13 +27,13 @@ _STYLES: Final = ("_web/page.css", "cli/report/web/report.css")
 _SCRIPTS: Final = ("_web/dom.js", "_web/waveform.js", "_web/player.js", "cli/report/web/report.js")
 _MINUTE: Final = 60.0
 
-GENERATOR: Final = f"{PROGRAM} batch --report"  # what a report calls its maker
+GENERATOR: Final = f"{PROGRAM} batch --report"  # by which a report is recognised
 NEXT_GROUP: Final = '</tbody>\n<tbody role="rowgroup">\n'  # between groups of rows, each laid out by itself
 
 
 @attrs.define
 class Tally:
-    """All tracks in numbers, earlier runs included: how many of each kind, seconds of audio, credits, files."""
+    """All tracks in numbers, with those of earlier runs: how many of each kind, seconds of audio, credits, files."""
 
     kinds: Counter[str] = attrs.field(factory=Counter[str])
     seconds: float = 0.0
@@ -53,16 +53,16 @@ class Tally:
 
 @attrs.frozen
 class Summary:
-    """What stands above the tracks.
+    """What is shown above the tracks.
 
     Attributes:
         title: of the page.
-        at: when it is made (POSIX seconds).
+        at: when it is written (POSIX seconds).
         tally: of all tracks.
         report: of the newest run.
-        requests: how many it made.
-        chart: of them.
-        not_begun: sources that it did not come to.
+        requests: how many that run made.
+        chart: of those requests.
+        not_begun: sources that the run did not begin.
     """
 
     title: str
@@ -75,7 +75,7 @@ class Summary:
 
 
 def build_frame(summary: Summary) -> tuple[str, str]:
-    """Return what stands before the rows and what stands after them."""
+    """Return what comes before the rows and what comes after them."""
     tally, report = summary.tally, summary.report
     style, script = _joined(_STYLES), _joined(_SCRIPTS)
     parts = {
@@ -101,7 +101,7 @@ def build_frame(summary: Summary) -> tuple[str, str]:
         ),
         "chart-title": "Requests against the limit" if summary.chart.limit else "Requests",
         "chart": draw_chart(summary.chart) if summary.requests else "",
-        "chart-text": _tell_chart(summary),
+        "chart-text": _describe_chart(summary),
         "states": _choices(tally),
         "generator": GENERATOR,
         "program": f"{PROGRAM} {__version__}",
@@ -115,7 +115,7 @@ def _fill(template: str, parts: Mapping[str, str]) -> str:
 
 
 def _figures(figures: Iterable[tuple[int, str, str]]) -> str:
-    """Return large numbers with a word each; the first is shown even if it is 0."""
+    """Return figures, each with a word; the first is shown even if it is 0."""
     return "".join(
         f'<p class="figure{" alarm" if kind == "failed" else ""}"><strong>{number(value)}</strong> {name}</p>'
         for index, (value, name, kind) in enumerate(figures)
@@ -124,7 +124,7 @@ def _figures(figures: Iterable[tuple[int, str, str]]) -> str:
 
 
 def _shares(tally: Tally) -> str:
-    """Return the kinds of tracks as parts of a bar 100 wide."""
+    """Return the kinds of tracks as parts of a bar that is 100 wide."""
     bars, left = "", 0.0
     for kind in KINDS:
         width = 100 * tally.kinds[kind] / max(1, tally.kinds.total())
@@ -150,8 +150,8 @@ def _notice(report: BatchReport) -> str:
     return f'<p class="notice">No more splits were created after this: {reason}</p>'
 
 
-def _tell_chart(summary: Summary) -> str:
-    """Return the chart in words, for those who cannot see it and to be sure for those who can."""
+def _describe_chart(summary: Summary) -> str:
+    """Return the chart in words: for screen readers, and for exact figures."""
     chart, total = summary.chart, summary.requests
     if not total:
         return "The last run made no request."

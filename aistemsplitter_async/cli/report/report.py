@@ -1,4 +1,4 @@
-"""`--report`: all tracks of a batch as one HTML page, written while it is read from the journal."""
+"""`--report`: all tracks of a batch as one HTML page, written while the journal is read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import attrs
 
+from aistemsplitter_async._files import fresh_path, open_no_link, reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.cli.report.chart import build_chart
 from aistemsplitter_async.cli.report.page import GENERATOR, NEXT_GROUP, Summary, Tally, build_frame
@@ -19,16 +20,16 @@ from aistemsplitter_async.cli.report.row import DUPLICATE, Stem, build_row, buil
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.screen.render import number
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.journal.record import Failure, Record
+from aistemsplitter_async.journal.record import Record, StoredFailure
 
 if TYPE_CHECKING:
     from aistemsplitter_async.batch.outcome import BatchReport
     from aistemsplitter_async.batch.runner import Batch
     from aistemsplitter_async.cli.report.request_log import RequestLog
 
-_HEAD = 1024  # bytes in which a report says that it is one
+_HEAD = 1024  # bytes that name the generator of a report
 _PAGE = 100  # rows written at a time, and laid out at a time by a browser
-_TELLING = 10.0  # s between two lines about the waveforms that are still to be drawn
+_HEARTBEAT = 10.0  # s between two lines about the waveforms that are still to be drawn
 
 
 async def write_report(
@@ -38,34 +39,34 @@ async def write_report(
     requests: RequestLog,
     report: BatchReport,
     *,
-    others: Mapping[str, Failure | None] | None = None,
+    others: Mapping[str, StoredFailure | None] | None = None,
     twins: Mapping[str, str] | None = None,
     not_begun: int = 0,
     waveforms: Waveforms | None = None,
     say: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.time,
 ) -> None:
-    """Write the report of a batch that has ended and is not closed; a report from earlier is replaced once it is whole.
+    """Write the report of a batch that has ended and is not closed; an earlier report is replaced by a complete one.
 
     Args:
-        path: of the page; its folder is made.
-        batch: whose journal holds the tracks.
+        path: of the page; its folder is created.
+        batch: its journal holds the tracks.
         into: where the stems are.
         requests: of the newest run.
         report: of the newest run.
-        others: sources that the journal may not know, and why they failed, or `None` for one that was not begun.
+        others: sources that may not be in the journal, and why they failed, or `None` if one was not begun.
         twins: sources whose audio has another name too, and that name.
-        not_begun: how many sources more there are.
-        waveforms: begun while the batch ran. Those of files that a report from earlier shows are taken from there.
-        say: told how much is still to be done, when that takes long.
+        not_begun: how many more sources there are.
+        waveforms: begun while the batch ran. Those of files in an earlier report are taken from there.
+        say: called with how much is still to be done, if that takes long.
         now: POSIX seconds.
 
     Raises:
-        ConfigurationError: the page cannot be written, or `path` is something else than a report.
+        ConfigurationError: the page cannot be written, or `path` is not a report.
         JournalError: the journal cannot be read.
     """
     problem = None
-    fresh = _fresh(path)
+    fresh = fresh_path(path)
     try:
         await run_in_thread(check_report_path, path)
         known = await run_in_thread(_read_known_peaks, path)
@@ -92,15 +93,15 @@ async def write_report(
 
 
 def check_report_path(path: Path) -> None:
-    """Check that a report can be written to `path`, where nothing is yet, or a report from earlier. Its folder is made.
+    """Check that a report can be written to `path`, and create its folder.
 
     Raises:
-        ConfigurationError: something else is there, or nothing can be written.
+        ConfigurationError: there is a file that is not a report, or nothing can be written.
     """
     try:
         if path.exists() and not _is_report(path):
-            raise ConfigurationError(f"{path} is there already and is no report; give --report another name")
-        fresh = _fresh(path)
+            raise ConfigurationError(f"{path} exists and is not a report; give --report another name")
+        fresh = fresh_path(path)
         _open(fresh).close()
         fresh.unlink()
     except OSError as error:
@@ -115,16 +116,12 @@ def _is_report(path: Path) -> bool:
     return not head or GENERATOR.encode() in head
 
 
-def _fresh(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
-
-
 def _unwritable(path: Path, error: OSError) -> ConfigurationError:
-    return ConfigurationError(f"cannot write the report {path}: {error.strerror or type(error).__name__}")
+    return ConfigurationError(f"cannot write the report {path}: {reason_of(error)}")
 
 
-async def _records(batch: Batch, others: Mapping[str, Failure | None]) -> AsyncGenerator[Record, None]:
-    """Iterate over the tracks of the journal, and then over what it does not know."""
+async def _records(batch: Batch, others: Mapping[str, StoredFailure | None]) -> AsyncGenerator[Record, None]:
+    """Iterate over the tracks of the journal, and then over the sources that are not in it."""
     unknown = dict(others)
     async for record in batch.records():
         unknown.pop(record.source, None)
@@ -161,17 +158,17 @@ async def _write(
 
 @attrs.define
 class _Stems:
-    """Knows the stems of a record as the page shows them."""
+    """The stems of records, as the page shows them."""
 
     into: Path
     address: str  # of `into`, relative to the page
     known: Mapping[str, bytes]
     waveforms: Waveforms
     say: Callable[[str], None]
-    told: float = attrs.field(factory=time.monotonic)
+    said_at: float = attrs.field(factory=time.monotonic)
 
     def begin(self, record: Record) -> None:
-        """Begin with the waveforms of a record."""
+        """Begin to draw the waveforms of a record."""
         stored = record.files.values()
         self.waveforms.add(self.into / file.path for file in stored if file.sha256 not in self.known)
 
@@ -179,25 +176,25 @@ class _Stems:
         stored = record.files[name]
         peaks = self.known.get(stored.sha256)
         if peaks is None:
-            self.tell()
+            self._say_missing()
             peaks = await self.waveforms.get(self.into / stored.path)
         path = PurePosixPath(stored.path)
         return Stem(name, path.name, self.address + _quote(path), stored.size, stored.sha256, peaks)
 
-    def tell(self) -> None:
-        """Say now and then how many waveforms are still to be drawn."""
-        if time.monotonic() - self.told >= _TELLING and (missing := self.waveforms.missing):
-            self.told = time.monotonic()
+    def _say_missing(self) -> None:
+        """Write now and then how many waveforms are still to be drawn."""
+        if time.monotonic() - self.said_at >= _HEARTBEAT and (missing := self.waveforms.missing):
+            self.said_at = time.monotonic()
             self.say(f"report: {number(missing)} waveforms to draw")
 
 
 def _open(path: Path) -> TextIO:
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("w", encoding="utf-8", newline="\n")
+    return open(path, "w", encoding="utf-8", newline="\n", opener=open_no_link)
 
 
 def _read_known_peaks(path: Path) -> dict[str, bytes]:
-    """Return the outlines that a report from earlier shows, by the SHA-256 of their files."""
+    """Return the waveforms in an earlier report, by the SHA-256 of their files."""
     known: dict[str, bytes] = {}
     with suppress(FileNotFoundError, ValueError, TypeError, KeyError), path.open(encoding="utf-8") as file:
         for line in file:
@@ -210,7 +207,7 @@ def _title(folder: Path) -> str:
 
 
 def _address(folder: Path, page: Path) -> str:
-    """Return the address of a folder, relative to a page, with a slash at the end unless both are the same place."""
+    """Return the address of a folder relative to a page, with a slash at the end; empty if the page is in it."""
     try:
         relative = os.path.relpath(folder.absolute(), page.absolute().parent)
     except ValueError:  # another drive of Windows

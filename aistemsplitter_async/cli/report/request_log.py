@@ -1,4 +1,4 @@
-"""When requests were made: what a report draws against the limit."""
+"""When requests were made, for the chart of a report."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import deque
 
 import attrs
 
+from aistemsplitter_async.cli.screen.board import HOST_STAGES
 from aistemsplitter_async.events import Event, RequestSent
 
-_HOST_STAGES = frozenset({"upload", "download"})  # what is not sent to the API counts against no limit
 _MOST = 200_000  # requests kept: a day at 140 a minute
 
 
 @attrs.frozen
 class Sent:
-    """One API request: when (monotonic seconds), which step of a split, and the answer's HTTP status, if one came."""
+    """One API request: when (monotonic seconds), for which stage, and the HTTP status of the reply, if one came."""
 
     at: float
     stage: str
@@ -34,7 +34,7 @@ class RequestLog:
         self.sent: deque[Sent] = deque(maxlen=_MOST)
 
     def note(self, event: Event) -> None:
-        """Take note of what happens."""
-        if isinstance(event, RequestSent) and event.stage not in _HOST_STAGES:
+        """Record an event, if it is an API request."""
+        if isinstance(event, RequestSent) and event.stage not in HOST_STAGES:
             self.total += 1
             self.sent.append(Sent(event.at, event.stage, event.status))

@@ -1,6 +1,6 @@
-"""One track in a batch's report: a table row, and its stems as data for the page's scripts. Pure: values in, text out.
+"""One track in the report of a batch: a table row, and its stems as data for the page's scripts. Pure.
 
-Whatever comes from outside (names, messages, addresses) is written as text or as JSON in which no tag can begin.
+Everything from outside (names, messages, addresses) is written as text or as JSON in which no tag can begin.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from typing import Any, Final
 
 import attrs
 
-from aistemsplitter_async.cli.screen.render import clock, hide_keys, number, show, words
-from aistemsplitter_async.cli.sources import shown_source
+from aistemsplitter_async.cli.screen.render import clock, hide_keys, number, show, shown_source, words
 from aistemsplitter_async.journal.record import Record, State
 from aistemsplitter_async.models import Split
 
-# What people want to know of a track's state: the name it has in the page, and the words for it.
+# The states of a track that people care about: the name of each in the page, and its label.
 DUPLICATE: Final = "duplicate"
 KINDS: Final[Mapping[str, str]] = {
     "done": "Done",
@@ -29,15 +28,15 @@ KINDS: Final[Mapping[str, str]] = {
     "review": "Needs review",
     DUPLICATE: "Duplicate",
 }
-_DATA_OPENS: Final = '<script type="application/json">'  # begins a line, and no other line begins so
+_DATA_OPENS: Final = '<script type="application/json">'  # no other line begins with this
 _DATA_CLOSES: Final = "</script>"
 _EXACT: Final = 10.0  # s; shorter times are shown with a decimal
-_GOES_ON: Final = "The batch goes on with it when it is run again."
+_RESUMED: Final = "It is continued when the batch is run again."
 
 
 @attrs.frozen
 class Stem:
-    """A stem's file: what to call it, its address relative to the page, its bytes, and its outline if there is one."""
+    """The file of a stem, its address relative to the page, its size in bytes, and its waveform if there is one."""
 
     name: str
     file: str
@@ -57,7 +56,7 @@ def classify(record: Record) -> str:
 
 
 def build_row(record: Record, stems: Sequence[Stem]) -> str:
-    """Return the row of a track; its data is on a line of its own."""
+    """Return the row of a track; the data for the scripts is on a line of its own."""
     kind, split, failure = classify(record), record.split, record.failure
     length = clock(split.duration_seconds) if split and split.duration_seconds is not None else None
     took = _took(split) if split else None
@@ -74,7 +73,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         "Error": (failure.code or failure.kind) if failure else None,
     }
     reason = f'<p class="reason">{text(f"{failure.stage}: {hide_keys(failure.message)}")}</p>' if failure else ""
-    place, title = _title(record)
+    parent, title = _title(record)
     data = {
         "seconds": (split.duration_seconds if split else None) or 0.0,
         "hint": _hint(record, kind),
@@ -85,7 +84,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         f'<tr class="split" role="row" data-state="{kind}" id="{_anchor(record.id)}"><th scope="row" role="rowheader">'
         '<button type="button" class="disclosure" aria-expanded="false">'
         f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(title)}</span></button>'
-        f'<p class="source">{text(place)}</p>{reason}</th>'
+        f'<p class="source">{text(parent)}</p>{reason}</th>'
         f'<td role="cell"><span class="status {kind}">{KINDS[kind]}</span></td>'
         f"{_cell('length', length)}{_cell('medium', credits_used)}{_cell('medium', took)}\n"
         f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
@@ -93,15 +92,15 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
 
 
 def build_twin(source: str, first: str, track: int | None) -> str:
-    """Return the row of a source with the same audio as `first`, which is the journal's number `track`."""
-    place, shared = shown_source(source), text(shown_source(first))
+    """Return the row of a source with the same audio as `first`, whose row in the journal is `track`."""
+    shown, shared = shown_source(source), text(shown_source(first))
     link = shared if track is None else f'<a href="#{_anchor(track)}">{shared}</a>'
-    data = {"seconds": 0.0, "hint": "", "facts": [("Source", show(place))], "stems": []}
+    data = {"seconds": 0.0, "hint": "", "facts": [("Source", show(shown))], "stems": []}
     return (
         f'<tr class="split" role="row" data-state="{DUPLICATE}"><th scope="row" role="rowheader">'
         '<button type="button" class="disclosure" aria-expanded="false">'
-        f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(PurePath(place).name)}</span></button>'
-        f'<p class="source">{text(place)}</p><p class="reason">the same audio as {link}, which it shares '
+        f'<svg aria-hidden="true"><use href="#icon-chevron"/></svg><span>{text(PurePath(shown).name)}</span></button>'
+        f'<p class="source">{text(shown)}</p><p class="reason">the same audio as {link}, which it shares '
         f'its stems with</p></th><td role="cell"><span class="status {DUPLICATE}">{KINDS[DUPLICATE]}</span></td>'
         f"{_cell('length', None)}{_cell('medium', None)}{_cell('medium', None)}\n"
         f"{_DATA_OPENS}{_dump(data)}{_DATA_CLOSES}\n</tr>\n"
@@ -113,10 +112,10 @@ def _anchor(track: int) -> str:
 
 
 def parse_peaks(line: str) -> dict[str, bytes]:
-    """Return the outlines that one line of a report holds, by the SHA-256 of the files. Most lines hold none.
+    """Return the waveforms in one line of a report, by the SHA-256 of the files. Most lines have none.
 
     Raises:
-        ValueError, TypeError, KeyError: the line is not as `build_row` makes it.
+        ValueError, TypeError, KeyError: the line was not written by `build_row`.
     """
     if not line.startswith(_DATA_OPENS):
         return {}
@@ -125,12 +124,12 @@ def parse_peaks(line: str) -> dict[str, bytes]:
 
 
 def text(value: str) -> str:
-    """Return `value` as it stands in HTML, in text and in attributes; what cannot be printed is written out."""
+    """Return `value` escaped for HTML text and attributes; what cannot be printed is written as an escape."""
     return html.escape(show(value))
 
 
 def _title(record: Record) -> tuple[str, str]:
-    """Return where a track is, and what to call it: as its stems are, by their folder and what their names share."""
+    """Return the parent folder and the title of a track: its stems' folder, and what their names share."""
     shared = record.pattern.replace("{stem}", "").strip(" -_.")
     folder, _, name = "/".join(part for part in (record.folder, shared) if part).rpartition("/")
     return folder or shown_source(record.source), name or PurePath(shown_source(record.source)).name
@@ -143,10 +142,10 @@ def _took(split: Split) -> str:
 
 def _hint(record: Record, kind: str) -> str:
     if kind == "review":
-        return "Its create was sent, never answered, and is too old to be sent again unasked: see whether it exists."
+        return "Its create was never answered and is too old to resend without confirmation: check if the split exists."
     if record.failure is not None and not record.failure.passing:
         return "It is tried again when the batch is run with --retry-failed."
-    return "" if kind == "done" else _GOES_ON
+    return "" if kind == "done" else _RESUMED
 
 
 def _stem_data(stem: Stem) -> dict[str, Any]:

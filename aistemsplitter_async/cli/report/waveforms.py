@@ -1,7 +1,7 @@
-"""The outlines of stems, for a report: a few hundred bytes for each, computed in threads while a batch runs.
+"""The waveforms of stems, for a report: a few hundred bytes for each, computed in threads while a batch runs.
 
-With soundfile (extra `sandbox`) from everything libsndfile reads; without it from WAV files alone. Files are read
-front to back in blocks, so a day of audio takes the memory of a minute.
+With soundfile (extra `sandbox`) they come from every format of libsndfile, without it from WAV files only. Files are
+read in blocks, so a day of audio takes as little memory as a minute.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from pathlib import Path
 from threading import Event
 from typing import Self
 
-PEAKS = 240  # of one outline: about as many bars as a wide screen has room for
+PEAKS = 240  # of one waveform: about as many bars as fit on a wide screen
 LOUDEST = 255
 
 _HOP = 512  # frames that share a level while a file is read: 12 ms, and 300 kB of levels for an hour
 _BLOCK = 128 * _HOP  # frames read at a time
-_EVERY = 7  # samples, of which a pure Python reader looks at one; odd, so that it meets left and right in turn
+_EVERY = 7  # the reader in pure Python uses one of so many samples; odd, so that left and right take turns
 _THREADS = 2
-_MOST = 20_000  # files; a page with more outlines than that is slow to open
+_MAX_FILES = 20_000  # a page with more waveforms than that is slow to open
 
 
 class Waveforms:
-    """Computes outlines in at most two threads, from when a file is added.
+    """Computes waveforms in two threads, from the moment a file is added.
 
-    Use it as a context manager: leaving it stops what is still going on.
+    Use it as a context manager: leaving it stops what still runs.
 
     Args:
-        most: no more files than this are looked at; the others have no outline.
+        max_files: no more files than this are read; the others have no waveform.
     """
 
-    def __init__(self, *, most: int = _MOST) -> None:
+    def __init__(self, *, max_files: int = _MAX_FILES) -> None:
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="waveforms")
         self._stopped = Event()
         self._works: dict[str, Future[bytes | None]] = {}
-        self._most = most
+        self._max_files = max_files
 
     def __enter__(self) -> Self:
         return self
@@ -53,14 +53,14 @@ class Waveforms:
         return sum(not work.done() for work in self._works.values())
 
     def add(self, files: Iterable[Path]) -> None:
-        """Begin with `files`, in their turn; those added before are not read again."""
+        """Compute the waveforms of `files`, in this order; a file is read only once."""
         for file in files:
             name = str(file)
-            if name not in self._works and len(self._works) < self._most:
+            if name not in self._works and len(self._works) < self._max_files:
                 self._works[name] = self._pool.submit(read_peaks, file, self._stopped.is_set)
 
     async def get(self, file: Path) -> bytes | None:
-        """Return the outline of a file that was added by the same name, as `read_peaks` does, once it is there."""
+        """Return what `read_peaks` returns for a file that was added under this name, once it is done."""
         work = self._works.get(str(file))
         if work is None or work.done():
             return None if work is None else work.result()
@@ -73,10 +73,10 @@ class Waveforms:
 
 
 def read_peaks(path: Path, is_stopped: Callable[[], bool] = bool) -> bytes | None:
-    """Return the outline of an audio file, or `None` if it is gone or no audio that can be read here.
+    """Return the waveform of an audio file, or `None` if it cannot be read.
 
-    That is at most `PEAKS` bytes, each for an equal part of the file: the square root of its loudest sample, so that
-    quiet parts keep their shape, with full scale at `LOUDEST`.
+    A waveform has at most `PEAKS` bytes, each for an equal part of the file: the square root of its loudest sample, so
+    that quiet parts stay visible, with full scale at `LOUDEST`.
     """
     levels = bytearray()
     with suppress(OSError, EOFError, RuntimeError, ValueError, wave.Error):  # RuntimeError: what libsndfile raises
@@ -89,7 +89,7 @@ def read_peaks(path: Path, is_stopped: Callable[[], bool] = bool) -> bytes | Non
 
 
 def shrink(levels: bytes | bytearray) -> bytes:
-    """Return the loudest of each of `PEAKS` equal parts, or `levels` as they are if there are fewer."""
+    """Return the loudest of each of `PEAKS` equal parts, or `levels` unchanged if there are fewer."""
     count = min(PEAKS, len(levels))
     return bytes(max(levels[at * len(levels) // count : (at + 1) * len(levels) // count]) for at in range(count))
 
@@ -114,7 +114,7 @@ def _decoded_levels(path: Path) -> Iterator[bytes]:
 
 
 def _levels_of_wav(path: Path) -> Iterator[bytes]:
-    """Yield the levels of a WAV file from the highest byte of some of its samples: as fine as a picture needs it."""
+    """Yield the levels of a WAV file from the highest byte of some of its samples: enough for a picture."""
     with wave.open(str(path), "rb") as audio:
         width, step = audio.getsampwidth(), _HOP * audio.getnchannels() // _EVERY
         while block := audio.readframes(_BLOCK):
@@ -125,5 +125,5 @@ def _levels_of_wav(path: Path) -> Iterator[bytes]:
 
 
 def _level(highest: int, lowest: int) -> int:
-    """Return the level between two of a sample's highest bytes, each from -128 to 127."""
+    """Return the level of samples between two highest bytes, each from -128 to 127."""
     return round(sqrt(max(highest, -1 - lowest) / 127) * LOUDEST)

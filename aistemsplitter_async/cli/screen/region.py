@@ -1,7 +1,7 @@
-"""A few lines at the end of a terminal that are redrawn in place, while what is to stay is written above them.
+"""A few lines at the end of a terminal that are redrawn in place, while permanent text is written above them.
 
-Every change is one write: erase, text, lines. So nobody sees the terminal without the lines, and what a resize has
-wrapped is erased whole: terminals wrap what was written before to their new width.
+Every change is one write (erase, text, lines), so the lines never flicker. After a resize the erasure counts the rows
+again, because terminals wrap existing lines to their new width.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ERASE_BELOW = "\x1b[0J"
 
 
 class Region:
-    """The lines; `close` takes them away.
+    """The lines; `close` removes them.
 
     Args:
         console: where they are.
@@ -41,11 +41,11 @@ class Region:
         self._write(hiding + erasure + "\n".join(self._lines))
 
     def write_above(self, text: str) -> None:
-        """Write text, whose last line is a whole one, so that it stays."""
+        """Write text that ends with a newline above the lines; it stays."""
         self._write(self._erasure() + text + "\n".join(self._lines))
 
     def close(self) -> None:
-        """Take the lines away and give the cursor back."""
+        """Remove the lines and show the cursor again."""
         if self._shown:
             self._write(self._erasure() + _SHOW_CURSOR)
             self._lines, self._shown = [], False

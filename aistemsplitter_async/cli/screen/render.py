@@ -1,10 +1,13 @@
-"""Human text: sizes, times and lines. Pure, and safe to put on a terminal."""
+"""Text for people: sizes, times, columns. Pure, and safe to write to a terminal."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from aistemsplitter_async._wire.urls import is_url
+from aistemsplitter_async.models import redact_url
 
 PROGRAM = "aistemsplitter-async"
 _STEP = 1000
@@ -13,13 +16,18 @@ _HOUR = 3600
 
 
 def show(text: object) -> str:
-    """Return `text` with everything a terminal would act on, or could not print, written out as an escape."""
+    """Return `text` with every character that a terminal would act on, or cannot print, written as an escape."""
     text = str(text)
     if text.isprintable():
         return text
     return "".join(
         character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
     )
+
+
+def shown_source(source: str) -> str:
+    """Return a source that is safe to show: a URL without its query, which may be what grants access."""
+    return redact_url(source) if is_url(source) else source
 
 
 def size(count: float) -> str:
@@ -37,9 +45,9 @@ def share(done: int, total: int | None) -> str:
     """Return how much of a transfer is done, such as `3.4 of 12.0 MB`."""
     if total is None or done == total:
         return size(done)
-    ours, all_of_it = size(done), size(total)
-    number, unit = ours.split(" ")
-    return f"{number if all_of_it.endswith(' ' + unit) else ours} of {all_of_it}"
+    part, whole = size(done), size(total)
+    digits, unit = part.split(" ")
+    return f"{digits if whole.endswith(' ' + unit) else part} of {whole}"
 
 
 def clock(seconds: float) -> str:
@@ -51,7 +59,7 @@ def clock(seconds: float) -> str:
 
 
 def words(seconds: float) -> str:
-    """Return a length in words of two units at most, such as `1 h 43 min` or `12 s`."""
+    """Return a length of time in at most two units, such as `1 h 43 min` or `12 s`."""
     whole = max(0, round(seconds))
     if whole < _MINUTE:
         return f"{whole} s"
@@ -61,7 +69,7 @@ def words(seconds: float) -> str:
 
 
 def number(value: float) -> str:
-    """Return a number of credits, thousands apart: `6,200`, `12.5`."""
+    """Return a number with thousands separators, such as `6,200` or `12.50`."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
 
 
@@ -71,18 +79,23 @@ def price(credits_used: float) -> str:
 
 
 def charged(credits_used: float, lost: float) -> str:
-    """Return what was charged, and how much of that for splits that failed: whether those are refunded nobody says."""
-    of_it = f", {number(lost)} of them for splits that failed" if lost else ""
-    return f"{price(credits_used)} charged{of_it}"
+    """Return what was charged, and how much of that for splits that failed: the API does not document refunds."""
+    failed = f", {number(lost)} of them for splits that failed" if lost else ""
+    return f"{price(credits_used)} charged{failed}"
 
 
-def command(*words_of_it: object) -> str:
+def command(*arguments: object) -> str:
     """Return a command line of this program that can be pasted into a shell."""
-    return " ".join((PROGRAM, *(shlex.quote(str(word)) for word in words_of_it)))
+    return " ".join((PROGRAM, *(shlex.quote(str(argument)) for argument in arguments)))
+
+
+def given_options(options: Mapping[str, object]) -> list[str]:
+    """Return the options that have a value, as the words of a command line."""
+    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
 
 
 def columns(rows: Sequence[tuple[str, ...]], *, indent: str = "  ", gap: str = "  ") -> list[str]:
-    """Return rows as lines whose columns line up."""
+    """Return rows as lines with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     return [
         indent + gap.join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -93,5 +106,5 @@ _KEY = re.compile(r"\bast_\w{6,}")
 
 
 def hide_keys(text: str, key: str | None = None) -> str:
-    """Return `text` without `key`, or without anything that looks like an API key if it is not known."""
+    """Return `text` with `key` masked, or with everything that looks like an API key masked if none is given."""
     return text.replace(key, "ast_***") if key else _KEY.sub("ast_***", text)

@@ -1,4 +1,4 @@
-"""What a client remembers of events: enough for waiters that come late, and never without bound."""
+"""What a client keeps of events: enough for waiters that come late, and never without bound."""
 
 from __future__ import annotations
 
@@ -11,66 +11,66 @@ import pytest
 
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import MemoryInbox, WebhookEvent
-from aistemsplitter_async.webhooks.follower import Hearing
+from aistemsplitter_async.webhooks.follower import InboxFollower
 
 COMPLETED = "audio.split.completed"
 
 
-async def test_waiters_are_woken_and_splits_remembered_but_only_when_they_are_done() -> None:
+async def test_waiters_are_woken_and_splits_remembered_only_when_they_are_done() -> None:
     clock, woken = FakeClock(), list[str]()
     inbox = MemoryInbox(clock=clock)
-    hearing = Hearing(inbox, woken.append, clock=clock)
+    follower = InboxFollower(inbox, woken.append, clock=clock)
     await inbox.put(WebhookEvent(COMPLETED, "split_1", "succeeded"))
-    assert not hearing.heard_of("split_1")  # it begins to listen with this
+    assert not follower.is_done("split_1")  # the first call begins to follow the inbox
     await clock.settle()
     await inbox.put(WebhookEvent("audio.split.progress", "split_2", "processing"))
     await inbox.put(WebhookEvent("audio.split.failed", "split_3", "failed"))
     await clock.settle()
     assert woken == ["split_1", "split_3"]
-    assert [hearing.heard_of(f"split_{n}") for n in (1, 2, 3)] == [True, False, True]
-    await hearing.aclose()
+    assert [follower.is_done(f"split_{n}") for n in (1, 2, 3)] == [True, False, True]
+    await follower.aclose()
 
 
-async def test_what_was_heard_is_forgotten_after_a_while_and_beyond_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_finished_splits_are_forgotten_after_a_while_and_beyond_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_EVENTS", 3)
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_KEEP", 60.0)
     clock = FakeClock()
     inbox = MemoryInbox(clock=clock)
-    hearing = Hearing(inbox, lambda _: None, clock=clock)
-    hearing.heard_of("")
+    follower = InboxFollower(inbox, lambda _: None, clock=clock)
+    follower.is_done("")
     await clock.settle()
     for n in range(5):
         await inbox.put(WebhookEvent(COMPLETED, f"split_{n}", "succeeded"))
         await clock.settle()
-    assert [hearing.heard_of(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
+    assert [follower.is_done(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
     await clock.advance(60.0)
-    assert not hearing.heard_of("split_4")
-    await hearing.aclose()
+    assert not follower.is_done("split_4")
+    await follower.aclose()
 
 
-async def test_an_announcement_is_expected_until_it_comes() -> None:
+async def test_a_notification_is_expected_until_it_comes() -> None:
     clock = FakeClock()
     inbox = MemoryInbox(clock=clock)
-    hearing = Hearing(inbox, lambda _: None, clock=clock)
-    hearing.expect("split_1")
-    assert not hearing.heard_of("split_1")
-    assert [hearing.expects("split_1"), hearing.expects("split_2")] == [True, False]
+    follower = InboxFollower(inbox, lambda _: None, clock=clock)
+    follower.expect("split_1")
+    assert not follower.is_done("split_1")
+    assert [follower.expects("split_1"), follower.expects("split_2")] == [True, False]
     await inbox.put(WebhookEvent(COMPLETED, "split_1", "succeeded"))
     await clock.settle()
-    assert not hearing.expects("split_1")
-    await hearing.aclose()
+    assert not follower.expects("split_1")
+    await follower.aclose()
 
 
-async def test_no_more_than_so_many_announcements_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_than_so_many_notifications_are_expected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_EVENTS", 3)
-    hearing = Hearing(MemoryInbox(), print, clock=FakeClock())
+    follower = InboxFollower(MemoryInbox(), print, clock=FakeClock())
     for n in range(5):
-        hearing.expect(f"split_{n}")
-    assert [hearing.expects(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
+        follower.expect(f"split_{n}")
+    assert [follower.expects(f"split_{n}") for n in range(5)] == [False, False, True, True, True]
 
 
 class Repeating(MemoryInbox):
-    """Fails after every event, and begins anew."""
+    """Fails after all its events, and starts over when it is followed again."""
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
         for event in list(self._events):
@@ -78,25 +78,25 @@ class Repeating(MemoryInbox):
         raise OSError("the database is away")
 
 
-async def test_what_is_heard_again_is_remembered_anew_and_holds_nothing_else_back(
+async def test_a_repeated_event_is_kept_longer_and_does_not_keep_others_from_being_forgotten(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower.INBOX_KEEP", 60.0)
     clock = FakeClock()
     inbox = Repeating(keep=math.inf, clock=clock)
-    hearing = Hearing(inbox, lambda _: None, clock=clock)
+    follower = InboxFollower(inbox, lambda _: None, clock=clock)
     for split_id in ("split_1", "split_2"):
         await inbox.put(WebhookEvent(COMPLETED, split_id, "succeeded"))
-    hearing.heard_of("")
+    follower.is_done("")
     await clock.settle()
     inbox._events.popitem(last=True)
     await clock.advance(61.0)
-    assert [hearing.heard_of(f"split_{n}") for n in (1, 2)] == [True, False]
-    await hearing.aclose()
+    assert [follower.is_done(f"split_{n}") for n in (1, 2)] == [True, False]
+    await follower.aclose()
 
 
 class Unusable(MemoryInbox):
-    """Never works, for one reason or another; or for a while."""
+    """Never works, for one reason or another, or only for a while."""
 
     reason = "the database is away"
     works_for = 0.0
@@ -115,13 +115,13 @@ class Unusable(MemoryInbox):
         yield WebhookEvent(COMPLETED, "split_1", "succeeded")
 
 
-async def test_an_inbox_that_does_not_work_is_tried_less_and_less_often_and_told_once(
+async def test_a_broken_inbox_is_tried_less_and_less_often_and_logged_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = FakeClock(start=0.0)
     inbox = Unusable(clock)
-    hearing = Hearing(inbox, lambda _: None, clock=clock)
-    hearing.heard_of("")
+    follower = InboxFollower(inbox, lambda _: None, clock=clock)
+    follower.is_done("")
     await clock.advance(200.0)
     assert inbox.tried == [0, 1, 3, 7, 15, 31, 63, 123, 183]
     assert [(record.levelno, record.exc_info) for record in caplog.records] == [(logging.WARNING, None)]
@@ -129,14 +129,14 @@ async def test_an_inbox_that_does_not_work_is_tried_less_and_less_often_and_told
     inbox.reason = "it is another one"
     await clock.advance(100.0)
     assert len(caplog.records) == 2
-    inbox.works_for = 60.0  # and then trouble is news again, and tried again soon
+    inbox.works_for = 60.0  # after which trouble is logged again, and the backoff starts over
     await clock.advance(122.0)
     assert len(caplog.records) == 3
-    await hearing.aclose()
+    await follower.aclose()
 
 
 async def test_a_client_that_never_waits_follows_nothing() -> None:
     before = asyncio.all_tasks()
-    hearing = Hearing(MemoryInbox(), print, clock=FakeClock())
-    await hearing.aclose()
+    follower = InboxFollower(MemoryInbox(), print, clock=FakeClock())
+    await follower.aclose()
     assert asyncio.all_tasks() == before

@@ -1,0 +1,144 @@
+"""What the tracks of one batch share: the client's parts, the journal, and the bounds on what runs at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Concatenate, ParamSpec, TypeVar
+
+from aistemsplitter_async._engine import Engine
+from aistemsplitter_async._gate.gate import GateSnapshot
+from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
+from aistemsplitter_async.batch.capacity import Capacity
+from aistemsplitter_async.batch.options import BatchOptions
+from aistemsplitter_async.batch.patience import Patience
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError
+from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.record import Record, Step, plan_step
+from aistemsplitter_async.journal.store import JournalStore
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_GATE = "gate"  # the note that keeps what the gate knows
+_SLOTS_KEPT = 5000  # of a limit above that, what a restart forgets is not worth writing down every second
+_HASHING = 2  # files read at a time to identify them: more only makes a disk seek
+
+
+class BatchContext:
+    """The shared parts of one batch.
+
+    Attributes:
+        engine, journal, options, clock: as they were given.
+        stop_switch: whether splits are still created.
+        budget: what the run may spend.
+        gate: the key's request budget.
+        running: an event per journal row that a track is working on, set when that track ends.
+        unresolved: per journal row, why it is not known whether its create happened.
+        hashing: bounds the files read at a time.
+        in_flight: bounds the splits from their create to their download.
+        sources: bounds the sources between being taken and their outcome, waiting for a transfer included.
+        disk, uploading, creating, downloading: wait out the outages of each kind.
+
+    Args:
+        engine: the client's parts.
+        journal: open.
+        options: what was asked for.
+        clock: where time comes from.
+        on_stop: called once, when no more splits are to be created.
+    """
+
+    def __init__(
+        self, engine: Engine, journal: Journal, options: BatchOptions, *, clock: Clock, on_stop: Callable[[], None]
+    ) -> None:
+        self.engine = engine
+        self.journal = journal
+        self.options = options
+        self.clock = clock
+        self.stop_switch = StopSwitch(on_stop)
+        self.budget = CreditBudget(options.max_credits)
+        self.gate = engine.pipeline.gate
+        self.running = dict[int, asyncio.Event]()
+        self.unresolved = dict[int, AIStemSplitterError]()
+        self.hashing = asyncio.Semaphore(_HASHING)
+        self.in_flight = Capacity(self._plan_in_flight())
+        self.sources = Capacity(self._plan_sources())
+        self.disk, self.creating = self._build_patience(), self._build_patience()
+        self.uploading = self._build_patience(options.uploads)
+        self.downloading = self._build_patience(options.downloads)
+        self._gate_saved: GateSnapshot | None = None
+
+    @property
+    def notices(self) -> list[str]:
+        """The outages that are being waited out, to be shown."""
+        parts = (self.disk, self.uploading, self.creating, self.downloading)
+        return list(dict.fromkeys(part.notice for part in parts if part.notice is not None))
+
+    def adapt_to_limit(self) -> None:
+        """Keep as many splits in flight as the key's limit, as it is known now, can keep busy."""
+        self.in_flight.resize(self._plan_in_flight())
+        self.sources.resize(self._plan_sources())
+
+    def plan(self, record: Record) -> Step:
+        """Return what `record` calls for now."""
+        options = self.options
+        return plan_step(record, now=self.clock.now(), key_age=options.key_age, wants_files=options.into is not None)
+
+    async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Write to the journal; while the disk is full, wait.
+
+        Raises:
+            JournalError: it cannot be written for another reason.
+        """
+
+        async def once() -> T:
+            return await self.journal.write(change, *args, **kwargs)
+
+        return await self.disk.retry_through_outage(once)
+
+    async def check_target(self, record: Record) -> None:
+        """Check that the stems of `record` can be written, before anything is spent.
+
+        Raises:
+            DownloadError: they cannot, or would overwrite files without permission.
+        """
+        if self.options.into is not None:
+            folder = self.options.into / record.folder
+            await self.engine.check_target(folder, overwrite=self.options.overwrite, pattern=record.pattern)
+
+    async def restore_gate(self) -> None:
+        """Count the requests of an earlier run: to the server, a restart is no reason to allow more."""
+        saved = await self.journal.write(JournalStore.note, _GATE)
+        if saved is not None:
+            self.gate.restore(json.loads(saved))
+
+    async def save_gate(self) -> None:
+        """Keep what is known of the key's limit, and which of its slots are in use, for the next run."""
+        snapshot = self.gate.snapshot()
+        idle = snapshot == self._gate_saved and not snapshot.used  # nothing changes through time alone
+        if idle or snapshot.used > _SLOTS_KEPT:
+            return
+        self._gate_saved = snapshot
+        with suppress(JournalError):  # a track that needs the journal fails with it
+            await self.journal.write(JournalStore.set_note, _GATE, json.dumps(self.gate.export()))
+
+    def _build_patience(self, concurrency: int | None = None) -> Patience:
+        return Patience(
+            clock=self.clock,
+            random=self.engine.pipeline.random,
+            on_give_up=self.stop_switch.stop,
+            longest=self.options.patience,
+            concurrency=concurrency,
+        )
+
+    def _plan_in_flight(self) -> int:
+        if self.options.in_flight is not None:
+            return self.options.in_flight
+        budget = self.gate.budget()
+        return plan_in_flight(budget.limit, budget.per, self.engine.poller.typical())
+
+    def _plan_sources(self) -> int:
+        return self._plan_in_flight() + 2 * (self.options.uploads + self.options.downloads)

@@ -1,0 +1,161 @@
+"""Creates the split of one source: the only module of a batch that sends a create, and so the only one that spends.
+
+The order is: admission by the gate, the intent in the journal, the POST, its answer in the journal. A process killed
+after the intent leaves a record from which the next run sends the same bytes under the same key.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import attrs
+
+from aistemsplitter_async._send.retry import Ambiguity
+from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError
+from aistemsplitter_async.batch.context import BatchContext
+from aistemsplitter_async.batch.item import BatchItem
+from aistemsplitter_async.batch.standing import Standing
+from aistemsplitter_async.clock import Deadline
+from aistemsplitter_async.config import RESERVATIONS
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SubmissionUncertainError
+from aistemsplitter_async.journal.record import Record, State, Step
+from aistemsplitter_async.journal.store import JournalStore
+from aistemsplitter_async.models import CreatedSplit, Submission
+
+
+@attrs.frozen
+class SplitCreator:
+    """Creates the split of one source, or finds out whether an earlier create of it happened."""
+
+    _context: BatchContext
+    _standing: Standing
+
+    async def create(self, record: Record) -> Record:
+        """Create the split; the intent is on disk before anything is sent.
+
+        Raises:
+            CreatingStoppedError: the batch creates no more splits.
+            SpendLimitError: it may cost more than the run may still spend.
+            AIStemSplitterError: it was not created, or may not have been.
+        """
+        context, standing, item = self._context, self._standing, self._standing.item
+        await context.check_target(record)
+        standing.expect_requests(0)  # until it is in flight, polls are what it waits for
+        await standing.acquire_in_flight()
+        standing.enter("create")
+        await context.downloading.wait_until_over()  # no split is bought while stems cannot be downloaded
+        assert record.input is not None  # noqa: S101  # what `plan_step` checked
+        submission = context.engine.build_submission(
+            record.input,
+            idempotency_key=(None if standing.key_is_used else item.idempotency_key) or str(uuid.uuid4()),
+            stem_model=context.options.stem_model,
+            output_format=context.options.output_format,
+            webhook_url=context.options.webhook_url,
+        )
+        async with context.budget.lock(item.seconds):
+            context.stop_switch.check()
+            return await self._send(record, submission)
+
+    async def replay(self, record: Record) -> Record:
+        """Resend a create byte by byte, unless it is too old for that: the one way to learn whether it happened.
+
+        Raises:
+            AIStemSplitterError: that is still not known.
+        """
+        assert record.submission is not None  # noqa: S101  # what the state says
+        self._standing.enter("create")
+        return await self._send(record, record.submission)
+
+    async def _send(self, record: Record, submission: Submission) -> Record:
+        self._standing.has_worked = True
+        create = _JournaledCreate(self._context, self._standing, record, submission)
+        return await self._context.creating.retry_through_outage(create.attempt)
+
+
+@attrs.define
+class _JournaledCreate:
+    """One create and its record, sent until it is answered, or until time has made another step of it.
+
+    Attributes:
+        record: as the journal has it now.
+        ambiguity: whether a create of it may have happened.
+    """
+
+    _context: BatchContext
+    _standing: Standing
+    record: Record
+    submission: Submission
+    ambiguity: Ambiguity = attrs.field(factory=Ambiguity)
+
+    async def attempt(self) -> Record:
+        """Send the create once more, if it still is the next step, and return the record."""
+        if not self._is_due():
+            return self.record
+        self.ambiguity.open = self.record.submission is not None
+        try:
+            await self._context.engine.create(
+                self.submission,
+                deadline=Deadline(self._context.clock, None),
+                priority=self._context.options.priority,
+                before_send=self._commit_intent,
+                on_created=self._commit_answer,
+                ambiguity=self.ambiguity,
+            )
+        except OutdatedError as error:
+            await self._commit_failure(error)
+        except (AIStemSplitterError, CreatingStoppedError) as error:
+            await self._commit_failure(error)
+            raise
+        return self.record
+
+    async def _commit_intent(self, _: Submission) -> None:
+        """Check again, now that the gate has admitted it, which may have taken long; then write down what is sent."""
+        context, standing = self._context, self._standing
+        if not self.ambiguity.open:
+            context.stop_switch.check()
+        if not self._is_due():
+            raise OutdatedError
+        if self.record.submission is None:
+            context.budget.reserve(self.record.id, standing.item.seconds)
+            standing.cancellable = False
+            self.record = await context.journal.write(
+                JournalStore.intend, self.record.id, self.submission, context.clock.now()
+            )
+
+    async def _commit_answer(self, created: CreatedSplit) -> None:
+        context = self._context
+        self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
+        context.budget.charge(self.record.id, created.credits_used)
+        self._standing.created_at = context.clock.monotonic()
+
+    async def _commit_failure(self, error: Exception) -> None:
+        """Write down what an attempt that failed leaves behind."""
+        context = self._context
+        if isinstance(error, SubmissionUncertainError):
+            self.record = await context.journal.write(JournalStore.uncertain, self.record.id)
+        elif self.record.state is State.INTENT and not self.ambiguity.open and not isinstance(error, JournalError):
+            context.budget.release(self.record.id)
+            self._standing.cancellable = True
+            self.record = await context.journal.write(JournalStore.refused, self.record.id)  # or it never arrived
+
+    def _is_due(self) -> bool:
+        """Return whether the create still is the next step. An upload that keeps expiring is used all the same."""
+        step = self._context.plan(self.record)
+        if self.record.submission is not None:
+            return step is Step.REPLAY
+        return step is Step.CREATE or (step is Step.UPLOAD and self._standing.uploads > RESERVATIONS)
+
+
+async def resolve_create(context: BatchContext, record: Record) -> None:
+    """Find out whether a create that an earlier run left open happened, as long as its key can be trusted.
+
+    Raises:
+        JournalError: the answer cannot be written down.
+    """
+    standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
+    try:
+        await SplitCreator(context, standing).replay(record)
+    except JournalError:
+        raise
+    except AIStemSplitterError as error:
+        context.unresolved[record.id] = error  # its track fails with that, if its source is met
