@@ -35,7 +35,7 @@ import simulate  # type: ignore[import-not-found]  # a script beside this one
 
 from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, RetryPolicy
 from aistemsplitter_async.sandbox import Limits, Sandbox, Timed
-from aistemsplitter_async.sandbox.http.wire import parse_json
+from aistemsplitter_async.sandbox.http.decode import parse_json
 
 API_KEY = "ast_sandbox_batch"
 LIMIT = 60

@@ -60,9 +60,11 @@ from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, UploadedFile
-from aistemsplitter_async.sandbox import Sandbox, Timed, plant
+from aistemsplitter_async.sandbox import Sandbox, Timed
+from aistemsplitter_async.sandbox.separation.separate import STEMS
+from aistemsplitter_async.sandbox.service import core
 from aistemsplitter_async.sandbox.service.separator import SeparationError
-from aistemsplitter_async.sandbox.service.state import STEM_MODELS, Stem
+from aistemsplitter_async.sandbox.service.state import Stem
 
 API_KEY = "ast_sandbox_kill"
 SPEED = 0.01  # of the usual waits between polls and retries
@@ -138,7 +140,7 @@ class LabelledSeparator:
         audio = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
         into.mkdir(parents=True, exist_ok=True)
         stems = []
-        for name in STEM_MODELS[stem_model]:
+        for name in STEMS[stem_model]:
             body = build_stem(f"{into.name}/{name}/{audio}")
             path = into / f"{name}.{output_format}"
             path.write_bytes(body)
@@ -161,7 +163,7 @@ def read_stem(data: bytes) -> str | None:
 
 def serve(data: Path, seed: int, ready: int) -> None:
     async def run() -> None:
-        plant.SilentSeparator = LabelledSeparator  # type: ignore[attr-defined,assignment]
+        core.SilentSeparator = LabelledSeparator  # type: ignore[attr-defined,assignment]
         progression = Timed(base=0.05, per_second=0.0, jitter=0.5, workers=100)
         async with Sandbox(
             api_key=API_KEY,

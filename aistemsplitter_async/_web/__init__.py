@@ -1,4 +1,7 @@
-"""Scripts and styles that the sandbox's page and the batch report share, and how a page puts them into itself."""
+"""Scripts and styles of the sandbox's page and the batch report, and how a page embeds them.
+
+Imports nothing of this package; the two pages import it.
+"""
 
 from __future__ import annotations
 
@@ -15,5 +18,5 @@ def read_asset(path: str) -> str:
 
 
 def hash_source(source: str) -> str:
-    """Return what a content security policy calls a script or style of the page (CSP level 3, 2.3.1)."""
+    """Return the source expression for a script or style in a content security policy (CSP level 3, 2.3.1)."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()}'"

@@ -1,4 +1,4 @@
-// Elements and wording. What the sandbox says goes into the page as text only.
+// Elements and wording. Data enters the page as text only.
 
 const byId = (id) => document.getElementById(id);
 
@@ -25,7 +25,7 @@ function makeIcon(name) {
   return svg;
 }
 
-// Writing what is there already would cost a repaint and, for a reader of the screen, an announcement.
+// Writing the same text again would cost a repaint and make screen readers announce it again.
 function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -49,7 +49,7 @@ function formatLength(seconds) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
 }
 
-// A stretch of time: 0.4 s, 12 s, 3 min 5 s, 9 h 59 min.
+// A duration: 0.4 s, 12 s, 3 min 5 s, 9 h 59 min.
 function formatDuration(seconds) {
   if (seconds < 10) return `${seconds.toFixed(1)} s`;
   const whole = Math.round(seconds);

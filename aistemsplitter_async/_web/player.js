@@ -1,9 +1,9 @@
-// The stems of one split: each an audio element beside its waveform, all of them on one clock. They always run
-// together, and what is not to be heard is muted; so changing from one to another loses no beat.
+// The stems of one split: each an audio element beside its waveform, kept in time with each other. All of them always
+// play, and those not wanted are muted, so that switching between stems loses no beat.
 
-const MAX_DRIFT = 0.02; // seconds; below that, ears take two sounds for one
+const MAX_DRIFT = 0.02; // seconds; less is not audible
 const JUMP = 0.5; // seconds behind or ahead from which catching up would take too long
-const MAX_HASTE = 0.08; // of the speed, for catching up: pitch stays, and a tenth of a second is made good in one or two
+const MAX_HASTE = 0.08; // of the speed, for catching up: the pitch stays, and a tenth of a second takes one or two seconds
 const DRIFT_CHECK = 250; // milliseconds
 const SKIPS = { ArrowLeft: -5, ArrowDown: -5, ArrowRight: 5, ArrowUp: 5, PageDown: -15, PageUp: 15 }; // seconds
 const HUES = new Set(["vocals", "drums", "bass", "other", "guitar", "piano"]);
@@ -31,7 +31,7 @@ class Player {
     this.show();
   }
 
-  // Peaks that are known already need not be found in the file.
+  // With known peaks the file is not loaded for its waveform.
   makeStem(split, { name, filename, size_bytes: sizeBytes, address = stemAddress(split, filename), peaks = null }) {
     const stem = { name, address, sizeBytes, muted: false, broken: false, peaks };
     stem.audio = make("audio", { src: address, preload: "none" });
@@ -61,7 +61,7 @@ class Player {
         if (this.closing.signal.aborted) return;
         setText(stem.note, error instanceof UndrawableError ? error.message : "No waveform: the file could not be read.");
       }
-      // Only now: six files loading at once would take every connection that a browser grants an origin.
+      // Not earlier: six files loading at once would use all connections that a browser allows to one origin.
       stem.audio.preload = "metadata";
       this.draw();
     }
@@ -147,7 +147,7 @@ class Player {
     this.moveTo(Math.min(1, Math.max(0, (event.clientX - box.left) / box.width)) * this.length);
   }
 
-  // Of its own a slider moves by its smallest step, a hundredth of a second.
+  // By default a key moves the slider by its smallest step, a hundredth of a second.
   skip(event) {
     const seconds = SKIPS[event.key];
     if (!seconds) return;
@@ -165,7 +165,7 @@ class Player {
     requestAnimationFrame((next) => this.follow(next));
   }
 
-  // Whoever is heard alone sets the time. The others hurry or wait a little: a jump would take longer and be heard.
+  // The stem that plays alone sets the time. The others play slightly faster or slower: a jump would be slower and audible.
   align() {
     const leader = this.alone?.broken === false ? this.alone : this.sound[0];
     for (const { audio } of this.sound) {
@@ -178,7 +178,7 @@ class Player {
   }
 
   show() {
-    if (!this.element) return; // an audio element may be quick
+    if (!this.element) return; // called from an audio element before the constructor has finished
     setPlaying(this.toggle, this.playing && !this.alone, "all stems");
     for (const stem of this.stems) {
       setPlaying(stem.toggle, this.playing && this.alone === stem, `${stem.name} alone`);

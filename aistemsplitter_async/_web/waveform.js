@@ -1,13 +1,13 @@
 // The shape of a stem: its file is fetched and decoded once, and only the peaks are kept.
 
 const PEAKS = 1200; // about as many as a wide screen has bars
-const DECODE_RATE = 22050; // half of a CD's: the outline is the same and takes half the memory
-const MAX_DRAWN_BYTES = 250e6; // decoding takes a few times that for a moment
+const DECODE_RATE = 22050; // half of a CD's: the same outline with half the memory
+const MAX_DRAWN_BYTES = 250e6; // decoding needs a few times that for a moment
 const SILENCE = 1 / 4096;
 
 class UndrawableError extends Error {}
 
-// One at a time, whatever is opened: decoded audio is large.
+// One file at a time: decoded audio is large.
 let decoding = Promise.resolve();
 
 function loadPeaks(address, sizeBytes, signal) {
@@ -46,7 +46,7 @@ function findPeaks(audio) {
   return peaks;
 }
 
-// Bars of two pixels with one between; what was played is in full colour. `scale` is shared by the stems of a split,
+// Bars of two pixels with one between; the played part is in full colour. `scale` is shared by the stems of a split,
 // so that a quiet stem looks quiet.
 function drawWaveform(canvas, peaks, scale, played) {
   const ratio = window.devicePixelRatio || 1;

@@ -1,55 +1,53 @@
-"""The sandbox as one object: `Sandbox` starts three origins and everything it started ends with it."""
+"""The sandbox as one object: `Sandbox` starts the three origins, and stops all that it started."""
 
 from __future__ import annotations
 
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from types import TracebackType
+from typing import Literal, Self
 
 import attrs
+from anyio import CancelScope
 
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.sandbox.faults.rules import Faults
 from aistemsplitter_async.sandbox.http.rate_headers import parse_styles
-from aistemsplitter_async.sandbox.plant import Plant
+from aistemsplitter_async.sandbox.origins import Origins, Settings
 from aistemsplitter_async.sandbox.service.account import SandboxKey
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.limits import CREDITS, MINUTE, REQUESTS_PER_MINUTE, Lifetimes, Limits
 from aistemsplitter_async.sandbox.service.persistence import remember_secret
 from aistemsplitter_async.sandbox.service.progression import Instant, Progression
-from aistemsplitter_async.sandbox.service.settings import Settings, build_accounts
+from aistemsplitter_async.sandbox.service.settings import build_accounts
+from aistemsplitter_async.sandbox.service.state import Status
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from types import TracebackType
-
-    from aistemsplitter_async.sandbox.service.state import Status
 
 
 class Sandbox:
-    """The AIStemSplitter API on this machine, for the time of an `async with`.
+    """The AIStemSplitter API on this machine, for the duration of an `async with`.
 
     Args:
         host: Address to listen on.
         port: Port of the API; 0 takes any free one, as upload worker and CDN always do.
-        api_key: The key to accept; made up where not given. It starts with `ast_`.
+        api_key: The key to accept, which starts with `ast_`; random if not given.
         credits: Its opening balance in seconds of audio.
         requests_per_minute: Its limit; `None` for no limit.
         minute: Length of the limit's window in seconds.
         window: Policy of the limit: `fixed`, `sliding`, `counter` or `bucket`.
-        burst: Size of a `bucket`; as large as the limit where not given.
+        burst: Size of a `bucket`; as large as the limit if not given.
         rate_headers: What answers say about the limit: `retry-after` (on a 429), `ratelimit`, `x-ratelimit` (on every
             answer), several of them joined with commas, or `none`.
-        webhook_secret: Signs the webhooks of its splits; made up where not given.
-        keys: Further keys with limits and credits of their own.
+        webhook_secret: Signs the webhooks of its splits; random if not given.
+        keys: Further keys, each with its own limit and credits.
         separation: `real` separates the audio in a child process (extra `sandbox`); `silent` answers at once with tiny
-            valid files of silence, and does not fetch a `direct_url`: its length is 180 s, or `?seconds=` of the URL.
+            valid files of silence and fetches no `direct_url`: its length is 180 s, or what `?seconds=` in it says.
         progression: When a split moves on: `Instant()`, `Timed(...)` or `Manual()`.
         allow_private_urls: Fetch `direct_url` sources from private networks too.
         control: Answer at `/control/` beside the API.
-        data: Folder to keep everything in, so that the next start goes on where this one ended, balances (whatever
-            `credits` says) and a made-up key included; without it a temporary one, removed at the end.
+        data: Folder to keep everything in, so that the next start continues where this one ended, with the same
+            balances (whatever `credits` says) and the same random key; without it a temporary one, removed at the end.
         limits: Caps on sizes and counts.
         lifetimes: How long reservations, files, addresses and idempotency keys stay valid.
         seed: Makes jitter and the probabilities of faults repeatable.
@@ -65,7 +63,7 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
-        credits: int = CREDITS,  # noqa: A002  the API's own noun; nobody needs the site builtin here
+        credits: int = CREDITS,  # noqa: A002  the API's own noun
         requests_per_minute: int | None = REQUESTS_PER_MINUTE,
         minute: float = MINUTE,
         window: str = "sliding",
@@ -111,20 +109,20 @@ class Sandbox:
             lifetimes=lifetimes or Lifetimes(),
             seed=seed,
         )
-        build_accounts(self._settings, 0.0)  # refuses bad limits here rather than at the start
+        build_accounts(self._settings, 0.0)  # to refuse bad limits here rather than at the start
         self.clock = SandboxClock(clock or SystemClock())
         self.ledger = Ledger(self._settings.limits.ledger_requests)
         self.faults = Faults(seed)
-        self._plant: Plant | None = None
+        self._origins: Origins | None = None
 
     @property
     def api_key(self) -> str:
-        """The (first) key it accepts. With `data` and without `api_key` it is known once the sandbox has started."""
+        """The first key it accepts. With `data` and without `api_key` it is known once the sandbox has started."""
         return self._own_key.api_key
 
     @property
     def webhook_secret(self) -> str:
-        """What signs the webhooks of the first key's splits; known when `api_key` is."""
+        """The secret that signs the webhooks of the first key's splits; known when `api_key` is."""
         return self._own_key.webhook_secret
 
     @property
@@ -134,32 +132,33 @@ class Sandbox:
 
     @property
     def base_url(self) -> str:
-        """What a client takes as its base URL: `http://127.0.0.1:PORT/v1`."""
-        return f"{self._running.api_url}/v1"
+        """The base URL for a client: `http://127.0.0.1:PORT/v1`."""
+        return f"{self._running.addresses.api}/v1"
 
     @property
     def worker_url(self) -> str:
         """Address of the upload worker."""
-        return self._running.uploads.origin
+        return self._running.addresses.worker
 
     @property
     def cdn_url(self) -> str:
         """Address of the CDN."""
-        return self._running.splits.origin
+        return self._running.addresses.cdn
 
     @property
     def credits(self) -> int:
         """Balance of the first key in seconds of audio."""
-        return self._running.accounts[self.api_key].balance
+        return self._running.service.accounts[self.api_key].balance
 
     def set_credits(self, balance: int, api_key: str | None = None) -> None:
-        """Set the balance of a key, the first one where none is given.
+        """Set the balance of a key, the first one if none is given.
 
         Raises:
             KeyError: There is no such key.
             ValueError: The balance is negative.
         """
-        self._running.set_balance(balance, self._running.accounts[api_key or self.api_key].label)
+        service = self._running.service
+        service.set_balance(balance, service.accounts[api_key or self.api_key].label)
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass at once: windows move on, splits finish, reservations and addresses expire.
@@ -167,7 +166,7 @@ class Sandbox:
         Raises:
             ValueError: `seconds` is negative.
         """
-        self._running.advance(seconds)
+        self._running.service.advance(seconds)
 
     async def step(self, split_id: str) -> Status:
         """Move a split of a `Manual` progression on by one status and return it.
@@ -175,32 +174,33 @@ class Sandbox:
         Raises:
             KeyError: There is no unfinished split with that id.
         """
-        return await self._running.jobs.step(split_id)
+        return await self._running.service.jobs.step(split_id)
 
     async def start(self) -> None:
         """Start listening.
 
         Raises:
             OSError: The port is taken.
-            RuntimeError: It runs already, or another sandbox uses the `data` folder.
+            RuntimeError: It is running already, or another sandbox uses the `data` folder.
         """
-        if self._plant is not None:
+        if self._origins is not None:
             raise RuntimeError("this sandbox is running already")
         self._remember_secrets()
         if self._settings.data is not None:
             self._settings.data.mkdir(parents=True, exist_ok=True)
-        self._plant = Plant(self._settings, self.clock, self.ledger, self.faults)
+        self._origins = Origins(self._settings, self.clock, self.ledger, self.faults)
         try:
-            await self._plant.start()
+            await self._origins.start()
         except BaseException:
             await self.aclose()
             raise
 
     async def aclose(self) -> None:
-        """Stop everything and remove the temporary folder; doing it twice does no harm."""
-        plant, self._plant = self._plant, None
-        if plant is not None:
-            await plant.aclose()
+        """Stop everything and remove the temporary folder; closing twice is fine."""
+        origins, self._origins = self._origins, None
+        if origins is not None:
+            with CancelScope(shield=True):  # a cancelled scope of anyio would cancel each await in here too
+                await origins.aclose()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -212,7 +212,7 @@ class Sandbox:
         await self.aclose()
 
     def _remember_secrets(self) -> None:
-        """Take made-up secrets from the data folder, where an earlier run left its own."""
+        """Use the random secrets of the data folder; the first run writes its own there."""
         data, (own, *further) = self._settings.data, self._settings.keys
         if data is None or not self._made_up:
             return
@@ -227,11 +227,11 @@ class Sandbox:
     @property
     def _own_key(self) -> SandboxKey:
         if self._made_up and self._settings.data is not None:
-            _ = self._running  # only the start reads what the data folder remembers
+            _ = self._running  # only the start reads the secrets in the data folder
         return self._settings.keys[0]
 
     @property
-    def _running(self) -> Plant:
-        if self._plant is None:
+    def _running(self) -> Origins:
+        if self._origins is None:
             raise RuntimeError("this sandbox is not running: use `async with Sandbox() as sandbox`")
-        return self._plant
+        return self._origins

@@ -126,7 +126,7 @@ def variable_rate_mp3_without_length(path: Path) -> int:
     return 2 * len(NOTE)
 
 
-def test_an_mp3_that_does_not_tell_its_length_keeps_its_end(tmp_path: Path) -> None:
+def test_an_mp3_without_its_length_keeps_its_end(tmp_path: Path) -> None:
     path = tmp_path / "stripped.mp3"
     frames = variable_rate_mp3_without_length(path)
     with soundfile.SoundFile(path) as audio:

@@ -219,7 +219,7 @@ def test_every_shell_touches_something() -> None:
         ("cli.screen.live", "from aistemsplitter_async.cli.run import run"),
         ("sandbox.server", "from aistemsplitter_async.models import Split"),
         ("sandbox.server", "from ..errors import ValidationError"),
-        ("sandbox.service.splits", "from aistemsplitter_async.sandbox.http import wire"),
+        ("sandbox.service.splits", "from aistemsplitter_async.sandbox.http import encode"),
         ("helpers", "from aistemsplitter_async.errors import ProtocolError"),
     ],
 )

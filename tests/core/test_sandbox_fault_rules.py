@@ -26,7 +26,7 @@ def changed(fault: faults.Fault, reply: Reply = REPLY) -> Any:
     return json.loads(after.body)
 
 
-def test_rules_queued_one_after_the_other_happen_one_after_the_other() -> None:
+def test_queued_rules_take_effect_one_after_the_other() -> None:
     queue = Faults()
     first = queue.add("create", faults.Status(503), times=2)
     second = queue.add("create", faults.Reset())
@@ -203,7 +203,7 @@ def test_retry_after_can_be_a_date_ahead_or_past() -> None:
         assert parsedate_to_datetime(header).timestamp() == NOW + ahead
 
 
-def test_an_injected_status_speaks_the_envelope_of_its_origin() -> None:
+def test_an_injected_status_has_the_envelope_of_its_origin() -> None:
     api = build_status_reply(faults.Status(429), flat=False, now=NOW)
     worker = build_status_reply(faults.Status(418, code="TEAPOT"), flat=True, now=NOW)
     assert isinstance(api.body, bytes)
@@ -212,7 +212,7 @@ def test_an_injected_status_speaks_the_envelope_of_its_origin() -> None:
     assert json.loads(worker.body)["error"] == "TEAPOT"
 
 
-def test_fields_go_missing_change_and_appear() -> None:
+def test_fields_are_removed_changed_and_added() -> None:
     assert "id" not in changed(faults.MissingField("data.id"))["data"]
     assert changed(faults.ChangedField("data.status", "paused"))["data"]["status"] == "paused"
     assert changed(faults.ChangedField("success", 0))["success"] == 0
@@ -232,7 +232,7 @@ def test_stems_become_hostile() -> None:
 
 
 @pytest.mark.parametrize("body", ["garbage", "deep", "empty", "truncated", "nan", "big_integer", "html", "surrogate"])
-def test_bodies_that_a_strict_reader_must_not_take(body: Any) -> None:
+def test_bodies_that_a_strict_reader_must_refuse(body: Any) -> None:
     reply = change_reply(faults.Body(body, status=502), REPLY)
     assert reply is not None
     assert isinstance(reply.body, bytes)
@@ -242,7 +242,7 @@ def test_bodies_that_a_strict_reader_must_not_take(body: Any) -> None:
             json.loads(reply.body)
 
 
-def test_huge_bodies_are_as_huge_as_asked() -> None:
+def test_a_huge_body_has_the_size_asked_for() -> None:
     reply = change_reply(faults.Body("huge", size_bytes=10_000), REPLY)
     assert reply is not None
     assert 10_000 < reply.length < 10_100
@@ -256,7 +256,7 @@ def test_manners_add_up() -> None:
     assert reply.manner == Manner(piece_bytes=2, every=0.5, stop_after=10, then="reset", framing="chunked")
 
 
-def test_a_content_range_is_one_byte_off_only_where_there_is_one() -> None:
+def test_only_an_existing_content_range_is_one_byte_off() -> None:
     part = Reply(206, b"x", {"Content-Range": "bytes 10-19/100"})
     reply = change_reply(faults.WrongContentRange(), part)
     assert reply is not None

@@ -13,8 +13,9 @@ from aistemsplitter_async.sandbox.http.leaks import find_leak
 from aistemsplitter_async.sandbox.http.ranges import Slice, plan_slice
 from aistemsplitter_async.sandbox.http.signing import build_signed_path, parse_expiry
 from aistemsplitter_async.sandbox.separation.silence import build_silence, probe_wav
+from aistemsplitter_async.sandbox.service.errors import StorageFullError
 from aistemsplitter_async.sandbox.service.limits import Limits
-from aistemsplitter_async.sandbox.service.storage import Storage, StorageFullError
+from aistemsplitter_async.sandbox.service.storage import Storage
 
 ETAG = '"abc"'
 SECRET = b"s" * 32
@@ -54,7 +55,7 @@ def test_a_request_gets_the_part_that_the_rfc_says(headers: dict[str, str], expe
 
 
 @given(st.integers(0, 300), st.integers(0, 300) | st.none(), st.integers(1, 200))
-def test_a_part_always_lies_inside_the_file(first: int, last: int | None, size: int) -> None:
+def test_a_part_is_always_within_the_file(first: int, last: int | None, size: int) -> None:
     part = plan_slice({"Range": f"bytes={first}-{'' if last is None else last}"}, size, ETAG)
     assert 0 <= part.start <= part.start + part.length <= size
     if part.status == 206:
@@ -66,7 +67,7 @@ def query(path: str) -> dict[str, str]:
     return dict(pair.split("=") for pair in path.partition("?")[2].split("&"))
 
 
-def test_a_signed_address_tells_when_it_expires_and_cannot_be_changed() -> None:
+def test_a_signed_address_says_when_it_expires_and_cannot_be_changed() -> None:
     signed = build_signed_path("/stems/a", 1000.0004, SECRET)
     fields = query(signed)
     assert parse_expiry("/stems/a", fields, SECRET) == 1000.001
@@ -109,7 +110,7 @@ def test_a_wav_file_is_measured_only_if_it_is_whole(tmp_path: Path) -> None:
     assert probe_wav(path) is None
 
 
-def test_storage_refuses_what_would_exceed_a_cap_and_gives_room_back(tmp_path: Path) -> None:
+def test_storage_refuses_what_would_exceed_a_cap_and_releases_space(tmp_path: Path) -> None:
     storage = Storage(tmp_path, Limits(max_disk_bytes=100, max_files=2))
     storage.book("a", 60)
     with pytest.raises(StorageFullError):

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from aistemsplitter_async.sandbox.http.refusals import translate
 from aistemsplitter_async.sandbox.service.account import Account, SandboxKey, compute_credits
-from aistemsplitter_async.sandbox.service.idempotency import Answer, IdempotencyMemory, compute_fingerprint
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.errors import InsufficientCreditsError
+from aistemsplitter_async.sandbox.service.idempotency import Answer, IdempotencyKeys, compute_fingerprint
 
 OPENING = 1000
 LIFETIME = 100.0
@@ -21,7 +22,7 @@ class OneKeyOneCharge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.account = Account("key-1", OPENING, None, IdempotencyMemory(LIFETIME), "")
+        self.account = Account("key-1", OPENING, None, IdempotencyKeys(LIFETIME), "")
         self.now = 0.0
         self.running: dict[str, tuple[int, float]] = {}  # key: cost, begun
         self.charged: dict[str, tuple[str, int, float]] = {}
@@ -50,15 +51,15 @@ class OneKeyOneCharge(RuleBasedStateMachine):
         cost, begun = self.running.pop(key)
         before = self.account.balance
         if cost > before:
-            with pytest.raises(RefusalError, match=f": {cost - before} are missing") as caught:
+            with pytest.raises(InsufficientCreditsError, match=f": {cost - before} are missing") as caught:
                 self.account.charge(cost)
-            assert caught.value.status == 402
+            assert translate(caught.value).status == 402
             assert self.account.balance == before
             self.account.keys.abandon(key)
             return
         self.account.charge(cost)
         split_id = f"split_{len(self.charged)}"
-        self.account.keys.settle(key, split_id)
+        self.account.keys.complete(key, split_id)
         self.charged[split_id] = (key, cost, begun)
 
     @rule(data=st.data())
@@ -91,27 +92,27 @@ TestOneKeyOneCharge.settings = settings(max_examples=60, stateful_step_count=40,
 
 
 def test_a_key_with_another_body_is_a_conflict_even_while_the_first_is_handled() -> None:
-    keys = IdempotencyMemory(LIFETIME)
+    keys = IdempotencyKeys(LIFETIME)
     assert keys.begin("k", "x", 0.0) == (Answer.FRESH, None)
     assert keys.begin("k", "y", 0.0) == (Answer.CONFLICT, None)
     assert keys.begin("k", "x", 0.0) == (Answer.PENDING, None)
-    keys.settle("k", "split_1")
+    keys.complete("k", "split_1")
     assert keys.begin("k", "y", 1.0) == (Answer.CONFLICT, None)
     assert keys.begin("k", "x", 1.0) == (Answer.REPLAY, "split_1")
 
 
-def test_a_refused_requests_key_is_as_good_as_new() -> None:
-    keys = IdempotencyMemory(LIFETIME)
+def test_the_key_of_a_refused_request_can_be_used_again() -> None:
+    keys = IdempotencyKeys(LIFETIME)
     keys.begin("k", "x", 0.0)
     keys.abandon("k")
     assert keys.begin("k", "y", 0.0) == (Answer.FRESH, None)
 
 
 def test_a_key_is_forgotten_after_its_lifetime_and_never_while_it_is_handled() -> None:
-    keys = IdempotencyMemory(LIFETIME)
+    keys = IdempotencyKeys(LIFETIME)
     keys.begin("k", "x", 0.0)
     assert keys.begin("k", "x", 10 * LIFETIME) == (Answer.PENDING, None)
-    keys.settle("k", "split_1")
+    keys.complete("k", "split_1")
     assert keys.begin("k", "y", 10 * LIFETIME) == (Answer.FRESH, None)
     assert len(keys) == 1
 
@@ -125,7 +126,7 @@ def test_a_fingerprint_does_not_depend_on_the_order_of_keys(body: dict[str, obje
 @pytest.mark.parametrize(
     ("seconds", "cost"), [(0.01, 1), (1.0, 1), (1.2, 2), (213.4, 214), (214.0, 214), (214.0000000001, 214)]
 )
-def test_a_second_begun_costs_a_credit(seconds: float, cost: int) -> None:
+def test_each_second_begun_costs_a_credit(seconds: float, cost: int) -> None:
     assert compute_credits(seconds) == cost
 
 
@@ -139,15 +140,15 @@ def test_a_key_that_the_service_would_not_issue_is_refused() -> None:
 
 def test_keys_and_secrets_are_in_no_repr() -> None:
     key = SandboxKey("ast_canary", 1, webhook_secret="whsec_canary")
-    account = Account("key-1", 1, None, IdempotencyMemory(1.0), "whsec_canary")
+    account = Account("key-1", 1, None, IdempotencyKeys(1.0), "whsec_canary")
     assert "canary" not in repr(key) + str(key) + repr(account)
 
 
 @pytest.mark.parametrize(("balance", "cost", "missing"), [(10, 11, 1), (0, 1, 1), (10, 10, 0)])
 def test_a_single_missing_credit_is_missing(balance: int, cost: int, missing: int) -> None:
-    account = Account("key-1", balance, None, IdempotencyMemory(LIFETIME), "")
+    account = Account("key-1", balance, None, IdempotencyKeys(LIFETIME), "")
     if missing:
-        with pytest.raises(RefusalError, match=f"{missing} are missing"):
+        with pytest.raises(InsufficientCreditsError, match=f"{missing} are missing"):
             account.charge(cost)
     else:
         account.charge(cost)

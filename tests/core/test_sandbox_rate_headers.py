@@ -4,7 +4,7 @@ import pytest
 
 from aistemsplitter_async.sandbox.control.control import check_caller
 from aistemsplitter_async.sandbox.http.rate_headers import build_rate_headers, parse_styles
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.http.refusals import RefusalError
 from aistemsplitter_async.sandbox.service.window import Verdict, build_window
 
 OPEN = Verdict(admitted=True, limit=60, remaining=59, retry_after=0.0, reset_after=59.5)
@@ -38,7 +38,7 @@ def test_styles_can_be_joined_and_unknown_ones_are_refused() -> None:
 
 
 @pytest.mark.parametrize("policy", ["fixed", "sliding", "counter", "bucket"])
-def test_looking_at_a_window_takes_nothing_from_it(policy: str) -> None:
+def test_reading_a_window_does_not_count_against_it(policy: str) -> None:
     window = build_window(policy, limit=2, minute=60.0)
     for _ in range(5):
         assert window.admit(1.0, take=False).remaining == 2

@@ -25,12 +25,12 @@ def most_in_any_stretch(times: list[float], length: float) -> int:
 
 
 @given(gaps, limits)
-def test_no_stretch_of_a_minute_holds_more_than_the_limit_under_a_sliding_window(gaps: list[float], limit: int) -> None:
+def test_no_period_of_a_minute_has_more_than_the_limit_under_a_sliding_window(gaps: list[float], limit: int) -> None:
     admitted = run(build_window("sliding", limit=limit, minute=MINUTE), gaps)
     assert most_in_any_stretch(admitted, MINUTE) <= limit
 
 
-def test_a_fixed_window_does_let_a_double_burst_through_so_the_sliding_proof_can_fail() -> None:
+def test_a_fixed_window_admits_a_double_burst_so_the_sliding_proof_can_fail() -> None:
     window = build_window("fixed", limit=3, minute=MINUTE)
     admitted = run(window, [15.0, 0.25, 0.25, 0.5, 0.25, 0.25])
     assert most_in_any_stretch(admitted, MINUTE) == 6
@@ -44,9 +44,7 @@ def test_no_fixed_window_holds_more_than_the_limit(gaps: list[float], limit: int
 
 
 @given(gaps, limits, st.integers(1, 6))
-def test_a_bucket_never_gives_more_than_its_burst_and_what_dripped_in(
-    gaps: list[float], limit: int, burst: int
-) -> None:
+def test_a_bucket_never_admits_more_than_its_burst_and_its_refill(gaps: list[float], limit: int, burst: int) -> None:
     admitted = run(build_window("bucket", limit=limit, minute=MINUTE, burst=burst), gaps)
     for i, first in enumerate(admitted):
         for n, last in enumerate(admitted[i:], start=1):
@@ -54,7 +52,7 @@ def test_a_bucket_never_gives_more_than_its_burst_and_what_dripped_in(
 
 
 @given(gaps, limits)
-def test_a_counter_window_stays_below_twice_the_limit_in_any_stretch(gaps: list[float], limit: int) -> None:
+def test_a_counter_window_stays_below_twice_the_limit_in_any_period(gaps: list[float], limit: int) -> None:
     admitted = run(build_window("counter", limit=limit, minute=MINUTE), gaps)
     assert most_in_any_stretch(admitted, MINUTE) < 2 * limit + 1
     for time in admitted:

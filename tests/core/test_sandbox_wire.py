@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.sandbox.http import wire
-from aistemsplitter_async.sandbox.service.requests import DirectURL, RefusalError, SplitRequest, UploadedFile
+from aistemsplitter_async.sandbox.http import decode, encode
+from aistemsplitter_async.sandbox.http.rate_headers import format_delay
+from aistemsplitter_async.sandbox.http.replies import build_refusal_reply
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
+from aistemsplitter_async.sandbox.service.requests import DirectURL, SplitRequest, UploadedFile
 from aistemsplitter_async.sandbox.service.state import Split, SplitError, Status, Upload
 
 URL = {"type": "direct_url", "url": "https://example.com/song.mp3"}
@@ -19,6 +22,15 @@ RESERVATION = {"filename": "song.mp3", "contentType": "audio/mpeg", "contentLeng
 
 def without(body: dict[str, Any], field: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != field}
+
+
+def refused(error: InvalidRequestError) -> str:
+    """Return the message of a refusal, which must be answered with 422."""
+    reply = build_refusal_reply(error)
+    assert isinstance(reply.body, bytes)
+    refusal = json.loads(reply.body)["error"]
+    assert (reply.status, refusal["code"]) == (422, "VALIDATION_ERROR")
+    return str(refusal["message"])
 
 
 @pytest.mark.parametrize(
@@ -44,10 +56,9 @@ def without(body: dict[str, Any], field: str) -> dict[str, Any]:
     ],
 )
 def test_a_wrong_split_is_refused_with_422_and_the_fields_name(body: dict[str, Any], field: str) -> None:
-    with pytest.raises(RefusalError) as caught:
-        wire.parse_split(body)
-    assert (caught.value.status, caught.value.code) == (422, "VALIDATION_ERROR")
-    assert caught.value.message.startswith(f"{field} ")
+    with pytest.raises(InvalidRequestError) as caught:
+        decode.parse_split(body)
+    assert refused(caught.value).startswith(f"{field} ")
 
 
 @pytest.mark.parametrize(
@@ -69,17 +80,16 @@ def test_a_wrong_split_is_refused_with_422_and_the_fields_name(body: dict[str, A
     ],
 )
 def test_a_wrong_reservation_is_refused_with_422_and_the_fields_name(change: dict[str, Any], field: str) -> None:
-    with pytest.raises(RefusalError) as caught:
-        wire.parse_reservation(RESERVATION | change, max_upload_bytes=100)
-    assert caught.value.status == 422
-    assert caught.value.message.startswith(f"{field} ")
+    with pytest.raises(InvalidRequestError) as caught:
+        decode.parse_reservation(RESERVATION | change, max_upload_bytes=100)
+    assert refused(caught.value).startswith(f"{field} ")
 
 
-def test_right_bodies_are_taken_with_their_defaults() -> None:
-    assert wire.parse_reservation(RESERVATION, max_upload_bytes=10).content_length == 10
-    split = wire.parse_split({"input": URL, "more": 1, "webhookUrl": None})
+def test_right_bodies_are_accepted_with_their_defaults() -> None:
+    assert decode.parse_reservation(RESERVATION, max_upload_bytes=10).content_length == 10
+    split = decode.parse_split({"input": URL, "more": 1, "webhookUrl": None})
     assert split == SplitRequest(DirectURL(URL["url"]), "4s", "mp3", None)
-    split = wire.parse_split({"input": FILE, "stemModel": "6s", "outputFormat": "wav"})
+    split = decode.parse_split({"input": FILE, "stemModel": "6s", "outputFormat": "wav"})
     assert split == SplitRequest(UploadedFile("upl_1", "https://f", "k"), "6s", "wav", None)
 
 
@@ -98,26 +108,26 @@ def test_right_bodies_are_taken_with_their_defaults() -> None:
     ],
 )
 def test_a_body_that_is_no_json_object_is_refused_with_422(raw: bytes) -> None:
-    with pytest.raises(RefusalError) as caught:
-        wire.parse_json(raw)
-    assert caught.value.status == 422
+    with pytest.raises(InvalidRequestError) as caught:
+        decode.parse_json(raw)
+    assert refused(caught.value)
 
 
 def test_idempotency_keys_are_optional_and_bounded() -> None:
-    assert wire.parse_idempotency_key(None) is None
-    assert wire.parse_idempotency_key("k" * 255) == "k" * 255
+    assert decode.parse_idempotency_key(None) is None
+    assert decode.parse_idempotency_key("k" * 255) == "k" * 255
     for wrong in ("", "k" * 256, "a\tb"):
-        with pytest.raises(RefusalError):
-            wire.parse_idempotency_key(wrong)
+        with pytest.raises(InvalidRequestError):
+            decode.parse_idempotency_key(wrong)
 
 
 def test_envelopes_are_those_of_the_api_and_of_the_upload_worker() -> None:
-    assert json.loads(wire.build_success({"balance": 1})) == {"success": True, "data": {"balance": 1}}
-    assert json.loads(wire.build_failure("C", "m")) == {
+    assert json.loads(encode.build_success({"balance": 1})) == {"success": True, "data": {"balance": 1}}
+    assert json.loads(encode.build_failure("C", "m")) == {
         "success": False,
         "error": {"code": "C", "message": "m"},
     }
-    assert json.loads(wire.build_flat_failure("C", "m")) == {"success": False, "error": "C", "message": "m"}
+    assert json.loads(encode.build_flat_failure("C", "m")) == {"success": False, "error": "C", "message": "m"}
 
 
 def test_replies_have_the_apis_fields() -> None:
@@ -133,13 +143,13 @@ def test_replies_have_the_apis_fields() -> None:
         created_at=1_700_000_000.0,
         updated_at=1_700_000_001.5,
     )
-    assert wire.build_created(split) == {
+    assert encode.build_created(split) == {
         "id": "split_1",
         "status": "queued",
         "creditsUsed": 214,
         "createdAt": "2023-11-14T22:13:20.000Z",
     }
-    queued = wire.build_split(split, {})
+    queued = encode.build_split(split, {})
     assert queued == {
         "id": "split_1",
         "status": "queued",
@@ -153,14 +163,14 @@ def test_replies_have_the_apis_fields() -> None:
     }
     split.status = Status.FAILED
     split.error = SplitError("PROCESSING_FAILED", "no")
-    failed = wire.build_split(split, {})
+    failed = encode.build_split(split, {})
     assert failed["error"] == {"code": "PROCESSING_FAILED", "message": "no"}
-    assert wire.build_split(split, {"vocals": "u"})["stems"] == {"vocals": "u"}
+    assert encode.build_split(split, {"vocals": "u"})["stems"] == {"vocals": "u"}
 
 
 def test_a_reservation_carries_its_token_in_the_upload_headers() -> None:
     upload = Upload("upl_1", "key-1", "a.wav", "audio/wav", 1, "secret", "uploads/a", 0.0, 900.0)
-    assert wire.build_reservation(upload, "http://w/upload/upl_1") == {
+    assert encode.build_reservation(upload, "http://w/upload/upl_1") == {
         "uploadId": "upl_1",
         "uploadUrl": "http://w/upload/upl_1",
         "uploadHeaders": {"X-Upload-Token": "secret"},
@@ -170,8 +180,8 @@ def test_a_reservation_carries_its_token_in_the_upload_headers() -> None:
 
 @given(st.floats(0, 1e5))
 def test_a_delay_is_never_rounded_down(seconds: float) -> None:
-    whole = wire.format_delay(seconds, minute=60.0)
+    whole = format_delay(seconds, minute=60.0)
     assert whole.isdigit()
     assert int(whole) >= max(seconds, 1)
-    fine = float(wire.format_delay(seconds, minute=6.0))
+    fine = float(format_delay(seconds, minute=6.0))
     assert seconds < fine <= seconds + 0.0021

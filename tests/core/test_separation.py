@@ -199,7 +199,7 @@ def stems(song: demo_song.DemoSong) -> dict[str, Samples]:
     return split(song.mix, song.sample_rate)
 
 
-def test_every_part_of_the_demo_song_is_recovered_well_beyond_doing_nothing(
+def test_every_part_of_the_demo_song_is_recovered_much_better_than_the_mix(
     song: demo_song.DemoSong, stems: dict[str, Samples]
 ) -> None:
     gains = {name: improvement(stems[name], part, song.mix) for name, part in song.parts.items()}
@@ -305,7 +305,7 @@ def test_the_command_probes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("command", [["probe"], ["separate", "--stem-model", "4s"]])
 @pytest.mark.parametrize("content", [b"la la la", None])
-def test_what_the_command_cannot_do_it_says_in_one_line_without_a_path(
+def test_a_failure_of_the_command_is_one_line_without_a_path(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], command: list[str], content: bytes | None
 ) -> None:
     source = tmp_path / "song.mp3"

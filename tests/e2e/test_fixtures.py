@@ -18,7 +18,7 @@ import pytest
 from aistemsplitter_async import SplitFailedError
 from aistemsplitter_async.sandbox import Manual, faults
 
-SONG = bytes(32_000)  # two seconds, where nobody decodes them
+SONG = bytes(32_000)  # two seconds, if not decoded
 pytestmark = {mark}
 
 
@@ -82,7 +82,7 @@ FILES = Path("/proc/self/fd")
 
 def test_nothing_is_left_of_all_that():
     gc.collect()
-    assert [thread.name for thread in threading.enumerate() if thread.name == "sandbox"] == []
+    assert [thread.name for thread in threading.enumerate() if "portal" in thread.name] == []
     if FILES.exists():
         assert [link for link in map(readlink, FILES.iterdir()) if link.startswith("socket:")] == []
 
@@ -127,8 +127,8 @@ def test_the_fixtures_work_with_every_plugin_and_leave_nothing(tmp_path: Path, w
     (tmp_path / "test_it.py").write_text(TESTS.format(mark=mark, fixture=fixture))
     (tmp_path / "test_left.py").write_text(LEFT)
     ini = "[pytest]\nfilterwarnings = error\n" if without else f"{ASYNCIO_INI}{setting}\n"
-    told = run_pytest(tmp_path, *(("-p", without) if without else ()), ini=ini)
-    assert "8 passed" in told
+    output = run_pytest(tmp_path, *(("-p", without) if without else ()), ini=ini)
+    assert "8 passed" in output
 
 
 PLAIN = """
@@ -204,8 +204,8 @@ def test_collecting_costs_nothing(tmp_path: Path, code: str, loaded: list[str]) 
     (tmp_path / "conftest.py").write_text(REPORT)
     (tmp_path / "test_it.py").write_text(code)
     # Plugins of others are left out: hypothesis, say, imports what it likes.
-    told = run_pytest(tmp_path, "-p", "no:asyncio", "-p", "no:hypothesispytest", "-s")
-    assert f"loaded: {loaded}" in told
+    output = run_pytest(tmp_path, "-p", "no:asyncio", "-p", "no:hypothesispytest", "-s")
+    assert f"loaded: {loaded}" in output
 
 
 def test_the_marker_is_known(tmp_path: Path) -> None:
@@ -227,10 +227,10 @@ def test_the_readmes_test_file_passes_as_it_stands_and_is_quick(tmp_path: Path) 
     copies = 5  # the first pays the imports; of the others the quickest counts, since other programs may be at work
     for number in range(copies):
         (tmp_path / f"test_stems_{number}.py").write_text(code)
-    told = run_pytest(tmp_path, "--durations=0", "-vv", ini=ASYNCIO_INI)
-    assert f"{2 * copies} passed" in told
+    output = run_pytest(tmp_path, "--durations=0", "-vv", ini=ASYNCIO_INI)
+    assert f"{2 * copies} passed" in output
     spent: defaultdict[str, float] = defaultdict(float)
-    for seconds, test in re.findall(r"^([\d.]+)s (?:setup|call|teardown) +(\S+)", told, re.MULTILINE):
+    for seconds, test in re.findall(r"^([\d.]+)s (?:setup|call|teardown) +(\S+)", output, re.MULTILINE):
         spent[test] += float(seconds)
     assert len(spent) == 2 * copies
     for name in ("test_service", "test_bot"):

@@ -17,7 +17,7 @@ SONG = "https://example.com/music/My%20Song.mp3?seconds=10"
 TIMESTAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
-async def test_credits_are_told_in_seconds(api: BareAPI) -> None:
+async def test_credits_are_in_seconds(api: BareAPI) -> None:
     answer = await api.call("GET", "/credits")
     assert answer.status == 200
     assert answer.json == {"success": True, "data": {"balance": 36_000, "unit": "seconds"}}
@@ -138,7 +138,7 @@ async def test_a_key_whose_request_was_refused_can_be_used_again(api: BareAPI) -
     assert api.sandbox.credits == 90
 
 
-async def test_ledger_notes_a_replay_that_says_the_same_with_other_bytes(api: BareAPI) -> None:
+async def test_the_ledger_has_a_replay_of_the_same_values_in_other_bytes(api: BareAPI) -> None:
     body = b'{"input": {"type": "direct_url", "url": "https://example.com/a.mp3"}}'
     for raw in (body, body.replace(b" ", b"")):
         answer = await api.call("POST", "/audio/splits", data=raw, headers={"Idempotency-Key": "k"})
@@ -166,7 +166,7 @@ async def test_the_limit_is_enforced_and_a_whole_minute_can_pass_at_once(connect
     assert 1 <= int(retry_after) <= (120 if window == "counter" else 60)
 
 
-async def test_a_shrunken_minute_has_decimal_delays(connect: Connect) -> None:
+async def test_a_shortened_minute_has_decimal_delays(connect: Connect) -> None:
     answers = await limited(connect, requests_per_minute=3, minute=0.6)
     assert answers[3][0] == 429
     assert 0 < float(answers[3][1] or "") <= 0.6
@@ -192,7 +192,7 @@ async def test_uploads_and_downloads_are_not_api_requests(connect: Connect, make
         assert (await api.call("GET", "/credits")).status == 429
 
 
-async def test_the_ledger_says_who_asked_what_when(api: BareAPI) -> None:
+async def test_the_ledger_has_account_operation_and_time(api: BareAPI) -> None:
     created = (await api.create(SONG, key="k")).json["data"]
     await api.get(created["id"])
     await api.get(created["id"])

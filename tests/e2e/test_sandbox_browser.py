@@ -46,7 +46,7 @@ def page_of(api: BareAPI) -> str:
     return api.sandbox.base_url.removesuffix("/v1") + "/"
 
 
-async def test_an_empty_sandbox_says_how_to_begin_and_then_splits_appear_by_themselves(
+async def test_an_empty_sandbox_says_how_to_begin_and_then_shows_splits_as_they_come(
     browser: Browser, begin: Connect
 ) -> None:
     async with begin(progression=Manual(), requests_per_minute=10, credits=100) as api:
@@ -178,7 +178,7 @@ async def test_the_page_is_light_or_dark_as_the_reader_likes_it_and_fits_a_phone
         assert brightness["dark"][0] < 150
 
 
-async def test_nothing_is_asked_while_nobody_can_see_the_page(browser: Browser, begin: Connect) -> None:
+async def test_nothing_is_requested_while_the_page_is_hidden(browser: Browser, begin: Connect) -> None:
     async with begin() as api:
         await browser.open(page_of(api))
         await browser.wait("!document.getElementById('board').hidden")
@@ -221,7 +221,7 @@ async def test_deliveries_of_webhooks_are_shown_with_their_answers(browser: Brow
         await browser.wait("document.querySelector('.split')")
         await browser.run("document.querySelector('.disclosure').click()")
         await browser.wait("document.querySelectorAll('.attempts li').length === 1")
-        assert await browser.texts(".webhook") == [f"Webhook not delivered yet, it is tried again: {url}"]
+        assert await browser.texts(".webhook") == [f"Webhook not delivered yet, will be retried: {url}"]
         api.sandbox.advance(1)
         await browser.wait("document.querySelectorAll('.attempts li').length === 2")
         assert await browser.texts(".webhook") == [f"Webhook delivered: {url}"]
@@ -238,7 +238,7 @@ async def test_without_the_control_endpoint_the_page_says_so(browser: Browser, b
         assert await browser.texts("#board, #live") == []
 
 
-async def test_a_sandbox_that_was_stopped_is_told_and_what_was_known_stays(browser: Browser, connect: Connect) -> None:
+async def test_a_stopped_sandbox_is_reported_and_what_was_shown_stays(browser: Browser, connect: Connect) -> None:
     async with connect() as api:
         await api.create(SONG)
         await browser.open(page_of(api))

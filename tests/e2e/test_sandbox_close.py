@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import aiohttp
+import anyio
 import attrs
 import pytest
 
@@ -146,6 +147,18 @@ async def test_a_killed_sandbox_leaves_no_separation_behind(
     assert bool(left) == (how == "careless")
 
 
+async def test_a_cancelled_scope_of_anyio_still_closes_everything() -> None:
+    tasks = asyncio.all_tasks()
+    with anyio.CancelScope() as scope:
+        async with Sandbox(separation="silent") as sandbox:
+            folder = sandbox._running.service._root
+            scope.cancel()
+            await asyncio.sleep(1)
+    assert scope.cancelled_caught
+    assert not folder.exists()
+    assert asyncio.all_tasks() == tasks
+
+
 async def test_closing_twice_and_starting_again_are_fine() -> None:
     sandbox = Sandbox(separation="silent")
     with pytest.raises(RuntimeError, match="not running"):
@@ -189,7 +202,7 @@ async def test_a_failed_split_is_refunded_and_says_why(connect: Connect, make_wa
         async def crash(*_: object, **__: object) -> None:
             raise SeparationError("the machine is on fire")
 
-        api.sandbox._running.jobs._separator.separate = crash  # type: ignore[method-assign, assignment]
+        api.sandbox._running.service.separator.separate = crash  # type: ignore[method-assign, assignment]
         split = await api.finish(await api.upload(make_wav()))
         assert split["status"] == "failed"
         assert split["error"] == {"code": "PROCESSING_FAILED", "message": "the machine is on fire"}

@@ -22,10 +22,10 @@ SONG = "https://example.com/a.mp3?seconds=10"
 SERVE = """
 import asyncio, json, sys
 from aistemsplitter_async.sandbox import Sandbox
-from aistemsplitter_async.sandbox.service.persistence import FileStore
+from aistemsplitter_async.sandbox.service.persistence import SQLiteRecords
 
 if sys.argv[2] == "forgetful":
-    FileStore.save = lambda self, *records: None
+    SQLiteRecords.save = lambda self, *records: None
 
 async def main():
     async with Sandbox(separation="silent", requests_per_minute=None, data=sys.argv[1], api_key="ast_k") as sandbox:

@@ -256,7 +256,7 @@ async def test_the_worker_stops_reading(api: BareAPI, how: Any) -> None:
     assert (await api.put(reserved, data)).status == 200
 
 
-async def test_a_split_fails_as_told_and_is_refunded(api: BareAPI) -> None:
+async def test_a_split_fails_with_the_given_error_and_is_refunded(api: BareAPI) -> None:
     rule = api.sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO", "It is noise."))
     split = await api.finish(SONG)
     assert split["status"] == "failed"
@@ -411,7 +411,7 @@ OF_REQUESTS = {kind: fault for kind, fault in faults.KINDS.items() if fault not 
 
 
 @pytest.mark.parametrize("kind", OF_REQUESTS)
-async def test_every_kind_there_is_is_consumed_where_it_belongs_and_entered_in_the_ledger(
+async def test_every_kind_of_fault_is_consumed_and_entered_in_the_ledger(
     api: BareAPI, make_wav: MakeWav, kind: str
 ) -> None:
     """Complete by construction: a kind that is added and never strikes fails here."""

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from aistemsplitter_async.sandbox import Limits
 from aistemsplitter_async.sandbox.http.fetch import HTTPFetcher
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -93,7 +93,7 @@ async def test_what_cannot_be_fetched_is_422_with_the_reason_and_keeps_nothing(
         assert not list((tmp_path / "sources").iterdir())
 
 
-async def test_nobody_listening_is_422(connect: Connect, unused_tcp_port: int) -> None:
+async def test_a_closed_port_is_422(connect: Connect, unused_tcp_port: int) -> None:
     async with connect(separation="real") as api:
         answer = await api.create(f"http://127.0.0.1:{unused_tcp_port}/a.mp3")
         assert answer.status == 422
@@ -108,6 +108,6 @@ async def test_a_name_that_resolves_into_a_private_network_is_refused_at_the_con
 
     monkeypatch.setattr(aiohttp.ThreadedResolver, "resolve", resolve)
     fetcher = HTTPFetcher(Limits())
-    with pytest.raises(RefusalError, match="private network"):
+    with pytest.raises(InvalidRequestError, match="private network"):
         await fetcher.fetch("https://innocent.example/a.mp3", tmp_path / "a")
     await fetcher.aclose()

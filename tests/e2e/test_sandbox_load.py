@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from aistemsplitter_async.sandbox import Limits
+from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.http.decode import parse_create
 from aistemsplitter_async.sandbox.service.ledger import RequestRecord
 
 if TYPE_CHECKING:
@@ -20,16 +22,17 @@ if TYPE_CHECKING:
 
 async def create_and_look(sandbox: Sandbox, count: int) -> None:
     """What two requests leave in the sandbox, without the HTTP around them (aiohttp's caches would blur the figure)."""
-    plant = sandbox._running
-    (account,) = plant.accounts.values()
+    service = sandbox._running.service
+    (account,) = service.accounts.values()
     for number in range(count):
         source = {"type": "direct_url", "url": f"https://example.com/{number}.mp3?seconds=1"}
         key = f"{len(sandbox.ledger.requests)}-{sandbox.clock.monotonic()}"
-        created = await plant.splits.create(account, json.dumps({"input": source}).encode(), key)
+        request = parse_create(json.dumps({"input": source}).encode(), key)
+        created = await service.splits.create(account, request, Injection())
         await asyncio.sleep(0)
-        assert plant.splits.get(account, created["id"])["status"] == "succeeded"
+        assert service.splits.poll(account, created.id).status == "succeeded"
         for operation in ("create", "get"):
-            sandbox.ledger.add_request(RequestRecord(0.0, operation, 200, account.label, created["id"]))
+            sandbox.ledger.add_request(RequestRecord(0.0, operation, 200, account.label, created.id))
 
 
 @pytest.mark.parametrize(("limits", "flat"), [(Limits(max_splits=100, ledger_requests=100), True), (Limits(), False)])

@@ -101,7 +101,7 @@ async def test_the_official_client_reads_every_refusal(sandbox: Sandbox) -> None
     assert await refusal(client, "create_split", dear) == (402, "INSUFFICIENT_CREDITS")
 
 
-async def test_the_official_client_is_throttled_like_anybody() -> None:
+async def test_the_official_client_is_throttled_like_any_other() -> None:
     async with Sandbox(separation="silent", requests_per_minute=2, progression=Manual()) as sandbox:
 
         def three() -> int:

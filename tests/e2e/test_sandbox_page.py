@@ -76,7 +76,7 @@ async def test_the_page_refers_to_nothing_outside_and_has_no_attribute_that_its_
     assert "{{" not in text
 
 
-async def test_what_the_sandbox_tells_can_only_become_text(api: BareAPI) -> None:
+async def test_data_from_the_sandbox_can_only_become_text(api: BareAPI) -> None:
     answer = await look(api)
     (script,) = Outline(answer.raw.decode()).inline["script"]
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc"):
@@ -84,7 +84,7 @@ async def test_what_the_sandbox_tells_can_only_become_text(api: BareAPI) -> None
     assert "require-trusted-types-for 'script'; trusted-types 'none'" in answer.headers["Content-Security-Policy"]
 
 
-async def test_looking_at_the_page_is_no_request_and_shows_no_data(connect: Connect) -> None:
+async def test_reading_the_page_is_no_api_request_and_the_document_has_no_data(connect: Connect) -> None:
     async with connect(requests_per_minute=1) as api:
         before = await look(api)
         await api.create(SONG)
@@ -118,7 +118,7 @@ def test_every_part_of_the_page_is_in_the_package_and_used() -> None:
     assert {"page.html", "page.css", "page.js"} <= names
 
 
-async def test_the_state_tells_what_was_asked_and_how_full_each_window_is(connect: Connect) -> None:
+async def test_the_state_has_the_requests_and_the_use_of_each_window(connect: Connect) -> None:
     async with connect(requests_per_minute=3, window="bucket", burst=2, progression=Manual()) as api:
         created = (await api.create(SONG)).json["data"]["id"]
         for _ in range(3):
@@ -135,7 +135,7 @@ async def test_the_state_tells_what_was_asked_and_how_full_each_window_is(connec
         assert state["split_counts"] == {"queued": 0, "processing": 1, "succeeded": 0, "failed": 0}
 
 
-async def test_activity_is_told_by_the_second_and_forgets_what_is_older_than_a_minute(api: BareAPI) -> None:
+async def test_activity_is_by_the_second_and_ends_a_minute_ago(api: BareAPI) -> None:
     await api.call("GET", "/credits")
     api.sandbox.advance(30)
     await api.call("GET", "/nothing")
@@ -148,7 +148,7 @@ async def test_activity_is_told_by_the_second_and_forgets_what_is_older_than_a_m
     assert sum((await look(api, "/control/state")).json["activity"]["answered"]) == 0
 
 
-async def test_uploads_and_downloads_are_counted_but_no_activity(api: BareAPI, make_wav: MakeWav) -> None:
+async def test_uploads_and_downloads_are_counted_but_are_not_activity(api: BareAPI, make_wav: MakeWav) -> None:
     split = await api.finish(await api.upload(make_wav()))
     await api.send("GET", split["stems"]["vocals"])
     state = (await look(api, "/control/state")).json
@@ -163,10 +163,10 @@ async def test_uploads_and_downloads_are_counted_but_no_activity(api: BareAPI, m
 async def test_a_stem_can_be_listened_to_without_a_trace(api: BareAPI, output_format: str) -> None:
     split = await api.finish(SONG, outputFormat=output_format)
     wire = await api.send("GET", split["stems"]["bass"])
-    told = (await look(api, f"/control/splits/{split['id']}")).json
-    assert [stem["name"] for stem in told["stems"]] == ["vocals", "drums", "bass", "other"]
-    assert (told["id"], told["status"], told["polls"]) == (split["id"], "succeeded", 1)
-    stem = told["stems"][2]
+    state = (await look(api, f"/control/splits/{split['id']}")).json
+    assert [stem["name"] for stem in state["stems"]] == ["vocals", "drums", "bass", "other"]
+    assert (state["id"], state["status"], state["polls"]) == (split["id"], "succeeded", 1)
+    stem = state["stems"][2]
     path = f"/control/splits/{split['id']}/stems/{stem['filename']}"
     before, rule = api.sandbox.ledger.as_dict(), api.sandbox.faults.add_text("download:status:status=503")
     whole = await look(api, path)

@@ -84,7 +84,7 @@ async def test_a_key_that_reaches_the_worker_or_the_cdn_is_entered_without_its_v
     assert api.sandbox.api_key not in repr(api.sandbox.ledger.as_dict())
 
 
-async def test_a_length_other_than_the_promised_one_is_refused(api: BareAPI) -> None:
+async def test_a_length_other_than_the_announced_one_is_refused(api: BareAPI) -> None:
     reserved = await api.reserve(b"12345")
     assert (await api.put(reserved, b"123456")).status == 413
     assert (await api.put(reserved, b"1234")).status == 400
@@ -106,7 +106,7 @@ async def test_only_post_takes_a_file_and_only_for_a_reservation(api: BareAPI) -
     assert (answer.status, answer.json["error"]) == (404, "NOT_FOUND")
 
 
-async def test_a_curl_that_asks_before_sending_is_told_to_go_on(api: BareAPI, make_wav: MakeWav) -> None:
+async def test_a_client_that_expects_100_continue_gets_it(api: BareAPI, make_wav: MakeWav) -> None:
     data = make_wav()
     reserved = await api.reserve(data)
     headers = dict(reserved["uploadHeaders"]) | {"Content-Type": "audio/wav"}

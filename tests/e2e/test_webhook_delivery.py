@@ -1,4 +1,4 @@
-"""The sandbox's webhooks, as whoever receives them sees them: nothing of ours but the sandbox is in here."""
+"""The sandbox's webhooks as a receiver gets them, without any other code of this package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SONG = "https://example.com/a.mp3?seconds=10"
 
 @attrs.define
 class Target:
-    """A server that notes what it is sent and answers as it is told: the statuses listed, then 200."""
+    """A server that keeps what it receives and answers with the statuses listed, then with 200."""
 
     url: str
     answers: list[int]
@@ -102,20 +102,20 @@ async def test_a_failed_split_is_announced_too(api: BareAPI, target: Target) -> 
     assert await target.take(1) == [{"event": "audio.split.completed", "data": {"id": split_id, "status": "failed"}}]
 
 
-async def test_nobody_is_told_of_a_split_without_a_webhook_or_before_its_end(connect: Connect, target: Target) -> None:
+async def test_a_split_without_a_webhook_or_before_its_end_is_not_announced(connect: Connect, target: Target) -> None:
     async with connect(progression=Manual()) as api:
         silent = (await api.create(SONG)).json["data"]["id"]
-        told = await create(api, target)
-        for split_id in (silent, told):
+        announced = await create(api, target)
+        for split_id in (silent, announced):
             await api.sandbox.step(split_id)
         assert target.requests == []
-        for split_id in (silent, told):
+        for split_id in (silent, announced):
             await api.sandbox.step(split_id)
-        assert [event["data"]["id"] for event in await target.take(1)] == [told]
+        assert [event["data"]["id"] for event in await target.take(1)] == [announced]
 
 
 @pytest.mark.parametrize("refusal", [500, 503, 400, 404, 307])
-async def test_it_is_tried_again_with_longer_and_longer_waits_until_the_answer_is_2xx(
+async def test_delivery_is_retried_with_longer_and_longer_waits_until_the_answer_is_2xx(
     api: BareAPI, target: Target, refusal: int
 ) -> None:
     target.answers += [refusal] * 4 + [204]
@@ -128,13 +128,15 @@ async def test_it_is_tried_again_with_longer_and_longer_waits_until_the_answer_i
         api.sandbox.advance(0.1)
     assert [status for status, _ in await settled(api.sandbox, 5)] == [refusal] * 4 + [204]
     assert (await delivery_of(api, split_id))["state"] == "delivered"
-    assert len({headers["AIStemSplitter-Signature"] for headers, _ in target.requests}) == 5  # each signed anew
+    assert (
+        len({headers["AIStemSplitter-Signature"] for headers, _ in target.requests}) == 5
+    )  # each with its own signature
     api.sandbox.advance(10_000)
     await asyncio.sleep(0.02)
     assert len(target.requests) == 5
 
 
-async def test_a_receiver_that_never_takes_it_is_given_up(connect: Connect, target: Target) -> None:
+async def test_a_receiver_that_never_accepts_is_given_up(connect: Connect, target: Target) -> None:
     async with connect(limits=Limits(webhook_attempts=3)) as api:
         target.answers += [500] * 9
         split_id = await create(api, target)
@@ -155,12 +157,12 @@ async def test_a_receiver_that_never_takes_it_is_given_up(connect: Connect, targ
         ("https://user:secret@example.com/", "webhookUrl must not carry a user name or password."),
     ],
 )
-async def test_why_nobody_could_be_told_is_noted(api: BareAPI, url: str, note: str) -> None:
+async def test_the_reason_for_a_failed_delivery_is_kept(api: BareAPI, url: str, note: str) -> None:
     await api.create(SONG, webhookUrl=url)
     assert await settled(api.sandbox, 1) == [(0, note)]
 
 
-async def test_an_answer_that_does_not_come_is_waited_for_no_longer_than_allowed(connect: Connect) -> None:
+async def test_an_answer_that_does_not_come_is_a_timeout(connect: Connect) -> None:
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while await reader.read(1000):  # until the sandbox hangs up
             pass
@@ -233,7 +235,7 @@ async def test_a_forged_or_stale_event_is_followed_by_the_genuine_one_if_it_is_r
 
 
 @pytest.mark.parametrize("text", ["webhook:status:status=500", "get:lost", "any:duplicated", "webhook:latency"])
-def test_faults_of_webhooks_and_of_requests_are_told_apart(text: str) -> None:
+def test_faults_of_webhooks_and_of_requests_cannot_be_mixed(text: str) -> None:
     with pytest.raises(ValueError, match="operation webhook takes the faults lost, duplicated"):
         Faults().add_text(text)
 
@@ -245,27 +247,30 @@ def test_any_request_does_not_mean_a_webhook() -> None:
     assert rules.take("get") is not None
 
 
-async def test_what_is_owed_is_delivered_after_a_restart(connect: Connect, target: Target, tmp_path: Path) -> None:
+async def test_a_pending_delivery_is_made_after_a_restart(connect: Connect, target: Target, tmp_path: Path) -> None:
     target.answers += [503] * 2
     async with connect(data=tmp_path) as api:
         secret = api.sandbox.webhook_secret
         done = await create(api, target)
         await settled(api.sandbox, 1)
     async with connect(data=tmp_path) as api:
-        await target.take(2)  # at once: who knows how long nobody tried
+        await target.take(2)  # at once, however long the sandbox was stopped
         await settled(api.sandbox, 1)
         api.sandbox.advance(2)
         await target.take(3)
         await settled(api.sandbox, 2)
-        told = await delivery_of(api, done)
-    assert (told["state"], [attempt["status"] for attempt in told["attempts"]]) == ("delivered", [503, 503, 200])
+        delivery = await delivery_of(api, done)
+    assert (delivery["state"], [attempt["status"] for attempt in delivery["attempts"]]) == (
+        "delivered",
+        [503, 503, 200],
+    )
     assert target.is_signed(2, secret)
     async with connect(data=tmp_path) as api:
         await asyncio.sleep(0.05)
         assert api.sandbox.ledger.deliveries == []
 
 
-async def test_the_page_is_told_of_deliveries_and_their_answers(api: BareAPI, target: Target) -> None:
+async def test_the_page_gets_deliveries_and_their_answers(api: BareAPI, target: Target) -> None:
     target.answers += [500]
     split_id = await create(api, target)
     await api.create(SONG)
@@ -273,9 +278,9 @@ async def test_the_page_is_told_of_deliveries_and_their_answers(api: BareAPI, ta
     url = api.sandbox.base_url.removesuffix("/v1") + "/control/state"
     state = (await api.send("GET", url)).json
     assert state["deliveries"] == {"500": 1}
-    told, other = state["splits"]
-    assert (told["id"], told["webhook"]["url"], told["webhook"]["state"]) == (split_id, target.url, "pending")
-    (attempt,) = told["webhook"]["attempts"]
+    split, other = state["splits"]
+    assert (split["id"], split["webhook"]["url"], split["webhook"]["state"]) == (split_id, target.url, "pending")
+    (attempt,) = split["webhook"]["attempts"]
     assert (attempt["status"], attempt["note"]) == (500, "")
     assert attempt["at"].endswith("Z")
     assert other["webhook"] is None

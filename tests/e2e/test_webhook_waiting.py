@@ -255,8 +255,8 @@ async def test_every_way_to_create_a_split_names_the_receiver_unless_the_caller_
     async with start(progression=Manual()) as setup:
         job = await setup.client.submit(SONG)
         other = await setup.client.submit(SONG, webhook_url="https://example.com/mine")
-        assert setup.sandbox._plant is not None
-        urls = [found and found.webhook_url for found in map(setup.sandbox._plant.splits.find, (job.id, other.id))]
+        splits = setup.sandbox._running.service.splits
+        urls = [found and found.webhook_url for found in map(splits.find, (job.id, other.id))]
         assert urls == [setup.receiver.url, "https://example.com/mine"]
 
 

@@ -1,1 +1,1 @@
-"""The sandbox's control endpoint and its page."""
+"""Reading and changing a running sandbox over HTTP, and its page. Only `origins` imports this room."""

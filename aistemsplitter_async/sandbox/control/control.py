@@ -1,4 +1,4 @@
-"""The control endpoint: look at a running sandbox and steer it over HTTP, from any language or a terminal.
+"""The control endpoint: read and change a running sandbox over HTTP, from any language or a terminal.
 
 | call | body | what |
 |---|---|---|
@@ -13,61 +13,56 @@
 | `POST /control/step` | `{"split_id": "split_.."}` | move a split of a manual progression on |
 | `POST /control/credits` | `{"balance": 100, "account": "key-.."}` | set a balance, the first key's without `account` |
 
-Names are those of the Python attributes. No key is needed, since whoever reaches it could as well start a sandbox of
-their own; but it never answers the page of another origin, nor a request made to somebody else's host name.
+Names are those of the Python attributes. No key is needed, since a program that reaches it could start a sandbox of its
+own; but it never answers the page of another origin, nor a request for a foreign host name.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from aistemsplitter_async.sandbox.control.overview import build_split_state, build_state, build_stem_reply
-from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
-from aistemsplitter_async.sandbox.http.wire import dump, parse_json
-from aistemsplitter_async.sandbox.service.requests import RefusalError, invalid
+from aiohttp import web
+
+from aistemsplitter_async.sandbox.control.overview import build_listening_reply, build_split_state, build_state
+from aistemsplitter_async.sandbox.faults.rules import Faults
+from aistemsplitter_async.sandbox.http.addresses import Addresses
+from aistemsplitter_async.sandbox.http.decode import parse_json
+from aistemsplitter_async.sandbox.http.encode import dump
+from aistemsplitter_async.sandbox.http.refusals import RefusalError, not_found
+from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Reply, build_refusal_reply
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError, ServiceError
+from aistemsplitter_async.sandbox.service.service import Service
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiohttp import web
-
-    from aistemsplitter_async.sandbox.faults.rules import Faults
-    from aistemsplitter_async.sandbox.plant import Plant
-    from aistemsplitter_async.sandbox.service.ledger import Ledger
 
 PREFIX: Final = "/control/"
 _MAX_BYTES: Final = 64 * 1024
-_NEWEST: Final = 500  # records that an answer holds unless it is asked for more: a long run has a hundred thousand
+_NEWEST: Final = 500  # records in an answer, unless more are asked for: a long run has a hundred thousand
 _MAX_DIGITS: Final = 9
-_HEADERS: Final = {
-    "Content-Type": "application/json; charset=utf-8",
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-}
+_HEADERS: Final = {**JSON_HEADERS, "Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
 class Control:
     """Answers requests below `/control/`."""
 
-    def __init__(self, plant: Plant, ledger: Ledger, faults: Faults) -> None:
-        self._plant = plant
-        self._ledger = ledger
+    def __init__(self, service: Service, faults: Faults, addresses: Addresses) -> None:
+        self._service = service
         self._faults = faults
+        self._addresses = addresses
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request; it is not entered in the ledger and takes no slot of any window."""
-        self._plant.timeline.run_due()
+        """Answer one request; it is not entered in the ledger and does not count against any window."""
+        self._service.timeline.run_due()
         try:
             check_caller(request.headers)
             path = request.rel_url.raw_path.removeprefix(PREFIX)
             match request.method, path.split("/"):
                 case "GET" | "HEAD", ["splits", split_id, "stems", filename]:
-                    return build_stem_reply(self._plant, request.headers, split_id, unquote(filename))
+                    return build_listening_reply(self._service, request.headers, split_id, unquote(filename))
             value = await self._dispatch(request, request.method, path)
-        except RefusalError as refusal:
+        except (RefusalError, ServiceError) as refusal:
             return build_refusal_reply(refusal)
         return Reply(200, dump(value), _HEADERS)
 
@@ -76,11 +71,11 @@ class Control:
         newest = int(asked) if asked.isdecimal() and len(asked) < _MAX_DIGITS else _NEWEST
         match method, path.split("/"):
             case "GET", ["state"]:
-                return build_state(self._plant, self._ledger, newest)
+                return build_state(self._service, self._addresses, newest)
             case "GET", ["splits", split_id]:
-                return build_split_state(self._plant, split_id)
+                return build_split_state(self._service, split_id)
             case "GET", ["ledger"]:
-                return self._ledger.as_dict(newest)
+                return self._service.ledger.as_dict(newest)
             case "GET", ["faults"]:
                 return {"rules": [rule.as_dict() for rule in self._faults.rules]}
             case "DELETE", ["faults"]:
@@ -91,7 +86,7 @@ class Control:
             case "POST", ["faults" | "advance" | "step" | "credits"]:
                 return await self._act(path, parse_json(await _read(request)))
             case _:
-                raise RefusalError(404, "NOT_FOUND", "There is no such control.")
+                raise not_found("control")
 
     async def _act(self, action: str, body: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -101,21 +96,21 @@ class Control:
                     added = self._faults.add_text(rule) if isinstance(rule, str) else self._faults.add_dict(body)
                     return added.as_dict()
                 case "advance":
-                    self._plant.advance(float(body["seconds"]))
-                    return {"now": format_timestamp(self._plant.clock.now())}
+                    self._service.advance(float(body["seconds"]))
+                    return {"now": format_timestamp(self._service.clock.now())}
                 case "step":
-                    return {"status": await self._plant.jobs.step(str(body["split_id"]))}
+                    return {"status": await self._service.jobs.step(str(body["split_id"]))}
                 case _:
-                    account = self._plant.set_balance(int(body["balance"]), body.get("account"))
+                    account = self._service.set_balance(int(body["balance"]), body.get("account"))
                     return {"account": account.label, "balance": account.balance}
         except KeyError as error:
-            raise invalid(f"There is no {error.args[0]!r}.") from None
+            raise InvalidRequestError(f"There is no {error.args[0]!r}.") from None
         except (ValueError, TypeError) as error:
-            raise invalid(str(error)) from None
+            raise InvalidRequestError(str(error)) from None
 
 
 def check_caller(headers: Mapping[str, str]) -> None:
-    """Refuse with 403 what a browser sends for another origin's page, or through somebody else's host name."""
+    """Refuse with 403 what a browser sends for another origin's page, or for a foreign host name."""
     host = headers.get("Host", "")
     if not _is_own_host(urlsplit(f"//{host}").hostname or ""):
         raise RefusalError(403, "FORBIDDEN", "This host name is not the sandbox's.")
@@ -132,11 +127,11 @@ def _is_own_host(host: str) -> bool:
         ipaddress.ip_address(host)
     except ValueError:
         return False
-    return True  # a page can point a name of its own at this machine, but it cannot be served from an address
+    return True  # a page can let its own host name resolve to this machine, but not an address
 
 
 async def _read(request: web.BaseRequest) -> bytes:
-    # A page of another origin cannot send this type without asking first, and nobody here says yes.
+    # A page of another origin must ask before it sends this type, and no answer here permits it.
     if request.content_type != "application/json":
         raise RefusalError(415, "UNSUPPORTED_MEDIA_TYPE", "Send application/json.")
     body = await request.content.read(_MAX_BYTES)

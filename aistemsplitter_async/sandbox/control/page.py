@@ -1,26 +1,23 @@
-"""The sandbox's own page at `/`: one HTML document without a single outside reference.
+"""The sandbox's page at `/`: one HTML document without any external reference.
 
-Its style and its scripts are put into the document here, so there is no build step. The content
-security policy names each by its hash and allows nothing else: no other script or style runs, none can be made out of
-text, and data goes nowhere but to the sandbox. The document holds no data; it asks `/control/` for everything.
+Its style and its scripts are inserted here, so there is no build step. The content security policy names each by its
+hash and allows nothing else: no other script or style runs, text cannot become one, and data is sent only to the
+sandbox. The document contains no data; it asks `/control/` for everything.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from functools import cache
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import attrs
+from aiohttp import web
 
 from aistemsplitter_async._web import hash_source, read_asset
+from aistemsplitter_async.sandbox.http.refusals import not_allowed
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
-from aistemsplitter_async.sandbox.service.requests import RefusalError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aiohttp import web
 
 _SHARED: Final = ("_web/dom.js", "_web/waveform.js", "_web/player.js")
 _OWN: Final = "sandbox/control/web"
@@ -44,14 +41,14 @@ class Page:
     async def handle(self, request: web.BaseRequest) -> Reply:
         """Answer one request; it is not entered in the ledger."""
         if request.method not in ("GET", "HEAD"):
-            return build_refusal_reply(RefusalError(405, "METHOD_NOT_ALLOWED", "Only GET.", {"Allow": "GET, HEAD"}))
+            return build_refusal_reply(not_allowed("Only GET.", "GET, HEAD"))
         document = await asyncio.to_thread(build_document, control=self._control)
         return Reply(200, document.html, document.headers)
 
 
 @cache
 def build_document(*, control: bool) -> Document:
-    """Return the page, put together."""
+    """Return the page."""
     style = f"\n{read_asset('_web/page.css')}"
     script = "\n" + "\n".join(read_asset(name) for name in _SCRIPTS)
     html = (

@@ -1,4 +1,4 @@
-"""Kinds of faults: what can go wrong with one request, as typed values.
+"""Faults: what can go wrong with one request or one webhook, as values, and the rules that say which one is struck.
 
 ```python
 from aistemsplitter_async.sandbox import faults
@@ -8,8 +8,10 @@ rule = sandbox.faults.add("create", faults.Status(503, retry_after=2), times=2)
 assert rule.consumed == 2
 ```
 
-Faults that replace or cut the answer say with `effect` whether the operation is carried out first. Byte counts are of
-the body of the answer, seconds are of the sandbox's clock, so `Sandbox.advance` skips a latency.
+`effect` says whether the operation is carried out before its answer is replaced or cut. Byte counts are of the body of
+the answer; seconds are of the sandbox's clock, so `Sandbox.advance` skips a latency.
+
+This room imports nothing of the sandbox; the service and all above it may import it.
 """
 
 from aistemsplitter_async.sandbox.faults.base import Fault

@@ -1,4 +1,4 @@
-"""What every kind of fault is made of: the common base, and checks of the values that people give."""
+"""The base of all faults, and the checks of their values."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ import attrs
 
 
 def is_whole(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse with `TypeError` what is not a whole number."""
+    """Raise `TypeError` unless the value is a whole number."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be a whole number")
 
 
 def is_number(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse with `TypeError` what is not a number."""
+    """Raise `TypeError` unless the value is a number."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be a number")
 
 
 def is_text(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse with `TypeError` what is not text."""
+    """Raise `TypeError` unless the value is text."""
     if not isinstance(value, str):
         raise TypeError(f"{attribute.name} must be text")
 
 
 def is_flag(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Refuse with `TypeError` what is neither true nor false."""
+    """Raise `TypeError` unless the value is true or false."""
     if not isinstance(value, bool):
         raise TypeError(f"{attribute.name} must be true or false")
 
 
 def is_one_of(*known: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
-    """Return a check that refuses with `ValueError` any other value."""
+    """Return a check that raises `ValueError` for any other value."""
 
     def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if value not in known:
@@ -49,6 +49,6 @@ def to_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Fault:
-    """Anything that can go wrong; `kind` names it in JSON, in text and in the ledger."""
+    """The base of all faults; `kind` names one in JSON, in text and in the ledger."""
 
     kind: ClassVar[str]

@@ -1,6 +1,5 @@
 """What can go wrong with one request."""
 
-# ruff: noqa: PLC0414  # `as` marks what is offered here under one roof
 from __future__ import annotations
 
 from typing import Any, Final, Literal, get_args
@@ -8,24 +7,8 @@ from typing import Any, Final, Literal, get_args
 import attrs
 from attrs.validators import deep_iterable, ge, gt, instance_of, le, optional
 
-from aistemsplitter_async.sandbox.faults.base import (
-    Fault as Fault,
-    is_flag,
-    is_number,
-    is_one_of,
-    is_text,
-    is_whole,
-    to_tuple,
-)
-from aistemsplitter_async.sandbox.faults.webhooks import (
-    OF_WEBHOOKS as OF_WEBHOOKS,
-    Duplicated as Duplicated,
-    Forged as Forged,
-    Late as Late,
-    Lost as Lost,
-    OutOfOrder as OutOfOrder,
-    Stale as Stale,
-)
+from aistemsplitter_async.sandbox.faults.base import Fault, is_flag, is_number, is_one_of, is_text, is_whole, to_tuple
+from aistemsplitter_async.sandbox.faults.webhooks import OF_WEBHOOKS
 
 CutKind = Literal["reset", "close"]
 Framing = Literal["length", "chunked", "close"]
@@ -38,9 +21,9 @@ class Status(Fault):
 
     Attributes:
         status: HTTP status, 300 to 599.
-        code: Code in the envelope; the usual one of the status where empty.
+        code: Code in the envelope; if empty, the usual one of the status.
         retry_after: `Retry-After` header: seconds, `date` (30 s ahead), `past` (an hour ago), `absurd` (300 years), or
-            any other text as it is; `None` for no such header.
+            any other text unchanged; `None` for no such header.
         effect: Whether the operation is carried out first.
     """
 
@@ -58,7 +41,7 @@ class Body(Fault):
     Attributes:
         body: `html` page of a proxy, `garbage` bytes, `huge` valid JSON, `deep` nesting, `empty`, the real one
             `truncated` in the middle, JSON with a `big_integer`, `nan` or a lone `surrogate`, or a JSON `list`.
-        status: HTTP status to send with it; the real one where `None`.
+        status: HTTP status to send with it; the real one if `None`.
         size_bytes: Size of a `huge` body.
         effect: Whether the operation is carried out first.
     """
@@ -72,7 +55,7 @@ class Body(Fault):
 
 @attrs.frozen
 class ContentType(Fault):
-    """Answer with another `Content-Type`; the body stays as it is."""
+    """Answer with another `Content-Type`; the body stays the same."""
 
     kind = "content_type"
     content_type: str = attrs.field(default="text/html", validator=is_text)
@@ -106,7 +89,7 @@ class ChangedField(Fault):
 
 @attrs.frozen
 class ExtraFields(Fault):
-    """Answer with fields that nobody has heard of, on every level."""
+    """Answer with unknown fields on every level."""
 
     kind = "extra_fields"
 
@@ -150,10 +133,10 @@ class Cut(Fault):
     """Carry out the operation, send the headers and `after_bytes` of the body, then cut the connection.
 
     Attributes:
-        after_bytes: Bytes of the body to send; all of it where there are fewer.
+        after_bytes: Bytes of the body to send; all of it if it has fewer.
         how: `reset` (RST) or `close` (FIN, clean).
         framing: How the body is delimited: by `length`, `chunked`, or by the `close` of the connection, in which case
-            only a missing end tells that it was cut.
+            only the missing end shows that it was cut.
     """
 
     kind = "cut"
@@ -164,7 +147,7 @@ class Cut(Fault):
 
 @attrs.frozen
 class StopReading(Fault):
-    """Upload: take `after_bytes` of the file, then read no more (`stall`) or cut the connection (`reset`)."""
+    """Upload: read `after_bytes` of the file, then read no more (`stall`) or cut the connection (`reset`)."""
 
     kind = "stop_reading"
     after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
@@ -181,7 +164,7 @@ class WrongContentRange(Fault):
 
 @attrs.frozen
 class ChangedETag(Fault):
-    """Download: the file seems to be another one now, so its `ETag` differs and no `If-Range` matches."""
+    """Download: the file seems to have changed, so its `ETag` differs and no `If-Range` matches."""
 
     kind = "changed_etag"
     etag: str = attrs.field(default="changed", validator=is_text)
@@ -189,14 +172,14 @@ class ChangedETag(Fault):
 
 @attrs.frozen
 class ExpiredReservation(Fault):
-    """Upload: the reservation is over, 410."""
+    """Upload: the reservation has expired, 410."""
 
     kind = "expired_reservation"
 
 
 @attrs.frozen
 class ExpiredURL(Fault):
-    """Download: the stem's address is over, 403."""
+    """Download: the stem's address has expired, 403."""
 
     kind = "expired_url"
 
@@ -229,11 +212,11 @@ HOSTILE_URLS: Final = (
 
 @attrs.frozen
 class HostileStems(Fault):
-    """Get: hand out stems under these names, or with these addresses, instead of the real ones.
+    """Get: answer with these names of stems, or these addresses, instead of the real ones.
 
     Attributes:
         names: Names; each gets a real address.
-        urls: Addresses; each gets a real name, or `stem1`, `stem2` ... where there are more.
+        urls: Addresses; each gets a real name, or `stem1`, `stem2` ... if there are more.
     """
 
     kind = "hostile_stems"
@@ -243,7 +226,7 @@ class HostileStems(Fault):
 
 @attrs.frozen
 class FailedSplit(Fault):
-    """Create: the split will fail with this error (and is refunded then)."""
+    """Create: the split will fail with this error, and then be refunded."""
 
     kind = "failed_split"
     code: str = attrs.field(default="PROCESSING_FAILED", validator=is_text)
@@ -252,7 +235,7 @@ class FailedSplit(Fault):
 
 @attrs.frozen
 class NeverFinishing(Fault):
-    """Create: the split will stay in processing for ever."""
+    """Create: the split will stay in processing forever."""
 
     kind = "never_finishing"
 
@@ -284,7 +267,7 @@ KINDS: Final[dict[str, type[Fault]]] = {fault.kind: fault for fault in (*_OF_REQ
 
 
 def build_fault(kind: str, **values: Any) -> Fault:
-    """Return a fault from its kind and its attributes by name.
+    """Return a fault from its kind and its attributes.
 
     Raises:
         ValueError: There is no such kind or attribute, or a value is of the wrong type or out of range.

@@ -1,14 +1,15 @@
-"""Which request gets which fault: rules in a queue, and the proof that each was consumed.
+"""Which request gets which fault: a queue of rules, and the proof that each was consumed.
 
-A request takes the first rule that matches it and no other, so rules queued one after the other happen one after the
-other. A rule of several faults brings all of them to the same request.
+A request takes the first rule that matches it and no other, so queued rules take effect one after the other. If a rule
+has several faults, all of them strike the same request.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from random import Random
-from typing import TYPE_CHECKING, Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 import attrs
 
@@ -16,16 +17,8 @@ from aistemsplitter_async.sandbox.faults.base import Fault
 from aistemsplitter_async.sandbox.faults.requests import KINDS, build_fault
 from aistemsplitter_async.sandbox.faults.webhooks import OF_WEBHOOKS
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
-
-    from aistemsplitter_async.sandbox.http.replies import Reply
-
-    Perform = Callable[["Injection | None"], Awaitable[Reply]]
-
-
 OPERATIONS: Final = ("credits", "reserve", "upload", "create", "get", "download", "webhook", "any")
-_OUTBOUND: Final = "webhook"  # no request to the sandbox, so not one of `any`
+_OUTBOUND: Final = "webhook"  # not a request to the sandbox, so `any` does not include it
 _ALWAYS: Final = "always"
 _RULE_NAMES: Final = ("times", "calls", "probability", "split_id")
 _F = TypeVar("_F", bound=Fault)
@@ -43,7 +36,7 @@ class Rule:
     probability: float | None
     split_id: str | None
     seen: int = 0
-    """Calls of its operation (and split) since it was added."""
+    """Requests for its operation and split since it was added."""
     consumed: int = 0
     """Requests that it changed."""
 
@@ -68,7 +61,7 @@ class Rule:
 
     @property
     def exhausted(self) -> bool:
-        """Whether it will do nothing more."""
+        """Whether it cannot strike any more."""
         if self.times is not None and self.consumed >= self.times:
             return True
         return self.calls is not None and self.seen >= max(self.calls, default=0)
@@ -108,7 +101,7 @@ class Faults:
 
     @property
     def unconsumed(self) -> tuple[Rule, ...]:
-        """Rules that have not changed any request yet; a test that expects faults asserts that there are none."""
+        """Rules that have not changed any request yet; a test asserts that there are none, so that no fault missed."""
         return tuple(rule for rule in self._rules if not rule.consumed)
 
     def add(
@@ -125,18 +118,17 @@ class Faults:
         Args:
             operation: `credits`, `reserve`, `upload`, `create`, `get`, `download`, `webhook`, or `any` request.
             faults: What happens to one request, all of it.
-            times: How often at most. Without it once, or as often as `calls` or `probability` say.
-            calls: Only these calls of the operation; the first one from now on is 1.
-            probability: Chance for each call, 0 to 1.
+            times: How often at most. If not given, once, or as often as `calls` or `probability` say.
+            calls: Only these requests for the operation; the next one is 1.
+            probability: Chance for each request, 0 to 1.
             split_id: Only requests about this split (`get`, `download`, `webhook`).
 
         Raises:
             ValueError: An argument is out of its range.
         """
         self._added += 1
-        picky = calls is not None or probability is not None
         if times is None:
-            times = _ALWAYS if picky else 1
+            times = 1 if calls is None and probability is None else _ALWAYS
         try:
             rule = Rule(
                 id=self._added,
@@ -171,14 +163,14 @@ class Faults:
         )
 
     def add_text(self, text: str) -> Rule:
-        """Queue a rule written on one line, `OPERATION:KIND[:NAME=VALUE,...]`, as on a command line.
+        """Queue a rule in the form of the command line, `OPERATION:KIND[:NAME=VALUE,...]`.
 
         Names are those of the fault's attributes and of `add`; several calls are joined with `+`:
         `create:status:status=503,retry_after=2,times=3`, `get:latency:seconds=2,probability=0.1`,
         `download:reset:calls=1+3`.
 
         Raises:
-            ValueError: The text does not say that.
+            ValueError: The text has another form, or something in it is unknown or out of range.
         """
         operation, _, rest = text.partition(":")
         kind, _, listed = rest.partition(":")
@@ -197,17 +189,17 @@ class Faults:
         return self.add(operation, build_fault(kind, **values), **options)
 
     def remove(self, rule_id: int) -> bool:
-        """Take a rule out; return whether it was there."""
+        """Remove a rule; return whether there was one."""
         kept = [rule for rule in self._rules if rule.id != rule_id]
         found, self._rules = len(kept) < len(self._rules), kept
         return found
 
     def clear(self) -> None:
-        """Take every rule out."""
+        """Remove every rule."""
         self._rules = []
 
     def take(self, operation: str, split_id: str | None = None) -> Rule | None:
-        """Return the rule for this call, counted as consumed, or `None`."""
+        """Return the rule that strikes this request, counted as consumed, or `None`."""
         taken: Rule | None = None
         for rule in self._rules:
             if rule.exhausted or rule.operation not in (operation, "any" if operation != _OUTBOUND else operation):
@@ -221,7 +213,7 @@ class Faults:
         return taken
 
     def give_back(self, rule: Rule) -> None:
-        """Undo `take`: the request turned out to be one that these faults cannot change."""
+        """Undo `take`: the rule's faults could not change the request."""
         rule.consumed -= 1
 
     def _strikes(self, rule: Rule) -> bool:
@@ -235,7 +227,7 @@ def _is_number(value: object) -> bool:
 
 
 def _is_text(kind: str, name: str) -> bool:
-    """Return whether what has this name is text whatever it looks like: a header's value may be `1`."""
+    """Return whether the value of this name is always text: a header's value may be `1`."""
     field = attrs.fields_dict(KINDS[kind]).get(name) if kind in KINDS else None
     return name == "split_id" if field is None else str(field.type) in ("str", "tuple[str, ...]")
 
@@ -248,14 +240,14 @@ def _parse_value(text: str) -> Any:
 
 
 class Injection:
-    """The faults of one request, for operations to ask about. Whoever acts on one takes it with `use`."""
+    """The faults of one request, from the rule that strikes it, if any. An operation asks for those that concern it."""
 
-    def __init__(self, rule: Rule) -> None:
+    def __init__(self, rule: Rule | None = None) -> None:
         self._rule = rule
         self.used = False
 
     def use(self, kind: type[_F]) -> _F | None:
-        """Return the fault of this kind, which counts as consumed then, or `None`."""
-        fault = self._rule.find(kind)
+        """Return the fault of this kind, which then counts as consumed, or `None`."""
+        fault = None if self._rule is None else self._rule.find(kind)
         self.used = self.used or fault is not None
         return fault

@@ -1,6 +1,6 @@
-"""Kinds of faults of webhooks, for the operation `webhook`: each changes one attempt to deliver an event.
+"""Faults of webhooks, for the operation `webhook`: each changes one attempt to deliver an event.
 
-An attempt that is refused is made again, so a forged or stale event is followed by the genuine one.
+A refused attempt is repeated, so a forged or stale event is followed by the genuine one.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from aistemsplitter_async.sandbox.faults.base import Fault, is_number, is_whole
 
 @attrs.frozen
 class Lost(Fault):
-    """Webhook: the event never arrives, and nobody tries again."""
+    """Webhook: the event never arrives, and is not sent again."""
 
     kind = "lost"
 
 
 @attrs.frozen
 class Duplicated(Fault):
-    """Webhook: the event arrives so many times more than once, all at the same time."""
+    """Webhook: `copies` more of the event arrive, all at the same time."""
 
     kind = "duplicated"
     copies: int = attrs.field(default=1, validator=[is_whole, gt(0)])
@@ -30,7 +30,7 @@ class Duplicated(Fault):
 
 @attrs.frozen
 class OutOfOrder(Fault):
-    """Webhook: the event is held back until a later one has been delivered, but no more than `seconds`."""
+    """Webhook: the event is held back until a later one was delivered, but at most for `seconds`."""
 
     kind = "out_of_order"
     seconds: float = attrs.field(default=5.0, validator=[is_number, ge(0)])
@@ -53,7 +53,7 @@ class Forged(Fault):
 
 @attrs.frozen
 class Stale(Fault):
-    """Webhook: the event was signed `seconds` ago; less than 0 is in the future."""
+    """Webhook: the event was signed `seconds` ago; a negative number is in the future."""
 
     kind = "stale"
     seconds: float = attrs.field(default=600.0, validator=is_number)

@@ -1,35 +1,26 @@
-"""Webhooks: whoever asked to be told of a split's end is told, again and again until the answer is 2xx.
+"""Webhooks: the end of a split is sent to the URL its create named, again and again until the answer is 2xx.
 
-What is owed is written down together with the end of the split, so that a sandbox that is killed goes on with it. An
-attempt may then be made twice: receivers have to expect that of any sender.
+A pending delivery is saved together with the end of the split, so that a sandbox that was killed continues with it. An
+attempt may then be made twice: receivers have to expect that from any sender.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import aiohttp
 
+from aistemsplitter_async._tasks import cancel_and_wait
+from aistemsplitter_async.sandbox.faults.rules import Faults, Rule
 from aistemsplitter_async.sandbox.faults.webhooks import Duplicated, Forged, Late, Lost, OutOfOrder, Stale
+from aistemsplitter_async.sandbox.http.encode import build_webhook
 from aistemsplitter_async.sandbox.http.fetch import open_session, vet_url
 from aistemsplitter_async.sandbox.http.signing import build_webhook_signature
-from aistemsplitter_async.sandbox.http.wire import build_webhook
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 from aistemsplitter_async.sandbox.service.ledger import DeliveryRecord
-from aistemsplitter_async.sandbox.service.requests import RefusalError
-from aistemsplitter_async.sandbox.service.state import Attempt, Delivery, DeliveryState
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from aistemsplitter_async.sandbox.faults.rules import Faults, Rule
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.ledger import Ledger
-    from aistemsplitter_async.sandbox.service.limits import Limits
-    from aistemsplitter_async.sandbox.service.persistence import Store
-    from aistemsplitter_async.sandbox.service.splits import Splits
-    from aistemsplitter_async.sandbox.service.state import Split
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock, Timeline
+from aistemsplitter_async.sandbox.service.service import Service
+from aistemsplitter_async.sandbox.service.state import Attempt, Delivery, DeliveryState, Split
 
 _NO_ANSWER = 0
 _OK = range(200, 300)
@@ -38,52 +29,36 @@ _OK = range(200, 300)
 class Deliveries:
     """Delivers the webhooks of all splits."""
 
-    def __init__(
-        self,
-        *,
-        clock: SandboxClock,
-        timeline: Timeline,
-        accounts: Mapping[str, Account],
-        splits: Splits,
-        faults: Faults,
-        ledger: Ledger,
-        store: Store,
-        limits: Limits,
-        allow_private: bool,
-    ) -> None:
-        self._clock = clock
-        self._timeline = timeline
-        self._accounts = accounts
-        self._splits = splits
+    def __init__(self, service: Service, faults: Faults, *, allow_private: bool) -> None:
+        self._service = service
+        self._clock = service.clock
+        self._limits = service.settings.limits
         self._faults = faults
-        self._ledger = ledger
-        self._store = store
-        self._limits = limits
         self._allow_private = allow_private
         self._session: aiohttp.ClientSession | None = None
-        self._connections = asyncio.Semaphore(limits.webhook_connections)
+        self._connections = asyncio.Semaphore(self._limits.webhook_connections)
         self._tasks: set[asyncio.Task[None]] = set()
         self._delivered = asyncio.Event()
+        self._closed = False
 
     def announce(self, split: Split) -> None:
-        """Begin, or go on, to tell of a finished split, if that is owed."""
-        if split.delivery is not None and split.delivery.state is DeliveryState.PENDING:
+        """Make the next attempt to deliver a finished split's webhook, if one is pending."""
+        if split.delivery is not None and split.delivery.state is DeliveryState.PENDING and not self._closed:
             task = asyncio.get_running_loop().create_task(self._attempt(split, split.delivery))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
     async def aclose(self) -> None:
-        """Stop; what is still owed stays owed."""
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        """Stop. What is pending stays pending, for a later run with the same data folder."""
+        self._closed = True
+        await cancel_and_wait(*self._tasks)
         if self._session is not None:
             await self._session.close()
 
     async def _attempt(self, split: Split, delivery: Delivery) -> None:
         rule = self._faults.take("webhook", split.id)
         if rule is not None and rule.find(Lost):
-            self._note(split, delivery, Attempt(self._clock.now(), _NO_ANSWER, rule.name), DeliveryState.LOST)
+            self._enter(split, Attempt(self._clock.now(), _NO_ANSWER, rule.name), DeliveryState.LOST)
             return
         if rule is not None:
             await self._hold_back(rule)
@@ -94,10 +69,10 @@ class Deliveries:
             state = DeliveryState.PENDING
         else:
             state = DeliveryState.GIVEN_UP
-        self._note(split, delivery, attempt, state)
+        self._enter(split, attempt, state)
 
     async def _hold_back(self, rule: Rule) -> None:
-        """Wait as long as the faults say."""
+        """Wait as long as the rule's faults say."""
         late, out_of_order = rule.find(Late), rule.find(OutOfOrder)
         if late is not None:
             await self._clock.sleep(late.seconds)
@@ -109,12 +84,12 @@ class Deliveries:
             try:
                 await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for wait in waits:
-                    wait.cancel()
+                await cancel_and_wait(*waits)
 
     async def _send(self, split: Split, rule: Rule | None) -> Attempt:
-        """Send the event, several times where a fault says so; any 2xx will do."""
-        copies, secret, now = 1, self._accounts[split.account].webhook_secret, self._clock.now()
+        """Send the event, several times if a fault says so; one 2xx is enough."""
+        copies, now = 1, self._clock.now()
+        secret = self._service.accounts_by_label[split.account].webhook_secret
         if rule is not None:
             duplicated, stale = rule.find(Duplicated), rule.find(Stale)
             copies += duplicated.copies if duplicated else 0
@@ -130,7 +105,7 @@ class Deliveries:
         return Attempt(self._clock.now(), status, rule.name if rule is not None else trouble)
 
     async def _post(self, url: str, body: bytes, headers: Mapping[str, str]) -> tuple[int, str]:
-        """Return the status of the answer, and the trouble where there was none."""
+        """Return the status of the answer, or why there was none."""
         if self._session is None:
             self._session = open_session(allow_private=self._allow_private)
         try:
@@ -141,25 +116,24 @@ class Deliveries:
                 self._session.post(url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 return response.status, ""
-        except RefusalError as refusal:
-            return _NO_ANSWER, refusal.message
+        except InvalidRequestError as refusal:
+            return _NO_ANSWER, str(refusal)
         except TimeoutError:
             return _NO_ANSWER, f"No answer within {self._limits.webhook_timeout:g} s."
         except (aiohttp.ClientError, ValueError):
             return _NO_ANSWER, "The connection failed."
 
-    def _note(self, split: Split, delivery: Delivery, attempt: Attempt, state: DeliveryState) -> None:
-        """Write an attempt down, and plan the next one if there is to be one."""
-        self._ledger.add_delivery(DeliveryRecord(attempt.at, split.id, attempt.status, attempt.note))
-        if self._splits.find(split.id) is not split:
-            return  # forgotten meanwhile
-        delivery.attempts += (attempt,)
-        delivery.state = state
-        self._store.save(split)
+    def _enter(self, split: Split, attempt: Attempt, state: DeliveryState) -> None:
+        """Save an attempt, and schedule the next one if there is to be one."""
+        service = self._service
+        service.ledger.add_delivery(DeliveryRecord(attempt.at, split.id, attempt.status, attempt.note))
+        attempts = service.splits.add_attempt(split, attempt, state)
+        if not attempts:
+            return  # the split was forgotten meanwhile
         if state is DeliveryState.DELIVERED:
             self._delivered.set()
             self._delivered = asyncio.Event()
         elif state is DeliveryState.PENDING:
-            wait = self._limits.webhook_backoff * 2.0 ** (len(delivery.attempts) - 1)
+            wait = self._limits.webhook_backoff * 2.0 ** (attempts - 1)
             due = self._clock.monotonic() + min(wait, self._limits.webhook_backoff_cap)
-            self._timeline.at(due, lambda _: self.announce(split))
+            service.timeline.at(due, lambda _: self.announce(split))

@@ -1,11 +1,12 @@
-"""What a fault makes of a reply: pure, a reply in and another one out."""
+"""How a fault changes a reply: pure, a reply in and another one out."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from email.utils import formatdate
 from functools import singledispatch
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import attrs
 
@@ -26,12 +27,9 @@ from aistemsplitter_async.sandbox.faults.requests import (
     Status,
     WrongContentRange,
 )
-from aistemsplitter_async.sandbox.http.replies import Manner, Reply, build_refusal_reply
-from aistemsplitter_async.sandbox.http.wire import dump
-from aistemsplitter_async.sandbox.service.requests import RefusalError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from aistemsplitter_async.sandbox.http.encode import dump
+from aistemsplitter_async.sandbox.http.refusals import RefusalError
+from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Manner, Reply, build_refusal_reply
 
 _CODES: Final = {
     401: "UNAUTHORIZED",
@@ -46,13 +44,13 @@ _PROXY_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h
 
 @singledispatch
 def change_reply(fault: Fault, reply: Reply) -> Reply | None:
-    """Return what becomes of `reply` under `fault`; `None` where the fault cannot apply to it."""
+    """Return `reply` as `fault` changes it; `None` if the fault cannot apply to it."""
     del fault, reply
     return None
 
 
 def replace_reply(fault: Fault, *, flat: bool, now: float) -> Reply | None:
-    """Return the answer of a fault that prevents the operation, `None` for any other fault.
+    """Return the answer of a fault that prevents the operation; `None` for any other fault.
 
     `flat` chooses the error envelope of upload worker and CDN; `now` is POSIX seconds.
     """
@@ -60,7 +58,7 @@ def replace_reply(fault: Fault, *, flat: bool, now: float) -> Reply | None:
         case Status(effect=False):
             return build_status_reply(fault, flat=flat, now=now)
         case Body(effect=False):
-            return change_reply(fault, Reply(200, b"{}", {"Content-Type": "application/json; charset=utf-8"}))
+            return change_reply(fault, Reply(200, b"{}", JSON_HEADERS))
         case Reset(effect=False):
             return Reply(0, manner=Manner(then=fault.how))
         case _:
@@ -174,7 +172,7 @@ def _(fault: Cut, reply: Reply) -> Reply:
 
 @change_reply.register
 def _(fault: Reset, reply: Reply) -> Reply:
-    # The operation is done; nobody will hear of it.
+    # The operation was carried out, but no answer says so.
     return attrs.evolve(reply, status=0, manner=Manner(then=fault.how))
 
 

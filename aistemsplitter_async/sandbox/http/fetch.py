@@ -1,30 +1,25 @@
-"""Fetching a `direct_url`: public addresses and loopback only, capped in size, type and time."""
+"""Fetching a `direct_url`: from public addresses and loopback only, with caps on size, type and time."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import socket
-from typing import TYPE_CHECKING
+from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from aistemsplitter_async.sandbox.service.requests import invalid
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.limits import Limits
-
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
+from aistemsplitter_async.sandbox.service.limits import Limits
 
 _MAX_REDIRECTS = 3
 _TYPES = ("audio/", "video/", "application/ogg", "application/octet-stream", "binary/octet-stream")
 
 
 class HTTPFetcher:
-    """Fetches with aiohttp. Plain http is allowed to loopback only; private networks only with `allow_private`."""
+    """The service's `Fetcher`. Plain http is allowed to loopback only, private networks only with `allow_private`."""
 
     def __init__(self, limits: Limits, *, allow_private: bool = False) -> None:
         self._limits = limits
@@ -44,7 +39,7 @@ class HTTPFetcher:
             failure = f"it took longer than {self._limits.fetch_timeout:g} s"
         except aiohttp.ClientError:
             failure = "the connection failed"
-        raise invalid(f"input.url could not be fetched: {failure}.")
+        raise InvalidRequestError(f"input.url could not be fetched: {failure}.")
 
     async def aclose(self) -> None:
         """Close the session."""
@@ -60,16 +55,16 @@ class HTTPFetcher:
                     continue
                 await self._save(response, target)
                 return
-        raise invalid("input.url could not be fetched: too many redirects.")
+        raise InvalidRequestError("input.url could not be fetched: too many redirects.")
 
     async def _save(self, response: aiohttp.ClientResponse, target: Path) -> None:
         if response.status != 200:  # noqa: PLR2004  OK
-            raise invalid(f"input.url could not be fetched: its server answered {response.status}.")
+            raise InvalidRequestError(f"input.url could not be fetched: its server answered {response.status}.")
         content_type = response.headers.get("Content-Type", "application/octet-stream").lower()
         if not content_type.startswith(_TYPES):
-            raise invalid(f"input.url is not audio: its Content-Type is {content_type[:80]!r}.")
+            raise InvalidRequestError(f"input.url is not audio: its Content-Type is {content_type[:80]!r}.")
         cap = self._limits.max_fetch_bytes
-        too_large = invalid(f"input.url is too large: at most {cap} bytes are taken.")
+        too_large = InvalidRequestError(f"input.url is too large: at most {cap} bytes are taken.")
         if (response.content_length or 0) > cap:
             raise too_large
         size = 0
@@ -80,7 +75,7 @@ class HTTPFetcher:
                     raise too_large
                 file.write(chunk)
         if not size:
-            raise invalid("input.url is an empty file.")
+            raise InvalidRequestError("input.url is an empty file.")
 
 
 def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
@@ -95,14 +90,18 @@ def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
 
 
 def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> None:
-    """Refuse with 422 a URL that may not be visited, as far as can be told without resolving its name."""
+    """Check a URL as far as that is possible without resolving its name.
+
+    Raises:
+        InvalidRequestError: It may not be visited.
+    """
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
-        raise invalid(f"{field} is not a valid URL.") from None
+        raise InvalidRequestError(f"{field} is not a valid URL.") from None
     if parts.username is not None or parts.password is not None:
-        raise invalid(f"{field} must not carry a user name or password.")
+        raise InvalidRequestError(f"{field} must not carry a user name or password.")
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -111,23 +110,27 @@ def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> None:
         loopback = address.is_loopback
         vet_address(str(address), allow_private=allow_private, field=field)
     if parts.scheme != "https" and not (parts.scheme == "http" and (loopback or allow_private)):
-        raise invalid(f"{field} must be https (plain http is taken from loopback only).")
+        raise InvalidRequestError(f"{field} must be https (plain http is taken from loopback only).")
 
 
 def vet_address(text: str, *, allow_private: bool, field: str = "input.url") -> None:
-    """Refuse with 422 an IP address that is neither public nor loopback."""
+    """Check an IP address.
+
+    Raises:
+        InvalidRequestError: It is neither public nor loopback.
+    """
     address = ipaddress.ip_address(text)
     if isinstance(address, ipaddress.IPv6Address):
-        # An IPv4 address in IPv6 clothes is judged as what it is.
+        # An IPv4-mapped IPv6 address, or one for 6to4, is checked as IPv4.
         address = address.ipv4_mapped or address.sixtofour or address
     if address.is_loopback or allow_private:
         return
     if not address.is_global or address.is_multicast:
-        raise invalid(f"{field} points into a private network, which the sandbox does not visit.")
+        raise InvalidRequestError(f"{field} points into a private network, which the sandbox does not visit.")
 
 
 class _VettingResolver(AbstractResolver):
-    """Vets what a name resolves to at the moment of connecting, so a name cannot change its mind in between."""
+    """Checks what a name resolves to when connecting, so that a name cannot pass one check and then change."""
 
     def __init__(self, *, allow_private: bool) -> None:
         self._allow_private = allow_private

@@ -1,25 +1,22 @@
-"""Carries out a request under the fault that its turn brings, if any."""
+"""Carries out a request under the fault that strikes it, if any."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from aistemsplitter_async.sandbox.faults.requests import Latency, Status
-from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.faults.rules import Faults, Injection, Rule
 from aistemsplitter_async.sandbox.http.effects import build_status_reply, change_reply, replace_reply
+from aistemsplitter_async.sandbox.http.refusals import RefusalError
+from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
+from aistemsplitter_async.sandbox.service.errors import ServiceError
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aistemsplitter_async.sandbox.faults.rules import Faults, Rule
-    from aistemsplitter_async.sandbox.http.replies import Reply
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-    Perform = Callable[["Injection | None"], Awaitable[Reply]]
+Perform = Callable[[Injection], Awaitable[Reply]]
 
 
 class Injector:
-    """Takes faults from the queue and brings them about."""
+    """Takes faults from the queue and puts them into effect."""
 
     def __init__(self, faults: Faults, clock: SandboxClock) -> None:
         self._faults = faults
@@ -28,24 +25,24 @@ class Injector:
     async def answer(
         self, operation: str, split_id: str | None, perform: Perform, *, flat: bool = False
     ) -> tuple[Reply, str | None]:
-        """Return the reply of `perform` and the name of the fault that changed it.
+        """Return the reply to a request, and the name of the fault that changed it.
 
         Args:
-            operation: Whose turn it is.
-            split_id: The split it is about, where known.
-            perform: Carries out the operation; refusals are replies too.
+            operation: What the request does, as fault rules call it.
+            split_id: The split it is about, if known.
+            perform: Carries out the operation; what it refuses becomes a reply too.
             flat: Use the flat error envelope of upload worker and CDN.
         """
         rule = self._faults.take(operation, split_id)
-        if rule is None:
-            return await perform(None), None
         injection = Injection(rule)
+        if rule is None:
+            return await _carry_out(perform, injection, flat=flat), None
         delay = injection.use(Latency)
         if delay is not None:
             await self._clock.sleep(delay.seconds)
         reply = self._replace(rule, flat=flat)
         if reply is None:
-            reply = await perform(injection)
+            reply = await _carry_out(perform, injection, flat=flat)
         else:
             injection.used = True
         for fault in rule.faults:
@@ -65,3 +62,10 @@ class Injector:
             if reply is not None:
                 return reply
         return None
+
+
+async def _carry_out(perform: Perform, injection: Injection, *, flat: bool) -> Reply:
+    try:
+        return await perform(injection)
+    except (RefusalError, ServiceError) as refusal:
+        return build_refusal_reply(refusal, flat=flat)

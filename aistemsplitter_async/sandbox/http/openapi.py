@@ -1,15 +1,14 @@
-"""An OpenAPI 3.1 description of the API as far as it is known, written by hand and served at `/openapi.json`."""
+"""An OpenAPI 3.1 description of the API as far as it is documented, written by hand, served at `/openapi.json`."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
-from aistemsplitter_async.sandbox.http.wire import dump
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aiohttp import web
 
-if TYPE_CHECKING:
-    from aiohttp import web
+from aistemsplitter_async.sandbox.http.encode import dump
+from aistemsplitter_async.sandbox.http.refusals import not_allowed
+from aistemsplitter_async.sandbox.http.replies import JSON_HEADERS, Reply, build_refusal_reply
 
 _TEXT: Final = {"type": "string"}
 _TIME: Final = {"type": "string", "format": "date-time"}
@@ -142,7 +141,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
     "info": {
         "title": "AIStemSplitter API",
         "version": "v1",
-        "description": "As told by the public API page and the official clients; what they leave open is open here.",
+        "description": "From the public API page and the official clients; what they leave open is open here.",
     },
     "servers": [{"url": "https://api.aistemsplitter.org/v1"}],
     "security": [{"bearer": []}],
@@ -169,7 +168,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
         },
         "/audio/splits/{id}": {
             "get": _operation(
-                "Look at a split.",
+                "Poll a split.",
                 "getSplit",
                 "Split",
                 parameters=[_ID],
@@ -182,7 +181,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
             "post": {
                 "summary": "A split has ended. `AIStemSplitter-Signature: t=..,v1=..` signs `t.body` (HMAC-SHA256).",
                 "requestBody": _body("WebhookEvent"),
-                "responses": {"2XX": {"description": "Taken."}},
+                "responses": {"2XX": {"description": "Accepted."}},
             }
         }
     },
@@ -204,7 +203,7 @@ DESCRIPTION: Final[dict[str, Any]] = {
 async def serve_description(request: web.BaseRequest) -> Reply:
     """Answer `GET /openapi.json`, with this sandbox as the server."""
     if request.method not in ("GET", "HEAD"):
-        return build_refusal_reply(RefusalError(405, "METHOD_NOT_ALLOWED", "Only GET.", {"Allow": "GET, HEAD"}))
+        return build_refusal_reply(not_allowed("Only GET.", "GET, HEAD"))
     here = {"url": f"http://{request.headers.get('Host', 'localhost')}/v1"}
     description = DESCRIPTION | {"servers": [here, *DESCRIPTION["servers"]]}
-    return Reply(200, dump(description), {"Content-Type": "application/json; charset=utf-8"})
+    return Reply(200, dump(description), JSON_HEADERS)

@@ -1,25 +1,21 @@
-"""One listening address: every request becomes a reply, and closing leaves nothing behind."""
+"""One listening address: every request gets a reply, and closing leaves nothing behind."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from aiohttp.web_protocol import RequestHandler
 
+from aistemsplitter_async._tasks import cancel_and_wait
+from aistemsplitter_async.sandbox.http.refusals import RefusalError
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
 from aistemsplitter_async.sandbox.http.sending import send
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    from aiohttp.web_protocol import RequestHandler
-
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-    Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
+Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
 
 _log = logging.getLogger(__name__)
 _READ_BYTES = 256 * 1024
@@ -28,7 +24,7 @@ _BACKLOG = 1024
 
 
 class _Server(web.Server):
-    """aiohttp's server, which also tells when a connection is lost."""
+    """aiohttp's server, which can also wait for the loss of a connection."""
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(
@@ -52,9 +48,9 @@ class _Server(web.Server):
 
 
 class Origin:
-    """An HTTP server on `host`; `handler` decides, the origin sends.
+    """An HTTP server: `handler` decides on the reply, the origin sends it.
 
-    A handler runs to its end even where the client is gone meanwhile: what a request asked for happens.
+    A handler runs to its end even if the client disconnects: what a request asked for happens.
     """
 
     def __init__(self, name: str, handler: Handler, clock: SandboxClock) -> None:
@@ -66,9 +62,10 @@ class Origin:
         self._busy: set[asyncio.Task[object]] = set()
 
     async def start(self, host: str, port: int, *, fixed: bool) -> str:
-        """Listen and return the origin's address, `http://host:port`.
+        """Listen, and return the origin's address, `http://host:port`. If the port is taken, choose another one.
 
-        Where the port is taken, raise `OSError` if it is `fixed`, else take another one.
+        Raises:
+            OSError: The port is taken and `fixed`, or there is no such host.
         """
         loop = asyncio.get_running_loop()
         self._server = _Server(self._respond)
@@ -82,16 +79,12 @@ class Origin:
         return f"http://{f'[{host}]' if ':' in host else host}:{bound}"
 
     async def aclose(self) -> None:
-        """Stop listening, cancel what is being answered, close every connection."""
+        """Stop listening, cancel requests under way, close every connection."""
         if self._listener is None or self._server is None:
             return
         self._listener.close()
         self._server.pre_shutdown()
-        busy = list(self._busy)
-        for task in busy:
-            task.cancel()
-        if busy:
-            await asyncio.wait(busy)
+        await cancel_and_wait(*self._busy)
         await self._server.shutdown(0.1)
         self._listener = self._server = None
         await asyncio.sleep(0)  # connections are closed by callbacks
@@ -104,7 +97,7 @@ class Origin:
             reply = await self._decide(request)
             return await send(request, reply, clock=self._clock, disconnection=self._disconnection)
         except (ConnectionError, web.RequestPayloadError):
-            # The client is gone; nobody reads what is returned here.
+            # The client has disconnected, so the response returned here goes nowhere.
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()
@@ -121,7 +114,7 @@ class Origin:
             reply = await self._handler(request)
         except (ConnectionError, web.RequestPayloadError):
             raise
-        except Exception:  # noqa: BLE001  a defect is answered in the envelope too
+        except Exception:  # noqa: BLE001  a bug is answered in the envelope too
             _log.exception("%s failed on %s %s", self._name, request.method, request.rel_url.path)
             reply = build_refusal_reply(RefusalError(500, "SERVER_ERROR", "The sandbox failed internally."))
         _log.debug("%s: %s %s -> %d", self._name, request.method, request.rel_url.path, reply.status)

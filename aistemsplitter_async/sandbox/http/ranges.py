@@ -1,14 +1,11 @@
-"""Which part of a file a request gets: `Range`, `If-Range`, `If-Match` and `If-None-Match` after RFC 9110."""
+"""Which part of a file a request gets: `Range`, `If-Range`, `If-Match` and `If-None-Match` by RFC 9110."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _RANGE = re.compile(r"bytes=(?:([0-9]{1,18})-([0-9]{0,18})|-([0-9]{1,18}))", re.ASCII)
 

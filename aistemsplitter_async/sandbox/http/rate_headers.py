@@ -1,4 +1,4 @@
-"""Headers that tell a client about its window, in the styles found in the wild; the real service documents none.
+"""Headers that tell a client about its window, in the styles that services use; the real one documents none.
 
 - `retry-after`: `Retry-After` on a 429.
 - `ratelimit`: `RateLimit-Policy` and `RateLimit` on every answer (IETF draft "RateLimit header fields", -08 on).
@@ -8,18 +8,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import math
+from typing import Final
 
-from aistemsplitter_async.sandbox.http.wire import format_delay
-
-if TYPE_CHECKING:
-    from aistemsplitter_async.sandbox.service.window import Verdict
+from aistemsplitter_async.sandbox.service.window import Verdict
 
 STYLES: Final = ("none", "retry-after", "ratelimit", "x-ratelimit")
 
 
 def parse_styles(text: str) -> frozenset[str]:
-    """Return the styles in a comma-separated list such as `retry-after,ratelimit`; raise `ValueError` for others."""
+    """Return the styles in a list such as `retry-after,ratelimit`; raise `ValueError` for unknown ones."""
     styles = frozenset(part.strip() for part in text.split(","))
     if not styles <= set(STYLES) or ("none" in styles and len(styles) > 1):
         raise ValueError(f"rate_headers must be some of {', '.join(STYLES[1:])}, or none")
@@ -41,3 +39,13 @@ def build_rate_headers(verdict: Verdict, styles: frozenset[str], *, minute: floa
         free_at = now + (verdict.reset_after if verdict.remaining else verdict.retry_after)
         headers["X-RateLimit-Reset"] = format_delay(free_at, minute=minute)
     return headers
+
+
+def format_delay(seconds: float, *, minute: float) -> str:
+    """Return a delay for a rate header, rounded up so that waiting this long is always enough.
+
+    RFC 9110 has whole seconds. A window shorter than a minute gets three decimals: a whole second would be long for it.
+    """
+    if minute >= 60:  # noqa: PLR2004  seconds in a real minute
+        return str(max(1, math.ceil(seconds)))
+    return f"{math.ceil(seconds * 1000 + 1e-6) / 1000:.3f}"

@@ -1,24 +1,23 @@
-"""HTTP answers as values: decided by the routes, changed by faults, sent by the origin."""
+"""HTTP answers as values: decided by the handlers, changed by faults, sent by the origin."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.sandbox.http.wire import build_failure, build_flat_failure, build_success
+from aistemsplitter_async.sandbox.http.encode import build_failure, build_flat_failure, build_success
+from aistemsplitter_async.sandbox.http.refusals import RefusalError, translate
+from aistemsplitter_async.sandbox.service.errors import ServiceError
 
-if TYPE_CHECKING:
-    from aistemsplitter_async.sandbox.service.requests import RefusalError
-
-_JSON: Final = {"Content-Type": "application/json; charset=utf-8"}
+JSON_HEADERS: Final = {"Content-Type": "application/json; charset=utf-8"}
 
 
 @attrs.frozen
 class FilePart:
-    """A stretch of a file on disk, sent in pieces."""
+    """A part of a file on disk, sent in pieces."""
 
     path: Path
     start: int
@@ -27,13 +26,13 @@ class FilePart:
 
 @attrs.frozen
 class Manner:
-    """How an answer is sent, where it is not simply sent.
+    """How an answer is sent, if a fault changes that.
 
     Attributes:
         piece_bytes: Size of the pieces of the body.
         every: Seconds between two pieces.
         stop_after: Bytes of the body to send before `then`; `None` for all of them.
-        then: `finish` the answer, `stall` for ever, `reset` the connection (RST) or `close` it (FIN).
+        then: `finish` the answer, `stall` forever, `reset` the connection (RST) or `close` it (FIN).
         framing: How the body is delimited: by `length`, `chunked`, or by the `close` of the connection.
     """
 
@@ -46,7 +45,7 @@ class Manner:
 
 @attrs.frozen
 class Reply:
-    """One HTTP answer, decided but not sent. Status 0 is no answer at all: the connection is cut."""
+    """One HTTP answer, decided but not sent. With status 0 nothing is sent: the connection is cut."""
 
     status: int
     body: bytes | FilePart = b""
@@ -63,10 +62,11 @@ class Reply:
 
 def build_data_reply(data: Mapping[str, Any]) -> Reply:
     """Return a 200 in the success envelope."""
-    return Reply(200, build_success(data), _JSON, split_id=data.get("id"))
+    return Reply(200, build_success(data), JSON_HEADERS, split_id=data.get("id"))
 
 
-def build_refusal_reply(refusal: RefusalError, *, flat: bool = False) -> Reply:
+def build_refusal_reply(error: RefusalError | ServiceError, *, flat: bool = False) -> Reply:
     """Return a refusal in the API's envelope, or in the flat one of upload worker and CDN."""
+    refusal = error if isinstance(error, RefusalError) else translate(error)
     build = build_flat_failure if flat else build_failure
-    return Reply(refusal.status, build(refusal.code, refusal.message), _JSON | refusal.headers)
+    return Reply(refusal.status, build(refusal.code, refusal.message), {**JSON_HEADERS, **refusal.headers})

@@ -1,24 +1,22 @@
-"""The door of the API origin: which part of the sandbox a path belongs to."""
+"""The paths of the API origin, and which handler answers each."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Final
 
+from aiohttp import web
+
+from aistemsplitter_async.sandbox.http.refusals import not_found
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
-from aistemsplitter_async.sandbox.service.requests import RefusalError
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
 
-    from aiohttp import web
-
-    Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
-
-API_PREFIX = "/v1"
+API_PREFIX: Final = "/v1"
 
 
-class Front:
-    """Sends a request to the API below `/v1`, or to the handler whose path (or prefix ending in `/`) it has."""
+class Router:
+    """Passes a request to the API below `/v1`, or to the handler whose path (or prefix ending in `/`) matches."""
 
     def __init__(self, api: Handler, others: Mapping[str, Handler]) -> None:
         self._api = api
@@ -29,7 +27,7 @@ class Front:
         path = request.rel_url.raw_path
         if path.startswith(API_PREFIX):
             return await self._api(request)
-        for place, handler in self._others.items():
-            if path == place or (place.endswith("/") and place != "/" and path.startswith(place)):
+        for route, handler in self._others.items():
+            if path == route or (route.endswith("/") and route != "/" and path.startswith(route)):
                 return await handler(request)
-        return build_refusal_reply(RefusalError(404, "NOT_FOUND", "There is no such resource."))
+        return build_refusal_reply(not_found("resource"))

@@ -1,25 +1,22 @@
-"""Sends replies: whole files in constant memory, and answers that break off the way a fault says."""
+"""Sends replies: whole files in constant memory, and answers that break off as a fault says."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+from collections.abc import AsyncIterator, Awaitable, Callable
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import BinaryIO
 
 from aiohttp import web
 
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.sandbox.http.replies import FilePart, Manner, Reply
+from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
-    from pathlib import Path
-    from typing import BinaryIO
-
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-    Disconnection = Callable[[web.BaseRequest], Awaitable[None]]
+Disconnection = Callable[[web.BaseRequest], Awaitable[None]]
 
 _CHUNK_BYTES = 256 * 1024
 _LINGER_NONE = struct.pack("ii", 1, 0)  # closing then sends RST and drops what was not sent
@@ -34,7 +31,7 @@ async def send(
         request: What it answers.
         reply: The answer.
         clock: Times the pauses of a fault.
-        disconnection: Returns when the client of a request has gone.
+        disconnection: Returns when the client of a request has disconnected.
     """
     if reply.manner is not None:
         await _send_in_manner(request, reply, reply.manner, clock)
@@ -57,7 +54,7 @@ async def send(
 
 
 async def _send_in_manner(request: web.BaseRequest, reply: Reply, manner: Manner, clock: SandboxClock) -> None:
-    """Write the answer to the bare connection, since no HTTP library helps in breaking the rules."""
+    """Write the answer to the bare connection, since HTTP libraries do not break the rules."""
     transport = request.transport
     if transport is None:
         return
@@ -82,7 +79,7 @@ async def _send_in_manner(request: web.BaseRequest, reply: Reply, manner: Manner
 
 async def _write(request: web.BaseRequest, transport: asyncio.Transport, data: bytes) -> None:
     if transport.is_closing():
-        raise ConnectionResetError("the client is gone")
+        raise ConnectionResetError("the client has disconnected")
     transport.write(data)
     await request.writer.drain()
 
@@ -115,10 +112,10 @@ async def _cut_pieces(reply: Reply, manner: Manner) -> AsyncIterator[bytes]:
 
 async def _read_pieces(part: FilePart, piece_bytes: int) -> AsyncIterator[bytes]:
     left = part.length
-    file = await asyncio.to_thread(_open_at, part.path, part.start)
+    file = await run_in_thread(_open_at, part.path, part.start, undo=_close)
     try:
         while left:
-            piece = await asyncio.to_thread(file.read, min(left, piece_bytes))
+            piece = await run_in_thread(file.read, min(left, piece_bytes))
             if not piece:
                 raise ConnectionResetError("the file became shorter while it was sent")
             left -= len(piece)
@@ -131,3 +128,7 @@ def _open_at(path: Path, start: int) -> BinaryIO:
     file = path.open("rb")
     file.seek(start)
     return file
+
+
+def _close(file: BinaryIO) -> None:
+    file.close()

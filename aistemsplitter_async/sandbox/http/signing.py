@@ -1,13 +1,10 @@
-"""What the sandbox signs: stem addresses that nobody can guess and that stop working, and webhooks."""
+"""What the sandbox signs: stem addresses, which cannot be guessed and expire, and webhooks."""
 
 from __future__ import annotations
 
 import hmac
 import math
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from collections.abc import Mapping
 
 _MAX_DIGITS = 15
 
@@ -19,7 +16,7 @@ def build_signed_path(path: str, expires_at: float, secret: bytes) -> str:
 
 
 def parse_expiry(path: str, query: Mapping[str, str], secret: bytes) -> float | None:
-    """Return the POSIX time at which a signed address stops working; `None` where it was not signed by us."""
+    """Return the POSIX time at which a signed address expires; `None` if `secret` did not sign it."""
     expires, signature = query.get("expires", ""), query.get("signature", "")
     if not (expires.isascii() and expires.isdigit() and len(expires) <= _MAX_DIGITS):
         return None

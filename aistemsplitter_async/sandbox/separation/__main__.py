@@ -1,12 +1,12 @@
-"""The separation as a command in a process of its own: a decoder that crashes on a hostile file takes no one with it.
+"""The separation as a child process: a decoder that crashes on a hostile file does not take the sandbox with it.
 
     python -m aistemsplitter_async.sandbox.separation probe SOURCE
     python -m aistemsplitter_async.sandbox.separation separate SOURCE INTO --stem-model 4s --output-format wav
 
 prints one line of JSON, `{"ok": true, ...}` or `{"ok": false, "message": "..."}`, and exits with 0. Any other exit
-status is a crash. With `--watch-stdin` before the word it ends as soon as its standard input does: if the process that
-holds the other end of that pipe is killed, no separation keeps running for nothing. numpy, scipy and libsndfile are
-loaded only when audio is touched.
+status is a crash. With `--watch-stdin` before the command it ends as soon as its standard input does, so that no
+separation outlives a killed sandbox, which holds the other end of that pipe. numpy, scipy and libsndfile are loaded not
+before audio is read.
 """
 
 from __future__ import annotations
@@ -16,15 +16,13 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import attrs
 
 from aistemsplitter_async.sandbox.separation.separate import OUTPUT_FORMATS, STEMS, separate
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ORPHANED = 3  # exit status
 
@@ -47,14 +45,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _die_with_stdin() -> None:
     while os.read(0, 1):
         pass
-    os._exit(_ORPHANED)  # at once: nobody is left to hear of an end in good order
+    os._exit(_ORPHANED)  # at once: the parent that would read an orderly end is gone
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="aistemsplitter_async.sandbox.separation", description=__doc__)
     parser.add_argument("--watch-stdin", action="store_true", help="end when standard input does")
     commands = parser.add_subparsers(required=True)
-    probe = commands.add_parser("probe", help="say what kind of audio a file is")
+    probe = commands.add_parser("probe", help="describe the audio in a file")
     probe.add_argument("source", type=Path)
     probe.set_defaults(run=_run_probe)
     separating = commands.add_parser("separate", help="write the stems of a file into a folder")

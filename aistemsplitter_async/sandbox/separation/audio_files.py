@@ -1,24 +1,22 @@
 """Audio files in and out: float32 stereo blocks from any format libsndfile reads, WAV or MP3 from such blocks.
 
-Reading is strictly front to back and never holds more than one block. Headers are believed only as far as they can be:
-what really arrives is what counts, and a file that holds less than it announces is refused instead of cut silently.
+Reading is strictly front to back and never holds more than one block. Headers are not trusted: what can be decoded
+counts, and a file that holds less than it announces is refused, not silently shortened.
 """
 
 from __future__ import annotations
 
 import io
 import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
 import soundfile
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 Samples = NDArray[np.float32]  # (frames, 2)
 
@@ -26,11 +24,11 @@ BLOCK_FRAMES = 65_536  # per read and per write; libsndfile crashes on much long
 MAX_CHANNELS = 2  # the left and right that the masks reason about; a downmix would not be the uploaded audio
 MIN_SAMPLE_RATE = 4_000  # Hz; below it there is no band left to separate
 MAX_SAMPLE_RATE = 192_000  # Hz; more is a broken header, or memory that the separation does not promise
-MAX_LEVEL = 4.0  # times full scale: what four stems within full scale can still add up to
+MAX_LEVEL = 4.0  # times full scale: what four stems within full scale can add up to
 
-# Formats by the name the API gives them. PCM_24 rather than float: every player and the standard library read it, its
-# noise floor (-146 dB) is out of the way of "stems add up to the mix", and libsndfile's float files carry a time stamp,
-# so that equal input would not give equal bytes. What would pass full scale is `stems.share_overs`' business.
+# Formats by their names in the API. PCM_24 rather than float: every player and the standard library read it, its noise
+# floor (-146 dB) does not disturb "stems add up to the mix", and libsndfile's float files contain a time stamp, so that
+# equal input would not give equal bytes. `stems.share_overs` keeps samples within full scale.
 # MP3 at the best variable rate: hardly slower than the worst, and about half the size of a constant 320 kbit/s.
 WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wav": ("WAV", "PCM_24", {}),
@@ -39,20 +37,20 @@ WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; ISO 11172-3, 13818-3
 
 _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" by a count close to 2**63
-_UNKNOWN_BYTES = 0x7FFF_0000  # chunk sizes from here on are what streaming writers put when they cannot go back
+_UNKNOWN_BYTES = 0x7FFF_0000  # chunk sizes from here on come from streaming writers, which cannot seek back to fix them
 _LONGEST_MP3_FRAME = 1_441  # bytes: 320 kbit/s at 32 kHz
 _ELONGATION = 64  # times; no MP3 frame has a bit rate more than 40 times that of another (320 and 8 kbit/s)
-_SLACK = 0.05  # s that a file may announce too much; more, and something is missing
-_MOST_CHUNKS = 1_000  # looked at in search of the samples; a file of nothing but empty chunks ends here
+_SLACK = 0.05  # seconds that a file may announce too much; with more, something is missing
+_MOST_CHUNKS = 1_000  # searched for the samples; a file of nothing but empty chunks ends here
 
 
 class UndecodableAudioError(ValueError):
-    """The file is not audio that can be separated; the message says why and names no path."""
+    """The file is not audio that can be separated; the message says why, without a path."""
 
 
 @attrs.frozen
 class AudioInfo:
-    """What a file announces; `frames` is counted where it announces no length."""
+    """What a file announces; `frames` is counted if it announces no length."""
 
     frames: int
     sample_rate: int
@@ -62,10 +60,10 @@ class AudioInfo:
 
 
 def probe(path: Path) -> AudioInfo:
-    """Return what `path` announces, without decoding it unless there is no other way to know the length.
+    """Return what `path` announces, decoding it only if its length cannot be known otherwise.
 
-    Raises `UndecodableAudioError` for what is no audio, is empty or cut short, has more than two channels or an absurd
-    sample rate; `OSError` when the file cannot be read at all.
+    Raises `UndecodableAudioError` if the file is not audio, is empty or cut short, or has more than two channels or an
+    absurd sample rate; `OSError` if it cannot be read at all.
     """
     _refuse_cut_short(path)
     with _opened(path) as audio:
@@ -78,11 +76,11 @@ def probe(path: Path) -> AudioInfo:
 
 
 def read_blocks(path: Path) -> Iterator[Samples]:
-    """Yield the decoded audio front to back in blocks of `(frames, 2)`; a mono file gives the same on both sides.
+    """Yield the decoded audio front to back in blocks of `(frames, 2)`; mono is the same on both channels.
 
-    Raises what `probe` raises, and `UndecodableAudioError` also in the middle when decoding fails there or the audio
-    ends clearly before the announced length. A few milliseconds less, as of an Ogg file that does not begin at zero,
-    come as silence.
+    Raises what `probe` raises, and `UndecodableAudioError` also in the middle, if decoding fails there or the audio is
+    clearly shorter than announced. A few missing milliseconds, as in an Ogg file that does not begin at zero, become
+    silence.
     """
     info = probe(path)
     arrived = 0
@@ -98,9 +96,9 @@ def read_blocks(path: Path) -> Iterator[Samples]:
 
 
 def plan_decimation(sample_rate: int, output_format: str) -> int:
-    """Return by what power of two a sample rate must be divided for the output format to hold it; mostly 1.
+    """Return the power of two by which the sample rate must be divided for the output format; mostly 1.
 
-    Raises `ValueError` when no such division helps.
+    Raises `ValueError` if there is none.
     """
     if output_format != "mp3":
         return 1
@@ -114,7 +112,7 @@ def plan_decimation(sample_rate: int, output_format: str) -> int:
 def open_audio_writer(path: Path, output_format: str, sample_rate: int) -> Iterator[Callable[[Samples], None]]:
     """Open `path` for writing and yield a function that appends `(frames, 2)` samples; leaving finishes the file.
 
-    Raises `ValueError` for an output format other than those of `WRITERS`, `OSError` when writing fails.
+    Raises `ValueError` for an output format that is not in `WRITERS`, `OSError` if writing fails.
     """
     if output_format not in WRITERS:
         raise ValueError(f"unknown output format {output_format!r}: this sandbox writes {' and '.join(WRITERS)}")
@@ -133,18 +131,18 @@ def open_audio_writer(path: Path, output_format: str, sample_rate: int) -> Itera
 
 @contextmanager
 def _opened(path: Path, disguise: io.RawIOBase | None = None) -> Iterator[Any]:
-    """Open for reading and refuse what cannot be separated."""
+    """Open for reading, and refuse audio that cannot be separated."""
     if not path.is_file():
         raise FileNotFoundError("there is no such audio file")
     try:
         audio = soundfile.SoundFile(disguise or path)
     except soundfile.LibsndfileError:
-        # libsndfile's own reason misleads: a text called .mp3 "does not exist or is not a regular file".
+        # libsndfile's own reason is misleading: a text file called .mp3 "does not exist or is not a regular file".
         raise UndecodableAudioError(
             "the file is not audio that can be decoded; wav, aiff, flac, ogg, opus and mp3 can"
         ) from None
     with audio:
-        # The wrapper seeks after every read of a seekable file, and libsndfile cannot in a FLAC of unknown length.
+        # The wrapper seeks after every read of a seekable file, which libsndfile cannot in a FLAC of unknown length.
         audio.seekable = lambda: False
         _refuse_unusable(audio.channels, audio.samplerate)
         yield audio
@@ -170,7 +168,7 @@ def _decoded(audio: Any) -> Iterator[Samples]:
     arrived = 0
     try:
         while len(block := audio.read(BLOCK_FRAMES, dtype="float32", always_2d=True)):
-            if not np.abs(block).max() <= MAX_LEVEL:  # so written, it catches NaN too
+            if not np.abs(block).max() <= MAX_LEVEL:  # in this form it catches NaN too
                 raise UndecodableAudioError("the file has samples that are not numbers or far beyond full scale")
             arrived += len(block)
             yield block
@@ -182,7 +180,7 @@ def _decoded(audio: Any) -> Iterator[Samples]:
 
 
 def _refuse_cut_short(path: Path) -> None:
-    """Find the sample chunk of a WAV or AIFF file: libsndfile would quietly make do with what is left of it.
+    """Check the sample chunk of a WAV or AIFF file: libsndfile would silently accept what is left of it.
 
     The layout is that of EA IFF 85: a name of four letters, a size, that many bytes and one more if odd.
     """
@@ -209,7 +207,7 @@ def _cut_short(announced: float, arrived: float, unit: str = "seconds") -> str:
 
 
 def _is_estimate(path: Path, audio: Any) -> bool:
-    """Return whether this is an MP3 without any of the tags that carry its length, in the first frame after ID3v2."""
+    """Return whether this is an MP3 without a tag for its length, which would be in the first frame after ID3v2."""
     if audio.format != "MP3":
         return False
     with path.open("rb") as file:
@@ -223,11 +221,11 @@ def _is_estimate(path: Path, audio: Any) -> bool:
 
 
 class _Elongated(io.FileIO):
-    """A file that says it is longer than it is.
+    """A file that claims to be longer than it is.
 
-    libsndfile reads no further than its count of frames, and for an MP3 without a length header it takes that count
-    from the file size and the first frame's bit rate: songs with a variable rate lose their end. Told a larger size, it
-    reads until nothing comes. Past the end there are zeros for whoever looks for tags, and no audio.
+    libsndfile reads no further than its count of frames, and for an MP3 without a length header it computes that count
+    from the file size and the first frame's bit rate: songs with a variable rate lose their end. With a larger size it
+    reads until nothing comes. Past the end there are zeros, in which it finds neither tags nor audio.
     """
 
     def __init__(self, path: Path) -> None:

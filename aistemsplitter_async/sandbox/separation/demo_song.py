@@ -1,13 +1,14 @@
-"""A short song of our own in four known parts, for trying the sandbox and for measuring it.
+"""A short synthetic song in four known parts, for trying the sandbox and for measuring it.
 
-Eight bars of a four-chord pop song, rendered the same on every run. Because the parts are known, what a separation
-recovers can be measured (`measure.py`). The parts overlap in frequency the way a band does: the lead sings inside the
-chords, the bass has harmonics far above its fundamental, the drums reach from the kick to the hats.
+Eight bars of a four-chord pop song, rendered the same on every run. Because the parts are known, the quality of a
+separation can be measured (`measure.py`). The parts overlap in frequency as those of a band do: the lead sings inside
+the chords, the bass has harmonics far above its fundamental, the drums reach from the kick to the hats.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 import numpy as np
@@ -15,17 +16,13 @@ from numpy.typing import NDArray
 
 from aistemsplitter_async.sandbox.separation.audio_files import open_audio_writer
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
 Samples = NDArray[np.float32]
 
 SAMPLE_RATE = 44_100
 BEAT = 0.5  # seconds: 120 beats a minute
 BAR = 4 * BEAT
 BARS = 8
-SEED = 20_240_229  # of the noise in drums and breath; any number would do, this one stays
+SEED = 20_240_229  # of the noise in drums and breath; arbitrary, but fixed
 PEAK = 0.85  # of full scale: room for a lossy codec to overshoot
 
 # One chord a bar as MIDI notes, lowest first: A minor, F, C, G, twice.
@@ -65,7 +62,7 @@ class DemoSong:
 
 
 def render() -> DemoSong:
-    """Return the song: 16 seconds of stereo and a moment to ring out. Takes well under a second."""
+    """Return the song: 16 seconds of stereo and half a second to ring out. Takes well under a second."""
     rng = np.random.default_rng(SEED)
     frames = round((BARS * BAR + 0.5) * SAMPLE_RATE)
     parts = {
@@ -81,9 +78,9 @@ def render() -> DemoSong:
 
 
 def write(song: DemoSong, folder: Path) -> dict[str, Path]:
-    """Write `mix.wav` and one WAV a part into `folder` (made if missing); return the paths by name.
+    """Write `mix.wav` and a WAV for each part into `folder`, created if missing; return the paths by name.
 
-    Raises `OSError` when a file cannot be written.
+    Raises `OSError` if a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths: dict[str, Path] = {}
@@ -121,7 +118,7 @@ def _add(part: Samples, start: float, sound: Samples, pan: float = 0.0) -> None:
 def _harmonics(phase: Samples, amplitudes: Sequence[float], damping: Samples | float = 0.0) -> Samples:
     """Return the sum over k = 1, 2, .. of `amplitudes[k - 1] * sin(k * phase) * exp(-k * damping)`.
 
-    Each term comes from the one before by one complex multiplication.
+    Each term is the one before times a complex number.
     """
     step = np.exp((1j * phase - damping).astype(np.complex64))
     turn = step.copy()
@@ -133,7 +130,7 @@ def _harmonics(phase: Samples, amplitudes: Sequence[float], damping: Samples | f
 
 
 def _vocals(frames: int, rng: np.random.Generator) -> Samples:
-    """A sung line in the centre: glides into each note, vibrato that comes late, formants, a little breath."""
+    """A sung line in the centre: glides into each note, delayed vibrato, formants, a little breath."""
     part = np.zeros((frames, 2), dtype=np.float32)
     previous = MELODY[0][2] - 2.0
     for start, length, note, vowel in MELODY:
@@ -194,12 +191,12 @@ def _hat(rng: np.random.Generator, decay: float) -> Samples:
 
 
 def _brighter(noise: Samples) -> Samples:
-    """Return the noise with its low end taken off: the difference of neighbouring samples."""
+    """Return the noise without its low end: the difference of neighbouring samples."""
     return np.diff(noise, prepend=np.float32(0))
 
 
 def _bass(frames: int) -> Samples:
-    """A plucked bass in eighths on the chord's root; the pluck is bright, what rings on is round."""
+    """A plucked bass in eighths on the chord's root: a bright attack, a dark decay."""
     part = np.zeros((frames, 2), dtype=np.float32)
     for bar, root in enumerate(BASS_ROOTS):
         for eighth, step in enumerate(BASS_STEPS):
@@ -211,7 +208,7 @@ def _bass(frames: int) -> Samples:
 
 
 def _chords(frames: int) -> Samples:
-    """A pad whose notes spread over the stage, and above it an arpeggio that wanders from side to side."""
+    """A pad with its notes spread in the stereo image, and above it an arpeggio that moves from side to side."""
     part = np.zeros((frames, 2), dtype=np.float32)
     for bar, chord in enumerate(CHORDS):
         time = _times(BAR)

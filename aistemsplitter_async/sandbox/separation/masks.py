@@ -1,4 +1,4 @@
-"""Which part of every spectral bin belongs to which stem: classical signal processing, a preview and not the model.
+"""Which part of every spectral bin belongs to which stem: classical signal processing, a preview of the hosted model.
 
 Three observations, none of them about the song itself:
 
@@ -6,36 +6,33 @@ Three observations, none of them about the song itself:
   hits: D. Fitzgerald, "Harmonic/percussive separation using median filtering", DAFx 2010.
 - Singers and basses are mixed to the centre, guitars and keyboards to the sides: the inter-channel similarity of
   C. Avendano, "Frequency-domain source identification and manipulation in stereo mixes", WASPAA 2003.
-- What stays the same for a second accompanies; what moves on top of it leads. This is the whole difference left in a
-  mono file. The idea of a repeating background is that of Rafii & Pardo, "REPET", IEEE TASLP 21, 2013.
+- What stays the same for a second is accompaniment; what changes on top of it leads. In a mono file this is the only
+  difference left. The idea of a repeating background is from Rafii & Pardo, "REPET", IEEE TASLP 21, 2013.
 
-The stems take turns: each takes its share, between nothing and all, of what the ones before it left, and `other` takes
-the rest. So no mask is negative and the masks add up to one whatever the shares are.
+The stems take turns: each takes a share, between nothing and all, of what those before it left, and `other` takes the
+rest. So no mask is negative, and the masks add up to one for any shares.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import scipy.ndimage
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
-
-    from aistemsplitter_async.sandbox.separation.overlap_add import Spectra
+from aistemsplitter_async.sandbox.separation.overlap_add import Spectra
 
 Plane = NDArray[np.float32]  # (windows, bins)
 
-TONE_WINDOWS = 17  # 0.4 s: a hit covers less than half of it, so the median does not see the hit
-HIT_BINS = 31  # 330 Hz: a partial covers less than half of it, so the median does not see the partial
+TONE_WINDOWS = 17  # 0.4 s: a hit covers less than half of it, so the median ignores the hit
+HIT_BINS = 31  # 330 Hz: a partial covers less than half of it, so the median ignores the partial
 STEADY_WINDOWS = 53  # 1.2 s: a held chord fills more than half of it, a sung note seldom does
 CONTEXT_WINDOWS = STEADY_WINDOWS // 2  # on each side of a window, for all of the above
 NEIGHBOURS = 3  # windows and bins over which left and right are compared: a single bin is always coherent
 
-CENTRE_POWER = 4  # makes "nearly the same on both sides" mean centre, and half the same mean side
-STEADY_WEIGHT = np.float32(0.7)  # of a held tone, withheld from the vocals; all of it would gut long notes
+CENTRE_POWER = 4  # so that only what is nearly the same on both sides counts as centre
+STEADY_WEIGHT = np.float32(0.7)  # share of a held tone withheld from the vocals; 1.0 would remove long notes
 FALL_WINDOWS = 7  # 0.16 s before and after: long against the beating of strings, short against a note
 
 # Bands as corner frequencies in Hz: nothing below the first, all from the second to the third, nothing above the last.
@@ -44,9 +41,9 @@ VOCALS_BAND = (120.0, 250.0, 7_000.0, 10_000.0)
 PIANO_BAND = (60.0, 120.0, 4_000.0, 6_000.0)
 GUITAR_BAND = (70.0, 110.0, 6_000.0, 9_000.0)
 
-TURNS = ("drums", "bass", "vocals", "piano", "guitar")  # who takes a share when; `other` is what they leave
+TURNS = ("drums", "bass", "vocals", "piano", "guitar")  # in this order; `other` is what they leave
 
-_TINY = np.float32(1e-9)  # under any magnitude that 16 or 24 bits can hold; keeps silence from dividing by zero
+_TINY = np.float32(1e-9)  # below any magnitude of 16 or 24 bits; avoids division by zero in silence
 
 
 def build_masks(
@@ -69,7 +66,7 @@ def build_masks(
 
 
 def _shares(spectra: Spectra, due: slice, frequencies: Plane) -> Iterator[Plane]:
-    """Yield what each stem of `TURNS` claims of the remainder when its turn comes."""
+    """Yield the share of the remainder for each stem of `TURNS`."""
     power = spectra.real**2 + spectra.imag**2
     magnitude = np.sqrt(power[0] + power[1])
     tones = running_median(magnitude, TONE_WINDOWS, axis=0)[due] ** 2
@@ -97,9 +94,9 @@ def _shares(spectra: Spectra, due: slice, frequencies: Plane) -> Iterator[Plane]
 def running_median(plane: Plane, length: int, *, axis: int) -> Plane:
     """Return the median of the `length` (odd) values around each value along `axis`, mirrored at the ends.
 
-    A spectrum of real samples is its own mirror image about 0 Hz: what looks like an edge to a kick drum is none.
-    scipy's filter for one dimension keeps a sorted window and costs the same for any length, its filter for two
-    dimensions up to eight times as much: so the rows are laid end to end, far enough apart not to see each other.
+    Mirroring is right at 0 Hz, where a kick drum has its energy: a spectrum of real samples is its own mirror image.
+    scipy's one-dimensional filter keeps a sorted window and takes the same time for any length; its two-dimensional one
+    takes up to eight times as long. So the rows are laid end to end, with gaps wide enough to keep them independent.
     """
     half = length // 2
     rows = np.pad(np.moveaxis(plane, axis, -1), ((0, 0), (half, half)), mode="reflect")
@@ -108,7 +105,7 @@ def running_median(plane: Plane, length: int, *, axis: int) -> Plane:
 
 
 def _centre(spectra: Spectra, power: NDArray[np.float32]) -> Plane:
-    """Return 1 where left and right are the same, 0 where they share nothing, are opposite or one is silent."""
+    """Return 1 where both channels are the same, 0 where they share nothing, are opposite, or one is silent."""
     shared = (spectra[0] * spectra[1].conj()).real
     shared = scipy.ndimage.uniform_filter(shared, NEIGHBOURS, mode="nearest")
     whole = scipy.ndimage.uniform_filter(power[0] + power[1], NEIGHBOURS, mode="nearest")
@@ -116,7 +113,7 @@ def _centre(spectra: Spectra, power: NDArray[np.float32]) -> Plane:
 
 
 def _falling(magnitude: Plane) -> Plane:
-    """Return towards 1 where a tone dies away as a struck string does, 0 where it holds or grows."""
+    """Return up to 1 where a tone decays like a struck string, 0 where it holds or grows."""
     half = FALL_WINDOWS // 2
     before = scipy.ndimage.uniform_filter1d(magnitude, FALL_WINDOWS, axis=0, mode="nearest", origin=half)
     after = scipy.ndimage.uniform_filter1d(magnitude, FALL_WINDOWS, axis=0, mode="nearest", origin=-half)

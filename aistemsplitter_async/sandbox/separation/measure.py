@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from numpy.typing import NDArray
 
 
 def si_sdr(estimate: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]]) -> float:
@@ -16,10 +14,10 @@ def si_sdr(estimate: NDArray[np.floating[Any]], reference: NDArray[np.floating[A
     With `a = <estimate, reference> / <reference, reference>` it is
     `10 log10(|a reference|^2 / |a reference - estimate|^2)`: Le Roux, Wisdom, Erdogan, Hershey, "SDR - half-baked
     or well done?", ICASSP 2019. All channels count as one long signal and no mean is taken off.
-    A perfect estimate gives `inf`. An estimate that has nothing of the reference (silence included) gives `-inf`.
-    A silent reference says nothing about scale: `inf` if the estimate is silent too, else `-inf`.
+    A perfect estimate gives `inf`. An estimate without any of the reference, such as silence, gives `-inf`.
+    A silent reference has no scale: `inf` if the estimate is silent too, else `-inf`.
 
-    Raises `ValueError` when the shapes differ.
+    Raises `ValueError` if the shapes differ.
     """
     if estimate.shape != reference.shape:
         raise ValueError(f"an estimate of shape {estimate.shape} cannot be compared to one of {reference.shape}")
@@ -36,9 +34,9 @@ def si_sdr(estimate: NDArray[np.floating[Any]], reference: NDArray[np.floating[A
 def improvement(
     estimate: NDArray[np.floating[Any]], reference: NDArray[np.floating[Any]], mix: NDArray[np.floating[Any]]
 ) -> float:
-    """Return how many dB of SI-SDR `estimate` gains over doing nothing, which is to hand out the mix itself.
+    """Return how many dB of SI-SDR `estimate` gains over the mix itself.
 
-    Raises `ValueError` when the shapes differ.
+    Raises `ValueError` if the shapes differ.
     """
     return si_sdr(estimate, reference) - si_sdr(mix, reference)
 

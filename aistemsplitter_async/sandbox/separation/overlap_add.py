@@ -1,32 +1,29 @@
-"""From samples to short-time spectra and back, block after block, as if the whole song were transformed at once.
+"""From samples to short-time spectra and back, block by block, as if the whole song were transformed at once.
 
-Square-root Hann windows a quarter of their length apart, at analysis and again at synthesis. Their product is a Hann
-window, and four of those, each a quarter further, add up to two everywhere: divided by two the samples come back,
-those at the borders of blocks and at both ends of the song too (Griffin & Lim, IEEE Trans. ASSP 32, 1984).
+Square-root Hann windows, a quarter of their length apart, are used for analysis and again for synthesis. Their product
+is a Hann window, and four of those, each a quarter further, add up to two everywhere. Divided by two, that restores the
+samples, also between blocks and at both ends of the song (Griffin & Lim, IEEE Trans. ASSP 32, 1984).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
 Samples = NDArray[np.float32]  # (frames, 2)
 Spectra = NDArray[np.complex64]  # (2, windows, bins)
 
-OVERLAP = 4  # windows over every sample: fewer, and changing masks become audible as a flutter
-WINDOW_SECONDS = 0.093  # 4,096 samples at 44.1 kHz: tones 20 Hz apart are told apart, a drum hit still is short
-GROUP_WINDOWS = 256  # transformed at once, 6 s of audio: large enough for numpy, small enough for the memory
-GROUP_SAMPLES = 2**20  # in all windows of a group: above 48 kHz, where windows are longer, fewer make a group
+OVERLAP = 4  # windows over every sample; with fewer, changing masks become audible as a flutter
+WINDOW_SECONDS = 0.093  # 4,096 samples at 44.1 kHz: resolves tones 20 Hz apart, and a drum hit is still short
+GROUP_WINDOWS = 256  # transformed at once, 6 s of audio: large enough for numpy, small enough for memory
+GROUP_SAMPLES = 2**20  # in all windows of a group: above 48 kHz, where windows are longer, a group has fewer
 
 
 def window_frames(sample_rate: int) -> int:
-    """Return the window length for a sample rate: the power of two nearest to `WINDOW_SECONDS`."""
+    """Return the window length in samples: the power of two nearest to `WINDOW_SECONDS`."""
     return int(2 ** round(np.log2(WINDOW_SECONDS * sample_rate)))
 
 
@@ -45,14 +42,14 @@ def analyse(blocks: Iterable[Samples], size: int) -> Iterator[Spectra]:
         while len(pending) >= full:
             yield _spectra(pending[:full], window, hop)
             pending = pending[group * hop :]
-    # Windows go on until the last sample lies under the first quarter of one.
+    # The last window begins so late that the last sample lies in its first quarter.
     count = -(-len(pending) // hop)
     missing = size + (count - 1) * hop - len(pending)
     yield _spectra(np.pad(pending, ((0, missing), (0, 0))), window, hop)
 
 
 def with_context(groups: Iterable[Spectra], context: int) -> Iterator[tuple[Spectra, slice]]:
-    """Yield spectra and which of their windows are due; the others are `context` windows before and after.
+    """Yield spectra and the slice of their windows that is due; the others are `context` windows before and after.
 
     Every window is due exactly once. At the ends of the song there is less context, or none.
     """
@@ -76,8 +73,8 @@ def with_context(groups: Iterable[Spectra], context: int) -> Iterator[tuple[Spec
 class OverlapAdd:
     """Turns the spectra of one signal back into samples, in order.
 
-    With `decimation` d the samples come at 1/d of the sample rate: the upper part of each spectrum is left away, which
-    is a filter and a resampler in one. The first `latency` samples lie before the beginning of the audio.
+    With `decimation` d the samples have 1/d of the sample rate: the upper part of each spectrum is left out, which is a
+    filter and a resampler in one. The first `latency` samples are before the beginning of the audio.
     """
 
     def __init__(self, size: int, decimation: int = 1) -> None:
@@ -89,7 +86,7 @@ class OverlapAdd:
         self.latency = self._size - self.hop
 
     def add(self, spectra: Spectra) -> Samples:
-        """Take the next windows and return the samples which are complete by now, a hop per window."""
+        """Take the next windows and return the samples that are now complete, a hop per window."""
         count = spectra.shape[1]
         kept = spectra[:, :, : self._size // 2 + 1]
         windows = scipy.fft.irfft(kept, n=self._size, axis=-1) * self._window

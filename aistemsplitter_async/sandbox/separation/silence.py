@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import wave
 from functools import cache
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 _WAV_RATE = 8000
 _MP3_HEADER = bytes((0xFF, 0xFB, 0x90, 0xC4))  # MPEG 1 layer III, 128 kbit/s, 44.1 kHz, mono, no CRC
@@ -31,14 +28,14 @@ def build_silence(output_format: str) -> bytes:
 
 
 def probe_wav(path: Path) -> float | None:
-    """Return the length in seconds of a plain wav file; `None` for anything else, a truncated one included."""
+    """Return the length in seconds of a plain wav file; `None` for anything else, also for a truncated one."""
     try:
         with wave.open(str(path), "rb") as file:
             frames, rate = file.getnframes(), file.getframerate()
             frame_bytes = file.getnchannels() * file.getsampwidth()
     except (wave.Error, EOFError, OSError):
         return None
-    # The header may promise more than the file holds; then a real decoder has to say what is there.
+    # The header may announce more than the file holds; then a real decoder must find out what there is.
     if not frames or not rate or path.stat().st_size < frames * frame_bytes:
         return None
     return frames / rate

@@ -1,17 +1,14 @@
-"""Blocks of a mix in, blocks of its stems out; the stems add up to the mix. Memory does not grow with the song."""
+"""Blocks of a mix in, blocks of its stems out; the stems add up to the mix. Memory use does not grow with the song."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aistemsplitter_async.sandbox.separation.masks import CONTEXT_WINDOWS, build_masks
 from aistemsplitter_async.sandbox.separation.overlap_add import OverlapAdd, analyse, window_frames, with_context
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
 
 Samples = NDArray[np.float32]  # (frames, 2)
 StemSamples = NDArray[np.float32]  # (stems, frames, 2)
@@ -20,9 +17,9 @@ StemSamples = NDArray[np.float32]  # (stems, frames, 2)
 def split_blocks(
     blocks: Iterable[Samples], sample_rate: int, stems: Sequence[str], *, decimation: int = 1
 ) -> Iterator[StemSamples]:
-    """Yield the stems of the mix that `blocks` bring, in the order of `stems`, as long as the mix to the sample.
+    """Yield the stems of the mix in `blocks`, in the order of `stems`, exactly as long as the mix.
 
-    With `decimation` d, a power of two, they come at `sample_rate / d` and are a d-th as long, rounded up.
+    With `decimation` d, a power of two, they have `sample_rate / d` and a d-th of the length, rounded up.
     Raises `ValueError` for a stem without a rule, and whatever `blocks` raises.
     """
     size = window_frames(sample_rate)
@@ -38,17 +35,17 @@ def split_blocks(
         }
         samples = np.stack([parts[stem] for stem in stems])[:, skip:]
         skip = max(0, skip - (due.stop - due.start) * signals[stems[0]].hop)
-        # Windows hang over the end; no sample comes out before it went in, so the count so far is the bound.
+        # The last windows reach beyond the end. No sample is complete before it was read, so the count is the bound.
         samples = samples[:, : -(-mix.frames // decimation) - done]
         done += samples.shape[1]
         yield share_overs(samples)
 
 
 def share_overs(stems: StemSamples) -> StemSamples:
-    """Return the stems within full scale: what one cannot hold is handed to those with room, so the sum stays.
+    """Return the stems within full scale: what exceeds it in one is moved to others with headroom, so the sum stays.
 
-    A stem may be louder than the mix where others cancel it. Only where the mix passes full scale times the number of
-    stems is anything lost.
+    A stem may be louder than the mix where others cancel it. Something is lost only where the mix exceeds full scale
+    times the number of stems.
     """
     if np.abs(stems).max(initial=0.0) <= 1.0:
         return stems

@@ -1,1 +1,5 @@
-"""What the service does: accounts, uploads, splits, jobs, the ledger. It knows no HTTP."""
+"""What the service does, without HTTP: accounts and windows, uploads, splits, jobs, the ledger, and its files.
+
+Values go in, values or a `ServiceError` come out. The room imports `separation` and `faults`; `http` and all above it
+may import it.
+"""

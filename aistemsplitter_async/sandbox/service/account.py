@@ -1,4 +1,4 @@
-"""One API key: its credits, its window, the idempotency keys it used."""
+"""One API key: its credits, its window, the idempotency keys it has used."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import secrets
 
 import attrs
 
-from aistemsplitter_async.sandbox.service.idempotency import IdempotencyMemory
-from aistemsplitter_async.sandbox.service.requests import RefusalError
+from aistemsplitter_async.sandbox.service.errors import InsufficientCreditsError
+from aistemsplitter_async.sandbox.service.idempotency import IdempotencyKeys
 from aistemsplitter_async.sandbox.service.window import Window
 
 
 @attrs.frozen
 class SandboxKey:
-    """An API key to be served.
+    """An API key that the sandbox accepts.
 
     Attributes:
         api_key: The bearer key; it must start with `ast_`.
         credits: Opening balance in seconds of audio.
         requests_per_minute: Its own limit; `None` for no limit.
-        webhook_secret: Signs the webhooks of its splits; made up where not given.
+        webhook_secret: Signs the webhooks of its splits; random if not given.
     """
 
     api_key: str = attrs.field(repr=False)
@@ -36,22 +36,24 @@ class SandboxKey:
 
 @attrs.define
 class Account:
-    """A key at work. `label` names it in the ledger and on disk, so that the key itself appears in neither."""
+    """The state of one key. `label` names it in the ledger and on disk, so that the key itself appears in neither."""
 
     label: str
     balance: int
     window: Window | None
-    keys: IdempotencyMemory
+    keys: IdempotencyKeys
     webhook_secret: str = attrs.field(repr=False)
 
     def charge(self, credits_needed: int) -> None:
-        """Take credits for a split; refuse with 402, saying how many are missing, and take nothing then."""
+        """Take credits for a split.
+
+        Raises:
+            InsufficientCreditsError: The balance is too small; nothing is taken.
+        """
         missing = credits_needed - self.balance
         if missing > 0:
-            raise RefusalError(
-                402,
-                "INSUFFICIENT_CREDITS",
-                f"This split needs {credits_needed} credits and the balance is {self.balance}: {missing} are missing.",
+            raise InsufficientCreditsError(
+                f"This split needs {credits_needed} credits and the balance is {self.balance}: {missing} are missing."
             )
         self.balance -= credits_needed
 

@@ -1,22 +1,19 @@
-"""What happened, for anyone to read: requests, charges, uploads, polls, and keys that went where they must not.
+"""What happened, for tests to read: requests, charges, uploads, polls, and keys sent where they must not be.
 
-Memory is bounded: single records are kept in the newest `capacity` of each kind, counts are exact for ever. A
-request's record is about 200 bytes, so 100,000 of them are about 20 MB.
+Memory is bounded: of each kind the newest `capacity` records are kept; counts are always exact. A request's record
+takes about 200 bytes, so 100,000 of them are about 20 MB.
 """
 
 from __future__ import annotations
 
 from collections import Counter, OrderedDict, deque
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Iterable
+from typing import Any, TypeVar
 
 import attrs
 
+from aistemsplitter_async.sandbox.service.state import Split
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from aistemsplitter_async.sandbox.service.state import Split
 
 _BODIES_TOLD_APART = 16
 _LEAKS_KEPT = 1000
@@ -32,7 +29,7 @@ class RequestRecord:
     operation: str
     """`credits`, `reserve`, `upload`, `create`, `get`, `download`, or `unknown`."""
     status: int
-    """HTTP status of the answer; 0 where the connection was cut instead."""
+    """HTTP status of the answer; 0 if the connection was cut instead."""
     account: str | None = None
     split_id: str | None = None
     fault: str | None = None
@@ -41,7 +38,7 @@ class RequestRecord:
 
 @attrs.define
 class Charge:
-    """What one idempotency key (or one request without any) cost."""
+    """What one idempotency key, or one request without any, cost."""
 
     account: str
     idempotency_key: str | None
@@ -57,7 +54,7 @@ class Charge:
 
 @attrs.frozen
 class UploadRecord:
-    """A file that the upload worker took."""
+    """A file that was uploaded."""
 
     at: float
     account: str
@@ -74,7 +71,7 @@ class DeliveryRecord:
     at: float
     split_id: str
     status: int
-    """HTTP status of the answer; 0 where none came."""
+    """HTTP status of the answer; 0 if none came."""
     note: str
     """Kinds of the injected faults, or why there was no answer."""
 
@@ -92,7 +89,7 @@ class LeakedKey:
 
 @attrs.frozen
 class SplitView:
-    """How often a split was looked at, and how soon its end was noticed."""
+    """How often a split was polled, and how soon its end was seen."""
 
     split_id: str
     status: str
@@ -102,14 +99,14 @@ class SplitView:
 
     @property
     def lag(self) -> float | None:
-        """Seconds from the end of the split to the first poll that saw it; `None` where none did."""
+        """Seconds from the end of the split to the first poll that saw it; `None` if none did."""
         if self.finished_at is None or self.first_seen_at is None:
             return None
         return self.first_seen_at - self.finished_at
 
 
 class Ledger:
-    """The sandbox's books. They may be read from any thread: every answer is a copy, made in one step."""
+    """The sandbox's records. They may be read from any thread: every answer is a copy, made in one step."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -129,7 +126,7 @@ class Ledger:
 
     @property
     def uploads(self) -> list[UploadRecord]:
-        """The newest files that the upload worker took, oldest first."""
+        """The newest uploaded files, oldest first."""
         return list(self._uploads)
 
     @property
@@ -139,17 +136,17 @@ class Ledger:
 
     @property
     def delivery_counts(self) -> dict[int, int]:
-        """Number of attempts to deliver webhooks by status, exact for ever."""
+        """Number of attempts to deliver webhooks by status, always exact."""
         return dict(self._delivery_counts)
 
     @property
     def leaked_keys(self) -> list[LeakedKey]:
-        """The newest bearer keys that reached a wrong origin, oldest first."""
+        """The newest keys sent to an origin that must not see them, oldest first."""
         return list(self._leaked_keys)
 
     @property
     def counts(self) -> dict[tuple[str, int], int]:
-        """Number of requests by operation and status, exact for ever."""
+        """Number of requests by operation and status, always exact."""
         return dict(self._counts)
 
     @property
@@ -168,8 +165,15 @@ class Ledger:
         return sum(n for (_, status), n in self.counts.items() if status == 429)  # noqa: PLR2004
 
     def count(self, operation: str | None = None, status: int | None = None) -> int:
-        """Return how many requests there were, of one operation and with one status where given."""
+        """Return how many requests there were; of one operation or with one status, if given."""
         return sum(n for (op, st), n in self.counts.items() if operation in (None, op) and status in (None, st))
+
+    def count_by_operation(self) -> dict[str, dict[str, int]]:
+        """Return the number of requests by operation and, inside, by status as text."""
+        counts: dict[str, dict[str, int]] = {}
+        for (operation, status), n in sorted(self.counts.items()):
+            counts.setdefault(operation, {})[str(status)] = n
+        return counts
 
     def add_request(self, record: RequestRecord) -> None:
         """Enter a request."""
@@ -177,7 +181,7 @@ class Ledger:
         self._counts[record.operation, record.status] += 1
 
     def add_upload(self, record: UploadRecord) -> None:
-        """Enter a file that the upload worker took."""
+        """Enter an uploaded file."""
         self._uploads.append(record)
 
     def add_delivery(self, record: DeliveryRecord) -> None:
@@ -186,7 +190,7 @@ class Ledger:
         self._delivery_counts[record.status] += 1
 
     def add_leak(self, record: LeakedKey) -> None:
-        """Enter a bearer key that reached a wrong origin."""
+        """Enter a key sent to an origin that must not see it."""
         self._leaked_keys.append(record)
 
     def add_charge(self, split: Split, body: str | None = None) -> None:
@@ -213,18 +217,15 @@ class Ledger:
                 charge.bodies += (body,)
 
     def add_refund(self, split: Split) -> None:
-        """Enter that a failed split was paid back."""
+        """Enter that a failed split was refunded."""
         charge = self._charges.get(split.id)
         if charge is not None:
             charge.refunded = charge.credits
 
     def as_dict(self, newest: int | None = None) -> dict[str, Any]:
         """Return the ledger as JSON values, times as ISO-8601 text; only the `newest` records of each kind if given."""
-        by_operation: dict[str, dict[str, int]] = {}
-        for (operation, status), n in sorted(self.counts.items()):
-            by_operation.setdefault(operation, {})[str(status)] = n
         return {
-            "counts": by_operation,
+            "counts": self.count_by_operation(),
             "throttled": self.throttled,
             "requests": [_plain(record) for record in _tail(self._requests, newest)],
             "charges": [_plain(charge) for charge in _tail(self._charges.values(), newest)],

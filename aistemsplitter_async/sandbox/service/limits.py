@@ -5,16 +5,16 @@ from __future__ import annotations
 import attrs
 
 CREDITS = 36_000
-"""Balance of a fresh key in seconds of audio: ten hours, enough for any test and small enough to run out on purpose."""
+"""Balance of a new key in seconds of audio: ten hours, enough for any test and small enough to exhaust on purpose."""
 
 REQUESTS_PER_MINUTE = 60
-"""The service does not publish its number; one a second is slow enough that a careless client meets its 429s."""
+"""The service does not publish its limit; one a second is slow enough for a careless client to get 429s."""
 
 MINUTE = 60.0
 """Length of the limit's window in seconds."""
 
 UNSTATED_SECONDS = 180.0
-"""Length of a `direct_url` source in silent mode, where nothing is fetched: a usual song."""
+"""Length of a `direct_url` source in silent mode, where nothing is fetched: that of a usual song."""
 
 
 @attrs.frozen
@@ -22,7 +22,7 @@ class Limits:
     """Caps that keep the sandbox's disk and memory bounded. Byte counts unless a name says otherwise."""
 
     max_json_bytes: int = 1024 * 1024
-    """A JSON request body; the longest honest one is a few kilobytes."""
+    """A JSON request body; a normal one has at most a few kilobytes."""
     max_upload_bytes: int = 2 * 1024**3
     """One uploaded file: an hour of 96 kHz stereo in 24 bit fits."""
     max_fetch_bytes: int = 512 * 1024**2
@@ -38,15 +38,15 @@ class Limits:
     max_reservations: int = 100_000
     """Reservations remembered at a time."""
     ledger_requests: int = 100_000
-    """Request records kept one by one; counts go on beyond it."""
+    """Request records kept; counts have no cap."""
     probe_timeout: float = 60.0
     """Seconds for measuring a file; a create request is waiting for it."""
     separation_timeout: float = 3600.0
     """Seconds for one separation: an hour of audio on a slow machine."""
     webhook_timeout: float = 10.0
-    """Seconds for one attempt to deliver a webhook; a receiver that takes longer should answer first and work later."""
+    """Seconds for one attempt to deliver a webhook; a slower receiver should answer first and work later."""
     webhook_attempts: int = 20
-    """Attempts to deliver one before it is given up: about an hour with the waits between them."""
+    """Attempts to deliver one before giving up: about an hour with the waits between them."""
     webhook_backoff: float = 1.0
     """Seconds of the sandbox's clock after the first refused attempt; twice as long after each further one."""
     webhook_backoff_cap: float = 300.0
@@ -59,14 +59,14 @@ class Limits:
 
 @attrs.frozen
 class Lifetimes:
-    """How long things stay valid, in seconds of the sandbox's clock."""
+    """How long something stays valid, in seconds of the sandbox's clock."""
 
     reservation: float = 900.0
-    """From `POST /audio/uploads` to the last moment at which the worker takes the file."""
+    """From the reservation to the last moment at which its upload may begin."""
     upload: float = 86_400.0
     """From the finished upload to its deletion; creates may use it until then."""
     stem_url: float = 3600.0
-    """Of one signed stem address; every `GET /audio/splits/{id}` hands out fresh ones."""
+    """Of one signed stem address; every poll answers with new ones."""
     stems: float = 86_400.0
     """From the end of a split to the deletion of its stem files."""
     idempotency_key: float = 86_400.0

@@ -1,25 +1,24 @@
-"""What outlives the process: splits, uploads and balances in one SQLite file, written before they are acknowledged.
+"""What survives the process: splits, uploads and balances in one SQLite file, written before they are acknowledged.
 
 A commit reaches the operating system before the request that caused it is answered, so killing the process at any
-moment loses no acknowledged split and no charge. A power cut may lose the last moments: this is a sandbox.
+moment loses no acknowledged split and no charge. A power cut may lose the last few: this is a sandbox.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
 import cattrs
 
+from aistemsplitter_async._files import create_private, replacing
 from aistemsplitter_async.sandbox.service.account import Account
 from aistemsplitter_async.sandbox.service.state import Split, Upload
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from pathlib import Path
-
-    Record = Account | Split | Upload
+Record = Account | Split | Upload
 
 _T = TypeVar("_T", Split, Upload)
 _FILE: Final = "sandbox.sqlite3"
@@ -32,38 +31,45 @@ CREATE TABLE IF NOT EXISTS records (
 _PUT: Final = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = excluded.value"
 
 
-class Store(Protocol):
-    """Where records are kept."""
+class Records:
+    """Where records and notes are kept. This one keeps nothing, which is the sandbox's default."""
 
     def save(self, *records: Record) -> None:
         """Write records in one step; they are safe from a kill when this returns."""
-        ...
 
     def forget(self, *records: Record) -> None:
         """Delete records in one step."""
-        ...
+
+    def load(self, kind: type[_T]) -> list[_T]:  # noqa: ARG002  for `SQLiteRecords`
+        """Return every upload or split, oldest first."""
+        return []
+
+    def load_balances(self) -> dict[str, int]:
+        """Return the balance of every account by its label."""
+        return {}
+
+    def load_note(self, name: str) -> Any:  # noqa: ARG002  for `SQLiteRecords`
+        """Return the JSON value noted under a name; `None` if there is none."""
+        return None
+
+    def save_note(self, name: str, value: object) -> None:
+        """Note a JSON value under a name."""
+
+    def close(self) -> None:
+        """Close the database."""
 
 
-class NoStore:
-    """Keeps nothing: the sandbox's default."""
-
-    def save(self, *records: Record) -> None:
-        """Do nothing."""
-
-    def forget(self, *records: Record) -> None:
-        """Do nothing."""
-
-
-class FileStore:
+class SQLiteRecords(Records):
     """Keeps records in `folder`; one process at a time.
 
     Raises:
-        RuntimeError: Another sandbox uses the folder, or the file in it is not one of ours.
+        RuntimeError: Another sandbox uses the folder, or the database in it is not a sandbox's.
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / _FILE
-        path.touch(mode=0o600)
+        with suppress(FileExistsError):
+            create_private(path)
         self._db = sqlite3.connect(path, timeout=0.0)
         try:
             version = self._prepare()
@@ -79,7 +85,7 @@ class FileStore:
     def _prepare(self) -> int:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")  # safe from a kill, which is what is promised
+        self._db.execute("PRAGMA synchronous = OFF")  # enough for what is promised: to survive a kill
         with self._db:
             self._db.execute("BEGIN EXCLUSIVE")
             version: int = self._db.execute("PRAGMA user_version").fetchone()[0]
@@ -89,59 +95,44 @@ class FileStore:
         return version
 
     def save(self, *records: Record) -> None:
-        """See `Store`."""
         with self._db:
             self._db.executemany(_PUT, [_row(record) for record in records])
 
     def forget(self, *records: Record) -> None:
-        """See `Store`."""
         with self._db:
             self._db.executemany(
                 "DELETE FROM records WHERE kind = ? AND id = ?", [_row(record)[:2] for record in records]
             )
 
     def load(self, kind: type[_T]) -> list[_T]:
-        """Return every upload or split, oldest first."""
         rows = self._db.execute("SELECT value FROM records WHERE kind = ?", (kind.__name__,))
         found = [cattrs.structure(json.loads(value), kind) for (value,) in rows]
         return sorted(found, key=lambda record: record.created_at)
 
     def load_balances(self) -> dict[str, int]:
-        """Return the balance of every account by its label."""
         rows = self._db.execute("SELECT id, value FROM records WHERE kind = ?", (Account.__name__,))
         return {label: int(json.loads(value)["balance"]) for label, value in rows}
 
     def load_note(self, name: str) -> Any:
-        """Return a note left by `save_note`, `None` where there is none."""
         row = self._db.execute("SELECT value FROM records WHERE kind = 'note' AND id = ?", (name,)).fetchone()
         return None if row is None else json.loads(row[0])
 
     def save_note(self, name: str, value: object) -> None:
-        """Keep a JSON value under a name."""
         with self._db:
             self._db.execute(_PUT, ("note", name, json.dumps(value)))
 
     def close(self) -> None:
-        """Close the file."""
         self._db.close()
 
 
 def remember_secret(folder: Path, name: str, made_up: str) -> str:
-    """Return the secret kept in `folder` under `name`, keeping `made_up` where there is none yet."""
+    """Return the secret in the file `name` of `folder`; write `made_up` there if there is none yet."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     if not path.exists():
-        path.touch(mode=0o600)
-        path.write_text(made_up, encoding="ascii")
+        with replacing(path) as file:
+            file.write(made_up)
     return path.read_text(encoding="ascii").strip()
-
-
-def remove_orphans(folder: Path, known: Iterable[str]) -> None:
-    """Delete files in `folder` that belong to nothing known: what was being written when the process was killed."""
-    names = set(known)
-    for path in folder.iterdir():
-        if path.name not in names:
-            path.unlink()
 
 
 def _row(record: Record) -> tuple[str, str, str]:

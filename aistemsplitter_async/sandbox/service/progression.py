@@ -1,38 +1,35 @@
-"""When a split moves on: at once, after a modelled time, or when a test says so."""
+"""When a split changes its status: at once, after a modelled time, or when a test says so."""
 
 from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING
+from random import Random
 
 import attrs
-
-if TYPE_CHECKING:
-    from random import Random
 
 
 @attrs.frozen
 class Instant:
-    """A split is processing while the separation works on it and finished as soon as that is done."""
+    """A split is processing while it is being separated, and finished as soon as that is done."""
 
 
 @attrs.frozen
 class Manual:
-    """A split stays where it is until `Sandbox.step` moves it on."""
+    """A split keeps its status until `Sandbox.step` moves it on."""
 
 
 @attrs.frozen
 class Timed:
     """A split takes `base + per_second * seconds of audio` seconds, times a lognormal factor of median 1.
 
-    Splits queue for `workers` places, first come first served. Real separation that takes longer than the model
-    delays the end, never the other way round.
+    Splits queue for `workers`, first come first served. Real separation that takes longer than the model delays the
+    end; a faster one does not bring it forward.
 
     Attributes:
         base: Seconds that every split takes.
         per_second: Seconds for each second of audio.
-        jitter: Sigma of the factor's logarithm; 0.0 for none, 0.3 is lively.
+        jitter: Sigma of the factor's logarithm; 0.0 for none, 0.3 is much.
         workers: Splits being processed at a time.
     """
 
@@ -46,7 +43,7 @@ Progression = Instant | Manual | Timed
 
 
 class WaitingLine:
-    """Places of a `Timed` service: who starts when, decided on arrival."""
+    """The queue of a `Timed` service: when a split starts and ends is decided on arrival."""
 
     def __init__(self, timed: Timed, random: Random) -> None:
         self._timed = timed
@@ -54,7 +51,7 @@ class WaitingLine:
         self._free_at = [-math.inf] * max(1, timed.workers)
 
     def plan(self, now: float, seconds: float) -> tuple[float, float]:
-        """Return start and end for a split of `seconds` of audio that arrives at `now`, and take the place."""
+        """Return start and end for a split of `seconds` of audio that arrives at `now`, and occupy a worker."""
         timed = self._timed
         starts = max(now, self._free_at[0])
         factor = self._random.lognormvariate(0.0, timed.jitter) if timed.jitter else 1.0

@@ -1,34 +1,13 @@
-"""What the API is asked for, and why it refuses."""
+"""What the service is asked for, as values. `http/decode.py` reads them from request bodies."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import attrs
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-
-class RefusalError(Exception):
-    """A request that is answered with an error envelope: HTTP status, code, message and extra headers."""
-
-    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.headers = dict(headers or {})
-
-
-def invalid(message: str) -> RefusalError:
-    """Return the 422 for a body or an audio source that cannot be accepted."""
-    return RefusalError(422, "VALIDATION_ERROR", message)
 
 
 @attrs.frozen
 class ReservationRequest:
-    """Body of `POST /audio/uploads`."""
+    """An upload to reserve."""
 
     filename: str
     content_type: str
@@ -44,7 +23,7 @@ class DirectURL:
 
 @attrs.frozen
 class UploadedFile:
-    """An `input` that was uploaded before: reservation id and what the upload worker answered."""
+    """An `input` that was uploaded before: the reservation's id and what the upload worker answered."""
 
     upload_id: str
     file_url: str
@@ -53,9 +32,21 @@ class UploadedFile:
 
 @attrs.frozen
 class SplitRequest:
-    """Body of `POST /audio/splits`, defaults filled in."""
+    """A split to make, defaults filled in."""
 
     source: DirectURL | UploadedFile
     stem_model: str
     output_format: str
     webhook_url: str | None
+
+
+@attrs.frozen
+class CreateRequest:
+    """A create: the split it asks for, and how it is recognised when it comes again."""
+
+    split: SplitRequest
+    idempotency_key: str | None
+    fingerprint: str
+    """Digest of the body's values: creates with the same key must agree on it."""
+    digest: str
+    """SHA-256 of the body's bytes, for the ledger."""

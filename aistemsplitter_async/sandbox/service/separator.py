@@ -1,4 +1,4 @@
-"""Who makes the stems: the signal processing in a process of its own, or nobody (silence)."""
+"""Where stems come from: real ones from a child process, silent ones from a constant."""
 
 from __future__ import annotations
 
@@ -8,27 +8,24 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from pathlib import PurePath
-from typing import TYPE_CHECKING, Any, Protocol
+from pathlib import Path, PurePath
+from typing import Any, Protocol
 
+from aistemsplitter_async.sandbox.separation.separate import STEMS
 from aistemsplitter_async.sandbox.separation.silence import build_silence, probe_wav
-from aistemsplitter_async.sandbox.service.state import STEM_MODELS, Stem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.limits import Limits
+from aistemsplitter_async.sandbox.service.limits import Limits
+from aistemsplitter_async.sandbox.service.state import Stem
 
 _log = logging.getLogger(__name__)
 _STDERR_TAIL = 2000
-_BYTES_PER_SECOND = 16_000  # of a usual mp3, where nothing decodes the file
+_BYTES_PER_SECOND = 16_000  # of a usual mp3, for files that are not decoded
 
 
 class SeparationError(Exception):
-    """The audio could not be decoded or separated; the message is meant for people."""
+    """The audio could not be decoded or separated; the message is for people."""
 
 
 class Separator(Protocol):
@@ -44,7 +41,7 @@ class Separator(Protocol):
 
 
 class SilentSeparator:
-    """Stems of silence that are never written anywhere; a split takes no time and no room."""
+    """Stems of silence that are never written to disk; a split takes no time and no space."""
 
     async def probe(self, source: Path) -> float:
         """Return a wav file's own length, or a guess from the size of any other file."""
@@ -57,7 +54,7 @@ class SilentSeparator:
 
 
 class ProcessSeparator:
-    """The separation module, run as a child process for each call; a cancelled or overdue call kills its child."""
+    """Runs the separation room as a child process for each call; a cancelled or overdue call kills its child."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -85,7 +82,8 @@ class ProcessSeparator:
 def _build_silent_stems(stem_model: str, output_format: str) -> tuple[Stem, ...]:
     silence = build_silence(output_format)
     etag = hashlib.sha256(silence).hexdigest()[:32]
-    return tuple(Stem(name, f"{name}.{output_format}", len(silence), etag) for name in STEM_MODELS[stem_model])
+    names = sorted(STEMS[stem_model], key="other".__eq__)  # what is left over comes last
+    return tuple(Stem(name, f"{name}.{output_format}", len(silence), etag) for name in names)
 
 
 def _guess_seconds(source: Path) -> float:
@@ -94,7 +92,7 @@ def _guess_seconds(source: Path) -> float:
 
 def _stem(name: str, path: Path) -> Stem:
     stat = path.stat()
-    # The file never changes under this path, so its identity validates it; no need to read it all for a hash.
+    # The file at this path never changes, so its identity is a validator; no need to read and hash it all.
     identity = f"{path}:{stat.st_size}:{stat.st_mtime_ns}"
     return Stem(name, path.name, stat.st_size, hashlib.sha256(identity.encode()).hexdigest()[:32])
 
@@ -110,7 +108,7 @@ async def _run(*arguments: str, timeout: float) -> dict[str, Any]:
             stdin=lifeline,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C at the terminal is the sandbox's to handle
+            start_new_session=True,  # Ctrl-C in the terminal is for the sandbox, not for its child
         )
         try:
             async with asyncio.timeout(timeout):
@@ -136,7 +134,7 @@ async def _run(*arguments: str, timeout: float) -> dict[str, Any]:
 
 @contextmanager
 def _open_lifeline() -> Iterator[int]:
-    """Give a standard input for a child that ends when this process does, however that ends."""
+    """Give a child a standard input that closes when this process ends, in whatever way."""
     lifeline, held = os.pipe()
     try:
         yield lifeline

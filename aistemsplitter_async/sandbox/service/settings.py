@@ -1,4 +1,4 @@
-"""What a sandbox was asked to be, as one value, and the accounts that follow from it."""
+"""The service's settings as one value, and the accounts that follow from them."""
 
 from __future__ import annotations
 
@@ -8,35 +8,34 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async.sandbox.service.account import Account, SandboxKey
-from aistemsplitter_async.sandbox.service.idempotency import IdempotencyMemory
+from aistemsplitter_async.sandbox.service.idempotency import IdempotencyKeys
 from aistemsplitter_async.sandbox.service.limits import Lifetimes, Limits
 from aistemsplitter_async.sandbox.service.progression import Progression
 from aistemsplitter_async.sandbox.service.window import build_window
 
 
 @attrs.frozen(kw_only=True)
-class Settings:
-    """What a sandbox was asked to be; `Sandbox` documents each."""
+class ServiceSettings:
+    """The service's part of the settings; `Sandbox` documents each."""
 
-    host: str
-    port: int
     keys: tuple[SandboxKey, ...]
     minute: float
     window: str
     burst: int | None
-    rate_styles: frozenset[str]
-    control: bool
     silent: bool
     progression: Progression
-    allow_private_urls: bool
     data: Path | None
     limits: Limits
     lifetimes: Lifetimes
     seed: int | None
 
 
-def build_accounts(settings: Settings, origin: float) -> dict[str, Account]:
-    """Return the accounts by API key; raise `ValueError` for a limit out of range or a key given twice."""
+def build_accounts(settings: ServiceSettings, origin: float) -> dict[str, Account]:
+    """Return the accounts by API key; fixed windows are counted from monotonic time `origin`.
+
+    Raises:
+        ValueError: A limit is out of its range, or a key is given twice.
+    """
     accounts: dict[str, Account] = {}
     for key in settings.keys:
         if key.api_key in accounts:
@@ -51,7 +50,7 @@ def build_accounts(settings: Settings, origin: float) -> dict[str, Account]:
             label=f"key-{hashlib.sha256(key.api_key.encode()).hexdigest()[:8]}",
             balance=key.credits,
             window=window,
-            keys=IdempotencyMemory(settings.lifetimes.idempotency_key),
+            keys=IdempotencyKeys(settings.lifetimes.idempotency_key),
             webhook_secret=key.webhook_secret,
         )
     return accounts

@@ -2,33 +2,39 @@
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Protocol
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import attrs
 
+from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.core import ServiceCore
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 from aistemsplitter_async.sandbox.service.limits import UNSTATED_SECONDS
-from aistemsplitter_async.sandbox.service.requests import DirectURL, RefusalError, UploadedFile, invalid
+from aistemsplitter_async.sandbox.service.requests import DirectURL, UploadedFile
 from aistemsplitter_async.sandbox.service.separator import SeparationError
 from aistemsplitter_async.sandbox.service.state import Upload
-from aistemsplitter_async.sandbox.service.storage import StorageFullError
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.separator import Separator
-    from aistemsplitter_async.sandbox.service.storage import Storage
-    from aistemsplitter_async.sandbox.service.uploads import Uploads
-
+from aistemsplitter_async.sandbox.service.uploads import Uploads
 
 _LONGEST = 1e6  # seconds; eleven days of audio is a typo
 
 
+class Fetcher(Protocol):
+    """Gets the file behind a URL."""
+
+    async def fetch(self, url: str, target: Path) -> None:
+        """Write the file to `target`.
+
+        Raises:
+            InvalidRequestError: The URL may not be visited, its server did not answer, or the answer is no audio.
+        """
+        ...
+
+
 @attrs.frozen
-class Source:
-    """Audio to be split: its name in the storage (empty in silent mode), its name for people, its length in seconds."""
+class SplitSource:
+    """Audio to split: its name in the storage (empty in silent mode), its name for people, its length in seconds."""
 
     name: str
     filename: str
@@ -37,63 +43,54 @@ class Source:
 
 
 class Sources:
-    """Finds or fetches sources. `fetcher` is `None` where a `direct_url` is not fetched (silent mode)."""
+    """Finds uploads and fetches URLs; in silent mode nothing is fetched."""
 
-    def __init__(self, *, uploads: Uploads, storage: Storage, separator: Separator, fetcher: Fetcher | None) -> None:
+    def __init__(self, core: ServiceCore, uploads: Uploads, fetcher: Fetcher) -> None:
+        self._core = core
         self._uploads = uploads
-        self._storage = storage
-        self._separator = separator
         self._fetcher = fetcher
 
-    async def obtain(self, account: Account, wanted: DirectURL | UploadedFile, split_id: str) -> Source:
-        """Return the source of a split; refuse with 422 one that cannot be had, decoded, or does not belong."""
+    async def obtain(self, account: Account, wanted: DirectURL | UploadedFile, split_id: str) -> SplitSource:
+        """Return the source of a split.
+
+        Raises:
+            InvalidRequestError: It cannot be fetched or decoded, or is no upload of this account.
+            StorageFullError: There is no space for it.
+        """
         if isinstance(wanted, UploadedFile):
             upload, seconds = await self._uploads.resolve(account, wanted)
-            return Source(upload.id, upload.filename, seconds, upload)
+            return SplitSource(upload.id, upload.filename, seconds, upload)
         filename = unquote(PurePosixPath(urlsplit(wanted.url).path).name) or "audio"
-        if self._fetcher is None:
-            return Source("", filename, _stated_seconds(wanted.url))
-        target = self._storage.source_path(split_id)
+        if self._core.settings.silent:
+            return SplitSource("", filename, _stated_seconds(wanted.url))
+        storage = self._core.storage
+        target = storage.source_path(split_id)
         try:
             await self._fetcher.fetch(wanted.url, target)
-            self._storage.book(split_id, target.stat().st_size)
-            return Source(split_id, filename, await self._separator.probe(target))
+            storage.book(split_id, target.stat().st_size)
+            return SplitSource(split_id, filename, await self._core.separator.probe(target))
         except BaseException as error:
-            self._storage.drop_source(split_id)
+            storage.drop_source(split_id)
             if isinstance(error, SeparationError):
-                raise invalid(f"input.url cannot be decoded: {error}") from None
-            if isinstance(error, StorageFullError):
-                raise RefusalError(500, "SERVER_ERROR", str(error)) from None
+                raise InvalidRequestError(f"input.url cannot be decoded: {error}") from None
             raise
 
-    def discard(self, source: Source) -> None:
-        """Let go of a source that no split came of; an upload stays, and may even be repeated."""
+    def discard(self, source: SplitSource) -> None:
+        """Release a source whose split was not created; an upload stays, and may even be repeated."""
         if source.upload is not None:
             source.upload.splits -= 1
         elif source.name:
-            self._storage.drop_source(source.name)
+            self._core.storage.drop_source(source.name)
 
     def find_upload(self, upload_id: str | None) -> Upload | None:
-        """Return the upload a split was made of, if it was one and is still known."""
+        """Return the upload that a split was made of, if it is still known."""
         return None if upload_id is None else self._uploads.find(upload_id)
 
 
 def _stated_seconds(url: str) -> float:
-    # Nothing is fetched, so the URL itself may say how long the audio is meant to be.
+    # Nothing is fetched, so the URL itself may say how long the audio is.
     try:
         seconds = float(parse_qs(urlsplit(url).query)["seconds"][0])
     except (KeyError, ValueError):
         return UNSTATED_SECONDS
     return seconds if 0 < seconds < _LONGEST else UNSTATED_SECONDS
-
-
-class Fetcher(Protocol):
-    """Gets the file behind a URL."""
-
-    async def fetch(self, url: str, target: Path) -> None:
-        """Write the file to `target`; raise `RefusalError` with 422 where that cannot be done."""
-        ...
-
-    async def aclose(self) -> None:
-        """Close connections."""
-        ...

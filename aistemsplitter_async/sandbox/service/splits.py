@@ -1,123 +1,77 @@
-"""Splits: created once per idempotency key and paid for, looked at, finished, and at last forgotten.
+"""Splits: created once per idempotency key and charged, polled, finished, and at last forgotten.
 
-Credits are taken at creation, when the length of the audio is known, and given back when a split fails. A create that
-is refused costs nothing and leaves nothing, its idempotency key included.
+Credits are taken at creation, when the length of the audio is known, and refunded when a split fails. A create that
+is refused costs nothing and leaves nothing behind, not even its idempotency key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
 from collections import deque
-from typing import TYPE_CHECKING, Any
-
-import attrs
+from collections.abc import Iterator
 
 from aistemsplitter_async.sandbox.faults.requests import FailedSplit, NeverFinishing
-from aistemsplitter_async.sandbox.http import wire
-from aistemsplitter_async.sandbox.http.signing import build_signed_path
-from aistemsplitter_async.sandbox.service.account import compute_credits
-from aistemsplitter_async.sandbox.service.idempotency import Answer, compute_fingerprint
-from aistemsplitter_async.sandbox.service.requests import RefusalError, invalid
-from aistemsplitter_async.sandbox.service.state import Delivery, Split, SplitError, Status
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from aistemsplitter_async.sandbox.faults.rules import Injection
-    from aistemsplitter_async.sandbox.service.account import Account
-    from aistemsplitter_async.sandbox.service.jobs import Jobs
-    from aistemsplitter_async.sandbox.service.ledger import Ledger
-    from aistemsplitter_async.sandbox.service.limits import Lifetimes, Limits
-    from aistemsplitter_async.sandbox.service.persistence import Store
-    from aistemsplitter_async.sandbox.service.requests import SplitRequest
-    from aistemsplitter_async.sandbox.service.sources import Sources
-    from aistemsplitter_async.sandbox.service.storage import Storage
-    from aistemsplitter_async.sandbox.service.timeline import SandboxClock
-
-
-@attrs.frozen
-class _Asked:
-    """One create request: who asks for what, under which key, as which bytes."""
-
-    account: Account
-    request: SplitRequest
-    key: str | None
-    fingerprint: str
-    digest: str
-    injection: Injection | None
+from aistemsplitter_async.sandbox.faults.rules import Injection
+from aistemsplitter_async.sandbox.service.account import Account, compute_credits
+from aistemsplitter_async.sandbox.service.core import ServiceCore
+from aistemsplitter_async.sandbox.service.errors import InvalidRequestError, NotFoundError
+from aistemsplitter_async.sandbox.service.idempotency import Answer
+from aistemsplitter_async.sandbox.service.jobs import Jobs
+from aistemsplitter_async.sandbox.service.requests import CreateRequest
+from aistemsplitter_async.sandbox.service.sources import Sources
+from aistemsplitter_async.sandbox.service.state import Attempt, Delivery, DeliveryState, Split, SplitError, Status
 
 
 class Splits:
-    """All splits. `origin` is the CDN's address, known once it listens."""
+    """All splits."""
 
-    origin = ""
-
-    def __init__(
-        self,
-        *,
-        clock: SandboxClock,
-        accounts: Mapping[str, Account],
-        sources: Sources,
-        jobs: Jobs,
-        storage: Storage,
-        ledger: Ledger,
-        store: Store,
-        limits: Limits,
-        lifetimes: Lifetimes,
-        signing_secret: bytes,
-    ) -> None:
-        self._clock = clock
-        self._accounts = accounts
+    def __init__(self, core: ServiceCore, sources: Sources, jobs: Jobs) -> None:
+        self._core = core
         self._sources = sources
         self._jobs = jobs
-        self._storage = storage
-        self._ledger = ledger
-        self._store = store
-        self._limits = limits
-        self._lifetimes = lifetimes
-        self._secret = signing_secret
         self._splits: dict[str, Split] = {}
         self._finished: deque[Split] = deque()
         self._pending: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def create(
-        self, account: Account, raw: bytes, key_header: str | None, injection: Injection | None = None
-    ) -> dict[str, Any]:
-        """Return `data` of `POST /audio/splits`; a used key gets its first answer, however often it comes."""
-        key = wire.parse_idempotency_key(key_header)
-        body = wire.parse_json(raw)
-        request = wire.parse_split(body)
-        digest = hashlib.sha256(raw).hexdigest()
-        fingerprint = compute_fingerprint(body)
-        asked = _Asked(account, request, key, fingerprint, digest, injection)
+    async def create(self, account: Account, request: CreateRequest, injection: Injection) -> Split:
+        """Return the new split, or the one that an earlier create with the same idempotency key made.
+
+        Raises:
+            InvalidRequestError: The source cannot be used, or the key was used with another body.
+            InsufficientCreditsError: The balance does not cover the split.
+            StorageFullError: There is no space for the source.
+        """
+        key = request.idempotency_key
         if key is None:
-            return wire.build_created(await self._create(asked))
+            return await self._create(account, request, injection)
         while True:
-            answer, split_id = account.keys.begin(key, fingerprint, self._clock.now())
+            answer, split_id = account.keys.begin(key, request.fingerprint, self._core.clock.now())
             match answer:
                 case Answer.CONFLICT:
-                    raise invalid("This Idempotency-Key was used with a different body.")
+                    raise InvalidRequestError("This Idempotency-Key was used with a different body.")
                 case Answer.PENDING:
                     await self._pending[account.label, key].wait()
                 case Answer.REPLAY:
                     split = self._splits[str(split_id)]
-                    self._ledger.add_replay(split.id, digest)
-                    return wire.build_created(split)
+                    self._core.ledger.add_replay(split.id, request.digest)
+                    return split
                 case Answer.FRESH:
-                    return wire.build_created(await self._create_first(asked, key))
+                    return await self._create_under_key(account, request, injection, key)
 
-    def get(self, account: Account, split_id: str) -> dict[str, Any]:
-        """Return `data` of `GET /audio/splits/{id}` with fresh stem addresses; it counts as a poll."""
+    def poll(self, account: Account, split_id: str) -> Split:
+        """Return the split, and count this as a poll.
+
+        Raises:
+            NotFoundError: This account has no such split.
+        """
         split = self._splits.get(split_id)
         if split is None or split.account != account.label:
-            raise RefusalError(404, "NOT_FOUND", "There is no such split.")
+            raise NotFoundError("There is no such split.")
         split.polls += 1
-        now = self._clock.now()
         if split.finished and split.first_seen_at is None:
-            split.first_seen_at = now
-        return wire.build_split(split, self.build_stem_urls(split))
+            split.first_seen_at = self._core.clock.now()
+        return split
 
     def find(self, split_id: str) -> Split | None:
         """Return the split with that id."""
@@ -130,124 +84,129 @@ class Splits:
         """Every split, oldest first."""
         return iter(self._splits.values())
 
-    def build_stem_urls(self, split: Split) -> dict[str, str]:
-        """Return freshly signed addresses of a split's stems by name."""
-        expires_at = self._clock.now() + self._lifetimes.stem_url
-        return {
-            stem.name: self.origin + build_signed_path(f"/stems/{split.id}/{stem.filename}", expires_at, self._secret)
-            for stem in split.stems
-        }
-
     def finish(self, split: Split) -> None:
-        """Settle a split that just ended: refund a failed one, let go of its source, owe its webhook."""
+        """Settle a split that just ended: refund a failed one, release its source, owe its webhook."""
+        account = self._core.accounts_by_label[split.account]
         if split.status is Status.FAILED:
-            self._accounts[split.account].refund(split.credits)
-            self._ledger.add_refund(split)
+            account.refund(split.credits)
+            self._core.ledger.add_refund(split)
         upload = self._sources.find_upload(split.upload_id)
         if upload is not None:
             upload.running -= 1
         elif split.source:
-            self._storage.drop_source(split.source)
+            self._core.storage.drop_source(split.source)
         if split.webhook_url is not None:
             split.delivery = Delivery()
         self._finished.append(split)
-        self._store.save(split, self._accounts[split.account])
+        self._core.records.save(split, account)
+
+    def add_attempt(self, split: Split, attempt: Attempt, state: DeliveryState) -> int:
+        """Enter an attempt to deliver a split's webhook; return how many there were, 0 for a forgotten split."""
+        if split.delivery is None or self._splits.get(split.id) is not split:
+            return 0
+        split.delivery.attempts += (attempt,)
+        split.delivery.state = state
+        self._core.records.save(split)
+        return len(split.delivery.attempts)
 
     def sweep(self) -> None:
-        """Delete stems whose time is over, and forget the oldest finished splits beyond the cap."""
-        over = self._clock.now() - self._lifetimes.stems
-        while self._finished and (self._finished[0].updated_at <= over or len(self._splits) >= self._limits.max_splits):
+        """Delete stems whose lifetime is over, and forget the oldest finished splits beyond the cap."""
+        settings, storage = self._core.settings, self._core.storage
+        over = self._core.clock.now() - settings.lifetimes.stems
+        most = settings.limits.max_splits
+        while self._finished and (self._finished[0].updated_at <= over or len(self._splits) >= most):
             split = self._finished.popleft()
-            if self._storage.holds(split.id):  # silent stems are nowhere; looking for them costs more than the rest
-                self._storage.drop_stems(split.id)
+            if storage.holds(split.id):  # silent stems have no files, and searching the disk is the expensive part
+                storage.drop_stems(split.id)
             del self._splits[split.id]
-            self._store.forget(split)
+            self._core.records.forget(split)
             if split.idempotency_key is not None:
-                self._accounts[split.account].keys.abandon(split.idempotency_key)
+                self._core.accounts_by_label[split.account].keys.abandon(split.idempotency_key)
 
     def restore(self, split: Split) -> None:
-        """Put back a split of an earlier run; an unfinished one starts anew."""
+        """Put back a split of an earlier run; an unfinished one starts over."""
+        storage = self._core.storage
         self._splits[split.id] = split
-        self._ledger.add_charge(split)
+        self._core.ledger.add_charge(split)
         if split.idempotency_key is not None and split.fingerprint is not None:
-            keys = self._accounts[split.account].keys
+            keys = self._core.accounts_by_label[split.account].keys
             keys.restore(split.idempotency_key, split.fingerprint, split.id, split.created_at)
         if split.finished:
             self._finished.append(split)
-            if self._storage.stem_folder(split.id).exists():
-                self._storage.book(split.id, sum(stem.size_bytes for stem in split.stems))
+            if storage.stem_folder(split.id).exists():
+                storage.book(split.id, sum(stem.size_bytes for stem in split.stems))
             if split.status is Status.FAILED:
-                self._ledger.add_refund(split)
+                self._core.ledger.add_refund(split)
             return
-        self._storage.drop_stems(split.id)
+        storage.drop_stems(split.id)
         upload = self._sources.find_upload(split.upload_id)
         if upload is not None:
             upload.running += 1
         elif split.source:
-            source = self._storage.source_path(split.source)
-            self._storage.book(split.source, source.stat().st_size if source.exists() else 0)
+            source = storage.source_path(split.source)
+            storage.book(split.source, source.stat().st_size if source.exists() else 0)
         self._jobs.submit(split)
 
-    async def _create_first(self, asked: _Asked, key: str) -> Split:
-        keys = asked.account.keys
-        handled = self._pending[asked.account.label, key] = asyncio.Event()
+    async def _create_under_key(
+        self, account: Account, request: CreateRequest, injection: Injection, key: str
+    ) -> Split:
+        handled = self._pending[account.label, key] = asyncio.Event()
         try:
-            split = await self._create(asked)
-            keys.settle(key, split.id)
+            split = await self._create(account, request, injection)
+            account.keys.complete(key, split.id)
         except BaseException:
-            keys.abandon(key)
+            account.keys.abandon(key)
             raise
         finally:
-            del self._pending[asked.account.label, key]
+            del self._pending[account.label, key]
             handled.set()
         return split
 
-    async def _create(self, asked: _Asked) -> Split:
+    async def _create(self, account: Account, request: CreateRequest, injection: Injection) -> Split:
         self.sweep()
-        account, request = asked.account, asked.request
+        wanted = request.split
         split_id = f"split_{secrets.token_hex(12)}"
-        source = await self._sources.obtain(account, request.source, split_id)
-        credits_used = compute_credits(source.seconds)
-        now = self._clock.now()
+        source = await self._sources.obtain(account, wanted.source, split_id)
+        now = self._core.clock.now()
         split = Split(
             id=split_id,
             account=account.label,
             filename=source.filename,
-            stem_model=request.stem_model,
-            output_format=request.output_format,
+            stem_model=wanted.stem_model,
+            output_format=wanted.output_format,
             seconds=source.seconds,
-            credits=credits_used,
+            credits=compute_credits(source.seconds),
             source=source.name,
             created_at=now,
             updated_at=now,
             upload_id=None if source.upload is None else source.upload.id,
-            webhook_url=request.webhook_url,
-            idempotency_key=asked.key,
-            fingerprint=asked.fingerprint,
+            webhook_url=wanted.webhook_url,
+            idempotency_key=request.idempotency_key,
+            fingerprint=request.fingerprint,
         )
-        # No await from here on: a split is paid for, written down and begun as one step.
+        # No await from here on: a split is charged, saved and submitted in one step.
         try:
-            self._pay(account, split)
+            self._charge(account, split)
         except BaseException:
             self._sources.discard(source)
             raise
         self._splits[split_id] = split
-        self._ledger.add_charge(split, asked.digest)
+        self._core.ledger.add_charge(split, request.digest)
         if source.upload is not None:
             source.upload.running += 1
-        self._submit(split, asked.injection)
+        self._submit(split, injection)
         return split
 
-    def _pay(self, account: Account, split: Split) -> None:
+    def _charge(self, account: Account, split: Split) -> None:
         account.charge(split.credits)
         try:
-            self._store.save(split, account)
+            self._core.records.save(split, account)
         except BaseException:
             account.refund(split.credits)
             raise
 
-    def _submit(self, split: Split, injection: Injection | None) -> None:
-        failed = injection.use(FailedSplit) if injection is not None else None
-        held = injection is not None and injection.use(NeverFinishing) is not None
+    def _submit(self, split: Split, injection: Injection) -> None:
+        failed = injection.use(FailedSplit)
+        held = injection.use(NeverFinishing) is not None
         doom = None if failed is None else SplitError(failed.code, failed.message)
         self._jobs.submit(split, held=held, doom=doom)

@@ -1,4 +1,4 @@
-"""What the service keeps: splits, uploads, and the one table of the states a split may pass through."""
+"""What the service keeps: splits, uploads, and the table of the statuses a split may pass through."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import attrs
 
 
 class Status(StrEnum):
-    """Status of a split as the wire spells it."""
+    """Status of a split, spelled as in the API."""
 
     QUEUED = "queued"
     PROCESSING = "processing"
@@ -24,13 +24,6 @@ TRANSITIONS: Final[dict[Status, frozenset[Status]]] = {
     Status.FAILED: frozenset(),
 }
 
-STEM_MODELS: Final[dict[str, tuple[str, ...]]] = {
-    "4s": ("vocals", "drums", "bass", "other"),
-    "6s": ("vocals", "drums", "bass", "guitar", "piano", "other"),
-}
-
-OUTPUT_FORMATS: Final = ("mp3", "wav")
-
 
 @attrs.frozen
 class SplitError:
@@ -42,7 +35,7 @@ class SplitError:
 
 @attrs.frozen
 class Stem:
-    """One finished stem: its file name, its size and a validator that never changes (files are written once)."""
+    """One finished stem. Its file is written once, so its validator `etag` never changes."""
 
     name: str
     filename: str
@@ -52,18 +45,18 @@ class Stem:
 
 @attrs.frozen
 class Attempt:
-    """One attempt to tell a webhook URL that a split has ended."""
+    """One attempt to deliver a webhook."""
 
     at: float
     """POSIX seconds at its end."""
     status: int
-    """HTTP status of the answer; 0 where none came."""
+    """HTTP status of the answer; 0 if none came."""
     note: str = ""
-    """Fault that struck, or why there was no answer."""
+    """The fault that struck, or why there was no answer."""
 
 
 class DeliveryState(StrEnum):
-    """What has become of telling a webhook URL."""
+    """How far the delivery of a webhook has come."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -73,7 +66,7 @@ class DeliveryState(StrEnum):
 
 @attrs.define
 class Delivery:
-    """The announcement of one finished split."""
+    """The webhook of one finished split."""
 
     state: DeliveryState = DeliveryState.PENDING
     attempts: tuple[Attempt, ...] = ()
@@ -81,7 +74,7 @@ class Delivery:
 
 @attrs.define
 class Upload:
-    """A reservation and, once the worker has taken the bytes, the uploaded file."""
+    """A reservation and, once its bytes have arrived, the uploaded file."""
 
     id: str
     account: str
@@ -93,14 +86,14 @@ class Upload:
     created_at: float
     expires_at: float
     file_url: str | None = None
-    """Address the worker answered with; `None` until the file is complete."""
+    """The address in the worker's answer; `None` until the file is complete."""
     sha256: str | None = None
     seconds: float | None = None
-    """Length of the audio, probed by the first create that names it."""
+    """Length of the audio, measured by the first create that names it."""
     splits: int = 0
-    """Creates that used it; from the first on, its bytes are final."""
+    """Creates that used it; after the first, its bytes are final."""
     running: int = 0
-    """Unfinished splits of it; the file stays as long as there are any."""
+    """Unfinished splits of it; the file is kept as long as there are any."""
     kept_until: float | None = None
 
 
@@ -116,13 +109,13 @@ class Split:
     seconds: float
     credits: int
     source: str
-    """Name of the stored source file, empty where there is none (silent mode)."""
+    """Name of the stored source file; empty if there is none (silent mode)."""
     created_at: float
     updated_at: float
     upload_id: str | None = None
     webhook_url: str | None = None
     delivery: Delivery | None = None
-    """The announcement to `webhook_url`, from the end of the split on."""
+    """Delivery to `webhook_url`, once the split has ended."""
     idempotency_key: str | None = None
     fingerprint: str | None = None
     status: Status = Status.QUEUED
@@ -130,12 +123,16 @@ class Split:
     error: SplitError | None = None
     polls: int = 0
     first_seen_at: float | None = None
-    """When a poll first saw it finished."""
+    """When a poll first saw the end."""
 
     @property
     def finished(self) -> bool:
-        """Whether it can change no more."""
+        """Whether its status is final."""
         return not TRANSITIONS[self.status]
+
+    def find_stem(self, filename: str) -> Stem | None:
+        """Return the stem with that file name."""
+        return next((stem for stem in self.stems if stem.filename == filename), None)
 
 
 def start(split: Split, at: float) -> None:

@@ -1,22 +1,17 @@
-"""The folder everything is kept in, and the caps that keep it bounded."""
+"""The folder for audio files, and the caps on its size."""
 
 from __future__ import annotations
 
 import shutil
-from typing import TYPE_CHECKING
+from collections.abc import Collection
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from aistemsplitter_async.sandbox.service.limits import Limits
-
-
-class StorageFullError(Exception):
-    """Taking this file would exceed the sandbox's cap on disk space or on the number of files."""
+from aistemsplitter_async.sandbox.service.errors import StorageFullError
+from aistemsplitter_async.sandbox.service.limits import Limits
 
 
 class Storage:
-    """Files by name: `sources/` holds uploads and fetched files, `stems/<split id>/` what was made of them.
+    """Files by name: `sources/` holds uploads and fetched files, `stems/<split id>/` the stems of a split.
 
     Space is booked before it is written, so parallel uploads cannot exceed the cap together.
     """
@@ -41,19 +36,19 @@ class Storage:
         return len(self._booked)
 
     def source_path(self, name: str) -> Path:
-        """Return where the source called `name` lies."""
+        """Return the path of the source called `name`."""
         return self._sources / name
 
     def stem_folder(self, split_id: str) -> Path:
-        """Return where the stems of a split lie."""
+        """Return the folder of a split's stems."""
         return self._stems / split_id
 
     def holds(self, name: str) -> bool:
-        """Return whether room is set aside for `name`."""
+        """Return whether space is booked for `name`."""
         return name in self._booked
 
     def book(self, name: str, size_bytes: int) -> None:
-        """Set room aside for `name`, or change what it has.
+        """Book space for `name`, or change what it has.
 
         Raises:
             StorageFullError: A cap would be exceeded; nothing is booked.
@@ -66,11 +61,17 @@ class Storage:
         self._used_bytes = used
 
     def drop_source(self, name: str) -> None:
-        """Delete a source and give its room back; an absent one is no error."""
+        """Delete a source and release its space; an absent one is no error."""
         self.source_path(name).unlink(missing_ok=True)
         self._used_bytes -= self._booked.pop(name, 0)
 
     def drop_stems(self, split_id: str) -> None:
-        """Delete a split's stems and give their room back; absent ones are no error."""
+        """Delete a split's stems and release their space; absent ones are no error."""
         shutil.rmtree(self.stem_folder(split_id), ignore_errors=True)
         self._used_bytes -= self._booked.pop(split_id, 0)
+
+    def remove_orphans(self, known: Collection[str]) -> None:
+        """Delete sources not in `known`: files that were being written when the process was killed."""
+        for path in self._sources.iterdir():
+            if path.name not in known:
+                path.unlink()

@@ -1,22 +1,19 @@
-"""The sandbox's time: a clock that can be moved forward, and what is due when."""
+"""The sandbox's time: a clock that can be moved forward, and callbacks by due time."""
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from itertools import count
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
-
-    from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.clock import Clock
 
 
 class SandboxClock:
-    """Another clock plus what `advance` added; sleepers whose time was skipped wake up at once."""
+    """Another clock plus what `advance` added; sleepers whose time was skipped wake at once."""
 
     def __init__(self, base: Clock) -> None:
         self._base = base
@@ -40,7 +37,7 @@ class SandboxClock:
                 return
 
     async def nap(self, deadline: float) -> None:
-        """Wait until `deadline`, or less long when `wake` is called."""
+        """Wait until `deadline`, or until `wake` is called."""
         napping = asyncio.ensure_future(self._base.sleep(deadline - self.monotonic()))
         self._naps.add(napping)
         try:
@@ -50,7 +47,7 @@ class SandboxClock:
             napping.cancel()
 
     def wake(self) -> None:
-        """Cut every nap short."""
+        """End every nap."""
         for napping in self._naps:
             napping.cancel()
 
@@ -58,7 +55,7 @@ class SandboxClock:
         """Let `seconds` pass at once.
 
         Raises:
-            ValueError: `seconds` is negative; time does not run backwards here.
+            ValueError: `seconds` is negative.
         """
         if not seconds >= 0:
             raise ValueError("time can only be moved forward")
@@ -74,8 +71,8 @@ class SandboxClock:
 class Timeline:
     """Callbacks in the order of their due times.
 
-    Whoever looks at the service calls `run_due` first, so what should have happened by now has happened, with its
-    own time; `drive` is there for those who wait without looking.
+    Every request calls `run_due` first, so that it sees what should have happened by then, each with its own time.
+    `drive` runs callbacks in between, when no request comes.
     """
 
     def __init__(self, clock: SandboxClock) -> None:
@@ -85,7 +82,7 @@ class Timeline:
         self._changed = asyncio.Event()
 
     def at(self, due: float, callback: Callable[[float], None]) -> None:
-        """Call `callback` with the POSIX time of its due moment once `due` (monotonic) has come."""
+        """Call `callback` at monotonic time `due`, with that moment as POSIX time."""
         first = not self._heap or due < self._heap[0][0]
         heapq.heappush(self._heap, (due, next(self._order), callback))
         if first:
@@ -99,7 +96,7 @@ class Timeline:
             callback(self._clock.now() - (moment - due))
 
     async def drive(self) -> None:
-        """Run what becomes due, for ever."""
+        """Run what becomes due, until cancelled."""
         while True:
             self._changed.clear()
             self.run_due()

@@ -2,10 +2,10 @@
 
 The service publishes neither its number nor its policy, so a client has to be right under each:
 
-- `fixed`: counts start anew every `minute`, at multiples of it from the sandbox's start.
-- `sliding`: at most `limit` requests in *any* stretch of `minute` (a log of times).
+- `fixed`: counts restart at zero every `minute`, counted from the sandbox's start.
+- `sliding`: at most `limit` requests in *any* period of a `minute` (a log of times).
 - `counter`: sliding-window counter, the last window's count weighted by how much of it still overlaps.
-- `bucket`: `limit` tokens drip in evenly over a `minute`, up to `burst` of them can be saved.
+- `bucket`: `limit` tokens are added evenly over a `minute`, and up to `burst` of them are kept.
 
 A refused request consumes nothing under any of them.
 """
@@ -21,22 +21,22 @@ import attrs
 
 @attrs.frozen
 class Verdict:
-    """What the window says to one request. Delays are seconds from the moment of asking."""
+    """A window's decision on one request. Delays are seconds from then."""
 
     admitted: bool
     limit: int
     remaining: int
     retry_after: float
-    """Until the next request could be admitted; 0.0 where one could be now."""
+    """Until the next request could be admitted; 0.0 if one could be now."""
     reset_after: float
-    """Until the whole budget is there again, if nothing is sent."""
+    """Until the whole budget is available again, if nothing is sent."""
 
 
 class Window(Protocol):
     """One key's budget."""
 
     def admit(self, now: float, *, take: bool = True) -> Verdict:
-        """Admit or refuse a request at monotonic time `now`, and remember it if admitted; without `take` only look."""
+        """Admit or refuse a request at monotonic time `now`; count an admitted one, unless `take` is false."""
         ...
 
 
@@ -63,7 +63,7 @@ class FixedWindow:
 
 
 class SlidingWindow:
-    """Remembers when each request came; exact, and the strictest of the four."""
+    """Keeps the time of each request; exact, and the strictest of the four."""
 
     def __init__(self, limit: int, minute: float) -> None:
         self._limit = limit
@@ -85,7 +85,7 @@ class SlidingWindow:
 
 
 class CounterWindow:
-    """Two counts, the older one fading: what edge networks use because it needs no log."""
+    """Two counts, the older one fading; edge networks use it because it needs no log."""
 
     def __init__(self, limit: int, minute: float, origin: float) -> None:
         self._limit = limit
@@ -121,7 +121,7 @@ class CounterWindow:
 
 
 class BucketWindow:
-    """A token bucket. Its burst may be smaller than its rate, which punishes whoever sends a minute's worth at once."""
+    """A token bucket. A burst below the limit refuses a client that sends a minute's requests at once."""
 
     def __init__(self, limit: int, minute: float, burst: int, origin: float) -> None:
         self._limit = limit
@@ -134,7 +134,7 @@ class BucketWindow:
         """See `Window`."""
         self._tokens = min(float(self._burst), self._tokens + (now - self._at) * self._rate)
         self._at = now
-        admitted = self._tokens >= 1 - 1e-9  # a token that dripped in tenths is a token
+        admitted = self._tokens >= 1 - 1e-9  # tenths of a token may not add up to exactly one
         if admitted and take:
             self._tokens = max(0.0, self._tokens - 1)
         remaining = math.floor(self._tokens + 1e-9)
@@ -152,7 +152,7 @@ def build_window(policy: str, *, limit: int, minute: float, burst: int | None = 
         policy: One of `POLICIES`.
         limit: Requests per `minute`, at least 1.
         minute: Length of the window in seconds, more than zero.
-        burst: Size of a `bucket`; `limit` where not given. No other policy takes it.
+        burst: Size of a `bucket`; `limit` if not given. No other policy takes it.
         origin: Monotonic time from which fixed windows are counted.
 
     Raises:

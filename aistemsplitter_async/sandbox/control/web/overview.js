@@ -1,9 +1,9 @@
-// Credits, the fill of each key's window, and what was asked of the sandbox.
+// Credits, the use of each key's window, and the requests to the sandbox.
 
-const OPERATIONS = { create: "Create a split", get: "Look at a split", reserve: "Reserve an upload", credits: "Read credits", upload: "Upload", download: "Download", webhook: "Webhook sent", unknown: "Unknown path" };
-const OTHER_ORIGINS = new Set(["upload", "download", "webhook"]); // they take no slot of a window
-const SELDOM = new Set(["webhook", "unknown"]); // no row before there is something in it
-const MAX_SLOTS = 120; // more would be a blur
+const OPERATIONS = { create: "Create a split", get: "Poll a split", reserve: "Reserve an upload", credits: "Read credits", upload: "Upload", download: "Download", webhook: "Webhook sent", unknown: "Unknown path" };
+const OTHER_ORIGINS = new Set(["upload", "download", "webhook"]); // they do not count against a window
+const SELDOM = new Set(["webhook", "unknown"]); // no row until there is one to count
+const MAX_SLOTS = 120; // more could not be told apart
 const SVG_WIDTH = 240;
 const SVG_HEIGHT = 44;
 

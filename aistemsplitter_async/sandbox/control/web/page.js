@@ -1,8 +1,8 @@
-// Asks for the state once a second, as long as somebody can see the page and wants it.
+// Asks for the state once a second while the page is visible and not paused.
 
 const EVERY = 1000; // milliseconds
 const PATIENCE = 10_000;
-const NEWEST = 500; // rows; a library of a hundred thousand would be no table
+const NEWEST = 500; // rows; a hundred thousand would be too many for a table
 
 let wanted = true;
 let failures = 0;
@@ -50,7 +50,7 @@ function showConnection(trouble) {
 function showLive(text) {
   setText(byId("live-text"), wanted ? text : "Paused");
   byId("live").classList.toggle("paused", !wanted);
-  setAttribute(byId("live"), "title", wanted ? "This page updates by itself. Press to pause." : "Press to go on updating.");
+  setAttribute(byId("live"), "title", wanted ? "This page updates by itself. Press to pause." : "Press to resume.");
 }
 
 function begin() {

@@ -1,10 +1,10 @@
-// The table of splits, newest first. A row is made once and afterwards only corrected where it differs, so that focus,
-// open stems and what is playing outlive every update.
+// The table of splits, newest first. A row is made once and then updated in place, so that focus, open stems and playback
+// survive every update.
 
 const STATUSES = ["queued", "processing", "succeeded", "failed"];
 
-// What has become of telling a webhook URL; `null` before the split has ended.
-const DELIVERIES = { null: "Webhook follows at the end", pending: "Webhook not delivered yet, it is tried again", delivered: "Webhook delivered", lost: "Webhook lost by a fault", given_up: "Webhook given up" };
+// State of a webhook; `null` before the split has ended.
+const DELIVERIES = { null: "Webhook to be sent at the end", pending: "Webhook not delivered yet, will be retried", delivered: "Webhook delivered", lost: "Webhook lost by a fault", given_up: "Webhook given up" };
 
 const rows = new Map();
 const filter = { status: "", text: "" };
@@ -73,11 +73,11 @@ class Row {
   showDetail() {
     if (!this.open) return;
     const { split } = this;
-    const waiting = { queued: "Waiting for its turn. The stems appear here when it is finished.", processing: "Being separated. The stems appear here when it is finished." };
+    const waiting = { queued: "In the queue. The stems appear here when it is finished.", processing: "Being separated. The stems appear here when it is finished." };
     if (split.status === "failed") this.say(split.error ?? "The split failed.", true);
     else if (split.status in waiting) this.say(waiting[split.status]);
     else if (!this.requested) this.loadStems();
-    this.showFacts({ Id: split.id, Key: split.account, Model: split.stem_model, Format: split.output_format, Credits: number.format(split.credits) + (split.status === "failed" ? ", given back" : ""), Polls: number.format(split.polls), Created: this.created.textContent, Took: this.took.textContent });
+    this.showFacts({ Id: split.id, Key: split.account, Model: split.stem_model, Format: split.output_format, Credits: number.format(split.credits) + (split.status === "failed" ? ", refunded" : ""), Polls: number.format(split.polls), Created: this.created.textContent, Took: this.took.textContent });
     this.showWebhook(split);
   }
 
@@ -109,7 +109,7 @@ class Row {
 
   async loadStems() {
     this.requested = true;
-    if (!this.message.textContent) this.say("Looking for the stems…");
+    if (!this.message.textContent) this.say("Loading the stems…");
     try {
       const response = await fetch(`/control/splits/${encodeURIComponent(this.split.id)}`, { cache: "no-store" });
       if (!response.ok) throw new Error(`the sandbox answered ${response.status}`);
@@ -161,7 +161,7 @@ function showSplits(state) {
   announce(ended);
 }
 
-// A cell that spans columns which are not displayed would make room for them.
+// A cell that spans hidden columns would reserve space for them.
 function fitDetails() {
   const columns = [...byId("split-table").tHead.rows[0].cells].filter((cell) => getComputedStyle(cell).display !== "none");
   for (const row of rows.values()) setAttribute(row.detail.firstChild, "colspan", columns.length || 1);
