@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import attrs
 
@@ -39,49 +38,8 @@ class Estimate:
     wall_seconds: float | None
 
 
-def estimate(
-    durations: Iterable[float | None],
-    *,
-    uploads: int,
-    urls: int,
-    processing: float,
-    balance: int | None = None,
-    limit: RateLimit | None = None,
-) -> Estimate:
-    """Return what splitting tracks of these durations (seconds, `None` where unknown) takes.
-
-    One credit is one second of audio, and each track is charged, and so rounded up, separately.
-
-    Args:
-        durations: of each track; read once, so a generator of any length is fine.
-        uploads: how many tracks are files.
-        urls: how many tracks the service fetches from a URL.
-        processing: seconds that the service works on one track.
-        balance: credits of the account.
-        limit: of the key, declared or observed.
-    """
-    tracks = unknown = charged = 0
-    seconds = 0.0
-    for duration in durations:
-        tracks += 1
-        if duration is None:
-            unknown += 1
-        else:
-            seconds += duration
-            charged += charged_credits(duration)
-    return Estimate(
-        tracks=tracks,
-        unknown_tracks=unknown,
-        seconds=seconds,
-        credits=charged,
-        balance=balance,
-        missing=None if balance is None else max(0, charged - balance),
-        wall_seconds=plan_wall_seconds(limit, uploads=uploads, urls=urls, processing=processing),
-    )
-
-
 def charged_credits(seconds: float) -> int:
-    """Return the credits that a track of this length is expected to cost."""
+    """Return the credits that a track of this length is expected to cost: one per second, rounded up track by track."""
     return max(1, math.ceil(seconds))
 
 

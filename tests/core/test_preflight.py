@@ -7,34 +7,18 @@ from collections import deque
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async.batch.preflight import Estimate, estimate, plan_wall_seconds
+from aistemsplitter_async.batch.preflight import charged_credits, plan_wall_seconds
 from aistemsplitter_async.config import RateLimit
 
 PER_MINUTE = RateLimit(60)
 
 
 def test_each_track_is_charged_by_itself_and_rounded_up() -> None:
-    found = estimate(iter([180.0, 180.5, 0.25, None]), uploads=3, urls=1, processing=60, balance=300, limit=PER_MINUTE)
-    assert found == Estimate(
-        tracks=4,
-        unknown_tracks=1,
-        seconds=360.75,
-        credits=180 + 181 + 1,
-        balance=300,
-        missing=62,
-        wall_seconds=60.0,
-    )
+    assert [charged_credits(seconds) for seconds in (180.0, 180.5, 0.25)] == [180, 181, 1]
 
 
-def test_an_account_with_enough_credits_lacks_none() -> None:
-    assert estimate([10.0], uploads=1, urls=0, processing=60, balance=10).missing == 0
-    assert estimate([10.0], uploads=1, urls=0, processing=60, balance=9).missing == 1
-    assert estimate([10.0], uploads=1, urls=0, processing=60).missing is None
-
-
-def test_a_batch_of_nothing_costs_nothing() -> None:
-    found = estimate([], uploads=0, urls=0, processing=60, balance=0, limit=PER_MINUTE)
-    assert (found.tracks, found.credits, found.missing, found.wall_seconds) == (0, 0, 0, 0.0)
+def test_a_batch_of_nothing_takes_no_time() -> None:
+    assert plan_wall_seconds(PER_MINUTE, uploads=0, urls=0, processing=60) == 0.0
 
 
 @pytest.mark.parametrize("limit", [None, RateLimit()])
