@@ -1,6 +1,6 @@
-"""Scripts and styles of the sandbox's page and the batch report, and how a page embeds them.
+"""Text files of this package, such as the scripts and styles of its pages, and how a page embeds them.
 
-Imports nothing of this package; the two pages import it.
+Imports nothing of this package.
 """
 
 from __future__ import annotations

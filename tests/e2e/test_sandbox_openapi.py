@@ -11,12 +11,13 @@ import pytest
 from jsonschema import Draft202012Validator, FormatChecker
 
 from aistemsplitter_async.sandbox import faults
-from aistemsplitter_async.sandbox.http.openapi import DESCRIPTION
+from aistemsplitter_async.sandbox.http.openapi import load_description
 
 if TYPE_CHECKING:
     from tests.e2e.conftest import Answer, BareAPI, Connect, MakeWav
 
 SONG = "https://example.com/a.mp3?seconds=10"
+DESCRIPTION = load_description()
 SAMPLES = Path(__file__).parents[1] / "samples"
 
 FORMATS = FormatChecker(formats=())
