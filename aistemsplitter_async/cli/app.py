@@ -12,17 +12,26 @@ from cyclopts import App, CycloptsError, Parameter
 
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async.cli.failures import Exit
-from aistemsplitter_async.cli.options import AsDuration, Batching, Common, Duration, Serving, Switch, WebhookURL
+from aistemsplitter_async.cli.options import (
+    STEMS_FOLDER,
+    AsDuration,
+    Batching,
+    Common,
+    Duration,
+    Into,
+    Listening,
+    Serving,
+    Splitting,
+    Switch,
+)
 from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
 from aistemsplitter_async.cli.screen.terminal import discard_output
-from aistemsplitter_async.config import WEBHOOK_SECRET_VARIABLE
 
 if TYPE_CHECKING:
     from aistemsplitter_async.cli.run import Work
 
 # Each command imports its module only when it runs: --help must not wait for aiohttp.
 
-DEFAULT_FOLDER = Path("stems")
 DEMO_FOLDER = Path("aistemsplitter-demo")
 
 app = App(
@@ -45,12 +54,6 @@ app = App(
     suppress_keyboard_interrupt=False,
 )
 
-StemModel = Annotated[
-    str | None, Parameter(help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later.")
-]
-OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
-Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
-UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
 SplitId = Annotated[str, Parameter(name="ID", help="The split's id, like split_123.")]
 Timeout = Annotated[Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")]
 DEFAULTS = Common()
@@ -61,44 +64,16 @@ def split(
     sources: Annotated[list[str], Parameter(name="SOURCE", help="Audio files, or https URLs that the API fetches.")],
     /,
     *,
-    into: Into = DEFAULT_FOLDER,
-    stem_model: StemModel = None,
-    output_format: OutputFormat = None,
-    sandbox: UseSandbox = False,
-    overwrite: Annotated[
-        bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
-    ] = False,
-    timeout: Annotated[
-        Duration | None,
-        AsDuration,
-        Parameter(help="Give up a source after this long, like 30m; if not given, only a wait has a limit, 30m."),
-    ] = None,
-    webhook_url: WebhookURL | None = None,
-    idempotency_key: Annotated[
-        str | None, Parameter(help="Create under this key: repeating it is not charged again. One source only.")
-    ] = None,
-    common: Common = DEFAULTS,
+    splitting: Splitting = Splitting(),  # noqa: B008  # frozen
 ) -> int:
     """Split songs into stems."""
-    if idempotency_key is not None and len(sources) > 1:
+    if splitting.idempotency_key is not None and len(sources) > 1:
         return _refuse("--idempotency-key is for one split; give one source with it", "split")
-    if sandbox and _names_an_api(common):
+    if splitting.sandbox and splitting.common.names_an_api:
         return _refuse(_SANDBOX_CONFLICT, "split")
     from aistemsplitter_async.cli.commands import split as module  # noqa: PLC0415
 
-    arguments = module.SplitArguments(
-        sources=sources,
-        into=str(into),
-        common=common,
-        stem_model=stem_model,
-        output_format=output_format,
-        webhook_url=webhook_url,
-        idempotency_key=idempotency_key,
-        timeout=timeout,
-        overwrite=overwrite,
-        sandbox=sandbox,
-    )
-    return _run(partial(module.split, arguments))
+    return _run(partial(module.split, sources, splitting))
 
 
 @app.command
@@ -113,41 +88,20 @@ def batch(
     ] = None,
     /,
     *,
-    into: Into = DEFAULT_FOLDER,
     batching: Batching = Batching(),  # noqa: B008  # frozen
-    stem_model: StemModel = None,
-    output_format: OutputFormat = None,
-    sandbox: UseSandbox = False,
-    webhook_url: WebhookURL | None = None,
-    status: Annotated[bool, Switch, Parameter(help="Show the progress of the batch, also while it runs.")] = False,
-    dry_run: Annotated[bool, Switch, Parameter(help="Show what would go where, and what it would cost.")] = False,
-    common: Common = DEFAULTS,
 ) -> int:
     """Split a music library; run the same command again and it continues where it stopped."""
-    if sandbox and _names_an_api(common):
+    if batching.sandbox and batching.common.names_an_api:
         return _refuse(_SANDBOX_CONFLICT, "batch")
-    if not paths and not status:
+    if not paths and not batching.status:
         return _refuse("give at least one PATH to split, or --status", "batch")
-    if (option := _unknown_option(paths or [])) is not None:
-        return _refuse(f"there is no option {option}; write a path like that as ./{option}", "batch")
+    if (problem := _find_option(paths or [])) is not None:
+        return _refuse(problem, "batch")
     from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
-    from aistemsplitter_async.cli.sources import default_journal  # noqa: PLC0415
 
-    journal = batching.journal or default_journal(into)
-    if status:
-        return _run(partial(reading.show_status, journal, as_json=common.json))
-    arguments = module.BatchArguments(
-        paths=paths or [],
-        into=into,
-        common=common,
-        journal=journal,
-        stem_model=stem_model,
-        output_format=output_format,
-        webhook_url=webhook_url,
-        sandbox=sandbox,
-        options=batching,
-    )
-    return _run(partial(planning.plan_library if dry_run else module.batch, arguments))
+    if batching.status:
+        return _run(partial(reading.show_status, batching.journal_path, as_json=batching.common.json))
+    return _run(partial(planning.plan_library if batching.dry_run else module.batch, paths or [], batching))
 
 
 @app.command
@@ -162,12 +116,12 @@ def estimate(
     ],
     /,
     *,
-    into: Into = DEFAULT_FOLDER,
+    into: Into = STEMS_FOLDER,
     common: Common = DEFAULTS,
 ) -> int:
     """Show what splitting a library would cost, in credits and time."""
-    if (option := _unknown_option(paths)) is not None:
-        return _refuse(f"there is no option {option}; write a path like that as ./{option}", "estimate")
+    if (problem := _find_option(paths)) is not None:
+        return _refuse(problem, "estimate")
     from aistemsplitter_async.cli.commands import estimate as module  # noqa: PLC0415
     from aistemsplitter_async.cli.library import Library  # noqa: PLC0415
 
@@ -209,7 +163,7 @@ def download(
     split_id: SplitId,
     /,
     *,
-    into: Into = DEFAULT_FOLDER,
+    into: Into = STEMS_FOLDER,
     name: Annotated[str | None, Parameter(help="Name of the folder inside; the source's name if not given.")] = None,
     overwrite: Annotated[bool, Switch, Parameter(help="Replace existing files.")] = False,
     timeout: Timeout = None,
@@ -231,31 +185,13 @@ def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008  # frozen
 
 
 @app.command
-def listen(
-    *,
-    port: Annotated[int, Parameter(help="Port to listen on; any free one if not given.")] = 0,
-    secret_file: Annotated[
-        Path | None, Parameter(help=f"File with the signing secret (instead of {WEBHOOK_SECRET_VARIABLE}).")
-    ] = None,
-    sandbox: Annotated[
-        bool, Switch, Parameter(help="Show a whole round trip with a local sandbox; needs no key.")
-    ] = False,
-    json: Annotated[
-        bool,
-        Switch,
-        Parameter(
-            help="JSON on stdout: the address, then one object for each request (event null: repeated, or not about a "
-            "split; error not null: refused), and for each step of --sandbox."
-        ),
-    ] = False,
-) -> int:
+def listen(*, listening: Listening = Listening()) -> int:  # noqa: B008  # frozen
     """Receive webhooks on this machine, check and show them, until Ctrl-C."""
-    if sandbox and secret_file is not None:
+    if listening.sandbox and listening.secret_file is not None:
         return _refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
     from aistemsplitter_async.cli.commands import listen as module  # noqa: PLC0415
 
-    arguments = module.ListenArguments(port=port, secret_file=secret_file, sandbox=sandbox, json=json)
-    return _run(partial(module.listen, arguments), interrupted=Exit.DONE)
+    return _run(partial(module.listen, listening), interrupted=Exit.DONE)
 
 
 @app.command
@@ -269,19 +205,16 @@ def demo(*, into: Annotated[Path, Parameter(help="Folder for the song and its st
 _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
 
 
-def _names_an_api(common: Common) -> bool:
-    return common.base_url is not None or common.api_key_file is not None
-
-
 def _run(work: Work, *, interrupted: Exit = Exit.INTERRUPTED) -> int:
     from aistemsplitter_async.cli.run import run  # noqa: PLC0415
 
     return run(work, interrupted=interrupted)
 
 
-def _unknown_option(paths: Sequence[str]) -> str | None:
-    """Return an option that was taken for a path: PATH may begin with a hyphen, because `-` is a path."""
-    return next((path for path in paths if path.startswith("-") and path != "-"), None)
+def _find_option(paths: Sequence[str]) -> str | None:
+    """Return a complaint about an option that was taken for a path: PATH may begin with a hyphen, as `-` is a path."""
+    option = next((path for path in paths if path.startswith("-") and path != "-"), None)
+    return None if option is None else f"there is no option {option}; write a path like that as ./{option}"
 
 
 def run_app(arguments: Sequence[str]) -> int:

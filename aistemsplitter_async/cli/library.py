@@ -14,10 +14,11 @@ from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import charged_credits
+from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import load_tags
-from aistemsplitter_async.library.template import Tags, Template
+from aistemsplitter_async.library.template import Tags, Template, parse_template
 
 _PAGE = 64  # findings that one call in a thread returns
 
@@ -72,6 +73,16 @@ class Library:
         while page := await run_in_thread(lambda: list(islice(found, size))):
             for one in page:
                 yield one
+
+
+def build_library(paths: Sequence[str], batching: Batching) -> Library:
+    """Return what `batch` was given to split.
+
+    Raises:
+        ConfigurationError: the template is invalid.
+    """
+    template = None if batching.template is None else parse_template(batching.template)
+    return Library(paths=paths, into=batching.into, template=template)
 
 
 async def read_tags(track: Track) -> Tags:

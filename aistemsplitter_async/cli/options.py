@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from typing import Annotated, Literal
 
 import attrs
 from cyclopts import Parameter
 
-from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, DOWNLOADS, UPLOADS, RateLimit
+from aistemsplitter_async._wire.urls import split_http_url
+from aistemsplitter_async.config import (
+    API_KEY_VARIABLE,
+    BASE_URL_VARIABLE,
+    DOWNLOADS,
+    UPLOADS,
+    WEBHOOK_SECRET_VARIABLE,
+    RateLimit,
+)
 from aistemsplitter_async.errors import ConfigurationError
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -55,12 +62,7 @@ def parse_webhook_url(text: str) -> str:
     Raises:
         ValueError: it is not an http(s) URL.
     """
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host, parts = None, urlsplit("")
-    if parts.scheme not in ("http", "https") or not host or not text.isprintable() or " " in text:
+    if split_http_url(text) is None or not text.isprintable() or " " in text:
         raise ValueError(f"{text[:80]!r} is not a URL for webhooks; write it like https://example.com/webhooks")
     return text
 
@@ -69,24 +71,30 @@ class Duration(float):
     """Seconds; the help shows the type's name."""
 
 
-def _duration(_type: Any, tokens: Sequence[Any]) -> Duration:
-    return Duration(parse_duration(tokens[0].value))
+def _read_by(parse: Callable[[str], object]) -> Parameter:
+    return Parameter(converter=lambda _type, tokens: parse(tokens[0].value), n_tokens=1, accepts_keys=False)
 
 
-def _rate_limit(_type: Any, tokens: Sequence[Any]) -> RateLimit:
-    return parse_rate_limit(tokens[0].value)
-
-
-def _webhook_url(_type: Any, tokens: Sequence[Any]) -> str:
-    return parse_webhook_url(tokens[0].value)
-
-
-AsDuration = Parameter(converter=_duration, n_tokens=1)
-WebhookURL = Annotated[
-    str, Parameter(converter=_webhook_url, n_tokens=1, help="URL that the API calls when a split has ended.")
-]
-Limit = Annotated[RateLimit, Parameter(converter=_rate_limit, n_tokens=1, accepts_keys=False)]
+AsDuration = _read_by(lambda text: Duration(parse_duration(text)))
 Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
+
+StemModel = Annotated[
+    str | None, Parameter(help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later.")
+]
+OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
+Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
+UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
+WebhookURL = Annotated[
+    str | None, _read_by(parse_webhook_url), Parameter(help="URL that the API calls when a split has ended.")
+]
+
+STEMS_FOLDER = Path("stems")
+_JOURNAL_NAME = ".aistemsplitter.journal"
+
+
+def default_journal(into: Path) -> Path:
+    """Return where the journal of a folder of stems is."""
+    return into / _JOURNAL_NAME
 
 
 @Parameter(name="*")
@@ -98,7 +106,9 @@ class Common:
         str | None, Parameter(help=f"Base URL of another API, such as a sandbox (or {BASE_URL_VARIABLE}).")
     ] = None
     rate_limit: Annotated[
-        Limit | None, Parameter(help="The key's limit, like 60/min, if you know it: then no request is refused.")
+        RateLimit | None,
+        _read_by(parse_rate_limit),
+        Parameter(help="The key's limit, like 60/min, if you know it: then no request is refused."),
     ] = None
     api_key_file: Annotated[
         Path | None,
@@ -109,12 +119,42 @@ class Common:
     ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
 
+    @property
+    def names_an_api(self) -> bool:
+        """Return whether another API or key was given, which a sandbox has itself."""
+        return self.base_url is not None or self.api_key_file is not None
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Splitting:
+    """What `split` takes besides its sources."""
+
+    into: Into = STEMS_FOLDER
+    stem_model: StemModel = None
+    output_format: OutputFormat = None
+    sandbox: UseSandbox = False
+    overwrite: Annotated[
+        bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
+    ] = False
+    timeout: Annotated[
+        Duration | None,
+        AsDuration,
+        Parameter(help="Give up a source after this long, like 30m; if not given, only a wait has a limit, 30m."),
+    ] = None
+    webhook_url: WebhookURL = None
+    idempotency_key: Annotated[
+        str | None, Parameter(help="Create under this key: repeating it is not charged again. One source only.")
+    ] = None
+    common: Common = Common()
+
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Batching:
-    """What `batch` takes in addition to the options of `split`."""
+    """What `batch` takes besides its paths."""
 
+    into: Into = STEMS_FOLDER
     journal: Annotated[
         Path | None, Parameter(help="File that records all progress; a hidden one in the --into folder if not given.")
     ] = None
@@ -137,6 +177,18 @@ class Batching:
     ] = None
     retry_failed: Annotated[bool, Switch, Parameter(help="Try again what failed for good in an earlier run.")] = False
     report: Annotated[Path | None, Parameter(help="Write an HTML report about all tracks at the end.")] = None
+    stem_model: StemModel = None
+    output_format: OutputFormat = None
+    sandbox: UseSandbox = False
+    webhook_url: WebhookURL = None
+    status: Annotated[bool, Switch, Parameter(help="Show the progress of the batch, also while it runs.")] = False
+    dry_run: Annotated[bool, Switch, Parameter(help="Show what would go where, and what it would cost.")] = False
+    common: Common = Common()
+
+    @property
+    def journal_path(self) -> Path:
+        """Return the journal that was given, or that of the folder of stems."""
+        return self.journal or default_journal(self.into)
 
 
 @Parameter(name="*")
@@ -178,3 +230,25 @@ class Serving:
     seed: Annotated[int | None, Parameter(help="Seed of all randomness, to make it repeatable.")] = None
     no_control: Annotated[bool, Switch, Parameter(help="Serve no control endpoint at /control/.")] = False
     json: Annotated[bool, Switch, Parameter(help="Print base_url and api_key as one JSON line.")] = False
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
+class Listening:
+    """What `listen` takes."""
+
+    port: Annotated[int, Parameter(help="Port to listen on; any free one if not given.")] = 0
+    secret_file: Annotated[
+        Path | None, Parameter(help=f"File with the signing secret (instead of {WEBHOOK_SECRET_VARIABLE}).")
+    ] = None
+    sandbox: Annotated[bool, Switch, Parameter(help="Show a whole round trip with a local sandbox; needs no key.")] = (
+        False
+    )
+    json: Annotated[
+        bool,
+        Switch,
+        Parameter(
+            help="JSON on stdout: the address, then one object for each request (event null: repeated, or not about a "
+            "split; error not null: refused), and for each step of --sandbox."
+        ),
+    ] = False

@@ -12,12 +12,6 @@ from aistemsplitter_async._wire.urls import filename_of_url, is_url
 from aistemsplitter_async.cli.screen.render import shown_source
 
 _FALLBACK = "audio"  # the folder for a URL without a file name
-JOURNAL_NAME = ".aistemsplitter.journal"
-
-
-def default_journal(into: Path) -> Path:
-    """Return where the journal of a folder of stems is."""
-    return into / JOURNAL_NAME
 
 
 def plan_folders(sources: Sequence[str]) -> list[str]:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-
-import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.item import BatchItem, label
@@ -19,8 +17,8 @@ from aistemsplitter_async.cli.commands.forecast import Forecast
 from aistemsplitter_async.cli.commands.status import report_owner
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
-from aistemsplitter_async.cli.library import Library, Survey
-from aistemsplitter_async.cli.options import Batching, Common
+from aistemsplitter_async.cli.library import Survey, build_library
+from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.report.report import check_report_path, write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.waveforms import Waveforms
@@ -41,39 +39,17 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.events import Event, SplitCreated
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
-from aistemsplitter_async.library.template import parse_template
 
 
-@attrs.frozen(kw_only=True)
-class BatchArguments:
-    """The command line of `batch`."""
-
-    paths: list[str]
-    into: Path
-    journal: Path
-    common: Common
-    options: Batching
-    stem_model: str | None = None
-    output_format: str | None = None
-    webhook_url: str | None = None
-    sandbox: bool = False
-
-    @property
-    def library(self) -> Library:
-        """What is to be split."""
-        template = None if self.options.template is None else parse_template(self.options.template)
-        return Library(paths=self.paths, into=self.into, template=template)
-
-
-async def batch(arguments: BatchArguments, terminal: Terminal) -> int:
+async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Split a library, print a result for each track, and return the exit code."""
     run = _Run(arguments, terminal)
     try:
-        await run.split_all()
+        await run.split_all(paths)
     except AIStemSplitterError as error:
         problem = explain(error, run.context)
         terminal.error(problem.message)
-        await report_owner(error, arguments.journal, terminal)
+        await report_owner(error, arguments.journal_path, terminal)
         run.codes.append(problem.exit_code)
     except asyncio.CancelledError:
         terminal.say("stopped; nothing is lost: run the same command again and it continues where it stopped")
@@ -84,7 +60,7 @@ async def batch(arguments: BatchArguments, terminal: Terminal) -> int:
 class _Run:
     """One invocation of `batch`."""
 
-    def __init__(self, arguments: BatchArguments, terminal: Terminal) -> None:
+    def __init__(self, arguments: Batching, terminal: Terminal) -> None:
         self.codes: list[Exit] = []
         self.is_draining = False
         self.context = Context(
@@ -104,10 +80,10 @@ class _Run:
         self._others: dict[str, StoredFailure | None] = {}  # sources that may have no journal row; why, if they failed
         self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
 
-    async def split_all(self) -> None:
+    async def split_all(self, paths: Sequence[str]) -> None:
         """Split every track, print the results, a summary, and write the report."""
         arguments, terminal = self._arguments, self._terminal
-        library, journal, report_path = arguments.library, arguments.journal, arguments.options.report
+        library, journal, report_path = build_library(paths, arguments), arguments.journal_path, arguments.report
         if report_path is not None:
             await run_in_thread(check_report_path, report_path)
         found = await library.search()
@@ -121,7 +97,7 @@ class _Run:
                 connected(arguments.common, terminal, on_event=self._note, sandbox=arguments.sandbox, sandbox_data=data)
             )
             batch = self._build_batch(client, library.items(found, self._note_unusable))
-            forecast = Forecast(batch, client, self._survey, terminal, retry_failed=arguments.options.retry_failed)
+            forecast = Forecast(batch, client, self._survey, terminal, retry_failed=arguments.retry_failed)
             async with batch, forecast.running(library):
                 terminal.on_first_signal = lambda: self._drain(batch)
                 async with shown(BatchView(forecast.progress, self._survey, now=time.monotonic), terminal):
@@ -135,21 +111,21 @@ class _Run:
                     await self._write_report(report_path, batch, report, self._waveforms)
 
     def _build_batch(self, client: AsyncAIStemSplitter, items: AsyncIterable[BatchItem]) -> Batch:
-        arguments, options = self._arguments, self._arguments.options
+        arguments = self._arguments
         return client.split_many(
             items,
             into=arguments.into,
-            journal=arguments.journal,
+            journal=arguments.journal_path,
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
-            in_flight=options.in_flight,
-            uploads=options.uploads,
-            downloads=options.downloads,
-            priority=options.priority,
-            max_credits=options.max_credits,
+            in_flight=arguments.in_flight,
+            uploads=arguments.uploads,
+            downloads=arguments.downloads,
+            priority=arguments.priority,
+            max_credits=arguments.max_credits,
             webhook_url=arguments.webhook_url,
-            key_age=options.key_age or KEY_AGE,
-            retry_failed=options.retry_failed,
+            key_age=arguments.key_age or KEY_AGE,
+            retry_failed=arguments.retry_failed,
         )
 
     def _drain(self, batch: Batch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -18,10 +18,10 @@ from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
-from aistemsplitter_async.cli.commands.batch import BatchArguments
 from aistemsplitter_async.cli.commands.estimate import print_estimate
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Survey, read_tags
+from aistemsplitter_async.cli.library import Survey, build_library, read_tags
+from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
@@ -91,11 +91,11 @@ class Planner:
         return Plan(_PLANS[step], record.folder, record.pattern)
 
 
-async def plan_library(arguments: BatchArguments, terminal: Terminal) -> int:
+async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what that costs, and return the exit code."""
     survey, left_out, problems = Survey(), 0, 0
     try:
-        library = arguments.library
+        library = build_library(paths, arguments)
         async with _planner(arguments, terminal) as planner:
             async for one in await library.search():
                 if isinstance(one, Unusable):
@@ -130,7 +130,7 @@ async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan |
         return None
 
 
-def _print(plan: Plan, source: str, seconds: float | None, arguments: BatchArguments, terminal: Terminal) -> None:
+def _print(plan: Plan, source: str, seconds: float | None, arguments: Batching, terminal: Terminal) -> None:
     folder = arguments.into / plan.folder
     if arguments.common.json:
         values = {"source": source, "folder": str(folder), "seconds": seconds}
@@ -144,16 +144,16 @@ def _print(plan: Plan, source: str, seconds: float | None, arguments: BatchArgum
 
 
 @asynccontextmanager
-async def _planner(arguments: BatchArguments, terminal: Terminal) -> AsyncIterator[Planner]:
+async def _planner(arguments: Batching, terminal: Terminal) -> AsyncIterator[Planner]:
     """Give a planner on a copy of the journal; what it writes there is gone at the end."""
     options = BatchOptions(
         into=arguments.into,
         stem_model=arguments.stem_model,
         output_format=arguments.output_format,
-        key_age=arguments.options.key_age or KEY_AGE,
-        retry_failed=arguments.options.retry_failed,
+        key_age=arguments.key_age or KEY_AGE,
+        retry_failed=arguments.retry_failed,
     )
-    journal = arguments.journal
+    journal = arguments.journal_path
     exists = await run_in_thread(journal.exists)
     if exists and await run_in_thread(lambda: bool(is_locked(journal))):
         terminal.say("a batch is running on the journal, so what it has finished is not left out here")

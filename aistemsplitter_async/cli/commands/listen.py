@@ -19,6 +19,7 @@ from aiohttp import web
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async.cli.connect import read_secret
 from aistemsplitter_async.cli.failures import Exit, UsageError
+from aistemsplitter_async.cli.options import Listening
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, price, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, DIM, GREEN, RED, Terminal
@@ -46,17 +47,7 @@ _ADVICE: Final = {
 }
 
 
-@attrs.frozen(kw_only=True)
-class ListenArguments:
-    """The command line of `listen`."""
-
-    port: int
-    secret_file: Path | None
-    sandbox: bool
-    json: bool
-
-
-async def listen(arguments: ListenArguments, terminal: Terminal) -> int:
+async def listen(listening: Listening, terminal: Terminal) -> int:
     """Receive webhooks until cancelled.
 
     Raises:
@@ -76,22 +67,22 @@ async def listen(arguments: ListenArguments, terminal: Terminal) -> int:
         async with AsyncExitStack() as stack:
             stack.enter_context(_watching_stdout(stop))
             sandbox = None
-            if arguments.sandbox:
+            if listening.sandbox:
                 slow = Timed(base=1.5, per_second=0.0)  # slow enough to watch
                 sandbox = Sandbox(separation="silent", requests_per_minute=None, progression=slow)
                 await stack.enter_async_context(sandbox)
-            view = View(terminal, as_json=arguments.json)
-            secrets = [sandbox.webhook_secret] if sandbox is not None else _read_secrets(arguments.secret_file)
-            receiver = await stack.enter_async_context(_serving(secrets, arguments.port, view))
+            view = View(terminal, as_json=listening.json)
+            secrets = [sandbox.webhook_secret] if sandbox is not None else _read_secrets(listening.secret_file)
+            receiver = await stack.enter_async_context(_serving(secrets, listening.port, view))
             view.introduce(receiver.url, sandbox)
             if sandbox is not None:
                 await _show_round_trip(sandbox, receiver, view)
             await asyncio.Event().wait()
     except _PortError as error:
-        terminal.error(f"cannot listen on port {arguments.port}: {error}; leave out --port to use any free one")
+        terminal.error(f"cannot listen on port {listening.port}: {error}; leave out --port to use any free one")
         return Exit.FAILED
     except asyncio.CancelledError:
-        if not arguments.json and not reader_gone:
+        if not listening.json and not reader_gone:
             terminal.say("stopped")
     return Exit.DONE
 

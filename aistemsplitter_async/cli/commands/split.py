@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 import attrs
 
@@ -17,7 +16,7 @@ from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.connect import connected_board
 from aistemsplitter_async.cli.failures import Context, Exit, explain, most_severe
-from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.options import Splitting, default_journal
 from aistemsplitter_async.cli.results import (
     Result,
     build_interrupted,
@@ -29,39 +28,11 @@ from aistemsplitter_async.cli.results import (
 from aistemsplitter_async.cli.screen.board import DONE, FAILED, Activity, Board
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.cli.sources import default_journal, plan_folders, plan_labels, usual_folder, without_repeats
+from aistemsplitter_async.cli.sources import plan_folders, plan_labels, usual_folder, without_repeats
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.errors import AIStemSplitterError, SplitFailedError
 
 _IN_FLIGHT = 4  # sources at a time: enough that uploads, processing and downloads overlap
-
-
-@attrs.frozen(kw_only=True)
-class SplitArguments:
-    """The command line of `split`."""
-
-    sources: Sequence[str]
-    into: str
-    common: Common
-    stem_model: str | None = None
-    output_format: str | None = None
-    webhook_url: str | None = None
-    idempotency_key: str | None = None
-    timeout: float | None = None
-    overwrite: bool = False
-    sandbox: bool = False
-
-    def command_for(self, source: str) -> str:
-        """Return the command that continues with a source: the journal knows the rest."""
-        options = {
-            "--into": self.into,
-            "--stem-model": self.stem_model,
-            "--output-format": self.output_format,
-            "--webhook-url": self.webhook_url,
-            "--base-url": self.common.base_url,
-            "--api-key-file": self.common.api_key_file,
-        }
-        return command("split", source, *given_options(options))
 
 
 @attrs.frozen
@@ -73,10 +44,10 @@ class SourceJob:
     activity: Activity
 
 
-async def split(arguments: SplitArguments, terminal: Terminal) -> int:
+async def split(given: Sequence[str], arguments: Splitting, terminal: Terminal) -> int:
     """Split every source, print a result for each, and return the exit code."""
-    sources = without_repeats(arguments.sources)
-    if len(sources) < len(arguments.sources):
+    sources = without_repeats(given)
+    if len(sources) < len(given):
         terminal.say("some sources were given more than once; each is split once")
     jobs = [
         SourceJob(source, folder, Activity(label, arguments.idempotency_key or str(uuid.uuid4())))
@@ -101,7 +72,7 @@ async def split(arguments: SplitArguments, terminal: Terminal) -> int:
 class _Run:
     """One invocation of `split`."""
 
-    def __init__(self, arguments: SplitArguments, jobs: Sequence[SourceJob], board: Board, terminal: Terminal) -> None:
+    def __init__(self, arguments: Splitting, jobs: Sequence[SourceJob], board: Board, terminal: Terminal) -> None:
         self.codes: list[Exit] = []
         self._arguments = arguments
         self._jobs = jobs
@@ -117,7 +88,7 @@ class _Run:
         batch = client.split_many(
             [self._item(job) for job in usable],
             into=arguments.into,
-            journal=None if arguments.sandbox else default_journal(Path(arguments.into)),
+            journal=None if arguments.sandbox else default_journal(arguments.into),
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
             webhook_url=arguments.webhook_url,
@@ -226,7 +197,7 @@ class _Run:
         if activity.split_id is not None:
             return f"exists as {activity.split_id}; continue with:", context.continuations(activity.split_id)
         if activity.may_be_created:
-            again = self._arguments.command_for(job.source)
+            again = _command_for(job.source, self._arguments)
             return "may or may not have been created; find out without paying twice:", [again]
         return None
 
@@ -246,9 +217,22 @@ class _Run:
     def _context(self, job: SourceJob | None = None) -> Context:
         arguments = self._arguments
         return Context(
-            into=arguments.into,
+            into=str(arguments.into),
             name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
             base_url=arguments.common.base_url,
             api_key_file=arguments.common.api_key_file,
             resumable=not arguments.sandbox,
         )
+
+
+def _command_for(source: str, arguments: Splitting) -> str:
+    """Return the command that continues with a source: the journal knows the rest."""
+    options = {
+        "--into": arguments.into,
+        "--stem-model": arguments.stem_model,
+        "--output-format": arguments.output_format,
+        "--webhook-url": arguments.webhook_url,
+        "--base-url": arguments.common.base_url,
+        "--api-key-file": arguments.common.api_key_file,
+    }
+    return command("split", source, *given_options(options))
