@@ -7,32 +7,26 @@ from typing import Any, ClassVar
 
 import attrs
 
-
-def is_whole(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Raise `TypeError` unless the value is a whole number."""
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a whole number")
+Check = Callable[[object, "attrs.Attribute[Any]", object], None]
 
 
-def is_number(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Raise `TypeError` unless the value is a number."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be a number")
+def _is(expected: str, *types: type) -> Check:
+    """Return a check that raises `TypeError` for a value of another type; true and false are no numbers here."""
+
+    def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+        if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            raise TypeError(f"{attribute.name} must be {expected}")
+
+    return check
 
 
-def is_text(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Raise `TypeError` unless the value is text."""
-    if not isinstance(value, str):
-        raise TypeError(f"{attribute.name} must be text")
+is_whole = _is("a whole number", int)
+is_number = _is("a number", int, float)
+is_text = _is("text", str)
+is_flag = _is("true or false", bool)
 
 
-def is_flag(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
-    """Raise `TypeError` unless the value is true or false."""
-    if not isinstance(value, bool):
-        raise TypeError(f"{attribute.name} must be true or false")
-
-
-def is_one_of(*known: str) -> Callable[[object, attrs.Attribute[Any], object], None]:
+def is_one_of(*known: str) -> Check:
     """Return a check that raises `ValueError` for any other value."""
 
     def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:

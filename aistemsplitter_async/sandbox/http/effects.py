@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from email.utils import formatdate
-from functools import singledispatch
 from typing import Any, Final
 
 import attrs
@@ -42,11 +41,26 @@ _PARTIAL = 206
 _PROXY_PAGE: Final = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
 
 
-@singledispatch
 def change_reply(fault: Fault, reply: Reply) -> Reply | None:
     """Return `reply` as `fault` changes it; `None` if the fault cannot apply to it."""
-    del fault, reply
-    return None
+    match fault:
+        case ContentType():
+            return _set_header(reply, "Content-Type", fault.content_type)
+        case Header():
+            return _set_header(reply, fault.name, fault.value)
+        case WrongContentRange() if reply.status == _PARTIAL:
+            first, _, rest = reply.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")
+            return _set_header(reply, "Content-Range", fault.value or f"bytes {int(first) + 1}-{rest}")
+        case Drip():
+            return _change_manner(reply, piece_bytes=fault.piece_bytes, every=float(fault.every))
+        case Stall():
+            return _change_manner(reply, stop_after=fault.after_bytes, then="stall")
+        case Cut():
+            return _change_manner(reply, stop_after=fault.after_bytes, then=fault.how, framing=fault.framing)
+        case Reset():  # the operation was carried out, but no answer says so
+            return attrs.evolve(reply, status=0, manner=Manner(then=fault.how))
+        case _:
+            return _change_body(fault, reply)
 
 
 def replace_reply(fault: Fault, *, flat: bool, now: float) -> Reply | None:
@@ -75,55 +89,36 @@ def build_status_reply(fault: Status, *, flat: bool, now: float) -> Reply:
     return build_refusal_reply(refusal, flat=flat)
 
 
-@change_reply.register
-def _(fault: Body, reply: Reply) -> Reply | None:
-    headers = dict(reply.headers)
-    if fault.body == "html":
-        headers["Content-Type"] = "text/html"
-    if fault.body == "truncated":
-        if not isinstance(reply.body, bytes):
+def _change_body(fault: Fault, reply: Reply) -> Reply | None:
+    match fault:
+        case Body():
+            return _replace_body(reply, fault)
+        case MissingField():
+            return _edit(reply, fault.path, lambda parent, name: parent.pop(name))
+        case ChangedField():
+            return _edit(reply, fault.path, lambda parent, name: parent.update({name: fault.value}))
+        case ExtraFields():
+            value = _parse(reply)
+            return None if value is None else attrs.evolve(reply, body=dump(_with_extras(value)))
+        case HostileStems():
+            return _replace_stems(reply, fault)
+        case _:
             return None
+
+
+def _replace_body(reply: Reply, fault: Body) -> Reply | None:
+    if fault.body == "html":
+        reply = _set_header(reply, "Content-Type", "text/html")
+    if fault.body != "truncated":
+        body = _BODIES[fault.body](fault)
+    elif isinstance(reply.body, bytes):
         body = reply.body[: len(reply.body) // 2]
     else:
-        body = _BODIES[fault.body](fault)
-    return attrs.evolve(reply, status=fault.status or reply.status, body=body, headers=headers)
+        return None
+    return attrs.evolve(reply, status=fault.status or reply.status, body=body)
 
 
-@change_reply.register
-def _(fault: ContentType, reply: Reply) -> Reply:
-    return attrs.evolve(reply, headers={**reply.headers, "Content-Type": fault.content_type})
-
-
-@change_reply.register
-def _(fault: Header, reply: Reply) -> Reply:
-    return attrs.evolve(reply, headers={**reply.headers, fault.name: fault.value})
-
-
-@change_reply.register
-def _(fault: MissingField, reply: Reply) -> Reply | None:
-    def remove(parent: dict[str, Any], name: str) -> None:
-        del parent[name]
-
-    return _edit(reply, fault.path, remove)
-
-
-@change_reply.register
-def _(fault: ChangedField, reply: Reply) -> Reply | None:
-    def change(parent: dict[str, Any], name: str) -> None:
-        parent[name] = fault.value
-
-    return _edit(reply, fault.path, change)
-
-
-@change_reply.register
-def _(fault: ExtraFields, reply: Reply) -> Reply | None:
-    del fault
-    value = _parse(reply)
-    return None if value is None else attrs.evolve(reply, body=dump(_with_extras(value)))
-
-
-@change_reply.register
-def _(fault: HostileStems, reply: Reply) -> Reply | None:
+def _replace_stems(reply: Reply, fault: HostileStems) -> Reply | None:
     value = _parse(reply)
     stems = value.get("data", {}).get("stems") if value is not None else None
     if value is None or not stems:
@@ -138,42 +133,12 @@ def _(fault: HostileStems, reply: Reply) -> Reply | None:
     return attrs.evolve(reply, body=dump(value))
 
 
-@change_reply.register
-def _(fault: WrongContentRange, reply: Reply) -> Reply | None:
-    real = reply.headers.get("Content-Range", "")
-    if reply.status != _PARTIAL:
-        return None
-    first, _, rest = real.removeprefix("bytes ").partition("-")
-    return attrs.evolve(
-        reply, headers={**reply.headers, "Content-Range": fault.value or f"bytes {int(first) + 1}-{rest}"}
-    )
+def _set_header(reply: Reply, name: str, value: str) -> Reply:
+    return attrs.evolve(reply, headers={**reply.headers, name: value})
 
 
-@change_reply.register
-def _(fault: Drip, reply: Reply) -> Reply:
-    manner = reply.manner or Manner()
-    return attrs.evolve(reply, manner=attrs.evolve(manner, piece_bytes=fault.piece_bytes, every=float(fault.every)))
-
-
-@change_reply.register
-def _(fault: Stall, reply: Reply) -> Reply:
-    manner = reply.manner or Manner()
-    return attrs.evolve(reply, manner=attrs.evolve(manner, stop_after=fault.after_bytes, then="stall"))
-
-
-@change_reply.register
-def _(fault: Cut, reply: Reply) -> Reply:
-    manner = reply.manner or Manner()
-    return attrs.evolve(
-        reply,
-        manner=attrs.evolve(manner, stop_after=fault.after_bytes, then=fault.how, framing=fault.framing),
-    )
-
-
-@change_reply.register
-def _(fault: Reset, reply: Reply) -> Reply:
-    # The operation was carried out, but no answer says so.
-    return attrs.evolve(reply, status=0, manner=Manner(then=fault.how))
+def _change_manner(reply: Reply, **changes: Any) -> Reply:
+    return attrs.evolve(reply, manner=attrs.evolve(reply.manner or Manner(), **changes))
 
 
 def _format_retry_after(value: float | str, now: float) -> str:
@@ -188,7 +153,7 @@ def _format_retry_after(value: float | str, now: float) -> str:
             return f"{value:g}" if isinstance(value, (int, float)) else value
 
 
-def _edit(reply: Reply, path: str, change: Callable[[dict[str, Any], str], None]) -> Reply | None:
+def _edit(reply: Reply, path: str, change: Callable[[dict[str, Any], str], object]) -> Reply | None:
     value = _parse(reply)
     *parents, last = path.split(".")
     target: Any = value
