@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, Self
-
-if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol, Self
 
 
 class Clock(Protocol):

@@ -34,7 +34,7 @@ All of them can be pickled without loss, so that they cross process pools.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aistemsplitter_async.models import Split, Submission
@@ -72,13 +72,9 @@ class AIStemSplitterError(Exception):
         # By default, exceptions with keyword-only arguments do not unpickle: pickle calls the class with `args` alone.
         return _restore, (type(self), self.args, self.__dict__)
 
-    @classmethod
-    def _blank(cls) -> Self:
-        return cls.__new__(cls)
-
 
 def _restore(cls: type[AIStemSplitterError], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
-    error = cls._blank()
+    error = cls.__new__(cls)
     error.args = args
     error.__dict__.update(state)
     return error

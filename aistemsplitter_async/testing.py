@@ -162,14 +162,17 @@ Handler = Callable[[Exchange], Answer | Awaitable[Answer]]
 
 def json_reply(data: Any, *, status: int = 200, headers: dict[str, str] | None = None) -> Reply:
     """Return a success reply in the API's envelope."""
-    body = json.dumps({"success": True, "data": data}).encode()
-    return Reply(status=status, headers={"content-type": "application/json", **(headers or {})}, body=body)
+    return _envelope(status, {"success": True, "data": data}, headers)
 
 
 def error_reply(status: int, code: str, message: str = "", *, headers: dict[str, str] | None = None) -> Reply:
     """Return a failure reply in the API's envelope."""
-    body = json.dumps({"success": False, "error": {"code": code, "message": message}}).encode()
-    return Reply(status=status, headers={"content-type": "application/json", **(headers or {})}, body=body)
+    return _envelope(status, {"success": False, "error": {"code": code, "message": message}}, headers)
+
+
+def _envelope(status: int, value: dict[str, Any], headers: dict[str, str] | None) -> Reply:
+    headers = {"content-type": "application/json", **(headers or {})}
+    return Reply(status=status, headers=headers, body=json.dumps(value).encode())
 
 
 class FakeTransport:

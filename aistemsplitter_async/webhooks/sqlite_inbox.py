@@ -15,7 +15,6 @@ from contextlib import suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
-from types import TracebackType
 from typing import Final, Self, TypeVar
 
 from aistemsplitter_async._files import create_private
@@ -92,9 +91,7 @@ class SQLiteInbox:
         await self._run(lambda _: None)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:

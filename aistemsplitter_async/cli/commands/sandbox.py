@@ -15,6 +15,7 @@ from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from aistemsplitter_async.sandbox import Instant, Manual, Sandbox, Timed
 
+_PASSED_ON: Final = ("minute", "requests_per_minute", "window", "burst", "rate_headers", "separation", "data", "seed")
 _PROGRESSIONS: Final = {"instant": Instant, "timed": Timed, "manual": Manual}
 
 
@@ -53,18 +54,9 @@ def build_sandbox(serving: Serving) -> Sandbox:
     Raises:
         UsageError: an option is out of its range.
     """
-    given = {
-        "credits": serving.credits_given,
-        "minute": serving.minute,
-        "requests_per_minute": serving.requests_per_minute,
-        "window": serving.window,
-        "burst": serving.burst,
-        "rate_headers": serving.rate_headers,
-        "separation": serving.separation,
-        "data": serving.data,
-        "seed": serving.seed,
-    }
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options: dict[str, Any] = {name: value for name in _PASSED_ON if (value := getattr(serving, name)) is not None}
+    if serving.credits_given is not None:
+        options["credits"] = serving.credits_given
     if serving.requests_per_minute == 0:
         options["requests_per_minute"] = None
     if serving.progression is not None:

@@ -7,25 +7,23 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import nullcontext, suppress
 from pathlib import Path, PurePath, PurePosixPath
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 from urllib.parse import quote
 
 import attrs
 
 from aistemsplitter_async._files import fresh_path, open_no_link, reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.batch.outcome import BatchReport
+from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.report.chart import build_chart
 from aistemsplitter_async.cli.report.page import GENERATOR, NEXT_GROUP, Summary, Tally, build_frame
+from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.row import DUPLICATE, Stem, build_row, build_twin, parse_peaks
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.screen.render import number
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Record, StoredFailure
-
-if TYPE_CHECKING:
-    from aistemsplitter_async.batch.outcome import BatchReport
-    from aistemsplitter_async.batch.runner import Batch
-    from aistemsplitter_async.cli.report.request_log import RequestLog
 
 _HEAD = 1024  # bytes that name the generator of a report
 _PAGE = 100  # rows written at a time, and laid out at a time by a browser
