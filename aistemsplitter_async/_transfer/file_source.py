@@ -12,6 +12,7 @@ from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread, wait_out
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError
@@ -87,7 +88,7 @@ class _BlockReader:
             # Not blocking: what was a regular file a moment ago may be a pipe by now.
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
-            problem = _why(error)
+            problem = reason_of(error)
         else:
             if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 self.close()
@@ -115,7 +116,7 @@ class _BlockReader:
         try:
             return read.result()
         except OSError as error:
-            problem = _why(error)
+            problem = reason_of(error)
         raise SourceUnreadableError(f"cannot read {self._path}: {problem}")
 
     async def aclose(self) -> None:
@@ -143,7 +144,7 @@ def _check_file(path: Path) -> int:
         size = status.st_size
         problem = _unusable(path, status)
     except (OSError, ValueError) as error:
-        problem = _why(error)
+        problem = reason_of(error)
     if problem:
         raise SourceUnreadableError(f"cannot read {path}: {problem}")
     return size
@@ -157,9 +158,3 @@ def _unusable(path: Path, status: os.stat_result) -> str | None:
     if status.st_size == 0:
         return "it is empty"
     return None if os.access(path, os.R_OK) else "permission denied"
-
-
-def _why(error: OSError | ValueError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "no such file"
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)

@@ -14,28 +14,10 @@ KNOWN_STEMS = frozenset({"vocals", "drums", "bass", "other", "guitar", "piano"})
 NAME_CAP_BYTES = 120  # leaves room for the extension and `.part` under every file system's 255
 ANY_STEM = "{stem}"  # where a stem's name goes in a pattern of file names
 AUDIO_EXTENSIONS = frozenset(
-    [
-        "aac",
-        "aif",
-        "aifc",
-        "aiff",
-        "alac",
-        "ape",
-        "caf",
-        "flac",
-        "m4a",
-        "m4b",
-        "mka",
-        "mp2",
-        "mp3",
-        "oga",
-        "ogg",
-        "opus",
-        "wav",
-        "weba",
-        "wma",
-        "wv",
-    ]
+    {
+        *("aac", "aif", "aifc", "aiff", "alac", "ape", "caf", "flac", "m4a", "m4b"),
+        *("mka", "mp2", "mp3", "oga", "ogg", "opus", "wav", "weba", "wma", "wv"),
+    }
 )
 UNKNOWN_EXTENSION = "bin"
 EXTENSION_BY_TYPE = {

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import attrs
 
+from aistemsplitter_async._transfer.audio import Source
+from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.journal.record import StageName
-
-if TYPE_CHECKING:
-    from aistemsplitter_async._transfer.audio import Source
-    from aistemsplitter_async.errors import AIStemSplitterError
-    from aistemsplitter_async.models import Split
+from aistemsplitter_async.models import Split
 
 SkipReason = Literal["finished", "duplicate", "not begun"]
 

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import cancel_and_wait
+from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.options import Common
-from aistemsplitter_async.cli.screen.board import Activity, Board
+from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
 from aistemsplitter_async.cli.screen.live import shown
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
@@ -85,6 +88,25 @@ async def connected_board(
             yield client
         finally:
             await cancel_and_wait(*following)
+
+
+@asynccontextmanager
+async def working(
+    activity: Activity, common: Common, terminal: Terminal, *, follow: bool = False, sandbox: bool = False
+) -> AsyncIterator[tuple[AsyncAIStemSplitter, OnProgress]]:
+    """Give a client whose work is shown as `activity`, and what notes the progress of its transfers.
+
+    With `follow`, the states of its split are shown too.
+    """
+    board = Board([activity], now=time.monotonic, log=terminal.log)
+    async with connected_board(board, common, terminal, sandbox=sandbox) as client:
+        board.enter(activity, STARTING)
+        if follow:
+            board.follow_split(activity, None)
+        try:
+            yield client, partial(board.note_bytes, activity)
+        finally:
+            board.enter(activity, DONE)
 
 
 @asynccontextmanager

@@ -20,6 +20,7 @@ from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import load_tags
 from aistemsplitter_async.library.template import Tags, Template, parse_template
 
+Note = Callable[[Unusable | Ignored], None]
 _PAGE = 64  # findings that one call in a thread returns
 
 
@@ -50,13 +51,17 @@ class Library:
         """
         return self._each(await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into])))
 
-    async def items(
-        self, found: AsyncGenerator[Found, None], note: Callable[[Unusable | Ignored], None]
-    ) -> AsyncGenerator[BatchItem, None]:
+    async def items(self, found: AsyncGenerator[Found, None], note: Note) -> AsyncGenerator[BatchItem, None]:
         """Iterate over what can be split; `note` is called with everything else."""
+        async for track, tags in self.tracks(found, note):
+            yield self.item(track, tags)
+
+    @staticmethod
+    async def tracks(found: AsyncGenerator[Found, None], note: Note) -> AsyncGenerator[tuple[Track, Tags], None]:
+        """Iterate over the tracks and their tags; `note` is called with everything else."""
         async for one in found:
             if isinstance(one, Track):
-                yield self.item(one, await read_tags(one))
+                yield one, await _read_tags(one)
             else:
                 note(one)
 
@@ -85,7 +90,7 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
     return Library(paths=paths, into=batching.into, template=template)
 
 
-async def read_tags(track: Track) -> Tags:
+async def _read_tags(track: Track) -> Tags:
     """Return what a track says about itself; for a URL, what its playlist says."""
     tags = Tags() if is_url(track.source) else await load_tags(track.source)
     return attrs.evolve(tags, title=tags.title or track.title, seconds=tags.seconds or track.seconds)
@@ -122,9 +127,8 @@ class Survey:
 
     async def count(self, library: Library, paid: Container[str] = ()) -> None:
         """Count a library that can be read twice; for the sources in `paid`, no more credits are needed."""
-        async for one in await library.search():
-            if isinstance(one, Track):
-                self.add(one, (await read_tags(one)).seconds, paid=one.source in paid)
+        async for track, tags in library.tracks(await library.search(), lambda _: None):
+            self.add(track, tags.seconds, paid=track.source in paid)
         self.complete = True
 
     def add(self, track: Track, seconds: float | None, *, paid: bool = False) -> None:

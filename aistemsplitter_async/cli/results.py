@@ -108,8 +108,11 @@ def build_interrupted(split_id: str | None, idempotency_key: str | None = None) 
     )
 
 
-def print_split(result: Result, terminal: Terminal) -> None:
+def print_split(result: Result, terminal: Terminal, *, as_json: bool) -> None:
     """Write the state of a split, a line per fact."""
+    if as_json:
+        print_json(result.as_json(), terminal)
+        return
     facts = [
         ("id", result.id),
         ("status", result.status),
@@ -117,6 +120,7 @@ def print_split(result: Result, terminal: Terminal) -> None:
         ("length", clock(result.seconds) if result.seconds is not None else None),
         ("price", price(result.credits_used) if result.credits_used is not None else None),
         ("stems", ", ".join(result.stems) or None),
+        ("reason", result.error.message if result.error is not None else None),
     ]
     rows = [(name, show(value)) for name, value in facts if value is not None]
     for line in columns(rows, indent=""):

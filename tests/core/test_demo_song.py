@@ -1,10 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
-import soundfile
 
-from aistemsplitter_async.sandbox.separation.demo_song import DemoSong, render, write
+from aistemsplitter_async.sandbox.separation.demo_song import DemoSong, render
 from aistemsplitter_async.sandbox.separation.separate import STEMS
 
 
@@ -58,12 +55,3 @@ def shared_octaves(song: DemoSong, one: str, two: str) -> float:
         energies = np.bincount(octaves.astype(int), weights=spectrum[1:])
         profiles.append(energies / energies.sum())
     return float(np.minimum(*profiles).sum())
-
-
-def test_the_files_hold_the_song_and_its_parts(song: DemoSong, tmp_path: Path) -> None:
-    paths = write(song, tmp_path / "new" / "folder")
-    assert sorted(paths) == sorted(["mix", *song.parts])
-    for name, samples in {"mix": song.mix, **song.parts}.items():
-        stored, sample_rate = soundfile.read(paths[name], dtype="float32")
-        assert sample_rate == song.sample_rate
-        np.testing.assert_allclose(stored, samples, atol=2**-23)

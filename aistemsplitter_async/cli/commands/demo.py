@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from functools import partial
 from pathlib import Path
 
 import attrs
 
 from aistemsplitter_async._files import reason_of
-from aistemsplitter_async.cli.connect import check_sandbox_extra, connected_board
+from aistemsplitter_async.cli.connect import check_sandbox_extra, working
 from aistemsplitter_async.cli.failures import Context, Exit, explain
 from aistemsplitter_async.cli.options import Common
-from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
+from aistemsplitter_async.cli.screen.board import Activity
 from aistemsplitter_async.cli.screen.render import PROGRAM, clock, columns, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, DIM, GREEN, Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE
@@ -70,22 +68,16 @@ def _write_song(path: Path) -> None:
 
 async def _split(folder: Path, terminal: Terminal) -> dict[str, Path]:
     """Split the song as any client would, and return its stems."""
-    activity = Activity(SONG, _KEY)
-    board = Board([activity], now=time.monotonic, log=terminal.log)
-    async with connected_board(board, Common(), terminal, sandbox=True) as client:
-        board.enter(activity, STARTING)
-        try:
-            done = await client.split(
-                folder / SONG,
-                into=folder,
-                name=STEMS,
-                output_format="wav",
-                idempotency_key=_KEY,
-                overwrite=True,  # a second demo replaces the first
-                on_progress=partial(board.note_bytes, activity),
-            )
-        finally:
-            board.enter(activity, DONE)
+    async with working(Activity(SONG, _KEY), Common(), terminal, sandbox=True) as (client, note_bytes):
+        done = await client.split(
+            folder / SONG,
+            into=folder,
+            name=STEMS,
+            output_format="wav",
+            idempotency_key=_KEY,
+            overwrite=True,  # a second demo replaces the first
+            on_progress=note_bytes,
+        )
     return dict(done.files)
 
 

@@ -18,9 +18,9 @@ from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
-from aistemsplitter_async.cli.commands.estimate import print_estimate
+from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Survey, build_library, read_tags
+from aistemsplitter_async.cli.library import Survey, build_library
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
@@ -29,7 +29,6 @@ from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.file import is_locked
 from aistemsplitter_async.journal.record import Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
-from aistemsplitter_async.library.found import Track, Unusable
 from aistemsplitter_async.models import DirectURL
 
 _SPLIT = "split"
@@ -93,30 +92,25 @@ class Planner:
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what that costs, and return the exit code."""
-    survey, left_out, problems = Survey(), 0, 0
+    survey, left_out = Survey(), 0
     try:
         library = build_library(paths, arguments)
         async with _planner(arguments, terminal) as planner:
-            async for one in await library.search():
-                if isinstance(one, Unusable):
-                    problems += 1
-                    terminal.error(show(f"{one.source}: {one.reason}"))
-                elif isinstance(one, Track):
-                    tags = await read_tags(one)
-                    plan = await _plan(planner, library.item(one, tags), terminal)
-                    if plan is None:
-                        problems += 1
-                        continue
-                    _print(plan, one.source, tags.seconds, arguments, terminal)
-                    if plan.what == _SPLIT:
-                        survey.add(one, tags.seconds)
-                    else:
-                        left_out += 1
+            async for track, tags in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
+                plan = await _plan(planner, library.item(track, tags), terminal)
+                if plan is None:
+                    survey.unusable += 1
+                    continue
+                _print(plan, track.source, tags.seconds, arguments, terminal)
+                if plan.what == _SPLIT:
+                    survey.add(track, tags.seconds)
+                else:
+                    left_out += 1
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         return exit_code(error)
-    return Exit.FAILED if problems else Exit.DONE
+    return Exit.FAILED if survey.unusable else Exit.DONE
 
 
 async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan | None:

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import attrs
 
 from aistemsplitter_async.batch.preflight import Estimate, plan_wall_seconds
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Library, Survey, read_tags
+from aistemsplitter_async.cli.library import Library, Survey
 from aistemsplitter_async.cli.options import Common
 from aistemsplitter_async.cli.screen.render import columns, price, show, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
-from aistemsplitter_async.library.found import Track, Unusable
+from aistemsplitter_async.library.found import Ignored, Unusable
 
 _PROCESSING = 60.0  # s that a split is taken to need: beside the limit it hardly matters
 
 
 async def estimate_library(library: Library, common: Common, terminal: Terminal) -> int:
     """Show what splitting a library would cost, and return the exit code."""
-    survey, problems = Survey(), 0
+    survey = Survey()
     try:
-        async for one in await library.search():
-            if isinstance(one, Track):
-                survey.add(one, (await read_tags(one)).seconds)
-            elif isinstance(one, Unusable):
-                problems += 1
-                terminal.error(show(f"{one.source}: {one.reason}"))
+        async for track, tags in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
+            survey.add(track, tags.seconds)
         await print_estimate(survey, common, terminal)
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         return exit_code(error)
-    return Exit.FAILED if problems else Exit.DONE
+    return Exit.FAILED if survey.unusable else Exit.DONE
+
+
+def note_unusable(survey: Survey, terminal: Terminal, found: Unusable | Ignored) -> None:
+    """Count and show what was found and cannot be split."""
+    if isinstance(found, Unusable):
+        survey.unusable += 1
+        terminal.error(show(f"{found.source}: {found.reason}"))
 
 
 async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, left_out: int = 0) -> None:

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 
 import attrs
 
-from aistemsplitter_async._transfer.meter import OnProgress
-from aistemsplitter_async.cli.connect import connected_board
+from aistemsplitter_async.cli.connect import working
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain
 from aistemsplitter_async.cli.options import Common
 from aistemsplitter_async.cli.results import (
@@ -23,10 +18,9 @@ from aistemsplitter_async.cli.results import (
     print_result,
     print_split,
 )
-from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
+from aistemsplitter_async.cli.screen.board import Activity
 from aistemsplitter_async.cli.screen.render import number, price, show, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.errors import AIStemSplitterError, SplitFailedError
 from aistemsplitter_async.models import Split
 
@@ -34,7 +28,7 @@ from aistemsplitter_async.models import Split
 async def show_credits(common: Common, terminal: Terminal) -> int:
     """Show what the key may still spend."""
     try:
-        async with _working(Activity("credits"), common, terminal) as (client, _):
+        async with working(Activity("credits"), common, terminal) as (client, _):
             balance = await client.get_credits()
     except AIStemSplitterError as error:
         problem = explain(error, Context(resumable=False))
@@ -54,17 +48,11 @@ async def show_credits(common: Common, terminal: Terminal) -> int:
 async def show_split(split_id: str, common: Common, terminal: Terminal) -> int:
     """Show a split as it is now."""
     try:
-        async with _working(Activity(split_id, split_id=split_id), common, terminal) as (client, _):
+        async with working(Activity(split_id, split_id=split_id), common, terminal) as (client, _):
             split = await client.get_split(split_id)
     except AIStemSplitterError as error:
         return _fail(error, Context(resumable=False), split_id, terminal, as_json=common.json)
-    result = build_result(split, split.filename, error=_reason(split))
-    if common.json:
-        print_json(result.as_json(), terminal)
-    else:
-        print_split(result, terminal)
-        if result.error is not None:
-            terminal.result(f"reason  {result.error.message}")
+    print_split(build_result(split, split.filename, error=_reason(split)), terminal, as_json=common.json)
     return Exit.DONE
 
 
@@ -72,17 +60,13 @@ async def wait(split_id: str, timeout: float | None, common: Common, terminal: T
     """Wait until a split is finished, and show how it ended."""
     context = Context(base_url=common.base_url, api_key_file=common.api_key_file)
     try:
-        async with _working(Activity(split_id, split_id=split_id), common, terminal, follow=True) as (client, _):
+        async with working(Activity(split_id, split_id=split_id), common, terminal, follow=True) as (client, _):
             split = await client.wait_for_split(split_id, timeout=timeout)
     except AIStemSplitterError as error:
         return _fail(error, context, split_id, terminal, as_json=common.json)
     except asyncio.CancelledError:
         return _interrupt(context, split_id, terminal, as_json=common.json)
-    result = build_result(split, split.filename)
-    if common.json:
-        print_json(result.as_json(), terminal)
-    else:
-        print_split(result, terminal)
+    print_split(build_result(split, split.filename), terminal, as_json=common.json)
     return Exit.DONE
 
 
@@ -100,7 +84,7 @@ async def download(
     activity = Activity(split_id, split_id=split_id)
     context = Context(into=into, name=name, base_url=common.base_url, api_key_file=common.api_key_file)
     try:
-        async with _working(activity, common, terminal, follow=True) as (client, note_bytes):
+        async with working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)
             files = await client.download_stems(split, into, name=name, overwrite=overwrite, on_progress=note_bytes)
     except AIStemSplitterError as error:
@@ -109,25 +93,6 @@ async def download(
         return _interrupt(context, split_id, terminal, as_json=common.json)
     print_result(build_result(split, split.filename, stems=files), terminal, as_json=common.json)
     return Exit.DONE
-
-
-@asynccontextmanager
-async def _working(
-    activity: Activity, common: Common, terminal: Terminal, *, follow: bool = False
-) -> AsyncIterator[tuple[AsyncAIStemSplitter, OnProgress]]:
-    """Give a client whose work is shown as `activity`, and what notes the progress of its download.
-
-    With `follow`, the states of its split are shown too.
-    """
-    board = Board([activity], now=time.monotonic, log=terminal.log)
-    async with connected_board(board, common, terminal) as client:
-        board.enter(activity, STARTING)
-        if follow:
-            board.follow_split(activity, None)
-        try:
-            yield client, partial(board.note_bytes, activity)
-        finally:
-            board.enter(activity, DONE)
 
 
 def _reason(split: Split) -> Problem | None:

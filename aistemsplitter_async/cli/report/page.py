@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 
 from aistemsplitter_async._version import __version__
-from aistemsplitter_async._web import hash_source, read_asset
+from aistemsplitter_async._web import build_policy, read_asset
 from aistemsplitter_async.batch.outcome import BatchReport
 from aistemsplitter_async.cli.report.chart import Chart, draw_chart
 from aistemsplitter_async.cli.report.row import KINDS, classify, text
@@ -79,7 +79,7 @@ def build_frame(summary: Summary) -> tuple[str, str]:
     tally, report = summary.tally, summary.report
     style, script = _joined(_STYLES), _joined(_SCRIPTS)
     parts = {
-        "policy": _policy(style, script),
+        "policy": build_policy(script, style, {"media-src": "'self' file:"}),
         "style": style,
         "script": script,
         "title": text(summary.title),
@@ -171,22 +171,6 @@ def _count(value: int, noun: str) -> str:
 
 def _sentence(*parts: str) -> str:
     return " · ".join(parts)
-
-
-def _policy(style: str, script: str) -> str:
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"script-src {hash_source(script)}",
-            f"style-src {hash_source(style)}",
-            "img-src data:",
-            "media-src 'self' file:",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "require-trusted-types-for 'script'",
-            "trusted-types 'none'",
-        )
-    )
 
 
 def _joined(names: Iterable[str]) -> str:

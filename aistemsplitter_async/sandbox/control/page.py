@@ -15,7 +15,7 @@ from typing import Final
 import attrs
 from aiohttp import web
 
-from aistemsplitter_async._web import hash_source, read_asset
+from aistemsplitter_async._web import build_policy, read_asset
 from aistemsplitter_async.sandbox.http.refusals import not_allowed
 from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
 
@@ -57,22 +57,10 @@ def build_document(*, control: bool) -> Document:
         .replace("{{style}}", style)
         .replace("{{script}}", script)
     )
-    policy = {
-        "default-src": "'none'",
-        "script-src": hash_source(script),
-        "style-src": hash_source(style),
-        "img-src": "data:",
-        "connect-src": "'self'",
-        "media-src": "'self'",
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-        "require-trusted-types-for": "'script'",
-        "trusted-types": "'none'",
-    }
+    allowed = {"connect-src": "'self'", "media-src": "'self'", "frame-ancestors": "'none'"}
     headers = {
         "Content-Type": "text/html; charset=utf-8",
-        "Content-Security-Policy": "; ".join(f"{name} {value}" for name, value in policy.items()),
+        "Content-Security-Policy": build_policy(script, style, allowed),
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",

@@ -241,26 +241,9 @@ class NeverFinishing(Fault):
 
 
 _OF_REQUESTS: Final[tuple[type[Fault], ...]] = (
-    Status,
-    Body,
-    ContentType,
-    Header,
-    MissingField,
-    ChangedField,
-    ExtraFields,
-    Latency,
-    Drip,
-    Stall,
-    Reset,
-    Cut,
-    StopReading,
-    WrongContentRange,
-    ChangedETag,
-    ExpiredReservation,
-    ExpiredURL,
-    HostileStems,
-    FailedSplit,
-    NeverFinishing,
+    *(Status, Body, ContentType, Header, MissingField, ChangedField, ExtraFields),
+    *(Latency, Drip, Stall, Reset, Cut, StopReading, WrongContentRange, ChangedETag),
+    *(ExpiredReservation, ExpiredURL, HostileStems, FailedSplit, NeverFinishing),
 )
 
 KINDS: Final[dict[str, type[Fault]]] = {fault.kind: fault for fault in (*_OF_REQUESTS, *OF_WEBHOOKS)}

@@ -8,13 +8,10 @@ the chords, the bass has harmonics far above its fundamental, the drums reach fr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
-
-from aistemsplitter_async.sandbox.separation.audio_files import open_audio_writer
 
 Samples = NDArray[np.float32]
 
@@ -75,20 +72,6 @@ def render() -> DemoSong:
     parts = {name: part * gain for name, part in parts.items()}
     mix: Samples = parts["vocals"] + parts["drums"] + parts["bass"] + parts["other"]
     return DemoSong(parts=parts, mix=mix)
-
-
-def write(song: DemoSong, folder: Path) -> dict[str, Path]:
-    """Write `mix.wav` and a WAV for each part into `folder`, created if missing; return the paths by name.
-
-    Raises `OSError` if a file cannot be written.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    paths: dict[str, Path] = {}
-    for name, samples in {"mix": song.mix, **song.parts}.items():
-        paths[name] = folder / f"{name}.wav"
-        with open_audio_writer(paths[name], "wav", song.sample_rate) as write_frames:
-            write_frames(samples)
-    return paths
 
 
 def _hertz(note: float) -> float:

@@ -40,8 +40,8 @@ class Window(Protocol):
         ...
 
 
-class FixedWindow:
-    """Counts from zero in each window."""
+class _Counts:
+    """How many requests were admitted in the present window and in the one before."""
 
     def __init__(self, limit: int, minute: float, origin: float) -> None:
         self._limit = limit
@@ -49,16 +49,26 @@ class FixedWindow:
         self._origin = origin
         self._index = 0
         self._count = 0
+        self._last = 0
+
+    def _enter(self, now: float) -> float:
+        """Begin the window of `now`, if it is a new one; return the seconds passed in it."""
+        index = math.floor((now - self._origin) / self._minute)
+        if index != self._index:
+            self._last = self._count if index == self._index + 1 else 0
+            self._index, self._count = index, 0
+        return now - (self._origin + index * self._minute)
+
+
+class FixedWindow(_Counts):
+    """Counts from zero in each window."""
 
     def admit(self, now: float, *, take: bool = True) -> Verdict:
         """See `Window`."""
-        index = math.floor((now - self._origin) / self._minute)
-        if index != self._index:
-            self._index, self._count = index, 0
+        rest = self._minute - self._enter(now)
         admitted = self._count < self._limit
         self._count += admitted and take
         remaining = self._limit - self._count
-        rest = self._origin + (index + 1) * self._minute - now
         return Verdict(admitted, self._limit, remaining, rest if not remaining else 0.0, rest)
 
 
@@ -84,24 +94,12 @@ class SlidingWindow:
         return Verdict(admitted, self._limit, remaining, retry, reset)
 
 
-class CounterWindow:
+class CounterWindow(_Counts):
     """Two counts, the older one fading; edge networks use it because it needs no log."""
-
-    def __init__(self, limit: int, minute: float, origin: float) -> None:
-        self._limit = limit
-        self._minute = minute
-        self._origin = origin
-        self._index = 0
-        self._count = 0
-        self._last = 0
 
     def admit(self, now: float, *, take: bool = True) -> Verdict:
         """See `Window`."""
-        index = math.floor((now - self._origin) / self._minute)
-        if index != self._index:
-            self._last = self._count if index == self._index + 1 else 0
-            self._index, self._count = index, 0
-        passed = now - (self._origin + index * self._minute)
+        passed = self._enter(now)
         faded = self._last * (1 - passed / self._minute)
         admitted = faded + self._count + 1 <= self._limit
         self._count += admitted and take
