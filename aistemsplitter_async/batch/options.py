@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
-from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.models import OutputFormat, StemModel
+
+if TYPE_CHECKING:
+    from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async.models import OutputFormat, StemModel
 
 
 def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int | None) -> None:
