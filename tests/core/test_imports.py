@@ -51,7 +51,7 @@ LAZY = ("", "sandbox", "webhooks")  # packages whose names load on first use: ab
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 SANDBOX_MAY_USE = frozenset({"_files", "_lazy", "_tasks", "_version", "_web", "clock"})  # nothing that knows the wire
 
-# The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance. Others only decide.
+# The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
     "": "_engine _files _tasks _web cli client clock testing",
     "_gate": "gate queues",
@@ -83,12 +83,11 @@ IMPURE = frozenset(
 )
 PURE_NONETHELESS = frozenset({"os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "random.Random"})
 CLOCK_CALLS = frozenset({"monotonic", "now", "perf_counter", "today", "utcnow"})
-DISK_CALLS = frozenset(
-    (
-        "exists is_dir is_file is_symlink iterdir lstat mkdir open read_bytes read_text resolve rglob rmdir samefile stat "
-        "symlink_to touch unlink write_bytes write_text"
-    ).split()
+READ_CALLS = frozenset(
+    {"exists", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "resolve", "rglob", "samefile"}
 )
+FILE_CALLS = frozenset({"mkdir", "open", "read_bytes", "read_text", "rmdir", "stat", "touch", "unlink", "write_text"})
+DISK_CALLS = READ_CALLS | FILE_CALLS
 
 Graph = Mapping[str, set[str]]
 
