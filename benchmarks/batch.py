@@ -6,7 +6,7 @@
 `uploads`: the makespan of a batch of uploads at 60 requests a minute over the in-order bound (see `simulate.py`). The
 minute is shrunk to `--minute` seconds, and with it everything that is counted in time: the server's window, its
 processing (60 s of a whole minute, lognormal with sigma 0.25), and the client's policies. Loopback and processor time
-are not, so a shorter minute flatters nobody.
+are not, so a shorter minute does not flatter the result.
 
 `urls`: URL tracks that are not downloaded, with a journal: tracks a second, and how much the client's memory (PSS)
 grows from the 1,000th track to the last. The sandbox has a process of its own in both.

@@ -130,7 +130,7 @@ async def _split(client: AsyncAIStemSplitter, run: Run, number: int, *, interact
 
 
 async def _interactive(client: AsyncAIStemSplitter, run: Run) -> None:
-    """Submit a split that somebody waits for, every so often."""
+    """Submit an interactive split every so often."""
     tasks = list[asyncio.Task[None]]()
     try:
         while run.case.interactive:

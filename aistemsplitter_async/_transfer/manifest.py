@@ -73,7 +73,7 @@ class Manifest:
         """Return the manifest in `folder` of the stems named by `pattern`, or `None` if there is no usable one.
 
         Raises:
-            UnsafeNameError: the pattern is no safe name.
+            UnsafeNameError: the pattern is not a safe name.
         """
         path = folder / manifest_name(pattern)
         try:
@@ -156,7 +156,7 @@ def manifest_name(pattern: str) -> str:
     """Return the name of the manifest of the files that are named by `pattern`.
 
     Raises:
-        UnsafeNameError: the pattern is no safe name.
+        UnsafeNameError: the pattern is not a safe name.
     """
     return MANIFEST_NAME if pattern == ANY_STEM else f".{check_name(pattern)}.json"
 
@@ -227,7 +227,7 @@ def prepare_folder(
 
     Raises:
         DownloadError: the folder cannot be made, or holds another split's stems and `overwrite` is not set.
-        UnsafeNameError: the pattern is no safe name.
+        UnsafeNameError: the pattern is not a safe name.
     """
     manifest_name(pattern)  # before anything is made
     with as_download_error(folder):

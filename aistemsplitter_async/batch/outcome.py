@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from aistemsplitter_async.journal.record import StageName
-
 if TYPE_CHECKING:
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async.errors import AIStemSplitterError
+    from aistemsplitter_async.journal.record import StageName
     from aistemsplitter_async.models import Split
 
 SkipReason = Literal["finished", "duplicate", "not begun"]

@@ -42,6 +42,8 @@ FLOORS = (
     ("cli.report",),
     ("cli",),
     ("cli.commands",),
+    ("cli.app",),
+    ("cli.__init__",),
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
@@ -49,8 +51,28 @@ LAZY = ("", "sandbox", "webhooks")  # packages whose names load on first use: ab
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 SANDBOX_MAY_USE = frozenset({"_files", "_lazy", "_tasks", "_version", "_web", "clock"})  # nothing that knows the wire
 
-# The modules that may touch a loop, a clock, sockets, disk, threads, processes or chance. All others only decide.
-SHELLS = frozenset[str]({})
+# The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
+SHELLS_OF = {
+    "": "_engine _files _tasks _web cli client clock testing",
+    "_gate": "gate queues",
+    "_poll": "poller",
+    "_send": "pipeline transport",
+    "_transfer": "audio downloader file_source manifest metered partfile uploader",
+    "batch": "bounds capacity context create item patience progress runner standing steps track",
+    "cli": "connect run sources",
+    "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status",
+    "cli.report": "report waveforms",
+    "cli.screen": "live terminal",
+    "journal": "file journal store",
+    "library": "folders search tags",
+    "sandbox": "blocking origins server",
+    "sandbox.control": "control overview page",
+    "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin router sending stems worker",
+    "sandbox.separation": "__main__ audio_files separate silence",
+    "sandbox.service": "account core jobs persistence separator service sources splits storage timeline uploads",
+    "webhooks": "aiohttp_handler follower inbox receiver sqlite_inbox",
+}
+SHELLS = {f"{room}.{name}".lstrip(".") for room, names in SHELLS_OF.items() for name in names.split()}
 IMPURE = frozenset(
     {
         *("aiohttp", "anyio", "asyncio", "concurrent", "multiprocessing", "signal", "subprocess", "threading"),
@@ -59,25 +81,13 @@ IMPURE = frozenset(
         *("random", "secrets", "time", "uuid"),
     }
 )
-PURE_NONETHELESS = frozenset({"os.PathLike", "os.fsdecode", "os.fsencode", "random.Random"})
+PURE_NONETHELESS = frozenset({"os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "random.Random"})
 CLOCK_CALLS = frozenset({"monotonic", "now", "perf_counter", "today", "utcnow"})
-DISK_CALLS = frozenset(
-    {
-        *("exists", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "mkdir", "open", "read_bytes", "read_text"),
-        *(
-            "resolve",
-            "rglob",
-            "rmdir",
-            "samefile",
-            "stat",
-            "symlink_to",
-            "touch",
-            "unlink",
-            "write_bytes",
-            "write_text",
-        ),
-    }
+READ_CALLS = frozenset(
+    {"exists", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "resolve", "rglob", "samefile"}
 )
+FILE_CALLS = frozenset({"mkdir", "open", "read_bytes", "read_text", "rmdir", "stat", "touch", "unlink", "write_text"})
+DISK_CALLS = READ_CALLS | FILE_CALLS
 
 Graph = Mapping[str, set[str]]
 
@@ -121,11 +131,11 @@ def edges(module: str, source: str) -> set[str]:
 
 
 def room_of(module: str) -> str:
-    """Return the room a module is in."""
-    folder = module if module in PACKAGES else module.rpartition(".")[0]
-    while folder and folder not in FLOOR:
-        folder = folder.rpartition(".")[0]
-    return folder or module
+    """Return the room a module is in: the longest name on a floor that it is, or is inside of."""
+    room = module if module not in PACKAGES or f"{module}.__init__" not in FLOOR else f"{module}.__init__"
+    while room not in FLOOR and "." in room:
+        room = room.rpartition(".")[0]
+    return room
 
 
 def complaint(module: str, target: str) -> str | None:

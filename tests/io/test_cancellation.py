@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -20,9 +20,7 @@ from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import APIConnectionError
 from aistemsplitter_async.events import SplitCreated
 from aistemsplitter_async.testing import error_reply
-
-if TYPE_CHECKING:
-    from tests.io.conftest import Flow, World
+from tests.io.fakes import Flow, World
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
 SONG = bytes(range(256)) * 600
@@ -61,7 +59,7 @@ async def everything(client: AsyncAIStemSplitter, folder: Path) -> object:
 CALLS: list[Call] = [submit_file, submit_stream, wait, download, everything]
 
 
-def set_up(still: World, flow: type[Flow], folder: Path) -> None:
+def set_up(still: World, folder: Path) -> None:
     """A server on which every step takes a while and fails once."""
     (folder / "in.wav").write_bytes(SONG)
     api = still.api
@@ -80,7 +78,7 @@ def set_up(still: World, flow: type[Flow], folder: Path) -> None:
     for what in ("reserve", "upload", "create", "get"):
         api.script(what, error_reply(503, "BUSY"))
         api.always(what, slowly)
-    api.script("download", flow([STEM[:1000], pause, STEM[1000:3000], pause, APIConnectionError("reset")], head))
+    api.script("download", Flow([STEM[:1000], pause, STEM[1000:3000], pause, APIConnectionError("reset")], head))
 
 
 async def turn(still: World) -> None:
@@ -130,7 +128,7 @@ def check_files(folder: Path) -> None:
         assert not target.startswith(str(folder)), f"{target} is open"
 
 
-async def sweep(still: World, flow: type[Flow], call: Call, tmp_path: Path, *, times: int = 1) -> int:
+async def sweep(still: World, call: Call, tmp_path: Path, *, times: int = 1) -> int:
     """Cancel `call` after 0, 1, 2, .. turns until it finishes first; return how many turns that takes.
 
     Turns in which time stood still and everybody waited teach nothing new, so strides grow with the distance.
@@ -141,7 +139,7 @@ async def sweep(still: World, flow: type[Flow], call: Call, tmp_path: Path, *, t
         folder.mkdir()
         still.api._scripts.clear()
         still.api.created.clear()
-        set_up(still, flow, folder)
+        set_up(still, folder)
         if await cancel_after(still, call, folder, steps, times=times):
             still.api._scripts.clear()
             return steps
@@ -158,23 +156,23 @@ def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("times", [1, 2])
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 async def test_cancelled_at_any_await_however_often_a_call_leaves_nothing_behind(
-    still: World, flow: type[Flow], tmp_path: Path, call: Call, times: int
+    still: World, tmp_path: Path, call: Call, times: int
 ) -> None:
-    assert await sweep(still, flow, call, tmp_path, times=times) > 5
+    assert await sweep(still, call, tmp_path, times=times) > 5
 
 
 async def test_the_sweep_would_notice_a_slot_that_is_not_given_back(
-    still: World, flow: type[Flow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    still: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: a pipeline that forgets the slot of a cancelled attempt."""
     monkeypatch.setattr(slot.Slot, "settle", lambda _: None)
     with pytest.raises(AssertionError, match="slot is lost"):
-        await sweep(still, flow, wait, tmp_path)
+        await sweep(still, wait, tmp_path)
     still.api._scripts.clear()
 
 
 async def test_the_sweep_would_notice_a_descriptor_that_is_left_open(
-    still: World, flow: type[Flow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    still: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: opening in a thread without undoing it for a caller that is gone."""
     leaked: list[Any] = []
@@ -188,7 +186,7 @@ async def test_the_sweep_would_notice_a_descriptor_that_is_left_open(
 
     monkeypatch.setattr(downloader, "run_in_thread", careless)
     with pytest.raises(AssertionError, match="is open"):
-        await sweep(still, flow, download, tmp_path)
+        await sweep(still, download, tmp_path)
     still.api._scripts.clear()
     for thing in leaked:
         if isinstance(thing, PartFile):
@@ -199,7 +197,7 @@ async def test_the_sweep_would_notice_a_descriptor_that_is_left_open(
 
 
 async def test_every_split_that_was_charged_is_known_by_its_event_wherever_the_submit_was_cancelled(
-    still: World, flow: type[Flow], tmp_path: Path
+    still: World, tmp_path: Path
 ) -> None:
     steps = 0
     while True:
@@ -208,7 +206,7 @@ async def test_every_split_that_was_charged_is_known_by_its_event_wherever_the_s
         still.api._scripts.clear()
         still.api.created.clear()
         still.events.clear()
-        set_up(still, flow, folder)
+        set_up(still, folder)
         finished = await cancel_after(still, submit_stream, folder, steps)
         told = {event.split_id for event in still.of(SplitCreated)}
         assert told == set(still.api.created.values()), f"after {steps} steps"

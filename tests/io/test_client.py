@@ -6,7 +6,7 @@ import asyncio
 import pickle
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import pytest
@@ -30,9 +30,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.events import SplitCreated
 from aistemsplitter_async.models import Credits, DirectURL, Submission
 from aistemsplitter_async.testing import Exchange, FakeClock, FakeTransport, error_reply, json_reply
-
-if TYPE_CHECKING:
-    from tests.io.conftest import World
+from tests.io.fakes import World
 
 URL = "https://example.com/song.wav"
 SONG = b"RIFF" * 100

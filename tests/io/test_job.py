@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from aistemsplitter_async.config import PollPolicy
 from aistemsplitter_async.errors import SplitFailedError
-
-if TYPE_CHECKING:
-    from tests.io.conftest import World
+from tests.io.fakes import World
 
 URL = "https://example.com/song.wav"
 

@@ -61,7 +61,7 @@ class Storage:
         self._used_bytes = used
 
     def drop_source(self, name: str) -> None:
-        """Delete a source and release its space; an absent one is no error."""
+        """Delete a source and release its space; an absent one is not an error."""
         self.source_path(name).unlink(missing_ok=True)
         self._used_bytes -= self._booked.pop(name, 0)
 

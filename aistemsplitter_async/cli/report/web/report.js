@@ -4,7 +4,7 @@
 const table = byId("tracks");
 const details = new Map(); // row -> its detail, once it was opened
 const filter = { state: "", text: "" };
-let texts = null; // row -> what a search looks at, once somebody searches
+let texts = null; // row -> the text a search compares, once there has been one
 
 // A byte is the square root of a level, so that quiet parts keep their shape.
 function decodePeaks(text) {
