@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from typing import Literal, NoReturn, Self
 
 import attrs
@@ -61,23 +62,21 @@ class Secret:
         raise TypeError("a secret is not pickled")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+Check = Callable[[object, "attrs.Attribute[float]", float], None]
 
 
-def _positive(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not (_is_number(value) and value > 0):
-        raise ConfigurationError(f"{attribute.name} must be a positive number, not {value!r}")
+def _number(expected: str, fits: Callable[[float], bool]) -> Check:
+    def check(_: object, attribute: attrs.Attribute[float], value: float) -> None:
+        is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not (is_number and fits(value)):
+            raise ConfigurationError(f"{attribute.name} must be {expected}, not {value!r}")
+
+    return check
 
 
-def _not_negative(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not (_is_number(value) and value >= 0):
-        raise ConfigurationError(f"{attribute.name} must be a number of at least 0, not {value!r}")
-
-
-def _fraction(_: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not (_is_number(value) and 0 <= value <= 1):
-        raise ConfigurationError(f"{attribute.name} must be between 0 and 1, not {value!r}")
+_positive = _number("a positive number", lambda value: value > 0)
+_not_negative = _number("a number of at least 0", lambda value: value >= 0)
+_fraction = _number("between 0 and 1", lambda value: 0 <= value <= 1)
 
 
 def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int) -> None:

@@ -113,8 +113,8 @@ class Manifest:
         if entry is None or entry.total is None:
             return None
         target = self.folder / entry.file
-        held = status_of(target)
-        if held is None or not stat.S_ISREG(held.st_mode) or held.st_size != entry.total:
+        held = _status_if_whole(target, entry.total)
+        if held is None:
             return None
         part = part_path(self.folder, target.stem)
         unfinished = status_of(part)
@@ -143,9 +143,7 @@ class Manifest:
             return
         ours = {fold(entry.file) for entry in self.stems.values()}
         for file, total in self.replaced.items():
-            held = status_of(self.folder / file)
-            unchanged = held is not None and stat.S_ISREG(held.st_mode) and held.st_size == total
-            if unchanged and fold(file) not in ours:
+            if _status_if_whole(self.folder / file, total) is not None and fold(file) not in ours:
                 with contextlib.suppress(OSError):  # an old file that stays does not make the new ones a failure
                     (self.folder / file).unlink()
         self.replaced = {}
@@ -205,6 +203,12 @@ def _was_ours(pattern: str, file: object, total: object) -> bool:
     return _is_ours(pattern, stem, StemRecord(file=file, total=total))
 
 
+def _status_if_whole(path: Path, total: int) -> os.stat_result | None:
+    """Return the status of a regular file of `total` bytes, `None` if there is another thing or nothing."""
+    held = status_of(path)
+    return held if held is not None and stat.S_ISREG(held.st_mode) and held.st_size == total else None
+
+
 def _read_small(path: Path) -> bytes:
     """Return the bytes of a regular file of reasonable size; a pipe or device could be endless."""
     status = path.stat()
@@ -238,10 +242,7 @@ def prepare_folder(
     if manifest.split_id == split_id:
         return manifest
     if not overwrite and any((folder / entry.file).exists() for entry in manifest.stems.values()):
-        raise DownloadError(
-            f"{folder} holds the stems of split {manifest.split_id}; choose another folder or overwrite them",
-            code="EXISTS",
-        )
+        raise _occupied(folder, manifest)
     remove_parts(folder, names.values())
     return manifest.replace(split_id)
 
@@ -260,10 +261,7 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
         return
     manifest = Manifest.load(folder, pattern)
     if manifest is not None:
-        raise DownloadError(
-            f"{folder} holds the stems of split {manifest.split_id} already; choose another folder or overwrite them",
-            code="EXISTS",
-        )
+        raise _occupied(folder, manifest)
     for stem in KNOWN_STEMS:  # other files in the way: better refused now than after the split is paid for
         name = pattern.replace(ANY_STEM, stem)
         taken = next(
@@ -271,3 +269,8 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
         )
         if taken is not None:
             raise DownloadError(f"{taken} exists already; choose another folder or overwrite it", code="EXISTS")
+
+
+def _occupied(folder: Path, manifest: Manifest) -> DownloadError:
+    holds = f"{folder} holds the stems of split {manifest.split_id} already"
+    return DownloadError(f"{holds}; choose another folder or overwrite them", code="EXISTS")

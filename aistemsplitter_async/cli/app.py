@@ -145,13 +145,7 @@ def get(split_id: SplitId, /, *, common: Common = DEFAULTS) -> int:
 
 
 @app.command
-def wait(
-    split_id: SplitId,
-    /,
-    *,
-    timeout: Timeout = None,
-    common: Common = DEFAULTS,
-) -> int:
+def wait(split_id: SplitId, /, *, timeout: Timeout = None, common: Common = DEFAULTS) -> int:
     """Wait until a split has ended."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 

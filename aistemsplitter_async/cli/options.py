@@ -50,10 +50,7 @@ def parse_rate_limit(text: str) -> RateLimit:
     try:
         return RateLimit.parse(text)
     except ConfigurationError as error:
-        reason = str(error)
-    except ValueError:
-        reason = f"{text[:40]!r} is not a rate limit; write it like 60/min, 5/s or 100/30s"
-    raise ValueError(reason)
+        raise ValueError(str(error)) from None
 
 
 def parse_webhook_url(text: str) -> str:

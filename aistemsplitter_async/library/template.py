@@ -14,7 +14,6 @@ import attrs
 from aistemsplitter_async._transfer.names import ANY_STEM, NAME_CAP_BYTES, check_name, fold, folder_name, make_name
 from aistemsplitter_async.errors import ConfigurationError, UnsafeNameError
 
-DEFAULT_TEMPLATE = "{filename}/{stem}.{ext}"
 FIELDS = (
     *("artist", "albumartist", "album", "title", "track", "year", "genre"),  # from the tags
     *("filename", "folder", "id"),  # from where the track was found

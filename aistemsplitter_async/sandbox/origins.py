@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
+from functools import partial
 from urllib.parse import urlsplit
 
 import attrs
+from aiohttp import web
 
 from aistemsplitter_async.sandbox.control.control import PREFIX, Control
 from aistemsplitter_async.sandbox.control.page import Page
@@ -18,13 +21,16 @@ from aistemsplitter_async.sandbox.http.deliveries import Deliveries
 from aistemsplitter_async.sandbox.http.fetch import HTTPFetcher
 from aistemsplitter_async.sandbox.http.injector import Injector
 from aistemsplitter_async.sandbox.http.openapi import serve_description
-from aistemsplitter_async.sandbox.http.origin import Origin
-from aistemsplitter_async.sandbox.http.router import Router
+from aistemsplitter_async.sandbox.http.origin import Handler, Origin
+from aistemsplitter_async.sandbox.http.refusals import not_found
+from aistemsplitter_async.sandbox.http.replies import Reply, build_refusal_reply
 from aistemsplitter_async.sandbox.http.worker import UploadWorker
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.service import Service
 from aistemsplitter_async.sandbox.service.settings import ServiceSettings
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock
+
+_API_PREFIX = "/v1"
 
 
 @attrs.frozen(kw_only=True)
@@ -54,11 +60,11 @@ class Origins:
         secret = service.recall("signing_secret", secrets.token_hex(32)).encode()
         self.addresses = addresses = Addresses(secret)
         injector = Injector(faults, clock)
-        others = {"/": Page(control=settings.control).handle, "/openapi.json": serve_description}
+        others: dict[str, Handler] = {"/": Page(control=settings.control).handle, "/openapi.json": serve_description}
         if settings.control:
             others[PREFIX] = Control(service, faults, addresses).handle
         api = API(service, injector, addresses, rate_styles=settings.rate_styles)
-        self._api = Origin("api", Router(api.handle, others).handle, clock)
+        self._api = Origin("api", partial(_route, api.handle, others), clock)
         self._worker = Origin("worker", UploadWorker(service, injector, addresses).handle, clock)
         self._cdn = Origin("cdn", CDN(service, injector, secret).handle, clock)
 
@@ -88,3 +94,14 @@ class Origins:
         await self._deliveries.aclose()
         await self._fetcher.aclose()
         await self.service.aclose()
+
+
+async def _route(api: Handler, others: Mapping[str, Handler], request: web.BaseRequest) -> Reply:
+    """Pass a request to the API below `/v1`, or to the handler whose path (or prefix ending in `/`) matches."""
+    path = request.rel_url.raw_path
+    if path.startswith(_API_PREFIX):
+        return await api(request)
+    for route, handler in others.items():
+        if path == route or (route.endswith("/") and route != "/" and path.startswith(route)):
+            return await handler(request)
+    return build_refusal_reply(not_found("resource"))

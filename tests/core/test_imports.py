@@ -67,7 +67,7 @@ SHELLS_OF = {
     "library": "folders search tags",
     "sandbox": "blocking origins server",
     "sandbox.control": "control overview page",
-    "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin router sending stems worker",
+    "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin sending stems worker",
     "sandbox.separation": "__main__ audio_files separate silence",
     "sandbox.service": "account core jobs persistence separator service sources splits storage timeline uploads",
     "webhooks": "aiohttp_handler follower inbox receiver sqlite_inbox",

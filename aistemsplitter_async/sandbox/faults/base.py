@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
@@ -43,6 +44,9 @@ def to_tuple(values: str | Iterable[str]) -> tuple[str, ...]:
 
 @attrs.frozen
 class Fault:
-    """The base of all faults; `kind` names one in JSON, in text and in the ledger."""
+    """The base of all faults; `kind` names one in JSON, in text and in the ledger: its class's name in snake case."""
 
     kind: ClassVar[str]
+
+    def __init_subclass__(cls) -> None:
+        cls.kind = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", cls.__name__).lower()

@@ -27,7 +27,6 @@ class Status(Fault):
         effect: Whether the operation is carried out first.
     """
 
-    kind = "status"
     status: int = attrs.field(default=500, validator=[is_whole, ge(300), le(599)])
     code: str = attrs.field(default="", validator=is_text)
     retry_after: float | str | None = attrs.field(default=None, validator=optional(instance_of((int, float, str))))
@@ -46,7 +45,6 @@ class Body(Fault):
         effect: Whether the operation is carried out first.
     """
 
-    kind = "body"
     body: BodyKind = attrs.field(default="html", validator=is_one_of(*get_args(BodyKind)))
     status: int | None = attrs.field(default=None, validator=optional(is_whole))
     size_bytes: int = attrs.field(default=8 * 1024**2, validator=[is_whole, gt(0)])
@@ -57,7 +55,6 @@ class Body(Fault):
 class ContentType(Fault):
     """Answer with another `Content-Type`; the body stays the same."""
 
-    kind = "content_type"
     content_type: str = attrs.field(default="text/html", validator=is_text)
 
 
@@ -65,7 +62,6 @@ class ContentType(Fault):
 class Header(Fault):
     """Answer with one header set; with `Status(302)` and `Location` it is a redirect."""
 
-    kind = "header"
     name: str = attrs.field(default="X-Injected", validator=is_text)
     value: str = attrs.field(default="1", validator=is_text)
 
@@ -74,7 +70,6 @@ class Header(Fault):
 class MissingField(Fault):
     """Answer without one field of the JSON body, named by its path, such as `data.id`."""
 
-    kind = "missing_field"
     path: str = attrs.field(default="data", validator=is_text)
 
 
@@ -82,7 +77,6 @@ class MissingField(Fault):
 class ChangedField(Fault):
     """Answer with another value in one field: a wrong type, an unknown enum value, another split's id."""
 
-    kind = "changed_field"
     path: str = attrs.field(default="data.status", validator=is_text)
     value: Any = "paused"
 
@@ -91,14 +85,11 @@ class ChangedField(Fault):
 class ExtraFields(Fault):
     """Answer with unknown fields on every level."""
 
-    kind = "extra_fields"
-
 
 @attrs.frozen
 class Latency(Fault):
     """Take `seconds` longer before anything happens."""
 
-    kind = "latency"
     seconds: float = attrs.field(default=1.0, validator=[is_number, ge(0)])
 
 
@@ -106,7 +97,6 @@ class Latency(Fault):
 class Drip(Fault):
     """Send the body in pieces of `piece_bytes`, one `every` seconds."""
 
-    kind = "drip"
     piece_bytes: int = attrs.field(default=1, validator=[is_whole, gt(0)])
     every: float = attrs.field(default=0.1, validator=[is_number, ge(0)])
 
@@ -115,7 +105,6 @@ class Drip(Fault):
 class Stall(Fault):
     """Send `after_bytes` of the body, then nothing more, and keep the connection open."""
 
-    kind = "stall"
     after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
 
 
@@ -123,7 +112,6 @@ class Stall(Fault):
 class Reset(Fault):
     """Cut the connection without an answer, before (`effect=False`) or after the operation is carried out."""
 
-    kind = "reset"
     effect: bool = attrs.field(default=False, validator=is_flag)
     how: CutKind = attrs.field(default="reset", validator=is_one_of(*get_args(CutKind)))
 
@@ -139,7 +127,6 @@ class Cut(Fault):
             only the missing end shows that it was cut.
     """
 
-    kind = "cut"
     after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
     how: CutKind = attrs.field(default="close", validator=is_one_of(*get_args(CutKind)))
     framing: Framing = attrs.field(default="length", validator=is_one_of(*get_args(Framing)))
@@ -149,7 +136,6 @@ class Cut(Fault):
 class StopReading(Fault):
     """Upload: read `after_bytes` of the file, then read no more (`stall`) or cut the connection (`reset`)."""
 
-    kind = "stop_reading"
     after_bytes: int = attrs.field(default=0, validator=[is_whole, ge(0)])
     how: Literal["stall", "reset"] = attrs.field(default="stall", validator=is_one_of("stall", "reset"))
 
@@ -158,7 +144,6 @@ class StopReading(Fault):
 class WrongContentRange(Fault):
     """Download: send a part under a `Content-Range` that is one byte off, or under the given value."""
 
-    kind = "wrong_content_range"
     value: str = attrs.field(default="", validator=is_text)
 
 
@@ -166,7 +151,6 @@ class WrongContentRange(Fault):
 class ChangedETag(Fault):
     """Download: the file seems to have changed, so its `ETag` differs and no `If-Range` matches."""
 
-    kind = "changed_etag"
     etag: str = attrs.field(default="changed", validator=is_text)
 
 
@@ -174,14 +158,10 @@ class ChangedETag(Fault):
 class ExpiredReservation(Fault):
     """Upload: the reservation has expired, 410."""
 
-    kind = "expired_reservation"
-
 
 @attrs.frozen
 class ExpiredURL(Fault):
     """Download: the stem's address has expired, 403."""
-
-    kind = "expired_url"
 
 
 HOSTILE_NAMES: Final = (
@@ -219,7 +199,6 @@ class HostileStems(Fault):
         urls: Addresses; each gets a real name, or `stem1`, `stem2` ... if there are more.
     """
 
-    kind = "hostile_stems"
     names: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(is_text), converter=to_tuple)
     urls: tuple[str, ...] = attrs.field(default=(), validator=deep_iterable(is_text), converter=to_tuple)
 
@@ -228,7 +207,6 @@ class HostileStems(Fault):
 class FailedSplit(Fault):
     """Create: the split will fail with this error, and then be refunded."""
 
-    kind = "failed_split"
     code: str = attrs.field(default="PROCESSING_FAILED", validator=is_text)
     message: str = attrs.field(default="The separation failed.", validator=is_text)
 
@@ -236,8 +214,6 @@ class FailedSplit(Fault):
 @attrs.frozen
 class NeverFinishing(Fault):
     """Create: the split will stay in processing forever."""
-
-    kind = "never_finishing"
 
 
 _OF_REQUESTS: Final[tuple[type[Fault], ...]] = (

@@ -72,16 +72,9 @@ class Rule:
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return {
-            "id": self.id,
-            "operation": self.operation,
+        return attrs.asdict(self, recurse=False) | {
             "faults": [{"kind": fault.kind, **attrs.asdict(fault)} for fault in self.faults],
-            "times": self.times,
             "calls": None if self.calls is None else sorted(self.calls),
-            "probability": self.probability,
-            "split_id": self.split_id,
-            "seen": self.seen,
-            "consumed": self.consumed,
             "exhausted": self.exhausted,
         }
 

@@ -17,14 +17,11 @@ from aistemsplitter_async.sandbox.faults.base import Fault, is_number, is_whole
 class Lost(Fault):
     """Webhook: the event never arrives, and is not sent again."""
 
-    kind = "lost"
-
 
 @attrs.frozen
 class Duplicated(Fault):
     """Webhook: `copies` more of the event arrive, all at the same time."""
 
-    kind = "duplicated"
     copies: int = attrs.field(default=1, validator=[is_whole, gt(0)])
 
 
@@ -32,7 +29,6 @@ class Duplicated(Fault):
 class OutOfOrder(Fault):
     """Webhook: the event is held back until a later one was delivered, but at most for `seconds`."""
 
-    kind = "out_of_order"
     seconds: float = attrs.field(default=5.0, validator=[is_number, ge(0)])
 
 
@@ -40,7 +36,6 @@ class OutOfOrder(Fault):
 class Late(Fault):
     """Webhook: the event is signed and sent `seconds` later."""
 
-    kind = "late"
     seconds: float = attrs.field(default=5.0, validator=[is_number, ge(0)])
 
 
@@ -48,14 +43,11 @@ class Late(Fault):
 class Forged(Fault):
     """Webhook: the event is signed with a secret that is not the key's."""
 
-    kind = "forged"
-
 
 @attrs.frozen
 class Stale(Fault):
     """Webhook: the event was signed `seconds` ago; a negative number is in the future."""
 
-    kind = "stale"
     seconds: float = attrs.field(default=600.0, validator=is_number)
 
 

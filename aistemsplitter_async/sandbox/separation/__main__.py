@@ -71,14 +71,8 @@ def _run_probe(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _run_separate(arguments: argparse.Namespace) -> dict[str, Any]:
-    return attrs.asdict(
-        separate(
-            arguments.source,
-            arguments.into,
-            stem_model=arguments.stem_model,
-            output_format=arguments.output_format,
-        )
-    )
+    options = {"stem_model": arguments.stem_model, "output_format": arguments.output_format}
+    return attrs.asdict(separate(arguments.source, arguments.into, **options))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from aistemsplitter_async._transfer.names import check_name, fold, plan_names
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.library.template import DEFAULT_TEMPLATE, FIELDS, Place, Tags, choose_place, parse_template
+from aistemsplitter_async.library.template import FIELDS, Place, Tags, choose_place, parse_template
 
 FULL = "{artist}/{album}/{title}/{stem}.{ext}"
 SONG = Tags(
@@ -53,7 +53,7 @@ def place(text: str, tags: Tags = SONG, *, filename: str = "01 human.flac", fold
         ("{albumartist}/{year} {album}/{track} {title}/{stem}.{ext}", "Various/1993 Début/01 Human : {stem}"),
         ("Stems/{genre}/{id}/{stem} of {filename}.{ext}", "Stems/Pop/7 : {stem} of 01 human"),
         ("{folder}/{filename}/{stem}.{ext}", "a/b/01 human : {stem}"),
-        (DEFAULT_TEMPLATE, "01 human : {stem}"),
+        ("{filename}/{stem}.{ext}", "01 human : {stem}"),
     ],
 )
 def test_a_template_is_filled_with_what_is_known(text: str, expected: str) -> None:
@@ -138,7 +138,7 @@ some_tags = st.builds(
 )
 TEMPLATES = [
     FULL,
-    DEFAULT_TEMPLATE,
+    "{filename}/{stem}.{ext}",
     "{artist} - {title} - {stem}.{ext}",
     "{folder}/{year} {album}/{track} {title} {stem}.{ext}",
     "{genre}{genre}{genre}{id}/{title}{title}{title}{stem}{artist}.{ext}",
