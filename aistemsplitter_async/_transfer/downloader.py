@@ -294,5 +294,4 @@ def _join(url: str, location: str) -> str:
     try:
         return urljoin(url, location)
     except ValueError:
-        problem = f"refused to visit {location[:200]!r}: not a URL"
-    raise UnsafeURLError(problem)
+        raise UnsafeURLError(f"refused to visit {location[:200]!r}: not a URL") from None

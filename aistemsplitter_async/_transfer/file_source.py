@@ -83,18 +83,14 @@ class _BlockReader:
         self._path = path
         self._turn = threading.Lock()
         self._reads: set[asyncio.Future[bytes]] = set()
-        problem = None
         try:
             # Not blocking: what was a regular file a moment ago may be a pipe by now.
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
-            problem = reason_of(error)
-        else:
-            if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-                self.close()
-                problem = "it is not a regular file"
-        if problem:
-            raise SourceUnreadableError(f"cannot read {path}: {problem}")
+            raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            self.close()
+            raise SourceUnreadableError(f"cannot read {path}: it is not a regular file")
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -116,8 +112,7 @@ class _BlockReader:
         try:
             return read.result()
         except OSError as error:
-            problem = reason_of(error)
-        raise SourceUnreadableError(f"cannot read {self._path}: {problem}")
+            raise SourceUnreadableError(f"cannot read {self._path}: {reason_of(error)}") from None
 
     async def aclose(self) -> None:
         try:
@@ -138,16 +133,13 @@ class _BlockReader:
 
 def _check_file(path: Path) -> int:
     """Return the size in bytes of a readable, regular, non-empty file."""
-    size = 0
     try:
         status = path.stat()
-        size = status.st_size
-        problem = _unusable(path, status)
     except (OSError, ValueError) as error:
-        problem = reason_of(error)
-    if problem:
+        raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
+    if problem := _unusable(path, status):
         raise SourceUnreadableError(f"cannot read {path}: {problem}")
-    return size
+    return status.st_size
 
 
 def _unusable(path: Path, status: os.stat_result) -> str | None:

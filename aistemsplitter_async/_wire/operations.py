@@ -124,11 +124,7 @@ def create_split(base_url: str, submission: Submission) -> Operation[CreatedSpli
         stage=Stage.CREATE,
         what="create the split",
         request=_request(
-            base_url,
-            "POST",
-            "/audio/splits",
-            submission.body,
-            {"Idempotency-Key": submission.idempotency_key},
+            base_url, "POST", "/audio/splits", submission.body, {"Idempotency-Key": submission.idempotency_key}
         ),
         parse=_created,
         submission=submission,

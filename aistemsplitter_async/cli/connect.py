@@ -112,13 +112,10 @@ async def working(
 @asynccontextmanager
 async def _exclusive(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
     """Run a sandbox; its folder belongs to one process at a time, like the journal beside it."""
-    problem = None
     try:
         await sandbox.start()
     except RuntimeError as error:
-        problem = str(error)
-    if problem:
-        raise JournalLockedError(f"{problem}; wait for it or stop it", code="LOCKED")
+        raise JournalLockedError(f"{error}; wait for it or stop it", code="LOCKED") from None
     try:
         yield sandbox
     finally:

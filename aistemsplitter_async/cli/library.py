@@ -17,7 +17,7 @@ from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream
-from aistemsplitter_async.library.tags import load_tags
+from aistemsplitter_async.library.tags import read_tags
 from aistemsplitter_async.library.template import Tags, Template, parse_template
 
 Note = Callable[[Unusable | Ignored], None]
@@ -61,7 +61,7 @@ class Library:
         """Iterate over the tracks and their tags; `note` is called with everything else."""
         async for one in found:
             if isinstance(one, Track):
-                yield one, await _read_tags(one)
+                yield one, await _tags_of(one)
             else:
                 note(one)
 
@@ -90,9 +90,9 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
     return Library(paths=paths, into=batching.into, template=template)
 
 
-async def _read_tags(track: Track) -> Tags:
+async def _tags_of(track: Track) -> Tags:
     """Return what a track says about itself; for a URL, what its playlist says."""
-    tags = Tags() if is_url(track.source) else await load_tags(track.source)
+    tags = Tags() if is_url(track.source) else await run_in_thread(read_tags, track.source)
     return attrs.evolve(tags, title=tags.title or track.title, seconds=tags.seconds or track.seconds)
 
 

@@ -109,10 +109,8 @@ class _Search:
         except (FileNotFoundError, NotADirectoryError):
             return _GLOB, self._plan_glob(spellings[0], excluded)
         except (OSError, ValueError) as error:
-            reason = reason_of(error)
-        else:
-            return self._plan_existing(Path(_absolute(spellings[0])), status)
-        raise SourceUnreadableError(f"cannot read {path}: {reason}")
+            raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
+        return self._plan_existing(Path(_absolute(spellings[0])), status)
 
     def _plan_existing(self, path: Path, status: os.stat_result) -> tuple[int, Find]:
         if stat.S_ISDIR(status.st_mode):

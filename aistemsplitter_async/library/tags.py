@@ -7,7 +7,6 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.library.template import Tags
 
 if TYPE_CHECKING:
@@ -19,11 +18,6 @@ _TEXT_CAP = 300  # characters of a tag
 _LONGEST = 7 * 86400.0  # s; a file that claims to be longer, or to use fewer bits than any codec, was misread
 _FEWEST_BITS = 200.0  # per second of audio
 _UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff", ".aifc"})
-
-
-async def load_tags(path: str | os.PathLike[str]) -> Tags:
-    """Return `read_tags(path)`, read in a thread."""
-    return await run_in_thread(read_tags, path)
 
 
 def read_tags(path: str | os.PathLike[str]) -> Tags:

@@ -35,7 +35,14 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
         return Exit.FAILED
     try:
         if serving.json:
-            print_json({"base_url": sandbox.base_url, "api_key": sandbox.api_key, **_facts(sandbox)}, terminal)
+            facts = {
+                "base_url": sandbox.base_url,
+                "api_key": sandbox.api_key,
+                "credits": sandbox.credits,
+                "requests_per_minute": sandbox.keys[0].requests_per_minute,
+                "webhook_secret": sandbox.webhook_secret,
+            }
+            print_json(facts, terminal)
         else:
             _introduce(sandbox, terminal, serving)
         await asyncio.Event().wait()
@@ -69,10 +76,7 @@ def build_sandbox(serving: Serving) -> Sandbox:
         try:
             sandbox.faults.add_text(line)
         except ValueError as error:
-            problem = f"--fault {line}: {error}"
-        else:
-            continue
-        raise UsageError(problem)
+            raise UsageError(f"--fault {line}: {error}") from None
     return sandbox
 
 
@@ -84,14 +88,6 @@ def _explain(error: Exception, serving: Serving) -> str:
     if error.filename is not None:
         return f"cannot use {error.filename}: {reason_of(error)}"
     return f"cannot listen on port {serving.port}: {reason_of(error)}; leave out --port to use any free one"
-
-
-def _facts(sandbox: Sandbox) -> dict[str, object]:
-    return {
-        "credits": sandbox.credits,
-        "requests_per_minute": sandbox.keys[0].requests_per_minute,
-        "webhook_secret": sandbox.webhook_secret,
-    }
 
 
 def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TextIO
 from urllib.parse import quote
@@ -37,10 +37,10 @@ async def write_report(
     requests: RequestLog,
     report: BatchReport,
     *,
-    others: Mapping[str, StoredFailure | None] | None = None,
-    twins: Mapping[str, str] | None = None,
+    others: Mapping[str, StoredFailure | None],
+    twins: Mapping[str, str],
+    waveforms: Waveforms,
     not_begun: int = 0,
-    waveforms: Waveforms | None = None,
     say: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.time,
 ) -> None:
@@ -54,8 +54,8 @@ async def write_report(
         report: of the newest run.
         others: sources that may not be in the journal, and why they failed, or `None` if one was not begun.
         twins: sources whose audio has another name too, and that name.
-        not_begun: how many more sources there are.
         waveforms: begun while the batch ran. Those of files in an earlier report are taken from there.
+        not_begun: how many more sources there are.
         say: called with how much is still to be done, if that takes long.
         now: POSIX seconds.
 
@@ -68,18 +68,16 @@ async def write_report(
     try:
         await run_in_thread(check_report_path, path)
         known = await run_in_thread(_read_known_peaks, path)
-        with Waveforms() if waveforms is None else nullcontext(waveforms) as drawn:
-            stems = _Stems(into, _address(into, path), known, drawn, say)
-            tally = Tally()
-            async for record in _records(batch, others or {}):
-                tally.add(record)
-                stems.begin(record)
-            tally.kinds[DUPLICATE] += len(twins or {})
-            gate = batch.progress().gate
-            sent = [(one.at, one.status) for one in requests.sent]
-            chart = await run_in_thread(build_chart, sent, gate.limit, gate.per)
-            summary = Summary(_title(into), now(), tally, report, requests.total, chart, not_begun)
-            await _write(fresh, build_frame(summary), _records(batch, others or {}), twins or {}, stems)
+        stems = _Stems(into, _address(into, path), known, waveforms, say)
+        tally = Tally()
+        async for record in _records(batch, others):
+            tally.add(record)
+            stems.begin(record)
+        tally.kinds[DUPLICATE] += len(twins)
+        gate = batch.progress().gate
+        chart = await run_in_thread(build_chart, list(requests.sent), gate.limit, gate.per)
+        summary = Summary(_title(into), now(), tally, report, requests.total, chart, not_begun)
+        await _write(fresh, build_frame(summary), _records(batch, others), twins, stems)
         await run_in_thread(fresh.replace, path)
     except OSError as error:
         problem = _unwritable(path, error)

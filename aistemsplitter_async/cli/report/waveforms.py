@@ -45,7 +45,8 @@ class Waveforms:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
+        self._stopped.set()  # what is being read ends within a block
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     @property
     def missing(self) -> int:
@@ -65,11 +66,6 @@ class Waveforms:
         if work is None or work.done():
             return None if work is None else work.result()
         return await asyncio.wrap_future(work)
-
-    def close(self) -> None:
-        """Stop; what is being read ends within a block."""
-        self._stopped.set()
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def read_peaks(path: Path, is_stopped: Callable[[], bool] = bool) -> bytes | None:

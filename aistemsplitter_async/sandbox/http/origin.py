@@ -28,11 +28,7 @@ class _Server(web.Server):
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(
-            handler,
-            access_log=None,
-            auto_decompress=False,
-            keepalive_timeout=_KEEPALIVE,
-            read_bufsize=_READ_BYTES,
+            handler, access_log=None, auto_decompress=False, keepalive_timeout=_KEEPALIVE, read_bufsize=_READ_BYTES
         )
         self._waiting: dict[RequestHandler, asyncio.Event] = {}
 

@@ -78,7 +78,6 @@ class OverlapAdd:
     """
 
     def __init__(self, size: int, decimation: int = 1) -> None:
-        self._decimation = decimation
         self._size = size // decimation
         self.hop = self._size // OVERLAP
         self._window = _window(size)[::decimation] * np.float32(2 / OVERLAP / decimation)

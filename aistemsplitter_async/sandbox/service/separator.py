@@ -122,9 +122,7 @@ async def _run(*arguments: str, timeout: float) -> dict[str, Any]:
     report = _parse_report(out)
     if report is None or (process.returncode and report.get("ok")):
         _log.warning(
-            "separation process ended with %s: %s",
-            process.returncode,
-            err.decode("utf-8", "replace")[-_STDERR_TAIL:],
+            "separation process ended with %s: %s", process.returncode, err.decode("utf-8", "replace")[-_STDERR_TAIL:]
         )
         raise SeparationError(f"The separation process crashed (exit status {process.returncode}).")
     if not report.get("ok"):

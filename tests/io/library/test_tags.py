@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from aistemsplitter_async.library import tags as tags_module
-from aistemsplitter_async.library.tags import load_tags, read_tags
+from aistemsplitter_async.library.tags import read_tags
 from aistemsplitter_async.library.template import Tags
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="pipes of POSIX")
@@ -64,11 +64,6 @@ def test_tags_are_read(tmp_path: Path) -> None:
     found = read_tags(path)
     assert (found.artist, found.album, found.title, found.genre) == ("Björk", "Debut", "Human", "Pop")
     assert (found.year, found.track, found.albumartist) == ("1993", 1, None)
-
-
-async def test_tags_are_read_in_a_thread_too(tmp_path: Path) -> None:
-    path = song(tmp_path, title="Human")
-    assert await load_tags(path) == read_tags(path)
 
 
 def test_a_tag_is_one_printable_line_of_sane_length(tmp_path: Path) -> None:
