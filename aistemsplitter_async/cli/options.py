@@ -69,6 +69,7 @@ class Duration(float):
 
 
 def _read_by(parse: Callable[[str], object]) -> Parameter:
+    """Return what reads the one word of an option with `parse`."""
     return Parameter(converter=lambda _type, tokens: parse(tokens[0].value), n_tokens=1, accepts_keys=False)
 
 
