@@ -116,6 +116,8 @@ class Engine:
         except TimeoutError:
             if not deadline.is_past:  # the source or a callback timed out, not the call
                 raise
+        finally:
+            work.close()  # where it never began
         # Raised here, outside the `except`: the cancelled call's frames hold request headers.
         raise APITimeoutError("the call did not finish in the time it was given", code="TIMEOUT")
 

@@ -7,12 +7,16 @@ may by then belong to another file.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar, TypeVarTuple
+from concurrent.futures import Executor, Future
+from queue import SimpleQueue
+from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
 from aistemsplitter_async.clock import Clock
 
 T = TypeVar("T")
+P = ParamSpec("P")
 Arguments = TypeVarTuple("Arguments")
 
 
@@ -73,7 +77,54 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     """Cancel `tasks` and wait until all have ended, however often the caller is cancelled. Errors are dropped."""
     for task in tasks:
         task.cancel()
-    await wait_out(*tasks)
-    for task in tasks:
-        if not task.cancelled():
-            task.exception()  # retrieve it, or asyncio logs "exception was never retrieved"
+    try:
+        await wait_out(*tasks)
+    finally:
+        for task in tasks:
+            if not task.cancelled():
+                task.exception()  # retrieve it, or asyncio logs "exception was never retrieved"
+
+
+class OneThread(Executor):
+    """One thread that does what it is given, in that order.
+
+    A pool refuses work once the main thread has ended. This one goes on for an event loop in another thread: what that
+    loop has paid for must still be written down.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._calls = SimpleQueue[Callable[[], None] | None]()
+        self._is_over = False
+        self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Return the future of `fn(*args, **kwargs)`.
+
+        Raises:
+            RuntimeError: the executor was shut down.
+        """
+        if self._is_over:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        future = Future[T]()
+
+        def call() -> None:
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(fn(*args, **kwargs))
+                except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the future
+                    future.set_exception(error)
+
+        self._calls.put(call)
+        return future
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # all are done
+        """Let the thread end once it has done what it was given."""
+        self._is_over = True
+        self._calls.put(None)
+        if wait:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            call()

@@ -154,12 +154,12 @@ class Gate:
         """Return what was learned and which slots are in use, as plain JSON for `restore` in a later process."""
         return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())
 
-    def restore(self, exported: Mapping[str, Any]) -> None:
+    def restore(self, remembered: Mapping[str, Any]) -> None:
         """Take in what an earlier process exported, aged by the wall clock; what makes no sense is left out.
 
         A limit that was declared stays as it is; slots that are in use by now stay so.
         """
-        memory = parse_gate_memory(exported, self._clock.now())
+        memory = parse_gate_memory(remembered, self._clock.now())
         if memory is not None:
             self._limiter.recall(memory, self._clock.monotonic())
             self.pump()

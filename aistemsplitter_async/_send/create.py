@@ -77,9 +77,10 @@ class Create:
             failure = error
         except _HookError as hook:
             failure = cause = hook.error
-        if self._ambiguity.open:  # raised outside the `except`: an error's context can hold request headers
+        # Raised outside the `except`: an error's context can hold request headers.
+        if self._ambiguity.open and cause is not None:
             raise self.uncertain(failure) from cause
-        raise failure
+        raise self.uncertain(failure) if self._ambiguity.open else failure
 
     def uncertain(self, reason: Exception | str) -> SubmissionUncertainError:
         """Return the error that carries what it takes to find out."""

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from aistemsplitter_async._engine import Engine
-from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._tasks import run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
@@ -120,7 +120,7 @@ class Batch:
             helper.cancel()
         self._stop()
         try:
-            await asyncio.wait([*self._helpers, *self._tracks])
+            await wait_out(*self._helpers, *self._tracks)
             self._close()
             await self._context.save_gate()
             await self._write_status(ended=True)

@@ -10,12 +10,12 @@ import asyncio
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from aistemsplitter_async._tasks import run_in_thread, wait_out
+from aistemsplitter_async._tasks import OneThread, run_in_thread, wait_out
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.file import explain
 from aistemsplitter_async.journal.store import JournalStore
@@ -42,7 +42,7 @@ class Journal:
         self._lock = threading.Lock()  # of the next two
         self._waiting: list[_Change] = []
         self._is_committing = False
-        self._is_closed = False
+        self._closing: tuple[asyncio.Future[None], ...] = ()
 
     @classmethod
     async def open(cls, path: Path | None, *, owner: Mapping[str, str]) -> Self:
@@ -57,7 +57,7 @@ class Journal:
             JournalError: it is damaged, another kind of file, of a newer version, of another owner, or not writable.
         """
         store = await run_in_thread(JournalStore, path, undo=JournalStore.close)
-        journal = cls(store, ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal"))
+        journal = cls(store, OneThread("journal"))
         try:
             await journal.write(JournalStore.bind, owner)
         except BaseException:
@@ -73,21 +73,22 @@ class Journal:
         Raises:
             JournalError: it was refused, or could not be made durable (`code` is `DISK` if the disk is full).
         """
-        if self._is_closed:
+        if self._closing:
             raise JournalError("the journal is closed")
         result: asyncio.Future[T] = self._loop.create_future()
         with self._lock:
             self._waiting.append((lambda store: change(store, *args, **kwargs), result))
-            is_committing, self._is_committing = self._is_committing, True
-        if not is_committing:
-            self._loop.run_in_executor(self._executor, self._commit_waiting)
+            if not self._is_committing:
+                self._loop.run_in_executor(self._executor, self._commit_waiting)
+                self._is_committing = True
         return await result
 
     async def aclose(self) -> None:
-        """Finish the writes that were asked for and close the file."""
-        self._is_closed = True
-        closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
-        await wait_out(closing, self._loop.run_in_executor(None, self._executor.shutdown))
+        """Finish the writes that were asked for and close the file. Another call waits for the same end."""
+        if not self._closing:
+            closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
+            self._closing = (closing, self._loop.run_in_executor(None, self._executor.shutdown))
+        await wait_out(*self._closing)
 
     def _commit_waiting(self) -> None:
         """Commit until no write is waiting; those that arrive during a commit share the next one."""

@@ -222,6 +222,18 @@ async def test_credits_and_reservations_are_plain_calls(world: World) -> None:
     assert "abc" not in repr(place)
 
 
+async def test_a_client_that_is_closed_during_an_upload_creates_nothing(world: World) -> None:
+    client = world.client()
+
+    async def close(_: Exchange) -> None:
+        await client.aclose()
+
+    world.api.script("upload", close)
+    with pytest.raises(ConfigurationError, match="closed"):
+        await client.submit(SONG, filename="song.wav")
+    assert world.api.count("create") == 0
+
+
 async def test_a_create_sends_what_was_asked_for_and_nothing_else(world: World) -> None:
     async with world.client() as client:
         created = await client.create_split(

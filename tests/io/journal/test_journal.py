@@ -99,6 +99,7 @@ async def test_closing_finishes_what_was_asked_for_and_refuses_what_comes_after(
     assert {one.met for one in await asyncio.gather(*waiting)} == {"new"}
     with pytest.raises(JournalError, match="closed"):
         await claim(journal, "late")
+    await journal.aclose()  # once more does nothing
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("journal")]
 
 
@@ -163,6 +164,40 @@ WRITER = """
 
     asyncio.run(main())
 """
+
+
+OUTLIVING = """
+    import asyncio, sys, threading
+    from pathlib import Path
+    from aistemsplitter_async.journal import journal as module
+    from aistemsplitter_async.journal.journal import Journal
+    from aistemsplitter_async.journal.store import JournalStore
+
+    if sys.argv[2] == "pool":  # the negative control: what a batch would use without a thread of its own
+        from concurrent.futures import ThreadPoolExecutor
+        module.OneThread = lambda name: ThreadPoolExecutor(1, name)
+
+    async def main(main_thread):
+        journal = await Journal.open(Path(sys.argv[1]), owner={"api": "https://api.test/v1", "key": "abc"})
+        opened.set()
+        while main_thread.is_alive():
+            await asyncio.sleep(0.01)
+        await journal.write(JournalStore.set_note, "paid", "split_1")
+        print("written", flush=True)
+
+    opened = threading.Event()
+    threading.Thread(target=lambda: asyncio.run(main(threading.main_thread()))).start()
+    opened.wait()
+"""
+
+
+@pytest.mark.parametrize(("executor", "written"), [("own", "written\n"), ("pool", "")])
+def test_a_loop_in_a_thread_still_writes_down_what_it_paid_for_once_the_main_thread_has_ended(
+    tmp_path: Path, executor: str, written: str
+) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(OUTLIVING), str(tmp_path / "journal"), executor]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert ended.stdout == written
 
 
 BROKEN = """
