@@ -13,7 +13,7 @@ from concurrent.futures import Executor, Future
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
-from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.clock import Clock, Deadline
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -65,7 +65,7 @@ async def finish_before_cancel(work: Coroutine[Any, Any, T], *, clock: Clock, gr
 
 async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:
     try:
-        async with clock.timeout_at(clock.monotonic() + grace):
+        async with Deadline.after(clock, grace).scope():
             await asyncio.wait([task])
     except TimeoutError:
         pass

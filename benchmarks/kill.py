@@ -318,7 +318,9 @@ def journal_late() -> None:
             held = await context.journal.write(JournalStore.created, held.id, created, context.clock.now())
 
         async def attempt() -> Any:
-            await context.engine.create(fresh, deadline=Deadline(context.clock, None), priority="bulk", on_created=note)
+            await context.engine.create(
+                fresh, deadline=Deadline.after(context.clock, None), priority="bulk", on_created=note
+            )
             return held
 
         creator._standing.has_worked = True

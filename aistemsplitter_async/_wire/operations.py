@@ -48,7 +48,6 @@ class Operation(Generic[T]):
     what: str  # completes "could not ..."
     request: Request
     parse: Callable[[Reply], T]
-    submission: Submission | None = None  # of a create only
 
 
 def get_credits(base_url: str) -> Operation[Credits]:
@@ -127,7 +126,6 @@ def create_split(base_url: str, submission: Submission) -> Operation[CreatedSpli
             base_url, "POST", "/audio/splits", submission.body, {"Idempotency-Key": submission.idempotency_key}
         ),
         parse=_created,
-        submission=submission,
     )
 
 

@@ -95,7 +95,7 @@ class _JournaledCreate:
         try:
             await self._context.engine.create(
                 self.submission,
-                deadline=Deadline(self._context.clock, None),
+                deadline=Deadline.after(self._context.clock, None),
                 priority=self._context.options.priority,
                 before_send=self._commit_intent,
                 on_created=self._commit_answer,

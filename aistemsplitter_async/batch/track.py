@@ -17,6 +17,7 @@ from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
+from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
@@ -76,11 +77,11 @@ class BatchTrack:
                 self._context.running.pop(self._row).set()
 
     async def _reach_outcome(self) -> Outcome:
-        clock, timeout, standing = self._context.clock, self._item.timeout, self.standing
+        standing = self.standing
         error: AIStemSplitterError
         standing.cancellable = True
         try:
-            async with clock.timeout_at(None if timeout is None else clock.monotonic() + timeout):
+            async with Deadline.after(self._context.clock, self._item.timeout).scope():
                 return await self._begin()
         except CreatingStoppedError:
             return self._skip("not begun")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from aistemsplitter_async._wire.signature import Keys, Secrets
 from aistemsplitter_async._wire.urls import split_http_url
-from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.clock import Clock, Deadline, SystemClock
 from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.models import redact_url
@@ -160,7 +160,7 @@ class WebhookReceiver:
             if self._on_event is not None:
                 handled = self._on_event(event)
                 if inspect.isawaitable(handled):
-                    async with self._clock.timeout_at(self._clock.monotonic() + WEBHOOK_HANDLING):
+                    async with Deadline.after(self._clock, WEBHOOK_HANDLING).scope():
                         await handled
             await self.inbox.put(event)
         except BaseException as error:  # whatever a handler or an inbox raises, the sender should try again
