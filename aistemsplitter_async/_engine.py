@@ -1,6 +1,6 @@
-"""One client's parts, wired and typed: what it takes to upload, create, wait and download.
+"""Builds and connects the parts of one client that upload, create, wait and download.
 
-`client` loads this with its first call, so that importing the package and making a client cost next to nothing.
+`client` loads this at its first call, so that importing the package and making a client cost next to nothing.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Engine:
     """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`.
 
     Attributes:
-        owner: identifies the API and the key without showing the key: what a journal is bound to.
+        owner: identifies the API and the key without showing the key; a journal is bound to it.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Engine:
         self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.owner = {
-            # The port of a sandbox is a matter of chance; its key is not.
+            # A sandbox's port is random; its key is not.
             "api": (urlsplit(base_url).hostname or "") if local else base_url,
             "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
         }
@@ -105,7 +105,7 @@ class Engine:
 
     @staticmethod
     async def finish_by(deadline: Deadline, work: Coroutine[Any, Any, T]) -> T:
-        """Return what `work` returns.
+        """Await `work` and return its result.
 
         Raises:
             APITimeoutError: the deadline came first.
@@ -117,16 +117,16 @@ class Engine:
             if not deadline.is_past:  # the source or a callback timed out, not the call
                 raise
         finally:
-            work.close()  # where it never began
+            work.close()  # in case it never started
         # Raised here, outside the `except`: the cancelled call's frames hold request headers.
         raise APITimeoutError("the call did not finish in the time it was given", code="TIMEOUT")
 
     async def get_credits(self, priority: Priority) -> Credits:
-        """Ask what the key may still spend."""
+        """Return the credits that the key may still spend."""
         return await self.pipeline.send(operations.get_credits(self._base_url), priority=priority)
 
     async def get_split(self, split_id: str, priority: Priority = "interactive") -> Split:
-        """Return the split as it is now."""
+        """Return the current state of the split."""
         operation = operations.get_split(self._base_url, split_id)
         try:
             return await self.pipeline.send(operation, priority=priority)
@@ -136,15 +136,15 @@ class Engine:
 
     @staticmethod
     async def open_source(source: Source, *, filename: str | None, content_type: str | None) -> AudioSource | DirectURL:
-        """Return what `source` means, once it is known to be readable. See `build_source`."""
+        """Return the audio source for `source`, checked to be readable. See `build_source`."""
         return await build_source(source, filename=filename, content_type=content_type)
 
     @staticmethod
     def plan_folder(audio: AudioSource | DirectURL, name: str | None) -> str:
-        """Return the folder that the stems go to: `name`, or what the source is called; empty for a nameless URL.
+        """Return the folder that the stems go to: `name`, or the source's own name; empty for a nameless URL.
 
         Raises:
-            UnsafeNameError: `name` is not a safe one.
+            UnsafeNameError: `name` is not safe.
         """
         return check_name(name) if name else folder_name(source_name(audio), fallback="")
 
@@ -157,7 +157,7 @@ class Engine:
         output_format: str | None = None,
         webhook_url: str | None = None,
     ) -> Submission:
-        """Return the create that is about to be sent; its webhooks go to our own receiver unless a URL is given."""
+        """Return the create to send; its webhooks go to our own receiver unless a URL is given."""
         return operations.build_submission(
             split_input,
             idempotency_key=idempotency_key,
@@ -176,10 +176,10 @@ class Engine:
         on_created: OnCreated | None = None,
         ambiguity: Ambiguity | None = None,
     ) -> CreatedSplit:
-        """Send a create, and leave nothing ambiguous that could be settled. Errors are those of `create_split`.
+        """Send a create, and resolve any ambiguity that can be resolved. Errors are those of `create_split`.
 
         Args:
-            submission: from `build_submission`, or one that was kept.
+            submission: from `build_submission`, or a stored one.
             deadline: when the caller gives up.
             priority: the lane it waits in.
             before_send: see `Create`.
@@ -205,7 +205,7 @@ class Engine:
         except AIStemSplitterError as error:
             error.idempotency_key = submission.idempotency_key
             raise
-        if create.created is not None:  # the answer came while the deadline struck
+        if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:
             timed_out = AIStemSplitterError("time ran out", code="TIMEOUT")
@@ -219,7 +219,7 @@ class Engine:
     async def resubmit(
         self, submission: Submission, *, deadline: Deadline, priority: Priority, before_send: BeforeSend | None
     ) -> CreatedSplit:
-        """Send a create again that may have happened already."""
+        """Resend a create that may already have happened."""
         return await self.create(
             submission,
             deadline=deadline,
@@ -312,7 +312,7 @@ class Engine:
         on_progress: OnProgress | None,
         deadline: Deadline,
     ) -> dict[str, Path]:
-        """Fetch every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
+        """Download every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
         try:
@@ -324,9 +324,9 @@ class Engine:
             raise
 
     async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
-        """Check that stems named by `pattern` can be put into `folder`, before anything is spent.
+        """Check that stems named by `pattern` can be written to `folder`, before anything is spent.
 
         Raises:
-            DownloadError: it cannot be written to, or stems would be overwritten unasked.
+            DownloadError: it cannot be written to, or stems would be overwritten without permission.
         """
         await run_in_thread(check_target, folder, overwrite, pattern)

@@ -1,4 +1,4 @@
-"""What every file of ours needs: to be private, to be whole, and to say in plain words why the disk refused.
+"""Helpers for the package's own files: private creation, atomic replacement, plain reasons for failures.
 
 These functions block; a caller on the event loop goes through `_tasks.run_in_thread`.
 """
@@ -21,8 +21,8 @@ def create_private(path: Path) -> None:
     on it (sqlite.org/howtocorrupt.html, 2.2).
 
     Raises:
-        FileExistsError: it is there already.
-        OSError: the disk refuses.
+        FileExistsError: it exists already.
+        OSError: it cannot be created.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
 
@@ -31,7 +31,7 @@ def create_private(path: Path) -> None:
 def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iterator[IO[str]]:
     """Write text that replaces `path` when the block ends: a reader sees the old file or the new one, never a part.
 
-    Where the block raises, the old file stays. A symbolic link in the place of the new file is refused.
+    If the block raises, the old file stays. A symbolic link at the path of the new file is refused.
 
     Args:
         path: what to replace; the text is written to `<name>.new` beside it first.
@@ -39,7 +39,7 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iter
         mode: who may read a file that is new.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: the file cannot be written.
     """
     fresh = fresh_path(path)
     with open(fresh, "w", encoding="utf-8", opener=lambda name, flags: open_no_link(name, flags, mode)) as file:
@@ -51,17 +51,17 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iter
 
 
 def fresh_path(path: Path) -> Path:
-    """Return where `replacing` writes what is to replace `path`."""
+    """Return where `replacing` writes the text before it replaces `path`."""
     return path.with_name(f"{path.name}.new")
 
 
 def open_no_link(path: str | Path, flags: int, mode: int = 0o666) -> int:
-    """Open a file, but not through a symbolic link in its place: `opener` of `open`."""
+    """Open a file, but refuse a symbolic link at its path; an `opener` for `open`."""
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), mode)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the system can do that."""
+    """Make the names in a folder survive a power cut, where the system supports that."""
     with contextlib.suppress(OSError):  # folders cannot be opened on Windows, nor synced everywhere
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -71,7 +71,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def reason_of(error: OSError | ValueError) -> str:
-    """Return why the system refused, in its own words and without the path."""
+    """Return the system's own text of the error, without the path."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

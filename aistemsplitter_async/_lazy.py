@@ -10,8 +10,8 @@ _ROOT = __name__.partition(".")[0]
 def lazy(package: str, modules: Mapping[str, str]) -> None:
     """Give a package its `__all__`, and a `__getattr__` that loads those names on first use.
 
-    Call it where type checkers do not look: to them, a module with a `__getattr__` has every name, misspelt ones too.
-    They read the same names from imports under `TYPE_CHECKING`; a test compares the two.
+    Call it where type checkers do not see it: to them, a module with a `__getattr__` has every name, even a misspelt
+    one. They read the same names from imports under `TYPE_CHECKING`; a test compares the two.
 
     Args:
         package: its `__name__`.

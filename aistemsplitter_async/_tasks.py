@@ -86,10 +86,10 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
 
 
 class OneThread(Executor):
-    """One thread that does what it is given, in that order.
+    """An executor with one thread, which runs its work in order of submission.
 
-    A pool refuses work once the main thread has ended. This one goes on for an event loop in another thread: what that
-    loop has paid for must still be written down.
+    A pool refuses work once the main thread has ended. This one continues, for an event loop in another thread: what
+    that loop has paid for must still be recorded.
     """
 
     def __init__(self, name: str) -> None:
@@ -112,14 +112,14 @@ class OneThread(Executor):
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(fn(*args, **kwargs))
-                except BaseException as error:  # noqa: BLE001  # it belongs to whoever waits for the future
+                except BaseException as error:  # noqa: BLE001  # the future passes it on
                     future.set_exception(error)
 
         self._calls.put(call)
         return future
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:  # noqa: ARG002  # all are done
-        """Let the thread end once it has done what it was given."""
+        """Let the thread end once all submitted work is done."""
         self._is_over = True
         self._calls.put(None)
         if wait:

@@ -1,4 +1,4 @@
-"""The session a caller holds: one key, one gate, and a method for everything the API does."""
+"""The client: one key, one gate, and a method for everything the API does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.job import Job
 from aistemsplitter_async.models import DirectURL
 
-if TYPE_CHECKING:  # what the engine loads with the first call
+if TYPE_CHECKING:  # loaded with the engine, at the first call
     import aiohttp
 
     from aistemsplitter_async._engine import Engine
@@ -72,7 +72,7 @@ class AsyncAIStemSplitter:
         base_url: `AISTEMSPLITTER_BASE_URL`, else the hosted service; `/v1` is appended to one without a path.
         session: carries the API calls, and is never closed here. It must not resend by itself.
         rate_limit: what is known about the key's limit.
-        retry: when failed attempts are made again.
+        retry: whether and when failed attempts are retried.
         poll: when running splits are polled.
         timeouts: how long one attempt may take.
         gate: shared by clients of one key, instead of `rate_limit`.
@@ -81,10 +81,10 @@ class AsyncAIStemSplitter:
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
         allow_hosts: host names of upload workers and CDNs that need not be public or https.
-        on_event: called with what happens, as values of `events`; must return quickly and not raise.
+        on_event: called with each event, a value of `events`; must return quickly and not raise.
 
     Raises:
-        ConfigurationError: no key, a URL that cannot be right, or arguments that exclude each other.
+        ConfigurationError: no key, an invalid URL, or arguments that exclude each other.
     """
 
     def __init__(
@@ -148,12 +148,12 @@ class AsyncAIStemSplitter:
         return self._built
 
     def _bound_engine(self) -> Engine:
-        """Return the engine, for a call that is made here and now. Raises like `_bind`."""
+        """Return the engine for a call on the running event loop. Raises like `_bind`."""
         self._bind()
         return self._engine
 
     def _bind(self) -> None:
-        """Check that a call may be made here and now.
+        """Check that the client is open and belongs to the running event loop.
 
         Raises:
             ConfigurationError: the client is closed, or belongs to another event loop.
@@ -179,14 +179,14 @@ class AsyncAIStemSplitter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop waiting for splits and close the connections. Splits go on at the server."""
+        """Stop waiting for splits and close the connections. Splits continue at the server."""
         if not self._closed:
             self._closed = True
             await self._engine.aclose()
 
     @property
     def gate(self) -> Gate:
-        """The admission to this key's budget; hand it to other clients of the same key."""
+        """The gate to this key's request budget; pass it to other clients of the same key."""
         return self._engine.pipeline.gate
 
     async def get_credits(self, *, timeout: float | None = None, priority: Priority = "interactive") -> Credits:
@@ -203,7 +203,7 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         priority: Priority = "interactive",
     ) -> Reservation:
-        """Reserve an upload of `content_length` bytes at the upload worker. `upload_audio` does this by itself."""
+        """Reserve an upload of `content_length` bytes at the upload worker. `upload_audio` does this itself."""
         engine = self._bound_engine()
         reservation = engine.uploader.reserve(
             filename=filename, content_type=content_type, content_length=content_length, priority=priority
@@ -223,17 +223,17 @@ class AsyncAIStemSplitter:
         """Send audio to the upload worker, in constant memory, and return what `create_split` needs (`.input`).
 
         Args:
-            source: a path, bytes, or what `stream_source` makes.
-            filename: the name to send; the file's own otherwise.
-            content_type: inferred from the name otherwise.
+            source: a path, bytes, or the result of `stream_source`.
+            filename: the name to send; by default the file's own.
+            content_type: by default inferred from the name.
             on_progress: called with a `Progress` as bytes leave.
-            timeout: seconds for everything; unlimited as long as bytes move otherwise.
+            timeout: seconds for the whole call; by default unlimited as long as bytes move.
             priority: the lane of the reservation.
 
         Raises:
             SourceUnreadableError: nothing to read; no request was made.
             SourceChangedError: the source changed while it was read.
-            UnsafeURLError: the API named an upload worker that must not be visited.
+            UnsafeURLError: the API named an upload worker whose URL must not be requested.
         """
         engine = self._bound_engine()
         upload = engine.uploader.upload(
@@ -260,13 +260,13 @@ class AsyncAIStemSplitter:
 
         Args:
             split_input: `upload.input` or `DirectURL(url)`.
-            stem_model: `"4s"` or `"6s"`; the server's default otherwise.
-            output_format: `"mp3"` or `"wav"`; the server's default otherwise.
+            stem_model: `"4s"` or `"6s"`; by default the server's choice.
+            output_format: `"mp3"` or `"wav"`; by default the server's choice.
             webhook_url: where the API sends a notification when the split is terminal.
             idempotency_key: 1 to 255 printable ASCII characters.
             before_send: awaited with the `Submission` before each attempt; store it and a crash loses nothing. If it
                 raises, nothing is sent.
-            timeout: seconds for everything.
+            timeout: seconds for the whole call.
             priority: the lane it waits in.
 
         Raises:
@@ -307,7 +307,7 @@ class AsyncAIStemSplitter:
     async def get_split(
         self, split_id: str, *, timeout: float | None = None, priority: Priority = "interactive"
     ) -> Split:
-        """Return the split as it is now."""
+        """Return the current state of the split."""
         engine = self._bound_engine()
         return await engine.finish_by(self._deadline(timeout), engine.get_split(split_id, priority))
 
@@ -324,7 +324,7 @@ class AsyncAIStemSplitter:
         """Return the split once it is terminal. Transient failures of the network or the server do not end the wait.
 
         Args:
-            split_id: which one.
+            split_id: the split to wait for.
             timeout: seconds, 30 minutes if not given (`PollPolicy.wait`).
             raise_on_failed: `False` returns a failed split, as the official clients do.
             since: when it was created (`clock.monotonic()`), to avoid a poll that comes too early.
@@ -333,7 +333,7 @@ class AsyncAIStemSplitter:
 
         Raises:
             SplitFailedError: it ended as `failed`.
-            WaitTimeoutError: it was not terminal in time; it goes on and can be waited for again.
+            WaitTimeoutError: it was not terminal in time; it continues and can be waited for again.
         """
         return await self._bound_engine().wait(
             split_id,
@@ -368,20 +368,20 @@ class AsyncAIStemSplitter:
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
     ) -> dict[str, Path]:
-        """Fetch every stem to `into/<name>/<stem>.<ext>` and return stem name to file.
+        """Download every stem to `into/<name>/<stem>.<ext>` and return the files by stem name.
 
-        A file under its final name is complete. What was fetched already, whole or in part, is not fetched again.
+        A file under its final name is complete. Bytes that an earlier attempt downloaded are not downloaded again.
 
         Args:
-            split: a succeeded one; expired stem URLs are renewed with `get_split`.
-            into: the folder for all splits, created if need be.
-            name: the folder for this one; the source's name without its extension, or the id, otherwise.
+            split: one that succeeded; expired stem URLs are renewed with `get_split`.
+            into: the folder for all splits, created if missing.
+            name: the folder for this one; by default the source's name without its extension, or else the split's id.
             overwrite: whether files of other splits, or of your own, may be replaced.
             on_progress: called with a `Progress` per stem as bytes arrive.
-            timeout: seconds for everything; unlimited as long as bytes move otherwise.
+            timeout: seconds for the whole call; by default unlimited as long as bytes move.
 
         Raises:
-            DownloadError: files would be overwritten, or the disk refuses.
+            DownloadError: files would be overwritten, or writing failed.
             IncompleteDownloadError: a stem kept ending early.
             UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused, fresh ones too.
@@ -413,7 +413,7 @@ class AsyncAIStemSplitter:
         """Upload `source` if it is not a URL, create its split, and return the job to wait for.
 
         Arguments and errors are those of `upload_audio` and `create_split`; `source` may also be an `https` URL, which
-        the API fetches by itself.
+        the API fetches itself.
         """
         engine, deadline, key = self._bound_engine(), self._deadline(timeout), _key_or_fresh(idempotency_key)
         prepared = engine.uploader.prepare_input(
@@ -453,7 +453,7 @@ class AsyncAIStemSplitter:
         timeout: float | None = None,
         priority: Priority = "interactive",
     ) -> Done:
-        """Do all of it: upload, split, wait, and fetch the stems to `into/<name>/<stem>.<ext>`.
+        """Upload, split, wait, and download the stems to `into/<name>/<stem>.<ext>`.
 
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
         stems already is refused before anything is spent.
@@ -506,29 +506,29 @@ class AsyncAIStemSplitter:
         retry_failed: bool = False,
         overwrite: bool = False,
     ) -> Batch:
-        """Split many sources at the speed of the key. Enter what it returns, and iterate over it for the outcomes.
+        """Split many sources as fast as the key allows. Enter the returned batch, and iterate over it for the outcomes.
 
-        Outcomes (`Done`, `Failed`, `Skipped`) come as they finish. With a journal, running the same again after any
-        kind of end goes on where it was: finished sources cost no request, and nothing is charged twice.
+        Outcomes (`Done`, `Failed`, `Skipped`) come as they finish. With a journal, running the same batch again
+        after any interruption resumes it: finished sources cost no request, and nothing is charged twice.
 
         Args:
             sources: an iterable or async iterable of sources, or of `BatchItem`s for sources with names of their own.
-                Consumed only as fast as they are worked on.
+                Consumed only as fast as they are processed.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
             journal: the file that records everything; without one, a crash loses what was in progress.
-            stem_model: `"4s"` or `"6s"`; the server's default otherwise.
-            output_format: `"mp3"` or `"wav"`; the server's default otherwise.
-            in_flight: splits being processed at a time; as many as keep the key busy otherwise.
+            stem_model: `"4s"` or `"6s"`; by default the server's choice.
+            output_format: `"mp3"` or `"wav"`; by default the server's choice.
+            in_flight: splits being processed at a time; by default as many as keep the key busy.
             uploads: parallel uploads.
-            downloads: tracks whose stems are fetched at a time.
+            downloads: tracks whose stems are downloaded at a time.
             dedupe: whether the same audio, or URL, is split only once.
             priority: the lane its requests wait in.
             max_credits: stop before a split that would make this run cost more.
             webhook_url: where the API sends a notification for every split.
-            key_age: seconds the server is trusted to remember an idempotency key: a create without an answer is sent
-                again under its key until then, and left for a person to decide on after.
-            patience: seconds that trouble which passes (no network, a failing server, a long 429) is waited out before
-                the batch stops; with 0 each source fails by itself.
+            key_age: seconds the server is trusted to remember an idempotency key: until then an unanswered create is
+                resent under its key; after that a person must decide.
+            patience: seconds to wait out an outage (no network, a failing server, a long 429) before the batch stops;
+                with 0 each source fails on its own.
             retry_failed: try tracks again that failed for good in an earlier run.
             overwrite: whether files of other splits, or of your own, may be replaced.
 

@@ -54,7 +54,7 @@ class Deadline:
 
     Args:
         clock: what it is measured on.
-        at: monotonic seconds, `None` for a call that may take as long as it needs.
+        at: monotonic seconds, `None` for no limit.
     """
 
     def __init__(self, clock: Clock, at: float | None) -> None:

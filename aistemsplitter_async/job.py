@@ -41,7 +41,7 @@ class Job:
         self.id = split_id
         self.idempotency_key = idempotency_key
         self.created = created
-        self._engine = engine  # checks that the client may be used here and now
+        self._engine = engine  # checks that the client is open and on its own loop
         self._clock = clock
         self._created_at = created_at  # monotonic seconds
         self._priority: Priority = priority
@@ -83,9 +83,9 @@ class Job:
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
     ) -> dict[str, Path]:
-        """Wait until the split has succeeded and fetch its stems. See `AsyncAIStemSplitter.download_stems`.
+        """Wait until the split has succeeded and download its stems. See `AsyncAIStemSplitter.download_stems`.
 
-        `timeout` is one deadline over both.
+        `timeout` covers both.
         """
         deadline = Deadline.after(self._clock, timeout)
         split = self._finished
@@ -98,7 +98,7 @@ class Job:
 
     @contextmanager
     def _named(self) -> Iterator[None]:
-        """Let every error say which split it is about, and under which key that was created."""
+        """Add the split's id and idempotency key to every error raised inside."""
         try:
             yield
         except AIStemSplitterError as error:

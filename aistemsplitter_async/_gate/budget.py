@@ -1,4 +1,4 @@
-"""What there is to plan polls with."""
+"""The request budget that polls are planned with."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def _unused(budget: Budget) -> Callable[[float], float]:
 
 @attrs.frozen(kw_only=True)
 class Budget:
-    """What the gate has to give.
+    """The requests that the gate can grant.
 
     Attributes:
         limit: requests per window, `None` if unknown.
         per: length of the window in seconds.
-        wanted: requests that wait and go first.
-        free: returns how many requests the limit allows in the next so many seconds. Slots come back in bursts, as
-            they were taken: a mean rate would promise what is not there yet. By default nothing is used.
+        wanted: waiting requests that go before polls.
+        free: returns how many requests the limit allows within a number of seconds. Slots come back in bursts, as they
+            were taken: a mean rate would promise slots that are not there yet. By default no slot is in use.
     """
 
     limit: int | None
@@ -37,7 +37,7 @@ class Budget:
         return self.free(within) - self.wanted
 
     def steady(self, within: float) -> float:
-        """Return the same as if slots came back steadily within a window."""
+        """Return the same, assuming that slots come back evenly over a window."""
         if within >= self.per or self.limit is None:
             return self.available(within)
         at_once = self.available(0.0)

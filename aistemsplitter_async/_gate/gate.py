@@ -32,7 +32,7 @@ _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches m
 
 
 class Source(Protocol):
-    """Something that has requests worth sending, and chooses among them only when a slot is there."""
+    """Has requests to send, and chooses among them only when a slot is free."""
 
     def best(self, now: float, after: Order | None = None) -> Order | None:
         """Return the order of the best candidate at `now`, of those behind `after`; `None` if there is none."""
@@ -43,7 +43,7 @@ class Source(Protocol):
         ...
 
     def grant(self, order: Order, slot: Slot) -> None:
-        """Take the slot for the candidate of `order` that `best` just spoke of."""
+        """Take the slot for the candidate of `order` that `best` just returned."""
         ...
 
 
@@ -55,7 +55,7 @@ class GateSnapshot:
         limit: requests per window, or `None` if unknown.
         used: slots occupied now.
         waiting: calls that wait for a slot, per lane.
-        closed_for: seconds until a 429 is over, 0 if the gate is open.
+        closed_for: seconds until the wait after a 429 is over, 0 if the gate is open.
         per: seconds of a window.
     """
 
@@ -92,15 +92,15 @@ class Gate:
         self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
         self._interactive_at = -math.inf  # when an interactive call last came
         self._longest_wait = retry.retry_after_cap
-        self._refusing_until = -math.inf  # no call waits for longer than the policy says
+        self._refusing_until = -math.inf  # until then calls fail at once: the wait exceeds the policy
         self._queues = Queues()
         self._turns = Turns()
         self._sources: list[Source] = [self._queues]
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = math.inf
         self._on_event = on_event
-        self._told_limit = self._limiter.believed
-        self._told_closed = False
+        self._emitted_limit = self._limiter.believed
+        self._emitted_closed = False
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
 
@@ -108,8 +108,8 @@ class Gate:
         """Wait for a slot and return it. A cancelled call leaves the queue.
 
         Raises:
-            RateLimitedError: the server said 429 and asked for a longer wait than the policy makes (`retry_after`). It
-                is raised without a request until that is over.
+            RateLimitedError: the server answered 429 and asked for a longer wait (`retry_after`) than the policy
+                allows. Until that is over, it is raised without a request.
         """
         if self._refusing_until > self._clock.monotonic():
             raise self._refusal()
@@ -129,18 +129,18 @@ class Gate:
             raise
 
     def attach(self, source: Source) -> None:
-        """Ask `source` too, from now on. Call `pump` when it has a better candidate than before."""
+        """Add `source`. Call `pump` when it has a better candidate than before."""
         self._sources.append(source)
         self.pump()
 
     def detach(self, source: Source) -> None:
-        """Ask `source` no more."""
+        """Remove `source`."""
         if source in self._sources:
             self._sources.remove(source)
         self.pump()
 
     def snapshot(self) -> GateSnapshot:
-        """Return how things stand."""
+        """Return the present state of the gate."""
         now = self._clock.monotonic()
         return GateSnapshot(
             limit=self._limiter.believed,
@@ -155,9 +155,9 @@ class Gate:
         return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())
 
     def restore(self, remembered: Mapping[str, Any]) -> None:
-        """Take in what an earlier process exported, aged by the wall clock; what makes no sense is left out.
+        """Restore what an earlier process exported, aged by the wall clock; invalid values are ignored.
 
-        A limit that was declared stays as it is; slots that are in use by now stay so.
+        A declared limit stays as it is, and slots that are in use now stay in use.
         """
         memory = parse_gate_memory(remembered, self._clock.now())
         if memory is not None:
@@ -165,7 +165,7 @@ class Gate:
             self.pump()
 
     def budget(self) -> Budget:
-        """Return what there is to plan polls with."""
+        """Return the budget to plan polls with."""
         now = self._clock.monotonic()
         return Budget(
             limit=self._limiter.believed,
@@ -175,7 +175,7 @@ class Gate:
         )
 
     def adopt(self, headers: Mapping[str, str]) -> None:
-        """Believe what the rate headers of a reply (names in lower case) say about the limit, if they say anything."""
+        """Adopt the limit in the rate headers of a reply (names in lower case), if they name one."""
         advice = parse_rate_headers(headers, per=self._limiter.per, now=self._clock.now())
         if advice is not None:
             self._limiter.adopt(advice, self._clock.monotonic())
@@ -189,7 +189,7 @@ class Gate:
         now = self._clock.monotonic()
         self._limiter.refuse(now, sent=taken_at, retry_after=retry_after)
         closed_until = self._limiter.closed_until
-        self._told_closed = True
+        self._emitted_closed = True
         self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
         if retry_after is not None and retry_after > self._longest_wait:
             self._refusing_until = closed_until
@@ -201,9 +201,9 @@ class Gate:
         self.pump()
 
     def pump(self) -> None:
-        """Grant what can be granted now, and make sure to come back when more can be."""
+        """Grant every slot that can be granted now, and set the timer for the next one."""
         now = self._clock.monotonic()
-        self._tell(now)
+        self._emit_changes(now)
         wake_at = math.inf
         while True:
             chosen = self._choose(now)
@@ -229,7 +229,7 @@ class Gate:
     def _choose(self, now: float) -> tuple[Order, Source, int] | None:
         """Return the order and the source of the best candidate, and how many slots it must leave free.
 
-        One that waits behind a steady stream has its turn now and then, interactive calls or not.
+        A request behind a steady stream of others gets a turn now and then, even if those are interactive.
         """
         best = self._best(now, None)
         spare = self._kept_from(best[0], now) if best is not None else 0
@@ -252,9 +252,9 @@ class Gate:
     def _kept_from(self, order: Order, now: float) -> int:
         """Return how many slots a request of this order must leave free for others that may come.
 
-        Those are interactive calls, where some came lately, and for polls of a batch the requests it is about to make:
-        as many as are expected, but no more than there were in the last window. A poll can wait; a slot that it takes
-        is one that a create may have to wait for.
+        Those are interactive calls, if there were any recently, and, for polls of a batch, the requests it is about to
+        make: as many as are expected, but no more than there were in the last window. A poll can wait; for the
+        slot that it takes, a create may have to.
         """
         limit, per = self._limiter.believed, self._limiter.per
         if order < Order(Lane.INTERACTIVE, Rank.POLL) or limit is None:
@@ -273,14 +273,14 @@ class Gate:
             f"the server asked to send nothing for another {left:.0f} s (HTTP 429)", retry_after=left, status_code=429
         )
 
-    def _tell(self, now: float) -> None:
-        """Emit what has changed since the last time."""
-        if self._told_closed and now >= self._limiter.closed_until:
-            self._told_closed = False
+    def _emit_changes(self, now: float) -> None:
+        """Emit what has changed since the last call."""
+        if self._emitted_closed and now >= self._limiter.closed_until:
+            self._emitted_closed = False
             self._emit(lambda: GateOpened(at=now))
-        old, new = self._told_limit, self._limiter.believed
+        old, new = self._emitted_limit, self._limiter.believed
         if old != new:
-            self._told_limit = new
+            self._emitted_limit = new
             self._emit(lambda: LimitLearned(old=old, new=new, at=now))
 
     def _emit(self, build: Callable[[], Event]) -> None:

@@ -18,7 +18,7 @@ class Lane(IntEnum):
 
     @classmethod
     def of(cls, priority: Priority) -> Lane:
-        """Return the lane of what a caller asked for."""
+        """Return the lane of a caller's priority."""
         return cls.INTERACTIVE if priority == "interactive" else cls.BULK
 
     @property
@@ -45,7 +45,7 @@ RANKS: Final = {
 
 
 class Order(NamedTuple):
-    """Where a request stands in line: the smallest goes first."""
+    """A request's position in the queue: the smallest goes first."""
 
     lane: Lane
     rank: Rank
@@ -70,7 +70,7 @@ class Turns:
         return self._in_a_row.get(order, 0) >= _PASSED_OVER
 
     def note(self, order: Order) -> None:
-        """Note a grant to `order`: what waits before it was passed over for this once."""
+        """Note a grant to `order`: the count starts over for every order that goes before it."""
         self._in_a_row[order] = self._in_a_row.get(order, 0) + 1
         for earlier in self._in_a_row:
             if earlier < order:

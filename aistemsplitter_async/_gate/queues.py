@@ -29,7 +29,7 @@ class Queues:
         """Note that a call that waited in `order` has given up."""
         self._waiting[order.lane] -= 1
 
-    def best(self, now: float, after: Order | None = None) -> Order | None:  # noqa: ARG002  # good at any time
+    def best(self, now: float, after: Order | None = None) -> Order | None:  # noqa: ARG002  # the same at any time
         """Return the first order in which a call waits, of those behind `after`."""
         for order, queue in list(self._queues.items()):
             while queue and queue[0].done():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Slot:
-    """The right to send one request. Settle it when the reply came; restore it if nothing was sent.
+    """The right to send one request. Settle it when the reply has come; restore it if nothing was sent.
 
     The first of `settle`, `refuse` and `restore` counts; later calls do nothing.
 

@@ -11,7 +11,7 @@ _STALE = 512  # an agenda is long if it has this many items more than twice its 
 
 
 class Dated(Protocol):
-    """What can be listed. Of an entry's items in the heap only the one with its `version` counts."""
+    """An entry of an agenda. Of its items in the heap only the one with its `version` counts."""
 
     due: float
     version: int

@@ -70,7 +70,7 @@ class PollPlan:
         """Begin to plan polls of a split.
 
         Args:
-            split_id: which one.
+            split_id: its id.
             since: when it was created.
             credits_used: its price, if known.
             lane: interactive splits go before bulk ones.
@@ -142,7 +142,7 @@ class PollPlan:
         """Note that a poll sent at `polled_at` found the split still running.
 
         Args:
-            split_id: which one.
+            split_id: its id.
             polled_at: when the poll was sent.
             age: its age then, by two clocks, the server's and ours. It is used for a split whose creation was not seen,
                 up to the time that most splits take, since the clocks may differ by anything.

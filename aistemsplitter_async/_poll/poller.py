@@ -89,7 +89,7 @@ class Poller:
         """Yield the split's first known state and every change, the terminal state last.
 
         Args:
-            split_id: which one.
+            split_id: the split to poll.
             priority: the lane its polls wait in; an interactive waiter moves the polls of bulk waiters to its lane.
             since: when it was created (monotonic seconds), or `None` to poll at once.
             credits_used: its price, from which its processing time is predicted.

@@ -1,4 +1,4 @@
-"""A create on its way: the call that costs credits, and the one that must not be lost.
+"""Sends a create: the call that costs credits and must not be lost.
 
 Each attempt is admitted by the gate, committed by the caller's hook, sent, and answered, in this order. From the commit
 to the answer it runs in a task of its own, so that a cancelled caller still learns which split exists.
@@ -62,10 +62,10 @@ class Create:
         self._ambiguity = ambiguity or Ambiguity()
 
     async def run(self) -> CreatedSplit:
-        """Return the answer.
+        """Send the create until it is answered, and return the answer.
 
         Raises:
-            SubmissionUncertainError: it was given up and may have happened.
+            SubmissionUncertainError: it was given up, but may have happened.
             AIStemSplitterError: it did not happen.
             Exception: what a hook raised; nothing happened.
         """
@@ -83,7 +83,7 @@ class Create:
         raise self.uncertain(failure) if self._ambiguity.open else failure
 
     def uncertain(self, reason: Exception | str) -> SubmissionUncertainError:
-        """Return the error that carries what it takes to find out."""
+        """Return the error that carries the submission to resend."""
         known = reason if isinstance(reason, AIStemSplitterError) else AIStemSplitterError("")
         return SubmissionUncertainError(
             f"the split may or may not have been created ({reason}); resubmit it to find out",
@@ -117,7 +117,7 @@ class Create:
 
 
 class _HookError(Exception):
-    """A caller's hook failed: that ends the call without another attempt, and says nothing about the server."""
+    """A caller's hook failed: the call ends without another attempt; the server is not at fault."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()

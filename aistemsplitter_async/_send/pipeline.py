@@ -1,4 +1,4 @@
-"""The only loop that retries. Everything that leaves this machine passes here, one attempt at a time.
+"""The only retry loop. Every request passes through it, one attempt at a time.
 
 Each attempt of an API request is admitted by the gate: a retry costs a slot like a first try. The upload worker and the
 CDN have no such limit; there a 429 pauses that host for all calls.
@@ -37,7 +37,7 @@ class Pipeline:
         timeouts: how long one admitted attempt may take.
         clock: where time comes from.
         random: uniform in [0, 1), for jitter.
-        on_event: called with what happens; must not raise.
+        on_event: called with each event; must not raise.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Pipeline:
             self._on_event(build())
 
     async def send(self, operation: Operation[T], *, priority: Priority = "interactive", slot: Slot | None = None) -> T:
-        """Send an API operation and return what its reply means. A create goes by `create.Create`.
+        """Send an API operation and return its decoded reply. A create is sent by `create.Create`.
 
         Args:
             operation: from `_wire.operations`.
@@ -88,7 +88,7 @@ class Pipeline:
         """Wait at the gate for the slot of one attempt.
 
         Raises:
-            RateLimitedError: the server asked for a longer wait than the policy makes.
+            RateLimitedError: the server asked for a longer wait than the policy allows.
         """
         return await self.gate.admit(priority, RANKS[operation.stage])
 
@@ -143,7 +143,7 @@ class Pipeline:
             await self.clock.sleep(retry.delay)
 
     async def _wait_for(self, host: str | None) -> None:
-        """Wait until nothing pauses `host`; the pause may be prolonged meanwhile."""
+        """Wait until `host` is not paused; a pause may be extended meanwhile."""
         while host is not None and (left := self._paused_until.get(host, 0.0) - self.clock.monotonic()) > 0:
             await self.clock.sleep(left)
 

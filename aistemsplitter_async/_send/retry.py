@@ -1,4 +1,4 @@
-"""What to do after an attempt that did not work: one table, one function.
+"""Decides what follows a failed attempt: one table, one function.
 
 The pipeline executes what is decided here. Time is passed in as `now` (monotonic seconds), chance as `random`
 (uniform in [0, 1)).
@@ -25,7 +25,7 @@ from aistemsplitter_async.errors import (
 
 
 class Action(Enum):
-    """What a kind of failure calls for."""
+    """How to react to a kind of failure."""
 
     RETRY = "try again after the backoff"
     ONCE = "try again, but only once"
@@ -85,7 +85,7 @@ def classify(error: AIStemSplitterError) -> str:
 
 
 def action_for(stage: Stage, error: AIStemSplitterError) -> Action:
-    """Return what `error` calls for at `stage`."""
+    """Return how to react to `error` at `stage`."""
     column = _COLUMNS.index(Stage.RESERVE if stage is Stage.CREDITS else stage)
     return _TABLE[classify(error)][column]
 
@@ -99,11 +99,11 @@ def is_ambiguous(error: AIStemSplitterError) -> bool:
 
 @attrs.frozen(kw_only=True)
 class Attempts:
-    """What has happened to one call so far."""
+    """The attempts of one call so far."""
 
     failures: int = 0
     throttles: int = 0
-    throttled: float = 0.0  # seconds waited on throttles
+    throttled: float = 0.0  # seconds waited after 429s
     conflict_since: float | None = None  # monotonic seconds of the first 409 or 423 to a create
 
 
@@ -120,7 +120,7 @@ class Retry:
 class Ambiguity:
     """Whether a create may have happened without an answer that says so. Only a 2xx settles that.
 
-    The caller of a create holds it, and so knows after a cancellation too. It is open from the start for a create that
+    The caller of a create holds it, so it outlives a cancellation. It is open from the start for a create that
     is sent again after an attempt that may have happened.
     """
 
@@ -128,7 +128,7 @@ class Ambiguity:
     _before: bool = attrs.field(default=False, init=False)
 
     def note_sent(self) -> None:
-        """Note that an attempt leaves: until its answer is known, it may have happened."""
+        """Note that an attempt is being sent: until its answer is known, it may have happened."""
         self._before, self.open = self.open, True
 
     def note_failure(self, error: AIStemSplitterError) -> None:
@@ -167,31 +167,31 @@ def plan_retry(
                 return None
         case _:
             return None
-    if _asked_too_much(policy, error):
+    if _asks_too_much(policy, error):
         return None
     ceiling = min(policy.backoff_cap, policy.backoff * 2.0 ** min(attempts.failures, 30))
-    delay = max(random() * ceiling, _asked_for(error, random) or 0.0)
+    delay = max(random() * ceiling, _requested_delay(error, random) or 0.0)
     return Retry(delay, attrs.evolve(attempts, failures=attempts.failures + 1))
 
 
 def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitterError, random: Random) -> Retry | None:
-    if attempts.throttles >= policy.throttle_waits or _asked_too_much(policy, error):
+    if attempts.throttles >= policy.throttle_waits or _asks_too_much(policy, error):
         return None
     ceiling = min(policy.throttle_cap, policy.throttle_backoff * 2.0 ** min(attempts.throttles, 30))
-    delay = _asked_for(error, random) or ceiling * (1 - 0.25 * random())
+    delay = _requested_delay(error, random) or ceiling * (1 - 0.25 * random())
     if attempts.throttled + delay > policy.throttle_budget:
         return None
     waited = attrs.evolve(attempts, throttles=attempts.throttles + 1, throttled=attempts.throttled + delay)
     return Retry(delay, waited, throttled=True)
 
 
-def _asked_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
+def _asks_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
     """Return whether the server's Retry-After is longer than a call may wait: trying earlier would ignore it."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     return asked is not None and asked > policy.retry_after_cap
 
 
-def _asked_for(error: AIStemSplitterError, random: Random) -> float | None:
+def _requested_delay(error: AIStemSplitterError, random: Random) -> float | None:
     """Return the server's own Retry-After plus up to a tenth (never less), if it sent one."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     return asked * (1 + 0.1 * random()) if asked is not None else None
@@ -201,7 +201,7 @@ class RetryQuota:
     """A budget of retries shared by a client, so that an outage is not multiplied by every call's own retries.
 
     Botocore's standard mode has the same idea; this one also refills with time, so that a steady trickle of failures
-    does not dry it out.
+    does not exhaust it.
     """
 
     def __init__(self, policy: RetryPolicy, *, now: float) -> None:
@@ -213,7 +213,7 @@ class RetryQuota:
     def take(self, retry: Retry, *, now: float) -> bool:
         """Pay for `retry`, planned at `now`; return whether there was enough.
 
-        A throttle is paid once for all the calls that it refuses: they wait at the gate and come one by one.
+        A 429 is paid once for all the calls that it holds back: they wait at the gate and are sent one by one.
         """
         self._add((now - self._at) * self._policy.refill)
         self._at = now
@@ -228,7 +228,7 @@ class RetryQuota:
         return True
 
     def succeed(self) -> None:
-        """Give back what a success earns."""
+        """Return the tokens that a success earns."""
         self._add(self._policy.success_gain)
 
     def _add(self, tokens: float) -> None:

@@ -43,7 +43,7 @@ class StreamedReply(Protocol):
     @property
     def headers(self) -> Mapping[str, str]: ...
     def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the body as it arrives; raises `APIConnectionError` where it breaks."""
+        """Yield the body as it arrives; raises `APIConnectionError` if it breaks."""
         ...
 
 
@@ -69,7 +69,7 @@ class Transport(Protocol):
 
 
 class AiohttpTransport:
-    """The real one.
+    """The transport over aiohttp.
 
     Args:
         api_key: sent to the origin of `base_url` only.
@@ -114,7 +114,7 @@ class AiohttpTransport:
         try:
             yield _Streamed(response)
         finally:
-            # Not `release`: what is left of a body is not worth reading, and a whole one has let go already.
+            # Not `release`: the rest of a body is not worth reading, and a complete one has released it already.
             response.close()
 
     async def aclose(self) -> None:
@@ -140,10 +140,10 @@ class AiohttpTransport:
             )
         except (aiohttp.ClientError, OSError, ValueError) as error:
             failure = convert_error(error, request)
-        except RuntimeError:  # what an injected session says that is closed, or belongs to another event loop
+        except RuntimeError:  # raised by an injected session that is closed or of another event loop
             failure = APIConnectionError("the session cannot be used", may_have_arrived=False, permanent=True)
         except asyncio.CancelledError as error:
-            # The same without its traceback, whose frames hold the headers: a caller's own timeout would show it.
+            # A copy without the traceback, whose frames hold the headers: a caller's own timeout would show it.
             failure = asyncio.CancelledError(*error.args)
         raise failure
 
@@ -230,7 +230,7 @@ def convert_error(error: Exception, request: Request | None) -> AIStemSplitterEr
 
 
 class VettingResolver(AbstractResolver):
-    """Resolves a name and keeps only what may be visited, so that a public name cannot lead into a private network."""
+    """Resolves a name and keeps only allowed addresses, so that a public name cannot lead into a private network."""
 
     def __init__(self, urls: URLPolicy) -> None:
         self._urls = urls

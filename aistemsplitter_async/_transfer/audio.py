@@ -40,7 +40,7 @@ _TYPE_BY_SUFFIX = {  # what `mimetypes` does not know everywhere, or names after
 
 
 class AudioSource(Protocol):
-    """Bytes to upload. `build_source` makes one of what a caller gives."""
+    """Bytes to upload. `build_source` makes one from a caller's argument."""
 
     @property
     def filename(self) -> str: ...
@@ -56,7 +56,7 @@ class AudioSource(Protocol):
 
         Raises:
             SourceUnreadableError: it cannot be opened.
-            SourceChangedError: while reading, if it is not what it was.
+            SourceChangedError: while reading, if it has changed.
         """
         ...
 
@@ -102,7 +102,7 @@ class StreamSource:
 async def _exactly(factory: BodyStream, length: int, name: str) -> AsyncIterator[bytes]:
     """Pass chunks through, and notice a stream that is shorter or longer than was said.
 
-    Each chunk is held back until it is known what follows, so that the receiver never has all of a wrong stream.
+    Each chunk is held back until the next one is known, so that the receiver never has all of a wrong stream.
     """
     seen = 0
     kept = b""
@@ -155,10 +155,10 @@ def stream_source(
 async def build_source(
     source: Source, *, filename: str | None = None, content_type: str | None = None
 ) -> AudioSource | DirectURL:
-    """Return the audio source that `source` means.
+    """Return the audio source for a caller's `source`.
 
     Args:
-        source: a path, bytes, an http(s) URL as text, or an `AudioSource` such as `stream_source` makes.
+        source: a path, bytes, an http(s) URL as text, or an `AudioSource`, for example from `stream_source`.
         filename: overrides the name; needed to infer the type of bytes.
         content_type: overrides the type inferred from the name.
 
@@ -175,7 +175,7 @@ async def build_source(
     if isinstance(source, str | os.PathLike):
         path = Path(source)
         size = await run_in_thread(_check_file, path)
-        name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # it need not be text
+        name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # a file name need not be text
         return FileSource(path, size, name, content_type or guess_content_type(name))
     if not hasattr(source, "opened"):
         raise TypeError(f"a source is a path, bytes, a URL or an AudioSource, not {type(source).__name__}")

@@ -1,4 +1,4 @@
-"""Downloads stems: a file under its final name is complete, whatever happened on the way.
+"""Downloads stems: a file under its final name is complete, even after a crash or a broken connection.
 
 Bytes go to `.<name>.part` beside the target. The manifest in the same folder says what that part belongs to: the split,
 and each stem's validator and length, so that an interrupted download resumes, in this process or the next, and a
@@ -43,8 +43,8 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import Split
 
-_WRITE_BYTES = 1024 * 1024  # what is gathered before a thread writes it: every trip to a thread costs
-_WORTH_GOING_ON_BYTES = 64 * 1024  # a connection that breaks is tried again as long as each attempt gains this much
+_WRITE_BYTES = 1024 * 1024  # gathered before a thread writes it: every call of a thread costs
+_WORTH_GOING_ON_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
 
@@ -53,7 +53,7 @@ Refresh = Callable[[str], Awaitable[Split]]
 
 @attrs.frozen(kw_only=True)
 class _StemDownload:
-    """One stem to fetch."""
+    """One stem to download."""
 
     stem: str
     name: str
@@ -71,7 +71,7 @@ class _StemDownload:
 
 
 class _URLs:
-    """Where the stems of one split are. They share the requests that renew their URLs.
+    """The stem URLs of one split. All its stems share the requests that renew them.
 
     Attributes:
         renewals: how often the URLs were renewed.
@@ -113,14 +113,14 @@ class Downloader:
         on_progress: OnProgress | None,
         pattern: str = ANY_STEM,
     ) -> dict[str, Path]:
-        """Fetch every stem of `split` into `folder`; return stem name to file.
+        """Download every stem of `split` into `folder`; return the files by stem name.
 
         A stem that fails does not stop its siblings; the first failure is raised once they are done. Where another
-        split's stems are overwritten, those that have no successor go once the new ones are all there.
+        split's stems are overwritten, those without a successor are removed once the new ones are complete.
 
         Args:
-            split: a succeeded one.
-            folder: created if need be. Several splits may share it, each with a pattern of its own.
+            split: one that succeeded.
+            folder: created if missing. Several splits may share it, each with a pattern of its own.
             overwrite: whether files of other splits, or of the user, may be replaced.
             on_progress: called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
@@ -144,7 +144,7 @@ class Downloader:
         async def fetch(item: _StemDownload) -> None:
             try:
                 files[item.stem] = await self._download(item, split, urls)
-            except Exception as error:  # noqa: BLE001  # data, so that it does not cancel the siblings
+            except Exception as error:  # noqa: BLE001  # returned, so that it does not cancel the siblings
                 failures.append(error)
 
         async with create_task_group() as group:
@@ -161,7 +161,7 @@ class Downloader:
             if finished is not None:
                 return finished
             target = item.manifest.folder / f"{item.name}.{extension_for(urls.of(item.stem), None)}"
-            if await run_in_thread(os.path.lexists, target):  # found out now rather than after the download
+            if await run_in_thread(os.path.lexists, target):  # better now than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._parallel:
             while True:
@@ -194,7 +194,7 @@ class Downloader:
             part.close()
 
     async def _fill(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
-        """Fill the part with all of the stem; return what is known of it."""
+        """Download the whole stem to the part; return what is known of it."""
         while True:
             before = part.size()
             try:
@@ -254,7 +254,7 @@ class Downloader:
                     full, gathered = gathered, bytearray()
                     await run_in_thread(part.write, full)
         except BaseException:
-            with suppress(DownloadError):  # what came before the connection broke is worth keeping, if that is possible
+            with suppress(DownloadError):  # keep what came before the connection broke, if possible
                 part.write(gathered)
             raise
         await run_in_thread(part.write, gathered)

@@ -44,7 +44,7 @@ class FileSource:
     async def _read(self, reader: _BlockReader, before: _Fingerprint) -> AsyncIterator[bytes]:
         """Read the file from its start, the next block while the last one is on its way.
 
-        The last block is handed over only when the file is known to be what it was.
+        The last block is handed over only once the file is known to be unchanged.
         """
         offset = 0
         upcoming = reader.start(offset)
@@ -76,7 +76,7 @@ class _Fingerprint:
 class _BlockReader:
     """One descriptor, read in threads, and closed only when no thread is using it any more.
 
-    A number that was closed too early may by then belong to another file.
+    If it were closed too early, its number might already belong to another file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -107,8 +107,8 @@ class _BlockReader:
         return read
 
     async def finish(self, read: asyncio.Future[bytes]) -> bytes:
-        """Return a block that was begun; empty at the end of the file."""
-        await asyncio.wait([read])  # which leaves it alone if we are cancelled: its thread cannot be stopped
+        """Return the block that `start` began to read; empty at the end of the file."""
+        await asyncio.wait([read])  # leaves it running if we are cancelled: its thread cannot be stopped
         try:
             return read.result()
         except OSError as error:
@@ -121,7 +121,7 @@ class _BlockReader:
             self.close()
 
     def _read_block(self, offset: int) -> bytes:
-        with self._turn:  # a read of an attempt that was given up may still be at work
+        with self._turn:  # a read of an abandoned attempt may still be running
             os.lseek(self._descriptor, offset, os.SEEK_SET)
             return os.read(self._descriptor, BLOCK_BYTES)
 

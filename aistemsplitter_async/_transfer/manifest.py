@@ -94,7 +94,7 @@ class Manifest:
         """Write the manifest; a reader sees the old or the new one, never half of it.
 
         Raises:
-            DownloadError: the disk refuses.
+            DownloadError: it cannot be written.
         """
         saved = {
             "version": _VERSION,
@@ -127,10 +127,10 @@ class Manifest:
         return target
 
     def replace(self, split_id: str) -> Self:
-        """Return the manifest of a split that replaces this one. The old files stay until the new ones are whole.
+        """Return the manifest of a split that replaces this one. The old files stay until the new ones are complete.
 
         Raises:
-            DownloadError: the disk refuses.
+            DownloadError: it cannot be written.
         """
         names, _ = plan_names(self.stems, self.pattern)
         remove_parts(self.folder, names.values())
@@ -174,7 +174,7 @@ def remove_parts(folder: Path, names: Iterable[str]) -> None:
     """Remove the unfinished files of the stems called `names`.
 
     Raises:
-        DownloadError: the disk refuses.
+        DownloadError: one cannot be removed.
     """
     for name in names:
         with as_download_error(part_path(folder, name)):
@@ -204,7 +204,7 @@ def _was_ours(pattern: str, file: object, total: object) -> bool:
 
 
 def _status_if_whole(path: Path, total: int) -> os.stat_result | None:
-    """Return the status of a regular file of `total` bytes, `None` if there is another thing or nothing."""
+    """Return the status of a regular file of `total` bytes, `None` if there is none."""
     held = status_of(path)
     return held if held is not None and stat.S_ISREG(held.st_mode) and held.st_size == total else None
 
@@ -227,13 +227,13 @@ def prepare_folder(
         split_id: whose stems they are.
         names: file name of each stem.
         overwrite: whether another split's stems may be replaced.
-        pattern: what `names` were made by.
+        pattern: the one that `names` were made from.
 
     Raises:
         DownloadError: the folder cannot be made, or holds another split's stems and `overwrite` is not set.
         UnsafeNameError: the pattern is not a safe name.
     """
-    manifest_name(pattern)  # before anything is made
+    manifest_name(pattern)  # raises before anything is created
     with as_download_error(folder):
         folder.mkdir(parents=True, exist_ok=True)
     manifest = Manifest.load(folder, pattern)
@@ -248,10 +248,10 @@ def prepare_folder(
 
 
 def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
-    """Check that stems named by `pattern` can be put into `folder`.
+    """Check that stems named by `pattern` can be written to `folder`.
 
     Raises:
-        DownloadError: it cannot be written to, or stems would be overwritten unasked.
+        DownloadError: it cannot be written to, or stems would be overwritten without permission.
     """
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):

@@ -1,4 +1,4 @@
-"""When is a transfer dead? Not when it is slow, only when nothing, or next to nothing, moves any more."""
+"""Detects stalled transfers: a slow one is not stalled, only one in which (next to) nothing moves any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from aistemsplitter_async.config import Timeouts
 
 @attrs.frozen
 class Progress:
-    """How far a transfer is.
+    """How far a transfer has got.
 
     Attributes:
         name: what moves: the source's file name, or the stem's name.
@@ -54,7 +54,7 @@ class Meter:
         return silent_at if self._all_moved else min(silent_at, self._period_start + self._stall)
 
     def is_stalled(self, *, now: float) -> bool:
-        """Return whether the transfer is dead; begins a new period when the old one was lively enough."""
+        """Return whether the transfer has stalled; begins a new period if enough moved in the old one."""
         if now >= self._last_byte + self._stall:
             return True
         if self._all_moved or now < self._period_start + self._stall:

@@ -1,4 +1,4 @@
-"""Runs a transfer under a meter: it may take as long as it likes, but not stand still."""
+"""Runs a transfer under a meter: it may take any time, but must not stall."""
 
 from __future__ import annotations
 

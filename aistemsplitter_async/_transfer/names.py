@@ -1,4 +1,4 @@
-"""Names and URLs from elsewhere are hostile until proven otherwise."""
+"""Safe file names: names from elsewhere are treated as hostile until they are checked."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def plan_names(stems: Iterable[str], pattern: str = ANY_STEM) -> tuple[dict[str,
 
 
 def fold(name: str) -> str:
-    """Return what two names have in common that are one file on some systems."""
+    """Return a key that is equal for names that are one file on some systems."""
     return unicodedata.normalize("NFKC", name.casefold())
 
 

@@ -1,4 +1,4 @@
-"""A stem on its way: written to a part beside its final name, and renamed once it is whole.
+"""An unfinished stem: written to a part beside its final name, and renamed once it is complete.
 
 Everything here blocks, and is called in a thread.
 """
@@ -25,7 +25,7 @@ def part_path(folder: Path, name: str) -> Path:
 
 
 def status_of(path: Path) -> os.stat_result | None:
-    """Return the status of `path` itself, links not followed, or `None` if there is nothing to be seen."""
+    """Return the status of `path` itself, links not followed, or `None` if it cannot be read."""
     try:
         return path.lstat()
     except OSError:
@@ -39,7 +39,7 @@ class PartFile:
         """Open the part or create it.
 
         Raises:
-            DownloadError: it is a link or no regular file, or another process is writing it.
+            DownloadError: it is a link or not a regular file, or another process is writing it.
         """
         self.path = path
         with as_download_error(path):
@@ -63,7 +63,7 @@ class PartFile:
         return os.fstat(self._descriptor).st_size
 
     def start_at(self, offset: int) -> None:
-        """Keep the first `offset` bytes and write on from there."""
+        """Keep the first `offset` bytes and continue writing from there."""
         with as_download_error(self.path):
             os.ftruncate(self._descriptor, offset)
             os.lseek(self._descriptor, offset, os.SEEK_SET)
@@ -79,7 +79,7 @@ class PartFile:
         """Sync the part and make it `target`, atomically.
 
         Raises:
-            DownloadError: `target` exists and may not be overwritten, or the disk refuses.
+            DownloadError: `target` exists and may not be overwritten, or it cannot be written.
         """
         with as_download_error(target):
             os.fsync(self._descriptor)
@@ -95,7 +95,7 @@ class PartFile:
 
 
 def _lock(descriptor: int) -> bool:
-    """Return whether the file is ours alone, as far as the system can tell."""
+    """Lock the file if the system can; return `False` if another process holds the lock."""
     if sys.platform == "win32":
         return True
     try:

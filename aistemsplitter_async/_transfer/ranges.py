@@ -1,4 +1,4 @@
-"""Going on with a download where it stopped: what to ask for, and whether the answer fits what is already here.
+"""Resuming a download: what to ask for, and whether the answer fits what is already here.
 
 RFC 9110 sections 13.1.5 (If-Range), 14.2 (Range) and 14.4 (Content-Range).
 """

@@ -78,8 +78,8 @@ class Uploader:
         Raises:
             SourceUnreadableError: it is a URL, or see `build_source`.
             SourceChangedError: see `AudioSource`.
-            UnsafeURLError: the API named a worker that must not be visited.
-            AIStemSplitterError: reserving failed, or sending did every time.
+            UnsafeURLError: the API named a worker whose URL must not be requested.
+            AIStemSplitterError: reserving failed, or every attempt to send did.
         """
         audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):

@@ -92,7 +92,7 @@ def decode(value: Any, cls: type[T], *, path: str = "$") -> T:
     """
     try:
         return _converter().structure(value, cls)
-    except Exception as error:  # noqa: BLE001  # cattrs wraps whatever a hook raises
+    except Exception as error:  # noqa: BLE001  # cattrs wraps anything that a hook raises
         problem = _first_problem(error, path)
     raise ProtocolError(f"unexpected reply: {problem}")
 

@@ -1,6 +1,6 @@
 """Webhook signatures: `t=<unix seconds>,v1=<hex HMAC-SHA256 of "<t>.<raw body>" keyed by the secret>`.
 
-Whatever comes from the network is either genuine or raises a `WebhookError`, never another exception. The text is
+A request is either genuine or raises a `WebhookError`, never another exception. The text is
 compared as it was sent, so a valid header can be written in one way only: no other case, no signs, no other digits.
 """
 
