@@ -97,7 +97,7 @@ def build_submission(
     output_format: str | None = None,
     webhook_url: str | None = None,
 ) -> Submission:
-    """Return the create that is about to be sent: its key, and the bytes of its body, the same in every attempt."""
+    """Return the create to send: its key, and the bytes of its body, the same in every attempt."""
     body = {
         "input": _input(split_input),
         "stemModel": stem_model,
@@ -108,7 +108,7 @@ def build_submission(
 
 
 def parse_webhook_url(submission: Submission) -> str | None:
-    """Return the URL that a create asks to notify when its split is done, `None` if it names none."""
+    """Return the webhook URL that a create names, `None` if it names none."""
     try:
         body = parse_json(submission.body)
     except ProtocolError:  # a body that was not built here; the API will say what is wrong with it

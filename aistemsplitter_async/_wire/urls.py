@@ -94,7 +94,7 @@ class URLPolicy:
 
     Attributes:
         allow_loopback: allow this machine, over http too. Only for an API that is on this machine itself.
-        allow_hosts: host names (lower case) that are allowed whatever they resolve to, over http too.
+        allow_hosts: host names (lower case) that may resolve to any address, over http too.
     """
 
     allow_loopback: bool = False

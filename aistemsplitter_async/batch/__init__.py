@@ -1,1 +1,1 @@
-"""Many splits at the speed of the key."""
+"""Many splits, as fast as the key allows."""

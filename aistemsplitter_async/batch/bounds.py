@@ -1,4 +1,4 @@
-"""What bounds a batch: splits in flight, credits to spend, and whether it still creates splits."""
+"""The bounds of a batch: splits in flight, credits to spend, and whether it still creates splits."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def plan_in_flight(limit: int | None, per: float, processing: float | None) -> i
 
 
 class CreditBudget:
-    """What a run may still spend, and what it has spent, in credits.
+    """The credits that a run may still spend, and those it has spent.
 
     Attributes:
         used: credits of the splits created so far.
@@ -47,13 +47,13 @@ class CreditBudget:
         self._largest = 1.0  # no split costs less
 
     def lock(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Return what to hold from `reserve` to `charge`: under a limit, creates of unknown price go one by one."""
+        """Return the lock to hold from `reserve` to `charge`: under a limit, creates of unknown price go one by one."""
         return self._unknown_price if self._most is not None and seconds is None else nullcontext()
 
     def reserve(self, row: int, seconds: float | None) -> None:
         """Set aside what a create will cost; if that is not known, as much as the most expensive split so far.
 
-        A split of unknown length may cost more than any before: by that much the limit can be exceeded, once.
+        A split of unknown length may cost more than any before; the limit can be exceeded by that much, once.
 
         Raises:
             SpendLimitError: that would be more than the run may spend.
@@ -71,7 +71,7 @@ class CreditBudget:
         self._reserved[row] = price
 
     def charge(self, row: int, credits_used: float) -> None:
-        """Record what a create did cost."""
+        """Record what a create cost."""
         self.release(row)
         self.used += credits_used
         self._largest = max(self._largest, credits_used)
@@ -93,7 +93,7 @@ class StopSwitch:
     """Whether the batch still creates splits.
 
     Attributes:
-        is_on: whether it does not any more.
+        is_on: whether it creates no more splits.
         reason: the error that stopped it, if one did.
 
     Args:
@@ -106,7 +106,7 @@ class StopSwitch:
         self._on_stop = on_stop
 
     def stop(self, reason: AIStemSplitterError | None = None) -> None:
-        """Create no more splits; what is paid for is finished."""
+        """Create no more splits; those that are paid for are finished."""
         self.reason = self.reason or reason
         if not self.is_on:
             self.is_on = True
@@ -116,7 +116,7 @@ class StopSwitch:
         """Check that splits may be created.
 
         Raises:
-            CreatingStoppedError: they may not any more.
+            CreatingStoppedError: they may not.
         """
         if self.is_on:
             raise CreatingStoppedError

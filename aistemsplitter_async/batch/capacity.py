@@ -1,4 +1,4 @@
-"""A limit of how many may be at work at once that can change while some wait."""
+"""A limit on concurrent work that can be resized while some wait for their turn."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections import deque
 
 
 class Capacity:
-    """How many holders there may be; those who wait are admitted in the order they came.
+    """Limits the number of holders; waiters are admitted in the order they came.
 
     `asyncio.Semaphore` cannot be resized. anyio's `CapacityLimiter` can, but before 4.16 it forgets on whose behalf a
     cancelled `acquire_on_behalf_of` took its token: a `RuntimeError` replaces the cancellation.
 
     Args:
-        size: at most so many at once. A smaller one later takes nothing away from those who hold.
+        size: at most so many at once. A smaller size set later takes nothing away from present holders.
     """
 
     def __init__(self, size: int) -> None:
@@ -22,7 +22,7 @@ class Capacity:
         self._waiting = deque[asyncio.Future[None]]()
 
     def resize(self, size: int) -> None:
-        """Let there be `size` holders from now on."""
+        """Allow `size` holders from now on."""
         self._size = size
         self._admit()
 
@@ -39,7 +39,7 @@ class Capacity:
             raise
 
     def release(self) -> None:
-        """Make room for the next."""
+        """Admit the next waiter."""
         self._held -= 1
         self._admit()
 

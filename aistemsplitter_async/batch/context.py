@@ -1,4 +1,4 @@
-"""What the tracks of one batch share: the client's parts, the journal, and the bounds on what runs at a time."""
+"""The shared parts of a batch's tracks: the client's parts, the journal, and the bounds on what runs at a time."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _GATE = "gate"  # the note that keeps what the gate knows
-_SLOTS_KEPT = 5000  # of a limit above that, what a restart forgets is not worth writing down every second
+_SLOTS_KEPT = 5000  # with more, the slots in use are not worth writing down every second
 _HASHING = 2  # files read at a time to identify them: more only makes a disk seek
 
 
@@ -34,7 +34,7 @@ class BatchContext:
     Attributes:
         engine, journal, options, clock: as they were given.
         stop_switch: whether splits are still created.
-        budget: what the run may spend.
+        budget: the credits that the run may spend.
         gate: the key's request budget.
         running: an event per journal row that a track is working on, set when that track ends.
         unresolved: per journal row, why it is not known whether its create happened.
@@ -46,7 +46,7 @@ class BatchContext:
     Args:
         engine: the client's parts.
         journal: open.
-        options: what was asked for.
+        options: those of the batch.
         clock: where time comes from.
         on_stop: called once, when no more splits are to be created.
     """
@@ -83,7 +83,7 @@ class BatchContext:
         self.sources.resize(self._plan_sources())
 
     def plan(self, record: Record) -> Step:
-        """Return what `record` calls for now."""
+        """Return the step that `record` calls for now."""
         options = self.options
         return plan_step(record, now=self.clock.now(), key_age=options.key_age, wants_files=options.into is not None)
 
@@ -110,13 +110,13 @@ class BatchContext:
             await self.engine.check_target(folder, overwrite=self.options.overwrite, pattern=record.pattern)
 
     async def restore_gate(self) -> None:
-        """Count the requests of an earlier run: to the server, a restart is no reason to allow more."""
+        """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""
         saved = await self.journal.write(JournalStore.note, _GATE)
         if saved is not None:
             self.gate.restore(json.loads(saved))
 
     async def save_gate(self) -> None:
-        """Keep what is known of the key's limit, and which of its slots are in use, for the next run."""
+        """Save what is known of the key's limit, and which of its slots are in use, for the next run."""
         snapshot = self.gate.snapshot()
         idle = snapshot == self._gate_saved and not snapshot.used  # nothing changes through time alone
         if idle or snapshot.used > _SLOTS_KEPT:

@@ -40,11 +40,11 @@ class SplitCreator:
         """
         context, standing, item = self._context, self._standing, self._standing.item
         await context.check_target(record)
-        standing.expect_requests(0)  # until it is in flight, polls are what it waits for
+        standing.expect_requests(0)  # until it is in flight, it waits for polls, so they must not wait for it
         await standing.acquire_in_flight()
         standing.enter("create")
         await context.downloading.wait_until_over()  # no split is bought while stems cannot be downloaded
-        assert record.input is not None  # noqa: S101  # what `plan_step` checked
+        assert record.input is not None  # noqa: S101  # checked by `plan_step`
         submission = context.engine.build_submission(
             record.input,
             idempotency_key=(None if standing.key_is_used else item.idempotency_key) or str(uuid.uuid4()),
@@ -57,12 +57,12 @@ class SplitCreator:
             return await self._send(record, submission)
 
     async def replay(self, record: Record) -> Record:
-        """Resend a create byte by byte, unless it is too old for that: the one way to learn whether it happened.
+        """Resend a create byte for byte, unless it is too old: the only way to learn whether it happened.
 
         Raises:
-            AIStemSplitterError: that is still not known.
+            AIStemSplitterError: it is still not known.
         """
-        assert record.submission is not None  # noqa: S101  # what the state says
+        assert record.submission is not None  # noqa: S101  # implied by the state
         self._standing.enter("create")
         return await self._send(record, record.submission)
 
@@ -74,7 +74,7 @@ class SplitCreator:
 
 @attrs.define
 class _JournaledCreate:
-    """One create and its record, sent until it is answered, or until time has made another step of it.
+    """One create and its record, sent until it is answered, or until so much time has passed that another step is due.
 
     Attributes:
         record: as the journal has it now.
@@ -109,7 +109,7 @@ class _JournaledCreate:
         return self.record
 
     async def _commit_intent(self, _: Submission) -> None:
-        """Check again, now that the gate has admitted it, which may have taken long; then write down what is sent."""
+        """Check again, since waiting for the gate may have taken long; then record what is about to be sent."""
         context, standing = self._context, self._standing
         if not self.ambiguity.open:
             context.stop_switch.check()
@@ -129,7 +129,7 @@ class _JournaledCreate:
         self._standing.created_at = context.clock.monotonic()
 
     async def _commit_failure(self, error: Exception) -> None:
-        """Write down what an attempt that failed leaves behind."""
+        """Record what a failed attempt leaves behind."""
         context = self._context
         if isinstance(error, SubmissionUncertainError):
             self.record = await context.journal.write(JournalStore.uncertain, self.record.id)
@@ -150,7 +150,7 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
     """Find out whether a create that an earlier run left open happened, as long as its key can be trusted.
 
     Raises:
-        JournalError: the answer cannot be written down.
+        JournalError: the answer cannot be recorded.
     """
     standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
     try:
@@ -158,4 +158,4 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
     except JournalError:
         raise
     except AIStemSplitterError as error:
-        context.unresolved[record.id] = error  # its track fails with that, if its source is met
+        context.unresolved[record.id] = error  # its track fails with that, if its source is in this run

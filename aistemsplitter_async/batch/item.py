@@ -1,4 +1,4 @@
-"""One source of a batch: what was asked of it, and what is known before anything is sent."""
+"""One source of a batch: its options, and what is known of it before anything is sent."""
 
 from __future__ import annotations
 
@@ -50,16 +50,16 @@ class BatchItem:
     """A source with options of its own; `split_many` takes them among plain sources.
 
     Attributes:
-        source: a path, bytes, an `https` URL, or what `stream_source` makes.
-        folder: where its stems go, relative to `into`, with `/` between parts, empty for `into` itself; its name
-            without extension otherwise.
+        source: a path, bytes, an `https` URL, or the result of `stream_source`.
+        folder: where its stems go, relative to `into`, with `/` between parts, empty for `into` itself; by
+            default its name without extension.
         pattern: how their files are called, with `{stem}`; the extension is added.
-        seconds: how long it plays, if that is known: what it will cost, for `max_credits`.
-        filename: the name to send; the file's own otherwise.
-        content_type: inferred from the name otherwise.
-        idempotency_key: of its first create; a random one otherwise.
+        seconds: its length, if that is known, from which `max_credits` computes its price.
+        filename: the name to send; by default the file's own.
+        content_type: by default inferred from the name.
+        idempotency_key: of its first create; by default a random one.
         on_progress: called with a `Progress` as its bytes move, up and down.
-        timeout: seconds it may take in all; its split, if there is one by then, goes on at the server.
+        timeout: seconds it may take in all; its split, if there is one by then, continues at the server.
         anew: whether to split it, and pay for it, again although the journal has it as finished.
     """
 
@@ -77,7 +77,7 @@ class BatchItem:
 
 @attrs.frozen
 class OpenedItem:
-    """A readable source, for a file with the stamp that tells whether it changes from here on."""
+    """A readable source, for a file with the stamp that shows whether it changes from here on."""
 
     audio: AudioSource | DirectURL
     label: str
@@ -95,7 +95,7 @@ class OpenedItem:
             raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
 
     def pinned(self, identity: str) -> OpenedItem:
-        """Return it with a stream that fails unless it yields the same bytes again; a file has its stamp for that."""
+        """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
         audio = self.audio
         if not isinstance(audio, StreamSource):
             return self
@@ -104,7 +104,7 @@ class OpenedItem:
         )
 
     async def identify(self) -> str:
-        """Return what tells this audio from any other, whatever its name: its URL, or the SHA-256 of its bytes.
+        """Return what identifies this audio under any name: its URL, or the SHA-256 of its bytes.
 
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read to its end.
@@ -136,7 +136,7 @@ async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncItera
 
 
 async def open_item(item: BatchItem) -> OpenedItem:
-    """Return what is known of a source before anything is sent.
+    """Open a source; return what is known of it before anything is sent.
 
     Raises:
         SourceUnreadableError: it cannot be read; nothing was sent.

@@ -1,4 +1,4 @@
-"""What a batch was asked for."""
+"""The options of a batch."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _not_negative(_: object, attribute: attrs.Attribute[float], value: float | N
 
 @attrs.frozen(kw_only=True)
 class BatchOptions:
-    """What a batch was asked for; see `AsyncAIStemSplitter.split_many`."""
+    """The options of a batch; see `AsyncAIStemSplitter.split_many`."""
 
     into: Path | None = None
     stem_model: StemModel | None = None
@@ -46,5 +46,5 @@ class BatchOptions:
 
     @property
     def variant(self) -> str:
-        """What is asked of every source: the same audio with another model is another track."""
+        """The model and format asked of every source: the same audio with another model is another track."""
         return f"{self.stem_model or ''}/{self.output_format or ''}"

@@ -24,8 +24,8 @@ class Done:
     Attributes:
         source: as it was given.
         split: its terminal state.
-        files: stem name to file, empty if nothing was to be downloaded.
-        position: which one it was among the sources, from 0.
+        files: by stem name; empty if nothing was to be downloaded.
+        position: its number among the sources, from 0.
     """
 
     source: Source
@@ -36,13 +36,13 @@ class Done:
 
 @attrs.frozen
 class Failed:
-    """The source has no stems. What was reached is in the journal.
+    """The source has no stems. The journal has how far it got.
 
     Attributes:
         source: as it was given.
         stage: where it failed: `prepare` (it cannot be read), `upload`, `create`, `wait` or `download`.
         error: why. With a `split_id` or an `idempotency_key` if a split exists or may exist.
-        position: which one it was among the sources, from 0.
+        position: its number among the sources, from 0.
     """
 
     source: Source
@@ -53,14 +53,14 @@ class Failed:
 
 @attrs.frozen
 class Skipped:
-    """There was nothing to do for the source, or it was not begun.
+    """There was nothing to do for the source, or it was not started.
 
     Attributes:
         source: as it was given.
         reason: `finished` (in an earlier run), `duplicate` (the same audio or URL as an earlier source of this batch,
             which is done; had that failed, so would this one), or `not begun` (the batch stopped creating splits
             first; running it again begins with it).
-        position: which one it was among the sources, from 0.
+        position: its number among the sources, from 0.
         files: the stems, if they are on disk.
         same_as: for a duplicate, the source whose stems it shares.
         split: the finished one, without the URLs of its stems.
@@ -79,7 +79,7 @@ Outcome = Done | Failed | Skipped
 
 @attrs.frozen(kw_only=True)
 class BatchReport:
-    """A batch in numbers.
+    """The totals of a batch.
 
     Attributes:
         done: sources split in this run.

@@ -1,8 +1,8 @@
 """How a batch waits out an outage: it pauses rather than fails.
 
-While something is down, one track at a time probes whether it is back, each time another one; the others wait for the
-answer. So an outage of ten minutes costs a request every half minute, whatever the size of the batch, and when it is
-over all tracks go on at once; and a track that fails while others succeed stops no other.
+While something is down, one track at a time probes whether it is back, each time another one; the others wait for its
+result. So an outage of ten minutes costs a request every half minute, whatever the size of the batch, and when it is
+over all tracks continue at once; and a track that fails while others succeed stops no other.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 _FIRST = 1.0  # s before the first probe
 _LONGEST = 30.0  # s between two probes
-_ROUNDS = 3  # failures of one track between which others succeeded: then the cause is the track itself
+_ROUNDS = 3  # failures of one track while others succeeded: then the cause is the track itself
 _REQUEST_TIMEOUT = 408
 _SERVER_ERROR = 500
 _TOO_MANY = 429
@@ -65,7 +65,7 @@ class Patience:
         random: uniform in [0, 1), for jitter.
         on_give_up: called with the error when an outage lasted longer than `longest`; the batch stops.
         concurrency: how many tracks may try at a time, if that is bounded. A track that fails lets the next one try.
-        longest: seconds an outage is waited out; with 0 there is no waiting, and each track fails by itself.
+        longest: seconds an outage is waited out; with 0 there is no waiting, and each track fails on its own.
 
     Attributes:
         outage: the error that pauses all tracks now, if any.
@@ -92,20 +92,20 @@ class Patience:
         self._longest = longest
         self._since = 0.0  # monotonic seconds when the outage began
         self._probe_at = 0.0
-        self._probes = 0  # that found the outage not over
+        self._probes = 0  # failed ones in this outage
         self._successes = 0
         self._active = 0  # tracks that may find out that the outage is over
 
     @property
     def notice(self) -> str | None:
-        """What to show during an outage."""
+        """The text to show during an outage."""
         if self.outage is None:
             return None
         left = max(0.0, self._probe_at - self._clock.monotonic())
         return f"paused: {self.outage} (trying again in {left:.0f} s)"
 
     async def retry_through_outage(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """Return the result of `attempt`, which is made again until an outage is over.
+        """Return the result of `attempt`, which is repeated until an outage is over.
 
         Raises:
             AIStemSplitterError: what `attempt` raised, if it is not transient, or concerns this track alone.
@@ -146,7 +146,7 @@ class Patience:
             async with self._probing:
                 if not await self._is_over_in_time():
                     self._probes += 1
-                    self._probe_at = self._clock.monotonic() + self._plan_wait()  # the next one probes, come what may
+                    self._probe_at = self._clock.monotonic() + self._plan_wait()  # the next one probes in any case
                     break
         return await attempt()
 
@@ -167,7 +167,7 @@ class Patience:
             self._over.set()
 
     def _note_outage(self, error: AIStemSplitterError) -> bool:
-        """Return whether to wait for the end of it."""
+        """Note that `error` shows an outage; return whether to wait for its end."""
         if not self._longest:
             return False
         now = self._clock.monotonic()
@@ -178,9 +178,9 @@ class Patience:
             self._probe_at = max(self._probe_at, now + error.retry_after)
         self.outage = error
         takes_too_long = max(now, self._probe_at) - self._since > self._longest
-        if self._given_up or (takes_too_long and not is_disk_full(error)):  # for room on a disk a person must see
+        if self._given_up or (takes_too_long and not is_disk_full(error)):  # a full disk needs a person
             self._given_up = True
-            self._over.set()  # each track finds out by itself
+            self._over.set()  # each track finds out on its own
             self._on_give_up(error)
             return False
         self._over.clear()

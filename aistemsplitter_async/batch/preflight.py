@@ -22,7 +22,7 @@ class Estimate:
         tracks: how many there are.
         unknown_tracks: how many of them have an unknown length; `seconds` and `credits` leave these out.
         seconds: of audio.
-        credits: what the service charges for `seconds`, going by what the files say; its own figure decides.
+        credits: what the service charges for `seconds`, judging by the files; the service's own figure decides.
         balance: credits of the account, `None` if it was not asked for.
         missing: credits that the account is short of, at least; `None` if the balance is not known.
         wall_seconds: the least time the key's limit allows; a run takes some percent more, and longer where the

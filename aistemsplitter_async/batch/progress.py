@@ -1,4 +1,4 @@
-"""Where a batch stands: for the program that runs it, and through a small file for other processes."""
+"""The progress of a batch: for the program that runs it, and through a small file for other processes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class TrackProgress:
     """One source that is being worked on.
 
     Attributes:
-        label: what to call it.
+        label: its name on the screen.
         stage: what is being done with it.
-        seconds: for how long.
+        seconds: how long that has taken so far.
         done_bytes: of an upload or download.
         total_bytes: what there will be, 0 if unknown.
         split_id: once there is one.
-        position: which one it is among the sources, from 0.
+        position: its number among the sources, from 0.
     """
 
     label: str
@@ -40,10 +40,10 @@ class TrackProgress:
 
 @attrs.frozen(kw_only=True)
 class BatchProgress:
-    """A batch at one moment.
+    """The progress of a batch at one moment.
 
     Attributes:
-        seconds: since it began.
+        seconds: since it started.
         taken: sources taken in so far.
         exhausted: whether those were all.
         done: split in this run.
@@ -81,7 +81,7 @@ class BatchProgress:
 
 @attrs.frozen(kw_only=True)
 class BatchStatus:
-    """What the status file says.
+    """The content of the status file.
 
     Attributes:
         at: when it was written (POSIX seconds).
@@ -102,7 +102,7 @@ def write_status(path: Path, status: BatchStatus) -> None:
     """Replace the status file; a reader sees the old one or the new one.
 
     Raises:
-        OSError: the disk refuses.
+        OSError: it cannot be written.
     """
     with replacing(path) as file:
         json.dump(cattrs.unstructure(status), file)
@@ -118,5 +118,5 @@ def read_status(path: Path) -> BatchStatus:
     saved: Any = json.loads(path.read_text(encoding="utf-8"))
     try:
         return cattrs.structure(saved, BatchStatus)
-    except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them tells more
+    except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them says more
         raise ValueError(f"{path} is not the status of a batch") from None

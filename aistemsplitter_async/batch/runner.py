@@ -8,7 +8,7 @@ async with client.split_many(sources, into="stems/", journal="library.journal") 
 
 A feeder takes sources one by one, as earlier ones end, and gives each a task of its own; bounds per stage are shared
 (`context`). A failed source is an outcome and stops no other. Leaving the block early stops the work: splits that exist
-go on at the server, and the journal knows them.
+continue at the server, and are in the journal.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "create", "prepare
 class Batch:
     """A batch that runs while its `async with` block does; iterate over it for the outcomes as they arrive.
 
-    `AsyncAIStemSplitter.split_many` makes one.
+    `AsyncAIStemSplitter.split_many` creates one.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class Batch:
             await self._context.journal.aclose()
 
     def _close(self) -> None:
-        """Let no caller wait for more outcomes than there are."""
+        """Let no caller wait for outcomes that will not come."""
         self._closed = True
         self._stop_timing()
         if self._outcomes.empty():
@@ -157,15 +157,15 @@ class Batch:
         raise StopAsyncIteration
 
     def drain(self) -> None:
-        """Create no more splits; those that are paid for, or may be, are finished. Returns at once."""
+        """Create no more splits, but finish those that are, or may be, paid for. Returns at once."""
         self._context.stop_switch.stop()
 
     def expect(self, *, total: int | None, seconds_left: float | None = None) -> None:
-        """Let `progress` and the status file show how many sources there are, and how long they still take."""
+        """Set how many sources there are and how long they still take, for `progress` and the status file."""
         self._total, self._seconds_left = total, seconds_left
 
     async def report(self) -> BatchReport:
-        """Return the batch in numbers, once it has ended; outcomes that were not taken until then are only counted."""
+        """Return the totals once the batch has ended; outcomes that were not taken until then are only counted."""
         async for _ in self:
             pass
         context = self._context
@@ -179,7 +179,7 @@ class Batch:
         )
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Iterate over all records of the journal, earlier runs included, in the order they were made."""
+        """Iterate over all records of the journal, earlier runs included, oldest first."""
         after = 0
         while page := await self._context.journal.write(JournalStore.page, after, _PAGE):
             for record in page:
@@ -237,7 +237,7 @@ class Batch:
                 task.cancel()
 
     async def _feed(self) -> None:
-        """Give every source a task, as soon as another one may be worked on."""
+        """Start a task for every source, as soon as there is room for another one."""
         context, loop = self._context, asyncio.get_running_loop()
         # What may be paid for comes first: its idempotency keys grow old, and its sources need not be given again.
         open_creates = await context.write(JournalStore.open_creates)
@@ -266,7 +266,7 @@ class Batch:
         while self._tracks:
             await asyncio.wait(self._tracks)
         if self._exhausted and self._fault is None and not self._context.stop_switch.is_on:
-            with suppress(JournalError):  # a re-split that is not marked as finished is continued by the next
+            with suppress(JournalError):  # a re-split not marked as finished is continued by the next run
                 await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
 
@@ -281,14 +281,14 @@ class Batch:
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
             await self._outcomes.put(outcome)
-        except Exception as error:  # noqa: BLE001  # the journal fails, or this code is wrong: nothing may go on
+        except Exception as error:  # noqa: BLE001  # the journal failed, or this is a bug: nothing may go on
             self._fault = self._fault or error
             self._stop()
         finally:
             self._context.sources.release()
 
     async def _tick(self) -> None:
-        """Adapt to the key's limit, and write down how far the batch is."""
+        """Adapt to the key's limit, and write the status file."""
         ticks = 0
         while True:
             if ticks % _STATUS_TICKS == 0:
@@ -313,7 +313,7 @@ class Batch:
 
 
 async def _each(sources: Sources) -> AsyncGenerator[Source | BatchItem, None]:
-    """Iterate over either kind of iterable; a plain one must not keep the loop busy."""
+    """Iterate over an async or plain iterable; a plain one must not block the event loop."""
     if isinstance(sources, AsyncIterable):
         try:
             async for source in sources:

@@ -1,4 +1,4 @@
-"""Where one source of a batch stands in this run, and what it occupies of the shared bounds."""
+"""The state of one source of a batch in this run, and its share of the common bounds."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from aistemsplitter_async.journal.record import StageName
 
 @attrs.define(eq=False)
 class Standing:
-    """Where one source stands in this run.
+    """The state of one source in this run.
 
     Attributes:
         item: the source.
-        position: which one it is among the sources, from 0.
-        label: what to call it, to be shown.
+        position: its number among the sources, from 0.
+        label: its name on the screen.
         stage: what is being done with it.
-        since: since when (monotonic seconds).
+        since: when the stage began (monotonic seconds).
         done_bytes: of the upload, or of all stems being downloaded.
         total_bytes: what there will be, 0 if unknown.
         split_id: once there is one.
@@ -62,7 +62,7 @@ class Standing:
         self._transfers.clear()
 
     def note_progress(self, progress: Progress) -> None:
-        """Note how far one file of the stage is, and pass it on to the caller."""
+        """Note the progress of one file of the stage, and pass it on to the caller."""
         self._transfers[progress.name] = progress
         self.done_bytes = sum(part.done_bytes for part in self._transfers.values())
         self.total_bytes = sum(part.total_bytes or 0 for part in self._transfers.values())
@@ -70,24 +70,24 @@ class Standing:
             self.item.on_progress(progress)
 
     def expect_requests(self, number: int) -> None:
-        """Tell the gate how many requests come before this one's split can be waited for: polls leave room for them."""
+        """Set how many requests this source needs before its split can be polled: other polls leave room for them."""
         self.context.gate.expected += number - self._expected
         self._expected = number
 
     async def acquire_in_flight(self) -> None:
-        """Become one of the splits in flight, if it is not one yet."""
+        """Wait until this may be one of the splits in flight, unless it is one already."""
         if not self._is_in_flight:
             await self.context.in_flight.acquire()
             self._is_in_flight = True
 
     def release_in_flight(self) -> None:
-        """Let another split be in flight."""
+        """Make room for another split in flight."""
         if self._is_in_flight:
             self._is_in_flight = False
             self.context.in_flight.release()
 
     def build_progress(self, now: float) -> TrackProgress:
-        """Return what is shown of it."""
+        """Return its progress, to be shown."""
         return TrackProgress(
             label=self.label,
             stage=self.stage,

@@ -55,7 +55,7 @@ class Steps:
     async def wait(self, record: Record) -> Record:
         """Wait until the split is terminal."""
         context, standing, clock = self._context, self._standing, self._context.clock
-        assert record.split_id is not None  # noqa: S101  # what the state says
+        assert record.split_id is not None  # noqa: S101  # implied by the state
         await standing.acquire_in_flight()
         standing.enter("wait")
         since = standing.created_at
@@ -82,7 +82,7 @@ class Steps:
         """Download the stems."""
         context, standing, split = self._context, self._standing, record.split
         into = context.options.into
-        assert into is not None and split is not None  # noqa: S101, PT018  # what `plan_step` checked
+        assert into is not None and split is not None  # noqa: S101, PT018  # checked by `plan_step`
         standing.release_in_flight()
 
         async def attempt() -> dict[str, StoredFile]:
@@ -102,17 +102,17 @@ class Steps:
         return attrs.evolve(downloaded, split=split)  # with the URLs, which the journal does not keep
 
     async def is_complete(self, record: Record) -> bool:
-        """Return whether no stem is missing. A stem that was edited is left alone, unless it may be overwritten."""
+        """Return whether every stem is there. An edited stem counts, unless it may be overwritten."""
         return await run_in_thread(_is_complete, self._context.options, record)
 
     async def refresh(self, record: Record) -> Record:
-        """Ask for new URLs of stems that were downloaded before and are gone.
+        """Get new URLs of stems that were downloaded before and are gone.
 
         Raises:
             ProtocolError: the split has no stems any more.
         """
         context, split_id = self._context, record.split_id
-        assert split_id is not None  # noqa: S101  # what the state says
+        assert split_id is not None  # noqa: S101  # implied by the state
         split = await context.creating.retry_through_outage(
             lambda: context.engine.get_split(split_id, context.options.priority)
         )

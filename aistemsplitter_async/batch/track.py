@@ -1,4 +1,4 @@
-"""One source's way through a batch: read its record, do the step it calls for, write down the result, repeat.
+"""Takes one source through a batch: read its record, do the step it calls for, record the result, repeat.
 
 A track found after a crash is treated like a new one, only its record says more from the start.
 """
@@ -40,13 +40,13 @@ class BatchTrack:
     """One source of a running batch.
 
     Attributes:
-        standing: where it stands.
+        standing: its state in this run.
         has_claimed: set when the sources after it may claim their journal rows.
 
     Args:
         context: shared by all tracks.
         item: the source.
-        position: which one it is among the sources, from 0.
+        position: its number among the sources, from 0.
         after: `has_claimed` of the source before. Of two files with the same audio the first is split, however long
             it takes to read.
     """
@@ -67,7 +67,7 @@ class BatchTrack:
         """Work on the source until it has its outcome.
 
         Raises:
-            JournalError: nothing can be written down, so nothing more may be done.
+            JournalError: nothing can be recorded, so nothing more may be done.
         """
         try:
             return await self._reach_outcome()
@@ -98,7 +98,7 @@ class BatchTrack:
         return await self._fail(error)
 
     async def _begin(self) -> Outcome:
-        """Find the source's record, and go on from there."""
+        """Find the source's record, and continue from there."""
         context = self._context
         opened = await open_item(self._item)
         self.standing.label = opened.label
@@ -120,9 +120,9 @@ class BatchTrack:
         return await self._take_steps(record, opened)
 
     async def _follow(self, record: Record, opened: OpenedItem) -> Outcome:
-        """Wait for the track of the same audio and share its outcome; if only its file was at fault, take its place."""
+        """Wait for the track of the same audio and share its outcome; if it failed because of its file, take over."""
         context, switch = self._context, self._context.stop_switch
-        self.standing.cancellable = False  # where the other one is cancelled, this one ends too
+        self.standing.cancellable = False  # if the other one is cancelled, this one ends too
         self.standing.enter("wait")
         while (first := context.running.get(record.id)) is not None:
             await first.wait()
@@ -146,10 +146,10 @@ class BatchTrack:
         self._context.running[record.id] = asyncio.Event()
 
     async def _identify(self, opened: OpenedItem) -> str:
-        """Find out what the audio is; a file that has not changed since an earlier run is not read again."""
+        """Return the identity of the audio; a file that has not changed since an earlier run is not read again."""
         context, known = self._context, None
         if opened.path is None:
-            self.has_claimed.set()  # a stream may take its time; the sources after it need not wait for that
+            self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
         if opened.path is not None and opened.stamp is not None:
             known = await context.write(JournalStore.identity_of, opened.label, opened.stamp)
         identity = known
@@ -161,7 +161,7 @@ class BatchTrack:
         return identity
 
     async def _claim(self, opened: OpenedItem, identity: str) -> Claim:
-        """Find out which journal row this audio has, in the order of the sources."""
+        """Claim the journal row of this audio, in the order of the sources."""
         context = self._context
         if self._after is not None:
             await self._after.wait()
@@ -204,7 +204,7 @@ class BatchTrack:
                 return self._finish(record)
 
     async def _leave_for_review(self, record: Record) -> Failed:
-        assert record.submission is not None  # noqa: S101  # what the state says
+        assert record.submission is not None  # noqa: S101  # implied by the state
         await self._context.write(JournalStore.needs_review, record.id)
         error = SubmissionUncertainError(
             "its create is too old to resend without confirmation: the service may have forgotten its idempotency key "
@@ -215,7 +215,7 @@ class BatchTrack:
         return self._failed("create", error)
 
     async def _build_timeout(self) -> AIStemSplitterError:
-        """Return the error of a source that ran out of time, by how far it got."""
+        """Return the error of a source that ran out of time; it depends on how far the source got."""
         record = None if self._row is None else await self._context.write(JournalStore.get, self._row)
         if record is not None and record.split_id is not None:
             return WaitTimeoutError(record.split_id, record.split)
@@ -228,7 +228,7 @@ class BatchTrack:
         return APITimeoutError("no split was created in the time it was given", code="TIMEOUT")
 
     async def _fail(self, error: AIStemSplitterError) -> Failed:
-        """Record why the source goes no further, in the journal too where it has a row there."""
+        """Record why the source failed, in the journal too if it has a row there."""
         context, standing = self._context, self.standing
         if isinstance(error, _STOPPING):
             context.stop_switch.stop(error)
@@ -243,7 +243,7 @@ class BatchTrack:
     def _finish(self, record: Record) -> Outcome:
         if not self.standing.has_worked:
             return self._skip("finished", record)
-        assert record.split is not None  # noqa: S101  # what the state says
+        assert record.split is not None  # noqa: S101  # implied by the state
         return Done(self._item.source, record.split, self._paths(record), self.standing.position)
 
     def _skip(self, reason: SkipReason, record: Record | None = None, same_as: str | None = None) -> Skipped:

@@ -1,1 +1,1 @@
-"""What survives a kill: one SQLite file that remembers what was sent and what was bought."""
+"""The journal: one SQLite file that records what was sent and paid for, and survives a kill."""

@@ -22,7 +22,7 @@ if sys.platform != "win32":
 # (https://www.sqlite.org/src/file/src/os_unix.c).
 _SHARED_FIRST = 0x40000000 + 2
 _SHARED_BYTES = 510
-_APPLICATION_ID: Final = 0x41535350  # "ASSP": tells a journal from any other SQLite file
+_APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
 # One script per version; a journal of version n runs those from n on, all in one transaction.
 MIGRATIONS: Final = (
     """
@@ -54,7 +54,7 @@ _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
 
 
 def is_locked(journal: Path) -> bool | None:
-    """Return whether a process has the journal open, `None` where that cannot be told.
+    """Return whether a process has the journal open, `None` where that cannot be known.
 
     Never call it in the process of that batch: closing the file would drop the batch's own lock.
     """
@@ -72,7 +72,7 @@ def is_locked(journal: Path) -> bool | None:
 
 
 def status_path(journal: Path) -> Path:
-    """Return where the status of the batch on `journal` is."""
+    """Return the path of the status file of the batch on `journal`."""
     return journal.with_name(f"{journal.name}.status.json")
 
 
@@ -173,7 +173,7 @@ def _wal_of(path: Path) -> Path:
 
 
 def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
-    """Return an error of SQLite as one of this package."""
+    """Return this package's error for one of SQLite's."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return JournalLockedError(f"another batch is running on {path}; wait for it or stop it", code="LOCKED")

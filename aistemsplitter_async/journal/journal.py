@@ -27,12 +27,12 @@ _Result = tuple["asyncio.Future[Any]", Any]
 
 
 class Journal:
-    """What a batch knows of its tracks, safe from any kill. `open` makes one.
+    """The durable record of a batch's tracks, safe from any kill. `open` creates one.
 
     Args:
         store: the open file.
-        executor: where it is used from now on: one thread, which does what it is given in that order. `aclose` shuts
-            it down.
+        executor: uses the store from now on: one thread, which runs its work in order of submission. `aclose` shuts it
+            down.
     """
 
     def __init__(self, store: JournalStore, executor: Executor) -> None:
@@ -50,7 +50,7 @@ class Journal:
 
         Args:
             path: the file; created if it is missing, with its folder, readable by its owner only.
-            owner: names and values that tell whose splits these are.
+            owner: names and values that identify whose splits these are.
 
         Raises:
             JournalLockedError: another process is running on it.
@@ -84,7 +84,7 @@ class Journal:
         return await result
 
     async def aclose(self) -> None:
-        """Finish the writes that were asked for and close the file. Another call waits for the same end."""
+        """Finish the pending writes and close the file. Another call waits for the same end."""
         if not self._closing:
             closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
             self._closing = (closing, self._loop.run_in_executor(None, self._executor.shutdown))
@@ -109,11 +109,11 @@ def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
         for change, future in changes:
             try:
                 results.append((future, change(store)))
-            except AIStemSplitterError as error:  # refused before it wrote anything: the others go on
+            except AIStemSplitterError as error:  # refused before it wrote anything: the others continue
                 results.append((future, error))
         store.commit()
-    except Exception as error:  # noqa: BLE001  # whatever it is, no caller may wait for its result for ever
-        with suppress(sqlite3.Error):  # a failing disk; what is left open is refused with the next begin
+    except Exception as error:  # noqa: BLE001  # of any kind: no caller may wait for its result for ever
+        with suppress(sqlite3.Error):  # a failing disk; the next begin fails on a transaction left open
             store.roll_back()
         problem = JournalError(f"the journal refused: {error!r}")
         if isinstance(error, sqlite3.Error):

@@ -1,4 +1,4 @@
-"""What the journal knows of one track, and what that calls for next. Nothing here reads a clock or a file.
+"""One track's record in the journal, and the step it calls for next. Nothing here reads a clock or a file.
 
 ```
 found -> uploaded -> intent -> created -> succeeded -> downloaded
@@ -7,8 +7,8 @@ found -> uploaded -> intent -> created -> succeeded -> downloaded
             uncertain or needs_review (a create too old to resend without confirmation)
 ```
 
-A new track and one found after a crash are treated alike: `plan_step` looks at the record and says what to do, the
-batch does it, writes down the result, and asks again.
+A new track and one found after a crash are treated alike: `plan_step` decides from the record what to do, the batch
+does it, records the result, and asks again.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 StageName = Literal["prepare", "upload", "create", "wait", "download"]
 
 _TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
-_EXPIRY_MARGIN = 30.0  # s; an upload that is about to expire is made again before its create
+_EXPIRY_MARGIN = 30.0  # s; an upload about to expire is repeated before its create
 _CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; beyond that, no age can be trusted
 
 
 class State(StrEnum):
-    """How far a track got, as far as that is durable."""
+    """How far a track has durably got."""
 
     FOUND = "found"
     UPLOADED = "uploaded"
@@ -53,7 +53,7 @@ class State(StrEnum):
     DOWNLOADED = "downloaded"
 
 
-# What each state may follow. Any other change is a programming error, and refused.
+# The states that each state may follow. Any other change is a programming error, and refused.
 BEFORE: Mapping[State, frozenset[State]] = {
     State.UPLOADED: frozenset({State.FOUND, State.UPLOADED}),
     State.INTENT: frozenset({State.FOUND, State.UPLOADED}),
@@ -75,7 +75,7 @@ class StoredFailure:
         message: what the error said.
         code: its code.
         status_code: its HTTP status.
-        passing: whether the next run tries again by itself; otherwise only when it is asked to retry.
+        passing: whether the next run tries again by itself; otherwise only with `retry_failed`.
         detail: the server's own message.
     """
 
@@ -103,11 +103,11 @@ class Record:
 
     Attributes:
         id: its number in the journal.
-        source: what it was found as, to be shown.
+        source: the path or URL it was found under, to be shown.
         state: how far it got.
         folder: where its stems go, under the batch's folder.
         pattern: how their files are called, with `{stem}`.
-        input: what its create refers to, once that is known.
+        input: the audio that its create refers to, once that is known.
         expires_at: until when that is valid (POSIX seconds); `None` for a URL.
         submission: its create, once it may have been sent.
         intended_at: when that was (POSIX seconds).
@@ -137,7 +137,7 @@ class Record:
 
     @property
     def error(self) -> AIStemSplitterError | None:
-        """The failure as the exception it was."""
+        """The failure as the exception that caused it."""
         failure = self.failure
         if failure is None:
             return None
@@ -157,7 +157,7 @@ class Record:
 
 
 class Step(Enum):
-    """What a track needs next."""
+    """The next step of a track."""
 
     UPLOAD = "upload the audio"
     CREATE = "create the split"
@@ -171,7 +171,7 @@ class Step(Enum):
 
 
 def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) -> Step:
-    """Return what `record` calls for.
+    """Return the step that `record` calls for.
 
     Args:
         record: of the track.
@@ -196,17 +196,17 @@ def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) 
 
 
 def _is_usable(record: Record, now: float) -> bool:
-    """Return whether a create may refer to the input there is."""
+    """Return whether a create may refer to the present input."""
     if isinstance(record.input, DirectURL):
         return True
     return record.input is not None and record.expires_at is not None and now < record.expires_at - _EXPIRY_MARGIN
 
 
 def plan_reopening(failure: StoredFailure) -> bool:
-    """Return whether another attempt after `failure` replaces the split there is by a new one, under a new key.
+    """Return whether another attempt after `failure` replaces the existing split with a new one, under a new key.
 
-    Only a terminal `failed` allows that: nothing is charged twice then. After any other failure the attempt goes on
-    with the split, or with the create, that there is.
+    Only a terminal `failed` allows that: nothing is charged twice then. After any other failure the attempt continues
+    with the existing split or create.
     """
     return failure.kind == SplitFailedError.__name__
 

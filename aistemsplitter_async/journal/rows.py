@@ -1,4 +1,4 @@
-"""How values become columns of the journal, and back."""
+"""Converts values to columns of the journal, and back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _json = make_converter()
 
 @attrs.frozen
 class Stamp:
-    """What tells whether a file is still the same without reading it."""
+    """Shows whether a file is still the same without reading it."""
 
     size: int
     mtime_ns: int
@@ -29,7 +29,7 @@ class Stamp:
 
 
 def dump_name(name: str) -> str | bytes:
-    """Return what SQLite accepts for a file's name, which need not be text."""
+    """Return a file's name as SQLite accepts it; the name need not be text."""
     return name if name.isprintable() else name.encode(errors="surrogatepass")
 
 

@@ -25,7 +25,7 @@ _OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 @attrs.frozen
 class Claim:
-    """A track and how this run came by it: `new`, `known` from an earlier run, or met `again` in this run."""
+    """A track and how this run found it: `new`, `known` from an earlier run, or met `again` in this run."""
 
     record: Record
     met: Literal["new", "known", "again"]
@@ -101,7 +101,7 @@ class JournalStore:
         return None if row is None else str(row[0])
 
     def remember_identity(self, path: str, stamp: Stamp, identity: str) -> None:
-        """Note what a file holds."""
+        """Note the identity of a file's audio."""
         self._db.execute(
             "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
             (dump_name(path), *attrs.astuple(stamp), identity),
@@ -123,14 +123,14 @@ class JournalStore:
 
         Args:
             identity: of the audio.
-            variant: what is asked of it.
-            source: what it was found as.
+            variant: the model and format asked of it.
+            source: the path or URL it was found under.
             folder: where its stems would go; numbered if that is taken. A known track keeps its own.
             pattern: how their files would be called.
-            split_input: the URL, if it is one.
+            split_input: the URL, if the source is one.
             dedupe: whether the same audio met again is the same track, rather than another one.
-            resplit: whether a finished track of an earlier run is dropped, to be split, and paid for, once more. Runs
-                that were stopped before `finish_resplit` and the one that goes on with them count as one.
+            resplit: whether a finished track of an earlier run is dropped, to be split, and paid for, once more. A
+                run that was stopped before `finish_resplit` and those that continue it count as one.
         """
         rows = self._db.execute(
             f"SELECT run, {COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
@@ -198,7 +198,7 @@ class JournalStore:
             ) from None
 
     def refused(self, track: int) -> Record:
-        """Note that its create was refused before it could have any effect: it is as if it had not been sent."""
+        """Note that its create was refused before it had any effect: the record is as if it had not been sent."""
         return self._move(track, self._state_before_create(track), before={State.INTENT}, **dict.fromkeys(_OF_CREATE))
 
     def uncertain(self, track: int) -> Record:
@@ -220,9 +220,9 @@ class JournalStore:
         return self._move(track, State.SUCCEEDED, split=dump_value(split), files=None)
 
     def downloaded(self, track: int, files: Mapping[str, StoredFile]) -> Record:
-        """Note that its stems are on disk. Their URLs are of no more use, and are not kept."""
+        """Note that its stems are on disk. Their URLs are no longer needed, and are not kept."""
         record = self._move(track, State.DOWNLOADED, files=dump_value(dict(files)))
-        assert record.split is not None  # noqa: S101  # what the state before says
+        assert record.split is not None  # noqa: S101  # implied by the previous state
         return self._set(track, split=dump_value(attrs.evolve(record.split, stems={})))
 
     def fail(self, track: int, failure: StoredFailure, split: Split | None) -> Record:
@@ -231,7 +231,7 @@ class JournalStore:
         return self._set(track, failure=dump_value(failure), **known)
 
     def reopen(self, track: int) -> Record:
-        """Clear the failure for another attempt, which goes on at the stage that failed."""
+        """Clear the failure for another attempt, which continues at the stage that failed."""
         failure = self.get(track).failure
         if failure is None or not plan_reopening(failure):
             return self._set(track, failure=None)

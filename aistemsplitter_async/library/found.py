@@ -1,4 +1,4 @@
-"""What a search of a library finds: tracks, and what cannot be split."""
+"""The results of searching a library: tracks, and what cannot be split."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class PlaylistEntry:
 
 @attrs.frozen
 class Problem:
-    """What is wrong with a line of a list. The lines after it are still parsed, unless the iterator ends with it."""
+    """A mistake in a line of a list. The lines after it are still parsed, unless the iterator ends with it."""
 
     line: int
     reason: str

@@ -52,7 +52,7 @@ class WebhookReceiver:
         on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, or is
             cancelled after 30 seconds, the sender tries again. It may be called again with the same event after a
             crash, or at the same time by another worker, so it should be idempotent.
-        on_refused: called with the `WebhookError` that says why a request was refused; the sender is not told why.
+        on_refused: called with the `WebhookError` that says why a request was refused; the answer does not say it.
             It is not awaited, so it must not be an `async` function.
         inbox: where events are kept; in memory by default.
         clock: where time comes from.
@@ -163,7 +163,7 @@ class WebhookReceiver:
                     async with Deadline.after(self._clock, WEBHOOK_HANDLING).scope():
                         await handled
             await self.inbox.put(event)
-        except BaseException as error:  # whatever a handler or an inbox raises, the sender should try again
+        except BaseException as error:  # whichever error a handler or an inbox raises, the sender should try again
             if is_cancellation(error):
                 raise
             _log.exception("cannot process the webhook event of %s; the sender is asked to try again", event.split_id)
@@ -180,7 +180,7 @@ class WebhookReceiver:
 
 def is_cancellation(error: BaseException) -> bool:
     """Return whether the request or the process is being stopped; otherwise what was called has failed."""
-    if isinstance(error, asyncio.CancelledError):  # which a handler raises too if a task that it awaits was cancelled
+    if isinstance(error, asyncio.CancelledError):  # a handler raises it too if a task that it awaits was cancelled
         task = asyncio.current_task()
         return task is None or task.cancelling() > 0
     return isinstance(error, KeyboardInterrupt | SystemExit | GeneratorExit)

@@ -215,7 +215,7 @@ def _identify(path: Path) -> _FileID | None:
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
-    """Return what changes with every commit, even one that overwrites in place; `None` if there is no file."""
+    """Return a value that changes with every commit, even one that overwrites in place; `None` if there is no file."""
     try:
         status = path.stat()
     except OSError:  # reading the file will report it

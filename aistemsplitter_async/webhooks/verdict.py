@@ -21,7 +21,7 @@ Text = str | bytes
 
 
 class HasItems(Protocol):
-    """A mapping, or what frameworks use instead of one: `email.message.Message`, multi-dictionaries."""
+    """A mapping, or another type that frameworks use: `email.message.Message`, multi-dictionaries."""
 
     def items(self) -> Iterable[tuple[Any, Any]]:
         """Return pairs of name and value."""
