@@ -43,9 +43,9 @@ async def connected(
     sandbox: bool = False,
     sandbox_data: Path | None = None,
 ) -> AsyncIterator[AsyncAIStemSplitter]:
-    """Give a client that is closed at the end, together with its sandbox if it has one.
+    """Yield a client that is closed at the end, together with its sandbox if it has one.
 
-    With `sandbox_data`, a folder, the sandbox continues with what it held when the folder was last used.
+    With `sandbox_data`, a folder, the sandbox continues from its last state in the folder.
 
     Raises:
         ConfigurationError: no key, or an invalid URL.
@@ -73,7 +73,7 @@ async def connected(
 async def connected_board(
     board: Board, common: Common, terminal: Terminal, *, sandbox: bool = False
 ) -> AsyncIterator[AsyncAIStemSplitter]:
-    """Give a client as `connected` does, and show on `board` what it does and what becomes of the splits."""
+    """Yield a client as `connected` does, and show its events and the states of its splits on `board`."""
     following = set[asyncio.Task[None]]()
     async with connected(common, terminal, on_event=board.on_event, sandbox=sandbox) as client, shown(board, terminal):
 
@@ -94,7 +94,7 @@ async def connected_board(
 async def working(
     activity: Activity, common: Common, terminal: Terminal, *, follow: bool = False, sandbox: bool = False
 ) -> AsyncIterator[tuple[AsyncAIStemSplitter, OnProgress]]:
-    """Give a client whose work is shown as `activity`, and what notes the progress of its transfers.
+    """Yield a client whose work is shown as `activity`, and a callback for the progress of its transfers.
 
     With `follow`, the states of its split are shown too.
     """

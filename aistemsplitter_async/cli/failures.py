@@ -1,4 +1,4 @@
-"""From an error to the line, the code and the exit code that people and scripts get."""
+"""Turns an error into the message, the code and the exit code that people and scripts get."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Problem:
 
 @attrs.frozen(kw_only=True)
 class Context:
-    """The command in which an error happened: what a command that continues its work must say again.
+    """The command in which an error happened: the options that a command to continue its work must repeat.
 
     Attributes:
         into: the folder for all splits, `None` for commands that download nothing.
@@ -172,7 +172,7 @@ def _is_unknown_split(error: AIStemSplitterError) -> bool:
 
 
 def _advice(error: AIStemSplitterError, context: Context) -> str | None:
-    """Return what can be done, best first."""
+    """Return what the user can do, best first."""
     if error.code == "NO_API_KEY":
         return f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox"
     if isinstance(error, AuthenticationError):

@@ -1,4 +1,4 @@
-"""From the paths that a command gets to what it splits: the library read in threads, a target for each track."""
+"""Turns the paths of a command into what it splits: reads the library in threads, plans a target for each track."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PAGE = 64  # findings that one call in a thread returns
 
 @attrs.frozen(kw_only=True)
 class Library:
-    """What a command was given to split.
+    """The sources that a command was given.
 
     Attributes:
         paths: as they were given.
-        into: where the stems go; nothing in there is taken for music.
-        template: where in there, and how the stems are named.
+        into: where the stems go; its content is not taken for music.
+        template: folders and names of the stems in it.
     """
 
     paths: Sequence[str]
@@ -66,7 +66,7 @@ class Library:
                 note(one)
 
     def item(self, track: Track, tags: Tags) -> BatchItem:
-        """Return what is to be split, with the folder and the file names that its tags lead to."""
+        """Return the batch item of a track, with the folder and the file names made from its tags."""
         price = None if tags.seconds is None else float(charged_credits(tags.seconds))
         if self.template is None:
             return BatchItem(source=track.source, seconds=price)
@@ -81,7 +81,7 @@ class Library:
 
 
 def build_library(paths: Sequence[str], batching: Batching) -> Library:
-    """Return what `batch` was given to split.
+    """Return the sources that `batch` was given.
 
     Raises:
         ConfigurationError: the template is invalid.
@@ -91,21 +91,21 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
 
 
 async def _tags_of(track: Track) -> Tags:
-    """Return what a track says about itself; for a URL, what its playlist says."""
+    """Return the tags of a track; for a URL, those in its playlist."""
     tags = Tags() if is_url(track.source) else await run_in_thread(read_tags, track.source)
     return attrs.evolve(tags, title=tags.title or track.title, seconds=tags.seconds or track.seconds)
 
 
 @attrs.define
 class Survey:
-    """How much there is to split.
+    """The size of a library.
 
     Attributes:
         files: to be uploaded.
         urls: that the API fetches.
         seconds: of audio, as far as it is known.
-        credits_needed: what that will cost.
-        credits_to_buy: what of that is not paid for.
+        credits_needed: the price of all that.
+        credits_to_buy: the part of it that is not paid for.
         unknown: tracks of unknown length.
         unusable: what was found and cannot be split; not among the tracks.
         complete: whether everything is counted.
@@ -146,5 +146,5 @@ class Survey:
 
 
 def _id_of(track: Track) -> str:
-    """Return what tells a track from others of the same name, the same in every run."""
+    """Return an id that distinguishes a track from others of the same name, the same in every run."""
     return hashlib.sha256(track.source.encode("utf-8", "surrogateescape")).hexdigest()[:12]

@@ -69,7 +69,7 @@ class Duration(float):
 
 
 def _read_by(parse: Callable[[str], object]) -> Parameter:
-    """Return what reads the one word of an option with `parse`."""
+    """Return the declaration of an option whose one word is read with `parse`."""
     return Parameter(converter=lambda _type, tokens: parse(tokens[0].value), n_tokens=1, accepts_keys=False)
 
 
@@ -91,14 +91,14 @@ _JOURNAL_NAME = ".aistemsplitter.journal"
 
 
 def default_journal(into: Path) -> Path:
-    """Return where the journal of a folder of stems is."""
+    """Return the path of the journal of a folder of stems."""
     return into / _JOURNAL_NAME
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Common:
-    """What every command that talks to the API takes."""
+    """The options of every command that uses the API."""
 
     base_url: Annotated[
         str | None, Parameter(help=f"Base URL of another API, such as a sandbox (or {BASE_URL_VARIABLE}).")
@@ -126,7 +126,7 @@ class Common:
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Splitting:
-    """What `split` takes besides its sources."""
+    """The options of `split`."""
 
     into: Into = STEMS_FOLDER
     stem_model: StemModel = None
@@ -150,7 +150,7 @@ class Splitting:
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Batching:
-    """What `batch` takes besides its paths."""
+    """The options of `batch`."""
 
     into: Into = STEMS_FOLDER
     journal: Annotated[
@@ -185,14 +185,14 @@ class Batching:
 
     @property
     def journal_path(self) -> Path:
-        """Return the journal that was given, or that of the folder of stems."""
+        """Return the path of the journal: the given one, or that of the folder of stems."""
         return self.journal or default_journal(self.into)
 
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Serving:
-    """What `sandbox` takes. For what is not given, the sandbox has its own default."""
+    """The options of `sandbox`. For those not given, the sandbox has its own defaults."""
 
     port: Annotated[int, Parameter(help="Port of the API; any free one if not given.")] = 0
     api_key: Annotated[str | None, Parameter(help="Key to accept, starting with ast_; a random one if not given.")] = (
@@ -233,7 +233,7 @@ class Serving:
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
 class Listening:
-    """What `listen` takes."""
+    """The options of `listen`."""
 
     port: Annotated[int, Parameter(help="Port to listen on; any free one if not given.")] = 0
     secret_file: Annotated[

@@ -1,4 +1,4 @@
-"""What a command prints for each split: a JSON object, or a few lines for people."""
+"""The results that a command prints: for each split a JSON object, or a few lines for people."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
         except UsageError as error:
             terminal.error(show(error))
             code = Exit.USAGE
-        except Exception as error:  # noqa: BLE001  # a bug: one line about it is enough for a user
+        except Exception as error:  # noqa: BLE001  # a bug: one line about it is enough for the user
             terminal.error(_bug(error))
         if signals.count:
             leave(code)
@@ -73,7 +73,7 @@ def leave(code: int) -> NoReturn:
 
 
 class _Signals:
-    """What SIGINT and SIGTERM do while a command runs."""
+    """Handles SIGINT and SIGTERM while a command runs."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, task: asyncio.Task[int], terminal: Terminal) -> None:
         self.count = 0

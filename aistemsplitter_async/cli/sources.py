@@ -1,4 +1,4 @@
-"""What `split` is given: files and URLs, each with a folder for its stems and a name on the screen."""
+"""The sources of `split`: files and URLs, each with a folder for its stems and a name on the screen."""
 
 from __future__ import annotations
 

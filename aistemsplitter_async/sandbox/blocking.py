@@ -72,12 +72,12 @@ class BlockingSandbox:
 
     @property
     def ledger(self) -> Ledger:
-        """What has happened so far."""
+        """The record of what has happened so far."""
         return self._sandbox.ledger
 
     @property
     def faults(self) -> Faults:
-        """What will go wrong."""
+        """The fault rules of the sandbox."""
         return self._sandbox.faults
 
     def set_credits(self, balance: int, api_key: str | None = None) -> None:
@@ -98,7 +98,7 @@ class BlockingSandbox:
         self._running.call(self._sandbox.advance, seconds)
 
     def step(self, split_id: str) -> Status:
-        """Move a split of a `Manual` progression on by one status and return it.
+        """Advance a split of a `Manual` progression by one status and return the status.
 
         Raises:
             KeyError: There is no unfinished split with that id.

@@ -45,7 +45,7 @@ class Settings(ServiceSettings):
 
 
 class Origins:
-    """A service and all that connects it to the network.
+    """A service and everything that connects it to the network.
 
     Raises:
         RuntimeError: Another sandbox uses the data folder, or the database in it is not a sandbox's.
@@ -69,14 +69,14 @@ class Origins:
         self._cdn = Origin("cdn", CDN(service, injector, secret).handle, clock)
 
     async def start(self) -> None:
-        """Restore what an earlier run left, listen on all three origins, and start working.
+        """Restore what an earlier run left, listen on all three origins, and start the workers.
 
         Raises:
             OSError: The port is taken.
         """
         service, addresses = self.service, self.addresses
         service.restore()
-        # The ports of the last run, if they are free: addresses that were given out then stay valid.
+        # The ports of the last run, if they are free: the addresses of that run then stay valid.
         ports: dict[str, int] = service.recall("ports", {})
         host, port = self._settings.host, self._settings.port
         addresses.worker = await self._worker.start(host, ports.get("worker", 0), fixed=False)
@@ -89,7 +89,7 @@ class Origins:
             self._deliveries.announce(split)
 
     async def aclose(self) -> None:
-        """Stop listening, then delivering, then working; remove the folder unless it is the data folder."""
+        """Stop listening, then delivering, then the workers; remove the folder unless it is the data folder."""
         await asyncio.gather(self._api.aclose(), self._worker.aclose(), self._cdn.aclose())
         await self._deliveries.aclose()
         await self._fetcher.aclose()

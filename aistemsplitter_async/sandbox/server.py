@@ -1,4 +1,4 @@
-"""The sandbox as one object: `Sandbox` starts the three origins, and stops all that it started."""
+"""The sandbox as one object: `Sandbox` starts the three origins, and stops everything it started."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Sandbox:
         allow_private_urls: Fetch `direct_url` sources from private networks too.
         control: Answer at `/control/` beside the API.
         data: Folder to keep everything in, so that the next start continues where this one ended, with the same
-            balances (whatever `credits` says) and the same random key; without it a temporary one, removed at the end.
+            balances (`credits` is ignored then) and the same random key; by default a temporary folder.
         limits: Caps on sizes and counts.
         lifetimes: How long reservations, files, addresses and idempotency keys stay valid.
         seed: Makes jitter and the probabilities of faults repeatable.
@@ -168,7 +168,7 @@ class Sandbox:
         self._running.service.advance(seconds)
 
     async def step(self, split_id: str) -> Status:
-        """Move a split of a `Manual` progression on by one status and return it.
+        """Advance a split of a `Manual` progression by one status and return the status.
 
         Raises:
             KeyError: There is no unfinished split with that id.

@@ -42,7 +42,7 @@ class ASGIApp:
         while refused is None and more:
             message = await receive()
             if message["type"] == "http.disconnect":
-                return  # the sender has gone
+                return  # the sender has disconnected
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > WEBHOOK_CAP_BYTES:

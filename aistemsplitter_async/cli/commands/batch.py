@@ -1,4 +1,4 @@
-"""`batch`: a music library of any size at the speed of the key, through crashes, without paying twice."""
+"""`batch`: splits a music library of any size as fast as the key allows, across crashes, without paying twice."""
 
 from __future__ import annotations
 
@@ -76,9 +76,9 @@ class _Run:
         self._counts: Counter[str] = Counter()
         self._created: set[str] = set()  # splits of this run that have not succeeded
         self._lost = 0.0  # credits of those that failed
-        self._waveforms: Waveforms | None = None  # only for a report, as are the next two
-        self._others: dict[str, StoredFailure | None] = {}  # sources that may have no journal row; why, if they failed
-        self._twins: dict[str, str] = {}  # the same audio under another name: the source it shares its stems with
+        self._waveforms: Waveforms | None = None  # for a report only, like the next two
+        self._others: dict[str, StoredFailure | None] = {}  # sources perhaps without a journal row; why, if they failed
+        self._twins: dict[str, str] = {}  # sources with the same audio as another one, and that one
 
     async def split_all(self, paths: Sequence[str]) -> None:
         """Split every track, print the results, a summary, and write the report."""
@@ -190,7 +190,7 @@ class _Run:
             self._created.remove(split.id)
             self._lost += split.credits_used
         refused = isinstance(error, AuthenticationError)
-        known = refused and self._counts["refused"] > 0  # all tracks have the same key, and one line about it will do
+        known = refused and self._counts["refused"] > 0  # all tracks have the same key, so one line about it is enough
         self._counts["refused"] += refused
         problem = explain(error, self.context, source=shown_source(source))
         self._print_problem(source, outcome.stage, problem, status=split.status if split else None, silent=known)

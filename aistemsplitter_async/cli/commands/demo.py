@@ -1,4 +1,4 @@
-"""`demo`: a generated song through the whole flow on this machine, and how well its parts were recovered."""
+"""`demo`: takes a generated song through the whole flow on this machine, and measures the recovered parts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MAX_BAR = 20
 
 @attrs.frozen
 class Recovered:
-    """A stem of the demo, compared with the true part."""
+    """A recovered stem, compared with the true part."""
 
     name: str
     file: Path

@@ -1,4 +1,4 @@
-"""`batch --dry-run`: what a run would do with each source, decided by the run's own code on a copy of its journal."""
+"""`batch --dry-run`: shows what a run would do with each source, decided by its own code on a copy of its journal."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _PLANS = {  # these texts are values in the JSON output
 
 @attrs.frozen
 class Plan:
-    """What a run would do with one source, where its stems go, and the source whose audio is the same, if any."""
+    """The plan for one source: what a run would do, where its stems go, and a source with the same audio, if any."""
 
     what: str
     folder: str
@@ -91,7 +91,7 @@ class Planner:
 
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
-    """Show what `batch` would do with every source and what that costs, and return the exit code."""
+    """Show what `batch` would do with every source and what it would cost; return the exit code."""
     survey, left_out = Survey(), 0
     try:
         library = build_library(paths, arguments)
@@ -139,7 +139,7 @@ def _print(plan: Plan, source: str, seconds: float | None, arguments: Batching, 
 
 @asynccontextmanager
 async def _planner(arguments: Batching, terminal: Terminal) -> AsyncIterator[Planner]:
-    """Give a planner on a copy of the journal; what it writes there is gone at the end."""
+    """Yield a planner on a copy of the journal, which is deleted at the end."""
     options = BatchOptions(
         into=arguments.into,
         stem_model=arguments.stem_model,

@@ -1,4 +1,4 @@
-"""`estimate`: what a library would cost, before anything is spent."""
+"""`estimate`: shows what a library would cost, before anything is spent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
 from aistemsplitter_async.library.found import Ignored, Unusable
 
-_PROCESSING = 60.0  # s that a split is taken to need: beside the limit it hardly matters
+_PROCESSING = 60.0  # s that a split is assumed to take: compared with the limit it hardly matters
 
 
 async def estimate_library(library: Library, common: Common, terminal: Terminal) -> int:
@@ -45,7 +45,7 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     """Show what splitting the tracks of a survey would cost; `left_out` sources cost nothing.
 
     Raises:
-        AIStemSplitterError: the options cannot be right.
+        AIStemSplitterError: the options are invalid.
     """
     balance, reason = await _get_balance(common, terminal)
     estimate = build_estimate(survey, balance, common.rate_limit)
@@ -60,7 +60,7 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
 
 
 async def _get_balance(common: Common, terminal: Terminal) -> tuple[float | None, str]:
-    """Return the key's balance, or why it is not known: an estimate is worth something without it."""
+    """Return the key's balance, or why it is not known: an estimate is useful without it."""
     try:
         async with connected(common, terminal) as client:
             return (await client.get_credits()).balance, ""

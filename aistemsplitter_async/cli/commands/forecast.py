@@ -1,4 +1,4 @@
-"""What is still ahead of a running batch: its library is counted for the time left and for missing credits."""
+"""Forecasts a running batch: counts its library to predict the time left and missing credits."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ _REQUESTS_LEFT: dict[StageName, int] = {"prepare": 3, "upload": 2, "create": 2, 
 
 
 def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> float | None:
-    """Return the seconds a batch will still take, `None` if nothing can be said yet.
+    """Return the seconds a batch will still take, `None` if it cannot be estimated yet.
 
-    The key's limit allows no less than `requests left / limit` windows and the processing of the last split; where
-    tracks have been finishing more slowly than that, they are expected to continue so.
+    The key's limit allows no less than `requests left / limit` windows and the processing of the last split; if
+    tracks have been finishing more slowly than that, they are expected to go on so.
 
     Args:
         progress: of the batch.
@@ -57,7 +57,7 @@ def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> flo
 
 
 class Pace:
-    """How fast tracks finish."""
+    """Measures how fast tracks finish."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
         self._now = now
@@ -80,14 +80,14 @@ class Pace:
 
 
 class Forecast:
-    """Looks ahead of a batch, in the background.
+    """Forecasts a batch, in the background.
 
     Attributes:
         survey: how much the library holds, filled as it is counted.
 
     Args:
-        batch: that runs.
-        client: knows the balance.
+        batch: the running one.
+        client: gets the balance.
         terminal: shows that credits are missing.
         retry_failed: whether the batch tries again what failed for good.
     """
@@ -107,7 +107,7 @@ class Forecast:
 
     @asynccontextmanager
     async def running(self, library: Library) -> AsyncIterator[None]:
-        """Look ahead for as long as the block runs, if the library can be read twice."""
+        """Count for as long as the block runs, if the library can be read twice."""
         counting = []
         if library.is_repeatable:
             self._paid = await self._find_paid()
@@ -124,7 +124,7 @@ class Forecast:
             self._shared += outcome.split.credits_used
 
     def progress(self) -> BatchProgress:
-        """Return where the batch is, with the total and the time left as far as they are known now."""
+        """Return the batch's progress, with the total and the time left as far as they are known now."""
         progress, survey = self._batch.progress(), self.survey
         return attrs.evolve(
             progress,
@@ -133,7 +133,7 @@ class Forecast:
         )
 
     async def report_shortage(self, *, stopped: bool = False) -> None:
-        """Write that credits are missing, if the balance is too low for what was counted and is not paid for.
+        """Write that credits are missing, if the balance does not cover the tracks that are counted and not paid for.
 
         Audio under several names is counted several times until the batch has reached it, so the figure may be too
         high.

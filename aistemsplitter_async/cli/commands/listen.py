@@ -1,4 +1,4 @@
-"""`listen`: webhooks received, checked and shown, for the development of what will receive them."""
+"""`listen`: receives webhooks, checks them and shows them, for those who develop a receiver."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def listen(listening: Listening, terminal: Terminal) -> int:
 
 
 class _PortError(Exception):
-    """It is not possible to listen on a port; the text says why."""
+    """The port cannot be listened on; the text says why."""
 
 
 class View:
@@ -100,7 +100,7 @@ class View:
         self.shown = 0
 
     def introduce(self, url: str, sandbox: Sandbox | None) -> None:
-        """Show where webhooks are received, and how to cause one."""
+        """Show the address that receives webhooks, and how to cause one."""
         if self._as_json:
             extra = {} if sandbox is None else {"base_url": sandbox.base_url, "api_key": sandbox.api_key}
             print_json({"listening": url, **extra}, self._terminal)

@@ -26,7 +26,7 @@ from aistemsplitter_async.models import Split
 
 
 async def show_credits(common: Common, terminal: Terminal) -> int:
-    """Show what the key may still spend."""
+    """Show the credits that the key may still spend."""
     try:
         async with working(Activity("credits"), common, terminal) as (client, _):
             balance = await client.get_credits()
@@ -46,7 +46,7 @@ async def show_credits(common: Common, terminal: Terminal) -> int:
 
 
 async def show_split(split_id: str, common: Common, terminal: Terminal) -> int:
-    """Show a split as it is now."""
+    """Show the current state of a split."""
     try:
         async with working(Activity(split_id, split_id=split_id), common, terminal) as (client, _):
             split = await client.get_split(split_id)
@@ -80,7 +80,7 @@ async def download(
     overwrite: bool,
     timeout: float | None,
 ) -> int:
-    """Wait until a split is finished if it is not, and download its stems."""
+    """Wait until a split is finished, and download its stems."""
     activity = Activity(split_id, split_id=split_id)
     context = Context(into=into, name=name, base_url=common.base_url, api_key_file=common.api_key_file)
     try:

@@ -1,4 +1,4 @@
-"""`sandbox`: the API on this machine, until it is stopped."""
+"""`sandbox`: serves the API on this machine, until it is stopped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`split`: a few sources as a small batch. Each gets a result, whatever happens to the others."""
+"""`split`: splits a few sources as a small batch. Each gets a result, even if the others fail."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _IN_FLIGHT = 4  # sources at a time: enough that uploads, processing and downloa
 
 @attrs.frozen
 class SourceJob:
-    """One source, the folder for its stems, and what is being done with it."""
+    """One source, the folder for its stems, and its activity on the screen."""
 
     source: str
     folder: str
@@ -94,8 +94,8 @@ class _Run:
             webhook_url=arguments.webhook_url,
             in_flight=_IN_FLIGHT,
             priority="interactive",
-            patience=0.0,  # a person is waiting: report a problem rather than wait until it passes
-            retry_failed=True,  # giving the source again asks for that
+            patience=0.0,  # a person is waiting: report a problem instead of waiting it out
+            retry_failed=True,  # naming the source once more asks for that
             overwrite=arguments.overwrite,
         )
         try:
@@ -108,7 +108,7 @@ class _Run:
             self._board.find_splits = lambda: None
 
     async def _is_usable(self, job: SourceJob) -> bool:
-        """Check a source before anything, even a folder, is made for it."""
+        """Check a source before anything, even a folder, is created for it."""
         try:
             await build_source(job.source)
         except AIStemSplitterError as error:
@@ -138,7 +138,7 @@ class _Run:
     def _print_outcome(self, job: SourceJob, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
             self._fail(job, outcome.error)
-        elif isinstance(outcome, Done) or outcome.reason != "not begun":  # those fail at the end
+        elif isinstance(outcome, Done) or outcome.reason != "not begun":  # those that were not begun fail at the end
             self._succeed(job, outcome)
 
     def _succeed(self, job: SourceJob, outcome: Done | Skipped) -> None:
@@ -190,7 +190,7 @@ class _Run:
         return [job for job in self._jobs if not job.activity.is_over]
 
     def _state(self, job: SourceJob) -> tuple[str, list[str]] | None:
-        """Return what an interrupted source is, and the commands that continue; `None` if nothing is left of it."""
+        """Return the state of an interrupted source, and the commands to continue; `None` if nothing is left of it."""
         activity, context = job.activity, self._context(job)
         if not context.resumable:
             return None

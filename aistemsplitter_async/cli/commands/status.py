@@ -1,4 +1,4 @@
-"""`batch --status`: where a batch is, from another terminal, without touching its journal."""
+"""`batch --status`: shows the progress of a batch in another terminal, without touching its journal."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _STATES = (  # of the journal, in the order of a track's life
 
 
 async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> int:
-    """Show where the batch on `journal` is, and return the exit code."""
+    """Show the progress of the batch on `journal`, and return the exit code."""
     try:
         status = await asyncio.to_thread(read_status, status_path(journal))
     except OSError:
@@ -53,7 +53,7 @@ async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> in
 
 
 def is_running(status: BatchStatus, now: float, *, locked: bool | None) -> bool:
-    """Return whether the process of a batch is still at work, as far as that can be known.
+    """Return whether the process of a batch is still running, as far as that can be known.
 
     The age of a status proves nothing: a batch that waits for space on the disk cannot write one. Nor does the process
     id alone, which may belong to another process by now; but only the batch has its journal locked.
@@ -70,7 +70,7 @@ def is_running(status: BatchStatus, now: float, *, locked: bool | None) -> bool:
 
 
 def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
-    """Return where a batch is, a line per fact."""
+    """Return the progress of a batch, a line per fact."""
     progress = status.progress
     age = words(max(0.0, now - status.at))
     state = f"running for {clock(progress.seconds)} (process {status.pid})" if running else f"ended {age} ago"

@@ -1,4 +1,4 @@
-"""What surrounds the tracks in the report of a batch: one HTML document without outside references. Pure.
+"""The report of a batch apart from its tracks: one HTML document without outside references. Pure.
 
 Its styles and scripts are those of the sandbox's page and a few more, all put into the document. The content
 security policy names each by its hash and allows nothing else to run.
@@ -27,7 +27,7 @@ _STYLES: Final = ("_web/page.css", "cli/report/web/report.css")
 _SCRIPTS: Final = ("_web/dom.js", "_web/waveform.js", "_web/player.js", "cli/report/web/report.js")
 _MINUTE: Final = 60.0
 
-GENERATOR: Final = f"{PROGRAM} batch --report"  # by which a report is recognised
+GENERATOR: Final = f"{PROGRAM} batch --report"  # identifies a report
 NEXT_GROUP: Final = '</tbody>\n<tbody role="rowgroup">\n'  # between groups of rows, each laid out by itself
 
 
@@ -53,7 +53,7 @@ class Tally:
 
 @attrs.frozen
 class Summary:
-    """What is shown above the tracks.
+    """The part of the report above the tracks.
 
     Attributes:
         title: of the page.
@@ -75,7 +75,7 @@ class Summary:
 
 
 def build_frame(summary: Summary) -> tuple[str, str]:
-    """Return what comes before the rows and what comes after them."""
+    """Return the HTML before the rows and the HTML after them."""
     tally, report = summary.tally, summary.report
     style, script = _joined(_STYLES), _joined(_SCRIPTS)
     parts = {

@@ -56,7 +56,7 @@ async def write_report(
         twins: sources whose audio has another name too, and that name.
         waveforms: begun while the batch ran. Those of files in an earlier report are taken from there.
         not_begun: how many more sources there are.
-        say: called with how much is still to be done, if that takes long.
+        say: called with lines about the remaining work, if it takes long.
         now: POSIX seconds.
 
     Raises:

@@ -1,4 +1,4 @@
-"""When requests were made, for the chart of a report."""
+"""Records the times of requests, for the chart of a report."""
 
 from __future__ import annotations
 

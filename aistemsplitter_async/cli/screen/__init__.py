@@ -1,1 +1,1 @@
-"""What a terminal shows while a command runs."""
+"""The terminal while a command runs."""

@@ -21,7 +21,7 @@ _VERBS: dict[StageName, str] = {
 
 
 class Counted(Protocol):
-    """How much a library holds, as far as it has been counted."""
+    """The size of a library, as far as it has been counted."""
 
     @property
     def tracks(self) -> int:
@@ -30,7 +30,7 @@ class Counted(Protocol):
 
     @property
     def unusable(self) -> int:
-        """What was found and cannot be split."""
+        """Files that were found and cannot be split."""
         ...
 
 
@@ -67,7 +67,7 @@ def describe_track(track: TrackProgress) -> str:
 
 
 def over(progress: BatchProgress) -> int:
-    """Return how many tracks have ended, in whatever way."""
+    """Return how many tracks have ended: done, failed or skipped."""
     return progress.done + progress.failed + progress.skipped
 
 
@@ -75,8 +75,8 @@ class BatchView:
     """Shows a running batch.
 
     Args:
-        progress: returns where the batch is.
-        counted: how much there is.
+        progress: returns the batch's progress.
+        counted: the size of the library.
         now: monotonic seconds.
     """
 

@@ -1,4 +1,4 @@
-"""What a command does with each of a few sources or splits: plain state, fed with events, for `live` to show."""
+"""The state of a command's work on each of a few sources or splits, fed with events, for `live` to show."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DONE, FAILED = "done", "failed"
 
 HOST_STAGES = frozenset({"upload", "download"})  # their requests go to other hosts, so the key's limit does not count
 
-_HEARTBEAT = 10.0  # s without a line about an activity after which there is one
+_HEARTBEAT = 10.0  # s after which a line is due about an activity without one
 _RATE_WINDOW = 5.0  # s: long enough to be steady, short enough to notice a change
 _MIN_NOTICE = 1.0  # s that a notice stays after its cause has passed: a shorter one could not be read
 
@@ -91,7 +91,7 @@ class Activity:
         return max(0.0, (last - first) / (end - begin)) if end > begin else 0.0
 
     def note_bytes(self, progress: Progress, now: float) -> None:
-        """Record how far a transfer is."""
+        """Record the progress of a transfer."""
         self._moved[progress.name] = progress
         if self._history and self.done_bytes < self._history[-1][1]:
             self._history.clear()  # it started over
@@ -108,7 +108,7 @@ class Activity:
 
 
 class Board:
-    """All activities of a command, and what holds them up.
+    """All activities of a command, and the reason why they are held up, if they are.
 
     Attributes:
         activities: in the order in which they are shown.
@@ -142,7 +142,7 @@ class Board:
             self._announce(activity)
 
     def note_bytes(self, activity: Activity, progress: Progress) -> None:
-        """Record how far an upload is, if there is no split yet, or a download."""
+        """Record the progress of an upload, if there is no split yet, or of a download."""
         if activity.split_id is None and activity.phase != UPLOADING:
             self.find_splits()
         phase = UPLOADING if activity.split_id is None else DOWNLOADING
@@ -166,7 +166,7 @@ class Board:
 
     async def follow(self, activity: Activity, updates: AsyncIterator[Split]) -> None:
         """Record the states of a split until it is terminal."""
-        with suppress(AIStemSplitterError):  # it is raised to the one that waits for the split, and reported there
+        with suppress(AIStemSplitterError):  # the call that waits for the split raises it too, and reports it
             async for split in updates:
                 self.note_split(activity, split)
 
@@ -180,13 +180,13 @@ class Board:
                 self.follow_split(activity, event.at)
         elif isinstance(event, GateClosed):
             self._hold_up("the key's request limit is reached; continuing in", event.duration)
-        # After a 429 of the API comes a `GateClosed`, which says it all; other hosts have no gate.
+        # After a 429 of the API comes a `GateClosed`, which is enough; other hosts have no gate.
         elif isinstance(event, RetryPlanned) and ("HTTP 429" not in event.reason or event.stage in HOST_STAGES):
             self._hold_up(f"{show(event.reason)}; trying again in", event.delay)
 
     @property
     def notice(self) -> str | None:
-        """Return what holds everything up at the moment, if anything does."""
+        """Return the reason why everything is held up at the moment, if it is."""
         if self._notice is not None and self._now() < self._notice[1] + _MIN_NOTICE:
             return f"{self._notice[0]} {_soon(self._notice[1] - self._now())}"
         waiting = self.queue_length()

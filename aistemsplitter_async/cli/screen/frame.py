@@ -1,4 +1,4 @@
-"""What a live terminal shows at one moment: a value, and how rich draws it."""
+"""The content of a live terminal at one moment, as a value, and its drawing with rich."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Frame:
     """The live lines, from top to bottom.
 
     Attributes:
-        title: how far the whole command is; empty if there is only one source.
+        title: the progress of the whole command; empty if there is only one source.
         fraction: the same from 0 to 1, `None` if that is not known.
         time: how long it has taken, and may still take.
         facts: lines about the whole command.
         rows: the sources in work.
-        notices: what holds everything up.
+        notices: the reasons why everything is held up.
     """
 
     title: str = ""

@@ -19,7 +19,7 @@ class View(Protocol):
     """The progress of a command, to be shown."""
 
     def frame(self) -> Frame:
-        """Return what a live terminal shows now."""
+        """Return the present content of a live terminal."""
         ...
 
     def due_lines(self) -> list[str]:

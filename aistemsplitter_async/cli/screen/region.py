@@ -51,7 +51,7 @@ class Region:
             self._lines, self._shown = [], False
 
     def _erasure(self) -> str:
-        """Return what erases the lines; the cursor is at the end of the last one."""
+        """Return the control codes that erase the lines; the cursor is at the end of the last one."""
         from rich.cells import cell_len  # noqa: PLC0415  # only a terminal needs it
         from rich.text import Text  # noqa: PLC0415
 

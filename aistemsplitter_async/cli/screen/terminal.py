@@ -17,7 +17,7 @@ BOLD, RED, GREEN, DIM = "1", "1;31", "32", "2"
 
 
 class Terminal:
-    """Where a command writes to.
+    """The output of a command.
 
     Attributes:
         key: the API key in use; it is masked in every text.
@@ -40,7 +40,7 @@ class Terminal:
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
             if reconfigure is not None:
-                reconfigure(errors="backslashreplace")  # a file name need not fit the terminal's encoding
+                reconfigure(errors="backslashreplace")  # the terminal's encoding may lack characters of a file name
 
     def result(self, text: str) -> None:
         """Write a result."""

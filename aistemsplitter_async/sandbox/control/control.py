@@ -10,8 +10,8 @@
 | `POST /control/faults` | a rule as JSON, or `{"rule": "get:status:status=503"}` | queue a rule |
 | `DELETE /control/faults`, `/control/faults/{id}` | | remove all rules, or one |
 | `POST /control/advance` | `{"seconds": 60}` | let time pass at once |
-| `POST /control/step` | `{"split_id": "split_.."}` | move a split of a manual progression on |
-| `POST /control/credits` | `{"balance": 100, "account": "key-.."}` | set a balance, the first key's without `account` |
+| `POST /control/step` | `{"split_id": "split_.."}` | advance a split of a manual progression |
+| `POST /control/credits` | `{"balance": 100, "account": "key-.."}` | set a balance, by default the first key's |
 
 Names are those of the Python attributes. No key is needed, since a program that reaches it could start a sandbox of its
 own; but it never answers the page of another origin, nor a request for a foreign host name.
@@ -53,7 +53,7 @@ class Control:
         self._addresses = addresses
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request; it is not entered in the ledger and does not count against any window."""
+        """Answer one request; it is not recorded in the ledger and does not count against any window."""
         self._service.timeline.run_due()
         try:
             check_caller(request.headers)
@@ -110,7 +110,7 @@ class Control:
 
 
 def check_caller(headers: Mapping[str, str]) -> None:
-    """Refuse with 403 what a browser sends for another origin's page, or for a foreign host name."""
+    """Refuse with 403 a browser's request for a page of another origin, or for a foreign host name."""
     host = headers.get("Host", "")
     if not _is_own_host(urlsplit(f"//{host}").hostname or ""):
         raise RefusalError(403, "FORBIDDEN", "This host name is not the sandbox's.")
@@ -131,7 +131,7 @@ def _is_own_host(host: str) -> bool:
 
 
 async def _read(request: web.BaseRequest) -> bytes:
-    # A page of another origin must ask before it sends this type, and no answer here permits it.
+    # A page of another origin needs a preflight to send this type, and no answer here permits it.
     if request.content_type != "application/json":
         raise RefusalError(415, "UNSUPPORTED_MEDIA_TYPE", "Send application/json.")
     body = await request.content.read(_MAX_BYTES)

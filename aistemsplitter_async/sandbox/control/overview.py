@@ -1,7 +1,7 @@
 """The state of a sandbox as `/control/` shows it. Reading it changes nothing.
 
-Reading a stem here is not a request to the CDN: the ledger does not count it and no fault strikes it, so that listening
-to a stem does not disturb a test that runs meanwhile.
+Reading a stem here is not a request to the CDN: the ledger does not count it and no fault applies to it, so that
+listening to a stem does not disturb a running test.
 """
 
 from __future__ import annotations

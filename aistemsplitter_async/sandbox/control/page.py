@@ -39,7 +39,7 @@ class Page:
         self._control = control
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request; it is not entered in the ledger."""
+        """Answer one request; it is not recorded in the ledger."""
         if request.method not in ("GET", "HEAD"):
             return build_refusal_reply(not_allowed("Only GET.", "GET, HEAD"))
         document = await asyncio.to_thread(build_document, control=self._control)

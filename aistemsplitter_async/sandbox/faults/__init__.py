@@ -1,4 +1,4 @@
-"""Faults: what can go wrong with one request or one webhook, as values, and the rules that say which one is struck.
+"""Faults: what can go wrong with one request or one webhook, as values, and the rules that say which one it applies to.
 
 ```python
 from aistemsplitter_async.sandbox import faults

@@ -12,7 +12,7 @@ Check = Callable[[object, "attrs.Attribute[Any]", object], None]
 
 
 def _is(expected: str, *types: type) -> Check:
-    """Return a check that raises `TypeError` for a value of another type; true and false are no numbers here."""
+    """Return a check that raises `TypeError` for a value of another type; true and false do not count as numbers."""
 
     def check(_instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
         if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):

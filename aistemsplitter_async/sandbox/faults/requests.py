@@ -1,4 +1,4 @@
-"""What can go wrong with one request."""
+"""The faults of one request."""
 
 from __future__ import annotations
 

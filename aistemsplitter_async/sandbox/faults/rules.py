@@ -1,4 +1,4 @@
-"""Which request gets which fault: a queue of rules, and the proof that each was consumed.
+"""A queue of rules that decide which request gets which fault, and counts that prove each was consumed.
 
 A request takes the first rule that matches it and no other, so queued rules take effect one after the other. If a rule
 has several faults, all of them strike the same request.
@@ -56,12 +56,12 @@ class Rule:
 
     @property
     def name(self) -> str:
-        """Its faults' kinds, as the ledger notes them."""
+        """The kinds of its faults, as the ledger records them."""
         return "+".join(fault.kind for fault in self.faults)
 
     @property
     def exhausted(self) -> bool:
-        """Whether it cannot strike any more."""
+        """Whether it cannot apply any more."""
         if self.times is not None and self.consumed >= self.times:
             return True
         return self.calls is not None and self.seen >= max(self.calls, default=0)
@@ -94,7 +94,7 @@ class Faults:
 
     @property
     def unconsumed(self) -> tuple[Rule, ...]:
-        """Rules that have not changed any request yet; a test asserts that there are none, so that no fault missed."""
+        """Rules that have not changed any request yet; a test asserts that there are none: every fault took effect."""
         return tuple(rule for rule in self._rules if not rule.consumed)
 
     def add(
@@ -110,8 +110,8 @@ class Faults:
 
         Args:
             operation: `credits`, `reserve`, `upload`, `create`, `get`, `download`, `webhook`, or `any` request.
-            faults: What happens to one request, all of it.
-            times: How often at most. If not given, once, or as often as `calls` or `probability` say.
+            faults: All of them apply to the same request.
+            times: How often at most. By default once, or as often as `calls` or `probability` say.
             calls: Only these requests for the operation; the next one is 1.
             probability: Chance for each request, 0 to 1.
             split_id: Only requests about this split (`get`, `download`, `webhook`).
@@ -192,7 +192,7 @@ class Faults:
         self._rules = []
 
     def take(self, operation: str, split_id: str | None = None) -> Rule | None:
-        """Return the rule that strikes this request, counted as consumed, or `None`."""
+        """Return the rule that applies to this request, counted as consumed, or `None`."""
         taken: Rule | None = None
         for rule in self._rules:
             if rule.exhausted or rule.operation not in (operation, "any" if operation != _OUTBOUND else operation):
@@ -233,7 +233,7 @@ def _parse_value(text: str) -> Any:
 
 
 class Injection:
-    """The faults of one request, from the rule that strikes it, if any. An operation asks for those that concern it."""
+    """The faults of one request, from the rule that applies to it, if any. An operation uses those that concern it."""
 
     def __init__(self, rule: Rule | None = None) -> None:
         self._rule = rule

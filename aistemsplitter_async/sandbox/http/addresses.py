@@ -1,4 +1,4 @@
-"""Where the origins listen, and the addresses that the sandbox gives out from there."""
+"""The addresses of the origins, and those of uploads and stems that are made from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Addresses:
         return f"{self.worker}/upload/{upload.id}"
 
     def build_file_url(self, upload: Upload) -> str:
-        """Return the address by which a create names an upload. Nothing answers there."""
+        """Return the address by which a create names an upload. It serves nothing."""
         return f"{self.worker}/files/{upload.storage_key}"
 
     def build_stem_urls(self, split: Split, expires_at: float) -> dict[str, str]:

@@ -42,7 +42,7 @@ class API:
         self._rate_styles = rate_styles
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request and enter it in the ledger."""
+        """Answer one request and record it in the ledger."""
         service = self._service
         service.timeline.run_due()
         operation, split_id = _identify(request)

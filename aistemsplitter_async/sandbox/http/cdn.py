@@ -35,7 +35,7 @@ class CDN:
         self._secret = secret
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request and enter it in the ledger."""
+        """Answer one request and record it in the ledger."""
         service = self._service
         service.timeline.run_due()
         parts = request.rel_url.raw_path.split("/")

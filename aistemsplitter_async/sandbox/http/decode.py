@@ -27,7 +27,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
     """Return the JSON object in `raw`; refuse anything else, NaN and absurd depth included."""
     try:
         body = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
-        json.dumps(body, ensure_ascii=False).encode()  # refuses half of a surrogate pair: it is not text
+        json.dumps(body, ensure_ascii=False).encode()  # refuses a lone surrogate: it is not text
     except (ValueError, RecursionError):
         raise InvalidRequestError("The body is not valid JSON.") from None
     if not isinstance(body, dict):
@@ -36,7 +36,7 @@ def parse_json(raw: bytes) -> dict[str, Any]:
 
 
 def parse_create(raw: bytes, key_header: str | None) -> CreateRequest:
-    """Return what `POST /audio/splits` asks for."""
+    """Return the request of a `POST /audio/splits`."""
     key = parse_idempotency_key(key_header)
     body = parse_json(raw)
     return CreateRequest(parse_split(body), key, compute_fingerprint(body), hashlib.sha256(raw).hexdigest())

@@ -1,4 +1,4 @@
-"""Webhooks: the end of a split is sent to the URL its create named, again and again until the answer is 2xx.
+"""Webhooks: the end of a split is sent to the URL its create named, repeatedly until the answer is 2xx.
 
 A pending delivery is saved together with the end of the split, so that a sandbox that was killed continues with it. An
 attempt may then be made twice: receivers have to expect that from any sender.
@@ -72,7 +72,7 @@ class Deliveries:
         self._enter(split, attempt, state)
 
     async def _hold_back(self, rule: Rule) -> None:
-        """Wait as long as the rule's faults say."""
+        """Wait as long as the rule's faults ask for."""
         late, out_of_order = rule.find(Late), rule.find(OutOfOrder)
         if late is not None:
             await self._clock.sleep(late.seconds)

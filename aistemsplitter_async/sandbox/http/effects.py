@@ -1,4 +1,4 @@
-"""How a fault changes a reply: pure, a reply in and another one out."""
+"""Applies a fault to a reply and returns the changed reply. Pure."""
 
 from __future__ import annotations
 

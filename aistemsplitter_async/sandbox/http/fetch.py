@@ -79,7 +79,7 @@ class HTTPFetcher:
 
 
 def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
-    """Return a session that connects to public and loopback addresses only, whatever a name resolves to."""
+    """Return a session that connects to public and loopback addresses only, checked after name resolution."""
     resolver = _VettingResolver(allow_private=allow_private)
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(resolver=resolver, use_dns_cache=False),
@@ -93,7 +93,7 @@ def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> None:
     """Check a URL as far as that is possible without resolving its name.
 
     Raises:
-        InvalidRequestError: It may not be visited.
+        InvalidRequestError: It must not be requested.
     """
     try:
         parts = urlsplit(url)

@@ -1,4 +1,4 @@
-"""Carries out a request under the fault that strikes it, if any."""
+"""Carries out a request and applies the fault for it, if there is one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Injector:
         Args:
             operation: What the request does, as fault rules call it.
             split_id: The split it is about, if known.
-            perform: Carries out the operation; what it refuses becomes a reply too.
+            perform: Carries out the operation; a refusal becomes a reply too.
             flat: Use the flat error envelope of upload worker and CDN.
         """
         rule = self._faults.take(operation, split_id)

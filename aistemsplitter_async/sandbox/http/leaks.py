@@ -12,11 +12,11 @@ from aistemsplitter_async.sandbox.service.service import Service
 
 
 def refuse_leaked_key(request: web.BaseRequest, service: Service, origin: str, name: str) -> None:
-    """Refuse with 400 a request that carries credentials, and enter it in the ledger.
+    """Refuse with 400 a request that carries credentials, and record it in the ledger.
 
     Args:
         request: The request.
-        service: Whose keys and whose ledger.
+        service: Knows the keys and has the ledger.
         origin: The origin as the ledger calls it.
         name: The origin as people call it.
     """
@@ -29,7 +29,7 @@ def refuse_leaked_key(request: web.BaseRequest, service: Service, origin: str, n
 def find_leak(headers: Iterable[tuple[str, str]], url: str, api_keys: Collection[str]) -> str | None:
     """Return where a request carries credentials: a header's name or `url`; `None` if it carries none.
 
-    Any `Authorization` header counts, whatever its value; elsewhere only a key that this sandbox knows.
+    Any `Authorization` header counts, with any value; elsewhere only a key that this sandbox knows.
     """
     for name, value in headers:
         if name.lower() == "authorization" or any(key in value for key in api_keys):

@@ -1,4 +1,4 @@
-"""Which part of a file a request gets: `Range`, `If-Range`, `If-Match` and `If-None-Match` by RFC 9110."""
+"""Selects the part of a file that a request gets: `Range`, `If-Range`, `If-Match` and `If-None-Match` by RFC 9110."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers that tell a client about its window, in the styles that services use; the real one documents none.
+"""Headers that describe a client's window, in the styles that services use; the real one documents none.
 
 - `retry-after`: `Retry-After` on a 429.
 - `ratelimit`: `RateLimit-Policy` and `RateLimit` on every answer (IETF draft "RateLimit header fields", -08 on).

@@ -38,7 +38,7 @@ _ANSWERS: Final[Mapping[type[ServiceError], tuple[int, str]]] = {
 
 
 def translate(error: ServiceError) -> RefusalError:
-    """Return a refusal by the service as HTTP answers it."""
+    """Return the HTTP refusal for an error of the service."""
     status, code = _ANSWERS[type(error)]
     return RefusalError(status, code, str(error))
 

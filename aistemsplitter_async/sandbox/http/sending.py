@@ -54,7 +54,7 @@ async def send(
 
 
 async def _send_in_manner(request: web.BaseRequest, reply: Reply, manner: Manner, clock: SandboxClock) -> None:
-    """Write the answer to the bare connection, since HTTP libraries do not break the rules."""
+    """Write the answer to the bare connection, since HTTP libraries cannot break the protocol."""
     transport = request.transport
     if transport is None:
         return

@@ -1,4 +1,4 @@
-"""What the sandbox signs: stem addresses, which cannot be guessed and expire, and webhooks."""
+"""Signatures of stem addresses, which cannot be guessed and expire, and of webhooks."""
 
 from __future__ import annotations
 

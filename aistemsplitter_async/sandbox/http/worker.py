@@ -45,7 +45,7 @@ class UploadWorker:
         self._addresses = addresses
 
     async def handle(self, request: web.BaseRequest) -> Reply:
-        """Answer one request and enter it in the ledger."""
+        """Answer one request and record it in the ledger."""
         service = self._service
         service.timeline.run_due()
         upload = service.uploads.find(request.rel_url.raw_path.removeprefix(_PREFIX))

@@ -5,7 +5,7 @@
 
 prints one line of JSON, `{"ok": true, ...}` or `{"ok": false, "message": "..."}`, and exits with 0. Any other exit
 status is a crash. With `--watch-stdin` before the command it ends as soon as its standard input does, so that no
-separation outlives a killed sandbox, which holds the other end of that pipe. numpy, scipy and libsndfile are loaded not
+separation outlives a killed sandbox, which holds the other end of that pipe. numpy, scipy and libsndfile are not loaded
 before audio is read.
 """
 
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _die_with_stdin() -> None:
     while os.read(0, 1):
         pass
-    os._exit(_ORPHANED)  # at once: the parent that would read an orderly end is gone
+    os._exit(_ORPHANED)  # at once: there is no parent any more to read the output
 
 
 def _parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Audio files in and out: float32 stereo blocks from any format libsndfile reads, WAV or MP3 from such blocks.
+"""Reads float32 stereo blocks from any format of libsndfile, and writes such blocks as WAV or MP3.
 
 Reading is strictly front to back and never holds more than one block. Headers are not trusted: what can be decoded
 counts, and a file that holds less than it announces is refused, not silently shortened.
@@ -41,7 +41,7 @@ _UNKNOWN_BYTES = 0x7FFF_0000  # chunk sizes from here on come from streaming wri
 _LONGEST_MP3_FRAME = 1_441  # bytes: 320 kbit/s at 32 kHz
 _ELONGATION = 64  # times; no MP3 frame has a bit rate more than 40 times that of another (320 and 8 kbit/s)
 _SLACK = 0.05  # seconds that a file may announce too much; with more, something is missing
-_MOST_CHUNKS = 1_000  # searched for the samples; a file of nothing but empty chunks ends here
+_MOST_CHUNKS = 1_000  # searched for the samples; the limit is for files of empty chunks only
 
 
 class UndecodableAudioError(ValueError):

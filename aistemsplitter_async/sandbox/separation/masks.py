@@ -1,4 +1,4 @@
-"""Which part of every spectral bin belongs to which stem: classical signal processing, a preview of the hosted model.
+"""Decides which part of every spectral bin belongs to which stem by classical signal processing; only a preview.
 
 Three observations, none of them about the song itself:
 

@@ -1,4 +1,4 @@
-"""From samples to short-time spectra and back, block by block, as if the whole song were transformed at once.
+"""Transforms samples to short-time spectra and back, block by block, as if the whole song were transformed at once.
 
 Square-root Hann windows, a quarter of their length apart, are used for analysis and again for synthesis. Their product
 is a Hann window, and four of those, each a quarter further, add up to two everywhere. Divided by two, that restores the

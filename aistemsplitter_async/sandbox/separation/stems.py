@@ -1,4 +1,4 @@
-"""Blocks of a mix in, blocks of its stems out; the stems add up to the mix. Memory use does not grow with the song."""
+"""Splits blocks of a mix into stems that add up to the mix. Memory use does not grow with the song."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def split_blocks(
     """Yield the stems of the mix in `blocks`, in the order of `stems`, exactly as long as the mix.
 
     With `decimation` d, a power of two, they have `sample_rate / d` and a d-th of the length, rounded up.
-    Raises `ValueError` for a stem without a rule, and whatever `blocks` raises.
+    Raises `ValueError` for a stem without a rule, and any error that `blocks` raises.
     """
     size = window_frames(sample_rate)
     frequencies = (np.arange(size // 2 + 1) * (sample_rate / size)).astype(np.float32)

@@ -1,4 +1,4 @@
-"""What all parts of the service share: settings, time, accounts, ledger, database and disk."""
+"""The shared state of the service's parts: settings, time, accounts, ledger, database and disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from aistemsplitter_async.sandbox.service.timeline import SandboxClock, Timeline
 
 
 class ServiceCore:
-    """The base of `Service`, which hands itself to its parts as this.
+    """The base of `Service`; its parts know the service as this.
 
     Raises:
         RuntimeError: Another sandbox uses the data folder, or the database in it is not a sandbox's.

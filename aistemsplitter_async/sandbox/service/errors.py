@@ -1,4 +1,4 @@
-"""Why the service refuses what it is asked. Statuses, codes and headers are HTTP: `http/refusals.py` adds them.
+"""The service's reasons to refuse a request. Statuses, codes and headers are HTTP: `http/refusals.py` adds them.
 
 ServiceError
 ├── InvalidRequestError

@@ -1,4 +1,4 @@
-"""What an Idempotency-Key means here: one key, one body, one charge.
+"""The rules of an Idempotency-Key: one key, one body, one charge.
 
 - The same key with the same JSON body (compared as values, so key order and spacing do not count) gets the first
   request's answer, even while that one is still being handled.
@@ -69,7 +69,7 @@ class IdempotencyKeys:
         self._used.pop(key, None)
 
     def restore(self, key: str, fingerprint: str, split_id: str, created_at: float) -> None:
-        """Put back a key that an earlier run completed at `created_at`."""
+        """Restore a key that an earlier run completed at `created_at`."""
         self._used[key] = _UsedKey(fingerprint, created_at + self._lifetime, split_id)
 
     def _forget(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""From queued to finished: separation workers do the work, the progression decides when it may show."""
+"""Takes splits from queued to finished: workers separate, the progression decides when the status changes."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Jobs:
         self._arrived.set()
 
     async def step(self, split_id: str) -> Status:
-        """Move a split on by one status, and return it; to finish it, wait for its separation.
+        """Advance a split by one status, and return that; to finish it, wait for its separation.
 
         Raises:
             KeyError: There is no such unfinished split.

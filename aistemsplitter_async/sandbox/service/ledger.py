@@ -1,4 +1,4 @@
-"""What happened, for tests to read: requests, charges, uploads, polls, and keys sent where they must not be.
+"""A record for tests to read: requests, charges, uploads, polls, and API keys sent to the wrong origin.
 
 Memory is bounded: of each kind the newest `capacity` records are kept; counts are always exact. A request's record
 takes about 200 bytes, so 100,000 of them are about 20 MB.
@@ -38,7 +38,7 @@ class RequestRecord:
 
 @attrs.define
 class Charge:
-    """What one idempotency key, or one request without any, cost."""
+    """The cost of one idempotency key, or of one request without any."""
 
     account: str
     idempotency_key: str | None
@@ -176,25 +176,25 @@ class Ledger:
         return counts
 
     def add_request(self, record: RequestRecord) -> None:
-        """Enter a request."""
+        """Record a request."""
         self._requests.append(record)
         self._counts[record.operation, record.status] += 1
 
     def add_upload(self, record: UploadRecord) -> None:
-        """Enter an uploaded file."""
+        """Record an uploaded file."""
         self._uploads.append(record)
 
     def add_delivery(self, record: DeliveryRecord) -> None:
-        """Enter an attempt to deliver a webhook."""
+        """Record an attempt to deliver a webhook."""
         self._deliveries.append(record)
         self._delivery_counts[record.status] += 1
 
     def add_leak(self, record: LeakedKey) -> None:
-        """Enter a key sent to an origin that must not see it."""
+        """Record a key sent to an origin that must not see it."""
         self._leaked_keys.append(record)
 
     def add_charge(self, split: Split, body: str | None = None) -> None:
-        """Enter a new split and what it cost."""
+        """Record a new split and its cost."""
         self._charges[split.id] = Charge(
             split.account,
             split.idempotency_key,
@@ -209,7 +209,7 @@ class Ledger:
                 book.popitem(last=False)
 
     def add_replay(self, split_id: str, body: str) -> None:
-        """Enter one more request that was answered with an existing split."""
+        """Record one more request that was answered with an existing split."""
         charge = self._charges.get(split_id)
         if charge is not None:
             charge.requests += 1
@@ -217,7 +217,7 @@ class Ledger:
                 charge.bodies += (body,)
 
     def add_refund(self, split: Split) -> None:
-        """Enter that a failed split was refunded."""
+        """Record that a failed split was refunded."""
         charge = self._charges.get(split.id)
         if charge is not None:
             charge.refunded = charge.credits

@@ -1,4 +1,4 @@
-"""What survives the process: splits, uploads and balances in one SQLite file, written before they are acknowledged.
+"""Keeps splits, uploads and balances in one SQLite file; they are written before they are acknowledged.
 
 A commit reaches the operating system before the request that caused it is answered, so killing the process at any
 moment loses no acknowledged split and no charge. A power cut may lose the last few: this is a sandbox.
@@ -32,7 +32,7 @@ _PUT: Final = "INSERT INTO records VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET va
 
 
 class Records:
-    """Where records and notes are kept. This one keeps nothing, which is the sandbox's default."""
+    """Keeps records and notes. This base keeps nothing, which is the sandbox's default."""
 
     def save(self, *records: Record) -> None:
         """Write records in one step; they are safe from a kill when this returns."""
@@ -85,7 +85,7 @@ class SQLiteRecords(Records):
     def _prepare(self) -> int:
         self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
         self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = OFF")  # enough for what is promised: to survive a kill
+        self._db.execute("PRAGMA synchronous = OFF")  # enough to survive a kill, which is all that is promised
         with self._db:
             self._db.execute("BEGIN EXCLUSIVE")
             version: int = self._db.execute("PRAGMA user_version").fetchone()[0]

@@ -1,4 +1,4 @@
-"""When a split changes its status: at once, after a modelled time, or when a test says so."""
+"""Decides when a split changes its status: at once, after a modelled time, or when a test says so."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import attrs
 
 @attrs.frozen
 class Instant:
-    """A split is processing while it is being separated, and finished as soon as that is done."""
+    """A split is processing while it is being separated, and finished as soon as it has been."""
 
 
 @attrs.frozen
@@ -24,7 +24,7 @@ class Timed:
     """A split takes `base + per_second * seconds of audio` seconds, times a lognormal factor of median 1.
 
     Splits queue for `workers`, first come first served. Real separation that takes longer than the model delays the
-    end; a faster one does not bring it forward.
+    end; a faster one does not make it earlier.
 
     Attributes:
         base: Seconds that every split takes.

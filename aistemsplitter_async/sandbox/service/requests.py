@@ -1,4 +1,4 @@
-"""What the service is asked for, as values. `http/decode.py` reads them from request bodies."""
+"""The requests to the service, as values. `http/decode.py` reads them from request bodies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SplitRequest:
 
 @attrs.frozen
 class CreateRequest:
-    """A create: the split it asks for, and how it is recognised when it comes again."""
+    """A create: the split it asks for, and how a repetition of it is recognised."""
 
     split: SplitRequest
     idempotency_key: str | None

@@ -1,4 +1,4 @@
-"""Where stems come from: real ones from a child process, silent ones from a constant."""
+"""Makes stems: real ones in a child process, silent ones from a constant."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ProcessSeparator:
         return seconds
 
     async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
-        """Separate in a child process and return what it wrote."""
+        """Separate in a child process and return the stems it wrote."""
         await asyncio.to_thread(into.mkdir, parents=True, exist_ok=True)
         options = ("--stem-model", stem_model, "--output-format", output_format)
         timeout = self._limits.separation_timeout
@@ -82,7 +82,7 @@ class ProcessSeparator:
 def _build_silent_stems(stem_model: str, output_format: str) -> tuple[Stem, ...]:
     silence = build_silence(output_format)
     etag = hashlib.sha256(silence).hexdigest()[:32]
-    names = sorted(STEMS[stem_model], key="other".__eq__)  # what is left over comes last
+    names = sorted(STEMS[stem_model], key="other".__eq__)  # the remainder comes last
     return tuple(Stem(name, f"{name}.{output_format}", len(silence), etag) for name in names)
 
 
@@ -132,7 +132,7 @@ async def _run(*arguments: str, timeout: float) -> dict[str, Any]:
 
 @contextmanager
 def _open_lifeline() -> Iterator[int]:
-    """Give a child a standard input that closes when this process ends, in whatever way."""
+    """Give a child a standard input that closes when this process ends, even by a kill."""
     lifeline, held = os.pipe()
     try:
         yield lifeline

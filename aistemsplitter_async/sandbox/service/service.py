@@ -21,7 +21,7 @@ from aistemsplitter_async.sandbox.service.uploads import Uploads
 class Service(ServiceCore):
     """Accounts, uploads, splits and jobs on one timeline.
 
-    `on_finished` is called with every split that ends, once that is written down.
+    `on_finished` is called with every split that ends, once that is saved.
 
     Raises:
         RuntimeError: Another sandbox uses the data folder, or the database in it is not a sandbox's.
@@ -51,12 +51,12 @@ class Service(ServiceCore):
             self.splits.restore(split)
 
     def start(self) -> None:
-        """Start the separation workers, and run what becomes due."""
+        """Start the separation workers and the timeline."""
         self.jobs.start()
         self._driver = asyncio.create_task(self.timeline.drive())
 
     async def aclose(self) -> None:
-        """Stop working. Unfinished splits stay as they are, for a later run with the same data folder."""
+        """Stop the workers. Unfinished splits stay as they are, for a later run with the same data folder."""
         if self._driver is not None:
             await cancel_and_wait(self._driver)
         await self.jobs.aclose()

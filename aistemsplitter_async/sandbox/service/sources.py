@@ -1,4 +1,4 @@
-"""From the `input` of a create to a stored audio file and its length."""
+"""Turns the `input` of a create into a stored audio file and its length."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Fetcher(Protocol):
         """Write the file to `target`.
 
         Raises:
-            InvalidRequestError: The URL may not be visited, its server did not answer, or the answer is no audio.
+            InvalidRequestError: The URL must not be requested, its server did not answer, or the answer is not audio.
         """
         ...
 
@@ -54,7 +54,7 @@ class Sources:
         """Return the source of a split.
 
         Raises:
-            InvalidRequestError: It cannot be fetched or decoded, or is no upload of this account.
+            InvalidRequestError: It cannot be fetched or decoded, or is not an upload of this account.
             StorageFullError: There is no space for it.
         """
         if isinstance(wanted, UploadedFile):
@@ -83,7 +83,7 @@ class Sources:
             self._core.storage.drop_source(source.name)
 
     def find_upload(self, upload_id: str | None) -> Upload | None:
-        """Return the upload that a split was made of, if it is still known."""
+        """Return the upload that a split was made from, if it is still known."""
         return None if upload_id is None else self._uploads.find(upload_id)
 
 

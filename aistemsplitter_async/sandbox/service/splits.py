@@ -1,4 +1,4 @@
-"""Splits: created once per idempotency key and charged, polled, finished, and at last forgotten.
+"""Splits: created once per idempotency key and charged, polled, finished, and finally forgotten.
 
 Credits are taken at creation, when the length of the audio is known, and refunded when a split fails. A create that
 is refused costs nothing and leaves nothing behind, not even its idempotency key.
@@ -85,7 +85,7 @@ class Splits:
         return iter(self._splits.values())
 
     def finish(self, split: Split) -> None:
-        """Settle a split that just ended: refund a failed one, release its source, owe its webhook."""
+        """Settle a split that just ended: refund a failed one, release its source, queue its webhook."""
         account = self._core.accounts_by_label[split.account]
         if split.status is Status.FAILED:
             account.refund(split.credits)
@@ -101,7 +101,7 @@ class Splits:
         self._core.records.save(split, account)
 
     def add_attempt(self, split: Split, attempt: Attempt, state: DeliveryState) -> int:
-        """Enter an attempt to deliver a split's webhook; return how many there were, 0 for a forgotten split."""
+        """Record an attempt to deliver a split's webhook; return how many there were, 0 for a forgotten split."""
         if split.delivery is None or self._splits.get(split.id) is not split:
             return 0
         split.delivery.attempts += (attempt,)
@@ -124,7 +124,7 @@ class Splits:
                 self._core.accounts_by_label[split.account].keys.abandon(split.idempotency_key)
 
     def restore(self, split: Split) -> None:
-        """Put back a split of an earlier run; an unfinished one starts over."""
+        """Restore a split of an earlier run; an unfinished one starts over."""
         storage = self._core.storage
         self._splits[split.id] = split
         self._core.ledger.add_charge(split)

@@ -1,4 +1,4 @@
-"""What the service keeps: splits, uploads, and the table of the statuses a split may pass through."""
+"""The state of the service: splits, uploads, and the table of the statuses a split may pass through."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ class Attempt:
     status: int
     """HTTP status of the answer; 0 if none came."""
     note: str = ""
-    """The fault that struck, or why there was no answer."""
+    """The fault that was injected, or why there was no answer."""
 
 
 class DeliveryState(StrEnum):
-    """How far the delivery of a webhook has come."""
+    """The state of a webhook's delivery."""
 
     PENDING = "pending"
     DELIVERED = "delivered"

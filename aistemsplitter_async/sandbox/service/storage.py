@@ -66,7 +66,7 @@ class Storage:
         self._used_bytes -= self._booked.pop(name, 0)
 
     def drop_stems(self, split_id: str) -> None:
-        """Delete a split's stems and release their space; absent ones are no error."""
+        """Delete a split's stems and release their space; absent ones are not an error."""
         shutil.rmtree(self.stem_folder(split_id), ignore_errors=True)
         self._used_bytes -= self._booked.pop(split_id, 0)
 

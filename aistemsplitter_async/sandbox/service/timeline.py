@@ -13,7 +13,7 @@ from aistemsplitter_async.clock import Clock
 
 
 class SandboxClock:
-    """Another clock plus what `advance` added; sleepers whose time was skipped wake at once."""
+    """Another clock plus the time that `advance` added; sleepers whose time was skipped wake at once."""
 
     def __init__(self, base: Clock) -> None:
         self._base = base
@@ -71,8 +71,8 @@ class SandboxClock:
 class Timeline:
     """Callbacks in the order of their due times.
 
-    Every request calls `run_due` first, so that it sees what should have happened by then, each with its own time.
-    `drive` runs callbacks in between, when no request comes.
+    Every request calls `run_due` first, so that everything due by then has happened, each at its own time.
+    `drive` runs callbacks while no request comes.
     """
 
     def __init__(self, clock: SandboxClock) -> None:
@@ -96,7 +96,7 @@ class Timeline:
             callback(self._clock.now() - (moment - due))
 
     async def drive(self) -> None:
-        """Run what becomes due, until cancelled."""
+        """Run callbacks as they become due, until cancelled."""
         while True:
             self._changed.clear()
             self.run_due()

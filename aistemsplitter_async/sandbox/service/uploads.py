@@ -1,4 +1,4 @@
-"""Reservations and uploaded files: who may upload what, until when, and how long it is kept.
+"""Reservations and uploaded files: who may upload which file, until when, and how long it is kept.
 
 An upload may be repeated while no split uses it (the later file wins); from the first create on its bytes are final.
 Expired reservations and files are swept when new ones come, so nothing needs a timer.
@@ -64,7 +64,7 @@ class Uploads:
         return self._reserved.get(upload_id) or self._stored.get(upload_id)
 
     def check_open(self, upload: Upload) -> None:
-        """Check that a file may come now; an upload that began in time may take as long as it needs.
+        """Check that an upload may begin now; one that began in time may take as long as it needs.
 
         Raises:
             ReservationExpiredError: The reservation has expired.
@@ -84,7 +84,7 @@ class Uploads:
         self._core.storage.book(upload.id, upload.content_length)
 
     def accept(self, upload: Upload, sha256: str, file_url: str) -> None:
-        """Enter that the whole file is stored; a create must name it by `file_url`."""
+        """Record that the whole file is stored; a create must name it by `file_url`."""
         now = self._core.clock.now()
         upload.file_url = file_url
         upload.sha256 = sha256
@@ -134,7 +134,7 @@ class Uploads:
                 self._core.records.forget(*expired)
 
     def restore(self, upload: Upload) -> None:
-        """Put back a reservation or an upload of an earlier run."""
+        """Restore a reservation or an upload of an earlier run."""
         upload.running = 0
         if upload.file_url is None:
             self._reserved[upload.id] = upload

@@ -1,4 +1,4 @@
-"""The per-key limit: how many requests fit into a window, by the four policies that real services use.
+"""The per-key limit: counts requests in a window, by the four policies that real services use.
 
 The service publishes neither its number nor its policy, so a client has to be right under each:
 
