@@ -51,7 +51,7 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iter
 
 
 def fresh_path(path: Path) -> Path:
-    """Return where `replacing` writes the text before it replaces `path`."""
+    """Return the path that `replacing` writes before it replaces `path`."""
     return path.with_name(f"{path.name}.new")
 
 

@@ -190,7 +190,7 @@ class AsyncAIStemSplitter:
         return self._engine.pipeline.gate
 
     async def get_credits(self, *, timeout: float | None = None, priority: Priority = "interactive") -> Credits:
-        """Return what the key may still spend; one credit is one second of source audio."""
+        """Return the credits that the key may still spend; one credit is one second of source audio."""
         engine = self._bound_engine()
         return await engine.finish_by(self._deadline(timeout), engine.get_credits(priority))
 

@@ -1,4 +1,4 @@
-"""A batch at the speed of the key, and a long one in little memory.
+"""Measures how fast a batch is for its key, and how much memory a long one takes.
 
     python benchmarks/batch.py uploads [--tracks 90] [--window sliding|fixed] [--minute 6]
     python benchmarks/batch.py urls [--tracks 100000] [--profile]
@@ -44,7 +44,7 @@ SILENT: dict[str, Any] = {"api_key": API_KEY, "separation": "silent", "credits":
 
 @contextmanager
 def sandbox_process(**options: Any) -> Iterator[str]:
-    """Run a sandbox in a process of its own; give its base URL."""
+    """Run a sandbox in a process of its own; yield its base URL."""
     reading, writing = os.pipe()
     pid = os.fork()
     if not pid:

@@ -1,8 +1,8 @@
-"""What a decision of the poll plan costs while very many splits wait: its time, its memory, and what is noted after it.
+"""Measures a decision of the poll plan while very many splits wait: its time, its memory, and the note after it.
 
 A decision is `best` and `next_due`, as the gate asks for them when a slot comes free. Virtual time advances from poll
 to poll; most polls find the split still running, one in four finds it done and a new one takes its place, so the
-model moves all the time. Times are the thread's own, so that a busy machine does not count.
+model changes all the time. Times are the thread's own, so that a busy machine does not count.
 
     python benchmarks/decisions.py [--splits 100000] [--decisions 20000]
 """

@@ -1,4 +1,4 @@
-"""What importing the package and making its first client costs, against importing what it stands on.
+"""Measures importing the package and creating its first client, against importing its dependencies.
 
 python benchmarks/import_time.py [--rounds 15]
 """

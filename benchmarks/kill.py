@@ -1,4 +1,4 @@
-"""kill -9 a batch at any point, run it again: nothing lost, nothing charged twice, no wrong and no partial file.
+"""Kills a batch (SIGKILL) at any point and runs it again: nothing lost or charged twice, no wrong or partial file.
 
     python benchmarks/kill.py [--points 200] [--tracks 50] [--only NAME,NAME] [--faults] [--broken] [--seed 1]
 
@@ -7,7 +7,7 @@ one reaches its end. First come the points that `points` enumerates: before and 
 fsync and rename, on a small batch each. Then `--points` kills at random moments of batches of `--tracks` sources.
 
 Every stem that the sandbox serves proves itself (it ends with a digest of the rest, which names its split and stem), so
-that its content tells whether it is whole and where it belongs. Files with final names are checked all the time while a
+its content shows whether it is complete and where it belongs. Files with final names are checked all the time while a
 batch runs, after every kill, and at the end, when journal, files and the sandbox's ledger are compared. Finally each
 batch runs once more: that must not cost a request.
 
@@ -18,8 +18,8 @@ journalled after the POST instead of before; `hasty`, the POST does not wait unt
 every file is split as the first one; `shared`, tracks take each other's splits; `copied`, stems are written under their
 final names.
 
-SIGKILL leaves what the system has not written yet, so this says nothing of a power cut: that everything is synced, and
-in which order, is up to SQLite (`synchronous=FULL`) and to `partfile.py`.
+SIGKILL leaves what the system has not written yet, so this proves nothing about a power cut: that everything is synced,
+and in which order, is up to SQLite (`synchronous=FULL`) and to `partfile.py`.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def points() -> Iterator[tuple[str, str]]:
 
 @attrs.frozen
 class Run:
-    """What one child is to do."""
+    """The orders for one child."""
 
     folder: Path
     base_url: str
@@ -136,7 +136,7 @@ class LabelledSeparator:
         return 10.0
 
     async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
-        # A URL is not fetched here; its splits are told apart by the file name in it.
+        # A URL is not fetched here; its splits are identified by the file name in it.
         audio = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
         into.mkdir(parents=True, exist_ok=True)
         stems = []
@@ -155,7 +155,7 @@ def build_stem(text: str) -> bytes:
 
 
 def read_stem(data: bytes) -> str | None:
-    """Return split, stem and source that a file holds, or `None` if it is not whole."""
+    """Return split, stem and source that a file holds, or `None` if it is not complete."""
     if hashlib.sha256(data[:-32]).digest() != data[-32:]:
         return None
     return data.partition(b"\n")[0].decode()
@@ -450,7 +450,7 @@ def start(run: Run) -> int:
 
 @attrs.define
 class Verdict:
-    """What was wrong, and how much was checked."""
+    """The mistakes that were found, and how much was checked."""
 
     batches: int = 0
     kills: int = 0
@@ -471,7 +471,7 @@ class Verdict:
 
 
 class Driver:
-    """Kills batches and checks what is left of them."""
+    """Kills batches and checks their remains."""
 
     def __init__(self, base_url: str, folder: Path, *, seed: int, broken: str) -> None:
         self.verdict = Verdict()
@@ -527,7 +527,7 @@ class Driver:
         return not os.WIFSIGNALED(status)
 
     def check_files(self, run: Run, seen: set[Path]) -> None:
-        """Count the files under final names that are not whole."""
+        """Count the files under final names that are not complete."""
         for path in run.into.rglob("*"):
             if path.name.startswith(".") or path in seen or not path.is_file():
                 continue

@@ -4,12 +4,12 @@ The sandbox runs in a process of its own. All durations are divided by `--shrink
 policies of the client. What cannot be divided is the machine: a request here takes 2 to 5 ms from the gate to the
 reply, which at the default of 20 weighs like 40 to 100 ms in a real minute, a usual round trip. Far beyond that the
 figures are the machine's (at 100, a request would weigh like half a second). What is printed is multiplied back: times
-are those of an unshrunk minute. Everything is read from the sandbox's books, so all clients are measured alike: when a
-request came, when a split was finished, when a look first saw that.
+are those of an unshrunk minute. Everything is read from the sandbox's ledger, so all clients are measured alike: when
+a request came, when a split was finished, when a poll first saw that.
 
     python -m benchmarks.real [--shrink 20] [--runs 1] [--case NAME] [--usual] [--plot out.svg]
 
-With --usual the same work is done with plain aiohttp: a look every 5 s, and refused requests again with full jitter.
+With --usual the same work is done with plain aiohttp: a poll every 5 s, and refused requests retried with full jitter.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ async def _serve(run: Run, line: Connection) -> None:
 
 
 async def _change(sandbox: Sandbox, run: Run) -> None:
-    """Let the key's limit change as the case says, without forgetting what was counted."""
+    """Change the key's limit as the case says, without forgetting what was counted."""
     begun = time.monotonic()
     for at, limit in run.case.changes:
         await asyncio.sleep(begun + at / run.shrink - time.monotonic())
@@ -130,7 +130,7 @@ async def _split(client: AsyncAIStemSplitter, run: Run, number: int, *, interact
 
 
 async def _interactive(client: AsyncAIStemSplitter, run: Run) -> None:
-    """Submit an interactive split every so often."""
+    """Submit an interactive split at regular intervals."""
     tasks = list[asyncio.Task[None]]()
     try:
         while run.case.interactive:
@@ -187,7 +187,7 @@ async def usual(run: Run) -> None:
 
 @asynccontextmanager
 async def sandbox_for(run: Run) -> AsyncIterator[Callable[[], Awaitable[dict[str, Any]]]]:
-    """Run the sandbox in a process of its own; what is yielded ends it and returns its books."""
+    """Run the sandbox in a process of its own; the function it yields ends it and returns its ledger."""
     context = multiprocessing.get_context("spawn")
     line, other = context.Pipe()
     process = context.Process(target=serve, args=(run, other), daemon=True)

@@ -1,10 +1,10 @@
-"""How many API requests a second the sandbox answers, and what a thousand splits leave in memory.
+"""Measures how many API requests a second the sandbox answers, and the memory that a thousand splits leave.
 
     python benchmarks/sandbox_load.py --splits 1000 --rounds 5 --connections 8 --client bare|aiohttp|sdk --profile
 
 Client and sandbox share one process, one thread and one core, so each figure pays for both. `bare` is the cheapest
 client there is (one write and one read on a kept connection); `aiohttp` is what most programs use; `sdk` is this
-package's. A split is a create under an idempotency key and looks until it has succeeded; silent separation, no limit.
+package's. A split is a create under an idempotency key and polls until it has succeeded; silent separation, no limit.
 Memory is that of the process after each round: flat once the caps of `Limits` are reached, here as many splits as one
 round makes. By the clock, other programs on the machine count too; in processor time they hardly do.
 """
@@ -148,7 +148,7 @@ CLIENTS = {"bare": open_bare, "aiohttp": open_aiohttp}
 
 
 def resident() -> float:
-    """Return the process's memory in MiB, or 0.0 where the system does not tell."""
+    """Return the process's memory in MiB, or 0.0 where the system does not say."""
     try:
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
             return int(file.read().split()[1]) * 4096 / 1024**2

@@ -1,4 +1,4 @@
-"""The gate's limiter and the poll plan in virtual time, against servers that count in different ways.
+"""Runs the gate's limiter and the poll plan in virtual time, against servers that count in different ways.
 
 The decisions are the product's own (`_gate.limiter`, `_poll.plan`); the servers are independent of them. Each
 case is a batch of splits, and its makespan (from the first request to the last detection) is compared with the bound
@@ -8,8 +8,8 @@ sent,
     makespan >= max(T(q*n), max over k of T((q-1)*k) + p_k)
 
 for n splits of q requests each (2 for a URL, 3 for an upload) in submission order. T(m) = W*floor((m-1)/R) for fixed
-and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it, with --usual, runs what people write
-today: a create, then a poll every 5 s, every refused request retried after the usual backoff.
+and sliding windows, max(0, (m-B)*W/R) for a bucket of capacity B. Beside it, with --usual, runs the usual
+client: a create, then a poll every 5 s, every refused request retried after the usual backoff.
 
 With `interactive`, an interactive split comes every so many seconds while the batch keeps the key busy. Measured are
 its wait for the first slot, and how much of the limit is left unused on its account.
@@ -166,7 +166,7 @@ class Case:
 
 @attrs.define
 class Outcome:
-    """What one run came to."""
+    """The figures of one run."""
 
     makespan: float = 0.0
     bound: float = 0.0
@@ -180,7 +180,7 @@ class Outcome:
 
 
 class World:
-    """Virtual time, a server and the network between: what a client under test talks to."""
+    """Virtual time, a server and the network between: everything a client under test uses."""
 
     def __init__(self, case: Case, seed: int) -> None:
         self.case = case
@@ -205,7 +205,7 @@ class World:
         return self.outcome
 
     def request(self, now: float, effect: Callable[[float], Any], reply: Callable[[float, bool, Any], None]) -> None:
-        """Send a request: `effect` happens at the server if it lets it in, and `reply` gets what came of it."""
+        """Send a request: `effect` happens at the server if it admits the request, and `reply` gets the result."""
         self.outcome.requests += 1
         self.outcome.sent.append(now)
         one_way = ROUND_TRIP / 2 * math.exp(self.rng.gauss(0, 0.3))
@@ -221,7 +221,7 @@ class World:
     def create(self, split: int) -> Callable[[float], bool]:
         def effect(now: float) -> bool:
             self.created.setdefault(split, now)
-            return self.rng.random() >= self.case.failing  # the reply may be a 500 although it happened
+            return self.rng.random() >= self.case.failing  # the reply may be a 500 although the request had its effect
 
         return effect
 
@@ -320,7 +320,7 @@ class Ours:
             else:
                 self.limiter.settle(later, sent=now)
                 if not happened:
-                    self.uploaded.append((split, made))  # the same create again
+                    self.uploaded.append((split, made))  # the same create is retried
                 elif last:
                     lane = Lane.BULK if split < self.world.case.splits else Lane.INTERACTIVE
                     self.plan.add(str(split), credits_used=180, since=later, lane=lane)

@@ -1,6 +1,6 @@
-"""How fast a file is uploaded, and what it costs in memory, against plain aiohttp's ways of streaming one.
+"""Measures the speed and memory of uploading a file, against plain aiohttp's ways of streaming one.
 
-Each way runs in a process of its own against the same server process, which reads and forgets. The ways take turns,
+Each way runs in a process of its own against the same server process, which drops what it reads. The ways take turns,
 round after round, and the median of their ratios to the best plain way of the same round is what counts: machines are
 shared and noisy.
 
@@ -128,7 +128,7 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
     from aistemsplitter_async._wire.messages import Origin
 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
-    assert client.gate is not None  # loads what the first call would: imports are measured elsewhere
+    assert client.gate is not None  # loads the modules of the first call: imports are measured elsewhere
     if context is not None:  # the certificate is our own: only for this benchmark are the sessions made by hand
         transport: Any = client._engine.pipeline.transport
         for origin in (Origin.API, Origin.WORKER):

@@ -1,4 +1,4 @@
-"""What receiving webhooks costs on one core, and how soon a waiter returns.
+"""Measures the cost of receiving webhooks on one core, and how soon a waiter returns.
 
 Throughput: servers in separate processes, bound to one core, answer signed events that come over a few persistent
 connections. A bare handler reads the body and answers 200; the receiver verifies, parses, keeps and answers 200. All
@@ -6,7 +6,7 @@ variants run at once and take turns, a few hundred events each, so that other lo
 result is the number of events per second of the server's processor time.
 
 Latency: from the sandbox's step that finishes a split to the return of `job.wait()`, with requests to spare; beside it,
-how long one `get_split` takes, since one is needed to fetch the stems.
+how long one `get_split` takes, since one is needed to get the stem URLs.
 
     python benchmarks/webhooks.py [--events 10000] [--waits 200]
 """

@@ -151,7 +151,7 @@ class Gate:
         )
 
     def export(self) -> dict[str, Any]:
-        """Return what was learned and which slots are in use, as plain JSON for `restore` in a later process."""
+        """Return the learned limit and the slots in use, as plain JSON for `restore` in a later process."""
         return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())
 
     def restore(self, remembered: Mapping[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Which waiting request goes first at the gate."""
+"""Decides which waiting request goes first at the gate."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Lane(IntEnum):
 
 
 class Rank(IntEnum):
-    """What goes first within a lane when a slot comes free; within a rank, first come, first served."""
+    """The order within a lane when a slot comes free; within a rank, first come, first served."""
 
     CREATE = 0  # its upload, if it has one, is about to expire
     RESERVE = 1

@@ -146,7 +146,7 @@ class Limiter:
             self._learn_from_refusal(now)
         doublings = min(self._refusals - 1, _MOST_DOUBLINGS)
         backoff = min(self._retry.throttle_cap, self._retry.throttle_backoff * 2.0**doublings)
-        wait = retry_after or backoff  # a Retry-After of 0 s cannot be meant
+        wait = retry_after or backoff  # a Retry-After of 0 s cannot be intended
         if retry_after is None:
             free_at = self._counted.free_at(now)
             if not self._is_bucket and math.isfinite(free_at):
@@ -158,7 +158,7 @@ class Limiter:
         self.closed_until = max(self.closed_until, when)
 
     def export(self, now: float) -> GateMemory:
-        """Return what should survive a restart."""
+        """Return the knowledge that should survive a restart."""
         return GateMemory(
             believed=self.believed,
             per=self.per,

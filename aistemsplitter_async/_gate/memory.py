@@ -1,4 +1,4 @@
-"""What a gate knows, as plain JSON, so that it survives a restart.
+"""The knowledge of a gate, as plain JSON, so that it survives a restart.
 
 Monotonic times mean nothing to the next process, so all times are relative to a time of the wall clock. If that clock
 was set back meanwhile, no time seems to have passed and slots are held a little too long, but no longer than if they
@@ -23,7 +23,7 @@ _LONGEST_WINDOW = 86_400.0  # s
 
 @attrs.frozen(kw_only=True)
 class GateMemory:
-    """What a gate knows at one moment. Times are seconds before or after it.
+    """The knowledge of a gate at one moment. Times are seconds before or after it.
 
     Attributes:
         believed: requests per window, `None` if unknown.
@@ -52,10 +52,10 @@ class GateMemory:
 
 
 def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory | None:
-    """Return what was dumped, aged by the time passed on the wall clock since; `None` if it is invalid.
+    """Return the dumped memory, aged by the time passed on the wall clock since; `None` if it is invalid.
 
     Args:
-        remembered: what `GateMemory.dump` returned, or anything else.
+        remembered: the result of `GateMemory.dump`, or anything else.
         now: POSIX seconds.
     """
     at, per = _number(remembered.get("at")), _number(remembered.get("per"))

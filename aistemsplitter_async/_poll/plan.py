@@ -1,4 +1,4 @@
-"""When to poll which running split.
+"""Decides when to poll which running split.
 
 Polls cost requests of the key, so they are made when they are likely to find a split done, and as often as the budget
 allows beyond what creates need:
@@ -74,7 +74,7 @@ class PollPlan:
             since: when it was created.
             credits_used: its price, if known.
             lane: interactive splits go before bulk ones.
-            poll_at: when to poll it first, whatever the plan would say. Such a split was created some time before
+            poll_at: when to poll it first, instead of the plan's time. Such a split was created some time before
                 `since`.
             expects_event: whether `wake` should be called when it is done.
         """

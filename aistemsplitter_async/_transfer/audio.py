@@ -1,7 +1,7 @@
-"""Where audio comes from: bytes of known length that can be read again from the start, or a URL.
+"""Sources of audio: bytes of known length that can be read again from the start, or a URL.
 
 An upload may have to start over, so a source is opened once and read as often as needed. A file stays open as one
-descriptor in between, and is compared with what it was before: aiohttp would hang on a file that shrinks and silently
+descriptor in between, and is compared with its earlier state: aiohttp would hang on a file that shrinks and silently
 send a part of one that grows.
 """
 

@@ -65,7 +65,7 @@ class FileSource:
 
 @attrs.frozen
 class _Fingerprint:
-    """What identifies a version of a file. The content is not compared: an edit changes one of these."""
+    """Identifies a version of a file. The content is not compared: an edit changes one of these."""
 
     size: int
     mtime_ns: int

@@ -47,7 +47,7 @@ class StemRecord:
 
 @attrs.define
 class Manifest:
-    """What a folder's stems belong to. If it is lost or unreadable, they are only downloaded again.
+    """The record of a folder's stems. If it is lost or unreadable, they are only downloaded again.
 
     Each name pattern has its own manifest, so that splits that share a folder do not disturb each other.
 

@@ -20,7 +20,7 @@ if sys.platform != "win32":
 
 
 def part_path(folder: Path, name: str) -> Path:
-    """Return where the unfinished bytes of a stem are kept; `name` has passed `check_name`."""
+    """Return the path of a stem's unfinished bytes; `name` has passed `check_name`."""
     return folder / f".{name}.part"
 
 

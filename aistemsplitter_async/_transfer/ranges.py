@@ -21,7 +21,7 @@ _STRONG_ETAG = re.compile(r'"[!#-~\x80-\uffff]+"')
 
 @attrs.frozen(kw_only=True)
 class Held:
-    """What is here already: `offset` bytes of a file that had this strong `etag` and `total` length."""
+    """The part that is here already: `offset` bytes of a file that had this strong `etag` and `total` length."""
 
     offset: int = 0
     etag: str | None = None
@@ -35,7 +35,7 @@ class Held:
 
 @attrs.frozen(kw_only=True)
 class Incoming:
-    """What an answer contains: bytes from `start` on, of a file of `total` bytes (`None`: chunked)."""
+    """The content of an answer: bytes from `start` on, of a file of `total` bytes (`None`: chunked)."""
 
     start: int
     total: int | None
@@ -50,10 +50,10 @@ def build_range_headers(held: Held) -> dict[str, str]:
 
 
 def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incoming:
-    """Return what a 2xx answer contains.
+    """Return which bytes a 2xx answer contains.
 
     Raises:
-        IncompleteDownloadError: it could not be known whether the file is whole, or the part does not fit what is held.
+        IncompleteDownloadError: the file's length is unknown, or the answer does not fit what is held.
     """
     if headers.get("content-encoding", "identity").lower() != "identity":
         raise IncompleteDownloadError("the server compressed the file although it was asked not to")

@@ -71,7 +71,7 @@ class Uploader:
         on_progress: OnProgress | None,
         priority: Priority,
     ) -> Upload:
-        """Send all of `source` to the worker and return what a create needs. See `AsyncAIStemSplitter.upload_audio`.
+        """Send all of `source` to the worker and return the upload. See `AsyncAIStemSplitter.upload_audio`.
 
         A refused or expired reservation is replaced, at most twice: nothing is charged before the create.
 
@@ -95,7 +95,7 @@ class Uploader:
         on_progress: OnProgress | None,
         priority: Priority,
     ) -> SplitInput:
-        """Return what a create needs: a URL as it is, anything else once it is uploaded. Raises like `upload`."""
+        """Return the input of a create: a URL as it is, anything else once it is uploaded. Raises like `upload`."""
         audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             return self.vet_source(audio)

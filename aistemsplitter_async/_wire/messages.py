@@ -52,7 +52,7 @@ class Reply:
 
 
 class Stage(StrEnum):
-    """Which step of a split an attempt belongs to."""
+    """The step of a split that an attempt belongs to."""
 
     CREDITS = "credits"
     RESERVE = "reserve"

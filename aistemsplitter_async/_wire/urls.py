@@ -90,7 +90,7 @@ def is_loopback_url(url: str) -> bool:
 
 @attrs.frozen
 class URLPolicy:
-    """Which URLs that the API names, in a reply or a redirect, may be requested.
+    """Decides which URLs that the API names, in a reply or a redirect, may be requested.
 
     Attributes:
         allow_loopback: allow this machine, over http too. Only for an API that is on this machine itself.

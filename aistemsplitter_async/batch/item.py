@@ -60,7 +60,7 @@ class BatchItem:
         idempotency_key: of its first create; by default a random one.
         on_progress: called with a `Progress` as its bytes move, up and down.
         timeout: seconds it may take in all; its split, if there is one by then, continues at the server.
-        anew: whether to split it, and pay for it, again although the journal has it as finished.
+        anew: whether to split it, and pay for it, again even if the journal has it as finished.
     """
 
     source: Source

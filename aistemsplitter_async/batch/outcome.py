@@ -1,4 +1,4 @@
-"""How the sources of a batch ended, one by one and all together."""
+"""The outcomes of a batch's sources, one by one and all together."""
 
 from __future__ import annotations
 

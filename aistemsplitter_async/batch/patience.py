@@ -1,4 +1,4 @@
-"""How a batch waits out an outage: it pauses rather than fails.
+"""Waits out an outage: the batch pauses rather than fails.
 
 While something is down, one track at a time probes whether it is back, each time another one; the others wait for its
 result. So an outage of ten minutes costs a request every half minute, whatever the size of the batch, and when it is

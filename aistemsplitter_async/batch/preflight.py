@@ -1,4 +1,4 @@
-"""What a batch will cost, in credits and in time, before anything is spent."""
+"""Estimates a batch, in credits and in time, before anything is spent."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _URL_REQUESTS = 2
 
 @attrs.frozen(kw_only=True)
 class Estimate:
-    """What a batch is expected to cost.
+    """The expected cost of a batch.
 
     Attributes:
         tracks: how many there are.

@@ -109,7 +109,7 @@ def write_status(path: Path, status: BatchStatus) -> None:
 
 
 def read_status(path: Path) -> BatchStatus:
-    """Return what the status file says; the journal is not touched.
+    """Read the status file; the journal is not touched.
 
     Raises:
         OSError: there is none, or it cannot be read.

@@ -135,7 +135,7 @@ def _size(path: Path) -> int | None:
 
 
 def _describe(into: Path, files: dict[str, Path]) -> dict[str, StoredFile]:
-    """Return what the journal keeps of downloaded files."""
+    """Return the journal's record of downloaded files."""
     return {stem: _read(into, path) for stem, path in files.items()}
 
 

@@ -41,7 +41,7 @@ _CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; beyond th
 
 
 class State(StrEnum):
-    """How far a track has durably got."""
+    """The durable progress of a track."""
 
     FOUND = "found"
     UPLOADED = "uploaded"
@@ -67,7 +67,7 @@ BEFORE: Mapping[State, frozenset[State]] = {
 
 @attrs.frozen
 class StoredFailure:
-    """What the journal keeps of an error: why a run did not finish a track.
+    """The journal's record of an error: the reason why a run did not finish a track.
 
     Attributes:
         stage: where it failed.
@@ -212,9 +212,9 @@ def plan_reopening(failure: StoredFailure) -> bool:
 
 
 def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure:
-    """Return what the journal keeps of an error.
+    """Return the journal's record of an error.
 
-    It is final where another attempt would only fail again: the API refused this very source or request, the split
+    It is final if another attempt would only fail again: the API refused this very source or request, the split
     failed, or its stems must not be downloaded.
     """
     refused = isinstance(error, APIStatusError) and error.status_code not in _TRANSIENT_STATUSES and not _is_5xx(error)

@@ -80,7 +80,7 @@ class JournalStore:
             elif known != value:
                 what = "API key" if name == "key" else f"API ({known})"
                 raise JournalError(
-                    f"{self.path} belongs to another {what}; use the one it was begun with, or another journal"
+                    f"{self.path} belongs to another {what}; use the one it was started with, or another journal"
                 )
 
     def note(self, name: str) -> str | None:

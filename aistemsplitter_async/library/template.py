@@ -44,7 +44,7 @@ class Tags:
 
 @attrs.frozen
 class Place:
-    """Where the stems of one track go.
+    """The place of one track's stems.
 
     Attributes:
         folder: relative to the output folder, with `/` between its parts; may be empty.

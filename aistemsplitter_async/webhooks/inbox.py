@@ -1,4 +1,4 @@
-"""Where events are kept between the receiver that gets them and the clients that wait for them."""
+"""Keeps events between the receiver that gets them and the clients that wait for them."""
 
 from __future__ import annotations
 

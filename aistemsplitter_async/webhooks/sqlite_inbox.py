@@ -206,7 +206,7 @@ def _enable_wal(db: sqlite3.Connection) -> None:
 
 
 def _identify(path: Path) -> _FileID | None:
-    """Return what distinguishes a file from one that replaces it, `None` if there is none."""
+    """Return the device and inode, which change when a file is replaced; `None` if there is no file."""
     try:
         status = path.stat()
     except FileNotFoundError:

@@ -69,7 +69,7 @@ class Sent:
 
 
 class Handler(Protocol):
-    """What the adapters for web frameworks need from a receiver."""
+    """The interface of a receiver for the adapters of web frameworks."""
 
     async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
         """Handle a request and return the status to answer with."""

@@ -89,7 +89,7 @@ def test_with_budget_to_spare_a_finished_split_is_found_soon(name: str, seeds: i
     assert sum(outcome.refused for outcome in outcomes) == 0
 
 
-def test_a_split_that_somebody_waits_for_overtakes_a_batch_that_keeps_the_key_busy() -> None:
+def test_an_interactive_split_overtakes_a_batch_that_keeps_the_key_busy() -> None:
     outcomes = measure("interactive every 20 s", 1)
     waits = sorted(wait for outcome in outcomes for wait in outcome.waits)
     assert len(waits) > 20

@@ -122,29 +122,29 @@ def run(code: str) -> str:
 
 
 def test_importing_the_package_imports_nothing_but_itself() -> None:
-    told = run(
+    output = run(
         "import sys; before = set(sys.modules); import aistemsplitter_async as a;"
         "names = {name.partition('.')[0] for name in set(sys.modules) - before}; dir(a); a.__version__;"
         "print(sorted(names - set(sys.stdlib_module_names)));"
         "print([name for name in ('aiohttp', 'attr', 'attrs', 'numpy', 'anyio', 'asyncio') if name in sys.modules])"
     )
-    ours, heavy = told.splitlines()
+    ours, heavy = output.splitlines()
     assert ours == "['aistemsplitter_async']"
     assert heavy == "[]"
 
 
 def test_reading_an_error_class_does_not_import_aiohttp() -> None:
-    told = run(
+    output = run(
         "import sys; from aistemsplitter_async import AIStemSplitterError, RateLimit, Split;"
         "print([name for name in ('aiohttp', 'numpy', 'scipy', 'cyclopts') if name in sys.modules])"
     )
-    assert told == "[]\n"
+    assert output == "[]\n"
 
 
 def test_the_whole_surface_needs_none_of_the_extras() -> None:
-    told = run(
+    output = run(
         "import sys; from aistemsplitter_async import *;"
         "print([name for name in ('numpy', 'scipy', 'soundfile', 'cyclopts', 'rich', 'tinytag', 'pytest')"
         " if name in sys.modules])"
     )
-    assert told == "[]\n"
+    assert output == "[]\n"

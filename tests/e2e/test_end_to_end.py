@@ -1,4 +1,4 @@
-"""The client against the sandbox over real sockets, with and without faults: whole files, one charge, no 429."""
+"""The client against the sandbox over real sockets, with and without faults: complete files, one charge, no 429."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ QUICK: dict[str, Any] = {
 
 @pytest.fixture
 def start() -> Start:
-    """Start a silent sandbox without a limit, unless told otherwise, and a quick client of it."""
+    """Start a silent sandbox, without a limit unless one is given, and a quick client of it."""
 
     @asynccontextmanager
     async def both(

@@ -64,7 +64,7 @@ def no_open_files(tmp_path: Path) -> Iterator[None]:
     """Fail if a descriptor into the test's folder is left open."""
     yield
     if any(name.startswith(str(tmp_path)) for name in open_files()):
-        gc.collect()  # only what nobody holds any more
+        gc.collect()  # only what has no references any more
     assert [name for name in open_files() if name.startswith(str(tmp_path))] == []
 
 

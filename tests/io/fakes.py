@@ -1,4 +1,4 @@
-"""The whole API as one object without a network: it does the right thing unless it was told what to do instead."""
+"""The whole API as one object without a network: it does the right thing unless a script says otherwise."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class FakeAPI(FakeTransport):
     Attributes:
         asked: every attempt, oldest first.
         created: split ids by idempotency key: what the account was charged for.
-        statuses: what looks at a split see, in order; the last one stays.
+        statuses: those that polls of a split get, in order; the last one stays.
         files: the stems by CDN path.
-        open_replies: replies that nobody has let go of yet.
+        open_replies: replies that are not released yet.
     """
 
     def __init__(self, clock: FakeClock) -> None:

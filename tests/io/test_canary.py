@@ -175,7 +175,7 @@ SERVERS: dict[str, Script] = {
 
 @attrs.frozen
 class Case:
-    """What was told and logged while a call failed."""
+    """What was reported and logged while a call failed."""
 
     error: BaseException
     events: list[Event]
@@ -276,14 +276,14 @@ async def test_the_timeout_argument_does_not_show_the_key(script: Script, caplog
     assert_silent(case, caplog)
 
 
-def telling(reached: asyncio.Event, script: Script) -> Script:
+def signalling(reached: asyncio.Event, script: Script) -> Script:
     """Do as `script` does, and say when a request has come."""
 
-    async def tells(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def signals(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         reached.set()
         await script(reader, writer)
 
-    return tells
+    return signals
 
 
 async def test_a_cancelled_call_does_not_show_the_key(caplog: pytest.LogCaptureFixture) -> None:
@@ -295,7 +295,7 @@ async def test_a_cancelled_call_does_not_show_the_key(caplog: pytest.LogCaptureF
         task.cancel("enough")
         await task
 
-    async with serving(telling(reached, stalls)) as port:
+    async with serving(signalling(reached, stalls)) as port:
         case = await provoke(f"http://127.0.0.1:{port}", cancelled, timeouts=Timeouts())
     assert isinstance(case.error, asyncio.CancelledError)
     assert_silent(case, caplog)
@@ -323,7 +323,7 @@ async def test_an_injected_session_that_raises_for_status_changes_nothing(
 async def test_a_call_after_closing_opens_no_connection_and_does_not_show_the_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """A retry that wakes up after `aclose` must not open a session that nobody closes."""
+    """A retry that wakes up after `aclose` must not open a session that is never closed."""
 
     reached = asyncio.Event()
 
@@ -333,7 +333,7 @@ async def test_a_call_after_closing_opens_no_connection_and_does_not_show_the_ke
         await client.aclose()
         await task
 
-    async with serving(telling(reached, SERVERS["500"])) as port:
+    async with serving(signalling(reached, SERVERS["500"])) as port:
         patient = RetryPolicy(attempts=3, backoff=0.1, backoff_cap=0.1)
         case = await provoke(f"http://127.0.0.1:{port}", closed_meanwhile, retry=patient)
     assert isinstance(case.error, AIStemSplitterError)

@@ -82,7 +82,7 @@ def set_up(still: World, folder: Path) -> None:
 
 
 async def turn(still: World) -> None:
-    """Let the loop turn once. Where nobody else had anything to do, time moves on to what somebody waits for."""
+    """Let the loop turn once. If no task had anything to do, time moves on to the next timer."""
     await asyncio.sleep(0)
     timer = still.clock._next()
     if timer is not None and not asyncio.get_running_loop()._ready:  # type: ignore[attr-defined]
@@ -131,7 +131,7 @@ def check_files(folder: Path) -> None:
 async def sweep(still: World, call: Call, tmp_path: Path, *, times: int = 1) -> int:
     """Cancel `call` after 0, 1, 2, .. turns until it finishes first; return how many turns that takes.
 
-    Turns in which time stood still and everybody waited teach nothing new, so strides grow with the distance.
+    Turns in which time stood still and every task waited teach nothing new, so strides grow with the distance.
     """
     steps = 0
     while steps < 5000:
@@ -208,8 +208,8 @@ async def test_every_split_that_was_charged_is_known_by_its_event_wherever_the_s
         still.events.clear()
         set_up(still, folder)
         finished = await cancel_after(still, submit_stream, folder, steps)
-        told = {event.split_id for event in still.of(SplitCreated)}
-        assert told == set(still.api.created.values()), f"after {steps} steps"
+        reported = {event.split_id for event in still.of(SplitCreated)}
+        assert reported == set(still.api.created.values()), f"after {steps} steps"
         if finished:
             break
         steps += 1

@@ -1,4 +1,4 @@
-"""Time stands still until it is told to move; then everybody who waited wakes in order."""
+"""Time stands still until it is moved; then all waiters wake in order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def test_a_timeout_strikes_at_its_deadline_and_not_before() -> None:
         await task
 
 
-async def test_with_autojump_time_moves_only_to_moments_somebody_waits_for() -> None:
+async def test_with_autojump_time_moves_only_to_moments_that_a_task_waits_for() -> None:
     clock = FakeClock(autojump=True)
     async with clock.timeout_at(clock.monotonic() + 500):
         await clock.sleep(30)

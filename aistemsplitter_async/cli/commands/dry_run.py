@@ -63,7 +63,7 @@ class Planner:
         self._options = options
 
     async def plan(self, item: BatchItem) -> Plan:
-        """Return what a run would do.
+        """Return the plan for a source.
 
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read.

@@ -34,7 +34,7 @@ def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> flo
     """Return the seconds a batch will still take, `None` if it cannot be estimated yet.
 
     The key's limit allows no less than `requests left / limit` windows and the processing of the last split; if
-    tracks have been finishing more slowly than that, they are expected to go on so.
+    tracks have been finishing more slowly than that, they are expected to continue at that pace.
 
     Args:
         progress: of the batch.

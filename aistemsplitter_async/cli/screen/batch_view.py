@@ -49,7 +49,7 @@ def describe_budget(progress: BatchProgress) -> str:
 
 
 def describe_count(progress: BatchProgress, counted: Counted) -> str:
-    """Return how far it is, such as `12 of 40, 1 failed`."""
+    """Return the progress in numbers, such as `12 of 40, 1 failed`."""
     failures = progress.failed + counted.unusable
     failed = f", {failures:,} failed" if failures else ""
     if progress.draining:  # tracks that are not begun count as skipped, which is not progress
@@ -59,7 +59,7 @@ def describe_count(progress: BatchProgress, counted: Counted) -> str:
 
 
 def describe_track(track: TrackProgress) -> str:
-    """Return what is being done with one track."""
+    """Return the stage of one track in words, with figures."""
     verb = _VERBS[track.stage]
     if track.stage in ("upload", "download") and track.done_bytes:
         return f"{verb} {share(track.done_bytes, track.total_bytes or None)}"
@@ -102,7 +102,7 @@ class BatchView:
         return [show("; ".join(part for part in parts if part))]
 
     def frame(self) -> Frame:
-        """Return what a live terminal shows now."""
+        """Return the present content of a live terminal."""
         progress = self._progress()
         ended, total = over(progress), progress.total
         if progress.draining:

@@ -193,7 +193,7 @@ class Board:
         return f"{waiting} request{'s' * (waiting > 1)} waiting for the key's limit" if waiting else None
 
     def describe(self, activity: Activity) -> str:
-        """Return what is being done, with figures."""
+        """Return the activity in words, with figures."""
         elapsed = self._now() - activity.since
         if activity.is_transfer:
             moved = share(activity.done_bytes, activity.total_bytes)
@@ -206,7 +206,7 @@ class Board:
         return f"{show(activity.phase)} {clock(elapsed)}{of_about}"
 
     def frame(self) -> Frame:
-        """Return what a live terminal shows now."""
+        """Return the present content of a live terminal."""
         self.find_splits()
         over, total = sum(activity.is_over for activity in self.activities), len(self.activities)
         several = total > 1

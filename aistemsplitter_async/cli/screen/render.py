@@ -74,12 +74,12 @@ def number(value: float) -> str:
 
 
 def price(credits_used: float) -> str:
-    """Return what a split cost, such as `214 credits`."""
+    """Return the price of a split, such as `214 credits`."""
     return f"{number(credits_used)} credit{'' if credits_used == 1 else 's'}"
 
 
 def charged(credits_used: float, lost: float) -> str:
-    """Return what was charged, and how much of that for splits that failed: the API does not document refunds."""
+    """Return the credits charged, and how many of them for splits that failed: the API does not document refunds."""
     failed = f", {number(lost)} of them for splits that failed" if lost else ""
     return f"{price(credits_used)} charged{failed}"
 

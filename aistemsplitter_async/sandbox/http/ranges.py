@@ -20,7 +20,7 @@ class Slice:
 
 
 def plan_slice(headers: Mapping[str, str], size: int, etag: str) -> Slice:
-    """Return what to send of a file of `size` bytes whose strong validator is `etag` (with its quotes).
+    """Return the part to send of a file of `size` bytes whose strong validator is `etag` (with its quotes).
 
     A `Range` that is malformed or lists several parts is ignored, as the RFC allows; one whose `If-Range` does not
     match is answered with the whole file; a date in `If-Range` never matches, since stems have no dates.

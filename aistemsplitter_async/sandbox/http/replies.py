@@ -26,7 +26,7 @@ class FilePart:
 
 @attrs.frozen
 class Manner:
-    """How an answer is sent, if a fault changes that.
+    """The way an answer is sent, if a fault changes it.
 
     Attributes:
         piece_bytes: Size of the pieces of the body.

@@ -1,4 +1,4 @@
-"""Sends replies: whole files in constant memory, and answers that break off as a fault says."""
+"""Sends replies: whole files in constant memory, and answers that a fault breaks off."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class UndecodableAudioError(ValueError):
 
 @attrs.frozen
 class AudioInfo:
-    """What a file announces; `frames` is counted if it announces no length."""
+    """The header of a file; `frames` is counted if the header has no length."""
 
     frames: int
     sample_rate: int
@@ -60,7 +60,7 @@ class AudioInfo:
 
 
 def probe(path: Path) -> AudioInfo:
-    """Return what `path` announces, decoding it only if its length cannot be known otherwise.
+    """Return the header of `path`, decoding the file only if its length cannot be known otherwise.
 
     Raises `UndecodableAudioError` if the file is not audio, is empty or cut short, or has more than two channels or an
     absurd sample rate; `OSError` if it cannot be read at all.

@@ -1,4 +1,4 @@
-"""How close a separated stem comes to the true part: the scale-invariant signal-to-distortion ratio."""
+"""Measures how close a stem comes to the true part: the scale-invariant signal-to-distortion ratio."""
 
 from __future__ import annotations
 

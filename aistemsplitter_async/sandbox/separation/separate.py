@@ -23,7 +23,7 @@ OUTPUT_FORMATS = ("mp3", "wav")
 
 @attrs.frozen
 class SeparationResult:
-    """What was written: `stems` maps stem names to file names, `seconds` is the decoded length."""
+    """The files that were written: `stems` maps stem names to file names, `seconds` is the decoded length."""
 
     seconds: float
     sample_rate: int

@@ -63,5 +63,5 @@ class Account:
 
 
 def compute_credits(seconds: float) -> int:
-    """Return what audio of that length costs: one credit for each second begun, at least one."""
+    """Return the price of audio of that length: one credit for each started second, at least one."""
     return max(1, math.ceil(seconds - 1e-6))  # 214.0000001 s is 214 s with a rounding error

@@ -89,7 +89,7 @@ class LeakedKey:
 
 @attrs.frozen
 class SplitView:
-    """How often a split was polled, and how soon its end was seen."""
+    """The polls of a split, and the delay until one saw its end."""
 
     split_id: str
     status: str

@@ -41,7 +41,7 @@ class Window(Protocol):
 
 
 class _Counts:
-    """How many requests were admitted in the present window and in the one before."""
+    """Counts the requests admitted in the present window and in the one before."""
 
     def __init__(self, limit: int, minute: float, origin: float) -> None:
         self._limit = limit

@@ -31,7 +31,7 @@ def test_without_a_limit_no_time_is_promised(limit: RateLimit | None) -> None:
     [
         (PER_MINUTE, 0, 1, 60),  # the processing time alone
         (PER_MINUTE, 0, 30, 60),  # 60 requests fit a window
-        (PER_MINUTE, 0, 60, 60),  # 120 do not, but the last 60 are looks
+        (PER_MINUTE, 0, 60, 60),  # 120 do not, but the last 60 are polls
         (PER_MINUTE, 0, 61, 120),  # the last create is in the second window
         (PER_MINUTE, 0, 100, 180),  # 200 requests: three windows have passed
         (PER_MINUTE, 40, 0, 120),
@@ -49,7 +49,7 @@ def test_the_time_is_the_bound_of_the_keys_limit(limit: RateLimit, uploads: int,
 @settings(max_examples=60)
 @given(st.integers(1, 8), st.integers(0, 6), st.integers(0, 6), st.sampled_from([0.5, 7.0, 25.0]))
 def test_no_schedule_that_keeps_the_limit_is_quicker(requests: int, uploads: int, urls: int, processing: float) -> None:
-    """Simulate the greedy schedule: every create as early as the window lets it, then the looks."""
+    """Simulate the greedy schedule: every create as early as the window lets it, then the polls."""
     bound = plan_wall_seconds(RateLimit(requests, 10.0), uploads=uploads, urls=urls, processing=processing)
     sent: deque[float] = deque()
 

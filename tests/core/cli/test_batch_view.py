@@ -58,7 +58,7 @@ def test_what_is_not_begun_is_no_progress_while_the_rest_is_finished() -> None:
 
 
 def test_the_time_left_is_what_the_limit_allows_when_nothing_is_slower() -> None:
-    # 70 uploads of three requests, three of two, sixteen looks, at one a second, and the last split's processing
+    # 70 uploads of three requests, three of two, sixteen polls, at one a second, and the last split's processing
     assert plan_eta(PROGRESS, SURVEY, None) == pytest.approx(70 * 3 + 3 * 2 + 16 + 60)
 
 
@@ -140,11 +140,11 @@ def test_an_old_status_of_a_process_that_holds_the_journal_is_no_death() -> None
     mine = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=PROGRESS)
     assert is_running(mine, 1001.0, locked=None)
     assert is_running(mine, 9000.0, locked=True)
-    assert not is_running(mine, 9000.0, locked=False), "its number is somebody else's by now"
+    assert not is_running(mine, 9000.0, locked=False), "its number belongs to another process by now"
     assert "perhaps because the disk is full" in describe(mine, 9000.0, running=True)[0]
 
 
-def test_a_status_tells_how_far_it_is_and_that_it_only_finishes() -> None:
+def test_a_status_shows_how_far_it_is_and_that_it_only_finishes() -> None:
     progress = attrs.evolve(PROGRESS, total=100, seconds_left=95.0, draining=True, notices=("paused: no network",))
     status = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=progress)
     lines = describe(status, 1001.0, running=True)

@@ -85,7 +85,7 @@ def test_a_batch_advises_only_what_it_has() -> None:
         assert explain(error, BATCH).message.endswith(way_on)
 
 
-def test_a_create_to_be_looked_at_names_its_key_and_how_to_send_it_again() -> None:
+def test_a_create_that_needs_review_names_its_key_and_how_to_resend_it() -> None:
     error = errors.SubmissionUncertainError("too old", submission=Submission("key-1", b"{}"), code="NEEDS_REVIEW")
     for context in (HERE, BATCH):
         message = explain(error, context).message

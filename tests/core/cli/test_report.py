@@ -117,7 +117,7 @@ def test_a_row_says_what_people_want_to_know() -> None:
     ]
 
 
-def test_stems_that_share_a_folder_are_told_apart_by_what_their_names_share() -> None:
+def test_stems_that_share_a_folder_are_distinguished_by_what_their_names_share() -> None:
     assert "<span>Title</span>" in build_row(make_record(folder="Artist", pattern="Title - {stem}"), [])
 
 
@@ -178,7 +178,7 @@ def make_page(**fields: Any) -> str:
     return "{{rows}}".join(build_frame(attrs.evolve(summary, **fields)))
 
 
-def test_the_page_asks_nobody_for_anything() -> None:
+def test_the_page_makes_no_request() -> None:
     page = make_page()
     assert re.findall(r'\b(?:src|href)="(?!#|data:)[^"]*"', page) == []
     assert "@import" not in page
@@ -272,7 +272,7 @@ def test_what_is_no_audio_has_no_outline(tmp_path: Path) -> None:
     assert read_peaks(tmp_path) is None
 
 
-def test_reading_stops_when_it_is_told(tmp_path: Path) -> None:
+def test_reading_stops_when_it_is_asked_to(tmp_path: Path) -> None:
     write_wav(tmp_path / "a.wav", 2)
     assert read_peaks(tmp_path / "a.wav", lambda: True) is None
 

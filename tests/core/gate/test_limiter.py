@@ -190,7 +190,7 @@ def unknown() -> Limiter:
     return Limiter(RateLimit(), RetryPolicy(), now=0.0)
 
 
-# Sixty-fourths of a second add up exactly: a float's last bits are nobody's limit.
+# Sixty-fourths of a second add up exactly: no limit depends on a float's last bits.
 moments = st.integers(0, 90 * 64).map(lambda ticks: ticks / 64)
 pairs = st.lists(st.tuples(moments, moments) | st.just((0.0, 0.0)), min_size=1, max_size=6)
 
@@ -337,7 +337,7 @@ def test_after_a_refusal_one_request_probes_alone_and_the_others_follow_when_it_
     assert limiter.free_at(now + 1) < math.inf
 
 
-def test_a_probe_that_was_never_sent_leaves_its_place_to_another() -> None:
+def test_a_probe_that_was_never_sent_leaves_its_slot_to_another() -> None:
     limiter = declared(10)
     limiter.take(0.0)
     limiter.refuse(0.1, sent=0.0, retry_after=1.0)
@@ -381,7 +381,7 @@ def test_refusals_of_what_was_already_under_way_count_once() -> None:
 
 
 def test_a_refusal_when_nothing_was_let_in_for_a_window_teaches_no_limit() -> None:
-    """The key was used a moment ago by somebody else, the last run of the same program perhaps."""
+    """The key was used a moment ago by another client, the last run of the same program perhaps."""
     server = Sliding(60, [0.0] * 60)
     limiter = unknown()
     traffic = run(limiter, server, until=4 * PER)
@@ -517,7 +517,7 @@ def run_from(limiter: Limiter, server: Server, begin: float, end: float) -> int:
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 60])
 @pytest.mark.parametrize("policy", ["window", "bucket"])
-def test_more_to_spare_than_there_is_stalls_nobody_for_ever(limit: int, policy: str) -> None:
+def test_more_to_spare_than_there_is_stalls_no_call_for_ever(limit: int, policy: str) -> None:
     limiter = declared(limit, policy)
     assert limiter.free_at(0.0, spare=100) == 0.0
     limiter.take(0.0)
@@ -598,7 +598,7 @@ def at_once(limiter: Limiter, now: float) -> int:
 
 def test_a_limit_learned_while_others_used_the_key_is_doubted_after_a_window() -> None:
     server = Fixed(60)
-    server.counts[0.0] = 56  # somebody else's, just before
+    server.counts[0.0] = 56  # another client's, just before
     limiter = unknown()
     traffic = run(limiter, server, until=4 * PER)
     assert any(believed == 4 for _, believed in traffic.learned), "what the first refusal teaches"

@@ -171,10 +171,10 @@ def test_each_state_calls_for_its_step() -> None:
 
 
 def test_an_upload_is_used_while_it_is_good_for_a_while_longer() -> None:
-    brought = UploadedFile("upl_1", "https://cdn/1", "sources/1")
+    uploaded = UploadedFile("upl_1", "https://cdn/1", "sources/1")
     for left, step in ((31, Step.CREATE), (29, Step.UPLOAD), (-5, Step.UPLOAD)):
-        assert plan(record(State.UPLOADED, input=brought, expires_at=NOW + left)) is step
-    assert plan(record(State.UPLOADED, input=brought, expires_at=None)) is Step.UPLOAD
+        assert plan(record(State.UPLOADED, input=uploaded, expires_at=NOW + left)) is step
+    assert plan(record(State.UPLOADED, input=uploaded, expires_at=None)) is Step.UPLOAD
 
 
 def test_nothing_leads_from_a_create_that_may_exist_back_to_one_that_was_never_sent() -> None:

@@ -270,7 +270,7 @@ def test_a_name_that_is_no_text_can_be_a_source(store: JournalStore) -> None:
     assert claim(store, source=name).record.source == name
 
 
-def test_counts_tell_the_failed_from_the_rest(store: JournalStore) -> None:
+def test_counts_separate_the_failed_from_the_rest(store: JournalStore) -> None:
     at(store, State.FOUND)
     at(store, State.DOWNLOADED)
     store.fail(at(store, State.FOUND), REFUSED, None)
@@ -329,7 +329,7 @@ def test_a_journal_open_here_is_not_opened_twice_and_is_free_when_closed(tmp_pat
 VERSION_TWO = "ALTER TABLE tracks ADD COLUMN mood TEXT;\nUPDATE tracks SET mood = 'calm'"
 
 
-def test_an_older_journal_is_brought_up_to_date(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_older_journal_is_migrated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal"
     with closing(JournalStore(path)) as store:
         known = claim(store).record

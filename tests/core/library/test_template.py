@@ -1,4 +1,4 @@
-"""Output names from templates: whatever tags say, the result is one safe place that no other track has."""
+"""Output names from templates: with any tags, the result is one safe place that no other track has."""
 
 from __future__ import annotations
 

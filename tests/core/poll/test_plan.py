@@ -262,7 +262,7 @@ def test_splits_taken_over_after_a_restart_do_not_teach_that_everything_is_done_
     assert plan.model.median(180) == pytest.approx(60, rel=0.1)
 
 
-def test_a_model_that_becomes_quicker_brings_waiting_splits_forward() -> None:
+def test_a_model_that_becomes_quicker_makes_waiting_splits_due_earlier() -> None:
     plan = build(known=30, median=600.0)
     fill(plan, MANY)
     assert plan.best(100.0, IDLE) is None

@@ -114,7 +114,7 @@ def test_a_flac_from_a_pipe_whose_length_was_never_filled_in_is_read_to_its_end(
 
 
 def variable_rate_mp3_without_length(path: Path) -> int:
-    """Write an MP3 that begins quietly, at a low rate, and take the frame away that tells its length."""
+    """Write an MP3 that begins quietly, at a low rate, and remove the frame that states its length."""
     quiet, loud = NOTE * np.float32(1e-4), np.random.default_rng(1).standard_normal(NOTE.shape).astype(np.float32)
     with open_audio_writer(path, "mp3", RATE) as write:
         write(quiet)

@@ -1,4 +1,4 @@
-"""Credits and idempotency keys: whatever happens in whatever order, one key is one charge."""
+"""Credits and idempotency keys: in any order of events, one key is one charge."""
 
 from __future__ import annotations
 

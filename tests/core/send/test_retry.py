@@ -56,29 +56,29 @@ FAULTS: dict[str, AIStemSplitterError] = {
 } | {str(code): status(code) for code in [*range(300, 310), *range(400, 432), 451, 499, *range(500, 512), 599]}
 
 # The written matrix, word for word in short: r retry, 1 one retry, c conflict, t throttle, x raise, n new reservation,
-# f fresh URLs. Columns: reserve, upload, create, poll, download. Then: does a first create that ends so leave doubt?
+# f fresh URLs. Columns: reserve, upload, create, poll, download. Then: is a first create that ends so ambiguous?
 MATRIX = """
     refused      r r r r r   sure
     certificate  x x x x x   sure
-    reset        r r r r r   doubt
-    timeout      r r r r r   doubt
-    408          r r r r r   doubt
-    409          1 n c 1 r   doubt
-    423          1 n c 1 r   doubt
+    reset        r r r r r   ambiguous
+    timeout      r r r r r   ambiguous
+    408          r r r r r   ambiguous
+    409          1 n c 1 r   ambiguous
+    423          1 n c 1 r   ambiguous
     429          t t t t t   sure
-    500          r r r r r   doubt
-    502          r r r r r   doubt
-    503          r r r r r   doubt
-    504          r r r r r   doubt
+    500          r r r r r   ambiguous
+    502          r r r r r   ambiguous
+    503          r r r r r   ambiguous
+    504          r r r r r   ambiguous
     401          x n x x f   sure
     403          x n x x f   sure
     402          x n x x x   sure
     422          x n x x x   sure
-    garbage      1 n r r r   doubt
-    301          x x x x x   doubt
-    302          x x x x x   doubt
-    307          x x x x x   doubt
-    308          x x x x x   doubt
+    garbage      1 n r r r   ambiguous
+    301          x x x x x   ambiguous
+    302          x x x x x   ambiguous
+    307          x x x x x   ambiguous
+    308          x x x x x   ambiguous
 """
 LETTERS = {
     "r": Action.RETRY,
@@ -95,21 +95,21 @@ ROWS = [line.split() for line in MATRIX.strip().splitlines()]
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0] for row in ROWS])
 def test_the_fault_matrix_is_what_happens(row: list[str]) -> None:
-    fault, *letters, doubt = row
+    fault, *letters, ambiguous = row
     error = FAULTS[fault]
     for stage, letter in zip(COLUMNS, letters, strict=True):
         assert action_for(stage, error) is LETTERS[letter], stage
     assert action_for(Stage.CREDITS, error) is LETTERS[letters[0]]
-    assert is_ambiguous(error) is (doubt == "doubt")
+    assert is_ambiguous(error) is (ambiguous == "ambiguous")
 
 
 @pytest.mark.parametrize("code", [100, 103, 304, 399, 600, 999])
-def test_a_status_nobody_defined_is_raised_and_leaves_a_create_in_doubt(code: int) -> None:
+def test_an_undefined_status_is_raised_and_leaves_a_create_ambiguous(code: int) -> None:
     assert {action_for(stage, status(code)) for stage in Stage} == {Action.RAISE}
     assert is_ambiguous(status(code))
 
 
-def test_what_never_left_this_machine_leaves_no_doubt() -> None:
+def test_what_never_left_this_machine_is_not_ambiguous() -> None:
     assert not is_ambiguous(ConfigurationError("the hook refused"))
 
 
@@ -135,7 +135,7 @@ def is_open_after(faults: list[str], *, replay: bool = False) -> bool:
     ambiguity = Ambiguity(open=replay)
     for fault in faults:
         ambiguity.note_sent()
-        assert ambiguity.open, "nobody knows yet"
+        assert ambiguity.open, "not known yet"
         ambiguity.note_failure(FAULTS[fault])
     return ambiguity.open
 

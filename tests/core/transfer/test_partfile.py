@@ -128,7 +128,7 @@ def test_a_part_that_cannot_be_written_is_a_download_error(tmp_path: Path) -> No
     assert caught.value.code == "DISK"
 
 
-def test_a_part_goes_on_where_it_is_told_to(tmp_path: Path) -> None:
+def test_a_part_continues_at_the_given_offset(tmp_path: Path) -> None:
     path = part_path(tmp_path, "vocals")
     path.write_bytes(b"123xxxxxxxx")
     part = PartFile(path)
@@ -415,7 +415,7 @@ def test_a_part_that_cannot_be_removed_is_a_download_error(tmp_path: Path) -> No
 
 
 def put(folder: Path, split_id: str, *files: str, pattern: str = "{stem}", overwrite: bool = False) -> Manifest:
-    """Bring `files` ("vocals.wav") of a split home the way the downloader does, all but its last step."""
+    """Download `files` ("vocals.wav") of a split the way the downloader does, all but its last step."""
     before, _, after = pattern.partition("{stem}")
     stems = {name.rpartition(".")[0].removeprefix(before).removesuffix(after): name for name in files}
     names = {stem: name.rpartition(".")[0] for stem, name in stems.items()}
@@ -493,7 +493,7 @@ def test_a_manifest_says_only_what_fits_its_pattern(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["{stem}", "Song - {stem}", "{stem} (2)", "a.b {stem}"])
-def test_a_memorys_name_tells_its_pattern(pattern: str) -> None:
+def test_a_manifests_name_contains_its_pattern(pattern: str) -> None:
     assert pattern_of(manifest_name(pattern)) == pattern
 
 

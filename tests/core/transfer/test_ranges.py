@@ -79,7 +79,7 @@ def test_other_successes_are_not_the_file(status: int) -> None:
         read_incoming(status, {"content-length": "100"}, HELD)
 
 
-def test_a_whole_file_begins_anew_whatever_is_held() -> None:
+def test_a_whole_file_starts_over_no_matter_what_is_held() -> None:
     for held in (Held(), HELD):
         whole = read_incoming(200, {"content-length": "100", "etag": '"v2"'}, held)
         assert whole == Incoming(start=0, total=100, etag='"v2"')
@@ -155,7 +155,7 @@ def test_whatever_is_accepted_and_complete_is_one_version_of_the_file(
     except IncompleteDownloadError:
         return
     if "content-length" in headers and int(headers["content-length"]) != len(body):
-        return  # HTTP itself tells: the connection breaks, or the rest belongs to nothing
+        return  # HTTP itself shows it: the connection breaks, or the rest belongs to nothing
     joined = old[: held.offset][: incoming.start] + body
     if incoming.total is None or len(joined) == incoming.total:
         if status == 200:

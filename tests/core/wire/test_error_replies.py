@@ -1,4 +1,4 @@
-"""Whatever an error reply looks like, the caller gets the right error with text that is safe to show."""
+"""From an error reply of any form, the caller gets the right error with text that is safe to show."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ async def test_the_second_batch_on_a_journal_is_refused_and_status_shows_the_fir
         assert "another batch is running" in second.problem
         assert f"process {first.pid} has it" in second.err
         status = await cli.run("batch", "--status", "--into", "out", "--json")
-        (told,) = status.json
-        assert (told["running"], told["pid"]) == (True, first.pid)
+        (printed,) = status.json
+        assert (printed["running"], printed["pid"]) == (True, first.pid)
         first.kill()
         await first.communicate()
         dead = await cli.run("batch", "--status", "--into", "out")
@@ -138,7 +138,7 @@ async def test_one_signal_finishes_what_is_paid_for_and_two_stop(cli: CLI, libra
     assert len(slow.ledger.charges) == 4
 
 
-async def test_credits_that_run_out_stop_new_splits_and_what_is_missing_is_told(
+async def test_credits_that_run_out_stop_new_splits_and_what_is_missing_is_shown(
     cli: CLI, library: Path, sandbox: Sandbox
 ) -> None:
     sandbox.set_credits(6)
@@ -178,7 +178,7 @@ async def test_credits_of_splits_that_failed_are_named(cli: CLI, library: Path, 
     assert f"15 credits charged, {failed} of them for splits that failed" in ended.err
 
 
-async def test_a_refused_key_is_told_once_and_no_query_of_a_url_is_shown(cli: CLI, sandbox: Sandbox) -> None:
+async def test_a_refused_key_is_reported_once_and_no_query_of_a_url_is_shown(cli: CLI, sandbox: Sandbox) -> None:
     lines = "".join(f"https://example.com/{song}.mp3?token=secret&seconds=1\n" for song in range(20)).encode()
     refused = await cli.using(sandbox, key="ast_wrong_1234567").run("batch", "-", "--into", "out", stdin=lines)
     assert refused.code == 3
@@ -188,7 +188,7 @@ async def test_a_refused_key_is_told_once_and_no_query_of_a_url_is_shown(cli: CL
     assert [stream for stream in (refused.err, done.out, done.err) if "secret" in stream] == []
 
 
-async def test_a_folder_without_music_is_told_of(cli: CLI, sandbox: Sandbox) -> None:
+async def test_a_folder_without_music_is_reported(cli: CLI, sandbox: Sandbox) -> None:
     (cli.folder / "empty").mkdir()
     ended = await cli.using(sandbox).run("batch", "empty", "--into", "out")
     assert ended.code == 0
@@ -205,10 +205,10 @@ async def test_the_spend_cap_is_kept(cli: CLI, library: Path, sandbox: Sandbox) 
 async def test_an_estimate_costs_nothing_and_says_what_would(cli: CLI, library: Path, sandbox: Sandbox) -> None:
     sandbox.set_credits(10)
     keyless, cli = cli, cli.using(sandbox)
-    told = await cli.run("estimate", library, "--rate-limit", "60/min", "--json")
+    printed = await cli.run("estimate", library, "--rate-limit", "60/min", "--json")
     plain = await cli.run("estimate", library, "--rate-limit", "60/min")
     unknown = await keyless.run("estimate", library)
-    (figures,) = told.json
+    (figures,) = printed.json
     assert (figures["tracks"], figures["credits"], figures["balance"], figures["missing"]) == (7, 16, 10, 6)
     assert "6 credits" in next(line for line in plain.out.splitlines() if line.startswith("missing"))
     assert "not known without an API key" in unknown.out

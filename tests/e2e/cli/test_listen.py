@@ -86,7 +86,7 @@ async def test_genuine_events_are_shown_and_others_explained_without_the_secret(
 ) -> None:
     listener = await start(AISTEMSPLITTER_WEBHOOK_SECRET=SECRET)
     url = (await listener.line("http://127.0.0.1")).strip()
-    told: list[str] = []
+    printed: list[str] = []
     cases: list[tuple[bytes, dict[str, Any], int]] = [
         (event(), {}, 200),
         (event("split_2", "failed"), {}, 200),
@@ -102,22 +102,22 @@ async def test_genuine_events_are_shown_and_others_explained_without_the_secret(
     ]
     for body, options, status in cases:
         assert await post(http, url + "any/path", body, **options) == status
-        told.append((await listener.line())[10:] if told else (await listener.line("event"))[10:])
-    assert [line.split()[0] for line in told] == [
+        printed.append((await listener.line())[10:] if printed else (await listener.line("event"))[10:])
+    assert [line.split()[0] for line in printed] == [
         *("event", "event", "ignored", "ignored", "refused", "refused", "refused", "refused", "refused", "refused"),
         "event",
     ]
-    assert told[0].split()[1:] == ["audio.split.completed", "split_1", "succeeded"]
-    assert "there is no AIStemSplitter-Signature header" in told[4]
-    assert "it looks like t=" in told[5]
-    assert "check the secret" in told[6]
-    assert "s ago; at most 300 s are allowed" in told[7]
-    assert "in the future" in told[8]
-    assert "$.event should be a string" in told[9]
-    assert "\\x1b[2J" in told[10]
+    assert printed[0].split()[1:] == ["audio.split.completed", "split_1", "succeeded"]
+    assert "there is no AIStemSplitter-Signature header" in printed[4]
+    assert "it looks like t=" in printed[5]
+    assert "check the secret" in printed[6]
+    assert "s ago; at most 300 s are allowed" in printed[7]
+    assert "in the future" in printed[8]
+    assert "$.event should be a string" in printed[9]
+    assert "\\x1b[2J" in printed[10]
     code, out, err = await listener.stop()
     assert (code, err) == (0, "stopped\n")
-    assert SECRET not in "".join([out, *told])
+    assert SECRET not in "".join([out, *printed])
 
 
 async def test_each_request_is_a_json_object_for_scripts(
@@ -127,9 +127,9 @@ async def test_each_request_is_a_json_object_for_scripts(
     listener = await start("--json", "--secret-file", "secret")
     url = json.loads(await listener.line())["listening"]
     assert await post(http, url, event()) == 200
-    told = json.loads(await listener.line())
-    assert abs(told.pop("signed_at") - time.time()) < 5
-    assert told == {
+    printed = json.loads(await listener.line())
+    assert abs(printed.pop("signed_at") - time.time()) < 5
+    assert printed == {
         "event": "audio.split.completed",
         "split_id": "split_1",
         "status": "succeeded",
@@ -164,12 +164,12 @@ async def test_with_the_sandbox_a_whole_round_trip_is_shown_and_more_can_be_made
     assert await listener.stop() == (0, "", "stopped\n")
 
 
-async def test_the_round_trip_is_told_to_scripts_too(start: Start) -> None:
+async def test_the_round_trip_is_shown_to_scripts_too(start: Start) -> None:
     listener = await start("--sandbox", "--json")
     url = json.loads(await listener.line())["listening"]
-    told = [json.loads(await listener.line()) for _ in range(4)]
-    created, took, fetched, done = told
-    assert {one["split_id"] for one in told} == {created["split_id"]}
+    printed = [json.loads(await listener.line()) for _ in range(4)]
+    created, took, fetched, done = printed
+    assert {one["split_id"] for one in printed} == {created["split_id"]}
     assert (created["step"], created["webhook_url"]) == ("created", url)
     assert (took["event"], took["status"]) == ("audio.split.completed", "succeeded")
     assert (fetched["step"], fetched["stems"]) == ("fetched", ["vocals", "drums", "bass", "other"])

@@ -1,4 +1,4 @@
-"""A limit that nobody declared but the replies name: over real sockets it is kept from the first reply on."""
+"""A limit that is not declared but named in the replies: over real sockets it is kept from the first reply on."""
 
 from __future__ import annotations
 

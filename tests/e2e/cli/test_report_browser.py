@@ -1,4 +1,4 @@
-"""A batch's report: written after a real batch, and looked at in headless Chromium."""
+"""A batch's report: written after a real batch, and opened in headless Chromium."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ async def test_a_report_is_replaced_and_takes_the_waveforms_from_the_one_before(
     page = await run(tmp_path, make_wav)
     before = re.findall(r'"peaks":"([^"]+)"', page.read_text("utf-8"))
     assert len(before) == 8
-    marked = page.read_text("utf-8").replace(before[0], "AP8=")  # nothing that anybody would compute
+    marked = page.read_text("utf-8").replace(before[0], "AP8=")  # bytes that no waveform has
     (tmp_path / "kept.html").write_text(marked, "utf-8")
     (tmp_path / "stems #1 50%?").rename(tmp_path / "elsewhere")
     page = await run(tmp_path, make_wav, page="kept.html")

@@ -154,13 +154,13 @@ async def test_splitting_into_a_used_folder_is_refused_before_it_costs_anything(
 async def test_get_wait_and_download_go_on_with_a_split_by_its_id(cli: CLI, sandbox: Sandbox, song: Path) -> None:
     split_id = await split_in_process(sandbox, song)
     cli = cli.using(sandbox)
-    looked, waited, fetched = await asyncio.gather(
+    shown, waited, fetched = await asyncio.gather(
         cli.run("get", split_id),
         cli.run("wait", split_id, "--json"),
         cli.run("download", split_id, "--into", "again", "--json"),
     )
-    assert (looked.code, waited.code, fetched.code) == (0, 0, 0)
-    assert f"id      {split_id}\nstatus  succeeded\nsource  song.wav\n" in looked.out
+    assert (shown.code, waited.code, fetched.code) == (0, 0, 0)
+    assert f"id      {split_id}\nstatus  succeeded\nsource  song.wav\n" in shown.out
     assert waited.json[0]["status"] == "succeeded"
     assert fetched.json[0]["stems"]["vocals"] == "again/song/vocals.mp3"
     assert (cli.folder / "again/song/vocals.mp3").exists()
@@ -249,7 +249,7 @@ async def test_authentication_fails_with_3_and_says_where_the_key_comes_from(
     assert wrong.json[0]["error"]["code"] == "UNAUTHORIZED"
 
 
-async def test_no_credits_is_4_and_what_was_not_begun_is_told(cli: CLI, sandbox: Sandbox, make_wav: MakeWav) -> None:
+async def test_no_credits_is_4_and_what_was_not_begun_is_shown(cli: CLI, sandbox: Sandbox, make_wav: MakeWav) -> None:
     sandbox.set_credits(1)
     names = [f"{number}.wav" for number in range(6)]
     for number, name in enumerate(names):
@@ -375,7 +375,7 @@ async def test_a_second_signal_ends_a_create_under_way_at_once_and_the_first_aft
     assert once.code == at_once.code == 130
     assert "may or may not have been created" in once.err
     assert f"aistemsplitter-async split {song.name} --into a" in once.err
-    assert "may or may not have been created" in at_once.err  # whoever is in a hurry is still told
+    assert "may or may not have been created" in at_once.err  # a forced exit still says so
 
 
 async def test_a_reader_that_goes_away_is_no_reason_to_complain_or_to_stop(
@@ -411,14 +411,14 @@ async def test_help_is_quick_because_it_imports_neither_aiohttp_nor_numpy(cli: C
         assert err.decode().splitlines()[-1] == "0 []"
 
 
-async def test_the_sandbox_command_serves_until_it_is_told_to_stop(cli: CLI) -> None:
+async def test_the_sandbox_command_serves_until_it_is_stopped(cli: CLI) -> None:
     process = await cli.start("sandbox", "--json", "--credits", "100", "--requests-per-minute", "0", "--api-key", KEY)
     assert process.stdout is not None
-    told = json.loads(await process.stdout.readline())
-    assert told["api_key"] == KEY
-    client = cli.with_(AISTEMSPLITTER_BASE_URL=told["base_url"], AISTEMSPLITTER_API_KEY=told["api_key"])
+    printed = json.loads(await process.stdout.readline())
+    assert printed["api_key"] == KEY
+    client = cli.with_(AISTEMSPLITTER_BASE_URL=printed["base_url"], AISTEMSPLITTER_API_KEY=printed["api_key"])
     balance, taken = await asyncio.gather(
-        client.run("credits", "--json"), client.run("sandbox", "--port", told["base_url"].split(":")[2][:-3])
+        client.run("credits", "--json"), client.run("sandbox", "--port", printed["base_url"].split(":")[2][:-3])
     )
     assert balance.json[0]["balance"] == 100
     assert taken.code == 1
@@ -432,8 +432,8 @@ async def serve(cli: CLI, *arguments: object) -> tuple[asyncio.subprocess.Proces
     """A silent sandbox in a process of its own, and the command line for it."""
     process = await cli.start("sandbox", "--json", "--separation", "silent", *arguments)
     assert process.stdout is not None
-    told = json.loads(await process.stdout.readline())
-    return process, cli.with_(AISTEMSPLITTER_BASE_URL=told["base_url"], AISTEMSPLITTER_API_KEY=told["api_key"])
+    printed = json.loads(await process.stdout.readline())
+    return process, cli.with_(AISTEMSPLITTER_BASE_URL=printed["base_url"], AISTEMSPLITTER_API_KEY=printed["api_key"])
 
 
 async def test_faults_of_the_sandbox_command_happen(cli: CLI) -> None:
@@ -465,10 +465,10 @@ async def test_a_sandbox_with_data_goes_on_after_kill_9_with_everything_it_had_a
     await process.wait()
     process, again = await serve(cli, "--data", "kept", "--requests-per-minute", "0")
     assert again == client, "the same address, the same key"
-    looked, balance = await asyncio.gather(
+    shown, balance = await asyncio.gather(
         again.run("get", done.json[0]["id"], "--json"), again.run("credits", "--json")
     )
-    assert looked.json[0]["status"] == "succeeded"
+    assert shown.json[0]["status"] == "succeeded"
     assert balance.json[0]["balance"] == 36_000 - 3
     process.send_signal(signal.SIGINT)
     assert (await cli.end(process)).code == 0
@@ -489,16 +489,16 @@ async def test_the_sandbox_command_says_what_it_is_and_what_it_keeps(cli: CLI) -
         "sandbox", "--data", "kept", "--separation", "silent", "--minute", "2", "--fault", "get:reset:times=3"
     )
     assert process.stdout is not None
-    told = ""
+    printed = ""
     async with asyncio.timeout(30):
-        while "Ctrl-C" not in told:
-            told += (await process.stdout.readline()).decode()
+        while "Ctrl-C" not in printed:
+            printed += (await process.stdout.readline()).decode()
     process.send_signal(signal.SIGINT)
     assert (await cli.end(process)).code == 0
-    assert "with stems of silence" in told
-    assert "60 requests every 2 s" in told
-    assert "get reset" in told
-    assert "what it holds is kept in kept" in told
+    assert "with stems of silence" in printed
+    assert "60 requests every 2 s" in printed
+    assert "get reset" in printed
+    assert "what it holds is kept in kept" in printed
 
 
 async def test_the_demo_splits_its_song_measures_it_and_says_what_is_next(cli: CLI) -> None:

@@ -183,13 +183,13 @@ async def test_nothing_is_requested_while_the_page_is_hidden(browser: Browser, b
         await browser.open(page_of(api))
         await browser.wait("!document.getElementById('board').hidden")
         hide = "Object.defineProperty(document, 'hidden', {get: () => %s, configurable: true});"
-        tell = "document.dispatchEvent(new Event('visibilitychange'));"
-        await browser.run(hide % "true" + tell)
+        notify = "document.dispatchEvent(new Event('visibilitychange'));"
+        await browser.run(hide % "true" + notify)
         await asyncio.sleep(0.2)  # an answer may be under way
         await api.create(SONG)
         await asyncio.sleep(1.5)
         assert await browser.texts(".split") == []
-        await browser.run(hide % "false" + tell)
+        await browser.run(hide % "false" + notify)
         await browser.wait("document.querySelectorAll('.split').length === 1", timeout=2)
         await browser.run("document.getElementById('live').click()")
         assert await browser.texts("#live") == ["Paused"]

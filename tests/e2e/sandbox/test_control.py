@@ -121,7 +121,7 @@ async def test_the_control_endpoint_can_be_switched_off(connect: Connect) -> Non
         ),
     ],
 )
-async def test_answers_tell_about_the_limit_in_the_chosen_style(
+async def test_answers_name_the_limit_in_the_chosen_style(
     connect: Connect, style: str, on_success: set[str], on_refusal: set[str]
 ) -> None:
     async with connect(requests_per_minute=1, rate_headers=style) as api:

@@ -93,7 +93,7 @@ async def test_a_finished_split_is_announced_once_and_signed(api: BareAPI, targe
     assert target.requests[0][0]["Content-Type"] == "application/json"
     assert "Authorization" not in target.requests[0][0]
     assert await settled(api.sandbox, 1) == [(200, "")]
-    assert api.sandbox.ledger.count() == 1  # a delivery is no request to the API
+    assert api.sandbox.ledger.count() == 1  # a delivery is not a request to the API
 
 
 async def test_a_failed_split_is_announced_too(api: BareAPI, target: Target) -> None:

@@ -1,4 +1,4 @@
-"""The sandbox's page as it comes over the wire, and what the control endpoint tells it."""
+"""The sandbox's page as it comes over the wire, and what the control endpoint answers it."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class Outline(HTMLParser):
             self.inline[self.tags[-1][0]].append(data)
 
 
-async def look(api: BareAPI, path: str = "/", method: str = "GET", **headers: str) -> Answer:
+async def get(api: BareAPI, path: str = "/", method: str = "GET", **headers: str) -> Answer:
     return await api.send(method, api.sandbox.base_url.removesuffix("/v1") + path, headers=headers)
 
 
 async def test_the_page_is_one_document_whose_policy_names_its_own_style_and_script_and_nothing_else(
     api: BareAPI,
 ) -> None:
-    answer = await look(api)
+    answer = await get(api)
     assert answer.status == 200
     assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     policy = dict(part.split(" ", 1) for part in answer.headers["Content-Security-Policy"].split("; "))
@@ -59,7 +59,7 @@ async def test_the_page_is_one_document_whose_policy_names_its_own_style_and_scr
 
 
 async def test_the_page_refers_to_nothing_outside_and_has_no_attribute_that_its_policy_blocks(api: BareAPI) -> None:
-    text = (await look(api)).raw.decode()
+    text = (await get(api)).raw.decode()
     page = Outline(text)
     for tag, attributes in page.tags:
         for name, value in attributes.items():
@@ -74,7 +74,7 @@ async def test_the_page_refers_to_nothing_outside_and_has_no_attribute_that_its_
 
 
 async def test_data_from_the_sandbox_can_only_become_text(api: BareAPI) -> None:
-    answer = await look(api)
+    answer = await get(api)
     (script,) = Outline(answer.raw.decode()).inline["script"]
     for way in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "Function(", "srcdoc"):
         assert way not in script
@@ -83,27 +83,27 @@ async def test_data_from_the_sandbox_can_only_become_text(api: BareAPI) -> None:
 
 async def test_reading_the_page_is_no_api_request_and_the_document_has_no_data(connect: Connect) -> None:
     async with connect(requests_per_minute=1) as api:
-        before = await look(api)
+        before = await get(api)
         await api.create(SONG)
-        assert (await look(api)).raw == before.raw
+        assert (await get(api)).raw == before.raw
         assert api.sandbox.ledger.count() == 1
         assert api.sandbox.api_key.encode() not in before.raw
 
 
 async def test_the_page_is_read_only(api: BareAPI) -> None:
-    head = await look(api, method="HEAD")
+    head = await get(api, method="HEAD")
     assert (head.status, head.raw) == (200, b"")
-    assert int(head.headers["Content-Length"]) == len((await look(api)).raw)
-    refused = await look(api, method="POST")
+    assert int(head.headers["Content-Length"]) == len((await get(api)).raw)
+    refused = await get(api, method="POST")
     assert (refused.status, refused.headers["Allow"]) == (405, "GET, HEAD")
-    assert (await look(api, "/page.js")).status == 404
+    assert (await get(api, "/page.js")).status == 404
 
 
 async def test_the_page_knows_when_there_is_no_control_endpoint_to_ask(connect: Connect) -> None:
     async with connect() as api:
-        assert b'<html lang="en" data-control="on">' in (await look(api)).raw
+        assert b'<html lang="en" data-control="on">' in (await get(api)).raw
     async with connect(control=False) as api:
-        assert b'<html lang="en" data-control="off">' in (await look(api)).raw
+        assert b'<html lang="en" data-control="off">' in (await get(api)).raw
 
 
 def test_every_part_of_the_page_is_in_the_package_and_used() -> None:
@@ -121,7 +121,7 @@ async def test_the_state_has_the_requests_and_the_use_of_each_window(connect: Co
         for _ in range(3):
             await api.call("GET", "/credits")
         await api.sandbox.step(created)
-        state = (await look(api, "/control/state")).json
+        state = (await get(api, "/control/state")).json
         assert state["requests"]["counts"] == {"create": {"200": 1}, "credits": {"200": 1, "429": 2}}
         assert state["requests"]["throttled"] == 2
         assert (sum(state["activity"]["answered"]), sum(state["activity"]["throttled"])) == (2, 2)
@@ -136,19 +136,19 @@ async def test_activity_is_by_the_second_and_ends_a_minute_ago(api: BareAPI) -> 
     await api.call("GET", "/credits")
     api.sandbox.advance(30)
     await api.call("GET", "/nothing")
-    answered = (await look(api, "/control/state")).json["activity"]["answered"]
+    answered = (await get(api, "/control/state")).json["activity"]["answered"]
     assert sum(answered) == 2
     assert [age for age, n in enumerate(reversed(answered)) if n] in ([0, 30], [0, 31])
     api.sandbox.advance(45)
-    assert sum((await look(api, "/control/state")).json["activity"]["answered"]) == 1
+    assert sum((await get(api, "/control/state")).json["activity"]["answered"]) == 1
     api.sandbox.advance(60)
-    assert sum((await look(api, "/control/state")).json["activity"]["answered"]) == 0
+    assert sum((await get(api, "/control/state")).json["activity"]["answered"]) == 0
 
 
 async def test_uploads_and_downloads_are_counted_but_are_not_activity(api: BareAPI, make_wav: MakeWav) -> None:
     split = await api.finish(await api.upload(make_wav()))
     await api.send("GET", split["stems"]["vocals"])
-    state = (await look(api, "/control/state")).json
+    state = (await get(api, "/control/state")).json
     counts = state["requests"]["counts"]
     assert (counts["upload"], counts["download"]) == ({"200": 1}, {"200": 1})
     assert sum(state["activity"]["answered"]) == sum(
@@ -160,23 +160,23 @@ async def test_uploads_and_downloads_are_counted_but_are_not_activity(api: BareA
 async def test_a_stem_can_be_listened_to_without_a_trace(api: BareAPI, output_format: str) -> None:
     split = await api.finish(SONG, outputFormat=output_format)
     wire = await api.send("GET", split["stems"]["bass"])
-    state = (await look(api, f"/control/splits/{split['id']}")).json
+    state = (await get(api, f"/control/splits/{split['id']}")).json
     assert [stem["name"] for stem in state["stems"]] == ["vocals", "drums", "bass", "other"]
     assert (state["id"], state["status"], state["polls"]) == (split["id"], "succeeded", 1)
     stem = state["stems"][2]
     path = f"/control/splits/{split['id']}/stems/{stem['filename']}"
     before, rule = api.sandbox.ledger.as_dict(), api.sandbox.faults.add_text("download:status:status=503")
-    whole = await look(api, path)
+    whole = await get(api, path)
     assert (whole.status, whole.raw) == (200, wire.raw)
     assert whole.headers["Content-Type"] == wire.headers["Content-Type"]
     assert len(whole.raw) == stem["size_bytes"]
-    part = await look(api, path, Range="bytes=10-19")
+    part = await get(api, path, Range="bytes=10-19")
     assert (part.status, part.raw) == (206, wire.raw[10:20])
     assert part.headers["Content-Range"] == f"bytes 10-19/{len(wire.raw)}"
-    beyond = await look(api, path, Range="bytes=999999-")
+    beyond = await get(api, path, Range="bytes=999999-")
     assert (beyond.status, beyond.headers["Content-Range"]) == (416, f"bytes */{len(wire.raw)}")
-    assert (await look(api, path, **{"If-None-Match": whole.headers["ETag"]})).status == 304
-    assert (await look(api, path, "HEAD")).headers["Content-Length"] == str(len(wire.raw))
+    assert (await get(api, path, **{"If-None-Match": whole.headers["ETag"]})).status == 304
+    assert (await get(api, path, "HEAD")).headers["Content-Length"] == str(len(wire.raw))
     assert api.sandbox.ledger.as_dict() == before
     assert rule.consumed == 0
 
@@ -187,21 +187,21 @@ async def test_really_separated_stems_are_read_from_their_files(connect: Connect
         wire = await api.send("GET", split["stems"]["drums"])
         (filename,) = [
             stem["filename"]
-            for stem in (await look(api, f"/control/splits/{split['id']}")).json["stems"]
+            for stem in (await get(api, f"/control/splits/{split['id']}")).json["stems"]
             if stem["name"] == "drums"
         ]
         path = f"/control/splits/{split['id']}/stems/{filename}"
-        assert (await look(api, path)).raw == wire.raw
-        assert (await look(api, path, Range="bytes=100-299")).raw == wire.raw[100:300]
+        assert (await get(api, path)).raw == wire.raw
+        assert (await get(api, path, Range="bytes=100-299")).raw == wire.raw[100:300]
 
 
 async def test_stems_are_not_read_by_pages_of_other_origins(api: BareAPI) -> None:
     split = await api.finish(SONG)
     for path in (f"/control/splits/{split['id']}", f"/control/splits/{split['id']}/stems/bass.mp3"):
         for headers in ({"Origin": "https://evil.example"}, {"Host": "evil.example"}, {"Sec-Fetch-Site": "same-site"}):
-            answer = await look(api, path, **headers)
+            answer = await get(api, path, **headers)
             assert answer.status == 403
-        answer = await look(api, path, **{"Sec-Fetch-Site": "same-origin"})
+        answer = await get(api, path, **{"Sec-Fetch-Site": "same-origin"})
         assert answer.status == 200
         assert "Access-Control-Allow-Origin" not in answer.headers
 
@@ -211,4 +211,4 @@ async def test_stems_are_not_read_by_pages_of_other_origins(api: BareAPI) -> Non
 )
 async def test_what_is_not_there_is_404(api: BareAPI, path: str) -> None:
     split = await api.finish(SONG)
-    assert (await look(api, "/control/" + path.replace("{id}", split["id"]))).status == 404
+    assert (await get(api, "/control/" + path.replace("{id}", split["id"]))).status == 404

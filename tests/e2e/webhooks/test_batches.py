@@ -1,4 +1,4 @@
-"""A batch whose client is told by webhooks: two requests a track, whatever happens to it or to its events."""
+"""A batch whose client is notified by webhooks: two requests a track, even if it or its events fail."""
 
 from __future__ import annotations
 

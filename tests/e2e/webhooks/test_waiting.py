@@ -216,7 +216,7 @@ async def test_a_hundred_duplicates_and_impatient_polls_lead_to_one_set_of_downl
 
 
 async def _poll(setup: Notified, polls: int) -> None:
-    """Look at whatever splits there are, again and again."""
+    """Poll all the splits there are, repeatedly."""
     for _ in range(polls):
         for split in setup.sandbox.ledger.splits:
             await setup.client.get_split(split.split_id)

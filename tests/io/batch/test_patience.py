@@ -86,7 +86,7 @@ async def test_a_probe_that_takes_for_ever_keeps_no_other_track_from_probing() -
     async def hang_once() -> float:
         nonlocal attempts
         attempts += 1
-        if attempts == 11:  # the first look after the first ten failed
+        if attempts == 11:  # the first poll after the first ten failed
             await hung.wait()
         return await service.ask()
 

@@ -366,7 +366,7 @@ async def test_sources_are_taken_only_as_fast_as_outcomes(world: World) -> None:
     async with world.client(rate_limit=GENEROUS) as client, client.split_many(sources(), in_flight=10) as batch:
         for _ in range(20):
             await world.clock.sleep(60)
-        # Those whose outcomes fill the queue, those that have a place, and the one that waits for one.
+        # Those whose outcomes fill the queue, those in progress, and the one that waits for room.
         assert taken <= 100 + 10 + 2 * (4 + 8) + 1
         await anext(batch)
 
@@ -552,11 +552,11 @@ async def test_files_that_are_gone_are_downloaded_again_with_one_poll_and_no_cha
     (first,) = await run(world, urls(1), **home)
     assert isinstance(first, Done)
     first.files["vocals"].unlink()
-    looks = world.api.count("get")
+    polls = world.api.count("get")
     (again,) = await run(world, urls(1), **home)
     assert isinstance(again, Done)
     assert all(path.is_file() for path in again.files.values())
-    assert world.api.count("get") == looks + 1
+    assert world.api.count("get") == polls + 1
     assert world.api.count("create") == 1
     assert world.api.count("download") == 5
 
@@ -573,11 +573,11 @@ async def test_an_edited_file_is_left_alone(world: World, home: Any) -> None:
 
 async def test_urls_that_expired_between_runs_are_asked_for_again(world: World, home: Any) -> None:
     await run(world, urls(1), journal=home["journal"])
-    looks = world.api.count("get")
+    polls = world.api.count("get")
     world.api.script("download", *[Flow([b""], status=403)] * 4)
     (outcome,) = await run(world, urls(1), **home)
     assert isinstance(outcome, Done)
-    assert world.api.count("get") <= looks + 2
+    assert world.api.count("get") <= polls + 2
     assert world.api.count("create") == 1
 
 

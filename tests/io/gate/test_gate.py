@@ -1,4 +1,4 @@
-"""The gate keeps the key's limit, in order, and loses no slot whoever gives up when."""
+"""The gate keeps the key's limit, in order, and loses no slot no matter which waiter gives up when."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ async def test_the_interactive_lane_goes_before_the_bulk_lane_and_creates_before
 
 
 @pytest.mark.parametrize("lanes", [("interactive", "bulk"), ("bulk", "bulk")])
-async def test_a_steady_stream_of_better_calls_starves_nobody_and_loses_little(
+async def test_a_steady_stream_of_better_calls_starves_none_and_loses_little(
     lanes: tuple[Priority, Priority],
 ) -> None:
     """Calls of one order come faster than the limit lets them go, for ever; others wait behind them."""
@@ -243,7 +243,7 @@ async def test_the_better_of_a_source_and_the_waiting_calls_gets_the_slot() -> N
     gate.detach(source)
 
 
-async def test_a_waiter_that_gives_up_leaves_its_place_to_the_next() -> None:
+async def test_a_waiter_that_gives_up_leaves_its_slot_to_the_next() -> None:
     clock = FakeClock()
     gate = Gate(RateLimit(1, per=10.0), clock=clock)
     (await gate.admit()).settle()
@@ -276,7 +276,7 @@ async def test_cancelling_around_the_moment_of_the_grant_loses_no_slot(turns: in
     assert gate.snapshot().used == 0
 
 
-async def test_the_check_above_would_notice_a_gate_that_forgets_a_grant_nobody_took(
+async def test_the_check_above_would_notice_a_gate_that_forgets_a_grant_that_was_not_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The negative control: without giving back what was granted and cancelled at once, the slot is gone."""
@@ -288,7 +288,7 @@ async def test_the_check_above_would_notice_a_gate_that_forgets_a_grant_nobody_t
     await clock.settle()
     held.settle()
     await clock.advance(9.0)
-    clock._time += 1.0  # the moment itself, before anybody ran
+    clock._time += 1.0  # the moment itself, before any task ran
     gate.pump()
     waiter.cancel()
     await clock.advance(1000)
@@ -328,7 +328,7 @@ async def test_a_request_still_on_its_way_keeps_its_slot_however_long_it_takes()
     (await waiter).restore()
 
 
-async def test_closing_holds_back_everybody_and_a_shorter_close_changes_nothing() -> None:
+async def test_closing_holds_back_every_call_and_a_shorter_close_changes_nothing() -> None:
     clock = FakeClock()
     gate = Gate(clock=clock)
     early, late = await gate.admit(), await gate.admit()
@@ -365,7 +365,7 @@ async def test_a_close_during_the_wait_moves_the_wait_on() -> None:
     assert waiter.done()
 
 
-async def test_the_snapshot_tells_limit_use_waiting_per_lane_and_closing() -> None:
+async def test_the_snapshot_has_limit_use_waiting_per_lane_and_closing() -> None:
     clock = FakeClock()
     gate = Gate(RateLimit(2, per=10.0), clock=clock)
     (await gate.admit()).settle()
@@ -383,7 +383,7 @@ async def test_the_snapshot_tells_limit_use_waiting_per_lane_and_closing() -> No
     assert Gate(clock=clock).snapshot().limit is None
 
 
-async def test_no_timer_is_left_when_nobody_waits() -> None:
+async def test_no_timer_is_left_when_no_call_waits() -> None:
     clock = FakeClock()
     gate = Gate(RateLimit(1, per=10.0), clock=clock)
     (await gate.admit()).settle()
@@ -398,7 +398,7 @@ async def test_no_timer_is_left_when_nobody_waits() -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_gate_whose_timer_was_cancelled_by_somebody_else_still_wakes_who_waits() -> None:
+async def test_a_gate_whose_timer_was_cancelled_from_outside_still_wakes_its_waiters() -> None:
     clock = FakeClock()
     gate = Gate(RateLimit(1, per=10.0), clock=clock)
     (await gate.admit()).settle()
@@ -452,33 +452,33 @@ async def test_ten_thousand_waiters_take_about_ten_times_as_long_as_a_thousand()
     assert await time_of(10_000) < max(small, 0.005) * 40
 
 
-async def test_looks_leave_room_for_the_requests_that_a_batch_is_about_to_make() -> None:
+async def test_polls_leave_room_for_the_requests_that_a_batch_is_about_to_make() -> None:
     clock = FakeClock()
     gate = Gate(RateLimit(10), clock=clock)
     got: list[str] = []
     for _ in range(4):
         await collect(gate, [], "create", "bulk", Rank.CREATE)
     gate.expected = 100  # no more than the four there were lately are believed in
-    looks = [asyncio.create_task(collect(gate, got, "look", "bulk", Rank.POLL)) for _ in range(6)]
+    polls = [asyncio.create_task(collect(gate, got, "poll", "bulk", Rank.POLL)) for _ in range(6)]
     await clock.settle()
-    assert got == ["look"] * 2
+    assert got == ["poll"] * 2
     urgent = asyncio.create_task(collect(gate, got, "urgent", "interactive", Rank.POLL))
     await clock.settle()
     assert got[2:] == ["urgent"]
     gate.expected = 0
     gate.pump()
     await clock.settle()
-    assert got[3:] == ["look"] * 3
+    assert got[3:] == ["poll"] * 3
     await clock.advance(61)
-    await asyncio.gather(urgent, *looks)
+    await asyncio.gather(urgent, *polls)
 
 
-async def test_a_batch_that_makes_none_of_the_requests_it_expects_does_not_hold_looks_back() -> None:
+async def test_a_batch_that_makes_none_of_the_requests_it_expects_does_not_hold_polls_back() -> None:
     clock = FakeClock()
     gate = Gate(RateLimit(10), clock=clock)
     got: list[str] = []
     await collect(gate, [], "create", "bulk", Rank.CREATE)
     gate.expected = 9
     await clock.advance(61)
-    await asyncio.gather(*(collect(gate, got, "look", "bulk", Rank.POLL) for _ in range(10)))
-    assert got == ["look"] * 10
+    await asyncio.gather(*(collect(gate, got, "poll", "bulk", Rank.POLL) for _ in range(10)))
+    assert got == ["poll"] * 10

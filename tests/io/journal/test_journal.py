@@ -1,4 +1,4 @@
-"""The journal as a program sees it: what was written survives whatever happens next, and it belongs to one key."""
+"""The journal as a program sees it: what was written survives a kill, and the journal belongs to one key."""
 
 from __future__ import annotations
 
@@ -210,25 +210,25 @@ BROKEN = """
 
 
 def kill_a_writer(path: Path, script: str) -> list[int]:
-    """Let a process write until it has told of twenty writes, kill it, and return all it told of."""
+    """Let a process write until it has reported twenty writes, kill it, and return all it reported."""
     command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
         assert writer.stdout is not None
-        told = [int(writer.stdout.readline()) for _ in range(20)]
-        assert is_locked(path) is not False  # Windows cannot tell
+        reported = [int(writer.stdout.readline()) for _ in range(20)]
+        assert is_locked(path) is not False  # Windows cannot say
         began = time.monotonic()
         with pytest.raises(JournalLockedError, match=str(path)):
             JournalStore(path)
         assert time.monotonic() - began < 1
         os.kill(writer.pid, signal.SIGKILL)
-        told += [int(line) for line in writer.stdout if line.endswith("\n")]
+        reported += [int(line) for line in writer.stdout if line.endswith("\n")]
     assert not is_locked(path)
-    return told
+    return reported
 
 
-async def count_notes(path: Path, told: list[int]) -> int:
+async def count_notes(path: Path, reported: list[int]) -> int:
     journal = await opened(path)
-    found = [await journal.write(JournalStore.note, f"note {number}") for number in told]
+    found = [await journal.write(JournalStore.note, f"note {number}") for number in reported]
     await journal.aclose()
     return sum(note == "x" for note in found)
 
@@ -236,12 +236,12 @@ async def count_notes(path: Path, told: list[int]) -> int:
 async def test_what_was_written_survives_a_kill_and_the_next_one_may_go_on_at_once(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     for _ in range(3):
-        told = await asyncio.to_thread(kill_a_writer, path, WRITER)
-        assert await count_notes(path, told) == len(told)
+        reported = await asyncio.to_thread(kill_a_writer, path, WRITER)
+        assert await count_notes(path, reported) == len(reported)
 
 
 async def test_without_the_commit_a_kill_would_be_noticed(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     script = textwrap.dedent(WRITER).replace("async def main():\n", textwrap.dedent(BROKEN).lstrip("\n"))
-    told = await asyncio.to_thread(kill_a_writer, path, script)
-    assert await count_notes(path, told) == 0
+    reported = await asyncio.to_thread(kill_a_writer, path, script)
+    assert await count_notes(path, reported) == 0

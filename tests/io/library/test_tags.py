@@ -1,4 +1,4 @@
-"""Tags and lengths of real files, whole, broken and hostile. Nothing that a file holds makes reading it fail."""
+"""Tags and lengths of real files, complete, broken and hostile. No content of a file makes reading it fail."""
 
 from __future__ import annotations
 

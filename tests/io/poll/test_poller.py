@@ -142,7 +142,7 @@ async def test_an_answer_about_another_split_is_a_protocol_error(world: World) -
     assert caught.value.split_id == "split_1"
 
 
-async def test_a_wait_that_runs_out_of_time_tells_what_it_saw_last(world: World) -> None:
+async def test_a_wait_that_runs_out_of_time_reports_the_last_state_it_saw(world: World) -> None:
     world.api.statuses["split_1"] = ["queued", "processing"]
     async with world.client() as client:
         with pytest.raises(WaitTimeoutError) as caught:
@@ -201,7 +201,7 @@ async def test_a_failed_split_is_an_error_or_a_value_as_asked(world: World) -> N
     assert (caught.value.code, caught.value.split_id, split.error.code) == ("BAD_AUDIO", "split_1", "BAD_AUDIO")
 
 
-async def test_updates_tell_each_observed_change_once_and_end_with_the_terminal_state(world: World) -> None:
+async def test_updates_yield_each_observed_change_once_and_end_with_the_terminal_state(world: World) -> None:
     fixed = {"createdAt": "2026-01-01T00:00:00Z", "updatedAt": "2026-01-01T00:00:00Z"}
     seen = ["queued", "queued", "processing", "processing", "processing", "succeeded"]
     world.api.script("get", *(world.api.split("split_1", state, **fixed) for state in seen))

@@ -175,7 +175,7 @@ async def test_a_server_errors_retry_after_is_honoured(world: World) -> None:
 async def test_a_conflict_on_a_create_is_replayed_for_a_minute_from_the_first_one(world: World) -> None:
     world.api.always("create", lambda _: answer(409))
     gate = Gate(clock=world.clock)
-    # The time spent in the queue is no part of that minute.
+    # The time spent in the queue is not part of that minute.
     gate.restore({"version": 1, "at": world.clock.now(), "per": 60.0, "closed_for": 600.0})
     with pytest.raises(SubmissionUncertainError):
         await send(world.pipeline(gate=gate), OPERATIONS["create"])
@@ -227,32 +227,32 @@ async def test_the_check_above_would_notice_a_client_that_believes_the_refusal(
         await send(world.pipeline(), OPERATIONS["create"])
 
 
-async def test_a_refused_connection_before_a_refusal_leaves_no_doubt(world: World) -> None:
+async def test_a_refused_connection_before_a_refusal_leaves_no_ambiguity(world: World) -> None:
     world.api.script("create", refused(), answer(402))
     with pytest.raises(InsufficientCreditsError):
         await send(world.pipeline(), OPERATIONS["create"])
 
 
-async def test_doubt_stays_through_connections_that_are_refused_later(world: World) -> None:
+async def test_ambiguity_stays_through_connections_that_are_refused_later(world: World) -> None:
     world.api.script("create", broken(), *(refused() for _ in range(4)))
     with pytest.raises(SubmissionUncertainError):
         await send(world.pipeline(), OPERATIONS["create"])
 
 
 @pytest.mark.parametrize("fault", [lambda: answer(401), lambda: answer(422), refused, bad_certificate])
-async def test_a_replay_starts_in_doubt(world: World, fault: Fault) -> None:
+async def test_a_replay_starts_as_ambiguous(world: World, fault: Fault) -> None:
     world.api.always("create", lambda _: fault())
     with pytest.raises(SubmissionUncertainError):
         await send(world.pipeline(), OPERATIONS["create"], ambiguity=Ambiguity(open=True))
 
 
-async def test_a_2xx_clears_the_doubt(world: World) -> None:
+async def test_a_2xx_clears_the_ambiguity(world: World) -> None:
     world.api.script("create", broken(), answer(500))
     created: CreatedSplit = await send(world.pipeline(), OPERATIONS["create"], ambiguity=Ambiguity(open=True))
     assert created.id == "split_1"
 
 
-async def test_an_empty_quota_gives_up_without_losing_the_doubt(world: World) -> None:
+async def test_an_empty_quota_gives_up_without_losing_the_ambiguity(world: World) -> None:
     world.api.script("create", broken())
     with pytest.raises(SubmissionUncertainError):
         await send(world.pipeline(retry=RetryPolicy(quota=1.0)), OPERATIONS["create"])
@@ -304,7 +304,7 @@ async def test_if_the_hook_raises_nothing_is_sent_and_the_slot_is_back_at_once(w
     assert gate.snapshot().used == 0
 
 
-async def test_a_hook_that_fails_before_a_replay_leaves_the_first_attempt_in_doubt(world: World) -> None:
+async def test_a_hook_that_fails_before_a_replay_leaves_the_first_attempt_ambiguous(world: World) -> None:
     world.api.script("create", broken())
     calls = 0
 
@@ -431,7 +431,7 @@ async def test_throttle_waits_end_with_their_budget(world: World) -> None:
     assert caught.value.retry_after == 100
 
 
-async def test_whoever_gives_up_on_a_429_still_holds_back_the_others(world: World) -> None:
+async def test_a_call_that_gives_up_on_a_429_still_holds_back_the_others(world: World) -> None:
     pipeline = world.pipeline(retry=RetryPolicy(throttle_waits=0), random=lambda: 0.0)
     world.api.script("get", answer(429, Retry_After="30"))
     with pytest.raises(RateLimitedError):
@@ -473,7 +473,7 @@ async def test_while_the_server_asks_for_a_longer_wait_than_is_made_no_call_send
     assert world.elapsed() == 600
 
 
-async def test_who_waits_at_the_gate_is_told_when_the_wait_becomes_too_long(world: World) -> None:
+async def test_a_call_that_waits_at_the_gate_fails_when_the_wait_becomes_too_long(world: World) -> None:
     gate = Gate(RateLimit(1, per=60.0), clock=world.clock)
     pipeline = world.pipeline(gate=gate)
     world.api.script("get", answer(429, Retry_After="600"))
@@ -522,7 +522,7 @@ def throttled(seconds: float) -> RateLimitedError:
     return RateLimitedError("slow down", status_code=429, retry_after=seconds)
 
 
-async def test_a_429_of_a_host_pauses_that_host_for_everybody_and_no_other(world: World) -> None:
+async def test_a_429_of_a_host_pauses_that_host_for_every_call_and_no_other(world: World) -> None:
     pipeline = world.pipeline(random=lambda: 0.0)
     sent: list[tuple[str, float]] = []
 
@@ -550,7 +550,7 @@ async def test_a_429_of_a_host_pauses_that_host_for_everybody_and_no_other(world
     assert sent == [("a", 0), ("c", 5), ("a", 11), ("b", 11)]
 
 
-async def test_a_pause_that_is_prolonged_while_somebody_waits_for_it_is_kept(world: World) -> None:
+async def test_a_pause_that_is_extended_while_a_call_waits_for_it_is_kept(world: World) -> None:
     pipeline = world.pipeline(random=lambda: 0.0)
     sent: list[tuple[str, float]] = []
 
@@ -690,7 +690,7 @@ async def test_a_cancelled_create_is_not_retried(still: World) -> None:
     assert still.api.count("create") == 1
 
 
-async def test_a_failure_nobody_waits_for_any_more_is_not_complained_about(
+async def test_a_failure_that_no_call_waits_for_any_more_is_not_complained_about(
     still: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate, notes = Gate(clock=still.clock), list[str]()

@@ -1,4 +1,4 @@
-"""Downloads: a file under its final name is whole, whatever the server, the disk and the caller do."""
+"""Downloads: a file under its final name is complete, no matter what the server, the disk and the caller do."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def hang(_: object = None) -> None:
     await asyncio.Event().wait()
 
 
-async def look(world: World, *stems: str) -> Split:
+async def poll(world: World, *stems: str) -> Split:
     """A succeeded split; of its stems only vocals unless said otherwise."""
     world.api.stem_names = stems or ("vocals",)
     world.api.files.setdefault("/split_1/vocals.mp3", VOCALS)
@@ -83,7 +83,7 @@ def ranges(world: World) -> list[str | None]:
 
 
 async def test_stems_land_under_the_sources_name_with_nothing_else_left(world: World, tmp_path: Path) -> None:
-    split = await look(world, "vocals", "drums", "bass", "other")
+    split = await poll(world, "vocals", "drums", "bass", "other")
     found = await download(world, split, tmp_path)
     assert found == {stem: tmp_path / "song" / f"{stem}.mp3" for stem in ("vocals", "drums", "bass", "other")}
     assert found["vocals"].read_bytes() == VOCALS
@@ -115,7 +115,7 @@ FAULTS: list[tuple[Any, int, type[AIStemSplitterError]]] = [
 async def test_a_fault_that_stays_is_tried_as_often_as_the_table_says_and_leaves_no_final_name(
     world: World, tmp_path: Path, fault: Any, attempts: int, error: type[AIStemSplitterError]
 ) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.always("download", lambda _: fault())
     with pytest.raises(AIStemSplitterError) as caught:
         await download(world, split, tmp_path)
@@ -128,7 +128,7 @@ async def test_a_fault_that_stays_is_tried_as_often_as_the_table_says_and_leaves
 
 @pytest.mark.parametrize("fault", [broken, lambda: status(503), lambda: status(429), lambda: status(403), lambda: hang])
 async def test_a_fault_that_passes_is_not_seen(world: World, tmp_path: Path, fault: Any) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", fault(), fault())
     await download(world, split, tmp_path)
     assert files(tmp_path) == {"song/vocals.mp3": VOCALS}
@@ -144,7 +144,7 @@ def head(count: int, then: Any = None, *, data: bytes = VOCALS, **headers: str) 
 
 
 async def test_a_download_goes_on_where_it_broke(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000))
     await download(world, split, tmp_path)
     assert ranges(world) == [None, "bytes=1000-"]
@@ -153,7 +153,7 @@ async def test_a_download_goes_on_where_it_broke(world: World, tmp_path: Path) -
 
 
 async def test_a_download_goes_on_in_another_process(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000), *(broken() for _ in range(3)))
     with pytest.raises(APIConnectionError):
         await download(world, split, tmp_path)
@@ -164,12 +164,12 @@ async def test_a_download_goes_on_in_another_process(world: World, tmp_path: Pat
     assert files(tmp_path) == {"song/vocals.mp3": VOCALS}
 
 
-async def test_a_connection_that_keeps_breaking_is_tried_again_as_long_as_it_brings_something(
+async def test_a_connection_that_keeps_breaking_is_retried_as_long_as_it_delivers_something(
     world: World, tmp_path: Path
 ) -> None:
     data = bytes(range(256)) * 4000
     world.api.files["/split_1/vocals.mp3"] = data
-    split = await look(world)
+    split = await poll(world)
     step = 70_000
 
     def some(exchange: Exchange) -> Flow:
@@ -186,7 +186,7 @@ async def test_a_connection_that_keeps_breaking_is_tried_again_as_long_as_it_bri
 
 @pytest.mark.parametrize("etag", ["", 'W/"1"', "unquoted"])
 async def test_without_a_strong_validator_nothing_is_resumed(world: World, tmp_path: Path, etag: str) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000, etag=etag))
     await download(world, split, tmp_path)
     assert ranges(world) == [None, None]
@@ -225,7 +225,7 @@ MISFITS: dict[str, Answers] = {
 async def test_a_part_that_does_not_fit_what_is_here_starts_the_file_over(
     world: World, tmp_path: Path, answer: Answers
 ) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000), answer())
     world.api.always("download", lambda _: Flow([NEW], {"content-length": str(len(NEW)), "etag": '"new"'}))
     await download(world, split, tmp_path)
@@ -237,7 +237,7 @@ async def test_the_check_above_would_notice_a_client_that_appends_whatever_comes
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control: believing any 206 mixes two files."""
-    split = await look(world)
+    split = await poll(world)
     incoming = ranges_core.Incoming(start=1000, total=len(VOCALS), etag=None)
     believe = ranges_core.read_incoming
     monkeypatch.setattr(
@@ -257,7 +257,7 @@ async def test_the_check_above_would_notice_a_client_that_appends_whatever_comes
 @pytest.mark.parametrize("cut", [0, 1, 5000, len(VOCALS) - 1])
 @pytest.mark.parametrize("framing", ["length", "chunked", "close"])
 async def test_a_truncated_file_never_gets_its_final_name(world: World, tmp_path: Path, cut: int, framing: str) -> None:
-    split = await look(world)
+    split = await poll(world)
     headers = {"length": {"content-length": str(len(VOCALS))}, "chunked": {"transfer-encoding": "chunked"}, "close": {}}
     # Chunked framing marks its end, so its truncation is an error of the connection; the others just end.
     end = [broken()] if framing == "chunked" else []
@@ -268,14 +268,14 @@ async def test_a_truncated_file_never_gets_its_final_name(world: World, tmp_path
 
 
 async def test_a_whole_file_that_only_the_close_delimits_is_not_believed_either(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.always("download", lambda _: Flow([VOCALS], {}))
     with pytest.raises(IncompleteDownloadError):
         await download(world, split, tmp_path)
 
 
 async def test_a_chunked_file_is_whole_when_its_end_is_marked(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", Flow([VOCALS[:99], VOCALS[99:]], {"transfer-encoding": "chunked"}))
     await download(world, split, tmp_path)
     assert files(tmp_path) == {"song/vocals.mp3": VOCALS}
@@ -284,7 +284,7 @@ async def test_a_chunked_file_is_whole_when_its_end_is_marked(world: World, tmp_
 
 
 async def test_more_bytes_than_promised_are_no_file(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.always("download", lambda _: Flow([VOCALS, b"more"], {"content-length": str(len(VOCALS))}))
     with pytest.raises(IncompleteDownloadError):
         await download(world, split, tmp_path)
@@ -292,41 +292,41 @@ async def test_more_bytes_than_promised_are_no_file(world: World, tmp_path: Path
 
 
 async def test_a_compressed_file_is_not_what_was_asked_for(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.always("download", lambda _: Flow([b"x"], {"content-length": "1", "content-encoding": "gzip"}))
     with pytest.raises(IncompleteDownloadError):
         await download(world, split, tmp_path)
 
 
 async def test_an_empty_stem_is_a_file_too(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", Flow([], {"content-length": "0"}))
     await download(world, split, tmp_path)
     assert files(tmp_path) == {"song/vocals.mp3": b""}
 
 
 async def test_a_download_that_stands_still_goes_on_after_the_stall_time(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000, hang))
     await download(world, split, tmp_path)
     assert ranges(world) == [None, "bytes=1000-"]
     assert 60 <= world.elapsed() < 62
 
 
-async def test_progress_is_told_per_stem(world: World, tmp_path: Path) -> None:
-    split = await look(world, "vocals", "drums")
-    told: list[Progress] = []
-    await download(world, split, tmp_path, on_progress=told.append)
-    vocals = [progress.done_bytes for progress in told if progress.name == "vocals"]
+async def test_progress_is_reported_per_stem(world: World, tmp_path: Path) -> None:
+    split = await poll(world, "vocals", "drums")
+    reported: list[Progress] = []
+    await download(world, split, tmp_path, on_progress=reported.append)
+    vocals = [progress.done_bytes for progress in reported if progress.name == "vocals"]
     assert (vocals[0], vocals[-1]) == (0, len(VOCALS))
-    assert {progress.name for progress in told} == {"vocals", "drums"}
+    assert {progress.name for progress in reported} == {"vocals", "drums"}
 
 
 # --- redirects and refreshes
 
 
 async def test_redirects_are_followed_three_times_and_no_more(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     hops = [status(code, location=f"/hop{code}") for code in (301, 302, 307)]
     world.api.files["/hop307"] = VOCALS
     world.api.script("download", *hops)
@@ -353,7 +353,7 @@ async def test_redirects_are_followed_three_times_and_no_more(world: World, tmp_
     ],
 )
 async def test_a_redirect_that_must_not_be_followed_is_not(world: World, tmp_path: Path, location: str) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", status(302, location=location))
     with pytest.raises(UnsafeURLError):
         await download(world, split, tmp_path)
@@ -361,8 +361,8 @@ async def test_a_redirect_that_must_not_be_followed_is_not(world: World, tmp_pat
     assert files(tmp_path) == {}
 
 
-async def test_all_stems_share_the_looks_that_renew_their_urls(world: World, tmp_path: Path) -> None:
-    split = await look(world, "vocals", "drums", "bass", "other")
+async def test_all_stems_share_the_requests_that_renew_their_urls(world: World, tmp_path: Path) -> None:
+    split = await poll(world, "vocals", "drums", "bass", "other")
 
     def expired(exchange: Exchange) -> Any:
         return status(403) if world.api.count("get") < 2 else world.api.do_download(exchange)
@@ -374,7 +374,7 @@ async def test_all_stems_share_the_looks_that_renew_their_urls(world: World, tmp
 
 
 async def test_a_renewed_url_is_vetted_like_the_first(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", status(403))
     world.api.always(
         "get", lambda _: world.api.split("split_1", "succeeded", stems={"vocals": "https://10.1.2.3/v.mp3"})
@@ -385,7 +385,7 @@ async def test_a_renewed_url_is_vetted_like_the_first(world: World, tmp_path: Pa
 
 
 async def test_a_part_is_resumed_with_a_renewed_url(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000), status(403))
     await download(world, split, tmp_path)
     assert ranges(world) == [None, "bytes=1000-", "bytes=1000-"]
@@ -397,7 +397,7 @@ async def test_a_part_is_resumed_with_a_renewed_url(world: World, tmp_path: Path
 
 @pytest.mark.parametrize("name", ["../evil", "/etc/passwd", "a/b", "..", "", "con", "x\0y", "a:b", ".stems", "VOCALS"])
 async def test_a_hostile_name_is_refused_while_its_siblings_continue(world: World, tmp_path: Path, name: str) -> None:
-    split = await look(world, "vocals", name, "drums")
+    split = await poll(world, "vocals", name, "drums")
     with pytest.raises(UnsafeNameError):
         await download(world, split, tmp_path / "into")
     assert set(files(tmp_path)) == {"into/song/vocals.mp3", "into/song/drums.mp3"}
@@ -405,7 +405,7 @@ async def test_a_hostile_name_is_refused_while_its_siblings_continue(world: Worl
 
 @pytest.mark.parametrize("url", ["http://cdn.test/x", "https://127.0.0.1/x", "file:///etc/passwd", "nonsense", ""])
 async def test_a_hostile_url_is_refused_while_its_siblings_continue(world: World, tmp_path: Path, url: str) -> None:
-    await look(world)
+    await poll(world)
     stems = {"bass": url, "vocals": f"{CDN}/split_1/vocals.mp3", "drums": f"{CDN}/split_1/drums.mp3"}
     world.api.script("get", world.api.split("split_1", "succeeded", stems=stems))
     async with world.client() as client:
@@ -419,7 +419,7 @@ async def test_a_hostile_url_is_refused_while_its_siblings_continue(world: World
 async def test_the_folder_of_a_split_is_inside_the_one_that_was_named(
     world: World, tmp_path: Path, filename: str | None
 ) -> None:
-    await look(world)
+    await poll(world)
     world.api.script("get", world.api.split("split_1", "succeeded", filename=filename))
     async with world.client() as client:
         found = await client.download_stems(await client.get_split("split_1"), tmp_path / "into")
@@ -430,7 +430,7 @@ async def test_the_folder_of_a_split_is_inside_the_one_that_was_named(
 
 
 async def test_what_is_complete_is_not_fetched_again(world: World, tmp_path: Path) -> None:
-    split = await look(world, "vocals", "drums")
+    split = await poll(world, "vocals", "drums")
     first = await download(world, split, tmp_path)
     assert await download(world, split, tmp_path) == first
     assert world.api.count("download") == 2
@@ -445,7 +445,7 @@ async def test_what_is_complete_is_not_fetched_again(world: World, tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["file", "dangling link"])
 async def test_nothing_is_overwritten_unasked(world: World, tmp_path: Path, kind: str) -> None:
-    split = await look(world)
+    split = await poll(world)
     (tmp_path / "song").mkdir()
     mine = tmp_path / "song" / "vocals.mp3"
     if kind == "file":
@@ -462,7 +462,7 @@ async def test_nothing_is_overwritten_unasked(world: World, tmp_path: Path, kind
 
 
 async def test_a_file_that_appears_during_the_download_is_not_overwritten(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     mine = tmp_path / "song" / "vocals.mp3"
 
     async def meanwhile() -> None:
@@ -476,7 +476,7 @@ async def test_a_file_that_appears_during_the_download_is_not_overwritten(world:
 
 
 async def test_the_stems_of_another_split_are_not_mixed_with_ours(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     await download(world, split, tmp_path, name="song")
     world.api.script("get", world.api.split("split_2", "succeeded"))
     async with world.client() as client:
@@ -489,7 +489,7 @@ async def test_the_stems_of_another_split_are_not_mixed_with_ours(world: World, 
 
 
 async def test_another_format_leaves_nothing_of_the_old_one_beside_it(world: World, tmp_path: Path) -> None:
-    split = await look(world, "vocals", "piano")
+    split = await poll(world, "vocals", "piano")
     await download(world, split, tmp_path, name="song")
     stems = {"vocals": f"{CDN}/split_2/vocals.wav", "drums": f"{CDN}/split_2/drums.wav"}
     world.api.script("get", world.api.split("split_2", "succeeded", stems=stems))
@@ -508,14 +508,14 @@ def flow_of(data: bytes) -> Flow:
     return Flow([data], {"content-length": str(len(data))})
 
 
-async def bring(world: World, split: Split, folder: Path, pattern: str, **options: Any) -> dict[str, Path]:
+async def download_named(world: World, split: Split, folder: Path, pattern: str, **options: Any) -> dict[str, Path]:
     async with world.client() as client:
         downloader = client._engine.downloader
         return await downloader.download(split, folder, overwrite=False, on_progress=None, pattern=pattern, **options)
 
 
 async def test_tracks_that_share_a_folder_do_not_lose_each_others_memory(world: World, tmp_path: Path) -> None:
-    split = await look(world, "vocals", "drums")
+    split = await poll(world, "vocals", "drums")
     other = world.api.split("split_2", "succeeded")
     world.api.script("get", other)
     async with world.client() as client:
@@ -526,25 +526,25 @@ async def test_tracks_that_share_a_folder_do_not_lose_each_others_memory(world: 
         return broken() if "Range" in exchange.request.headers else head(100, data=world.api.stem(exchange))
 
     world.api.always("download", half)
-    tasks = [asyncio.create_task(bring(world, track, tmp_path, pattern)) for pattern, track in tracks.items()]
+    tasks = [asyncio.create_task(download_named(world, track, tmp_path, pattern)) for pattern, track in tracks.items()]
     assert {type(error) for error in await asyncio.gather(*tasks, return_exceptions=True)} == {APIConnectionError}
     assert files(tmp_path) == {}
     world.api.asked.clear()
     world.api._always.clear()
     for pattern, track in tracks.items():
-        await bring(world, track, tmp_path, pattern)
+        await download_named(world, track, tmp_path, pattern)
     assert set(ranges(world)) == {"bytes=100-"}, "every part was gone on with"
     assert set(files(tmp_path)) == {f"{song} - {stem}.mp3" for song in ("One", "Two") for stem in ("vocals", "drums")}
     world.api.asked.clear()
     for pattern, track in tracks.items():
-        await bring(world, track, tmp_path, pattern)
+        await download_named(world, track, tmp_path, pattern)
     assert world.api.asked == [], "and nothing that is whole is fetched again"
 
 
 async def test_a_pattern_that_leads_out_of_the_folder_is_refused(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     with pytest.raises(UnsafeNameError):
-        await bring(world, split, tmp_path / "into", "../{stem}")
+        await download_named(world, split, tmp_path / "into", "../{stem}")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -561,7 +561,7 @@ TAMPERED: dict[str, Any] = {
 
 @pytest.mark.parametrize("change", TAMPERED.values(), ids=TAMPERED.keys())
 async def test_a_tampered_memory_costs_at_most_a_download(world: World, tmp_path: Path, change: dict[str, Any]) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000), *(broken() for _ in range(3)))
     with pytest.raises(APIConnectionError):
         await download(world, split, tmp_path)
@@ -575,7 +575,7 @@ async def test_a_tampered_memory_costs_at_most_a_download(world: World, tmp_path
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"version": 2}', "[" * 100_000, "\xff"])
 async def test_an_unreadable_memory_costs_at_most_a_download(world: World, tmp_path: Path, text: str) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000), *(broken() for _ in range(3)))
     with pytest.raises(APIConnectionError):
         await download(world, split, tmp_path)
@@ -595,14 +595,14 @@ async def test_a_split_without_stems_is_nothing_to_download(world: World, tmp_pa
 
 
 async def test_a_cancelled_download_keeps_its_part_and_goes_on_later(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     here = asyncio.Event()
 
-    async def told() -> None:
+    async def started() -> None:
         here.set()
         await hang()
 
-    world.api.script("download", head(1000, told))
+    world.api.script("download", head(1000, started))
     task = asyncio.create_task(download(world, split, tmp_path))
     await here.wait()
     task.cancel()
@@ -615,7 +615,7 @@ async def test_a_cancelled_download_keeps_its_part_and_goes_on_later(world: Worl
 
 
 async def test_a_deadline_during_a_download_is_a_timeout_and_keeps_the_part(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     world.api.script("download", head(1000, hang))
     with pytest.raises(APITimeoutError) as caught:
         await download(world, split, tmp_path, timeout=9)
@@ -628,7 +628,7 @@ async def test_cancelling_while_the_disk_is_written_keeps_the_order_of_the_bytes
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(downloader, "_WRITE_BYTES", 100)
-    split = await look(world)
+    split = await poll(world)
     pieces = [VOCALS[start : start + 64] for start in range(0, len(VOCALS), 64)]
     for turns in range(5, 45):
         world.api.script("download", Flow(pieces, {"content-length": str(len(VOCALS)), "etag": f'"{len(VOCALS)}"'}))
@@ -652,7 +652,7 @@ async def test_cancelling_while_the_disk_is_written_keeps_the_order_of_the_bytes
 async def test_a_full_disk_leaves_no_final_name_and_says_so(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, room: int, code: int
 ) -> None:
-    split = await look(world)
+    split = await poll(world)
     write = os.write
     left = room
 
@@ -679,7 +679,7 @@ async def test_a_full_disk_leaves_no_final_name_and_says_so(
 async def test_a_disk_that_refuses_anything_else_leaves_no_final_name(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
-    split = await look(world)
+    split = await poll(world)
     (tmp_path / "song").mkdir()
 
     def refuse(*_: Any, **__: Any) -> Any:
@@ -695,7 +695,7 @@ async def test_a_disk_that_refuses_anything_else_leaves_no_final_name(
 
 
 async def test_a_folder_that_cannot_be_made_is_a_download_error(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     (tmp_path / "song").write_bytes(b"a file")
     with pytest.raises(DownloadError):
         await download(world, split, tmp_path)
@@ -703,7 +703,7 @@ async def test_a_folder_that_cannot_be_made_is_a_download_error(world: World, tm
 
 @pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
 async def test_a_part_that_is_something_else_is_not_followed(world: World, tmp_path: Path, kind: str) -> None:
-    split = await look(world)
+    split = await poll(world)
     (tmp_path / "song").mkdir()
     victim = tmp_path / "victim"
     victim.write_bytes(b"precious")
@@ -720,7 +720,7 @@ async def test_a_part_that_is_something_else_is_not_followed(world: World, tmp_p
 
 
 async def test_a_part_that_another_process_writes_is_left_alone(world: World, tmp_path: Path) -> None:
-    split = await look(world)
+    split = await poll(world)
     (tmp_path / "song").mkdir()
     other = PartFile(tmp_path / "song" / ".vocals.part")
     try:
@@ -732,7 +732,7 @@ async def test_a_part_that_another_process_writes_is_left_alone(world: World, tm
 
 async def test_a_rename_that_is_slow_is_no_stall(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Syncing a large file to a slow disk may take minutes; the network has nothing to do with it."""
-    split = await look(world)
+    split = await poll(world)
     publish = PartFile.publish
 
     def slow(part: PartFile, target: Path, *, overwrite: bool) -> None:

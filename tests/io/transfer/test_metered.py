@@ -116,7 +116,7 @@ async def test_a_failure_in_the_turn_of_a_cancellation_is_not_complained_about()
     assert complaints == []
 
 
-async def test_a_thread_is_waited_for_and_what_it_opened_is_undone_when_nobody_takes_it() -> None:
+async def test_a_thread_is_waited_for_and_what_it_opened_is_undone_when_it_is_not_taken() -> None:
     undone: list[str] = []
     task = asyncio.create_task(run_in_thread(str, "opened", undo=undone.append))
     await asyncio.sleep(0)
@@ -128,7 +128,7 @@ async def test_a_thread_is_waited_for_and_what_it_opened_is_undone_when_nobody_t
     assert undone == ["opened"]
 
 
-async def test_the_failure_of_a_thread_nobody_waits_for_is_not_complained_about() -> None:
+async def test_the_failure_of_a_thread_without_a_waiter_is_not_complained_about() -> None:
     complaints: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
     task = asyncio.create_task(run_in_thread(int, "no number"))

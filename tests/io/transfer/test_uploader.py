@@ -111,7 +111,7 @@ async def test_a_fault_that_passes_is_not_seen_and_the_next_attempt_sends_the_sa
     assert done.input.upload_id == f"upl_{world.api.count('reserve')}"
 
 
-async def test_a_fresh_reservation_brings_its_own_url_and_headers(world: World) -> None:
+async def test_a_fresh_reservation_has_its_own_url_and_headers(world: World) -> None:
     world.api.script("upload", status(403))
     await upload(world)
     first, second = world.api.of("upload")
@@ -170,11 +170,11 @@ async def test_hostile_upload_headers_do_not_reach_the_worker(world: World) -> N
 
 async def test_progress_rises_from_nothing_to_all_and_falls_back_when_an_attempt_starts_over(world: World) -> None:
     world.api.script("upload", broken())
-    told: list[Progress] = []
+    reported: list[Progress] = []
     async with world.client() as client:
-        await client.upload_audio(SONG, filename="song.wav", on_progress=told.append)
-    assert {(progress.name, progress.total_bytes) for progress in told} == {("song.wav", len(SONG))}
-    done = [progress.done_bytes for progress in told]
+        await client.upload_audio(SONG, filename="song.wav", on_progress=reported.append)
+    assert {(progress.name, progress.total_bytes) for progress in reported} == {("song.wav", len(SONG))}
+    done = [progress.done_bytes for progress in reported]
     assert done.count(0) == done.count(len(SONG)) == 2
     again = done.index(0, 1)
     assert done[:again] == sorted(done[:again])
@@ -300,7 +300,7 @@ async def test_a_stream_that_raises_ends_the_upload_at_once_with_its_reason(worl
 
 @attrs.frozen
 class HomeMade:
-    """A source written by somebody who did not read the docs."""
+    """A source written without reading the docs."""
 
     chunks: list[bytes]
     content_length: int = 6
