@@ -82,7 +82,7 @@ class FakeClock:
             if deadline is None:
                 yield
                 return
-            if deadline <= self._time:  # as the real one does: strikes at the first wait, whatever the clock does
+            if deadline <= self._time:  # like the real one: expires at the first wait
                 timeout.reschedule(loop.time())
                 yield
                 return

@@ -232,7 +232,7 @@ class Gate:
         A request behind a steady stream of others gets a turn now and then, even if those are interactive.
         """
         best = self._best(now, None)
-        spare = self._kept_from(best[0], now) if best is not None else 0
+        spare = self._slots_to_leave(best[0], now) if best is not None else 0
         while best is not None and self._turns.is_over(best[0]):
             later = self._best(now, best[0])
             if later is None:
@@ -249,7 +249,7 @@ class Gate:
                 best = (order, source)
         return best
 
-    def _kept_from(self, order: Order, now: float) -> int:
+    def _slots_to_leave(self, order: Order, now: float) -> int:
         """Return how many slots a request of this order must leave free for others that may come.
 
         Those are interactive calls, if there were any recently, and, for polls of a batch, the requests it is about to

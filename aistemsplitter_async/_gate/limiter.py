@@ -38,8 +38,8 @@ _PACING_MARGIN = 0.98  # of the limit: even spacing is not exactly even after cr
 _PACED = 5.0  # windows without a refusal before requests are counted again instead of spread; doubled each time
 _TRANSITION = 0.25  # windows of pacing; an earlier refusal is due to the burst that was sent before
 _RECENTLY = 3.0  # windows; a second refusal within them is not a coincidence
-_HASTY = 20  # requests a window: if fewer were accepted, another client may have used the key just before
-_SOON = 1.0  # windows after which such a limit is tested, once
+_LIKELY_TOO_LOW = 20  # requests a window: if fewer were accepted, another client may have used the key
+_EARLY_SEARCH = 1.0  # windows after which such a limit is tested, once
 _HEADROOM = 1.5  # factor on the requests in flight that a believed limit needs at the present latency
 _LATENCY_SHARE = 0.2  # of the newest reply in the smoothed latency
 _MOST_DOUBLINGS = 30.0  # of the backoff; more would only overflow
@@ -71,8 +71,8 @@ class Limiter:
         self._paced_for = _PACED  # windows
         self._paced_at = -math.inf
         self._searching = False
-        self._doubted = False  # a request within the learned limit was refused once already
-        self._hasty = False  # the learned limit is so low that others may have used the window
+        self._refused_within_limit = False  # once already
+        self._may_be_too_low = False  # another client may have used part of the window
         self._latency = 0.0  # s from sending to the reply, smoothed
 
     @property
@@ -97,7 +97,7 @@ class Limiter:
             return math.inf
         at = self._believed_free_at(now, spare)
         if at > now and self.in_flight == 0 and self._may_rise() and (not spare or self._believed_free_at(now) > now):
-            patience = _SOON if self._hasty else SEARCH_AFTER
+            patience = _EARLY_SEARCH if self._may_be_too_low else SEARCH_AFTER
             search_at = now if self._searching else self._refused_at + patience * self.per
             return max(now, min(at, search_at))
         return at
@@ -175,7 +175,7 @@ class Limiter:
             self._counted.set_per(memory.per)
             self._believe(memory.believed, now)
             self._refused_at = now  # so that a higher limit is not searched for at once
-            self._hasty = memory.believed < _HASTY
+            self._may_be_too_low = memory.believed < _LIKELY_TOO_LOW
         self._counted.occupy(memory.ages, now)
         if memory.paced and self._bucket is None and self.believed is not None:
             self._pace(self.believed, now)
@@ -217,7 +217,7 @@ class Limiter:
         self._refused_at = now
         self._refusals += 1
         self._accepted = 0
-        self._hasty = self.believed is None and accepted < _HASTY
+        self._may_be_too_low = self.believed is None and accepted < _LIKELY_TOO_LOW
         if not accepted:
             return
         if self.believed is None or (self._searching and self._bucket is None):
@@ -232,10 +232,10 @@ class Limiter:
             is_due_to_pacing = self._ceiling is None or now >= self._paced_at + _TRANSITION * self.per
             if recently and is_due_to_pacing:
                 self._believe(min(self.believed, accepted), now)
-        elif self.believed == self._ceiling or (recently and self._doubted):
+        elif self.believed == self._ceiling or (recently and self._refused_within_limit):
             self._pace(self.believed, now)
         else:
-            self._doubted = True
+            self._refused_within_limit = True
             self._believe(min(self.believed, accepted), now)
         self._searching = False
 

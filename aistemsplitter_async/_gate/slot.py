@@ -33,7 +33,7 @@ class Slot:
 
     def settle(self) -> None:
         """Give the slot back one window from now."""
-        if self._let_go():
+        if self._release():
             self._on_settle(self._taken_at)
 
     def refuse(self, retry_after: float | None) -> None:
@@ -41,14 +41,14 @@ class Slot:
 
         It stays closed for `retry_after` seconds if the server said so, else until a believed slot is free again.
         """
-        if self._let_go():
+        if self._release():
             self._on_refuse(self._taken_at, retry_after)
 
     def restore(self) -> None:
         """Give the slot back at once: its request was never sent."""
-        if self._let_go():
+        if self._release():
             self._on_restore()
 
-    def _let_go(self) -> bool:
+    def _release(self) -> bool:
         held, self._held = self._held, False
         return held

@@ -197,7 +197,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     assert cycle({module: edges(module, source) for module, source in SOURCES.items()}) == []
 
 
-def test_what_is_no_shell_is_pure() -> None:
+def test_what_is_not_a_shell_is_pure() -> None:
     assert {
         name: found for name, source in SOURCES.items() if name not in SHELLS and (found := impurities(source))
     } == {}

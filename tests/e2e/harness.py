@@ -1,4 +1,4 @@
-"""What the end-to-end tests drive: bare requests, the command line, a browser."""
+"""The drivers of the end-to-end tests: bare requests, the command line, a browser."""
 
 from __future__ import annotations
 

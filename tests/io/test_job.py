@@ -1,4 +1,4 @@
-"""A job: what it knows, and that it can be left and taken up again."""
+"""A job: its attributes, and waiting for it once more after a break."""
 
 from __future__ import annotations
 

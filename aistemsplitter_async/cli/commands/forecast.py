@@ -111,7 +111,7 @@ class Forecast:
         counting = []
         if library.is_repeatable:
             self._paid = await self._find_paid()
-            counting.append(asyncio.create_task(self._look_ahead(library), name="survey"))
+            counting.append(asyncio.create_task(self._count_library(library), name="survey"))
         try:
             yield
         finally:
@@ -150,7 +150,7 @@ class Forecast:
                 f"{number(needed - balance)} are missing{ending}"
             )
 
-    async def _look_ahead(self, library: Library) -> None:
+    async def _count_library(self, library: Library) -> None:
         await self.survey.count(library, self._paid)
         asked = False
         while True:

@@ -1,7 +1,7 @@
 """A queue of rules that decide which request gets which fault, and counts that prove each was consumed.
 
 A request takes the first rule that matches it and no other, so queued rules take effect one after the other. If a rule
-has several faults, all of them strike the same request.
+has several faults, all of them apply to the same request.
 """
 
 from __future__ import annotations
@@ -200,7 +200,7 @@ class Faults:
             if rule.split_id is not None and rule.split_id != split_id:
                 continue
             rule.seen += 1
-            if taken is None and self._strikes(rule):
+            if taken is None and self._applies(rule):
                 rule.consumed += 1
                 taken = rule
         return taken
@@ -209,7 +209,7 @@ class Faults:
         """Undo `take`: the rule's faults could not change the request."""
         rule.consumed -= 1
 
-    def _strikes(self, rule: Rule) -> bool:
+    def _applies(self, rule: Rule) -> bool:
         if rule.calls is not None and rule.seen not in rule.calls:
             return False
         return rule.probability is None or self._random.random() < rule.probability

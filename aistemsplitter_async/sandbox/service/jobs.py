@@ -68,15 +68,15 @@ class Jobs:
         """Stop the workers and kill what they run; unfinished splits stay as they are."""
         await cancel_and_wait(*self._tasks)
 
-    def submit(self, split: Split, *, held: bool = False, doom: SplitError | None = None) -> None:
+    def submit(self, split: Split, *, held: bool = False, failure: SplitError | None = None) -> None:
         """Take a queued split.
 
         Args:
             split: The split.
             held: Never let it go beyond processing.
-            doom: Fail it with this error when it is due, without separating anything.
+            failure: Fail it with this error when it is due, without separation.
         """
-        job = _Job(split, outcome=doom, held=held)
+        job = _Job(split, outcome=failure, held=held)
         self._jobs[split.id] = job
         if self._line is not None:
             starts, ends = self._line.plan(self._core.clock.monotonic(), split.seconds)
@@ -87,7 +87,7 @@ class Jobs:
             self._permit(job, Status.PROCESSING)
         if held:
             return
-        if doom is not None:
+        if failure is not None:
             if self._instant:
                 self._permit(job, Status.SUCCEEDED)
             return

@@ -208,5 +208,5 @@ class Splits:
     def _submit(self, split: Split, injection: Injection) -> None:
         failed = injection.use(FailedSplit)
         held = injection.use(NeverFinishing) is not None
-        doom = None if failed is None else SplitError(failed.code, failed.message)
-        self._jobs.submit(split, held=held, doom=doom)
+        failure = None if failed is None else SplitError(failed.code, failed.message)
+        self._jobs.submit(split, held=held, failure=failure)

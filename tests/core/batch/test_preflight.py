@@ -1,4 +1,4 @@
-"""What a batch will cost, and how long the key's limit makes it take."""
+"""The cost of a batch, and the time that the key's limit makes it take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a batch says of itself while it runs: honest figures from a value, no terminal needed."""
+"""The view of a running batch: honest figures from a value, no terminal needed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ SPLIT = Split("split_1", "failed", "4s", 10.0, datetime(2026, 1, 1, tzinfo=UTC),
 SURVEY = Survey(files=100, complete=True)
 
 
-def test_what_is_not_begun_is_no_progress_while_the_rest_is_finished() -> None:
+def test_what_is_not_begun_is_not_progress_while_the_rest_is_finished() -> None:
     draining = attrs.evolve(PROGRESS, draining=True, skipped=70)
     assert describe_count(draining, SURVEY) == "10 split, 19 to finish, 1 failed"
     assert plan_eta(draining, SURVEY, 1.0) is None
@@ -136,7 +136,7 @@ def test_a_status_knows_a_batch_that_runs_from_one_that_was_killed() -> None:
     assert lines[1:] == ["being split  3", "finished     7"]
 
 
-def test_an_old_status_of_a_process_that_holds_the_journal_is_no_death() -> None:
+def test_an_old_status_of_a_process_that_holds_the_journal_does_not_mean_it_died() -> None:
     mine = BatchStatus(at=1000.0, pid=os.getpid(), ended=False, tracks={}, progress=PROGRESS)
     assert is_running(mine, 1001.0, locked=None)
     assert is_running(mine, 9000.0, locked=True)

@@ -37,7 +37,7 @@ def test_a_duration_reads_as_people_write_it(text: str, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "m", "3x", "-5m", "0", "0h0m0s", "1m1h", "nan", "inf", "1e9", "9" * 400, "32d", "1000h", "٣m٣"]
 )
-def test_what_is_no_duration_is_refused_with_an_example(text: str) -> None:
+def test_what_is_not_a_duration_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ValueError, match="30m, 1h30m or 90s"):
         parse_duration(text)
 
@@ -65,7 +65,7 @@ def test_a_rate_limit_reads_like_sixty_a_minute() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "60", "0/min", "60/.s", "60/0s", "9" * 5000 + "/s", "a/b"])
-def test_what_is_no_rate_limit_is_a_value_error_that_says_so(text: str) -> None:
+def test_what_is_not_a_rate_limit_is_a_value_error_that_says_so(text: str) -> None:
     with pytest.raises(ValueError, match=r"rate limit|positive|at least 1"):
         parse_rate_limit(text)
 

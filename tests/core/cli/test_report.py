@@ -265,7 +265,7 @@ def test_a_wav_file_has_an_outline_with_soundfile_and_without(
     assert min(peaks[len(peaks) // 2 + 3 :]) >= LOUDEST - 1
 
 
-def test_what_is_no_audio_has_no_outline(tmp_path: Path) -> None:
+def test_what_is_not_audio_has_no_waveform(tmp_path: Path) -> None:
     (tmp_path / "a.mp3").write_bytes(b"no audio" * 100)
     assert read_peaks(tmp_path / "a.mp3") is None
     assert read_peaks(tmp_path / "gone.wav") is None

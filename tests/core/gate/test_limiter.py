@@ -596,7 +596,7 @@ def at_once(limiter: Limiter, now: float) -> int:
     return sent
 
 
-def test_a_limit_learned_while_others_used_the_key_is_doubted_after_a_window() -> None:
+def test_a_limit_learned_while_others_used_the_key_is_tested_after_a_window() -> None:
     server = Fixed(60)
     server.counts[0.0] = 56  # another client's, just before
     limiter = unknown()
@@ -606,7 +606,7 @@ def test_a_limit_learned_while_others_used_the_key_is_doubted_after_a_window() -
     assert len(traffic.refused) <= 6
 
 
-def test_a_limit_that_is_small_indeed_is_doubted_early_only_once() -> None:
+def test_a_limit_that_is_small_indeed_is_tested_early_only_once() -> None:
     limiter = unknown()
     traffic = run(limiter, Fixed(5), until=21 * PER)
     assert limiter.believed == 5

@@ -263,7 +263,7 @@ def test_a_file_is_known_again_until_anything_about_it_changes(store: JournalSto
     assert store.identity_of("/music/b.wav", stamp) is None
 
 
-def test_a_name_that_is_no_text_can_be_a_source(store: JournalStore) -> None:
+def test_a_name_that_is_not_text_can_be_a_source(store: JournalStore) -> None:
     name = os.fsdecode(b"/music/\xff.wav")
     store.remember_identity(name, Stamp(1, 2, 3, 4), "sha256:aa")
     assert store.identity_of(name, Stamp(1, 2, 3, 4)) == "sha256:aa"
@@ -391,7 +391,7 @@ def make_cut(path: Path) -> None:
         (make_cut, "damaged"),
     ],
 )
-def test_a_file_that_is_no_good_journal_is_refused_and_left_as_it_was(
+def test_a_file_that_is_not_a_good_journal_is_refused_and_left_as_it_was(
     make: Callable[[Path], None], why: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "journal"

@@ -174,7 +174,7 @@ def test_junk_is_refused_and_nothing_else_happens(
         load(path)
 
 
-def test_a_missing_file_and_a_folder_are_no_audio_files(tmp_path: Path) -> None:
+def test_a_missing_file_and_a_folder_are_not_audio_files(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.wav", tmp_path):
         with pytest.raises(OSError):  # noqa: PT011  # which one is the system's choice
             probe(path)

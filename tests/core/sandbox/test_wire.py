@@ -107,7 +107,7 @@ def test_right_bodies_are_accepted_with_their_defaults() -> None:
         b'{"a": ' + b"9" * 5000 + b"}",
     ],
 )
-def test_a_body_that_is_no_json_object_is_refused_with_422(raw: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused_with_422(raw: bytes) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         decode.parse_json(raw)
     assert refused(caught.value)

@@ -1,4 +1,4 @@
-"""A slow transfer lives; a silent or dripping one is dead."""
+"""A slow transfer is not stalled; a silent or dripping one is."""
 
 from __future__ import annotations
 

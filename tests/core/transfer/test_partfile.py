@@ -115,7 +115,7 @@ def test_a_part_that_is_another_name_of_a_file_does_not_change_that_file(tmp_pat
 
 @posix
 @pytest.mark.parametrize("kind", ["folder", "fifo"])
-def test_a_part_that_is_no_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
+def test_a_part_that_is_not_a_regular_file_is_refused(tmp_path: Path, kind: str) -> None:
     path = part_path(tmp_path, "vocals")
     path.mkdir() if kind == "folder" else os.mkfifo(path)
     with pytest.raises(DownloadError):
@@ -242,7 +242,7 @@ TAMPERED: dict[str, object] = {
 
 
 @pytest.mark.parametrize("saved", TAMPERED.values(), ids=TAMPERED.keys())
-def test_a_tampered_manifest_is_no_memory(tmp_path: Path, saved: object) -> None:
+def test_a_tampered_manifest_is_not_loaded(tmp_path: Path, saved: object) -> None:
     remember(tmp_path, GOOD)
     assert Manifest.load(tmp_path) is not None, "the untampered one is"
     remember(tmp_path, saved)
@@ -253,13 +253,13 @@ def test_a_tampered_manifest_is_no_memory(tmp_path: Path, saved: object) -> None
 @pytest.mark.parametrize(
     "raw", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b"9" * 5000, b"\x00" * 100, b" " * (2 * 1024 * 1024)], ids=len
 )
-def test_a_corrupt_manifest_is_no_memory(tmp_path: Path, raw: bytes) -> None:
+def test_a_corrupt_manifest_is_not_loaded(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / MANIFEST_NAME).write_bytes(raw)
     assert Manifest.load(tmp_path) is None
 
 
 @posix
-def test_a_manifest_that_would_be_read_for_ever_is_no_memory(tmp_path: Path) -> None:
+def test_a_manifest_that_would_be_read_for_ever_is_not_loaded(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / MANIFEST_NAME)
     assert Manifest.load(tmp_path) is None
     (tmp_path / MANIFEST_NAME).unlink()
@@ -500,7 +500,7 @@ def test_a_manifests_name_contains_its_pattern(pattern: str) -> None:
 @pytest.mark.parametrize(
     "name", ["Song.json", ".Song.json", ".{stem}.json.new", "{stem}.json", ".\u202e{stem}.json", ""]
 )
-def test_other_names_are_no_memorys(name: str) -> None:
+def test_other_names_are_not_those_of_manifests(name: str) -> None:
     assert pattern_of(name) is None
 
 

@@ -1,4 +1,4 @@
-"""How a webhook request is answered, decided from its bytes alone."""
+"""The answer to a webhook request, decided from its bytes alone."""
 
 from __future__ import annotations
 

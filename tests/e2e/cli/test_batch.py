@@ -276,7 +276,7 @@ async def test_a_pipe_that_is_named_is_read_once_and_to_its_end(cli: CLI, sandbo
     assert (ended.code, len(sandbox.ledger.charges)) == (0, songs)
 
 
-async def test_a_list_on_standard_input_by_its_path_is_no_song(cli: CLI, sandbox: Sandbox) -> None:
+async def test_a_list_on_standard_input_by_its_path_is_not_a_song(cli: CLI, sandbox: Sandbox) -> None:
     (cli.folder / "list").write_text("https://example.com/one.mp3?seconds=2\n")
     with (cli.folder / "list").open("rb") as file:
         ended = await cli.end(await cli.using(sandbox).start("batch", "/dev/stdin", "--into", "out", stdin=file))

@@ -204,7 +204,7 @@ async def test_wrong_usage_is_one_line_and_exit_code_2(cli: CLI) -> None:
     assert [each.out for each in ended if each.out] == []
 
 
-async def test_a_source_that_is_no_file_is_named_and_costs_nothing(cli: CLI, sandbox: Sandbox) -> None:
+async def test_a_source_that_is_not_a_file_is_named_and_costs_nothing(cli: CLI, sandbox: Sandbox) -> None:
     (cli.folder / "folder.mp3").mkdir()
     (cli.folder / "empty.mp3").touch()
     balance = sandbox.credits
@@ -378,7 +378,7 @@ async def test_a_second_signal_ends_a_create_under_way_at_once_and_the_first_aft
     assert "may or may not have been created" in at_once.err  # a forced exit still says so
 
 
-async def test_a_reader_that_goes_away_is_no_reason_to_complain_or_to_stop(
+async def test_a_reader_that_goes_away_is_not_a_reason_to_complain_or_to_stop(
     cli: CLI, sandbox: Sandbox, song: Path
 ) -> None:
     read_end, write_end = os.pipe()

@@ -56,7 +56,7 @@ async def test_what_is_not_in_the_api_is_refused_in_its_envelope(
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[1]", b"\xff", b"[" * 50_000])
 @pytest.mark.parametrize("path", ["/audio/uploads", "/audio/splits"])
-async def test_a_body_that_is_no_json_object_is_422(api: BareAPI, path: str, body: bytes) -> None:
+async def test_a_body_that_is_not_a_json_object_is_422(api: BareAPI, path: str, body: bytes) -> None:
     answer = await api.call("POST", path, data=body)
     assert (answer.status, answer.json["error"]["code"]) == (422, "VALIDATION_ERROR")
 

@@ -1,4 +1,4 @@
-"""Closing a sandbox: at once, whatever is going on, and nothing is left of it."""
+"""Closing a sandbox: at once, in the middle of anything, and nothing is left of it."""
 
 from __future__ import annotations
 

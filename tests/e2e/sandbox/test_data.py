@@ -1,4 +1,4 @@
-"""A sandbox with a data folder goes on where it ended, however it ended."""
+"""A sandbox with a data folder continues where it ended, even after a kill."""
 
 from __future__ import annotations
 

@@ -412,7 +412,7 @@ OF_REQUESTS = {kind: fault for kind, fault in faults.KINDS.items() if fault not 
 async def test_every_kind_of_fault_is_consumed_and_entered_in_the_ledger(
     api: BareAPI, make_wav: MakeWav, kind: str
 ) -> None:
-    """Complete by construction: a kind that is added and never strikes fails here."""
+    """Complete by construction: a kind that is added and never takes effect fails here."""
     rule = api.sandbox.faults.add_text(f"{PLACES.get(kind, 'credits')}:{kind}{QUICK.get(kind, '')}")
     assert api.sandbox.faults.unconsumed == (rule,)
     with contextlib.suppress(KeyError):  # a split that failed, or never finishes, has no stems

@@ -81,7 +81,7 @@ async def test_data_from_the_sandbox_can_only_become_text(api: BareAPI) -> None:
     assert "require-trusted-types-for 'script'; trusted-types 'none'" in answer.headers["Content-Security-Policy"]
 
 
-async def test_reading_the_page_is_no_api_request_and_the_document_has_no_data(connect: Connect) -> None:
+async def test_reading_the_page_is_not_an_api_request_and_the_document_has_no_data(connect: Connect) -> None:
     async with connect(requests_per_minute=1) as api:
         before = await get(api)
         await api.create(SONG)

@@ -1,4 +1,4 @@
-"""The inbox in a file: an acknowledged event is there, whatever happens to the process that acknowledged it."""
+"""The inbox in a file: an acknowledged event is there, even if the process that acknowledged it dies."""
 
 from __future__ import annotations
 

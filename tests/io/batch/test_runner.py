@@ -381,7 +381,7 @@ async def test_a_bad_source_is_an_outcome(world: World, home: Any, tmp_path: Pat
     assert all(isinstance(one.error, SourceUnreadableError) for one in outcomes if isinstance(one, Failed))
 
 
-async def test_a_file_whose_name_is_no_text_is_split_like_any_other(world: World, home: Any, tmp_path: Path) -> None:
+async def test_a_file_whose_name_is_not_text_is_split_like_any_other(world: World, home: Any, tmp_path: Path) -> None:
     name = os.fsdecode(bytes(tmp_path) + b"/\xff.wav")
     Path(name).write_bytes(b"sound")
     assert kinds(await run(world, [name, *urls(2)], **home)) == {"Done": 3}

@@ -283,7 +283,7 @@ async def test_a_chunked_file_is_whole_when_its_end_is_marked(world: World, tmp_
     assert world.api.count("download") == 1
 
 
-async def test_more_bytes_than_promised_are_no_file(world: World, tmp_path: Path) -> None:
+async def test_more_bytes_than_promised_are_not_a_file(world: World, tmp_path: Path) -> None:
     split = await poll(world)
     world.api.always("download", lambda _: Flow([VOCALS, b"more"], {"content-length": str(len(VOCALS))}))
     with pytest.raises(IncompleteDownloadError):
@@ -730,7 +730,9 @@ async def test_a_part_that_another_process_writes_is_left_alone(world: World, tm
         other.close()
 
 
-async def test_a_rename_that_is_slow_is_no_stall(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_rename_that_is_slow_is_not_a_stall(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Syncing a large file to a slow disk may take minutes; the network has nothing to do with it."""
     split = await poll(world)
     publish = PartFile.publish

@@ -1,4 +1,4 @@
-"""The meter's watchman: a stalled transfer is cancelled, a slow one is not, and nothing is left behind."""
+"""Transfers under a meter: a stalled transfer is cancelled, a slow one is not, and nothing is left behind."""
 
 from __future__ import annotations
 

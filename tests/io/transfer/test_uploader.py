@@ -1,4 +1,4 @@
-"""Uploads: identical bytes at each attempt, fresh places while that is harmless, and no create of a wrong file."""
+"""Uploads: identical bytes at each attempt, fresh reservations while that is harmless, no create of a wrong file."""
 
 from __future__ import annotations
 

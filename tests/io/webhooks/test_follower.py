@@ -1,4 +1,4 @@
-"""What a client keeps of events: enough for waiters that come late, and never without bound."""
+"""A client remembers events: enough for waiters that come late, and never without bound."""
 
 from __future__ import annotations
 
