@@ -119,7 +119,7 @@ class Engine:
         finally:
             work.close()  # in case it never started
         # Raised here, outside the `except`: the cancelled call's frames hold request headers.
-        raise APITimeoutError("the call did not finish in the time it was given", code="TIMEOUT")
+        raise APITimeoutError("the call did not finish within its timeout", code="TIMEOUT")
 
     async def get_credits(self, priority: Priority) -> Credits:
         """Return the credits that the key may still spend."""

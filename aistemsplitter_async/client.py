@@ -426,7 +426,7 @@ class AsyncAIStemSplitter:
             output_format=output_format,
             webhook_url=webhook_url,
         )
-        engine = self._bound_engine()  # the client may have been closed meanwhile
+        engine = self._bound_engine()  # the client may have been closed during the upload
         created = await engine.create(submission, deadline=deadline, priority=priority, before_send=before_send)
         return self._job(created, key, priority)
 

@@ -29,7 +29,7 @@ class RetryPlanned:
 
 @attrs.frozen(kw_only=True)
 class Throttled:
-    """An attempt was answered 429 with a `Retry-After` of so many seconds, or without one (`None`).
+    """An attempt was answered 429; `retry_after` is the reply's `Retry-After` in seconds, `None` without one.
 
     If the reply came from the API, a `GateClosed` precedes it. If the call is retried, a `RetryPlanned` follows.
     """

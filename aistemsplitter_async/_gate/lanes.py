@@ -35,7 +35,7 @@ class Rank(IntEnum):
     POLL = 2
 
 
-# A `get_split` that a caller makes itself is a poll like any other: it can wait, since nothing expires meanwhile.
+# A `get_split` that a caller makes itself is a poll like any other: it can wait, since nothing expires in the meantime.
 RANKS: Final = {
     Stage.CREDITS: Rank.RESERVE,
     Stage.RESERVE: Rank.RESERVE,

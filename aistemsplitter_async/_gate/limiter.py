@@ -33,7 +33,7 @@ _UNPROVEN_AT_ONCE = 4  # until a second window has begun without a refusal; righ
 _PROVEN_AT_ONCE = 64  # after that; more would only add to the refusals if the limit was lowered meanwhile
 _PROOF = 8  # requests accepted beyond a full window, which a weighted counter would have refused
 _SMALL_BURST = 0.05  # of the limit: what pacing sends at once, so that no time is lost to latency
-_BUCKET_SHARE = 0.8  # of what was accepted before a bucket was first found empty; the rest had been refilled meanwhile
+_BUCKET_SHARE = 0.8  # of what was accepted before a bucket was first found empty; the rest had been refilled by then
 _PACING_MARGIN = 0.98  # of the limit: even spacing is not exactly even after crossing a network
 _PACED = 5.0  # windows without a refusal before requests are counted again instead of spread; doubled each time
 _TRANSITION = 0.25  # windows of pacing; an earlier refusal is due to the burst that was sent before
@@ -46,7 +46,7 @@ _MOST_DOUBLINGS = 30.0  # of the backoff; more would only overflow
 
 
 class Limiter:
-    """The believed budget of the key: a window that learns.
+    """The believed budget of the key: a window whose limit is learned.
 
     Args:
         limit: what is known.
@@ -67,7 +67,7 @@ class Limiter:
         self.closed_until = -math.inf
         self._refused_at = -math.inf
         self._refusals = 0  # since the last accepted request
-        self._accepted = _UNPROVEN_AT_ONCE  # of the requests sent since the last refusal; so many before the first one
+        self._accepted = _UNPROVEN_AT_ONCE  # of the requests sent since the last refusal; as many before the first
         self._paced_for = _PACED  # windows
         self._paced_at = -math.inf
         self._searching = False
@@ -158,7 +158,7 @@ class Limiter:
         self.closed_until = max(self.closed_until, when)
 
     def export(self, now: float) -> GateMemory:
-        """Return the knowledge that should survive a restart."""
+        """Return the state that should survive a restart."""
         return GateMemory(
             believed=self.believed,
             per=self.per,
@@ -169,7 +169,7 @@ class Limiter:
         )
 
     def recall(self, memory: GateMemory, now: float) -> None:
-        """Restore what was exported: the slots in use, and the limit unless one is known by now."""
+        """Restore an exported state: the slots in use, and the limit unless one is known already."""
         if self.believed is None and memory.believed is not None:
             self.per = memory.per
             self._counted.set_per(memory.per)

@@ -1,4 +1,4 @@
-"""The knowledge of a gate, as plain JSON, so that it survives a restart.
+"""The state of a gate as plain JSON, so that it survives a restart.
 
 Monotonic times mean nothing to the next process, so all times are relative to a time of the wall clock. If that clock
 was set back meanwhile, no time seems to have passed and slots are held a little too long, but no longer than if they
@@ -23,7 +23,7 @@ _LONGEST_WINDOW = 86_400.0  # s
 
 @attrs.frozen(kw_only=True)
 class GateMemory:
-    """The knowledge of a gate at one moment. Times are seconds before or after it.
+    """The state of a gate at one moment. Times are seconds before or after it.
 
     Attributes:
         believed: requests per window, `None` if unknown.

@@ -2,7 +2,7 @@
 
 A slot is taken before sending and comes back one window after the reply *arrived* (or the attempt was aborted). The
 server counted the request at some moment between the two, so neither a fixed nor a sliding window of the same length
-can ever contain more than the limit, whatever the latency.
+can ever contain more than the limit, at any latency.
 
 A bucket is modelled in the same conservative way: its level refills only up to the capacity minus the requests in
 flight, so the model never has more tokens than the server.
@@ -100,7 +100,7 @@ class BucketWindow:
         self._at = now
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when there is a token and `spare` more, or as many as the bucket holds beside those in flight."""
+        """Return when there is a token and `spare` more, or as many as the bucket holds besides those in flight."""
         self._refill(now)
         room = self._capacity - self.in_flight
         if room < 1 - _ROUNDING:
@@ -144,7 +144,7 @@ class BucketWindow:
         return (self._capacity - self._level) / self._rate
 
     def drain(self, seconds: float, now: float) -> None:
-        """Remove the tokens of `seconds` of refill, so that it takes at least so long until it is full."""
+        """Remove the tokens of `seconds` of refill, so that it takes at least that long until it is full."""
         self._refill(now)
         self._level = min(self._level, self._capacity - seconds * self._rate)
 

@@ -32,7 +32,7 @@ from aistemsplitter_async._poll.processing import TYPICAL_CREDITS, ProcessingMod
 from aistemsplitter_async.clock import Random
 from aistemsplitter_async.config import PollPolicy
 
-_FEW = 200  # up to so many splits, every decision considers each of them
+_FEW = 200  # up to this many splits, every decision considers each of them
 _SAMPLE = 64  # running splits that the model gets
 _MOST_POSTPONED = 8  # entries that one decision postpones because the model has changed
 _RESCHEDULED = 2  # entries rescheduled with every poll: the model changes while thousands wait

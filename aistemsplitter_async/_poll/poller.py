@@ -152,7 +152,7 @@ class Poller:
             self._attached = False
         for watch in self._watches.values():
             if not watch.over:
-                watch.failure = ConfigurationError("the client was closed while this split was waited for")
+                watch.failure = ConfigurationError("the client was closed during the wait for this split")
             watch.changed.set()
         await cancel_and_wait(*self._polls)
 
@@ -208,7 +208,7 @@ class Poller:
     async def _poll(self, watch: _Watch, slot: Slot) -> None:
         pipeline = self._pipeline
         polled_at = pipeline.clock.monotonic()
-        again_in = None  # seconds, after a failed poll
+        retry_in = None  # seconds, after a failed poll
         status: str | None = None
         try:
             operation = operations.get_split(self._base_url, watch.split_id)
@@ -219,7 +219,7 @@ class Poller:
             if _is_transient(error):
                 asked = error.retry_after if isinstance(error, APIStatusError) else None
                 # Each poll was retried already; more of them would only add to an outage.
-                again_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked or 0.0)
+                retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked or 0.0)
                 watch.failures += 1
             else:
                 error.split_id = watch.split_id
@@ -231,7 +231,7 @@ class Poller:
             watch.changed = asyncio.Event()
         pipeline.emit(lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
         if self._watches.get(watch.split_id) is watch:
-            self._plan_next(watch, polled_at, again_in)
+            self._plan_next(watch, polled_at, retry_in)
             pipeline.gate.pump()
             self._emit_planned(watch.split_id)
 
@@ -241,10 +241,10 @@ class Poller:
         if entry is not None and not entry.polling:
             self._pipeline.emit(lambda: PollPlanned(split_id=split_id, due_in=max(0.0, entry.due - at), at=at))
 
-    def _plan_next(self, watch: _Watch, polled_at: float, again_in: float | None) -> None:
+    def _plan_next(self, watch: _Watch, polled_at: float, retry_in: float | None) -> None:
         """Give the result of a poll to the plan."""
-        if again_in is not None:
-            self._plan.note_no_answer(watch.split_id, poll_at=self._pipeline.clock.monotonic() + again_in)
+        if retry_in is not None:
+            self._plan.note_no_answer(watch.split_id, poll_at=self._pipeline.clock.monotonic() + retry_in)
         elif not watch.over:
             created = watch.last.created_at.timestamp() if watch.last is not None else math.inf
             age = max(0.0, self._pipeline.clock.now() - created)

@@ -23,7 +23,7 @@ _PRIOR_SPREAD = 0.4  # of log time: covers a factor of 2.2 both ways; worth one 
 _LEAST_SPREAD = 0.05  # even a server that always takes equally long is not predicted to the second
 TYPICAL_CREDITS = 180.0  # where the prior's median holds
 _PRIOR_SLOPE = 0.5  # between "always the same" and "in proportion to the audio"
-_PRIOR_SLOPE_WEIGHT = 4.0  # as if so many splits, a factor e apart in length, had shown it
+_PRIOR_SLOPE_WEIGHT = 4.0  # as if this many splits, a factor e apart in length, had shown it
 _LEAST, _MOST = 1e-3, 1e8  # s; a coarse clock reports zero, a wrong one anything
 _MOST_CREDITS = 1e7  # a hundred days of audio
 _OUTLIER = 2.0  # standard deviations; times further off affect the slope no more than that
@@ -101,7 +101,7 @@ class ProcessingModel:
         return math.exp(self._center(log_credits(credits_used)))
 
     def age_at(self, size: float, deviations: float) -> float:
-        """Return the age so many standard deviations from the median, for a split of this size (`log_credits`)."""
+        """Return the age this many standard deviations from the median, for a split of this size (`log_credits`)."""
         return math.exp(self._center(size) + self.spread * deviations)
 
     def age_when_done(self, size: float, confidence: float, *, seen: float) -> float:
@@ -120,7 +120,7 @@ class ProcessingModel:
         """Return log times, scaled to the usual size, that splits still running may take.
 
         Each gets a different quantile of the time it may still take, so that together they are spread as the real times
-        will be: if all got their expectation, many of about the same age would look like a server without variation.
+        will be: if all got their expectation, many of about the same age would suggest a server without variation.
         """
         informative = [
             deviations for size, age in running if (deviations := self._deviations(size, age)) >= _LONG_ENOUGH
@@ -133,7 +133,7 @@ class ProcessingModel:
     def _fit_slope(self) -> float:
         """Return the power of the credits with which the time grows, 0 to 1: one step of a robust regression.
 
-        The effect of an outlier, in time or in size, is bounded; the prior has the weight of so many splits.
+        The effect of an outlier, in time or in size, is bounded; the prior has the weight of several splits.
         """
         middle_size = median(size for size, _ in self._finished)
         middle = median(seconds - self._slope * size for size, seconds in self._finished)

@@ -24,7 +24,7 @@ from aistemsplitter_async._wire.urls import filename_of_url
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 from aistemsplitter_async.models import DirectURL
 
-_TYPE_BY_SUFFIX = {  # what `mimetypes` does not know everywhere, or names after the container rather than the audio
+_TYPE_BY_SUFFIX = {  # unknown to `mimetypes` on some systems, or named after the container rather than the audio
     ".aac": "audio/aac",
     ".aif": "audio/aiff",
     ".aiff": "audio/aiff",

@@ -44,7 +44,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.models import Split
 
 _WRITE_BYTES = 1024 * 1024  # gathered before a thread writes it: every call of a thread costs
-_WORTH_GOING_ON_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
+_WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
 
@@ -200,7 +200,7 @@ class Downloader:
             try:
                 return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, part), url=url)
             except (APIConnectionError, IncompleteDownloadError):
-                if part.size() - before < _WORTH_GOING_ON_BYTES:
+                if part.size() - before < _WORTH_RETRYING_BYTES:
                     raise
 
     async def _attempt(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:

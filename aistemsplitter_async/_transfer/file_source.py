@@ -84,7 +84,7 @@ class _BlockReader:
         self._turn = threading.Lock()
         self._reads: set[asyncio.Future[bytes]] = set()
         try:
-            # Not blocking: what was a regular file a moment ago may be a pipe by now.
+            # Not blocking: the path was a regular file a moment ago, but may be a pipe now.
             self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0))
         except OSError as error:
             raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None

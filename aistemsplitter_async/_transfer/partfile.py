@@ -1,4 +1,4 @@
-"""An unfinished stem: written to a part beside its final name, and renamed once it is complete.
+"""An unfinished stem: written to a part file next to its final name, and renamed once it is complete.
 
 Everything here blocks, and is called in a thread.
 """
@@ -44,7 +44,7 @@ class PartFile:
         self.path = path
         with as_download_error(path):
             if (found := status_of(path)) is not None and found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
-                path.unlink()  # it shares its bytes with another file, which must not change with it
+                path.unlink()  # it shares its bytes with another file, which must not change too
             self._descriptor = open_no_link(path, os.O_RDWR | os.O_CREAT)
         opened = os.fstat(self._descriptor)
         problem = None
@@ -53,7 +53,7 @@ class PartFile:
         elif not _lock(self._descriptor):
             problem = f"another process is downloading {path}"
         elif (standing := status_of(path)) is None or not os.path.samestat(opened, standing):
-            problem = f"another process has just finished {path}"  # what was opened is a file by its final name now
+            problem = f"another process has just finished {path}"  # the opened file has its final name now
         if problem:
             os.close(self._descriptor)
             raise DownloadError(problem)

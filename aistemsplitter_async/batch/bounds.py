@@ -47,7 +47,7 @@ class CreditBudget:
         self._largest = 1.0  # no split costs less
 
     def lock(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Return the lock to hold from `reserve` to `charge`: under a limit, creates of unknown price go one by one."""
+        """Return the lock to hold from `reserve` to `charge`: under a limit, creates of unknown price take turns."""
         return self._unknown_price if self._most is not None and seconds is None else nullcontext()
 
     def reserve(self, row: int, seconds: float | None) -> None:

@@ -23,7 +23,7 @@ from aistemsplitter_async.journal.store import JournalStore
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_GATE = "gate"  # the note that keeps what the gate knows
+_GATE = "gate"  # the note that keeps the gate's state
 _SLOTS_KEPT = 5000  # with more, the slots in use are not worth writing down every second
 _HASHING = 2  # files read at a time to identify them: more only makes a disk seek
 

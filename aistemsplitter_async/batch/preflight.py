@@ -44,7 +44,7 @@ def charged_credits(seconds: float) -> int:
 
 
 def plan_wall_seconds(limit: RateLimit | None, *, uploads: int, urls: int, processing: float) -> float | None:
-    """Return the least seconds in which a key of this limit can split so many tracks; `None` if it is not known.
+    """Return the least seconds in which a key with this limit can split the tracks; `None` if it is not known.
 
     Request number m cannot be sent before `T(m) = W * floor((m - 1) / R)` where R requests are allowed in a window of W
     seconds, or `max(0, (m - R) * W / R)` where a bucket of R tokens refills. Of q requests per track the last one is a

@@ -143,9 +143,9 @@ class Batch:
         Raises:
             ConfigurationError: the batch was not entered with `async with`.
             JournalError: the journal could not be written any more; nothing was sent after that.
-            Exception: what the iterable of sources raised; everything before it was finished.
+            Exception: raised by the iterable of sources; everything before it was finished.
         """
-        _ = self._context  # or it would wait for ever
+        _ = self._context  # raises if not entered, instead of waiting forever
         over = self._ended or (self._closed and self._outcomes.empty())
         outcome = None if over else await self._outcomes.get()
         if outcome is not None:
@@ -223,7 +223,7 @@ class Batch:
             self._took = self._clock.monotonic() - self._began
 
     def _stop(self) -> None:
-        """Stop at once; a create that is under way is given a moment."""
+        """Stop at once; a create in progress gets a few seconds to finish."""
         self._closing = True
         self._cancel(self._tracks)
 
@@ -239,7 +239,7 @@ class Batch:
     async def _feed(self) -> None:
         """Start a task for every source, as soon as there is room for another one."""
         context, loop = self._context, asyncio.get_running_loop()
-        # What may be paid for comes first: its idempotency keys grow old, and its sources need not be given again.
+        # What may be paid for comes first: its idempotency keys grow old, and its sources may not be given again.
         open_creates = await context.write(JournalStore.open_creates)
         await asyncio.gather(*(resolve_create(context, record) for record in open_creates))
         before: asyncio.Event | None = None
@@ -277,7 +277,7 @@ class Batch:
             except asyncio.CancelledError:
                 if self._closing:
                     raise
-                outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # by `drain`
+                outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # drained
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
             await self._outcomes.put(outcome)

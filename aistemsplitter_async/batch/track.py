@@ -59,7 +59,7 @@ class BatchTrack:
         self._context = context
         self._item = item
         self._after = after
-        self._row: int | None = None  # of the journal, once this track works on it
+        self._row: int | None = None  # of the journal, once this track owns it
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
 
@@ -165,7 +165,7 @@ class BatchTrack:
         context = self._context
         if self._after is not None:
             await self._after.wait()
-        self.has_claimed.set()  # the next source wakes only after this one's claim is in the journal's queue
+        self.has_claimed.set()  # the next source runs only once this claim is in the journal's queue
         return await context.write(
             JournalStore.claim,
             identity,
@@ -221,11 +221,11 @@ class BatchTrack:
             return WaitTimeoutError(record.split_id, record.split)
         if record is not None and record.submission is not None:
             return SubmissionUncertainError(
-                "the split may or may not have been created (time ran out); run the same again to find out",
+                "the split may or may not have been created (time ran out); run the batch again to find out",
                 submission=record.submission,
                 code="TIMEOUT",
             )
-        return APITimeoutError("no split was created in the time it was given", code="TIMEOUT")
+        return APITimeoutError("no split was created within the timeout", code="TIMEOUT")
 
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""

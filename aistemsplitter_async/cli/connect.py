@@ -111,7 +111,7 @@ async def working(
 
 @asynccontextmanager
 async def _exclusive(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
-    """Run a sandbox; its folder belongs to one process at a time, like the journal beside it."""
+    """Run a sandbox; its folder belongs to one process at a time, like the journal next to it."""
     try:
         await sandbox.start()
     except RuntimeError as error:

@@ -63,7 +63,7 @@ class UsageError(Exception):
 
 @attrs.frozen(kw_only=True)
 class Problem:
-    """An error as it is shown: one line that says what failed and what can be done about it."""
+    """An error as it is shown: one line that says what failed and what the user can do about it."""
 
     code: str
     message: str
@@ -108,7 +108,7 @@ class Context:
 
 
 def most_severe(codes: Iterable[Exit]) -> Exit:
-    """Return the exit code that stands for several results."""
+    """Return the exit code for several results."""
     return min(codes, key=_SEVERITY.index, default=Exit.DONE)
 
 

@@ -144,7 +144,7 @@ def _begin_run(db: sqlite3.Connection) -> int:
 
 
 def _ensure_file(path: Path) -> None:
-    """Create the file, readable by its owner only; SQLite gives the files beside it the same mode."""
+    """Create the file, readable by its owner only; SQLite gives its companion files the same mode."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.exists() and not path.is_file():  # a device, too: its mode would be changed for every user

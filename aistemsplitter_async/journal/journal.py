@@ -112,7 +112,7 @@ def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
             except AIStemSplitterError as error:  # refused before it wrote anything: the others continue
                 results.append((future, error))
         store.commit()
-    except Exception as error:  # noqa: BLE001  # of any kind: no caller may wait for its result for ever
+    except Exception as error:  # noqa: BLE001  # of any kind: no caller may wait for its result forever
         with suppress(sqlite3.Error):  # a failing disk; the next begin fails on a transaction left open
             store.roll_back()
         problem = JournalError(f"the journal refused: {error!r}")

@@ -1,6 +1,6 @@
 """Paths of stems: a template such as `{artist}/{album}/{title}/{stem}.{ext}`, filled with a track's tags.
 
-Tags are untrusted: with any content, each part of the result is one safe name (`check_name`), and the result is
+Tags are untrusted: whatever their content, each part of the result is one safe name (`check_name`), and the result is
 inside the output folder. The downloader replaces `{stem}` and `{ext}`.
 """
 

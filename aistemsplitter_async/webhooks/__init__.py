@@ -1,4 +1,4 @@
-"""Webhook notifications: clients learn when a split is done without polling for it.
+"""Webhook notifications: clients are notified when a split is done, without polling for it.
 
 ```python
 receiver = WebhookReceiver(url="https://example.com/webhooks")  # secret: AISTEMSPLITTER_WEBHOOK_SECRET

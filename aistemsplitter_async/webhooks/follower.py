@@ -12,7 +12,7 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
 from aistemsplitter_async.webhooks.inbox import Inbox
 
-_BACKOFF = 1.0  # s after the inbox failed; splits are polled meanwhile, as if their events were lost
+_BACKOFF = 1.0  # s after the inbox failed; until then splits are polled as if their events were lost
 _BACKOFF_CAP = 60.0  # s; the backoff doubles up to this, and starts over once the inbox has worked for as long
 
 _log = logging.getLogger(__name__)

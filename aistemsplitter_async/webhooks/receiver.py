@@ -138,7 +138,7 @@ class WebhookReceiver:
         return error.status_code or REFUSED
 
     async def _process_once(self, event: WebhookEvent) -> int:
-        """Process an event; a duplicate that arrives meanwhile gets the same answer."""
+        """Process an event; a duplicate that arrives during that time gets the same answer."""
         if event in self._in_progress:
             duplicate: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._in_progress[event].append(duplicate)

@@ -232,7 +232,7 @@ class _Run:
         )
         stopped = report.stopped_by is not None
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
-            terminal.say("no audio was found in what was given")
+            terminal.say("no audio was found in the given paths")
         if report.stopped_by is not None:
             self.codes.append(explain(report.stopped_by, self.context).exit_code)
             terminal.say("no more splits were created after that; everything that is paid for is finished")

@@ -146,7 +146,7 @@ class Forecast:
         if needed > balance:
             ending = "" if stopped else "; the batch stops when they run out"
             self._terminal.say(
-                f"the rest needs about {price(needed)} and there are {number(balance)}: "
+                f"the rest needs about {price(needed)}, and the balance is {number(balance)}: "
                 f"{number(needed - balance)} are missing{ending}"
             )
 

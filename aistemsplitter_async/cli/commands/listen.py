@@ -129,7 +129,7 @@ class View:
         self._line("event", f"{show(event.event)}  {show(event.split_id)}  {status}")
 
     def refused(self, error: WebhookError) -> None:
-        """Show why a request was refused; the sender does not learn it."""
+        """Show why a request was refused; the answer does not say it."""
         self.shown += 1
         if self._as_json:
             print_json(_NOTHING | {"error": {"code": error.code, "message": str(error)}}, self._terminal)

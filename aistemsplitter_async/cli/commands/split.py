@@ -95,7 +95,7 @@ class _Run:
             in_flight=_IN_FLIGHT,
             priority="interactive",
             patience=0.0,  # a person is waiting: report a problem instead of waiting it out
-            retry_failed=True,  # naming the source once more asks for that
+            retry_failed=True,  # naming the source in another run asks for that
             overwrite=arguments.overwrite,
         )
         try:
@@ -226,7 +226,7 @@ class _Run:
 
 
 def _command_for(source: str, arguments: Splitting) -> str:
-    """Return the command that continues with a source: the journal knows the rest."""
+    """Return the command that continues with a source; the rest is in the journal."""
     options = {
         "--into": arguments.into,
         "--stem-model": arguments.stem_model,

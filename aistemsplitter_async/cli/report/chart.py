@@ -10,7 +10,7 @@ import attrs
 from aistemsplitter_async.cli.screen.render import clock, number
 
 TOO_MANY = 429
-_COLUMNS = 480  # more than a phone has pixels, and as many as the eye can separate on a wide screen
+_COLUMNS = 480  # more than a phone has pixels, and enough for a wide screen
 _HEADROOM = 1.18  # times the highest value: room for the text at the limit's line
 _TICKS = 6  # at most, on the axis of time
 _STEPS = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400, 21600, 43200, 86400)  # s

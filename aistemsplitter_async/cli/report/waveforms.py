@@ -21,7 +21,7 @@ LOUDEST = 255
 
 _HOP = 512  # frames that share a level while a file is read: 12 ms, and 300 kB of levels for an hour
 _BLOCK = 128 * _HOP  # frames read at a time
-_EVERY = 7  # the reader in pure Python uses one of so many samples; odd, so that left and right take turns
+_EVERY = 7  # the reader in pure Python uses one sample in seven; odd, so that left and right alternate
 _THREADS = 2
 _MAX_FILES = 20_000  # a page with more waveforms than that is slow to open
 

@@ -22,7 +22,7 @@ from aistemsplitter_async.sandbox.service.state import Delivery, Split, Status
 from aistemsplitter_async.sandbox.service.timeline import format_timestamp
 
 ACTIVITY_SECONDS: Final = 60
-_ACTIVITY_RECORDS: Final = 50_000  # searched at most: this must stay cheap beside a thousand requests a second
+_ACTIVITY_RECORDS: Final = 50_000  # searched at most: this must stay cheap at a thousand requests a second
 _OTHER_ORIGINS: Final = ("upload", "download")
 _THROTTLED: Final = 429
 _ATTEMPTS: Final = 5  # to deliver a webhook; those before were no different

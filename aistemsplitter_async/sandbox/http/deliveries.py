@@ -129,7 +129,7 @@ class Deliveries:
         service.ledger.add_delivery(DeliveryRecord(attempt.at, split.id, attempt.status, attempt.note))
         attempts = service.splits.add_attempt(split, attempt, state)
         if not attempts:
-            return  # the split was forgotten meanwhile
+            return  # the split has been forgotten since
         if state is DeliveryState.DELIVERED:
             self._delivered.set()
             self._delivered = asyncio.Event()

@@ -93,7 +93,7 @@ class UploadWorker:
                 if stop is not None:
                     await _read_until(request, stop)
                 sha256 = await _receive(request, file, upload.content_length)
-            self._service.uploads.book(upload)  # a second time: a create may have used the upload meanwhile
+            self._service.uploads.book(upload)  # a second time: a create may have used the upload since then
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)

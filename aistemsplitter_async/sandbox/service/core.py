@@ -17,7 +17,7 @@ from aistemsplitter_async.sandbox.service.timeline import SandboxClock, Timeline
 
 
 class ServiceCore:
-    """The base of `Service`; its parts know the service as this.
+    """The base of `Service`, and the type under which its parts know the service.
 
     Raises:
         RuntimeError: Another sandbox uses the data folder, or the database in it is not a sandbox's.

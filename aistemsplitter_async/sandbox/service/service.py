@@ -1,4 +1,4 @@
-"""The service behind the three origins, with all its parts. It knows no HTTP: it takes and returns values."""
+"""The service behind the three origins, with all its parts. It knows nothing of HTTP: it takes and returns values."""
 
 from __future__ import annotations
 

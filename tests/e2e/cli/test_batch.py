@@ -167,7 +167,7 @@ async def test_what_is_finished_is_not_missed_in_the_balance(
     (library / "newer.wav").write_bytes(make_wav(9.0))
     sandbox.set_credits(4)
     lacking = await cli.run("batch", library, "--into", "out")
-    assert "needs about 9 credits and there are 4: 5 are missing" in lacking.err
+    assert "needs about 9 credits, and the balance is 4: 5 are missing" in lacking.err
 
 
 async def test_credits_of_splits_that_failed_are_named(cli: CLI, library: Path, sandbox: Sandbox) -> None:
