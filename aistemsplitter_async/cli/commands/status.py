@@ -108,4 +108,4 @@ async def report_owner(error: AIStemSplitterError, journal: Path, terminal: Term
         status = await asyncio.to_thread(read_status, status_path(journal))
     except (OSError, ValueError):
         return
-    terminal.say(f"process {status.pid} is running it; see its progress with: batch --status --journal {show(journal)}")
+    terminal.say(f"process {status.pid} has it; see its progress with: batch --status --journal {show(journal)}")
