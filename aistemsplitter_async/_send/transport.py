@@ -226,7 +226,8 @@ def convert_error(error: Exception, request: Request | None) -> AIStemSplitterEr
         return APIConnectionError(
             f"{host or 'the URL'} has no host that can be connected to", may_have_arrived=False, permanent=True
         )
-    return APIConnectionError(f"the connection to {host} broke ({type(error).__name__})")
+    kind = "" if isinstance(error, _ConnectionLostError) else f" ({type(error).__name__})"
+    return APIConnectionError(f"the connection to {host} broke{kind}")
 
 
 class VettingResolver(AbstractResolver):

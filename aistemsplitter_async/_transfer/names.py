@@ -63,17 +63,17 @@ def check_name(name: str) -> str:
 
 def _problem(name: str) -> str | None:
     if not name.strip(". "):
-        return "nothing but dots or spaces"
+        return "it has nothing but dots or spaces"
     if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in name):
-        return "control or unassigned characters"
+        return "it has control or unassigned characters"
     if _FORBIDDEN_CHARACTERS.intersection(name):
-        return 'one of / \\ : * ? " < > |'
+        return 'it has one of / \\ : * ? " < > |'
     if name[-1] in ". " or name[0] in ". ":
-        return "a dot or a space at an end"
+        return "it has a dot or a space at an end"
     if _RESERVED.fullmatch(name):
-        return "reserved on Windows"
+        return "it is reserved on Windows"
     if len(name.encode()) > NAME_CAP_BYTES:
-        return f"longer than {NAME_CAP_BYTES} bytes"
+        return f"it is longer than {NAME_CAP_BYTES} bytes"
     return None
 
 
@@ -128,7 +128,7 @@ def make_name(text: str, *, fallback: str) -> str:
         for character in normal
     )
     short = kept.encode()[:NAME_CAP_BYTES].decode("utf-8", "ignore").strip(". ")
-    if short and _problem(short) == "reserved on Windows":
+    if _RESERVED.fullmatch(short):
         short = f"_{short}"
     return short if short and _problem(short) is None else fallback
 
