@@ -224,7 +224,7 @@ def convert_error(error: Exception, request: Request | None) -> AIStemSplitterEr
         return APITimeoutError(f"{host} did not answer in time")
     if isinstance(error, aiohttp.InvalidURL | ValueError):
         return APIConnectionError(
-            f"{host or 'the URL'} has no host that can be connected to", may_have_arrived=False, permanent=True
+            f"{host or 'a URL without a host'} cannot be connected to", may_have_arrived=False, permanent=True
         )
     kind = "" if isinstance(error, _ConnectionLostError) else f" ({type(error).__name__})"
     return APIConnectionError(f"the connection to {host} broke{kind}")
