@@ -67,7 +67,7 @@ class Create:
         Raises:
             SubmissionUncertainError: it was given up, but may have happened.
             AIStemSplitterError: it did not happen.
-            Exception: what a hook raised; nothing happened.
+            Exception: what a hook raised: `before_send` before anything was sent, `on_created` after it happened.
         """
         failure: Exception
         cause: Exception | None = None
@@ -82,7 +82,7 @@ class Create:
             raise self.uncertain(failure) from cause
         raise self.uncertain(failure) if self._ambiguity.open else failure
 
-    def uncertain(self, reason: Exception | str) -> SubmissionUncertainError:
+    def uncertain(self, reason: Exception) -> SubmissionUncertainError:
         """Return the error that carries the submission to resend."""
         known = reason if isinstance(reason, AIStemSplitterError) else AIStemSplitterError("")
         return SubmissionUncertainError(

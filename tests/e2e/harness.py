@@ -9,22 +9,20 @@ import shutil
 import signal
 import sys
 import wave
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import attrs
+from aiohttp import web
 
+from aistemsplitter_async import WebhookReceiver
 from aistemsplitter_async.sandbox import Sandbox
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
 DRIVER = shutil.which("chromedriver")
-
-
 FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -37,11 +35,8 @@ FLAGS = [
     "--no-first-run",
     "--mute-audio",
 ]
-
-
 ELEMENT = "element-6066-11e4-a52e-4f735466cecf"  # what the WebDriver standard calls a reference to an element
-
-
+SECRET = "whsec_test"
 MakeWav = Callable[..., bytes]
 
 
@@ -279,3 +274,23 @@ class Browser:
     async def complaints(self) -> list[str]:
         """Return what the console holds, and forget it."""
         return [entry["message"] for entry in await self.send("se/log", type="browser")]
+
+
+@asynccontextmanager
+async def serve_receiver(**options: Any) -> AsyncIterator[WebhookReceiver]:
+    """Serve a webhook receiver with `SECRET` on this machine."""
+    app = web.Application()
+    runner = web.AppRunner(app)
+    receiver: list[WebhookReceiver] = []
+
+    async def handle(request: web.Request) -> web.Response:
+        return await receiver[0].aiohttp_handler(request)
+
+    app.router.add_post("/hooks", handle)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    receiver.append(WebhookReceiver(SECRET, url=f"http://127.0.0.1:{runner.addresses[0][1]}/hooks", **options))
+    try:
+        yield receiver[0]
+    finally:
+        await runner.cleanup()

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 
 from aistemsplitter_async import AsyncAIStemSplitter, Done, PollPolicy, RateLimit, WebhookReceiver
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed, faults
 from aistemsplitter_async.webhooks import SQLiteInbox
+from tests.e2e.harness import SECRET, serve_receiver
 
-SECRET = "whsec_test"
 MINUTE = 1 / 60  # a second stands for a minute
 TRACKS = [f"https://example.com/{n}.mp3?seconds=60" for n in range(100)]
 BUSY: dict[str, Any] = {
@@ -27,26 +24,6 @@ BUSY: dict[str, Any] = {
     "seed": 5,
 }
 STILL = BUSY | {"requests_per_minute": None, "progression": Manual()}
-
-
-@asynccontextmanager
-async def serve(**options: Any) -> AsyncIterator[WebhookReceiver]:
-    """Serve a receiver on this machine."""
-    app = web.Application()
-    runner = web.AppRunner(app)
-    receiver: list[WebhookReceiver] = []
-
-    async def handle(request: web.Request) -> web.Response:
-        return await receiver[0].aiohttp_handler(request)
-
-    app.router.add_post("/hooks", handle)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.append(WebhookReceiver(SECRET, url=f"http://127.0.0.1:{runner.addresses[0][1]}/hooks", **options))
-    try:
-        yield receiver[0]
-    finally:
-        await runner.cleanup()
 
 
 def connect(sandbox: Sandbox, receiver: WebhookReceiver, *, limit: int | None = 60) -> AsyncAIStemSplitter:
@@ -72,7 +49,7 @@ def most_polls(sandbox: Sandbox) -> int:
 
 
 async def test_a_hundred_tracks_cost_two_requests_each_and_never_too_many_at_once() -> None:
-    async with serve() as receiver, Sandbox(**BUSY) as sandbox, connect(sandbox, receiver) as client:
+    async with serve_receiver() as receiver, Sandbox(**BUSY) as sandbox, connect(sandbox, receiver) as client:
         await run(client, TRACKS)
         assert sandbox.ledger.count() <= 210
         assert sandbox.ledger.throttled == 0
@@ -80,7 +57,7 @@ async def test_a_hundred_tracks_cost_two_requests_each_and_never_too_many_at_onc
 
 
 async def test_with_every_fifth_event_lost_all_tracks_finish_and_none_is_polled_more_than_three_times() -> None:
-    async with serve() as receiver, Sandbox(**BUSY) as sandbox, connect(sandbox, receiver) as client:
+    async with serve_receiver() as receiver, Sandbox(**BUSY) as sandbox, connect(sandbox, receiver) as client:
         rule = sandbox.faults.add("webhook", faults.Lost(), probability=0.2)
         await run(client, TRACKS)
         assert 10 <= rule.consumed <= 35
@@ -113,7 +90,7 @@ async def finish_all(sandbox: Sandbox) -> None:
 async def test_events_that_came_between_runs_cost_the_next_run_one_poll_each(tmp_path: Path, kept_in: str) -> None:
     tracks, journal = TRACKS[:20], tmp_path / "journal"
     inbox = SQLiteInbox(tmp_path / "inbox") if kept_in == "file" else None
-    async with serve(inbox=inbox) as receiver, Sandbox(**STILL) as sandbox:
+    async with serve_receiver(inbox=inbox) as receiver, Sandbox(**STILL) as sandbox:
         await begin(sandbox, receiver, tracks, journal)
         await finish_all(sandbox)
         async with connect(sandbox, receiver, limit=None) as client:
@@ -125,7 +102,7 @@ async def test_events_that_came_between_runs_cost_the_next_run_one_poll_each(tmp
 
 async def test_events_lost_with_an_earlier_run_are_made_up_for_by_polling(tmp_path: Path) -> None:
     tracks, journal = TRACKS[:20], tmp_path / "journal"
-    async with serve() as receiver, Sandbox(**STILL) as sandbox:
+    async with serve_receiver() as receiver, Sandbox(**STILL) as sandbox:
         await begin(sandbox, receiver, tracks, journal)
         await finish_all(sandbox)
         forgetful = WebhookReceiver(SECRET, url=receiver.url)  # as after a crash: its inbox was in memory
@@ -137,7 +114,7 @@ async def test_events_lost_with_an_earlier_run_are_made_up_for_by_polling(tmp_pa
 
 async def test_tracks_of_an_earlier_run_wait_for_their_events_too(tmp_path: Path) -> None:
     tracks, journal = TRACKS[:20], tmp_path / "journal"
-    async with serve() as receiver, Sandbox(**STILL) as sandbox:
+    async with serve_receiver() as receiver, Sandbox(**STILL) as sandbox:
         await begin(sandbox, receiver, tracks, journal)
         async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=receiver) as client:
             going_on = asyncio.create_task(run(client, tracks, journal=journal))
@@ -150,7 +127,7 @@ async def test_tracks_of_an_earlier_run_wait_for_their_events_too(tmp_path: Path
 
 async def test_tracks_created_for_another_receiver_are_polled_as_without_one(tmp_path: Path) -> None:
     tracks, journal = TRACKS[:5], tmp_path / "journal"
-    async with serve() as receiver, Sandbox(**STILL) as sandbox:
+    async with serve_receiver() as receiver, Sandbox(**STILL) as sandbox:
         await begin(sandbox, receiver, tracks, journal)
         elsewhere = WebhookReceiver(SECRET, url="https://example.com/hooks")
         async with connect(sandbox, elsewhere, limit=None) as client:

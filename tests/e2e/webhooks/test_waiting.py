@@ -11,7 +11,6 @@ from typing import Any
 
 import attrs
 import pytest
-from aiohttp import web
 
 from aistemsplitter_async import (
     AsyncAIStemSplitter,
@@ -24,30 +23,10 @@ from aistemsplitter_async import (
     WebhookReceiver,
 )
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed, faults
+from tests.e2e.harness import SECRET, serve_receiver
 
-SECRET = "whsec_test"
 MINUTE = 1 / 60  # a second stands for a minute
 SONG = "https://example.com/a.mp3?seconds=60"
-
-
-@asynccontextmanager
-async def serve(**options: Any) -> AsyncIterator[WebhookReceiver]:
-    """Serve a receiver on this machine."""
-    app = web.Application()
-    runner = web.AppRunner(app)
-    receiver: list[WebhookReceiver] = []
-
-    async def handle(request: web.Request) -> web.Response:
-        return await receiver[0].aiohttp_handler(request)
-
-    app.router.add_post("/hooks", handle)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    receiver.append(WebhookReceiver(SECRET, url=f"http://127.0.0.1:{runner.addresses[0][1]}/hooks", **options))
-    try:
-        yield receiver[0]
-    finally:
-        await runner.cleanup()
 
 
 @attrs.frozen
@@ -76,7 +55,7 @@ def start() -> Start:
     ) -> AsyncIterator[Notified]:
         given = {"separation": "silent", "requests_per_minute": None, "webhook_secret": SECRET} | options
         async with AsyncExitStack() as stack:
-            serving = await stack.enter_async_context(serve(**(receiver or {})))
+            serving = await stack.enter_async_context(serve_receiver(**(receiver or {})))
             sandbox = await stack.enter_async_context(Sandbox(**given))
             setup = AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=serving, **(client or {}))
             yield Notified(sandbox, serving, await stack.enter_async_context(setup))
