@@ -1,0 +1,322 @@
+"""The service, written by hand on bare sockets: API, upload worker, CDN and a proxy that refuses, all on one port."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+import json
+import re
+import socket
+import struct
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+import attrs
+
+from trials.account import Account, Charge
+from trials.scenario import Fault, Op, Trial
+from trials.songs import STEMS, build_stem
+
+API_KEY = "ast_torture_4f1d8c"
+TOKEN = "upload-token-77aa"  # noqa: S105  # opens nothing
+REFUSAL = {"code": "VALIDATION_ERROR", "message": "this song is not for splitting"}
+_CREATED = re.compile(r'"createdAt": "[^"]*"')
+
+
+class HungUpError(Exception):
+    """The connection is over."""
+
+
+@attrs.frozen
+class Asked:
+    """One request."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@attrs.frozen
+class Answer:
+    """What the service answers, before a fault spoils it."""
+
+    status: int
+    value: Any = None
+    body: bytes = b""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Service:
+    """Serves an account on a port of this machine, and does to the requests what a trial says.
+
+    Attributes:
+        port: where it listens.
+        tasks: one per connection.
+        refused_connects: how often the proxy said no.
+
+    Args:
+        account: what it knows.
+        trial: what goes wrong.
+        healthy: nothing goes wrong.
+        now: POSIX seconds of its own clock.
+    """
+
+    def __init__(self, account: Account, trial: Trial, *, healthy: bool, now: Callable[[], float]) -> None:
+        self.account = account
+        self.port = 0
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.refused_connects = 0
+        self._trial = trial
+        self._faults = () if healthy else trial.faults
+        self._proxy_status = 0 if healthy else trial.proxy_status
+        self._now = now
+        self._counts: Counter[Op] = Counter()
+
+    @property
+    def base(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    async def __aenter__(self) -> Service:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            with suppress(HungUpError, asyncio.IncompleteReadError, OSError):
+                while True:
+                    await self._answer_one(reader, writer)
+        finally:
+            writer.close()
+
+    async def _answer_one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")[:-2]
+        method, target, _ = first.split(" ")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        if method == "CONNECT":
+            self.refused_connects += 1
+            writer.write(f"HTTP/1.1 {self._proxy_status} No\r\nContent-Length: 0\r\n\r\n".encode())
+            await writer.drain()
+            raise HungUpError
+        path = target.removeprefix(self.base)
+        op = _op_of(method, path)
+        fault = self._take_fault(op)
+        length = int(headers.get("content-length", "0"))
+        if fault.cut is not None and fault.cut.of == "request":
+            await reader.readexactly(min(length, max(0, fault.cut.byte - len(head))))
+            _hang_up(writer, reset=fault.cut.reset)
+        asked = Asked(method, path, headers, await reader.readexactly(length))
+        if ("authorization" in headers) != path.startswith("/v1/"):
+            self.account.problems.append(f"the API key went to {path}, or was missing there")
+        usual = self._do(op, asked) if fault.effect else Answer(500)
+        reply = _write(_spoil(usual, fault), fault)
+        if fault.cut is not None:
+            writer.write(reply[: fault.cut.byte])
+            await writer.drain()
+            _hang_up(writer, reset=fault.cut.reset)
+        writer.write(reply)
+        await writer.drain()
+
+    def _take_fault(self, op: Op) -> Fault:
+        number = self._counts[op]
+        self._counts[op] += 1
+        for fault in self._faults:
+            if fault.op == op and fault.nth <= number < fault.nth + fault.times:
+                return fault
+        return Fault(op=op)
+
+    def _do(self, op: Op, asked: Asked) -> Answer:
+        if op == "reserve":
+            return self._reserve()
+        if op == "upload":
+            return self._upload(asked)
+        if op == "create":
+            return self._create(asked)
+        return self._poll(asked) if op == "poll" else self._download(asked)
+
+    def _reserve(self) -> Answer:
+        upload = self.account.reserve()
+        value = {
+            "uploadId": upload,
+            "uploadUrl": f"{self.base}/worker/{upload}",
+            "uploadHeaders": {"X-Upload-Token": TOKEN},
+            "expiresAt": self._time(3600.0),
+        }
+        return _success(value)
+
+    def _upload(self, asked: Asked) -> Answer:
+        if asked.headers.get("x-upload-token") != TOKEN:
+            return Answer(403, {"success": False, "error": "FORBIDDEN", "message": "no token"})
+        upload = asked.path.rpartition("/")[2]
+        if not self.account.store(upload, asked.body):
+            self.account.problems.append(f"{len(asked.body)} bytes without a song were uploaded: {asked.body[:16]!r}")
+            return Answer(422, {"success": False, "error": "NO_AUDIO", "message": "there is no song in it"})
+        return _success({"url": f"{self.base}/sources/{upload}", "key": f"sources/{upload}"})
+
+    def _create(self, asked: Asked) -> Answer:
+        charge = self.account.create(asked.headers.get("idempotency-key", ""), asked.body, now=self._now())
+        if charge is None:
+            return Answer(422, {"success": False, "error": {"code": "VALIDATION_ERROR", "message": "what upload?"}})
+        return _success(
+            {
+                "id": charge.split_id,
+                "status": "queued",
+                "creditsUsed": charge.credits,
+                "createdAt": self._time(),
+            }
+        )
+
+    def _poll(self, asked: Asked) -> Answer:
+        split_id = asked.path.rpartition("/")[2]
+        charge = self.account.find(split_id)
+        if charge is None:
+            return Answer(404, {"success": False, "error": {"code": "NOT_FOUND", "message": "no such split"}})
+        done = self.account.count_poll(split_id) >= self._trial.polls
+        return _success(self._describe(charge, "succeeded" if done else "processing"))
+
+    def _describe(self, charge: Charge, status: str) -> dict[str, Any]:
+        urls = {stem: f"{self.base}/cdn/{charge.split_id}/{charge.song}/{stem}.mp3" for stem in STEMS}
+        return {
+            "id": charge.split_id,
+            "status": status,
+            "stemModel": "4s",
+            "filename": f"song{charge.song}.wav",
+            "durationSeconds": charge.credits,
+            "creditsUsed": charge.credits,
+            "createdAt": self._time(),
+            "updatedAt": self._time(),
+            "stems": urls if status == "succeeded" else None,
+            "error": None,
+        }
+
+    def _download(self, asked: Asked) -> Answer:
+        split_id, song, file = asked.path.split("/")[-3:]
+        body = build_stem(split_id, int(song), file.removesuffix(".mp3"))
+        tag = f'"{len(body)}-{split_id}"'
+        usual = (("Content-Type", "audio/mpeg"), ("ETag", tag))
+        if self._trial.framing == "chunked":
+            return Answer(200, body=body, headers=(*usual, ("Transfer-Encoding", "chunked")))
+        wanted = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
+        if wanted is None or asked.headers.get("if-range", tag) != tag:
+            return Answer(200, body=body, headers=usual)
+        start = int(wanted[1])
+        if start >= len(body):
+            return Answer(416, headers=(("Content-Range", f"bytes */{len(body)}"),))
+        part = ("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        return Answer(206, body=body[start:], headers=(*usual, part))
+
+    def _time(self, later: float = 0.0) -> str:
+        return datetime.fromtimestamp(self._now() + later, UTC).isoformat().replace("+00:00", "Z")
+
+
+def _op_of(method: str, path: str) -> Op:
+    if path.startswith("/worker/"):
+        return "upload"
+    if path.startswith("/cdn/"):
+        return "download"
+    if method == "POST":
+        return "reserve" if path == "/v1/audio/uploads" else "create"
+    return "poll"
+
+
+def _success(value: dict[str, Any]) -> Answer:
+    return Answer(200, {"success": True, "data": value})
+
+
+def _spoil(answer: Answer, fault: Fault) -> Answer:
+    """Return what is sent instead."""
+    if fault.body == "refusal":
+        return Answer(fault.status or 200, {"success": False, "error": REFUSAL})
+    if fault.status is not None or not fault.effect:
+        headers = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
+        status = fault.status or 503
+        location = (("Location", "/elsewhere"),) if status // 100 == 3 else ()  # noqa: PLR2004
+        error = {"code": f"CODE_{status}", "message": f"no, says {status}"}
+        return Answer(status, {"success": False, "error": error}, headers=(*headers, *location))
+    return answer
+
+
+def _write(answer: Answer, fault: Fault) -> bytes:
+    """Return the bytes of a reply."""
+    headers = [*answer.headers]
+    body = answer.body
+    if answer.value is not None:
+        body = _dress(answer.value, fault.body).encode("utf-8-sig" if fault.body == "bom" else "utf-8")
+        headers.append(("Content-Type", "application/json"))
+    if fault.body in ("gzip", "deflate", "raw-deflate"):
+        body = {"gzip": gzip.compress, "deflate": zlib.compress, "raw-deflate": lambda data: zlib.compress(data)[2:-4]}[
+            fault.body
+        ](body)
+        headers.append(("Content-Encoding", fault.body.removeprefix("raw-")))
+    if fault.body == "truncated":
+        body = body[: len(body) * 2 // 3]
+    form, _, size = fault.headers.partition("-")
+    if form == "huge":
+        headers.append(("X-Policy", "p" * int(size)))
+    if form == "many":
+        headers += [(f"X-Field-{number}", "x") for number in range(int(size))]
+    if form == "repeated":
+        headers += [("Set-Cookie", f"c{number}=1; Path=/") for number in range(60)]
+    if form == "latin":
+        headers.append(("X-Name", "caf\xe9"))
+    if fault.body == "chunked" and ("Transfer-Encoding", "chunked") not in headers:
+        headers.append(("Transfer-Encoding", "chunked"))
+    if ("Transfer-Encoding", "chunked") in headers:
+        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:100], body[100:]) if part) + b"0\r\n\r\n"
+    elif answer.status != 204:  # noqa: PLR2004
+        headers.append(("Content-Length", str(len(body))))
+    else:
+        body = b""
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return f"HTTP/1.1 {answer.status} Said\r\n{head}\r\n".encode("latin-1") + body
+
+
+def _dress(value: dict[str, Any], form: str) -> str:
+    """Return a reply's JSON in one of the forms that services and what stands before them send."""
+    data = value.get("data")
+    if isinstance(data, dict):
+        missing = {"created-missing": "createdAt", "credits-missing": "creditsUsed", "status-missing": "status"}
+        if form in missing and ("stems" not in data or form != "status-missing"):
+            data.pop(missing[form], None)
+        if form == "credits-negative":
+            data["creditsUsed"] = -1000
+        if form == "extra":
+            data |= {"queue": {"position": [1, 2, None]}, "x": "\u2603"}
+    text = json.dumps(value)
+    special = {"page": "<html><title>Wait</title>...</html>", "empty": "", "nan": '{"success": true, "data": NaN}'}
+    times = {
+        "created-epoch": "1800000000",
+        "created-millis": "1800000000123",
+        "created-basic": '"20270115T080000Z"',
+        "created-nano": '"2027-01-15T08:00:00.123456789Z"',
+        "created-naive": '"2027-01-15 08:00:00"',
+        "created-null": "null",
+    }
+    if form in times:
+        return _CREATED.sub(f'"createdAt": {times[form]}', text)
+    return special.get(form, text)
+
+
+def _hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:
+    if reset:
+        sock: socket.socket = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+    raise HungUpError
