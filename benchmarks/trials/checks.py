@@ -13,7 +13,6 @@ from aistemsplitter_async.errors import AIStemSplitterError, SubmissionUncertain
 from aistemsplitter_async.models import Submission
 from trials.program import Seen
 from trials.runner import Played
-from trials.scenario import ERRORS
 from trials.service import API_KEY, REFUSAL, TOKEN
 from trials.songs import STEMS, read_stem
 
@@ -79,7 +78,7 @@ def _lost(played: Played) -> Iterator[tuple[str, str]]:
 
 def _unfinished(played: Played) -> Iterator[tuple[str, str]]:
     trial, last = played.trial, played.rounds[-1]
-    if trial.meddling == "journal deleted" or trial.same_id or last.hung:
+    if trial.meddling == "journal deleted" or trial.same_id or any(seen.hung for seen in played.rounds):
         return
     if trial.call != "batch":
         if not last.results:
@@ -124,7 +123,8 @@ def _errors(played: Played, seen: Seen) -> Iterator[tuple[str, str]]:
     for error in seen.errors:
         if not isinstance(error, AIStemSplitterError | asyncio.CancelledError) and error not in seen.gate:
             yield "foreign error", repr(error)
-    if seen is played.rounds[0] and seen.gate and seen.errors and len(played.charges[0]) == 0:
+    replayed = played.trial.call == "resubmit" or played.trial.faults
+    if seen is played.rounds[0] and seen.gate and seen.errors and not replayed:
         if seen.errors[0] is not seen.gate[-1]:
             yield "misreported", f"the gate raised {seen.gate[-1]!r}, the caller got {seen.errors[0]!r}"
 
@@ -159,7 +159,7 @@ def _misreported(played: Played) -> Iterator[tuple[str, str]]:
             if "proxy" not in str(error) or str(trial.proxy_status) not in str(error):
                 yield "misreported", f"the proxy is not named: {error!r}"
     if trial.meddling in ("second process", "journal opened and closed", "journal among the sources"):
-        if played.other not in ("", "JournalLockedError") and not _is_over(played):
+        if played.other not in ("", "JournalLockedError"):
             yield "two owners", f"a second process {played.other}"
     if trial.same_id:
         owners: dict[str, str] = {}
@@ -170,11 +170,6 @@ def _misreported(played: Played) -> Iterator[tuple[str, str]]:
                     yield "wrong file", f"{outcome.source} and {other} are both done with {outcome.split.id}"
 
 
-def _is_over(played: Played) -> bool:
-    """Return whether the first run may have ended before it was meddled with."""
-    return played.rounds[0].turns <= played.trial.turn + 60
-
-
 def _is_song(played: Played, source: object) -> bool:
     names = {song.filename for song in played.trial.songs}
     return str(source).rpartition("/")[2] in names
@@ -182,7 +177,3 @@ def _is_song(played: Played, source: object) -> bool:
 
 def _show(errors: list[BaseException]) -> str:
     return ", ".join(f"{type(error).__name__}: {error}" for error in errors) or "nothing"
-
-
-def is_gate_error(error: BaseException) -> bool:
-    return type(error) in ERRORS.values()

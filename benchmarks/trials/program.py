@@ -138,6 +138,8 @@ class Program:
         healthy: nothing goes wrong: the run after the trouble.
         known: what an earlier run got to know.
         options: of a batch.
+        sources: of a batch, besides the songs.
+        scope: of the call, to be cancelled.
     """
 
     trial: Trial
@@ -149,6 +151,7 @@ class Program:
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
+    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
 
     async def run(self) -> None:
         """Make the call, and close the client, unless the program forgets to."""
@@ -164,8 +167,7 @@ class Program:
                 if cancel is None or cancel.how == "task":
                     await self._note(client, callbacks)
                     return
-                with anyio.CancelScope() as scope:
-                    self.clock.loop.at_turn(cancel.turn, scope.cancel)
+                with self.scope:
                     await self._note(client, callbacks)
 
     async def _note(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 import attrs
 
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError
+from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import Submission
 from trials.account import Account, Charge
@@ -27,6 +27,7 @@ from trials.scenario import Trial
 from trials.service import Service
 from trials.timeline import HungError, LoopClock, VirtualLoop
 
+_HUNG: list[VirtualLoop] = []
 _HEALING = 3  # runs after the trouble, at most
 _PATIENCE = 60.0  # s (virtual) that a batch waits out an outage
 _PAUSE = 36 * 3600.0  # s (virtual) of the trial in which time passes
@@ -74,9 +75,16 @@ class Player:
         self._played = Played(trial)
         self._creates_at_meddling: int | None = None
         self._helper: Helper | None = None
+        self._listening = _listen()
 
     def play(self) -> Played:
         """Play the trial to its end."""
+        try:
+            return self._play()
+        finally:
+            self._listening.close()
+
+    def _play(self) -> Played:
         trial, played = self._trial, self._played
         random.seed(trial.seed)
         self._write_songs("")
@@ -88,7 +96,7 @@ class Player:
             self._note(self._run(healthy=False))
         if self._helper is not None:
             self._helper.dismiss()
-        if trial.meddling == "journal deleted":
+        if trial.meddling == "journal deleted" or played.rounds[0].hung:
             return played
         options = self._meddle_between()
         for _ in range(_HEALING):
@@ -116,12 +124,11 @@ class Player:
                 loop.run_until_complete(self._main(loop, clock, account, seen, healthy=healthy, options=options or {}))
             except HungError as error:
                 seen.hung = str(error)
-            finally:
-                if seen.hung:
-                    with suppress(HungError, RuntimeError):
-                        _cancel_all(loop)
-                account.close()
+                _HUNG.append(loop)  # closing it would only cause further complaints
+            else:
                 loop.close()
+            finally:
+                account.close()
         seen.turns, seen.logs, seen.creates = loop.turns, log.lines, account.creates
         self._wall += loop.time() - began
         self._played.problems += account.problems
@@ -147,7 +154,8 @@ class Player:
     ) -> None:
         trial = self._trial
         wall = self._wall
-        async with Service(account, trial, healthy=healthy, now=lambda: wall + loop.time()) as service:
+        service = Service(account, trial, self._listening, healthy=healthy, now=lambda: wall + loop.time())
+        async with service:
             usual = {"retry_failed": True} if healthy else {"max_credits": trial.max_credits}
             usual["patience"] = _PATIENCE
             program = Program(
@@ -162,12 +170,9 @@ class Player:
                 sources=self._further_sources(),
             )
             task = loop.create_task(program.run())
-            if not healthy:
-                self._arm(loop, task, account)
             gone = loop.create_future()
-            cancel = None if healthy else trial.cancel
-            if cancel is not None and cancel.how == "leave":
-                loop.at_turn(cancel.turn, lambda: gone.done() or gone.set_result(None))
+            if not healthy:
+                self._arm(loop, program, task, service, gone)
             await asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED)
             if gone.done():  # as `asyncio.run` does once its coroutine has returned
                 others = asyncio.all_tasks() - service.tasks - {_current()}
@@ -182,14 +187,33 @@ class Player:
             seen.left += [f"task {stray.get_coro()}" for stray in strays]
             seen.connects = service.refused_connects
 
-    def _arm(self, loop: VirtualLoop, task: asyncio.Task[None], account: Account) -> None:
+    def _arm(
+        self,
+        loop: VirtualLoop,
+        program: Program,
+        task: asyncio.Task[None],
+        service: Service,
+        gone: asyncio.Future[None],
+    ) -> None:
         """Set up what happens at certain turns."""
-        trial = self._trial
-        if trial.cancel is not None and trial.cancel.how == "task":
-            for number in range(trial.cancel.times):
-                loop.at_turn(trial.cancel.turn + number * trial.cancel.gap, task.cancel)
+        trial, cancel = self._trial, self._trial.cancel
         if trial.turn:
-            loop.at_turn(trial.turn, lambda: self._meddle(account))
+            loop.at_turn(trial.turn, lambda: self._meddle(service.account))
+        if cancel is None:
+            return
+        hooks: dict[str, Callable[[], object]] = {
+            "task": task.cancel,
+            "scope": program.scope.cancel,
+            "leave": lambda: gone.done() or gone.set_result(None),
+        }
+
+        def strike(create: int | None) -> None:
+            if create == cancel.after_create:
+                for number in range(cancel.times if cancel.how == "task" else 1):
+                    loop.at_turn(cancel.turn + number * cancel.gap, hooks[cancel.how])
+
+        service.on_create = strike
+        strike(None)
 
     def _run_in_child(self) -> Seen:
         """Run in a process that is killed at a certain write."""
@@ -212,6 +236,7 @@ class Player:
     def _second_process(self) -> str:
         """Run the batch in another process."""
         self._trial = attrs.evolve(self._trial, meddling="")
+        self._listening = _listen()
         seen = self._run(healthy=True)
         return "".join(type(error).__name__ for error in seen.errors) or "ran"
 
@@ -231,12 +256,14 @@ class Player:
     def _meddle(self, account: Account) -> None:
         """Do in the middle of a run what others do to its journal."""
         trial, played = self._trial, self._played
-        if trial.meddling in ("journal moved", "journal deleted") and self._journal.exists():
+        if not any(target.endswith(str(self._journal)) for target in _descriptors()):
+            return  # too early or too late: nobody owns it
+        if trial.meddling in ("journal moved", "journal deleted"):
             self._creates_at_meddling = account.creates
             self._journal.rename(self._folder / "aside")
-        if trial.meddling == "journal opened and closed" and self._journal.exists():
+        if trial.meddling == "journal opened and closed":
             self._journal.open("rb").close()
-        if self._helper is not None and self._journal.exists():
+        if self._helper is not None:
             played.other = self._helper.call()
             account.reload()
 
@@ -309,7 +336,8 @@ class Player:
     def _is_finished(self, seen: Seen) -> bool:
         if self._trial.call != "batch":
             return bool(seen.results)
-        done = sum(not isinstance(getattr(outcome, "error", None), AIStemSplitterError) for outcome in seen.outcomes)
+        errors = [getattr(outcome, "error", None) for outcome in seen.outcomes]
+        done = sum(error is None or error.code == "NEEDS_REVIEW" for error in errors)
         return done >= len(self._trial.songs)
 
 
@@ -394,8 +422,9 @@ def _current() -> asyncio.Task[Any]:
     return task
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
-    tasks = asyncio.all_tasks(loop)
-    for task in tasks:
-        task.cancel()
-        task._log_destroy_pending = False  # type: ignore[attr-defined]  # it hangs; that is reported already
+def _listen() -> socket.socket:
+    listening = socket.socket()
+    listening.bind(("127.0.0.1", 0))
+    listening.listen(100)
+    listening.setblocking(False)
+    return listening

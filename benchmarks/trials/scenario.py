@@ -81,10 +81,14 @@ class Fault:
 
 @attrs.frozen(kw_only=True)
 class Cancel:
-    """The caller is cancelled at a turn of the loop, and again some turns later."""
+    """The caller is cancelled at a turn of the loop, and again some turns later.
+
+    The turn is counted from the start, or from the arrival of a create at the service (`after_create`, from 0).
+    """
 
     how: Literal["task", "scope", "leave"]
     turn: int
+    after_create: int | None = None
     times: int = 1
     gap: int = 1
 
@@ -120,9 +124,12 @@ class Trial:
     thread_seconds: float = 0.0
     proxy_status: int = 0  # with which the proxy refuses CONNECT; 0: no proxy
     same_id: bool = False
+    pauses: tuple[int, int] = (0, 0)  # turns before and after the effect of a create
+    slow: float = 0.0  # seconds (virtual) after it
     in_flight: int | None = None
 
 
+_WITH_CUTS = ("cancel", "anyio", "leave", "kill", "retag", "options", "spend", "session", "gate")
 Draw = Callable[[random.Random], dict[str, Any]]
 
 
@@ -134,6 +141,8 @@ def draw(seed: int, kind: str = "") -> Trial:
     usual: dict[str, Any] = {"call": call, "polls": rng.choice((0, 1, 2)), "framing": rng.choice(("length", "chunked"))}
     own = KINDS[chosen](rng)
     call = own.get("call", call)
+    if chosen in _WITH_CUTS and rng.random() < 0.3:  # trouble seldom comes alone
+        own["faults"] = (*own.get("faults", ()), *draw_cut(rng)["faults"])
     if "songs" not in own:
         own["songs"] = draw_songs(rng, rng.randint(2, 4) if call == "batch" else 1)
     return Trial(seed=seed, kind=chosen, **(usual | own))
@@ -217,18 +226,30 @@ def draw_clock(rng: random.Random) -> dict[str, Any]:
 
 
 def draw_cancel(rng: random.Random) -> dict[str, Any]:
-    times = rng.choice((1, 2, 3, 10))
-    cancel = Cancel(how="task", turn=rng.randint(1, 160), times=times, gap=rng.choice((1, 1, 2, 3, 10)))
-    return {"cancel": cancel}
+    return draw_cancelled(rng, "task") | {"call": rng.choice(("batch", "split", "submit", "create", "resubmit"))}
 
 
 def draw_anyio(rng: random.Random) -> dict[str, Any]:
-    return {"cancel": Cancel(how="scope", turn=rng.randint(1, 160)), "thread_seconds": rng.choice((0.0, 0.0, 2.0))}
+    return draw_cancelled(rng, "scope") | {"thread_seconds": rng.choice((0.0, 0.0, 2.0))}
 
 
 def draw_leave(rng: random.Random) -> dict[str, Any]:
-    """Draw a loop that ends before the client was closed; a create may take longer than any grace by then."""
-    return {"cancel": Cancel(how="leave", turn=rng.randint(1, 160)), "call": rng.choice(("split", "submit", "create"))}
+    """Draw a loop that ends before the client was closed."""
+    return draw_cancelled(rng, "leave") | {"call": rng.choice(("split", "submit", "create"))}
+
+
+def draw_cancelled(rng: random.Random, how: Literal["task", "scope", "leave"]) -> dict[str, Any]:
+    """Draw a cancellation, mostly near a create, which may take longer than any grace."""
+    near = rng.random() < 0.7
+    cancel = Cancel(
+        how=how,
+        turn=rng.randint(1, 30 if near else 200),
+        after_create=rng.randrange(2) if near else None,
+        times=rng.choice((1, 2, 3, 10)),
+        gap=rng.choice((1, 1, 2, 3, 10)),
+    )
+    pauses = (rng.randrange(15), rng.randrange(15))
+    return {"cancel": cancel, "pauses": pauses, "slow": rng.choice((0.0, 0.0, 3.0, 60.0))}
 
 
 def draw_listener(rng: random.Random) -> dict[str, Any]:

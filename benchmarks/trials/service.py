@@ -58,20 +58,27 @@ class Service:
         port: where it listens.
         tasks: one per connection.
         refused_connects: how often the proxy said no.
+        on_create: called with the number of a create, from 0, when it arrives.
 
     Args:
         account: what it knows.
         trial: what goes wrong.
+        listening: a socket of this machine.
         healthy: nothing goes wrong.
         now: POSIX seconds of its own clock.
     """
 
-    def __init__(self, account: Account, trial: Trial, *, healthy: bool, now: Callable[[], float]) -> None:
+    def __init__(
+        self, account: Account, trial: Trial, listening: socket.socket, *, healthy: bool, now: Callable[[], float]
+    ) -> None:
         self.account = account
-        self.port = 0
+        self.port: int = listening.getsockname()[1]
+        self.on_create: Callable[[int], None] = lambda _: None
+        self._listening = listening
         self.tasks: set[asyncio.Task[None]] = set()
         self.refused_connects = 0
         self._trial = trial
+        self._healthy = healthy
         self._faults = () if healthy else trial.faults
         self._proxy_status = 0 if healthy else trial.proxy_status
         self._now = now
@@ -82,8 +89,7 @@ class Service:
         return f"http://127.0.0.1:{self.port}"
 
     async def __aenter__(self) -> Service:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self._server = await asyncio.start_server(self._accept, sock=self._listening.dup())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -125,7 +131,13 @@ class Service:
         asked = Asked(method, path, headers, await reader.readexactly(length))
         if ("authorization" in headers) != path.startswith("/v1/"):
             self.account.problems.append(f"the API key went to {path}, or was missing there")
+        if op == "create" and not self._healthy:
+            self.on_create(self._counts[op] - 1)
+            await _let_pass(self._trial.pauses[0])
         usual = self._do(op, asked) if fault.effect else Answer(500)
+        if op == "create" and not self._healthy:
+            await _let_pass(self._trial.pauses[1])
+            await asyncio.sleep(self._trial.slow)
         reply = _write(_spoil(usual, fault), fault)
         if fault.cut is not None:
             writer.write(reply[: fault.cut.byte])
@@ -224,6 +236,11 @@ class Service:
 
     def _time(self, later: float = 0.0) -> str:
         return datetime.fromtimestamp(self._now() + later, UTC).isoformat().replace("+00:00", "Z")
+
+
+async def _let_pass(turns: int) -> None:
+    for _ in range(turns):
+        await asyncio.sleep(0)
 
 
 def _op_of(method: str, path: str) -> Op:
