@@ -121,7 +121,7 @@ class Callbacks:
         self._calls[where] = number + 1
         if raising is None or raising.where != where:
             return
-        if number == raising.nth or (raising.always and number > raising.nth):
+        if raising.nth <= number < raising.nth + raising.times:
             raise ERRORS[raising.error](f"{where} does not like this")
 
 

@@ -95,12 +95,12 @@ class Cancel:
 
 @attrs.frozen(kw_only=True)
 class Raising:
-    """A callback of the caller raises at its n-th call, and from then on if it is `always`."""
+    """A callback of the caller raises at its n-th call, and at so many calls from there on."""
 
     where: Where
     error: str
     nth: int = 0
-    always: bool = False
+    times: int = 1
 
 
 @attrs.frozen(kw_only=True)
@@ -254,7 +254,7 @@ def draw_cancelled(rng: random.Random, how: Literal["task", "scope", "leave"]) -
 
 def draw_listener(rng: random.Random) -> dict[str, Any]:
     where: Where = rng.choice(("on_event", "on_progress"))
-    return {"raising": draw_raising(rng, where, nth=rng.randrange(8), always=rng.random() < 0.5)} | (
+    return {"raising": draw_raising(rng, where, nth=rng.randrange(8), times=rng.choice((1, ALWAYS)))} | (
         {"call": rng.choice(("batch", "split"))} if where == "on_progress" else {}
     )
 
@@ -262,16 +262,17 @@ def draw_listener(rng: random.Random) -> dict[str, Any]:
 def draw_gate(rng: random.Random) -> dict[str, Any]:
     cut = Cut(of="reply", byte=rng.randrange(200), reset=rng.random() < 0.5)
     faults = (Fault(op="create", cut=cut),) if rng.random() < 0.5 else ()
-    raising = draw_raising(rng, "before_send", nth=rng.randrange(2), always=True)
+    raising = draw_raising(rng, "before_send", nth=rng.randrange(2), times=ALWAYS)
     return {"raising": raising, "faults": faults, "call": rng.choice(("split", "submit", "create", "resubmit"))}
 
 
 def draw_session(rng: random.Random) -> dict[str, Any]:
-    return {"raising": draw_raising(rng, rng.choice(("tracing", "middleware")), nth=rng.randrange(8), always=rng.random() < 0.3)}
+    where: Where = rng.choice(("tracing", "middleware"))
+    return {"raising": draw_raising(rng, where, nth=rng.randrange(8), times=rng.choice((1, 1, 3, 8)))}
 
 
-def draw_raising(rng: random.Random, where: Where, *, nth: int, always: bool) -> Raising:
-    return Raising(where=where, error=rng.choice(list(ERRORS)), nth=nth, always=always)
+def draw_raising(rng: random.Random, where: Where, *, nth: int, times: int) -> Raising:
+    return Raising(where=where, error=rng.choice(list(ERRORS)), nth=nth, times=times)
 
 
 def draw_kill(rng: random.Random) -> dict[str, Any]:
