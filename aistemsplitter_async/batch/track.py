@@ -18,6 +18,7 @@ from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, S
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
 from aistemsplitter_async.clock import Deadline
+from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
@@ -192,6 +193,8 @@ class BatchTrack:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
             step = self._context.plan(record)
+            if step is Step.UPLOAD and standing.uploads > RESERVATIONS:
+                step = Step.CREATE  # by this machine's clock every upload has expired: the service decides
             if step in do:
                 record = await do[step](record)
             elif step is Step.CHECK and not standing.has_worked and not await steps.is_complete(record):

@@ -123,6 +123,8 @@ def _errors(played: Played, seen: Seen) -> Iterator[tuple[str, str]]:
     for error in seen.errors:
         if not isinstance(error, AIStemSplitterError | asyncio.CancelledError) and error not in seen.gate:
             yield "foreign error", repr(error)
+    if seen.gate and not seen.errors:
+        yield "misreported", f"the gate raised {seen.gate[-1]!r}, and the call went on"
     replayed = played.trial.call == "resubmit" or played.trial.faults
     if seen is played.rounds[0] and seen.gate and seen.errors and not replayed:
         if seen.errors[0] is not seen.gate[-1]:

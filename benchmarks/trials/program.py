@@ -135,6 +135,7 @@ class Program:
         service: what it talks to.
         clock: its time.
         seen: filled as it runs.
+        journal: of a batch.
         healthy: nothing goes wrong: the run after the trouble.
         known: what an earlier run got to know.
         options: of a batch.
@@ -147,6 +148,7 @@ class Program:
     service: Service
     clock: LoopClock
     seen: Seen
+    journal: Path
     healthy: bool = False
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
@@ -214,7 +216,7 @@ class Program:
         batch = client.split_many(
             sources,
             into=self.folder / "stems",
-            journal=self.folder / "music" / "batch.journal",
+            journal=self.journal,
             in_flight=self.trial.in_flight,
             **self.options,
         )

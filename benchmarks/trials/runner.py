@@ -166,6 +166,7 @@ class Player:
                 seen,
                 healthy=healthy,
                 known=self._known(),
+                journal=self._journal,
                 options=usual | options,
                 sources=self._further_sources(),
             )
@@ -270,8 +271,8 @@ class Player:
     def _meddle_between(self) -> dict[str, Any]:
         """Do between two runs what a user does; return the options of the next."""
         trial = self._trial
-        if trial.meddling == "wal lost" and self._wal.exists():
-            self._wal.rename(self._folder / "aside-wal")
+        if trial.meddling == "journal renamed alone" and self._journal.exists():
+            self._journal = self._journal.rename(self._folder / "renamed.journal")
         if trial.meddling == "journal moved" and self._creates_at_meddling is not None:
             self._restore()
         if trial.meddling == "retagged":
@@ -282,13 +283,11 @@ class Player:
 
     def _restore(self) -> None:
         """Put the journal back where it was, as a refusal of ours says."""
-        for aside, place in ((self._folder / "aside", self._journal), (self._folder / "aside-wal", self._wal)):
-            if aside.exists():
-                aside.replace(place)
-
-    @property
-    def _wal(self) -> Path:
-        return self._journal.with_name(f"{self._journal.name}-wal")
+        aside, wal = self._folder / "aside", self._music / "batch.journal-wal"
+        if aside.exists():
+            aside.replace(self._journal)
+        if self._journal.name == "renamed.journal" and wal.exists():
+            wal.replace(self._journal.with_name("renamed.journal-wal"))
 
     # ---------------------------------------------------------------------------------------------- what is known
 
@@ -318,9 +317,10 @@ class Player:
         if not main.exists():
             return set()
         shutil.copy(main, copy / "journal")
-        for wal in (self._wal, self._folder / "aside-wal"):
-            if wal.exists():
-                shutil.copy(wal, copy / "journal-wal")
+        for suffix in ("-wal", "-journal"):
+            beside = self._journal.with_name(f"{self._journal.name}{suffix}")
+            if beside.exists():
+                shutil.copy(beside, copy / f"journal{suffix}")
         db = sqlite3.connect(copy / "journal")
         try:
             rows = db.execute("SELECT split_id, idempotency_key FROM tracks").fetchall()

@@ -18,7 +18,7 @@ Meddling = Literal[
     "journal among the sources",
     "journal opened and closed",
     "second process",
-    "wal lost",
+    "journal renamed alone",
     "journal moved",
     "journal deleted",
     "retagged",
@@ -162,7 +162,7 @@ def draw_status(rng: random.Random) -> dict[str, Any]:
             Fault(
                 op=rng.choice((*OPS, "create")),
                 nth=rng.randrange(3),
-                times=rng.choice((1, 1, 2, 3, 8)),
+                times=rng.choice((1, 2, 8, 8)),
                 effect=status in AMBIGUOUS and rng.random() < 0.5,
                 status=status,
                 body=rng.choice(("", *UNREADABLE)),
@@ -203,7 +203,7 @@ def draw_cut(rng: random.Random) -> dict[str, Any]:
             Fault(
                 op=rng.choice((*OPS, "create")),
                 nth=rng.randrange(4),
-                times=rng.choice((1, 1, 2, 6)),
+                times=rng.choice((1, 2, 6, 8)),
                 effect=of == "reply" and rng.random() < 0.7,
                 cut=cut,
             )
@@ -276,11 +276,11 @@ def draw_raising(rng: random.Random, where: Where, *, nth: int, times: int) -> R
 
 
 def draw_kill(rng: random.Random) -> dict[str, Any]:
-    return {"kill": rng.randint(1, 300), "call": "batch"}
+    return {"kill": rng.randint(1, 300), "call": "batch", "thread_seconds": rng.choice((0.0, 0.01))}
 
 
 def draw_wal(rng: random.Random) -> dict[str, Any]:
-    return {"kill": rng.randint(60, 300), "call": "batch", "meddling": "wal lost"}
+    return {"kill": rng.randint(60, 300), "call": "batch", "meddling": "journal renamed alone"}
 
 
 def draw_owner(rng: random.Random) -> dict[str, Any]:
@@ -315,7 +315,9 @@ def draw_spend(rng: random.Random) -> dict[str, Any]:
 
 
 def draw_refund(rng: random.Random) -> dict[str, Any]:
-    faults = (Fault(op="create", nth=rng.randrange(2), body="credits-negative"),)
+    """Draw a service whose prices are sometimes below nothing."""
+    polls = Fault(op="poll", times=ALWAYS, body="credits-negative")
+    faults = (Fault(op="create", nth=rng.randrange(2), body="credits-negative"), polls)
     songs = tuple(attrs.evolve(song, seconds=10) for song in draw_songs(rng, 5, "wav"))
     return {"call": "batch", "songs": songs, "max_credits": 30.0, "in_flight": 1, "faults": faults}
 
