@@ -2,7 +2,7 @@
 
     python benchmarks/torture.py [--seeds 1-400 | --seconds 600 | --seed N] [--kind NAME] [--broken NAME] [--replays 20]
 
-A seed draws a trial: a batch or a single call, and what goes wrong in it, as `trials/scenario.py` lists by kind. The
+A seed draws a trial: a batch or a single call, and what goes wrong in it, as `trials/kinds.py` lists by kind. The
 service is written on bare sockets and keeps a ledger; time is virtual, and every draw is a position (the n-th request,
 byte, turn of the loop, write or call), so that a seed replays. After the trouble the same program runs again without
 it. Then the promises are checked: nothing charged twice, nothing paid and lost, every song finished with one charge, no
@@ -25,10 +25,13 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from trials.checks import Broken, check
-from trials.mistakes import MISTAKES
-from trials.runner import Player
-from trials.scenario import KINDS, Trial, draw
+sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it has parts all the same
+
+from benchmarks.trials.checks import Broken, check
+from benchmarks.trials.kinds import KINDS, draw
+from benchmarks.trials.mistakes import MISTAKES
+from benchmarks.trials.runner import Player
+from benchmarks.trials.scenario import Trial
 
 _SHOWN = 4  # broken promises of one trial
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from trials.songs import recognise
+from benchmarks.trials.songs import recognise
 
 FORGETS_AFTER = 86400.0  # s (virtual) that an idempotency key is remembered
 

@@ -122,9 +122,7 @@ def trust_foreign_errors() -> None:
     _judge_connections(lambda error, arrived: arrived and not isinstance(error, foreign), permanent=foreign)
 
 
-def _judge_connections(
-    says: Callable[[Exception, bool], bool], *, permanent: tuple[type[Exception], ...] = ()
-) -> None:
+def _judge_connections(says: Callable[[Exception, bool], bool], *, permanent: tuple[type[Exception], ...] = ()) -> None:
     def build(convert: Callable[..., Any]) -> Callable[..., Any]:
         def judged(error: Exception, *args: Any, **kwargs: Any) -> Any:
             failure = convert(error, *args, **kwargs)
@@ -204,7 +202,7 @@ def ignore_the_gate() -> None:
 @mistake("hasty", "kill")
 def post_hastily() -> None:
     """The POST does not wait until the intent is on disk."""
-    from kill import post_hastily as build_in
+    from benchmarks.kill import post_hastily as build_in
 
     build_in()
 
@@ -299,7 +297,9 @@ def share_ids() -> None:
 @mistake("age-ignored", "old-key")
 def trust_old_keys() -> None:
     """A create is sent again however old its key is."""
-    replace("batch.context:plan_step", lambda plan: lambda record, **given: plan(record, **given | {"key_age": math.inf}))
+    replace(
+        "batch.context:plan_step", lambda plan: lambda record, **given: plan(record, **given | {"key_age": math.inf})
+    )
 
 
 @mistake("fresh-key", "cut")

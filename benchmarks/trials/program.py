@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,15 @@ import aiohttp
 import anyio
 import attrs
 
-from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, RateLimit
+from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Job, RateLimit
 from aistemsplitter_async.models import DirectURL, Submission
-from trials.scenario import ERRORS, Trial, Where
-from trials.service import API_KEY, Service
-from trials.songs import Song
-from trials.timeline import LoopClock
+from benchmarks.trials.kinds import ERRORS
+from benchmarks.trials.scenario import Trial, Where
+from benchmarks.trials.service import API_KEY, Service
+from benchmarks.trials.songs import Song
+from benchmarks.trials.timeline import LoopClock
+
+_DEPTH = 7  # what is deeper, nobody finds
 
 
 @attrs.define
@@ -33,7 +36,6 @@ class Seen:
         logs: what was logged.
         hung: why the run never ended.
         turns: of the loop.
-        connects: that the proxy refused.
         creates: that reached the service.
     """
 
@@ -46,7 +48,6 @@ class Seen:
     logs: list[str] = attrs.field(factory=list[str])
     hung: str = ""
     turns: int = 0
-    connects: int = 0
     creates: int = 0
 
     def known(self) -> set[str | Submission]:
@@ -58,26 +59,26 @@ class Seen:
 
 
 def _leaves(value: Any, depth: int) -> Iterator[str | Submission]:
-    if isinstance(value, Submission):
+    if isinstance(value, str | Submission):
         yield value
-    if isinstance(value, str):
-        yield value
-    elif depth > 6:  # noqa: PLR2004  # what is deeper, nobody finds
-        return
-    elif isinstance(value, dict):
-        for inner in (*value.keys(), *value.values()):
+    elif depth < _DEPTH:
+        for inner in _parts(value):
             yield from _leaves(inner, depth + 1)
-    elif isinstance(value, list | tuple | set):
-        for inner in value:
-            yield from _leaves(inner, depth + 1)
-    elif isinstance(value, BaseException):
-        for inner in (vars(value), value.args, value.__cause__, value.__context__):
-            yield from _leaves(inner, depth + 1)
-    elif attrs.has(type(value)) and not isinstance(value, type):
-        for field in attrs.fields(type(value)):
-            yield from _leaves(getattr(value, field.name), depth + 1)
-    elif type(value).__name__ == "Job":
-        yield from _leaves((value.id, value.idempotency_key), depth + 1)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return what a user finds in a value."""
+    if isinstance(value, dict):
+        return (*value.keys(), *value.values())
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, BaseException):
+        return (vars(value), value.args, value.__cause__, value.__context__)
+    if isinstance(value, Job):
+        return (value.id, value.idempotency_key)
+    if attrs.has(type(value)):
+        return (getattr(value, field.name) for field in attrs.fields(type(value)))
+    return ()
 
 
 class Callbacks:
@@ -140,7 +141,7 @@ class Program:
         known: what an earlier run got to know.
         options: of a batch.
         sources: of a batch, besides the songs.
-        scope: of the call, to be cancelled.
+        scope: of the call, to be cancelled, once it is entered.
     """
 
     trial: Trial
@@ -153,7 +154,7 @@ class Program:
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
-    scope: anyio.CancelScope = attrs.field(factory=anyio.CancelScope)
+    scope: anyio.CancelScope | None = None
 
     async def run(self) -> None:
         """Make the call, and close the client, unless the program forgets to."""
@@ -169,6 +170,7 @@ class Program:
                 if cancel is None or cancel.how == "task":
                     await self._note(client, callbacks)
                     return
+                self.scope = anyio.CancelScope()
                 with self.scope:
                     await self._note(client, callbacks)
 
@@ -226,22 +228,24 @@ class Program:
 
     async def _call(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         song, name = self.trial.songs[0], self.trial.call
-        gate = {"before_send": callbacks.before_send} if self._stores else {}
+        gate = callbacks.before_send if self._stores else None
         if name == "split":
             into = self.folder / "stems"
-            done = await client.split(self._source(song), into=into, on_progress=callbacks.on_progress, **gate)
+            done = await client.split(
+                self._source(song), into=into, on_progress=callbacks.on_progress, before_send=gate
+            )
             self.seen.results.append(done)
         elif name == "submit":
-            self.seen.results.append(await client.submit(self._source(song), **gate))
+            self.seen.results.append(await client.submit(self._source(song), before_send=gate))
         elif name == "create":
             audio = DirectURL(song.url)
             if song.format != "url":
                 audio = (await client.upload_audio(self._source(song))).input  # type: ignore[assignment]
-            self.seen.results.append(await client.create_split(audio, **gate))
+            self.seen.results.append(await client.create_split(audio, before_send=gate))
         else:
             submission = Submission("key-of-resubmit", _body_of(song))
             self.seen.heard.append(submission)
-            self.seen.results.append(await client.resubmit(submission, **gate))
+            self.seen.results.append(await client.resubmit(submission, before_send=gate))
 
     @property
     def _stores(self) -> bool:

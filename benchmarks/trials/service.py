@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
-import json
 import re
 import socket
 import struct
-import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,14 +14,13 @@ from typing import Any
 
 import attrs
 
-from trials.account import Account, Charge
-from trials.scenario import Fault, Op, Trial
-from trials.songs import STEMS, build_stem
+from benchmarks.trials.account import Account, Charge
+from benchmarks.trials.replies import Answer, failure, success, write_reply
+from benchmarks.trials.scenario import Fault, Op, Trial
+from benchmarks.trials.songs import STEMS, build_stem
 
 API_KEY = "ast_torture_4f1d8c"
 TOKEN = "upload-token-77aa"  # noqa: S105  # opens nothing
-REFUSAL = {"code": "VALIDATION_ERROR", "message": "this song is not for splitting"}
-_CREATED = re.compile(r'"createdAt": "[^"]*"')
 
 
 class HungUpError(Exception):
@@ -41,23 +37,12 @@ class Asked:
     body: bytes
 
 
-@attrs.frozen
-class Answer:
-    """What the service answers, before a fault spoils it."""
-
-    status: int
-    value: Any = None
-    body: bytes = b""
-    headers: tuple[tuple[str, str], ...] = ()
-
-
 class Service:
     """Serves an account on a port of this machine, and does to the requests what a trial says.
 
     Attributes:
         port: where it listens.
         tasks: one per connection.
-        refused_connects: how often the proxy said no.
         on_create: called with the number of a create, from 0, when it arrives.
 
     Args:
@@ -76,7 +61,6 @@ class Service:
         self.on_create: Callable[[int], None] = lambda _: None
         self._listening = listening
         self.tasks: set[asyncio.Task[None]] = set()
-        self.refused_connects = 0
         self._trial = trial
         self._healthy = healthy
         self._faults = () if healthy else trial.faults
@@ -88,11 +72,12 @@ class Service:
     def base(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def __aenter__(self) -> Service:
+    async def start(self) -> None:
+        """Begin to listen."""
         self._server = await asyncio.start_server(self._accept, sock=self._listening.dup())
-        return self
 
-    async def __aexit__(self, *_: object) -> None:
+    async def stop(self) -> None:
+        """Stop listening, and close the connections."""
         self._server.close()
         for task in self.tasks:
             task.cancel()
@@ -117,7 +102,6 @@ class Service:
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if method == "CONNECT":
-            self.refused_connects += 1
             writer.write(f"HTTP/1.1 {self._proxy_status} No\r\nContent-Length: 0\r\n\r\n".encode())
             await writer.drain()
             raise HungUpError
@@ -138,7 +122,7 @@ class Service:
         if op == "create" and not self._healthy:
             await _let_pass(self._trial.pauses[1])
             await asyncio.sleep(self._trial.slow)
-        reply = _write(_spoil(usual, fault), fault)
+        reply = write_reply(usual, fault)
         if fault.cut is not None:
             writer.write(reply[: fault.cut.byte])
             await writer.drain()
@@ -171,7 +155,7 @@ class Service:
             "uploadHeaders": {"X-Upload-Token": TOKEN},
             "expiresAt": self._time(3600.0),
         }
-        return _success(value)
+        return success(value)
 
     def _upload(self, asked: Asked) -> Answer:
         if asked.headers.get("x-upload-token") != TOKEN:
@@ -180,13 +164,13 @@ class Service:
         if not self.account.store(upload, asked.body):
             self.account.problems.append(f"{len(asked.body)} bytes without a song were uploaded: {asked.body[:16]!r}")
             return Answer(422, {"success": False, "error": "NO_AUDIO", "message": "there is no song in it"})
-        return _success({"url": f"{self.base}/sources/{upload}", "key": f"sources/{upload}"})
+        return success({"url": f"{self.base}/sources/{upload}", "key": f"sources/{upload}"})
 
     def _create(self, asked: Asked) -> Answer:
         charge = self.account.create(asked.headers.get("idempotency-key", ""), asked.body, now=self._now())
         if charge is None:
-            return Answer(422, {"success": False, "error": {"code": "VALIDATION_ERROR", "message": "what upload?"}})
-        return _success(
+            return failure(422, "VALIDATION_ERROR", "what upload?")
+        return success(
             {
                 "id": charge.split_id,
                 "status": "queued",
@@ -199,9 +183,9 @@ class Service:
         split_id = asked.path.rpartition("/")[2]
         charge = self.account.find(split_id)
         if charge is None:
-            return Answer(404, {"success": False, "error": {"code": "NOT_FOUND", "message": "no such split"}})
+            return failure(404, "NOT_FOUND", "no such split")
         done = self.account.count_poll(split_id) >= self._trial.polls
-        return _success(self._describe(charge, "succeeded" if done else "processing"))
+        return success(self._describe(charge, "succeeded" if done else "processing"))
 
     def _describe(self, charge: Charge, status: str) -> dict[str, Any]:
         urls = {stem: f"{self.base}/cdn/{charge.split_id}/{charge.song}/{stem}.mp3" for stem in STEMS}
@@ -251,84 +235,6 @@ def _op_of(method: str, path: str) -> Op:
     if method == "POST":
         return "reserve" if path == "/v1/audio/uploads" else "create"
     return "poll"
-
-
-def _success(value: dict[str, Any]) -> Answer:
-    return Answer(200, {"success": True, "data": value})
-
-
-def _spoil(answer: Answer, fault: Fault) -> Answer:
-    """Return what is sent instead."""
-    if fault.body == "refusal":
-        return Answer(fault.status or 200, {"success": False, "error": REFUSAL})
-    if fault.status is not None or not fault.effect:
-        headers = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
-        status = fault.status or 503
-        location = (("Location", "/elsewhere"),) if status // 100 == 3 else ()  # noqa: PLR2004
-        error = {"code": f"CODE_{status}", "message": f"no, says {status}"}
-        return Answer(status, {"success": False, "error": error}, headers=(*headers, *location))
-    return answer
-
-
-def _write(answer: Answer, fault: Fault) -> bytes:
-    """Return the bytes of a reply."""
-    headers = [*answer.headers]
-    body = answer.body
-    if answer.value is not None:
-        body = _dress(answer.value, fault.body).encode("utf-8-sig" if fault.body == "bom" else "utf-8")
-        headers.append(("Content-Type", "application/json"))
-    if fault.body in ("gzip", "deflate", "raw-deflate"):
-        body = {"gzip": gzip.compress, "deflate": zlib.compress, "raw-deflate": lambda data: zlib.compress(data)[2:-4]}[
-            fault.body
-        ](body)
-        headers.append(("Content-Encoding", fault.body.removeprefix("raw-")))
-    if fault.body == "truncated":
-        body = body[: len(body) * 2 // 3]
-    form, _, size = fault.headers.partition("-")
-    if form == "huge":
-        headers.append(("X-Policy", "p" * int(size)))
-    if form == "many":
-        headers += [(f"X-Field-{number}", "x") for number in range(int(size))]
-    if form == "repeated":
-        headers += [("Set-Cookie", f"c{number}=1; Path=/") for number in range(60)]
-    if form == "latin":
-        headers.append(("X-Name", "caf\xe9"))
-    if fault.body == "chunked" and ("Transfer-Encoding", "chunked") not in headers:
-        headers.append(("Transfer-Encoding", "chunked"))
-    if ("Transfer-Encoding", "chunked") in headers:
-        body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (body[:100], body[100:]) if part) + b"0\r\n\r\n"
-    elif answer.status != 204:  # noqa: PLR2004
-        headers.append(("Content-Length", str(len(body))))
-    else:
-        body = b""
-    head = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return f"HTTP/1.1 {answer.status} Said\r\n{head}\r\n".encode("latin-1") + body
-
-
-def _dress(value: dict[str, Any], form: str) -> str:
-    """Return a reply's JSON in one of the forms that services and what stands before them send."""
-    data = value.get("data")
-    if isinstance(data, dict):
-        missing = {"created-missing": "createdAt", "credits-missing": "creditsUsed", "status-missing": "status"}
-        if form in missing and ("stems" not in data or form != "status-missing"):
-            data.pop(missing[form], None)
-        if form == "credits-negative":
-            data["creditsUsed"] = -1000
-        if form == "extra":
-            data |= {"queue": {"position": [1, 2, None]}, "x": "\u2603"}
-    text = json.dumps(value)
-    special = {"page": "<html><title>Wait</title>...</html>", "empty": "", "nan": '{"success": true, "data": NaN}'}
-    times = {
-        "created-epoch": "1800000000",
-        "created-millis": "1800000000123",
-        "created-basic": '"20270115T080000Z"',
-        "created-nano": '"2027-01-15T08:00:00.123456789Z"',
-        "created-naive": '"2027-01-15 08:00:00"',
-        "created-null": "null",
-    }
-    if form in times:
-        return _CREATED.sub(f'"createdAt": {times[form]}', text)
-    return special.get(form, text)
 
 
 def _hang_up(writer: asyncio.StreamWriter, *, reset: bool) -> None:

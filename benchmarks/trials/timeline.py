@@ -1,7 +1,7 @@
 """An event loop whose time moves only when nothing else can happen, and which counts its turns.
 
-Sockets are real. A timer fires when no socket has anything to say, so that hours pass in milliseconds, and a position in
-a run is a number of turns, which is the same in every replay. Threads are replaced by later turns for the same reason.
+Sockets are real. A timer fires when no socket has anything to say, so that hours pass in milliseconds, and a position
+in a run is a number of turns, which is the same in every replay. Threads are replaced by later turns for that reason.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _DEADLOCK = 0.25  # s (real) without an event and without a timer
 _SPIN_TURNS = 10_000  # without an event of a socket or time moving on
 _MOST_TURNS = 60_000
 _LONGEST = 2 * 3600.0  # s (virtual); a single wait may take half an hour, an outage a minute
-_EPOCH = 1_800_000_000.0  # POSIX seconds at which a trial begins
+EPOCH = 1_800_000_000.0  # POSIX seconds at which a trial begins
 
 
 class HungError(BaseException):
@@ -132,7 +132,7 @@ class LoopClock:
 
     loop: VirtualLoop
     jumps: dict[int, float] = attrs.field(factory=dict[int, float])
-    offset: float = _EPOCH
+    offset: float = EPOCH
     _calls: int = 0
 
     def monotonic(self) -> float:
