@@ -141,7 +141,6 @@ class Program:
         known: what an earlier run got to know.
         options: of a batch.
         sources: of a batch, besides the songs.
-        scope: of the call, to be cancelled, once it is entered.
     """
 
     trial: Trial
@@ -154,7 +153,7 @@ class Program:
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
-    scope: anyio.CancelScope | None = None
+    _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
         """Make the call, and close the client, unless the program forgets to."""
@@ -170,9 +169,14 @@ class Program:
                 if cancel is None or cancel.how == "task":
                     await self._note(client, callbacks)
                     return
-                self.scope = anyio.CancelScope()
-                with self.scope:
+                self._scope = anyio.CancelScope()
+                with self._scope:
                     await self._note(client, callbacks)
+
+    def cancel(self) -> None:
+        """Cancel the scope of the call, if it is entered."""
+        if self._scope is not None:
+            self._scope.cancel()
 
     async def _note(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         try:
