@@ -164,8 +164,14 @@ def _gate_obeyed(played: Played) -> Iterator[tuple[str, str]]:
     elif trial.call == "resubmit" or played.rounds[0].charges:
         if not isinstance(got, SubmissionUncertainError):
             yield "misreported", f"it may have happened, but the caller got {got!r}"
+    elif not any(_key_of(value) in " ".join(getattr(got, "__notes__", ())) for value in seen.heard):
+        yield "misreported", f"the gate's {got!r} does not say which idempotency key it belongs to"
     elif got is not raised and not trial.faults:
         yield "misreported", f"the gate raised {raised!r}, the caller got {got!r}"
+
+
+def _key_of(value: object) -> str:
+    return value.idempotency_key if isinstance(value, Submission) else "no submission"
 
 
 def _one_owner(played: Played) -> Iterator[tuple[str, str]]:

@@ -51,21 +51,23 @@ def draw_songs(rng: random.Random, count: int, *formats: Format) -> tuple[Song, 
 
 
 def draw_status(rng: random.Random) -> dict[str, Any]:
-    faults = []
-    for _ in range(rng.randint(1, 3)):
-        status = rng.choice((*AMBIGUOUS, *REFUSING, 409, 423, 301, 204))
-        faults.append(
-            Fault(
-                op=rng.choice((*OPS, "create")),
-                nth=rng.randrange(3),
-                times=rng.choice((1, 2, 8, 8)),
-                effect=status in AMBIGUOUS and rng.random() < 0.5,
-                status=status,
-                body=rng.choice(("", *UNREADABLE)),
-                retry_after=rng.choice(RETRY_AFTER),
-            )
-        )
+    faults = [draw_refused(rng, rng.choice((*OPS, "create")), rng.choice((1, 2, 8))) for _ in range(rng.randint(1, 3))]
+    if rng.random() < 0.4:  # no answer to a create is of any use, until the next run
+        faults.insert(0, draw_refused(rng, "create", ALWAYS))
     return {"faults": tuple(faults)}
+
+
+def draw_refused(rng: random.Random, op: Op, times: int) -> Fault:
+    status = rng.choice(AMBIGUOUS if times == ALWAYS else (*AMBIGUOUS, *REFUSING, 409, 423, 301, 204))
+    return Fault(
+        op=op,
+        nth=rng.randrange(3) if times < ALWAYS else 0,
+        times=times,
+        effect=status in AMBIGUOUS and rng.random() < 0.5,
+        status=status,
+        body=rng.choice(("", *UNREADABLE)),
+        retry_after=rng.choice(RETRY_AFTER),
+    )
 
 
 def draw_headers(rng: random.Random) -> dict[str, Any]:
@@ -82,7 +84,8 @@ def draw_bodies(rng: random.Random) -> dict[str, Any]:
 
 def draw_unreadable(rng: random.Random) -> dict[str, Any]:
     op: Op = rng.choice((*OPS[:4], "create", "create"))
-    fault = Fault(op=op, nth=rng.randrange(3), times=rng.choice((1, 2, 5, ALWAYS)), body=rng.choice(UNREADABLE))
+    times = rng.choice((1, 2, 5)) if op == "poll" else rng.choice((1, 5, ALWAYS))
+    fault = Fault(op=op, nth=rng.randrange(2), times=times, body=rng.choice(UNREADABLE))
     return {"faults": (fault,)}
 
 
@@ -91,20 +94,18 @@ def draw_refusal(rng: random.Random) -> dict[str, Any]:
 
 
 def draw_cut(rng: random.Random) -> dict[str, Any]:
-    faults = []
-    for _ in range(rng.randint(1, 3)):
-        of: Literal["request", "reply"] = rng.choice(("request", "reply", "reply"))
-        cut = Cut(of=of, byte=rng.choice((0, 1, rng.randrange(400), rng.randrange(4000))), reset=rng.random() < 0.5)
-        faults.append(
-            Fault(
-                op=rng.choice((*OPS, "create")),
-                nth=rng.randrange(4),
-                times=rng.choice((1, 2, 6, 8)),
-                effect=of == "reply" and rng.random() < 0.7,
-                cut=cut,
-            )
-        )
+    faults = [draw_cut_at(rng, rng.choice((*OPS, "create")), rng.choice((1, 2, 6))) for _ in range(rng.randint(1, 3))]
+    if rng.random() < 0.4:  # no create gets through, until the next run
+        faults.insert(0, draw_cut_at(rng, "create", ALWAYS))
     return {"faults": tuple(faults)}
+
+
+def draw_cut_at(rng: random.Random, op: Op, times: int) -> Fault:
+    of: Literal["request", "reply"] = rng.choice(("request", "reply", "reply"))
+    most = 200 if times == ALWAYS else 4000  # a reply to a create is shorter than this
+    cut = Cut(of=of, byte=rng.choice((0, 1, rng.randrange(200), rng.randrange(most))), reset=rng.random() < 0.5)
+    effect = of == "reply" and rng.random() < 0.7
+    return Fault(op=op, nth=rng.randrange(4) if times < ALWAYS else 0, times=times, effect=effect, cut=cut)
 
 
 def draw_proxy(rng: random.Random) -> dict[str, Any]:
@@ -140,12 +141,12 @@ def draw_leave(rng: random.Random) -> dict[str, Any]:
 
 def draw_cancelled(rng: random.Random, how: Literal["task", "scope", "leave"]) -> dict[str, Any]:
     """Draw a cancellation, mostly near a create, which may take longer than any grace."""
-    near = rng.random() < 0.7
+    near = rng.random() < 0.8
     cancel = Cancel(
         how=how,
-        turn=rng.randint(1, 30 if near else 200),
+        turn=rng.randint(1, 25 if near else 200),
         after_create=rng.randrange(2) if near else None,
-        times=rng.choice((1, 2, 3, 10)),
+        times=rng.choice((1, 2, 2, 3, 10)),
         gap=rng.choice((1, 1, 2, 3, 10)),
     )
     pauses = (rng.randrange(15), rng.randrange(15))
