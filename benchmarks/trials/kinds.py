@@ -97,7 +97,7 @@ def draw_cut(rng: random.Random) -> dict[str, Any]:
     faults = [draw_cut_at(rng, rng.choice((*OPS, "create")), rng.choice((1, 2, 6))) for _ in range(rng.randint(1, 3))]
     if rng.random() < 0.4:  # no create gets through, until the next run
         faults.insert(0, draw_cut_at(rng, "create", ALWAYS))
-    return {"faults": tuple(faults)}
+    return {"faults": tuple(faults), "proxied": rng.random() < 0.25}
 
 
 def draw_cut_at(rng: random.Random, op: Op, times: int) -> Fault:
@@ -110,9 +110,12 @@ def draw_cut_at(rng: random.Random, op: Op, times: int) -> Fault:
 
 def draw_proxy(rng: random.Random) -> dict[str, Any]:
     songs = draw_songs(rng, 1, "url")
-    status = rng.choice((407, 403, 502, 503, 429))
+    status, dies = rng.choice((407, 403, 502, 503, 429)), None
+    if rng.random() < 0.3:
+        status, dies = 200, rng.randrange(25)
     return {
         "proxy_status": status,
+        "proxy_bytes": dies,
         "call": rng.choice(("split", "submit", "create", "resubmit", "batch")),
         "songs": songs,
     }

@@ -199,7 +199,7 @@ class Program:
             base_url=f"{base}/v1",
             clock=self.clock,
             rate_limit=RateLimit(600),
-            proxy=self.service.base if refusing else None,
+            proxy=self.service.base if refusing or self.trial.proxied else None,
             session=session,
             on_event=callbacks.on_event,
         )

@@ -105,7 +105,9 @@ class Trial:
     turn: int = 0  # of the meddling
     max_credits: float | None = None
     thread_seconds: float = 0.0
-    proxy_status: int = 0  # with which the proxy refuses CONNECT; 0: no proxy
+    proxy_status: int = 0  # with which the proxy answers CONNECT; 0: no proxy
+    proxy_bytes: int | None = None  # of that answer, after which it dies
+    proxied: bool = False  # requests take the service for a proxy on the way to itself
     same_id: bool = False
     pauses: tuple[int, int] = (0, 0)  # turns before and after the effect of a create
     slow: float = 0.0  # seconds (virtual) after it

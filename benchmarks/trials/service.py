@@ -102,7 +102,8 @@ class Service:
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if method == "CONNECT":
-            writer.write(f"HTTP/1.1 {self._proxy_status} No\r\nContent-Length: 0\r\n\r\n".encode())
+            more = "" if self._proxy_status == 200 else "Content-Length: 0\r\n"
+            writer.write(f"HTTP/1.1 {self._proxy_status} Said\r\n{more}\r\n".encode()[: self._trial.proxy_bytes])
             await writer.drain()
             raise HungUpError
         path = target.removeprefix(self.base)
