@@ -34,7 +34,7 @@ def test_every_mistake_is_found() -> None:
     assert code == 0
 
 
-def test_every_kind_has_a_mistake_that_only_trouble_of_this_kind_shows() -> None:
+def test_every_kind_of_trouble_has_a_mistake_that_it_finds() -> None:
     assert {mistake.kind for mistake in MISTAKES.values()} == set(KINDS)
 
 
