@@ -217,9 +217,11 @@ class Poller:
             self._note_state(watch, split)
         except AIStemSplitterError as error:
             if _is_transient(error):
-                asked = error.retry_after if isinstance(error, APIStatusError) else None
+                asked = min(error.retry_after or 0.0, LONGEST_CLOSED) if isinstance(error, APIStatusError) else 0.0
                 # Each poll was retried already; more of them would only add to an outage.
-                retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), min(asked or 0.0, LONGEST_CLOSED))
+                retry_in = max(
+                    self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), min(asked or 0.0, LONGEST_CLOSED)
+                )
                 watch.failures += 1
             else:
                 error.split_id = watch.split_id

@@ -176,6 +176,15 @@ def _key_of(value: object) -> str:
     return value.idempotency_key if isinstance(value, Submission) else "no submission"
 
 
+def _passed_on(played: Played) -> Iterator[tuple[str, str]]:
+    seen = played.rounds[0].seen
+    for raised in seen.gate:
+        if raised not in seen.errors and not (seen.errors and isinstance(raised, asyncio.CancelledError)):
+            yield "misreported", f"the sources raised {raised!r}, the caller got {_show(seen.errors)}"
+    for error in _first_errors(played):
+        yield "misreported", f"the sources before were good, but {error!r}"
+
+
 def _one_owner(played: Played) -> Iterator[tuple[str, str]]:
     if played.other not in ("", "JournalLockedError"):
         yield "two owners", f"a second process {played.other}"
@@ -202,6 +211,7 @@ _OF_KINDS: dict[str, tuple[Callable[[Played], Iterator[tuple[str, str]]], ...]] 
     "refusal": (_refused, _one_create_each),
     "proxy": (_proxy_named,),
     "gate": (_gate_obeyed,),
+    "feeder": (_passed_on,),
     "owner": (_one_owner,),
     "sources": (_one_owner,),
     "journal": (_recorded,),

@@ -25,7 +25,7 @@ ERRORS: dict[str, type[Exception]] = {
     error.__name__: error
     for error in (ValueError, RuntimeError, KeyError, BrokenPipeError, TimeoutError, TypeError, AssertionError)
 }
-_WITH_CUTS = ("cancel", "anyio", "leave", "kill", "retag", "options", "spend", "session", "gate")
+_WITH_CUTS = ("cancel", "anyio", "leave", "close", "kill", "retag", "options", "spend", "session", "gate")
 Draw = Callable[[random.Random], dict[str, Any]]
 
 
@@ -142,7 +142,17 @@ def draw_leave(rng: random.Random) -> dict[str, Any]:
     return draw_cancelled(rng, "leave") | {"call": rng.choice(("split", "submit", "create"))}
 
 
-def draw_cancelled(rng: random.Random, how: Literal["task", "scope", "leave"]) -> dict[str, Any]:
+def draw_close(rng: random.Random) -> dict[str, Any]:
+    return draw_cancelled(rng, "close")
+
+
+def draw_feeder(rng: random.Random) -> dict[str, Any]:
+    songs = draw_songs(rng, 4)
+    error = rng.choice((*ERRORS, "CancelledError"))
+    return {"call": "batch", "songs": songs, "raising": Raising(where="sources", error=error, nth=rng.randrange(4))}
+
+
+def draw_cancelled(rng: random.Random, how: Literal["task", "scope", "leave", "close"]) -> dict[str, Any]:
     """Draw a cancellation, mostly near a create, which may take longer than any grace."""
     near = rng.random() < 0.8
     cancel = Cancel(
@@ -252,6 +262,8 @@ KINDS: dict[str, Draw] = {
     "cancel": draw_cancel,
     "anyio": draw_anyio,
     "leave": draw_leave,
+    "close": draw_close,
+    "feeder": draw_feeder,
     "listener": draw_listener,
     "gate": draw_gate,
     "session": draw_session,

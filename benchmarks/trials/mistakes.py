@@ -179,6 +179,30 @@ def forget_what_was_given_up() -> None:
     replace("_send.create:Create._abandon", lambda _: lambda *_: AIStemSplitterError("it was given up"))
 
 
+@mistake("hasty-close", "close")
+def close_without_a_trace() -> None:
+    """Closing the client aborts creates in progress, which leave no trace."""
+
+    async def drain(_: object) -> None: ...
+
+    replace("_tasks:OwnedTasks.drain", lambda _: drain)
+    forget_what_was_given_up()
+
+
+@mistake("feeder-dropped", "feeder")
+def drop_the_feeders_error() -> None:
+    """What the iterable of sources raises only ends it."""
+
+    def build(feed: Callable[..., Any]) -> Callable[..., Any]:
+        async def quiet(batch: Any) -> None:
+            with contextlib.suppress(Exception):
+                await feed(batch)
+
+        return quiet
+
+    replace("batch.runner:Batch._feed", build)
+
+
 @mistake("listener-raises", "listener")
 def let_listeners_raise() -> None:
     """What a listener raises ends the work it listens to."""

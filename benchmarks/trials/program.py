@@ -31,7 +31,7 @@ class Seen:
         results: returned by single calls.
         errors: raised by the call.
         heard: events, and the submissions that `before_send` stored.
-        gate: what `before_send` raised.
+        gate: what `before_send` or the iterable of sources raised: the caller gets that.
         left: tasks and descriptors that outlived the client, and complaints of asyncio.
         logs: what was logged.
         hung: why the run never ended.
@@ -43,7 +43,7 @@ class Seen:
     results: list[Any] = attrs.field(factory=list[Any])
     errors: list[BaseException] = attrs.field(factory=list[BaseException])
     heard: list[Any] = attrs.field(factory=list[Any])
-    gate: list[Exception] = attrs.field(factory=list[Exception])
+    gate: list[BaseException] = attrs.field(factory=list[BaseException])
     left: list[str] = attrs.field(factory=list[str])
     logs: list[str] = attrs.field(factory=list[str])
     hung: str = ""
@@ -104,6 +104,15 @@ class Callbacks:
             self._seen.gate.append(error)
             raise
 
+    def feed(self, sources: Iterable[Any]) -> Iterator[Any]:
+        for source in sources:
+            try:
+                self._raise("sources")
+            except BaseException as error:
+                self._seen.gate.append(error)
+                raise
+            yield source
+
     async def on_request_end(self, *_: object) -> None:
         self._raise("tracing")
 
@@ -123,7 +132,8 @@ class Callbacks:
         if raising is None or raising.where != where:
             return
         if raising.nth <= number < raising.nth + raising.times:
-            raise ERRORS[raising.error](f"{where} does not like this")
+            kind = ERRORS.get(raising.error, asyncio.CancelledError)
+            raise kind(f"{where} does not like this")
 
 
 @attrs.define
@@ -153,6 +163,7 @@ class Program:
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
+    _client: AsyncAIStemSplitter | None = attrs.field(default=None, init=False)
     _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
@@ -161,12 +172,13 @@ class Program:
         cancel = None if self.healthy else self.trial.cancel
         async with self._session(callbacks) as session:
             client = self._build_client(callbacks, session)
+            self._client = client
             if cancel is not None and cancel.how == "leave":
                 await self._note(client, callbacks)
                 await client.aclose()
                 return
             async with client:
-                if cancel is None or cancel.how == "task":
+                if cancel is None or cancel.how != "scope":
                     await self._note(client, callbacks)
                     return
                 self._scope = anyio.CancelScope()
@@ -177,6 +189,11 @@ class Program:
         """Cancel the scope of the call, if it is entered."""
         if self._scope is not None:
             self._scope.cancel()
+
+    async def close(self) -> None:
+        """Close the client while the call is in progress, as another part of a program may."""
+        if self._client is not None:
+            await self._client.aclose()
 
     async def _note(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         try:
@@ -220,7 +237,7 @@ class Program:
             sources.append(BatchItem(source=source, on_progress=callbacks.on_progress) if raising else source)
         sources[1:1] = self.sources
         batch = client.split_many(
-            sources,
+            callbacks.feed(sources),
             into=self.folder / "stems",
             journal=self.journal,
             in_flight=self.trial.in_flight,

@@ -124,6 +124,7 @@ class Run:
         hooks: dict[str, Callable[[], object]] = {
             "task": task.cancel,
             "scope": program.cancel,
+            "close": lambda: loop.create_task(program.close()),
             "leave": lambda: not gone.done() and loop.call_soon(gone.set_result, None),
         }
 

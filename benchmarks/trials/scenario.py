@@ -10,7 +10,7 @@ from benchmarks.trials.songs import Song
 
 Op = Literal["reserve", "upload", "create", "poll", "download"]
 CallName = Literal["batch", "split", "submit", "create", "resubmit"]
-Where = Literal["on_event", "on_progress", "before_send", "tracing", "middleware"]
+Where = Literal["on_event", "on_progress", "before_send", "tracing", "middleware", "sources"]
 Meddling = Literal[
     "",
     "journal among the sources",
@@ -64,12 +64,12 @@ class Fault:
 
 @attrs.frozen(kw_only=True)
 class Cancel:
-    """The caller is cancelled at a turn of the loop, and again some turns later.
+    """The caller is cancelled at a turn of the loop, and again some turns later; or the client is closed.
 
     The turn is counted from the start, or from the arrival of a create at the service (`after_create`, from 0).
     """
 
-    how: Literal["task", "scope", "leave"]
+    how: Literal["task", "scope", "leave", "close"]
     turn: int
     after_create: int | None = None
     times: int = 1

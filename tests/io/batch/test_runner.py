@@ -354,6 +354,18 @@ async def test_a_source_that_raises_ends_the_batch_with_its_error_after_what_cam
     assert kinds(outcomes) == {"Done": 5}
 
 
+async def test_a_source_that_was_cancelled_is_not_taken_for_the_end_of_the_sources(world: World, home: Any) -> None:
+    async def sources() -> AsyncIterator[str]:
+        yield from_url
+        raise asyncio.CancelledError
+
+    (from_url,) = urls(1)
+    async with world.client() as client, client.split_many(sources(), **home) as batch:
+        assert isinstance(await anext(batch), Done)
+        with pytest.raises(ConfigurationError, match="CancelledError"):
+            await anext(batch)
+
+
 async def test_sources_are_taken_only_as_fast_as_outcomes(world: World) -> None:
     taken = 0
 
