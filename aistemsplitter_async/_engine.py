@@ -97,7 +97,8 @@ class Engine:
         self._longest_wait = poll.wait
 
     async def aclose(self) -> None:
-        """Stop polling and close the connections."""
+        """Give creates that are under way time to be answered; then stop polling and close the connections."""
+        await self.pipeline.creates.drain()
         if self._follower is not None:
             await self._follower.aclose()
         await self.poller.aclose()
@@ -196,15 +197,20 @@ class Engine:
             on_created=partial(self._note_created, submission, on_created),
             ambiguity=ambiguity,
         )
+        hooks_own: TimeoutError | None = None
         try:
             async with deadline.scope():
-                return await create.run()
+                try:
+                    return await create.run()
+                except TimeoutError as error:  # the deadline cancels in here, and raises outside
+                    hooks_own = error
         except TimeoutError:
-            if not deadline.is_past:  # the caller's hook timed out, not the call
-                raise
+            pass
         except AIStemSplitterError as error:
             error.idempotency_key = submission.idempotency_key
             raise
+        if hooks_own is not None:
+            raise hooks_own
         if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._tasks import own, wait_out
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
@@ -81,10 +83,11 @@ class AsyncAIStemSplitter:
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
         allow_hosts: host names of upload workers and CDNs that need not be public or https.
-        on_event: called with each event, a value of `events`; must return quickly and not raise.
+        on_event: a listener: called with each event, a value of `events`. It must be an ordinary function and return
+            quickly. What it raises changes nothing; each kind is logged once, by the logger `aistemsplitter_async`.
 
     Raises:
-        ConfigurationError: no key, an invalid URL, or arguments that exclude each other.
+        ConfigurationError: no key, an invalid URL, an async `on_event`, or arguments that exclude each other.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class AsyncAIStemSplitter:
         hosts = frozenset(host.lower() for host in allow_hosts)
         self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
         self._clock = clock or SystemClock()
+        listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
 
         def build_engine() -> Engine:
@@ -132,14 +136,14 @@ class AsyncAIStemSplitter:
                 clock=self._clock,
                 proxy=proxy,
                 allow_hosts=hosts,
-                on_event=on_event,
+                on_event=listener,
                 webhooks=webhooks,
             )
 
         self._build_engine = build_engine
         self._built: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
 
     @property
     def _engine(self) -> Engine:
@@ -159,7 +163,7 @@ class AsyncAIStemSplitter:
             ConfigurationError: the client is closed, or belongs to another event loop.
         """
         loop = asyncio.get_running_loop()
-        if self._closed:
+        if self._closing is not None:
             raise ConfigurationError("this client is closed; make a new one")
         if self._loop is None:
             self._loop = loop
@@ -179,10 +183,15 @@ class AsyncAIStemSplitter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop waiting for splits and close the connections. Splits continue at the server."""
-        if not self._closed:
-            self._closed = True
-            await self._engine.aclose()
+        """Stop waiting for splits and close the connections. Splits continue at the server.
+
+        Creates that are being sent get a few seconds to be answered first, so that their splits are known. All of this
+        is done even if the caller is cancelled; another call waits for the same end.
+        """
+        if self._closing is None:
+            self._closing = own(self._engine.aclose())
+        await wait_out(self._closing)
+        self._closing.result()
 
     @property
     def gate(self) -> Gate:
@@ -226,7 +235,7 @@ class AsyncAIStemSplitter:
             source: a path, bytes, or the result of `stream_source`.
             filename: the name to send; by default the file's own.
             content_type: by default inferred from the name.
-            on_progress: called with a `Progress` as bytes leave.
+            on_progress: a listener like `on_event`, called with a `Progress` as bytes leave.
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
             priority: the lane of the reservation.
 
@@ -377,7 +386,7 @@ class AsyncAIStemSplitter:
             into: the folder for all splits, created if missing.
             name: the folder for this one; by default the source's name without its extension, or else the split's id.
             overwrite: whether files of other splits, or of your own, may be replaced.
-            on_progress: called with a `Progress` per stem as bytes arrive.
+            on_progress: a listener like `on_event`, called with a `Progress` per stem as bytes arrive.
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
 
         Raises:
@@ -458,6 +467,7 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
         stems already is refused before anything is spent.
         """
+        on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = self._bound_engine()
         audio = await engine.open_source(source, filename=filename, content_type=content_type)
         folder = engine.plan_folder(audio, name)

@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import attrs
 
+from aistemsplitter_async.models import Submission
+
 
 @attrs.frozen(kw_only=True)
 class RequestSent:
@@ -97,6 +99,19 @@ class SplitCreated:
     at: float
 
 
+@attrs.frozen(kw_only=True)
+class CreateAbandoned:
+    """A create was given up, by an error or a cancellation, although it may have happened and may be charged.
+
+    `client.resubmit(submission)` finds out, without charging twice; so store it, key and bytes. The error raised to the
+    caller carries it too, but a cancelled caller may not look at it. A batch with a journal resends by itself.
+    """
+
+    submission: Submission
+    reason: str
+    at: float
+
+
 Event = (
     RequestSent
     | RetryPlanned
@@ -107,5 +122,6 @@ Event = (
     | PollPlanned
     | PollMade
     | SplitCreated
+    | CreateAbandoned
 )
 OnEvent = Callable[[Event], None]

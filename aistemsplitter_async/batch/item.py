@@ -11,6 +11,7 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import AudioSource, Source, StreamSource, build_source, source_name
 from aistemsplitter_async._transfer.meter import OnProgress
@@ -45,6 +46,10 @@ def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
     parse_idempotency_key(value)
 
 
+def _listens(_: object, attribute: attrs.Attribute[OnProgress], value: OnProgress) -> None:
+    as_listener(value, attribute.name)
+
+
 @attrs.frozen(kw_only=True)
 class BatchItem:
     """A source with options of its own; `split_many` takes them among plain sources.
@@ -58,7 +63,7 @@ class BatchItem:
         filename: the name to send; by default the file's own.
         content_type: by default inferred from the name.
         idempotency_key: of its first create; by default a random one.
-        on_progress: called with a `Progress` as its bytes move, up and down.
+        on_progress: a listener, called with a `Progress` as its bytes move, up and down.
         timeout: seconds it may take in all; its split, if there is one by then, continues at the server.
         anew: whether to split it, and pay for it, again even if the journal has it as finished.
     """
@@ -70,7 +75,7 @@ class BatchItem:
     filename: str | None = None
     content_type: str | None = None
     idempotency_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(_usable_key))
-    on_progress: OnProgress | None = None
+    on_progress: OnProgress | None = attrs.field(default=None, validator=_listens)
     timeout: float | None = None
     anew: bool = False
 

@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from aistemsplitter_async._engine import Engine
-from aistemsplitter_async._tasks import run_in_thread, wait_out
+from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
@@ -119,6 +119,9 @@ class Batch:
         for helper in self._helpers:
             helper.cancel()
         self._stop()
+        await run_to_end(self._wind_up())
+
+    async def _wind_up(self) -> None:
         try:
             await wait_out(*self._helpers, *self._tracks)
             self._close()

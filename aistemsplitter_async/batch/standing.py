@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
@@ -45,9 +46,14 @@ class Standing:
     uploads: int = 0
     key_is_used: bool = False
     created_at: float | None = None
+    _listener: Listener[Progress] | None = attrs.field(init=False)
     _transfers: dict[str, Progress] = attrs.field(factory=dict, init=False)
     _is_in_flight: bool = attrs.field(default=False, init=False)
     _expected: int = attrs.field(default=0, init=False)
+
+    @_listener.default
+    def _listen(self) -> Listener[Progress] | None:
+        return as_listener(self.item.on_progress, "on_progress")
 
     @property
     def is_paid(self) -> bool:
@@ -66,8 +72,8 @@ class Standing:
         self._transfers[progress.name] = progress
         self.done_bytes = sum(part.done_bytes for part in self._transfers.values())
         self.total_bytes = sum(part.total_bytes or 0 for part in self._transfers.values())
-        if self.item.on_progress is not None:
-            self.item.on_progress(progress)
+        if self._listener is not None:
+            self._listener(progress)
 
     def expect_requests(self, number: int) -> None:
         """Set how many requests this source needs before its split can be polled: other polls leave room for them."""

@@ -23,7 +23,7 @@ FLOORS = (
     ("_lazy", "_version", "_web", "clock", "models"),
     ("errors",),
     ("config", "events"),
-    ("_files", "_tasks", "_wire"),
+    ("_files", "_listeners", "_tasks", "_wire"),
     ("_gate",),
     ("_send",),
     ("_poll", "_transfer"),
@@ -53,10 +53,10 @@ SANDBOX_MAY_USE = frozenset({"_files", "_lazy", "_tasks", "_version", "_web", "c
 
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
-    "": "_engine _files _tasks _web cli client clock testing",
+    "": "_engine _files _listeners _tasks _web cli client clock testing",
     "_gate": "gate queues",
     "_poll": "poller",
-    "_send": "pipeline transport",
+    "_send": "create pipeline transport",
     "_transfer": "audio downloader file_source manifest metered partfile uploader",
     "batch": "bounds capacity context create item patience progress runner standing steps track",
     "cli": "connect run sources",
