@@ -11,6 +11,7 @@ from typing import Any
 import anyio
 import anyio.lowlevel
 import pytest
+from anyio._backends._asyncio import CancelScope as AnyioScope
 
 from aistemsplitter_async._listeners import Listener
 from aistemsplitter_async._tasks import OwnedTasks, cancel_and_wait, own, run_in_thread, run_to_end, wait_out
@@ -158,6 +159,10 @@ async def test_a_timeout_inside_an_anyio_scope_leaves_both_right(wait: Wait) -> 
     assert await task == 0
 
 
+@pytest.mark.skipif(
+    not hasattr(AnyioScope, "_cancelling_at_enter"),
+    reason="older anyio takes every cancellation in its scope",
+)
 @every_wait
 async def test_a_real_cancellation_is_not_taken_for_that_of_an_anyio_scope(wait: Wait) -> None:
     work: asyncio.Future[str] = asyncio.get_running_loop().create_future()
