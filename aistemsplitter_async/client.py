@@ -264,8 +264,9 @@ class AsyncAIStemSplitter:
     ) -> CreatedSplit:
         """Create a split: the call that costs credits.
 
-        It is sent under an idempotency key, yours or a fresh one, so that repeating it cannot charge twice. Cancelling
-        lets an attempt that is under way finish for a few seconds.
+        It is sent under an idempotency key, yours or a fresh one, so that repeating it cannot charge twice. Cancelling, be
+        it once or again and again, lets an attempt under way finish for five seconds; the `CancelledError` then has as its
+        `__cause__` an error with the `split_id`, or a `SubmissionUncertainError`. See `docs/cancellation.md`.
 
         Args:
             split_input: `upload.input` or `DirectURL(url)`.
@@ -274,12 +275,13 @@ class AsyncAIStemSplitter:
             webhook_url: where the API sends a notification when the split is terminal.
             idempotency_key: 1 to 255 printable ASCII characters.
             before_send: awaited with the `Submission` before each attempt; store it and a crash loses nothing. If it
-                raises, nothing is sent.
+                raises, nothing is sent, and the call raises just that, with a note that names the idempotency key.
             timeout: seconds for the whole call.
             priority: the lane it waits in.
 
         Raises:
             SubmissionUncertainError: it may or may not have happened; `resubmit(error.submission)` finds out.
+            ConfigurationError: `before_send` is not async; nothing was sent.
         """
         engine = self._bound_engine()
         submission = engine.build_submission(

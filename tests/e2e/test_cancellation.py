@@ -170,6 +170,13 @@ async def test_what_is_abandoned_after_the_grace_can_be_resubmitted(
     assert bodies == [submission.body] * 2
 
 
+def test_the_example_in_the_docs_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    doc = (Path(__file__).parents[2] / "docs" / "cancellation.md").read_text(encoding="utf-8")
+    code = doc.split("```python\n")[1].partition("```")[0]
+    exec(compile(code, "docs/cancellation.md", "exec"), {"__name__": "__main__"})  # noqa: S102  # our own docs
+    assert capsys.readouterr().out == "True\n"
+
+
 # --- whole programs
 
 
