@@ -264,9 +264,9 @@ class AsyncAIStemSplitter:
     ) -> CreatedSplit:
         """Create a split: the call that costs credits.
 
-        It is sent under an idempotency key, yours or a fresh one, so that repeating it cannot charge twice. Cancelling, be
-        it once or again and again, lets an attempt under way finish for five seconds; the `CancelledError` then has as its
-        `__cause__` an error with the `split_id`, or a `SubmissionUncertainError`. See `docs/cancellation.md`.
+        It is sent under an idempotency key, yours or a fresh one, so that repeating it cannot charge twice. An attempt
+        that is under way has five seconds to finish, however often the caller is cancelled; the `__cause__` of the
+        `CancelledError` is then an error with the `split_id`, or a `SubmissionUncertainError` (`docs/cancellation.md`).
 
         Args:
             split_input: `upload.input` or `DirectURL(url)`.

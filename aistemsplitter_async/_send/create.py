@@ -83,11 +83,12 @@ class Create:
             return await self._pipeline.run(Stage.CREATE, self._once)
         except (AIStemSplitterError, _HookError) as error:
             failure = error
-        except asyncio.CancelledError as cancelled:
+        except BaseException as ended:
             if self._ambiguity.open:
-                raise cancelled from self._abandon("its caller was cancelled")
+                is_cancelled = isinstance(ended, asyncio.CancelledError)
+                raise ended from self._abandon("it was cancelled" if is_cancelled else type(ended).__name__)
             if self.created is not None:
-                raise cancelled from self._describe_created(self.created)
+                raise ended from self._describe_created(self.created)
             raise
         # Raised outside the `except`: an error's context can hold request headers.
         hooks_own = failure.error if isinstance(failure, _HookError) else None

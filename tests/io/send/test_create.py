@@ -316,6 +316,21 @@ async def test_what_before_send_raises_before_a_replay_leaves_the_create_ambiguo
     assert world.api.count("create") == 1
 
 
+@pytest.mark.parametrize("error", [Stopped(), asyncio.CancelledError("a future of the hook's")])
+async def test_a_replay_stopped_by_before_send_in_any_way_stays_ambiguous(world: World, error: BaseException) -> None:
+    async def store(_: Submission) -> None:
+        raise error
+
+    submission = Submission(KEY, b"{}")
+    async with world.client() as client:
+        with pytest.raises(type(error)) as caught:
+            await client.resubmit(submission, before_send=store)
+    assert caught.value is error
+    assert isinstance(error.__cause__, SubmissionUncertainError)
+    assert abandoned(world) == [submission]
+    assert world.api.asked == []
+
+
 async def test_before_send_that_runs_out_of_time_with_the_call_is_not_mistaken_for_it(world: World) -> None:
     async def store(_: Submission) -> None:
         await world.clock.sleep(9.999)
