@@ -17,7 +17,7 @@ from aistemsplitter_async._tasks import finish_before_cancel
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.config import COMMIT_GRACE
-from aistemsplitter_async.errors import AIStemSplitterError, SubmissionUncertainError
+from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, SubmissionUncertainError
 from aistemsplitter_async.models import CreatedSplit, Submission
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ class Create:
             raise
         self._ambiguity.note_sent()
         try:
-            created = await self._pipeline.exchange(self._operation, slot)
+            created = await self._exchange(slot)
         except AIStemSplitterError as error:
             self._ambiguity.note_failure(error)
             raise
@@ -114,6 +114,16 @@ class Create:
         self.created = created
         await _run_hook(self._on_created, created)
         return created
+
+    async def _exchange(self, slot: Slot) -> CreatedSplit:
+        """Exchange the request for its answer, whatever a transport that is not ours may raise."""
+        try:
+            return await self._pipeline.exchange(self._operation, slot)
+        except AIStemSplitterError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the moment is unknown, so the request may have been sent
+            kind = type(error).__name__
+        raise APIConnectionError(f"the transport raised {kind}")
 
 
 class _HookError(Exception):
