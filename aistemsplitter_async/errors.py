@@ -156,8 +156,9 @@ class SplitFailedError(AIStemSplitterError):
     """The split failed at the server; `split.error` says why. It is never resubmitted automatically."""
 
     def __init__(self, split: Split) -> None:
-        reason = f"{split.error.code}: {split.error.message}" if split.error else "the server gave no reason"
-        code = split.error.code if split.error else None
+        known = [text for text in (split.error.code, split.error.message) if text] if split.error else []
+        reason = ": ".join(known) or "the server gave no reason"
+        code = (split.error.code or None) if split.error else None
         super().__init__(f"split {split.id} failed: {reason}", code=code, split_id=split.id)
         self.split = split
 

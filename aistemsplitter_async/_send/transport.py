@@ -20,9 +20,17 @@ from yarl import URL
 
 from aistemsplitter_async._send.failures import Body, ConnectionLostError, convert_error, is_foreign_cancellation
 from aistemsplitter_async._version import __version__
+from aistemsplitter_async._wire.codec import is_readable
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import REPLY_CAP_BYTES, Secret, Timeouts
+from aistemsplitter_async.config import (
+    REPLY_CAP_BYTES,
+    REPLY_END,
+    REPLY_HEADER_BYTES,
+    REPLY_HEADER_LINES,
+    Secret,
+    Timeouts,
+)
 from aistemsplitter_async.errors import APIConnectionError, ConfigurationError, UnsafeURLError
 
 READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
@@ -94,13 +102,11 @@ class AiohttpTransport:
         self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
-        async with self.stream(request) as reply:
-            body = bytearray()
-            async for chunk in reply.chunks():
-                body += chunk
-                if len(body) > REPLY_CAP_BYTES:
-                    break
-            return Reply(status=reply.status, headers=reply.headers, body=bytes(body[: REPLY_CAP_BYTES + 1]))
+        response = await self._open(request)
+        try:
+            return await _Streamed(response).read()
+        finally:
+            response.close()
 
     @asynccontextmanager
     async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
@@ -133,6 +139,11 @@ class AiohttpTransport:
                 raise_for_status=False,  # an injected session may have it set: the status is ours to judge
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+                # Said here and not of our sessions, so that an injected one does the same.
+                auto_decompress=False,
+                max_line_size=REPLY_HEADER_BYTES,
+                max_field_size=REPLY_HEADER_BYTES,
+                max_headers=REPLY_HEADER_LINES,
             )
         except asyncio.CancelledError as error:
             # A copy without the traceback, whose frames hold the headers: a caller's own timeout would show it.
@@ -171,7 +182,6 @@ class AiohttpTransport:
                 connector=aiohttp.TCPConnector(resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
-                auto_decompress=False,
                 read_bufsize=READ_BUFFER_BYTES,
                 middlewares=(_no_hidden_resend,),
             )
@@ -191,6 +201,38 @@ class _Streamed:
         self._response = response
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
+
+    async def read(self) -> Reply:
+        """Return the whole reply, or what came of it before the connection broke.
+
+        A body whose end never comes, because its length is announced wrongly, ends with its JSON.
+        """
+        body = bytearray()
+        try:
+            while len(body) <= REPLY_CAP_BYTES:
+                chunk = await self._read_some(body)
+                if not chunk:
+                    return self._as_reply(body, cut=chunk is None)
+                body += chunk
+        except Exception:  # noqa: BLE001  # as in `_open`; what came before may still say everything
+            return self._as_reply(body, cut=True)
+        return self._as_reply(body[: REPLY_CAP_BYTES + 1], cut=False)
+
+    async def _read_some(self, body: bytearray) -> bytes | None:
+        """Return what comes next of the body, nothing at its end, `None` if it is complete without having ended."""
+        while True:
+            silence = asyncio.timeout(REPLY_END)
+            try:
+                async with silence:
+                    return await self._response.content.readany()
+            except TimeoutError:
+                if not silence.expired():
+                    raise
+                if is_readable(self._as_reply(body, cut=True)):
+                    return None
+
+    def _as_reply(self, body: bytearray, *, cut: bool) -> Reply:
+        return Reply(status=self.status, headers=self.headers, body=bytes(body), cut=cut)
 
     async def chunks(self) -> AsyncIterator[bytes]:
         failure = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from aistemsplitter_async._wire.codec import parse_json
+from aistemsplitter_async._wire.codec import parse_reply
 from aistemsplitter_async._wire.dates import parse_retry_after
+from aistemsplitter_async._wire.encodings import decode_text
 from aistemsplitter_async._wire.messages import Reply
 from aistemsplitter_async.config import ERROR_TEXT_CAP_BYTES
 from aistemsplitter_async.errors import (
@@ -26,6 +28,14 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     429: RateLimitedError,
 }
 _SERVER_ERRORS = range(500, 600)
+_BY_CODE: dict[str, type[APIStatusError]] = {
+    "UNAUTHORIZED": AuthenticationError,
+    "INSUFFICIENT_CREDITS": InsufficientCreditsError,
+    "VALIDATION_ERROR": ValidationError,
+    "RATE_LIMITED": RateLimitedError,
+    "SERVER_ERROR": ServerError,
+}
+_OF_THE_SERVER = re.compile("SERVER|INTERNAL|TIMEOUT|UNAVAILABLE|GATEWAY")  # codes that a refusal would not have
 _REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
 
 # Escape sequences, control characters and bidirectional marks would affect the terminal that shows the message.
@@ -56,8 +66,30 @@ def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError
         what: the call, for the message, such as "create a split".
         now: POSIX seconds, for Retry-After dates.
     """
-    code, detail = _code_and_message(reply)
+    code, detail = _code_and_message(_envelope(reply), reply)
     cls = _BY_STATUS.get(reply.status) or (ServerError if reply.status in _SERVER_ERRORS else APIStatusError)
+    return _build(cls, reply, code, detail, what=what, now=now)
+
+
+def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | None:
+    """Return the error that a 2xx reply reports in its envelope, `None` if it reports none. Its class is by the code.
+
+    Args: as of `build_status_error`.
+    """
+    envelope = _envelope(reply)
+    if envelope is None:
+        return None
+    code, detail = _code_and_message(envelope, reply)
+    if envelope.get("success") is not False and code not in _BY_CODE:
+        return None
+    code_text = code or ""
+    cls = _BY_CODE.get(code_text) or (ServerError if _OF_THE_SERVER.search(code_text.upper()) else APIStatusError)
+    return _build(cls, reply, code, detail or "a failure without a reason" * (code is None), what=what, now=now)
+
+
+def _build(
+    cls: type[APIStatusError], reply: Reply, code: str | None, detail: str, *, what: str, now: float
+) -> APIStatusError:
     reason = ": ".join(part for part in (code, detail) if part)
     return cls(
         f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),
@@ -69,12 +101,16 @@ def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError
     )
 
 
-def _code_and_message(reply: Reply) -> tuple[str | None, str]:
+def _envelope(reply: Reply) -> dict[str, Any] | None:
     try:
-        envelope = parse_json(reply.body)
+        envelope = parse_reply(reply)
     except ProtocolError:
-        envelope = None
-    if not isinstance(envelope, dict):
+        return None
+    return envelope if isinstance(envelope, dict) else None
+
+
+def _code_and_message(envelope: dict[str, Any] | None, reply: Reply) -> tuple[str | None, str]:
+    if envelope is None:
         return None, _summarize(reply)
     error = envelope.get("error")
     if isinstance(error, dict):  # the API's
@@ -89,7 +125,10 @@ def _code_and_message(reply: Reply) -> tuple[str | None, str]:
 
 def _summarize(reply: Reply) -> str:
     """Summarize a body that is not an envelope: usually a proxy's page, whose title says enough."""
-    text = reply.body[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "replace")
+    try:
+        text = decode_text(reply.body, reply.headers)[:ERROR_TEXT_CAP_BYTES]
+    except ProtocolError:
+        text = reply.body[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "replace")
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     if title:
         return f"a web page titled “{clean_text(title[1])}”"

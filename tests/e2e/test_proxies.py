@@ -113,7 +113,7 @@ class Ended:
 
 async def create(url: str, through: Proxy, **options: Any) -> Ended:
     events: list[Event] = []
-    settings = {"retry": QUICK, "on_event": events.append, "proxy": through.url} | options
+    settings: dict[str, Any] = {"retry": QUICK, "on_event": events.append, "proxy": through.url} | options
     async with AsyncAIStemSplitter(KEY, base_url=url, **settings) as client:
         with pytest.raises(AIStemSplitterError) as caught:
             await client.create_split(DirectURL("https://example.com/a.wav"), idempotency_key="key-1")
@@ -194,10 +194,12 @@ async def test_a_proxy_that_dies_inside_the_tunnel_leaves_the_create_ambiguous(
 
 
 async def test_a_create_passes_a_tunnel(tls: ssl.SSLContext, trusting: aiohttp.ClientSession) -> None:
-    async with raw_api(tls=tls) as api, proxy() as through:
-        options = {"base_url": api.url, "session": trusting, "proxy": through.url}
-        async with AsyncAIStemSplitter(KEY, **options) as client:
-            assert (await client.create_split(DirectURL("https://example.com/a.wav"))).id == "split_1"
+    async with (
+        raw_api(tls=tls) as api,
+        proxy() as through,
+        AsyncAIStemSplitter(KEY, base_url=api.url, session=trusting, proxy=through.url) as client,
+    ):
+        assert (await client.create_split(DirectURL("https://example.com/a.wav"))).id == "split_1"
 
 
 @pytest.mark.parametrize("status", [502, 503])

@@ -94,8 +94,8 @@ BEFORE: dict[str, Callable[[Callable[[], BaseException]], Sessions]] = {
 
 
 def client_of(api: RawAPI, session: aiohttp.ClientSession | None, **options: Any) -> AsyncAIStemSplitter:
-    options = {"retry": QUICK, "poll": PollPolicy().scaled(0.001)} | options
-    return AsyncAIStemSplitter(KEY, base_url=api.url, session=session, **options)
+    settings: dict[str, Any] = {"retry": QUICK, "poll": PollPolicy().scaled(0.001)} | options
+    return AsyncAIStemSplitter(KEY, base_url=api.url, session=session, **settings)
 
 
 async def create(api: RawAPI, session: aiohttp.ClientSession | None, **options: Any) -> AIStemSplitterError:

@@ -112,7 +112,7 @@ FAULTS: list[tuple[str, Fault, dict[str, tuple[int, type[AIStemSplitterError]]]]
     ),
     (
         "wrong type",
-        lambda: json_reply({"id": 5, "balance": "6200"}),
+        lambda: json_reply({"id": 5, "balance": "much"}),
         {"*": (2, ProtocolError), "get": (4, ProtocolError), "create": (5, UNCERTAIN)},
     ),
     ("429", lambda: answer(429), {"*": (7, RateLimitedError), "create": (7, RateLimitedError)}),
