@@ -19,12 +19,9 @@ from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
-    AuthenticationError,
     ConfigurationError,
     IncompleteDownloadError,
     ProtocolError,
-    RateLimitedError,
-    ServerError,
     UnsafeURLError,
 )
 
@@ -71,9 +68,6 @@ _TABLE: Final = {
     "other": (_X, _X, _X, _X, _X),
 }
 
-# The row of an error in the envelope of a 2xx reply, by its class; every other is a refusal like any 4xx.
-_IN_ENVELOPE: Final = {AuthenticationError: "401 403", RateLimitedError: "429", ServerError: "5xx"}
-
 # Failures of a create that are not ambiguous: the server refused it. For a connection, the error itself says it.
 _REFUSALS: Final = frozenset({"401 403", "404 410", "429", "4xx"})
 
@@ -85,8 +79,6 @@ def classify(error: AIStemSplitterError) -> str:
     if isinstance(error, IncompleteDownloadError):
         return "incomplete"
     if isinstance(error, APIStatusError) and error.status_code is not None:
-        if error.status_code // 100 == 2:  # noqa: PLR2004  # a failure that only the envelope reports
-            return _IN_ENVELOPE.get(type(error), "4xx")
         status = str(error.status_code)
         named = next((row for row in _TABLE if status in row.split()), None)
         by_hundreds = f"{error.status_code // 100}xx"

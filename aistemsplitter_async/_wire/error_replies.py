@@ -28,13 +28,15 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     429: RateLimitedError,
 }
 _SERVER_ERRORS = range(500, 600)
-_BY_CODE: dict[str, type[APIStatusError]] = {
-    "UNAUTHORIZED": AuthenticationError,
-    "INSUFFICIENT_CREDITS": InsufficientCreditsError,
-    "VALIDATION_ERROR": ValidationError,
-    "RATE_LIMITED": RateLimitedError,
-    "SERVER_ERROR": ServerError,
+# The status that a code comes with, for a failure that comes with a 2xx.
+_STATUS_OF = {
+    "UNAUTHORIZED": 401,
+    "INSUFFICIENT_CREDITS": 402,
+    "VALIDATION_ERROR": 422,
+    "RATE_LIMITED": 429,
+    "SERVER_ERROR": 500,
 }
+_OTHER_REFUSAL, _OTHER_SERVER_ERROR = 400, 500
 _OF_THE_SERVER = re.compile("SERVER|INTERNAL|TIMEOUT|UNAVAILABLE|GATEWAY")  # codes that a refusal would not have
 _REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
 
@@ -67,34 +69,34 @@ def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError
         now: POSIX seconds, for Retry-After dates.
     """
     code, detail = _code_and_message(_envelope(reply), reply)
-    cls = _BY_STATUS.get(reply.status) or (ServerError if reply.status in _SERVER_ERRORS else APIStatusError)
-    return _build(cls, reply, code, detail, what=what, now=now)
+    return _build(reply.status, reply, code, detail, what=what, now=now)
 
 
 def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | None:
-    """Return the error that a 2xx reply reports in its envelope, `None` if it reports none. Its class is by the code.
+    """Return the error that a 2xx reply reports in its envelope, `None` if it reports none.
 
-    Args: as of `build_status_error`.
+    Its class and `status_code` are those that its code stands for; an unknown code is a refusal. The arguments are
+    those of `build_status_error`.
     """
     envelope = _envelope(reply)
     if envelope is None:
         return None
     code, detail = _code_and_message(envelope, reply)
-    if envelope.get("success") is not False and code not in _BY_CODE:
-        return None
-    code_text = code or ""
-    cls = _BY_CODE.get(code_text) or (ServerError if _OF_THE_SERVER.search(code_text.upper()) else APIStatusError)
-    return _build(cls, reply, code, detail or "a failure without a reason" * (code is None), what=what, now=now)
+    status = _STATUS_OF.get(code or "")
+    if status is None:
+        if envelope.get("success") is not False:
+            return None
+        status = _OTHER_SERVER_ERROR if _OF_THE_SERVER.search((code or "").upper()) else _OTHER_REFUSAL
+    return _build(status, reply, code, detail or "a failure without a reason" * (code is None), what=what, now=now)
 
 
-def _build(
-    cls: type[APIStatusError], reply: Reply, code: str | None, detail: str, *, what: str, now: float
-) -> APIStatusError:
+def _build(status: int, reply: Reply, code: str | None, detail: str, *, what: str, now: float) -> APIStatusError:
+    cls = _BY_STATUS.get(status) or (ServerError if status in _SERVER_ERRORS else APIStatusError)
     reason = ": ".join(part for part in (code, detail) if part)
     return cls(
         f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),
         code=code,
-        status_code=reply.status,
+        status_code=status,
         request_id=request_id(reply),
         retry_after=parse_retry_after(reply.headers.get("retry-after"), date=reply.headers.get("date"), now=now),
         detail=detail,

@@ -296,20 +296,20 @@ def test_a_cut_answer_that_says_nothing_is_a_broken_connection(body: bytes) -> N
 
 
 REFUSALS = [
-    ("UNAUTHORIZED", AuthenticationError, False),
-    ("INSUFFICIENT_CREDITS", InsufficientCreditsError, False),
-    ("VALIDATION_ERROR", ValidationError, False),
-    ("RATE_LIMITED", RateLimitedError, False),
-    ("SERVER_ERROR", ServerError, True),
-    ("GATEWAY_TIMEOUT", ServerError, True),
-    ("QUOTA_FOR_TUESDAYS", APIStatusError, False),
+    ("UNAUTHORIZED", AuthenticationError, 401, False),
+    ("INSUFFICIENT_CREDITS", InsufficientCreditsError, 402, False),
+    ("VALIDATION_ERROR", ValidationError, 422, False),
+    ("RATE_LIMITED", RateLimitedError, 429, False),
+    ("SERVER_ERROR", ServerError, 500, True),
+    ("GATEWAY_TIMEOUT", ServerError, 500, True),
+    ("QUOTA_FOR_TUESDAYS", APIStatusError, 400, False),
 ]
 
 
-@pytest.mark.parametrize(("code", "kind", "ambiguous"), REFUSALS)
+@pytest.mark.parametrize(("code", "kind", "status", "ambiguous"), REFUSALS)
 @pytest.mark.parametrize("form", ['{"code": "%s", "message": "why"}', '"%s", "message": "why"'], ids=["nested", "flat"])
 def test_a_failure_inside_a_success_keeps_its_code_and_is_a_refusal(
-    form: str, code: str, kind: type[APIStatusError], ambiguous: bool
+    form: str, code: str, kind: type[APIStatusError], status: int, ambiguous: bool
 ) -> None:
     body = '{"success": false, "error": ' + form % code + "}"
     answered = Reply(status=200, headers={"Retry-After": "7", "X-Request-Id": "r"}, body=body.encode())
@@ -318,7 +318,7 @@ def test_a_failure_inside_a_success_keeps_its_code_and_is_a_refusal(
             operation.read(answered, now=0.0)
         error = caught.value
         assert type(error) is kind
-        assert (error.code, error.detail, error.status_code) == (code, "why", 200)
+        assert (error.code, error.detail, error.status_code) == (code, "why", status)
         assert (error.retry_after, error.request_id) == (7.0, "r")
         assert str(error) == f"could not {operation.what}: HTTP 200, {code}: why"
         assert is_ambiguous(error) is ambiguous
