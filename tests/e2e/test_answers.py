@@ -262,12 +262,10 @@ async def test_a_batch_finishes_on_answers_that_say_next_to_nothing(tmp_path: Pa
         for run in range(2):
             async with (
                 client_of(api) as client,
-                client.split_many(songs, journal=tmp_path / "songs.journal", max_credits=9) as outcomes,
+                client.split_many(songs, journal=tmp_path / "songs.journal") as outcomes,
             ):
                 found = [outcome async for outcome in outcomes]
-                used = outcomes.progress().credits_used
             assert {type(outcome) for outcome in found} == {Skipped if run else Done}
-            assert used == (0 if run else 3), "of an unknown price, what was set aside counts"
     assert len(api.splits) == 3
 
 
