@@ -21,6 +21,9 @@ API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
+REPLY_HEADER_BYTES = 64 * 1024  # of one line; proxies add policies, cookies and traces to what aiohttp expects (8,190)
+REPLY_HEADER_LINES = 512  # aiohttp expects 128
+REPLY_END = 2.0  # s of silence after which a reply whose JSON is complete is not waited for any longer
 REPLY_DEPTH = 32  # the deepest reply has four levels
 ERROR_TEXT_CAP_BYTES = 2048  # enough to recognise a proxy's error page, not enough to flood a log
 EMPTY_SUCCESS_POLLS = 3  # further polls of a `succeeded` split without stems before it is an error

@@ -45,7 +45,8 @@ class AIStemSplitterError(Exception):
 
     Attributes:
         code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` if there is none.
-        status_code: HTTP status of the reply that caused the error, if one did.
+        status_code: HTTP status of the reply that caused the error, if one did. Of a failure that was reported with
+            a 200, the status that its code stands for, 400 if that is unknown.
         request_id: the server's id of the request, if it sent one.
         idempotency_key: the key of the create this error belongs to, whenever a split may exist.
         split_id: the split this error belongs to, if known.
@@ -88,7 +89,8 @@ class APIConnectionError(AIStemSplitterError):
     """A connection could not be made, or broke.
 
     Attributes:
-        may_have_arrived: whether any byte of the request may have reached the server.
+        may_have_arrived: whether the request may have reached the server. It is false only where that is certain: its
+            body was never asked for, or there was no connection.
         permanent: whether a retry is pointless (such as after a certificate that does not verify).
     """
 
@@ -156,8 +158,9 @@ class SplitFailedError(AIStemSplitterError):
     """The split failed at the server; `split.error` says why. It is never resubmitted automatically."""
 
     def __init__(self, split: Split) -> None:
-        reason = f"{split.error.code}: {split.error.message}" if split.error else "the server gave no reason"
-        code = split.error.code if split.error else None
+        known = [text for text in (split.error.code, split.error.message) if text] if split.error else []
+        reason = ": ".join(known) or "the server gave no reason"
+        code = (split.error.code or None) if split.error else None
         super().__init__(f"split {split.id} failed: {reason}", code=code, split_id=split.id)
         self.split = split
 

@@ -91,11 +91,14 @@ class PollMade:
 
 @attrs.frozen(kw_only=True)
 class SplitCreated:
-    """A create succeeded and its credits are charged. `idempotency_key` is the key it was sent with."""
+    """A create succeeded and its credits are charged (`None`: the server did not say how many).
+
+    `idempotency_key` is the key it was sent with.
+    """
 
     split_id: str
     idempotency_key: str
-    credits_used: float
+    credits_used: float | None
     at: float
 
 

@@ -137,7 +137,7 @@ class Create:
         await self._commit_intent(slot)
         self._ambiguity.note_sent()
         try:
-            created = await self._pipeline.exchange(self._operation, slot)
+            created = await self._exchange(slot)
         except AIStemSplitterError as error:
             self._ambiguity.note_failure(error)
             raise
@@ -160,6 +160,16 @@ class Create:
             if note not in getattr(own, "__notes__", ()):
                 own.add_note(note)
             raise
+
+    async def _exchange(self, slot: Slot) -> CreatedSplit:
+        """Exchange the request for its answer, whatever a transport that is not ours may raise."""
+        try:
+            return await self._pipeline.exchange(self._operation, slot)
+        except AIStemSplitterError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the moment is unknown, so the request may have been sent
+            kind = type(error).__name__
+        raise APIConnectionError(f"the transport raised {kind}")
 
 
 class _HookError(Exception):

@@ -18,7 +18,6 @@ from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, plan_retry
 from aistemsplitter_async._send.transport import Transport
 from aistemsplitter_async._tasks import OwnedTasks
-from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.clock import Clock, Random
@@ -101,7 +100,7 @@ class Pipeline:
     async def exchange(self, operation: Operation[T], slot: Slot) -> T:
         """Make one admitted attempt, and give its slot back. A 429 closes the gate."""
         try:
-            return operation.parse(await self._attempt(operation))
+            return operation.read(await self._attempt(operation), now=self.clock.now())
         except RateLimitedError as error:
             self._close_gate(slot, operation.stage, error)
             raise
@@ -187,6 +186,4 @@ class Pipeline:
         if reply is None:
             raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
         self.gate.adopt(reply.headers)
-        if not reply.ok:
-            raise build_status_error(reply, what=operation.what, now=self.clock.now())
         return reply

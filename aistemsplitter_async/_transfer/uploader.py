@@ -14,7 +14,6 @@ from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async._wire.urls import URLPolicy
@@ -172,11 +171,9 @@ class Uploader:
         return await pipeline.run(Stage.UPLOAD, once, url=reservation.upload_url)
 
     def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
-        if not reply.ok:
-            raise build_status_error(reply, what=operation.what, now=self._pipeline.clock.now())
-        if not whole:
+        if reply.ok and not whole:
             raise APIConnectionError("the upload worker answered before it had the whole file")
-        return operation.parse(reply)
+        return operation.read(reply, now=self._pipeline.clock.now())
 
 
 class _Sending:

@@ -70,11 +70,12 @@ class CreditBudget:
             )
         self._reserved[row] = price
 
-    def charge(self, row: int, credits_used: float) -> None:
-        """Record what a create cost."""
-        self.release(row)
-        self.used += credits_used
-        self._largest = max(self._largest, credits_used)
+    def charge(self, row: int, credits_used: float | None) -> None:
+        """Record what a create cost; if the server did not say it, what was set aside for it."""
+        reserved = self._reserved.pop(row, 0.0)
+        cost = reserved if credits_used is None else credits_used
+        self.used += cost
+        self._largest = max(self._largest, cost)
 
     def release(self, row: int) -> None:
         """Give back what was set aside for a create that did not happen."""

@@ -211,9 +211,8 @@ class JournalStore:
 
     def created(self, track: int, created: CreatedSplit, at: float) -> Record:
         """Note that it is a split now, and paid for."""
-        return self._move(
-            track, State.CREATED, split_id=created.id, credits_used=float(created.credits_used), created_at=at
-        )
+        used = None if created.credits_used is None else float(created.credits_used)
+        return self._move(track, State.CREATED, split_id=created.id, credits_used=used, created_at=at)
 
     def succeeded(self, track: int, split: Split) -> Record:
         """Note that its stems can be downloaded; again, if they were downloaded before and are gone."""

@@ -188,7 +188,7 @@ class _Run:
         split = error.split if isinstance(error, SplitFailedError) else None
         if split is not None and split.id in self._created:
             self._created.remove(split.id)
-            self._lost += split.credits_used
+            self._lost += split.credits_used or 0.0
         refused = isinstance(error, AuthenticationError)
         known = refused and self._counts["refused"] > 0  # all tracks have the same key, so one line about it is enough
         self._counts["refused"] += refused

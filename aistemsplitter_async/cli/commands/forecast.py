@@ -121,7 +121,7 @@ class Forecast:
         """Record an outcome, and the credits that the survey counted for a track that is already paid for."""
         self._pace.note(outcome)
         if isinstance(outcome, Skipped) and outcome.split is not None and str(outcome.source) not in self._paid:
-            self._shared += outcome.split.credits_used
+            self._shared += outcome.split.credits_used or 0.0
 
     def progress(self) -> BatchProgress:
         """Return the batch's progress, with the total and the time left as far as they are known now."""

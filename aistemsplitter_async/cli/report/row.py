@@ -60,6 +60,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
     kind, split, failure = classify(record), record.split, record.failure
     length = clock(split.duration_seconds) if split and split.duration_seconds is not None else None
     took = _took(split) if split else None
+    created = split.created_at if split else None
     credits_used = None if record.credits_used is None else number(record.credits_used)
     facts = {
         "Source": shown_source(record.source),
@@ -69,7 +70,7 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
         "Length": length,
         "Credits": credits_used,
         "Processing": took,
-        "Created": f"{split.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if split else None,
+        "Created": f"{created.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if created else None,
         "Error": (failure.code or failure.kind) if failure else None,
     }
     reason = f'<p class="reason">{text(f"{failure.stage}: {hide_keys(failure.message)}")}</p>' if failure else ""
@@ -135,8 +136,10 @@ def _title(record: Record) -> tuple[str, str]:
     return folder or shown_source(record.source), name or PurePath(shown_source(record.source)).name
 
 
-def _took(split: Split) -> str:
-    seconds = max(0.0, (split.updated_at - split.created_at).total_seconds())
+def _took(split: Split) -> str | None:
+    if split.processing_seconds is None:
+        return None
+    seconds = max(0.0, split.processing_seconds)
     return f"{seconds:.1f} s" if seconds < _EXACT else words(seconds)
 
 

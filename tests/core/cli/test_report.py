@@ -144,6 +144,12 @@ def test_every_state_is_something_to_people(record: Record, kind: str) -> None:
     assert classify(record) == kind
 
 
+def test_a_split_of_which_little_is_known_shows_just_that() -> None:
+    row = build_row(make_record(state=State.DOWNLOADED, split_id="split_1", split=Split("split_1", "succeeded")), [])
+    assert "None" not in row
+    assert data_of(row)["facts"] == [["Source", "/music/song.mp3"], ["Folder", "song"], ["Split", "split_1"]]
+
+
 def test_a_duplicate_is_a_row_that_leads_to_the_audio_it_shares() -> None:
     row = build_twin("/music/copy.mp3", "/music/<song>.mp3", 7)
     assert '<a href="#track7">/music/&lt;song&gt;.mp3</a>' in row

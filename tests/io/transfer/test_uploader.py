@@ -83,6 +83,8 @@ FAULTS: list[tuple[Any, int, int, type[AIStemSplitterError]]] = [
     (lambda: status(413), 3, 3, APIStatusError),
     (lambda: json_reply({"url": 5}), 3, 3, ProtocolError),
     (lambda: Reply(status=200, body=b"<html>"), 3, 3, ProtocolError),
+    (lambda: Reply(status=200, body=b'{"success": false, "error": "TOKEN_USED"}'), 3, 3, APIStatusError),
+    (lambda: Reply(status=200, body=b'{"success": true, "da', cut=True), 1, 4, APIConnectionError),
     (lambda: status(302, Location="https://elsewhere.test"), 1, 1, APIStatusError),
     (lambda: status(429, Retry_After="300"), 1, 1, RateLimitedError),
 ]
