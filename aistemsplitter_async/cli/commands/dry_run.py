@@ -26,7 +26,8 @@ from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
-from aistemsplitter_async.journal.file import is_locked
+from aistemsplitter_async.journal.file import own_files
+from aistemsplitter_async.journal.lock import is_locked
 from aistemsplitter_async.journal.record import Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
@@ -58,9 +59,10 @@ class Plan:
 class Planner:
     """Claims tracks as a run does, on a journal that is thrown away."""
 
-    def __init__(self, store: JournalStore, options: BatchOptions) -> None:
+    def __init__(self, store: JournalStore, options: BatchOptions, own_files: Sequence[Path]) -> None:
         self._store = store
         self._options = options
+        self._own_files = own_files
 
     async def plan(self, item: BatchItem) -> Plan:
         """Return the plan for a source.
@@ -68,7 +70,7 @@ class Planner:
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read.
         """
-        opened, store = await open_item(item), self._store
+        opened, store = await open_item(item, self._own_files), self._store
         known = None if opened.stamp is None else store.identity_of(opened.label, opened.stamp)
         identity = known or await opened.identify()
         claim = store.claim(
@@ -156,7 +158,7 @@ async def _planner(arguments: Batching, terminal: Terminal) -> AsyncIterator[Pla
         store = await run_in_thread(partial(_copy, journal, Path(folder)) if exists else partial(JournalStore, None))
         try:
             store.begin()  # and never committed
-            yield Planner(store, options)
+            yield Planner(store, options, own_files(journal))
         finally:
             store.close()
 
