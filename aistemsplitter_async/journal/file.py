@@ -66,11 +66,16 @@ def status_path(journal: Path) -> Path:
     return Path(f"{os.path.realpath(journal)}.status.json")
 
 
+def content_files(journal: Path) -> tuple[Path, ...]:
+    """Return the paths with the content of `journal`, its own first; with those that exist a copy is complete."""
+    path = os.path.realpath(journal)
+    return tuple(Path(path + suffix) for suffix in ("", _UNDO, _WAL))
+
+
 def own_files(journal: Path) -> tuple[Path, ...]:
     """Return the paths that belong to `journal`, its own first: none of them is a source. They need not exist."""
-    path = os.path.realpath(journal)
-    beside = [Path(path + suffix) for suffix in ("", _WAL, "-shm", _UNDO)]
-    return (*beside, lock_path(journal), status_path(journal), fresh_path(status_path(journal)))
+    status = status_path(journal)
+    return (*content_files(journal), _beside(journal, "-shm"), lock_path(journal), status, fresh_path(status))
 
 
 @attrs.frozen
@@ -256,17 +261,27 @@ def _make_folder(folder: Path) -> None:
 def _ensure_file(path: Path) -> None:
     """Create the file, readable by its owner only; SQLite gives its companion files the same mode."""
     try:
-        left = [file for file in (status_path(path), _beside(path, _WAL)) if _is_filled(file)]
-        if left and not _is_filled(path):
-            what = "is empty, but was a journal" if path.exists() else "is missing"
-            raise JournalError(
-                f"{path} {what}, and a batch ran on it: {left[0]} is still there. Restore it or a copy; without it, "
-                f"every split is paid for again. If that is what you want, delete {left[0].name} too"
-            )
+        check_not_lost(path)
         if not path.exists():
             create_private(path)
     except OSError as error:
         raise JournalError(f"cannot create {path}: {reason_of(error)}") from None
+
+
+def check_not_lost(path: Path) -> None:
+    """Check that no journal was at `path` and is gone.
+
+    Raises:
+        JournalError: files beside it say that it was.
+        OSError: that cannot be found out.
+    """
+    left = [file for file in (status_path(path), _beside(path, _WAL)) if _is_filled(file)]
+    if left and not _is_filled(path):
+        what = "is empty, but was a journal" if path.exists() else "is missing"
+        raise JournalError(
+            f"{path} {what}, and a batch ran on it: {left[0]} is still there. Restore it or a copy; without it, every "
+            f"split is paid for again. If that is what you want, delete {left[0].name} too"
+        )
 
 
 def _make_private(path: Path) -> None:

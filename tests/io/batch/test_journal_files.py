@@ -13,7 +13,7 @@ import pytest
 from aistemsplitter_async import Done, Failed, JournalError, Outcome, RateLimit, SourceUnreadableError
 from aistemsplitter_async.journal.file import MOVED, JournalFile, own_files
 from aistemsplitter_async.testing import Exchange
-from tests.io.fakes import Script, World
+from tests.io.fakes import Script, World, reset
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
 
@@ -107,7 +107,6 @@ async def test_a_journal_deleted_in_a_running_batch_stops_the_buying_and_loses_n
     ):
         outcomes = [outcome async for outcome in batch]
         report = await batch.report()
-    world.api.always("create", None)
     assert (len(world.api.created) == 3) is noticed
     if not noticed:
         return
@@ -115,5 +114,27 @@ async def test_a_journal_deleted_in_a_running_batch_stops_the_buying_and_loses_n
     assert report.stopped_by.code == MOVED
     assert report.done == 3
     assert [outcome.error for outcome in outcomes if isinstance(outcome, Failed)] == [report.stopped_by]
+    world.api.always("create", None)
     assert len(await run(world, urls(20), **home)) == 20
     assert len(world.api.created) == 20
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="an open file cannot be deleted")
+async def test_a_create_that_never_arrived_is_not_sent_again_once_the_journal_is_gone(
+    world: World, tmp_path: Path
+) -> None:
+    home: dict[str, Any] = {"into": tmp_path / "stems", "journal": tmp_path / "journal"}
+
+    def delete_and_break(_: Exchange) -> Script:
+        home["journal"].unlink(missing_ok=True)
+        return reset(arrived=False)
+
+    world.api.always("create", delete_and_break)
+    (outcome,) = await run(world, urls(1), **home)
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == MOVED
+    assert world.api.count("create") == 1
+    world.api.always("create", None)
+    (outcome,) = await run(world, urls(1), **home)
+    assert isinstance(outcome, Done)
+    assert len(world.api.created) == 1
