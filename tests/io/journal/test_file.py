@@ -32,9 +32,9 @@ WORK = """
 
     class WithLog(sqlite3.Connection):  # keeps the newest commits in a write-ahead log
         def execute(self, statement, *values):
-            if statement == "PRAGMA journal_mode = TRUNCATE":
+            if statement == "PRAGMA journal_mode = PERSIST":
                 super().execute("PRAGMA journal_mode = WAL")
-                return super().execute("SELECT 'truncate'")
+                return super().execute("SELECT 'persist'")
             return super().execute(statement, *values)
 
     if sys.argv[2] == "broken":
