@@ -116,8 +116,9 @@ class JournalFile:
     def close(self) -> None:
         """Close the file, and let another process own it. If it was deleted or moved, write it back to its place."""
         try:
-            if self._path is not None and not os.path.lexists(self._path) and self._path.parent.is_dir():
-                _write_back(self.db, self._path)
+            place = None if self._path is None else Path(os.path.realpath(self._path))
+            if place is not None and not place.exists() and place.parent.is_dir():
+                _write_back(self.db, place)
             with suppress(sqlite3.Error):
                 self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
             self.db.close()
