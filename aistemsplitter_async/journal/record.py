@@ -33,6 +33,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 
+SAME_SPLIT = "SAME_SPLIT"  # the code of a create that was answered with the split of another song
 StageName = Literal["prepare", "upload", "create", "wait", "download"]
 
 _TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track

@@ -10,10 +10,18 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.errors import ConfigurationError, JournalError
-from aistemsplitter_async.journal.file import open_database
-from aistemsplitter_async.journal.record import BEFORE, Record, State, StoredFailure, StoredFile, plan_reopening
-from aistemsplitter_async.journal.rows import COLUMNS, Stamp, dump_input, dump_name, dump_value, load_record
+from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
+from aistemsplitter_async.journal.file import open_file
+from aistemsplitter_async.journal.record import (
+    BEFORE,
+    SAME_SPLIT,
+    Record,
+    State,
+    StoredFailure,
+    StoredFile,
+    plan_reopening,
+)
+from aistemsplitter_async.journal.rows import COLUMNS, Stamp, dump_input, dump_name, dump_value, load_name, load_record
 from aistemsplitter_async.library.template import Place, choose_place
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
 
@@ -45,11 +53,20 @@ class JournalStore:
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        self._db, self.run = open_database(path)
+        self._file = open_file(path)
+        self._db, self.run = self._file.db, self._file.run
 
     def close(self) -> None:
-        """Close the file, which releases the lock."""
-        self._db.close()
+        """Close the file, and let another process open it."""
+        self._file.close()
+
+    def check_in_place(self) -> None:
+        """Check that the journal still is the file that the next run will find.
+
+        Raises:
+            JournalError: it was deleted, moved or replaced (`code` is `MOVED`).
+        """
+        self._file.check_in_place()
 
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""
@@ -188,7 +205,9 @@ class JournalStore:
 
         Raises:
             ConfigurationError: another track's create has this idempotency key.
+            JournalError: the journal was deleted, moved or replaced (`code` is `MOVED`).
         """
+        self.check_in_place()
         key, body = submission.idempotency_key, submission.body
         try:
             return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at)
@@ -210,9 +229,23 @@ class JournalStore:
         return self._move(track, State.NEEDS_REVIEW)
 
     def created(self, track: int, created: CreatedSplit, at: float) -> Record:
-        """Note that it is a split now, and paid for."""
+        """Note that it is a split now, and paid for: with no credits, if a track of the same audio has that split.
+
+        Raises:
+            SubmissionUncertainError: the split belongs to another song, so this answer does not say whether this one
+                has a split (`code` is `SAME_SPLIT`).
+        """
+        holders = self._db.execute(
+            "SELECT source, identity = (SELECT identity FROM tracks WHERE id = ?) FROM tracks "
+            "WHERE split_id = ? AND id != ?",
+            (track, created.id, track),
+        ).fetchall()
+        others = [load_name(source) for source, is_same in holders if not is_same]
+        if others:
+            raise _build_mixed_up(self.get(track), created.id, others[0])
         used = None if created.credits_used is None else float(created.credits_used)
-        return self._move(track, State.CREATED, split_id=created.id, credits_used=used, created_at=at)
+        price = 0.0 if holders else used
+        return self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
 
     def succeeded(self, track: int, split: Split) -> Record:
         """Note that its stems can be downloaded; again, if they were downloaded before and are gone."""
@@ -272,3 +305,14 @@ class JournalStore:
 
     def _is_taken(self, place: str) -> bool:
         return self._db.execute("SELECT 1 FROM tracks WHERE place = ?", (place,)).fetchone() is not None
+
+
+def _build_mixed_up(record: Record, split_id: str, other: str) -> SubmissionUncertainError:
+    """Return the error of a create that was answered with the split of another song."""
+    assert record.submission is not None  # noqa: S101  # implied by the state
+    return SubmissionUncertainError(
+        f"the create of {record.source} was answered with {split_id}, which is the split of {other}, so it may or may "
+        "not have a split of its own; nothing was downloaded for it. Ask the service about its idempotency key",
+        submission=record.submission,
+        code=SAME_SPLIT,
+    )

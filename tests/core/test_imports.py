@@ -63,7 +63,7 @@ SHELLS_OF = {
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "journal": "file journal store",
+    "journal": "file journal lock store",
     "library": "folders search tags",
     "sandbox": "blocking origins server",
     "sandbox.control": "control overview page",

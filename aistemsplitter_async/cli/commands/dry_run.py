@@ -26,7 +26,8 @@ from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
-from aistemsplitter_async.journal.file import is_locked
+from aistemsplitter_async.journal.file import check_not_lost, content_files, own_files
+from aistemsplitter_async.journal.lock import is_locked
 from aistemsplitter_async.journal.record import Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
@@ -58,9 +59,10 @@ class Plan:
 class Planner:
     """Claims tracks as a run does, on a journal that is thrown away."""
 
-    def __init__(self, store: JournalStore, options: BatchOptions) -> None:
+    def __init__(self, store: JournalStore, options: BatchOptions, own_files: Sequence[Path]) -> None:
         self._store = store
         self._options = options
+        self._own_files = own_files
 
     async def plan(self, item: BatchItem) -> Plan:
         """Return the plan for a source.
@@ -68,7 +70,7 @@ class Planner:
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read.
         """
-        opened, store = await open_item(item), self._store
+        opened, store = await open_item(item, self._own_files), self._store
         known = None if opened.stamp is None else store.identity_of(opened.label, opened.stamp)
         identity = known or await opened.identify()
         claim = store.claim(
@@ -148,24 +150,24 @@ async def _planner(arguments: Batching, terminal: Terminal) -> AsyncIterator[Pla
         retry_failed=arguments.retry_failed,
     )
     journal = arguments.journal_path
-    exists = await run_in_thread(journal.exists)
-    if exists and await run_in_thread(lambda: bool(is_locked(journal))):
+    running = await run_in_thread(lambda: bool(is_locked(journal)))
+    if running:
         terminal.say("a batch is running on the journal, so what it has finished is not left out here")
-        exists = False
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(partial(_copy, journal, Path(folder)) if exists else partial(JournalStore, None))
+        store = await run_in_thread(partial(JournalStore, None) if running else partial(_copy, journal, Path(folder)))
         try:
             store.begin()  # and never committed
-            yield Planner(store, options)
+            yield Planner(store, options, own_files(journal))
         finally:
             store.close()
 
 
 def _copy(journal: Path, folder: Path) -> JournalStore:
-    copy, problem = folder / journal.name, ""
+    copy, problem = folder / content_files(journal)[0].name, ""
     try:
-        for suffix in ("", "-wal"):
-            if (file := journal.with_name(journal.name + suffix)).exists():
+        check_not_lost(journal)
+        for file in content_files(journal):
+            if file.exists():
                 shutil.copyfile(file, copy.with_name(file.name))
         return JournalStore(copy)
     except OSError as error:

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async import ConfigurationError, JournalError, JournalLockedError, Submission
-from aistemsplitter_async.journal.file import is_locked
 from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.lock import is_locked
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.store import Claim, JournalStore
 from aistemsplitter_async.models import DirectURL
