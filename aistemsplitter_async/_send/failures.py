@@ -19,30 +19,41 @@ _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, 
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
 
-class Body(aiohttp.BytesPayload):
-    """The body of one attempt.
+class Body(aiohttp.Payload):
+    """The body of one attempt. Nobody gets its bytes without being noticed.
 
     Attributes:
-        taken: whether anybody asked for its bytes. aiohttp does so once it has a connection, before it writes the head.
+        taken: whether anybody asked for them. aiohttp does so once it has a connection, before it writes the head.
     """
 
-    taken = False
+    def __init__(self, content: bytes) -> None:
+        super().__init__(None)
+        self.taken = False
+        self._content = content
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @property
+    def autoclose(self) -> bool:
+        return True  # there is nothing to close
 
     def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
-        self.taken = True
-        return super().decode(encoding, errors)
+        return self._take().decode(encoding, errors)
 
-    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        self.taken = True
-        return await super().as_bytes(encoding, errors)
+    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002  # of other bodies
+        return self._take()
 
     async def write(self, writer: AbstractStreamWriter) -> None:
-        self.taken = True
-        await super().write(writer)
+        await writer.write(self._take())
 
     async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await writer.write(self._take()[:content_length])
+
+    def _take(self) -> bytes:
         self.taken = True
-        await super().write_with_length(writer, content_length)
+        return self._content
 
 
 class ConnectionLostError(aiohttp.ClientConnectionError):

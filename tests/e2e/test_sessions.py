@@ -6,7 +6,9 @@ What is counted is what the server made. An error whose moment is unknown must n
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import json
+from collections.abc import Callable
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
@@ -202,14 +204,28 @@ async def test_what_a_transport_may_not_raise_leaves_a_create_ambiguous(raised: 
     assert_silent(caught.value)
 
 
-SendOf = Callable[[aiohttp.ClientRequest], Awaitable[object]]
+TAKES: dict[str, Callable[[Any], Any]] = {
+    "as_bytes": lambda request: request.body.as_bytes(),
+    "decode": lambda request: request.body.decode(),
+}
 
 
-@pytest.mark.parametrize("read", [lambda request: request.body.as_bytes()], ids=["as_bytes"])
-async def test_a_middleware_that_takes_the_body_may_have_sent_it(read: SendOf) -> None:
+@pytest.mark.parametrize("take", TAKES.values(), ids=TAKES.keys())
+async def test_a_middleware_that_takes_the_body_may_have_sent_it(take: Callable[[Any], Any]) -> None:
     async def fail(request: aiohttp.ClientRequest, _: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        await read(request)
+        taken = take(request)
+        if isawaitable(taken):
+            await taken
         raise RuntimeError
 
     async with raw_api() as api, aiohttp.ClientSession(middlewares=(fail,)) as session:
         assert isinstance(await create(api, session), SubmissionUncertainError)
+    assert api.got == []
+
+
+async def test_the_body_that_is_watched_is_the_body_that_is_sent() -> None:
+    async with raw_api() as api, client_of(api, None) as client:
+        await client.create_split(DirectURL(SONGS[0]), stem_model="6s")
+    (got,) = api.got
+    assert got.headers["content-type"] == "application/json"
+    assert json.loads(got.body) == {"input": {"type": "direct_url", "url": SONGS[0]}, "stemModel": "6s"}
