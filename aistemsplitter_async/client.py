@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from aistemsplitter_async._listeners import as_listener
-from aistemsplitter_async._tasks import own, wait_out
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
@@ -143,7 +142,7 @@ class AsyncAIStemSplitter:
         self._build_engine = build_engine
         self._built: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._closing: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def _engine(self) -> Engine:
@@ -163,7 +162,7 @@ class AsyncAIStemSplitter:
             ConfigurationError: the client is closed, or belongs to another event loop.
         """
         loop = asyncio.get_running_loop()
-        if self._closing is not None:
+        if self._closed:
             raise ConfigurationError("this client is closed; make a new one")
         if self._loop is None:
             self._loop = loop
@@ -188,10 +187,8 @@ class AsyncAIStemSplitter:
         Creates that are being sent get a few seconds to be answered first, so that their splits are known. All of this
         is done even if the caller is cancelled; another call waits for the same end.
         """
-        if self._closing is None:
-            self._closing = own(self._engine.aclose())
-        await wait_out(self._closing)
-        self._closing.result()
+        self._closed = True
+        await self._engine.aclose()
 
     @property
     def gate(self) -> Gate:

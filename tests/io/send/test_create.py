@@ -287,8 +287,8 @@ async def test_what_before_send_raises_reaches_the_caller_as_it_is_with_the_key(
     async with world.client(gate=gate) as client:
         for _ in range(2):
             assert await fail_with(client, error) is error
+            assert gate.snapshot().used == 0
         assert error.__notes__ == [f"raised by before_send, so the create was not sent; its idempotency key is {KEY}"]
-        assert gate.snapshot().used == 0
         if isinstance(error, AIStemSplitterError):
             assert error.idempotency_key == KEY
     assert world.api.asked == []
