@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -51,17 +51,16 @@ class Listener(Generic[T]):
             return
         try:
             result = self._function(value)
-            if inspect.isawaitable(result):
+            if inspect.iscoroutine(result):  # not a task: that runs by itself
                 self._refuse(result)
         except (KeyboardInterrupt, SystemExit) as error:
             _raise_from_loop(error)
         except BaseException as error:  # noqa: BLE001  # also a CancelledError: nothing is awaited here, so it is not ours
             self._note(error)
 
-    def _refuse(self, result: Any) -> NoReturn:
+    def _refuse(self, result: Coroutine[Any, Any, Any]) -> NoReturn:
         self._function = None
-        if inspect.iscoroutine(result):
-            result.close()  # or Python warns that it was never awaited
+        result.close()  # or Python warns that it was never awaited
         error = _refusal(self._name)
         warnings.warn(str(error), RuntimeWarning, stacklevel=3)
         raise error
@@ -71,7 +70,7 @@ class Listener(Generic[T]):
         # Without this check, logging would print to stderr in a program that has not configured it.
         if kind not in self._logged and _log.hasHandlers():
             self._logged.add(kind)
-            message = "%s raised %s, which changes nothing but that it missed something; further ones are not logged"
+            message = "%s raised %s, which affects nothing else; further ones are not logged"
             _log.error(message, self._name, kind.__name__, exc_info=error)
 
 

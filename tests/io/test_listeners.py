@@ -167,6 +167,18 @@ async def test_an_async_progress_listener_is_refused_before_anything_is_spent(wo
     assert world.api.asked == []
 
 
+async def test_a_listener_may_start_a_task_and_return_it(world: World) -> None:
+    heard: list[object] = []
+
+    async def note(event: object) -> None:
+        heard.append(event)
+
+    async with world.client(on_event=lambda event: asyncio.ensure_future(note(event))) as client:
+        await client.get_credits()
+    await world.clock.settle()
+    assert [type(event).__name__ for event in heard] == ["RequestSent"]
+
+
 async def test_a_listener_may_cancel_the_call_it_listens_to(still: World) -> None:
     """That is a real cancellation, at the next await."""
 
