@@ -12,17 +12,17 @@ from collections.abc import Iterator
 
 import attrs
 
-from aistemsplitter_async._audio.blocks import BLOCK_BYTES, Blocks, Range
+from aistemsplitter_async._audio.blocks import Blocks, Range
 from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, Length, Part
-from aistemsplitter_async._audio.tags import tag_at, trailer_at, without_tags
+from aistemsplitter_async._audio.tags import tag_at, without_tags
 
 _HEADER_BYTES = 7  # of ADTS; MPEG audio has four
 _LEAD_BYTES = 65_536  # of junk, before the first frame
 _CHAIN = 4  # frames in a row that chance does not make
 _JUNK_RATE = 1000.0  # bytes per second: a decoder finds no more audio in junk than at 8 kbit/s, the lowest rate of MP3
-_FALSE_SYNCS = 100_000  # in one file; what has more is not made of frames, and looking at each takes time
+_HALTS = 100_000  # what has more of them is not made of frames, and looking at each takes time
 _FRAMES_AMISS = 1  # encoders do or do not count the frame that holds the count
-_SYNC_OR_TAG = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|ID3[\x02-\x04]|TAG|APETAGEX", re.DOTALL)
+_SYNC_OR_TAG = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|ID3[\x02-\x04]|APETAGEX", re.DOTALL)
 _LAYERS = {3: "mp1", 2: "mp2", 1: "mp3"}
 _BITRATES = {  # kbit/s, by whether it is MPEG 1, and layer
     (True, "mp1"): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -65,7 +65,7 @@ class _Count:
     slowest: int = 0  # the lowest sampling rate
     kinds: int = 0
     junk: int = 0
-    false_syncs: int = 0
+    halts: int = 0  # places where no frame follows
 
 
 def _recognise(blocks: Blocks) -> str | None:
@@ -110,16 +110,15 @@ def _walk(blocks: Blocks, sound: Range) -> _Count:
             count.frames += 1
             count.samples += frame.samples
             position += frame.size
-        elif tag := tag_at(blocks, position, sound.stop) or trailer_at(blocks, position, sound.stop):
-            position += tag  # of a file that was joined
+        elif count.halts == _HALTS:
+            count.junk += sound.stop - position
+            break
         else:
             in_step = False
-            following = _next_sync(blocks, position + 1, sound.stop)
-            count.junk += following - position if _has_content(blocks, Range(position, following)) else 0
-            count.false_syncs += 1
-            if count.false_syncs > _FALSE_SYNCS:
-                count.junk += sound.stop - following
-                break
+            count.halts += 1
+            tag = tag_at(blocks, position, sound.stop)  # of a file that was joined
+            following = position + tag if tag else blocks.find(_SYNC_OR_TAG, position + 1, sound.stop)
+            count.junk += 0 if tag or not _has_content(blocks, Range(position, following)) else following - position
             position = following
     return count
 
@@ -136,7 +135,7 @@ def _first(blocks: Blocks, sound: Range) -> int | None:
     while position < limit:
         if _is_chain(blocks, position, sound.stop, _CHAIN):
             return position
-        position = _next_sync(blocks, position + 1, limit)
+        position = blocks.find(_SYNC_OR_TAG, position + 1, limit)
     return None
 
 
@@ -152,17 +151,6 @@ def _is_chain(blocks: Blocks, position: int, stop: int, frames: int) -> bool:
         kind = frame.kind
         position += frame.size
     return True
-
-
-def _next_sync(blocks: Blocks, position: int, stop: int) -> int:
-    """Return where the next bytes are that could begin a frame or a tag, or `stop`."""
-    while position < stop:
-        block = blocks.read(position, min(stop - position, BLOCK_BYTES))
-        found = _SYNC_OR_TAG.search(block)
-        if found:
-            return position + found.start()
-        position += max(1, len(block) - len(b"APETAGEX") + 1)
-    return stop
 
 
 def _frame_at(blocks: Blocks, position: int) -> _Frame | None:
