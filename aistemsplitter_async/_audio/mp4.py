@@ -134,9 +134,8 @@ def _track_length(blocks: Blocks, movie: _Movie, track: Range) -> Length:
     ticking, decoded = ticks / header.scale, count * packets.seconds
     declared = ticking if header.seconds is None or movie.fragmented else header.seconds
     edited = _edited_seconds(blocks, track, movie.clock.scale) or ticking
-    # Packets are whole, so what they decode to goes up to one further than the clocks; edits only leave out.
+    # Packets are whole, so what they decode to may go up to one further than the clocks.
     agreed = agreed and abs(decoded - ticking) <= packets.seconds and abs(declared - ticking) <= packets.seconds
-    agreed = agreed and abs(edited - ticking) <= _SLACK_SECONDS
     at_most = max(decoded, ticking, declared, edited)
     return Length(min(edited, ticking) if agreed else None, at_most)
 
