@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 
 import pytest
 from hypothesis import given, strategies as st
@@ -76,3 +77,11 @@ def test_blocks_give_any_bytes_of_a_file(size: int) -> None:
         for length in (0, 1, 9, BLOCK_BYTES, 2 * BLOCK_BYTES + 1):
             assert blocks.read(max(0, start), length) == data[max(0, start) : max(0, start) + length]
     assert b"".join(blocks.stream(Range(3, size))) == data[3:]
+
+
+@given(st.integers(BLOCK_BYTES - 40, BLOCK_BYTES + 40), st.integers(0, BLOCK_BYTES + 60))
+def test_blocks_find_what_goes_over_the_edge_of_two(place: int, start: int) -> None:
+    data = bytearray(2 * BLOCK_BYTES + 9)
+    data[place : place + 8] = b"APETAGEX"
+    found = Blocks(io.BytesIO(data)).find(re.compile(b"APETAGEX"), start, len(data))
+    assert found == (place if start <= place else len(data))

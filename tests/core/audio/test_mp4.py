@@ -193,6 +193,7 @@ def test_tables_that_contradict_the_file_are_the_whole_file() -> None:
     broken = [
         File(claimed=39).build(),
         File(claimed=41).build(),
+        File(chunks=(7, 7, 7)).build(),
         File(handler=b"vide").build(),
         File(entry=box(b"zzzz", bytes(28))).build(),
         File(entry=aac_entry(object_type=0x6B)).build(),
