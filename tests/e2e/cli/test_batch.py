@@ -188,6 +188,21 @@ async def test_a_refused_key_is_reported_once_and_no_query_of_a_url_is_shown(cli
     assert [stream for stream in (refused.err, done.out, done.err) if "secret" in stream] == []
 
 
+async def test_a_pattern_means_the_album_that_is_called_so_and_one_without_a_match_is_an_error(
+    cli: CLI, sandbox: Sandbox, make_wav: MakeWav
+) -> None:
+    for seconds, album in ((2.0, "Album [2001]"), (3.0, "Album 2")):
+        (cli.folder / "m" / album).mkdir(parents=True)
+        (cli.folder / "m" / album / "song.wav").write_bytes(make_wav(seconds))
+    cli = cli.using(sandbox)
+    ended = await cli.run("batch", "m/Album [2001]/*.wav", "--into", "out")
+    assert (ended.code, [charge.credits for charge in sandbox.ledger.charges]) == (0, [2])
+    for command in ("batch m m/[xyz]/*.wav", "batch m m/*.wav --dry-run", "estimate *.flac"):
+        nothing = await cli.run(*command.split(), "--into", "other")
+        assert (nothing.code, nothing.problem.partition(" matches")[0]) == (1, "no audio")
+    assert len(sandbox.ledger.charges) == 1
+
+
 async def test_a_folder_without_music_is_reported(cli: CLI, sandbox: Sandbox) -> None:
     (cli.folder / "empty").mkdir()
     ended = await cli.using(sandbox).run("batch", "empty", "--into", "out")
