@@ -6,6 +6,7 @@ import math
 
 import attrs
 
+from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async.config import RateLimit
 
 # Requests of one track: for an upload reserve, create and a poll; a URL needs no reservation. The transfers themselves
@@ -41,6 +42,34 @@ class Estimate:
 def charged_credits(seconds: float) -> int:
     """Return the credits that a track of this length is expected to cost: one per second, rounded up track by track."""
     return max(1, math.ceil(seconds))
+
+
+@attrs.frozen
+class Price:
+    """What a split may cost at most.
+
+    Attributes:
+        credits: rounded up as the service does.
+        is_certain: whether it will cost that, rather than up to that.
+    """
+
+    credits: int
+    is_certain: bool = True
+
+
+def plan_price(length: Length, claimed: float | None) -> Price | None:
+    """Return what a split may cost, `None` if nobody knows.
+
+    What a file says itself counts, whatever the caller says of it, unless that is more.
+
+    Args:
+        length: as measured; unknown for what cannot be measured, such as a URL.
+        claimed: seconds, as the caller says.
+    """
+    known = length.seconds if length.seconds is not None else length.at_most
+    if known is None:
+        return None if claimed is None else Price(charged_credits(claimed))
+    return Price(charged_credits(max(known, claimed or 0.0)), is_certain=length.seconds is not None)
 
 
 def plan_wall_seconds(limit: RateLimit | None, *, uploads: int, urls: int, processing: float) -> float | None:
