@@ -12,7 +12,8 @@ from aistemsplitter_async.errors import AIStemSplitterError, SpendLimitError
 _MOST_IN_FLIGHT = 2000  # each costs about 10 kB here; more would help only keys of several thousand requests a minute
 _UNKNOWN_LIMIT = 60  # requests a window, until the limit is learned
 _ROUNDING = 1.0  # credits: two programs may measure the same song on either side of a whole second
-SPEND_LIMIT, LENGTH_UNKNOWN, CHARGED_MORE = "SPEND_LIMIT", "LENGTH_UNKNOWN", "CHARGED_MORE"  # codes of `SpendLimitError`
+# The codes of `SpendLimitError`: the limit is reached; a source has no price; the service charged more than expected.
+SPEND_LIMIT, LENGTH_UNKNOWN, CHARGED_MORE = "SPEND_LIMIT", "LENGTH_UNKNOWN", "CHARGED_MORE"
 
 
 def plan_in_flight(limit: int | None, per: float, processing: float | None) -> int:
@@ -64,6 +65,11 @@ class CreditBudget:
     def is_limited(self) -> bool:
         """Whether each create needs a price."""
         return self._most < math.inf
+
+    @property
+    def reserved(self) -> float:
+        """Credits of creates whose price is not known yet, or that may have happened."""
+        return sum(self._reserved.values())
 
     def check(self, price: Price | None) -> None:
         """Check, under a limit, that a source has a price, and that its length is certain enough for one that may fit.
@@ -127,18 +133,16 @@ class CreditBudget:
         self._changed.set()
 
     def _left(self, *, settled: bool = False) -> float:
-        """Return what no create has cost or may cost; of those, if `settled`, only the ones that are not in progress."""
-        rows = self._kept if settled else self._reserved
-        return self._most - self.used - sum(self._reserved[row] for row in rows)
+        """Return what no create has cost or may still cost; if `settled`, with those in progress left out."""
+        bound = sum(self._reserved[row] for row in self._kept) if settled else self.reserved
+        return self._most - self.used - bound
 
     def _too_dear(self, price: Price) -> SpendLimitError:
         spent = f"the {self._most:g} credits this run may spend ({self.used:g} are spent)"
         if price.is_certain:
-            return SpendLimitError(
-                f"the next split would exceed {spent}; raise the limit to go on", code=SPEND_LIMIT
-            )
+            return SpendLimitError(f"the next split would exceed {spent}; raise the limit to go on", code=SPEND_LIMIT)
         return SpendLimitError(
-            f"its length is not certain, and it could cost up to {price.credits:,} credits, which would exceed {spent}; "
+            f"its length is not certain, so it could cost up to {price.credits:,} credits and exceed {spent}; "
             "convert it to a format that states its length, or raise the limit",
             code=LENGTH_UNKNOWN,
         )

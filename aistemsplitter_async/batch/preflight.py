@@ -21,9 +21,11 @@ class Estimate:
 
     Attributes:
         tracks: how many there are.
-        unknown_tracks: how many of them have an unknown length; `seconds` and `credits` leave these out.
+        unknown_tracks: how many of them have no certain length; `seconds` and `credits` leave these out.
         seconds: of audio.
         credits: what the service charges for `seconds`, judging by the files; the service's own figure decides.
+        credits_at_most: what it charges if the others are as long as they can be; `None` if one can have any length,
+            such as a URL.
         balance: credits of the account, `None` if it was not asked for.
         missing: credits that the account is short of, at least; `None` if the balance is not known.
         wall_seconds: the least time the key's limit allows; a run takes some percent more, and longer where the
@@ -34,6 +36,7 @@ class Estimate:
     unknown_tracks: int
     seconds: float
     credits: int
+    credits_at_most: int | None
     balance: int | None
     missing: int | None
     wall_seconds: float | None

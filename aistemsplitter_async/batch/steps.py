@@ -72,6 +72,8 @@ class Steps:
             priority=context.options.priority,
         )
         standing.has_worked = True
+        if standing.cost is not None:
+            standing.cost = context.budget.correct(standing.cost, split.credits_used)
         if split.status == "failed":
             return await context.write(
                 JournalStore.fail, record.id, build_failure("wait", SplitFailedError(split)), split

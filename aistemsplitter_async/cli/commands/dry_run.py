@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 
 import attrs
 
+from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
@@ -20,7 +21,7 @@ from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Survey, build_library
+from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
@@ -32,6 +33,7 @@ from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _SPLIT = "split"
+_NO_PRICE = "not split with --max-credits, as its length is not known"
 _PLANS = {  # these texts are values in the JSON output
     Step.UPLOAD: _SPLIT,
     Step.CREATE: _SPLIT,
@@ -96,14 +98,17 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
     try:
         library = build_library(paths, arguments)
         async with _planner(arguments, terminal) as planner:
-            async for track, tags in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-                plan = await _plan(planner, library.item(track, tags), terminal)
+            async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
+                plan = await _plan(planner, await library.item(track), terminal)
                 if plan is None:
                     survey.unusable += 1
                     continue
-                _print(plan, track.source, tags.seconds, arguments, terminal)
+                length = await measure_track(track)
+                if plan.what == _SPLIT and arguments.max_credits is not None and length.at_most is None:
+                    plan = attrs.evolve(plan, what=_NO_PRICE)
+                _print(plan, track.source, length, arguments, terminal)
                 if plan.what == _SPLIT:
-                    survey.add(track, tags.seconds)
+                    survey.add(track, length)
                 else:
                     left_out += 1
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
@@ -124,17 +129,18 @@ async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan |
         return None
 
 
-def _print(plan: Plan, source: str, seconds: float | None, arguments: Batching, terminal: Terminal) -> None:
+def _print(plan: Plan, source: str, length: Length, arguments: Batching, terminal: Terminal) -> None:
     folder = arguments.into / plan.folder
     if arguments.common.json:
-        values = {"source": source, "folder": str(folder), "seconds": seconds}
+        values = {"source": source, "folder": str(folder), "seconds": length.seconds, "at_most": length.at_most}
         terminal.result(json.dumps(values | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}))
         return
     target = folder if plan.pattern == ANY_STEM else folder / plan.pattern
-    length = clock(seconds) if seconds is not None else "?"
+    known = length.seconds if length.seconds is not None else length.at_most
+    lasts = "?" if known is None else clock(known) if length.seconds is not None else f"at most {clock(known)}"
     what = plan.what if plan.same_as is None else f"same audio as {shown_source(plan.same_as)}"
     note = "" if what == _SPLIT else f"  ({what})"
-    terminal.result(show(f"{shown_source(source)}  {length}  -> {target}{note}"))
+    terminal.result(show(f"{shown_source(source)}  {lasts}  -> {target}{note}"))
 
 
 @asynccontextmanager
