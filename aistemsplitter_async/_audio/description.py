@@ -34,11 +34,11 @@ UNKNOWN_LENGTH = Length(None, None)
 class Format:
     """A format of audio files.
 
-    `recognises` looks at the beginning. `parts` yields what a decoder needs and no tags, in order, or raises
-    `InconsistentError`. Both it and `length` take time in proportion to the size of the file, whatever is in it.
+    `recognise` looks at the beginning and returns the name of the format. `parts` yields what a decoder needs and no
+    tags, in order, or raises `InconsistentError`. Both it and `length` take time in proportion to the size of the file,
+    whatever is in it.
     """
 
-    name: str
-    recognises: Callable[[Blocks], bool]
+    recognise: Callable[[Blocks], str | None]
     parts: Callable[[Blocks], Iterator[Part]]
     length: Callable[[Blocks], Length]
