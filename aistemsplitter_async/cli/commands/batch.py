@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.batch.bounds import CHARGED_MORE
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.runner import Batch
@@ -234,7 +235,10 @@ class _Run:
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
             terminal.say("no audio was found in the given paths")
         if report.stopped_by is not None:
-            self.codes.append(explain(report.stopped_by, self.context).exit_code)
+            problem = explain(report.stopped_by, self.context)
+            self.codes.append(problem.exit_code)
+            if problem.code == CHARGED_MORE:  # it is the error of no song
+                terminal.error(problem.message)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
             await forecast.report_shortage(stopped=True)

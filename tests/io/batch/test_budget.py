@@ -52,7 +52,7 @@ def songs(draw: st.DrawFn) -> Song:
 async def spend(
     run: list[Song], most: float, plan: PlanPrice, *, truthful: bool
 ) -> tuple[float, float, list[SpendLimitError]]:
-    """Create all songs at once; return the highest sum of used and reserved, what the service charged, and the errors."""
+    """Create all songs at once; return the most that was used and reserved, what was charged, and the errors."""
     errors = list[SpendLimitError]()
     budget = CreditBudget(most, errors.append)
     ledger = highest = 0.0
