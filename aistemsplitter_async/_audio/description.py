@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
 from aistemsplitter_async._audio.blocks import Blocks, Range
 
-Part = Sequence[Range | bytes]  # hashed with its length, so that no two sequences of parts are the same bytes
+Part = Iterable[Range | bytes]  # hashed with its length, so that no two sequences of parts are the same bytes
 
 
 class InconsistentError(Exception):

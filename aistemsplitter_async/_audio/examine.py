@@ -8,13 +8,13 @@ from typing import BinaryIO
 
 import attrs
 
-from aistemsplitter_async._audio import aiff, flac, mpeg, ogg, wave
+from aistemsplitter_async._audio import aiff, flac, mp4, mpeg, ogg, wave
 from aistemsplitter_async._audio.blocks import Blocks, Range
 from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
 
 __all__ = ["Examined", "Length", "examine", "measure"]
 
-FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS, *flac.FORMATS, *ogg.FORMATS, *mpeg.FORMATS)
+FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS, *flac.FORMATS, *ogg.FORMATS, *mp4.FORMATS, *mpeg.FORMATS)
 
 
 @attrs.frozen

@@ -45,7 +45,7 @@ class _Vorbis:
         self._previous = 0
 
     def is_header(self, number: int, head: bytes) -> bool:
-        return number < 3 or head[:1] == b"" or bool(head[0] & 1)  # noqa: PLR2004
+        return number < 3 or not head or bool(head[0] & 1)  # noqa: PLR2004
 
     def is_comment(self, number: int, head: bytes) -> bool:
         return number == 1 and head.startswith(b"\x03vorbis")
@@ -123,10 +123,10 @@ class _Flac:
         self._headers = 1 + int.from_bytes(first[7:9], "big")
 
     def is_header(self, number: int, head: bytes) -> bool:
-        return number < self._headers and head[:1] != b"\xff"
+        return not head or self.is_comment(number, head)
 
     def is_comment(self, number: int, head: bytes) -> bool:
-        return self.is_header(number, head)
+        return number < self._headers and head[:1] != b"\xff"
 
     def setup(self, packet: bytes) -> None:
         pass
