@@ -140,7 +140,10 @@ class CreditBudget:
     def _too_dear(self, price: Price) -> SpendLimitError:
         spent = f"the {self._most:g} credits this run may spend ({self.used:g} are spent)"
         if price.is_certain:
-            return SpendLimitError(f"the next split would exceed {spent}; raise the limit to go on", code=SPEND_LIMIT)
+            return SpendLimitError(
+                f"the next split, of {price.credits:,} credits, would exceed {spent}; raise the limit to go on",
+                code=SPEND_LIMIT,
+            )
         return SpendLimitError(
             f"its length is not certain, so it could cost up to {price.credits:,} credits and exceed {spent}; "
             "convert it to a format that states its length, or raise the limit",

@@ -52,8 +52,8 @@ class Price:
     """What a split may cost at most.
 
     Attributes:
-        credits: rounded up as the service does.
-        is_certain: whether it will cost that, rather than up to that.
+        credits: for the longest that a decoder can find, rounded up as the service does.
+        is_certain: whether it will cost that, or one less, rather than anything up to that.
     """
 
     credits: int
@@ -63,13 +63,14 @@ class Price:
 def plan_price(length: Length, claimed: float | None) -> Price | None:
     """Return what a split may cost, `None` if nobody knows.
 
-    What a file says itself counts, whatever the caller says of it, unless that is more.
+    What a file says itself counts, whatever the caller says of it, unless that is more. Decoders differ in whether they
+    count the silence that an encoder added, so the bound is the price even where the length is certain.
 
     Args:
         length: as measured; unknown for what cannot be measured, such as a URL.
         claimed: seconds, as the caller says.
     """
-    known = length.seconds if length.seconds is not None else length.at_most
+    known = length.at_most if length.at_most is not None else length.seconds
     if known is None:
         return None if claimed is None else Price(charged_credits(claimed))
     return Price(charged_credits(max(known, claimed or 0.0)), is_certain=length.seconds is not None)
