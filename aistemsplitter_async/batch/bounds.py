@@ -116,12 +116,11 @@ class CreditBudget:
         self._check_overrun(cost, reserved)
         return cost
 
-    def correct(self, cost: float, credits_used: float | None) -> float:
-        """Record that a split which cost `cost` costs more now, if it does, and return its cost."""
+    def correct(self, cost: float, credits_used: float | None) -> None:
+        """Record that a split for which `cost` was charged costs more in the end, if it does."""
         latest = max(cost, charged(credits_used, cost))
         self.used += latest - cost
         self._check_overrun(latest, cost)
-        return latest
 
     def settle(self, row: int, *, may_have_happened: bool) -> None:
         """End a create without a charge: what was reserved is given back, unless it may have happened all the same."""

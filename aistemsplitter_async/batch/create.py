@@ -127,8 +127,10 @@ class _JournaledCreate:
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context
-        self._standing.cost = context.budget.charge(self.record.id, created.credits_used)
         self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
+        cost = context.budget.charge(self.record.id, self.record.credits_used)
+        counted = self.record.credits_used == created.credits_used  # or else another row counts this split
+        self._standing.cost = cost if counted else None
         self._standing.created_at = context.clock.monotonic()
 
     async def _commit_failure(self, error: Exception) -> None:

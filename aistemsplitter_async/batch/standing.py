@@ -31,7 +31,7 @@ class Standing:
         key_is_used: whether an earlier create of it used up the idempotency key it was given, if any.
         created_at: when this run created its split (monotonic seconds), if it did.
         price: what its split may cost, if that is known and matters.
-        cost: credits that this run counted for it, if it did.
+        cost: credits that this run counted for its create, until the split is terminal.
     """
 
     context: BatchContext

@@ -73,7 +73,8 @@ class Steps:
         )
         standing.has_worked = True
         if standing.cost is not None:
-            standing.cost = context.budget.correct(standing.cost, split.credits_used)
+            context.budget.correct(standing.cost, split.credits_used)
+            standing.cost = None
         if split.status == "failed":
             return await context.write(
                 JournalStore.fail, record.id, build_failure("wait", SplitFailedError(split)), split

@@ -256,13 +256,15 @@ async def test_an_estimate_and_a_dry_run_agree_on_what_looks_short(cli: CLI, lia
     (figures,) = (await cli.run("estimate", liars / "half.wav", "--json")).json
     assert (figures["credits"], figures["credits_at_most"], figures["unknown_tracks"]) == (0, 240, 1)
     *plans, total = (await cli.run("batch", liars, liars / "list.m3u", "--dry-run", "--json")).json
-    lengths = {str(plan["source"]).rpartition("/")[2]: (plan["seconds"], plan["at_most"]) for plan in plans}
+    lengths = {str(plan["source"]).rpartition("/")[2]: (plan["seconds"], plan["seconds_at_most"]) for plan in plans}
     assert lengths["half.wav"] == (None, 240.0)
     assert lengths["unknown.mp3"] == (None, None)
     assert lengths["1.mp3"] == (3.0, None), "what its playlist says"
     assert (total["credits"], total["credits_at_most"], total["unknown_tracks"]) == (18, None, 3)
     capped = await cli.run("batch", liars, liars / "list.m3u", "--dry-run", "--max-credits", 30)
-    assert capped.out.count("(not split with --max-credits, as its length is not known)") == 2
+    left_out = [line for line in capped.out.splitlines() if "(not split with this --max-credits, " in line]
+    assert len(left_out) == 4, "all but the honest ones"
+    assert next(line for line in capped.out.splitlines() if line.startswith("price")).startswith("price    15 credits")
     assert "at most 4:00" in capped.out
     assert sandbox.ledger.charges == []
 

@@ -279,6 +279,14 @@ async def test_a_duplicate_that_shares_a_split_is_charged_once(world: World, hom
     assert (service.charges, report.credits_used) == ([9, 9], 18)
 
 
+async def test_a_duplicate_of_what_has_no_price_may_have_one(world: World, home: Any) -> None:
+    service = Service(world, {b"nobody knows": 9.0})
+    twins: list[Any] = [b"nobody knows", BatchItem(source=b"nobody knows", seconds=9.0), b"nobody knows"]
+    outcomes, _ = await run(world, twins, max_credits=30, **home)
+    assert codes(outcomes) == {0: "LENGTH_UNKNOWN", 1: "Done", 2: "Skipped"}
+    assert service.charges == [9]
+
+
 async def test_the_limit_is_that_of_a_run_and_what_an_earlier_one_left_open_counts(world: World, home: Any) -> None:
     service = Service(world, dict.fromkeys([wav(9, number) for number in range(4)], 9.0))
     songs = list(service.seconds)
