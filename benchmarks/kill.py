@@ -361,14 +361,14 @@ def share_splits() -> None:
     """Let every second track take the split of the one before."""
     send, made = SplitCreator._send, list[Any]()
 
-    async def shared(creator: Any, create: Any) -> Any:
-        context, record = creator._context, create.record
+    async def shared(creator: Any, record: Any, submission: Any) -> Any:
+        context = creator._context
         if len(made) % 2:
             made.append(None)
             creator._standing.has_worked = True
-            held = await context.write(JournalStore.intend, record.id, create.submission, context.clock.now())
+            held = await context.write(JournalStore.intend, record.id, submission, context.clock.now())
             return await context.write(JournalStore.created, held.id, made[-2], context.clock.now())
-        sent: Any = await send(creator, create)
+        sent: Any = await send(creator, record, submission)
         made.append(CreatedSplit(sent.split_id, "queued", sent.credits_used, datetime.now(UTC)))
         return sent
 

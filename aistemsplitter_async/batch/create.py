@@ -52,14 +52,13 @@ class SplitCreator:
             output_format=context.options.output_format,
             webhook_url=context.options.webhook_url,
         )
-        create = _JournaledCreate(context, standing, record, submission)
         context.stop_switch.check()
         await context.budget.reserve(record.id, standing.price)
         try:
             context.stop_switch.check()
-            return await self._send(create)
+            return await self._send(record, submission)
         finally:
-            context.budget.settle(record.id, may_have_happened=create.record.submission is not None)
+            context.budget.settle(record.id, may_have_happened=not standing.cancellable)
 
     async def replay(self, record: Record) -> Record:
         """Resend a create byte for byte, unless it is too old: the only way to learn whether it happened.
@@ -69,10 +68,11 @@ class SplitCreator:
         """
         assert record.submission is not None  # noqa: S101  # implied by the state
         self._standing.enter("create")
-        return await self._send(_JournaledCreate(self._context, self._standing, record, record.submission))
+        return await self._send(record, record.submission)
 
-    async def _send(self, create: _JournaledCreate) -> Record:
+    async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
+        create = _JournaledCreate(self._context, self._standing, record, submission)
         return await self._context.creating.retry_through_outage(create.attempt)
 
 

@@ -28,7 +28,7 @@ from aistemsplitter_async.batch import item as item_module, track as track_modul
 from aistemsplitter_async.batch.outcome import BatchReport
 from aistemsplitter_async.batch.preflight import Price, charged_credits
 from aistemsplitter_async.library.tags import measure_file
-from aistemsplitter_async.testing import Exchange, json_reply
+from aistemsplitter_async.testing import Exchange, error_reply, json_reply
 from tests.io.fakes import CDN, World
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
@@ -270,6 +270,14 @@ async def test_tracks_do_not_race_for_the_last_credits(world: World, home: Any) 
     outcomes, _ = await run(world, list(service.seconds), max_credits=50, in_flight=20, **home)
     assert service.charges == [9] * 5
     assert list(codes(outcomes).values()).count("Done") == 5
+
+
+async def test_a_create_that_was_refused_gives_its_price_back(world: World, home: Any) -> None:
+    service = Service(world, dict.fromkeys([wav(9, number) for number in range(3)], 9.0))
+    world.api.script("create", error_reply(422, "VALIDATION_ERROR"))
+    outcomes, report = await run(world, list(service.seconds), max_credits=18, in_flight=1, **home)
+    assert codes(outcomes) == {0: "VALIDATION_ERROR", 1: "Done", 2: "Done"}
+    assert report.credits_used == 18
 
 
 async def test_a_duplicate_that_shares_a_split_is_charged_once(world: World, home: Any) -> None:
