@@ -246,6 +246,8 @@ async def test_nothing_that_looks_short_is_bought_under_a_spend_cap(cli: CLI, li
     assert "could cost up to 240 credits" in failed["half.wav"]["message"]
     again = await cli.run("batch", liars, "--into", "out", "--max-credits", 30)
     assert (again.code, len(sandbox.ledger.charges)) == (4, 3)
+    assert "run the same command again" not in again.err
+    assert "3 not split because of a length that is not certain" in again.err
 
 
 async def test_an_estimate_and_a_dry_run_agree_on_what_looks_short(cli: CLI, liars: Path, sandbox: Sandbox) -> None:

@@ -192,6 +192,26 @@ async def test_a_file_that_contradicts_itself_costs_what_it_can_cost_and_the_oth
     assert world.api.count("reserve") == 3, "what cannot be created is not uploaded"
 
 
+def aac(seconds: float) -> bytes:
+    """AAC in ADTS: frames of 1,024 samples at 44.1 kHz; nothing says how many there are."""
+    size = 7 + 93
+    header = bytes([0xFF, 0xF1, 0x50, 0x80 | size >> 11, size >> 3 & 0xFF, (size & 7) << 5 | 0x1F, 0xFC])
+    frames = math.ceil(seconds * 44100 / 1024)
+    return b"".join(header + random.Random(number).randbytes(93) for number in range(frames))  # noqa: S311
+
+
+@pytest.mark.parametrize("name", ["a.mp3", "a.ogg", "a.wav", "a"])
+async def test_an_extension_does_not_make_a_song_shorter(world: World, home: Any, tmp_path: Path, name: str) -> None:
+    song = aac(240.0)
+    service = Service(world, {song: 240.0})
+    path = put(tmp_path, name, song)
+    outcomes, _ = await run(world, [path], max_credits=30, **home)
+    assert codes(outcomes)[0] in ("SPEND_LIMIT", "LENGTH_UNKNOWN")
+    assert service.charges == []
+    outcomes, _ = await run(world, [path], max_credits=2 * 241, **home)
+    assert codes(outcomes) == {0: "Done"}
+
+
 async def test_what_may_have_any_length_is_not_created_under_a_limit_and_the_next_run_without_one_creates_it(
     world: World, home: Any, tmp_path: Path
 ) -> None:
