@@ -11,8 +11,15 @@ from hypothesis import given, strategies as st
 from aistemsplitter_async._audio.blocks import BLOCK_BYTES, Blocks, Range
 from aistemsplitter_async._audio.examine import Length
 from tests.core.audio.made import encoded, examined, measured, noise
+from tests.core.audio.test_mp4 import PLAIN, fragmented
 
-SAMPLES = [encoded("WAV"), encoded("AIFF"), encoded("RF64")]
+KINDS = ("WAV", "AIFF", "RF64", "FLAC", "MP3", "OGG")
+SAMPLES = [
+    *(encoded(kind, None, 0.3) for kind in KINDS),
+    encoded("OGG", "OPUS", 0.3, 48000),
+    PLAIN.build(),
+    fragmented(),
+]
 
 
 def test_what_is_not_audio_is_identified_by_all_of_it() -> None:
@@ -26,11 +33,39 @@ def test_what_is_not_audio_is_identified_by_all_of_it() -> None:
 def test_damaged_files_are_read_without_an_error(sample: bytes, data: st.DataObject) -> None:
     damaged = bytearray(sample[: data.draw(st.integers(0, len(sample)))])
     for _ in range(data.draw(st.integers(0, 8))):
-        at = data.draw(st.integers(0, max(0, min(len(damaged) - 1, 300))))
-        damaged[at : at + 4] = data.draw(st.binary(min_size=4, max_size=4) | st.just(b"\xff" * 4) | st.just(bytes(4)))
+        at = data.draw(st.integers(0, 300) | st.integers(0, len(damaged)))
+        damaged[at : at + data.draw(st.integers(0, 8))] = data.draw(st.binary(max_size=8) | st.just(b"\xff" * 4))
+    damaged += data.draw(st.just(b"") | st.sampled_from(SAMPLES))
     found, length = examined(bytes(damaged)), measured(bytes(damaged))
     assert found.content == f"sha256:{hashlib.sha256(damaged).hexdigest()}"
-    assert length.seconds is None or length.at_most is None or length.seconds <= length.at_most
+    assert length.seconds is None or (length.at_most is not None and 0 <= length.seconds <= length.at_most)
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        *(b"\xff" * 8, b"\xff\xfb\x90\x00", b"ID3\x04" + bytes(6), b"OggS\0", b"OggS\0\0" + bytes(20) + b"\xff" * 256),
+        *(b"\xff\xf8\xca\x18", b"\0\0\0\x08free", b"LIST" + bytes(4), b"APETAGEX" + bytes(24), b"fLaC", noise(4096)),
+    ],
+)
+@pytest.mark.parametrize("sample", SAMPLES, ids=range(len(SAMPLES)))
+def test_what_looks_like_audio_again_and_again_is_not_looked_at_again_and_again(
+    sample: bytes, hostile: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_out = 0
+    read = Blocks.read
+
+    def counting(self: Blocks, start: int, length: int) -> bytes:
+        nonlocal given_out
+        piece = read(self, start, length)
+        given_out += len(piece)
+        return piece
+
+    monkeypatch.setattr(Blocks, "read", counting)
+    data = sample + hostile * (BLOCK_BYTES // 2 // len(hostile))
+    measured(data)
+    examined(data)
+    assert given_out < 40 * len(data)
 
 
 @pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7])
