@@ -173,4 +173,4 @@ async def test_a_service_that_charges_by_another_measure_is_counted_and_reported
     outcomes, report = await run(service, [song(5.0, "WAV", number) for number in range(10)], 40.0, in_flight=1)
     assert (service.charges, report.credits_used) == ([10], 10)
     assert sum(isinstance(outcome, Done) for outcome in outcomes) == 1
-    assert "charged 10 credits for a split that should cost 5" in str(report.stopped_by)
+    assert "charged 10 credits for a split that was to cost 5" in str(report.stopped_by)

@@ -272,7 +272,7 @@ async def test_a_service_that_charges_more_than_by_duration_is_noticed_at_once(w
     assert service.charges == [18]
     assert codes(outcomes)[0] == "Done", "what is paid for is finished"
     assert isinstance(report.stopped_by, SpendLimitError)
-    assert "the service charged 18 credits for a split that should cost 9" in str(report.stopped_by)
+    assert "the service charged 18 credits for a split that was to cost 9" in str(report.stopped_by)
     assert report.credits_used == 18
 
 
