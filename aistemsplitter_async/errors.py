@@ -26,7 +26,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 ├── WebhookError                    a forged, malformed, stale or future event
 ├── JournalError
 │   └── JournalLockedError          another process owns the journal
-└── SpendLimitError                 the batch's own credit limit would be exceeded
+└── SpendLimitError                 the batch's own credit limit would, or could, be exceeded
 ```
 
 All of them can be pickled without loss, so that they cross process pools.
@@ -223,4 +223,9 @@ class JournalLockedError(JournalError):
 
 
 class SpendLimitError(AIStemSplitterError):
-    """The next split would exceed the credits this run may spend."""
+    """The credits that a run may spend do not allow a split.
+
+    `code` is `SPEND_LIMIT` if it would exceed them, which stops the batch; `LENGTH_UNKNOWN` if the source has no
+    certain length, and the longest it can be would exceed them, which fails this source alone; `CHARGED_MORE` if the
+    service charged more than the length of a split stands for, which stops the batch.
+    """

@@ -69,7 +69,7 @@ class BatchContext:
         self.own_files = own_files
         self.clock = clock
         self.stop_switch = StopSwitch(on_stop)
-        self.budget = CreditBudget(options.max_credits)
+        self.budget = CreditBudget(options.max_credits, on_overrun=self.stop_switch.stop)
         self.gate = engine.pipeline.gate
         self.running = dict[int, asyncio.Event]()
         self.unresolved = dict[int, AIStemSplitterError]()

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._audio.examine import Length, measure
 from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.audio import AudioSource, Source, StreamSource, build_source, source_name
+from aistemsplitter_async._transfer.audio import (
+    AudioSource,
+    BytesSource,
+    Source,
+    StreamSource,
+    build_source,
+    source_name,
+)
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
 from aistemsplitter_async.journal.rows import Stamp
+from aistemsplitter_async.library.tags import measure_file
 from aistemsplitter_async.models import DirectURL
 
 _MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
@@ -50,6 +61,11 @@ def _listens(_: object, attribute: attrs.Attribute[OnProgress], value: OnProgres
     as_listener(value, attribute.name)
 
 
+def _possible_length(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:  # nor NaN
+        raise ConfigurationError(f"{attribute.name} must be more than 0, not {value:g}; leave out what is not known")
+
+
 @attrs.frozen(kw_only=True)
 class BatchItem:
     """A source with options of its own; `split_many` takes them among plain sources.
@@ -59,7 +75,8 @@ class BatchItem:
         folder: where its stems go, relative to `into`, with `/` between parts, empty for `into` itself; by
             default its name without extension.
         pattern: how their files are called, with `{stem}`; the extension is added.
-        seconds: its length, if that is known, from which `max_credits` computes its price.
+        seconds: its length, which `max_credits` needs where none can be measured: of a URL, a stream, a file of an
+            unknown format. Otherwise what the file itself says counts, unless this is more.
         filename: the name to send; by default the file's own.
         content_type: by default inferred from the name.
         idempotency_key: of its first create; by default a random one.
@@ -71,7 +88,7 @@ class BatchItem:
     source: Source
     folder: str | None = attrs.field(default=None, validator=_inside)
     pattern: str = attrs.field(default=ANY_STEM, validator=_with_stem)
-    seconds: float | None = None
+    seconds: float | None = attrs.field(default=None, validator=_possible_length)
     filename: str | None = None
     content_type: str | None = None
     idempotency_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(_usable_key))
@@ -98,6 +115,20 @@ class OpenedItem:
         """
         if self.path is not None and await run_in_thread(_stamp, self.path) != self.stamp:
             raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
+
+    async def measure(self) -> Length:
+        """Return how long its audio is, as its bytes say; of a URL or a stream that is not known.
+
+        Raises:
+            SourceUnreadableError, SourceChangedError: it cannot be read.
+        """
+        if self.path is not None:
+            length = await run_in_thread(_measure_file, self.path)
+            await self.check_unchanged()
+            return length
+        if isinstance(self.audio, BytesSource):
+            return await run_in_thread(measure, BytesIO(self.audio.data))
+        return Length(None, None)
 
     def pinned(self, identity: str) -> OpenedItem:
         """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
@@ -188,5 +219,12 @@ def _hash_file(path: Path) -> str:
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
+
+
+def _measure_file(path: Path) -> Length:
+    try:
+        return measure_file(path)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None

@@ -8,6 +8,7 @@ from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
+from aistemsplitter_async.batch.preflight import Price
 from aistemsplitter_async.batch.progress import TrackProgress
 from aistemsplitter_async.journal.record import StageName
 
@@ -30,6 +31,8 @@ class Standing:
         uploads: how often this run uploaded it.
         key_is_used: whether an earlier create of it used up the idempotency key it was given, if any.
         created_at: when this run created its split (monotonic seconds), if it did.
+        price: what its split may cost, if that is known and matters.
+        cost: credits that this run counted for its create, until the split is terminal.
     """
 
     context: BatchContext
@@ -46,6 +49,8 @@ class Standing:
     uploads: int = 0
     key_is_used: bool = False
     created_at: float | None = None
+    price: Price | None = None
+    cost: float | None = None
     _listener: Listener[Progress] | None = attrs.field(init=False)
     _transfers: dict[str, Progress] = attrs.field(factory=dict, init=False)
     _is_in_flight: bool = attrs.field(default=False, init=False)

@@ -72,6 +72,9 @@ class Steps:
             priority=context.options.priority,
         )
         standing.has_worked = True
+        if standing.cost is not None:
+            context.budget.correct(standing.cost, split.credits_used)
+            standing.cost = None
         if split.status == "failed":
             return await context.write(
                 JournalStore.fail, record.id, build_failure("wait", SplitFailedError(split)), split

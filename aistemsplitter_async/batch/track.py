@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
-from aistemsplitter_async.batch.bounds import CreatingStoppedError
+from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import SplitCreator
 from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
+from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
 from aistemsplitter_async.clock import Deadline
@@ -24,7 +25,6 @@ from aistemsplitter_async.errors import (
     AuthenticationError,
     InsufficientCreditsError,
     JournalError,
-    SpendLimitError,
     SubmissionUncertainError,
     WaitTimeoutError,
 )
@@ -34,7 +34,7 @@ from aistemsplitter_async.journal.store import Claim, JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
-_STOPPING = (AuthenticationError, InsufficientCreditsError, SpendLimitError)  # every other source would fail alike
+_STOPPING = (AuthenticationError, InsufficientCreditsError)  # every other source would fail alike
 
 
 class BatchTrack:
@@ -195,6 +195,8 @@ class BatchTrack:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
             step = self._context.plan(record)
+            if step in (Step.UPLOAD, Step.CREATE):
+                await self._plan_price(opened)
             if step in do:
                 record = await do[step](record)
             elif step is Step.CHECK and not standing.has_worked and not await steps.is_complete(record):
@@ -205,6 +207,19 @@ class BatchTrack:
                 return self._failed(record.failure.stage, record.error)
             else:
                 return self._finish(record)
+
+    async def _plan_price(self, opened: OpenedItem) -> None:
+        """Find out, under a limit, what the split may cost.
+
+        Raises:
+            SpendLimitError: nobody knows, so that it must not be created.
+        """
+        context, standing = self._context, self.standing
+        if context.budget.is_limited and standing.price is None:
+            async with context.hashing:
+                length = await opened.measure()
+            standing.price = plan_price(length, self._item.seconds)
+            context.budget.check(standing.price)
 
     async def _leave_for_review(self, record: Record) -> Failed:
         assert record.submission is not None  # noqa: S101  # implied by the state
@@ -233,7 +248,7 @@ class BatchTrack:
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""
         context, standing = self._context, self.standing
-        if isinstance(error, _STOPPING) or error.code == MOVED:
+        if isinstance(error, _STOPPING) or error.code in (SPEND_LIMIT, MOVED):
             context.stop_switch.stop(error)
         error.split_id = error.split_id or standing.split_id
         if self._row is not None:

@@ -57,6 +57,13 @@ _SEVERITY = (
 )
 
 
+_ADVICE_FOR_LIMIT = {  # by the code of a `SpendLimitError`
+    "SPEND_LIMIT": "raise --max-credits to go on",
+    "LENGTH_UNKNOWN": "convert it, to FLAC for example (a URL: download it), raise --max-credits, or leave it out",
+    "CHARGED_MORE": "check the price before going on without --max-credits",
+}
+
+
 class UsageError(Exception):
     """The options given do not go together."""
 
@@ -148,7 +155,7 @@ def _code(error: AIStemSplitterError) -> str:
 def _message(error: AIStemSplitterError) -> str:
     if error.code == "NO_API_KEY":
         return str(error).partition(":")[0]
-    if error.code == "EXISTS" or isinstance(error, SubmissionUncertainError):
+    if error.code == "EXISTS" or isinstance(error, SubmissionUncertainError | SpendLimitError):
         return str(error).partition(";")[0]  # the rest is about arguments of functions, not about options
     if isinstance(error, AuthenticationError):
         return f"the API key was refused (HTTP {error.status_code}{_detail(error)})"
@@ -181,6 +188,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):
         return _advice_for_uncertain(error, context)
+    if isinstance(error, SpendLimitError):
+        return _ADVICE_FOR_LIMIT.get(error.code or "")
     if error.code == "EXISTS":
         move = "move it away, and run the same command again"
         return move if context.is_batch else "give --overwrite, or another folder with --into"

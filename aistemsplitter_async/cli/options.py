@@ -164,7 +164,9 @@ class Batching:
     ] = None
     uploads: Annotated[int, Parameter(help="Uploads at a time.")] = UPLOADS
     downloads: Annotated[int, Parameter(help="Tracks whose stems are downloaded at a time.")] = DOWNLOADS
-    max_credits: Annotated[float | None, Parameter(help="Stop before this run costs more.")] = None
+    max_credits: Annotated[
+        float | None, Parameter(help="Stop before this run costs more; what can have any length is not split.")
+    ] = None
     priority: Annotated[
         Literal["bulk", "interactive"], Parameter(help="Whether other requests of the key go first.")
     ] = "bulk"

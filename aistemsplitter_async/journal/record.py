@@ -24,6 +24,7 @@ from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIStatusError,
     DownloadError,
+    SpendLimitError,
     SplitFailedError,
     StemsExpiredError,
     SubmissionUncertainError,
@@ -34,6 +35,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 
 SAME_SPLIT = "SAME_SPLIT"  # the code of a create that was answered with the split of another song
+_RESTORED = (APIStatusError, DownloadError, SpendLimitError, UploadError)  # kinds of which the record keeps everything
 StageName = Literal["prepare", "upload", "create", "wait", "download"]
 
 _TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
@@ -149,7 +151,7 @@ class Record:
                 failure.message, submission=self.submission, code=failure.code, status_code=failure.status_code
             )
         kind: object = getattr(aistemsplitter_async.errors, failure.kind, None)
-        if not (isinstance(kind, type) and issubclass(kind, APIStatusError | DownloadError | UploadError)):
+        if not (isinstance(kind, type) and issubclass(kind, _RESTORED)):
             kind = AIStemSplitterError
         error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=self.split_id)
         if isinstance(error, APIStatusError):

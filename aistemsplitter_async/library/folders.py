@@ -70,10 +70,11 @@ class Folders:
             return []
         stems = _stems_among(Path(folder), entries)
         left_out = {path.stat().st_ino: path for path in self._excluded if path.is_file()}
+        names = set[str]() if glob is None else {entry.name for entry in entries}
         subfolders: _Subfolders = []
         ignored = 0
         for entry in entries:
-            further = glob.step(states, entry.name) if glob is not None and states is not None else None
+            further = glob.step(states, entry.name, names) if glob is not None and states is not None else None
             if entry.name.startswith(".") or (glob is not None and not further):
                 continue
             if _is(entry.is_dir):
@@ -104,6 +105,31 @@ class Folders:
             if folder.is_symlink() and folder.resolve().is_relative_to(excluded):
                 return not Path(root).resolve().is_relative_to(excluded)
         return False
+
+
+def has_match(root: str, glob: Glob) -> bool:
+    """Return whether any name below the folder `root` matches, whatever it is the name of."""
+    waiting = [(root, glob.start)]
+    entered = set[tuple[object, ...]]()
+    while waiting:
+        folder, states = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = list(scan)
+            visit = (*_identity(Path(folder)), states)
+        except OSError:  # reported where it is searched for tracks
+            continue
+        if visit in entered:
+            continue
+        entered.add(visit)
+        names = {entry.name for entry in entries}
+        for entry in entries:
+            further = glob.step(states, entry.name, names)
+            if glob.is_match(further):
+                return True
+            if further and _is(entry.is_dir):
+                waiting.append((entry.path, further))
+    return False
 
 
 def is_audio(name: str) -> bool:

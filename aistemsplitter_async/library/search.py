@@ -22,9 +22,9 @@ from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.audio import guess_content_type
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
-from aistemsplitter_async.library.folders import Folders, is_audio
+from aistemsplitter_async.library.folders import Folders, has_match, is_audio
 from aistemsplitter_async.library.found import Found, Track, Unusable
-from aistemsplitter_async.library.globs import parse_glob
+from aistemsplitter_async.library.globs import Glob, parse_glob
 from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
     Parse,
@@ -39,6 +39,7 @@ STDIN = "-"
 _MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # a file that the shell has opened for us
 _EXCLUDED = "it belongs to the journal of this batch"
+_ERROR_INVALID_NAME = 123  # what Windows says of a path with `*` or `?` in it
 _FOLDER, _GLOB, _NAMED = range(3)  # in the order in which they are searched
 
 Find = Callable[[], Iterator[Found]]
@@ -56,7 +57,8 @@ def find_tracks(
 
     Args:
         paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, txt, csv, tsv); http(s) URLs; files; `-`
-            for a list on standard input. A path that exists is never read as a glob.
+            for a list on standard input. What exists as it is written is never read as a glob, in any part of a path:
+            `Album [2001]/*.wav` are the files of that album.
         exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
             opened, such as a journal; they need not exist yet. A folder that is one of `paths`, or contains one of
             them, is not excluded.
@@ -81,6 +83,23 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     except (OSError, ValueError):  # a URL, a glob, or nothing that exists
         return False
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _may_be_glob(error: OSError | ValueError) -> bool:
+    """Return whether a path may be a glob, judging by the error that says that nothing is there."""
+    is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return is_missing or getattr(error, "winerror", None) == _ERROR_INVALID_NAME
+
+
+def _explain_nothing(base: str, glob: Glob) -> str:
+    """Return why no track matches a glob."""
+    if not Path(base).is_dir():
+        return f"{glob.base} is not a folder"
+    if has_match(base, glob):
+        return "what matches is not audio by its name, or is in the output folder"
+    if glob.has_sets:
+        return "nothing has such a name, and so [..] in it stands for one of the characters between the brackets"
+    return "nothing has such a name"
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -109,9 +128,9 @@ class _Search:
             raise SourceUnreadableError(f"cannot read {path}: {spellings.reason}")
         try:
             status = Path(spellings[0]).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return _GLOB, self._plan_glob(spellings[0], excluded)
         except (OSError, ValueError) as error:
+            if _may_be_glob(error):
+                return _GLOB, self._plan_glob(spellings[0], excluded)
             raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
         return self._plan_existing(Path(_absolute(spellings[0])), status)
 
@@ -131,12 +150,13 @@ class _Search:
         return _NAMED, partial(self._check_file, path, Track(str(path)), status)
 
     def _plan_glob(self, path: str, excluded: list[str | os.PathLike[str]]) -> Find:
-        glob = parse_glob(path.replace(os.sep, "/"))
+        glob = parse_glob(path.replace(os.sep, "/"), os.path.lexists)
         if glob is None:
             raise SourceUnreadableError(f"cannot read {path}: no such file or folder")
         base = _absolute(glob.base)
+        glob = glob.settle(partial(has_match, base))
         if not any(isinstance(found, Track) for found in Folders(excluded).walk(base, glob)):
-            raise SourceUnreadableError(f"no audio matches {path}")
+            raise SourceUnreadableError(f"no audio matches {path}: {_explain_nothing(base, glob)}")
         return partial(self._folders.walk, base, glob)
 
     def _read_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
@@ -176,7 +196,8 @@ class _Search:
             if stat.S_ISDIR(status.st_mode):
                 return self._folders.walk(str(path))
             return self._check_file(path, attrs.evolve(track, root=str(folders[0])), status)
-        return iter([Unusable(entry.text, "no such file")])
+        reason = "no such file; patterns in lists are not read" if "*" in entry.text else "no such file"
+        return iter([Unusable(entry.text, reason)])
 
     def _check_file(self, path: Path, track: Track, status: os.stat_result) -> Iterator[Found]:
         """Check a file that was named. The service decides whether it is audio, unless its name rules that out."""

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.runner import Batch
@@ -184,6 +185,7 @@ class _Run:
         error, failure = outcome.error, build_failure(outcome.stage, outcome.error)
         self._counts["failed"] += 1
         self._counts["for good"] += not failure.passing
+        self._counts["no price"] += error.code == LENGTH_UNKNOWN
         if self._waveforms is not None:
             self._others[label(source)] = failure
         split = error.split if isinstance(error, SplitFailedError) else None
@@ -235,14 +237,23 @@ class _Run:
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
             terminal.say("no audio was found in the given paths")
         if report.stopped_by is not None:
-            self.codes.append(explain(report.stopped_by, self.context).exit_code)
+            problem = explain(report.stopped_by, self.context)
+            self.codes.append(problem.exit_code)
+            if problem.code == CHARGED_MORE:  # it is the error of no song
+                terminal.error(problem.message)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
             await forecast.report_shortage(stopped=True)
         if report.stopped_by is not None and report.stopped_by.code == MOVED:
             return
-        if self.is_draining or stopped or report.failed > counts["for good"] or counts["not begun"]:
+        passing = report.failed - counts["for good"] - counts["no price"]
+        if self.is_draining or stopped or passing or counts["not begun"]:
             terminal.say("run the same command again to continue; nothing is charged twice")
+        if counts["no price"]:
+            terminal.say(
+                f"{number(counts['no price'])} not split because of a length that is not certain: "
+                "without --max-credits, or with a higher one, they are"
+            )
         if counts["for good"] and not stopped:
             terminal.say(f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed")
 

@@ -13,19 +13,22 @@ from tempfile import TemporaryDirectory
 
 import attrs
 
+from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
+from aistemsplitter_async.batch.bounds import CreditBudget
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
+from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Survey, build_library
+from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SpendLimitError
 from aistemsplitter_async.journal.file import check_not_lost, content_files, own_files
 from aistemsplitter_async.journal.lock import is_locked
 from aistemsplitter_async.journal.record import Step, plan_step
@@ -33,6 +36,7 @@ from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _SPLIT = "split"
+_NO_PRICE = "not split with this --max-credits, as its length is not certain"
 _PLANS = {  # these texts are values in the JSON output
     Step.UPLOAD: _SPLIT,
     Step.CREATE: _SPLIT,
@@ -98,14 +102,17 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
     try:
         library = build_library(paths, arguments)
         async with _planner(arguments, terminal) as planner:
-            async for track, tags in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-                plan = await _plan(planner, library.item(track, tags), terminal)
+            async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
+                plan = await _plan(planner, await library.item(track), terminal)
                 if plan is None:
                     survey.unusable += 1
                     continue
-                _print(plan, track.source, tags.seconds, arguments, terminal)
+                length = await measure_track(track)
+                if plan.what == _SPLIT and not _has_price(length, arguments.max_credits):
+                    plan = attrs.evolve(plan, what=_NO_PRICE)
+                _print(plan, track.source, length, arguments, terminal)
                 if plan.what == _SPLIT:
-                    survey.add(track, tags.seconds)
+                    survey.add(track, length)
                 else:
                     left_out += 1
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
@@ -126,17 +133,29 @@ async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan |
         return None
 
 
-def _print(plan: Plan, source: str, seconds: float | None, arguments: Batching, terminal: Terminal) -> None:
+def _has_price(length: Length, most: float | None) -> bool:
+    """Return whether a run would create the split, as far as that depends on this source alone."""
+    budget = CreditBudget(most, on_overrun=lambda _: None)
+    price = None if length.at_most is None else plan_price(length, None)  # what a playlist says of a URL is none
+    try:
+        budget.check(price)
+    except SpendLimitError:
+        return False
+    return True
+
+
+def _print(plan: Plan, source: str, length: Length, arguments: Batching, terminal: Terminal) -> None:
     folder = arguments.into / plan.folder
     if arguments.common.json:
-        values = {"source": source, "folder": str(folder), "seconds": seconds}
+        values = {"source": source, "folder": str(folder), "seconds": length.seconds, "seconds_at_most": length.at_most}
         terminal.result(json.dumps(values | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}))
         return
     target = folder if plan.pattern == ANY_STEM else folder / plan.pattern
-    length = clock(seconds) if seconds is not None else "?"
+    known = length.seconds if length.seconds is not None else length.at_most
+    lasts = "?" if known is None else clock(known) if length.seconds is not None else f"at most {clock(known)}"
     what = plan.what if plan.same_as is None else f"same audio as {shown_source(plan.same_as)}"
     note = "" if what == _SPLIT else f"  ({what})"
-    terminal.result(show(f"{shown_source(source)}  {length}  -> {target}{note}"))
+    terminal.result(show(f"{shown_source(source)}  {lasts}  -> {target}{note}"))
 
 
 @asynccontextmanager
