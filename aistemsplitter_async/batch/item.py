@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from functools import partial
@@ -10,15 +11,24 @@ from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._audio.examine import Examined, examine
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.audio import AudioSource, Source, StreamSource, build_source, source_name
+from aistemsplitter_async._transfer.audio import (
+    AudioSource,
+    BytesSource,
+    Source,
+    StreamSource,
+    build_source,
+    source_name,
+)
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
-from aistemsplitter_async.journal.rows import Stamp
+from aistemsplitter_async.journal.record import AudioId
+from aistemsplitter_async.journal.rows import Sighting, Stamp
 from aistemsplitter_async.models import DirectURL
 
 _MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
@@ -94,35 +104,51 @@ class OpenedItem:
         if self.path is not None and await run_in_thread(_stamp, self.path) != self.stamp:
             raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
 
-    def pinned(self, identity: str) -> OpenedItem:
+    def pinned(self, content: str | None) -> OpenedItem:
         """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
         audio = self.audio
-        if not isinstance(audio, StreamSource):
+        if not isinstance(audio, StreamSource) or content is None:
             return self
         return attrs.evolve(
-            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, identity, audio.filename))
+            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, content, audio.filename))
         )
 
-    async def identify(self) -> str:
-        """Return what identifies this audio under any name: its URL, or the SHA-256 of its bytes.
+    async def identify(self) -> AudioId:
+        """Return what identifies this audio under any name.
+
+        A stream cannot be read out of order, which its format may need: only its bytes identify it.
 
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read to its end.
         """
         if isinstance(self.audio, DirectURL):
-            return f"url:{self.audio.url}"
+            return AudioId(None, f"url:{self.audio.url}")
         if self.path is not None:
-            digest = await run_in_thread(_hash_file, self.path)
+            examined = await run_in_thread(_examine_file, self.path)
             await self.check_unchanged()
-            return f"sha256:{digest}"
+            return AudioId(examined.content, examined.identity)
+        if isinstance(self.audio, BytesSource):
+            examined = await run_in_thread(examine, io.BytesIO(self.audio.data))
+            return AudioId(examined.content, examined.identity)
         hasher = hashlib.sha256()
         async with self.audio.opened() as body:
             async for block in body():
                 hasher.update(block)
-        return f"sha256:{hasher.hexdigest()}"
+        return AudioId(f"sha256:{hasher.hexdigest()}", None)
+
+    def sighted(self, audio: AudioId, pattern: str) -> Sighting:
+        """Return it as the journal looks for its row."""
+        return Sighting(
+            audio=audio,
+            source=self.label,
+            stamp=self.stamp,
+            folder=self.folder,
+            pattern=pattern,
+            split_input=self.audio if isinstance(self.audio, DirectURL) else None,
+        )
 
 
-async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncIterator[bytes]:
+async def _verified(factory: BodyStream, content: str, name: str) -> AsyncIterator[bytes]:
     hasher, chunks = hashlib.sha256(), factory()
     try:
         async for chunk in chunks:
@@ -131,7 +157,7 @@ async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncItera
     finally:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
-    if f"sha256:{hasher.hexdigest()}" != identity:
+    if f"sha256:{hasher.hexdigest()}" != content:
         raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
 
 
@@ -167,9 +193,9 @@ def _stamp(path: Path) -> Stamp | None:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INTEGER)
 
 
-def _hash_file(path: Path) -> str:
+def _examine_file(path: Path) -> Examined:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return examine(file)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
