@@ -1,0 +1,43 @@
+"""What holds for every format: tags are not audio, audio is all that counts, and no bytes are too strange."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+
+import pytest
+from hypothesis import given, strategies as st
+
+from aistemsplitter_async._audio.blocks import BLOCK_BYTES, Blocks, Range
+from aistemsplitter_async._audio.examine import Length
+from tests.core.audio.made import encoded, examined, measured, noise
+
+SAMPLES = [encoded("WAV"), encoded("AIFF"), encoded("RF64")]
+
+
+def test_what_is_not_audio_is_identified_by_all_of_it() -> None:
+    for data in (b"", b"x", b"RIFF", noise(100_000)):
+        whole = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        assert (examined(data).content, examined(data).identity) == (whole, whole)
+        assert measured(data) == Length(None, None)
+
+
+@given(st.sampled_from(SAMPLES), st.data())
+def test_damaged_files_are_read_without_an_error(sample: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(sample[: data.draw(st.integers(0, len(sample)))])
+    for _ in range(data.draw(st.integers(0, 8))):
+        at = data.draw(st.integers(0, max(0, min(len(damaged) - 1, 300))))
+        damaged[at : at + 4] = data.draw(st.binary(min_size=4, max_size=4) | st.just(b"\xff" * 4) | st.just(bytes(4)))
+    found, length = examined(bytes(damaged)), measured(bytes(damaged))
+    assert found.content == f"sha256:{hashlib.sha256(damaged).hexdigest()}"
+    assert length.seconds is None or length.at_most is None or length.seconds <= length.at_most
+
+
+@pytest.mark.parametrize("size", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, BLOCK_BYTES + 1, 3 * BLOCK_BYTES + 7])
+def test_blocks_give_any_bytes_of_a_file(size: int) -> None:
+    data = noise(size)
+    blocks = Blocks(io.BytesIO(data))
+    for start in (0, 1, size // 2, BLOCK_BYTES - 3, BLOCK_BYTES, 2 * BLOCK_BYTES - 1, size - 5, size, size + 9):
+        for length in (0, 1, 9, BLOCK_BYTES, 2 * BLOCK_BYTES + 1):
+            assert blocks.read(max(0, start), length) == data[max(0, start) : max(0, start) + length]
+    assert b"".join(blocks.stream(Range(3, size))) == data[3:]
