@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         WebhookError as WebhookError,
     )
     from aistemsplitter_async.events import (
+        BoughtBefore as BoughtBefore,
         Event as Event,
         GateClosed as GateClosed,
         GateOpened as GateOpened,
@@ -133,8 +134,8 @@ else:
                 "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
             ),
             "events": (
-                "Event GateClosed GateOpened LimitLearned PollMade PollPlanned RequestSent RetryPlanned SplitCreated "
-                "Throttled"
+                "BoughtBefore Event GateClosed GateOpened LimitLearned PollMade PollPlanned RequestSent RetryPlanned "
+                "SplitCreated Throttled"
             ),
             "job": "Job",
             "models": (

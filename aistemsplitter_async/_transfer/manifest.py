@@ -268,7 +268,9 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
             (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
         )
         if taken is not None:
-            raise DownloadError(f"{taken} exists already; choose another folder or overwrite it", code="EXISTS")
+            raise DownloadError(
+                f"{taken} exists already; nothing was bought; choose another folder or overwrite it", code="EXISTS"
+            )
 
 
 def _occupied(folder: Path, manifest: Manifest) -> DownloadError:

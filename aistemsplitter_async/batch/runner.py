@@ -36,7 +36,7 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
 from aistemsplitter_async.journal.file import status_path
 from aistemsplitter_async.journal.journal import Journal
-from aistemsplitter_async.journal.record import Record, StageName
+from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
 Sources = Iterable[Source | BatchItem] | AsyncIterable[Source | BatchItem]
@@ -265,7 +265,7 @@ class Batch:
             self._fault = self._fault or feeder.exception()
         while self._tracks:
             await asyncio.wait(self._tracks)
-        if self._exhausted and self._fault is None and not self._context.stop_switch.is_on:
+        if self._exhausted and self._fault is None and not (self._context.stop_switch.is_on or self._counts["passing"]):
             with suppress(JournalError):  # a re-split not marked as finished is continued by the next run
                 await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
@@ -280,6 +280,8 @@ class Batch:
                 outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # drained
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
+            if isinstance(outcome, Failed):
+                self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
             await self._outcomes.put(outcome)
         except Exception as error:  # noqa: BLE001  # the journal failed, or this is a bug: nothing may go on
             self._fault = self._fault or error

@@ -157,7 +157,7 @@ def _lock_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
     kind: int = db.execute("PRAGMA application_id").fetchone()[0]
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if not empty and kind != _APPLICATION_ID:
-        raise JournalError(f"{path} is not a journal; name another file")
+        raise JournalError(f"{path} is not a journal; name the right file, or one that does not exist")
     if path is not None:  # it may have existed already, readable by others
         _make_private(path)
     db.execute("PRAGMA journal_mode = WAL")
@@ -223,5 +223,6 @@ def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return JournalError(f"the journal refused: {error}")
     return JournalError(
-        f"{path} is damaged or not a journal; it was left as it is. Restore a copy, or name another file"
+        f"{path} is damaged or not a journal; it was left as it is. Restore a copy: with another file, what it has is "
+        "paid for again"
     )

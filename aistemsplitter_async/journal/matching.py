@@ -7,8 +7,6 @@ from enum import IntEnum
 from pathlib import PurePosixPath
 from typing import Final
 
-import attrs
-
 from aistemsplitter_async._transfer.names import UNKNOWN_EXTENSION, extension_for
 from aistemsplitter_async.journal.record import AudioId, Record, State, Variant
 
@@ -87,11 +85,14 @@ def is_bought(record: Record) -> bool:
     return record.state not in _NOT_BOUGHT
 
 
+def is_unrecognised(record: Record) -> bool:
+    """Return whether a song was bought, and only its bytes are known so far."""
+    return is_bought(record) and record.audio.identity is None
+
+
 def are_comparable(first: AudioId, second: AudioId) -> bool:
     """Return whether different identities of the two mean different audio, rather than perhaps only other tags."""
-    return all(
-        audio.identity is not None and not audio.identity.startswith(_WHOLE_FILE) for audio in (first, second)
-    )
+    return all(audio.identity is not None and not audio.identity.startswith(_WHOLE_FILE) for audio in (first, second))
 
 
 def merge(known: AudioId, found: AudioId) -> AudioId:

@@ -13,6 +13,7 @@ import attrs
 from aistemsplitter_async.errors import ConfigurationError, JournalError
 from aistemsplitter_async.journal.claims import Claims
 from aistemsplitter_async.journal.file import open_database
+from aistemsplitter_async.journal.matching import is_unrecognised
 from aistemsplitter_async.journal.record import (
     BEFORE,
     Record,
@@ -78,7 +79,8 @@ class JournalStore(Claims):
             elif known != value:
                 what = "API key" if name == "key" else f"API ({known})"
                 raise JournalError(
-                    f"{self.path} belongs to another {what}; use the one it was started with, or another journal"
+                    f"{self.path} belongs to another {what}; use the one it was started with: with another journal, "
+                    "what it has is paid for again"
                 )
 
     def open_creates(self) -> list[Record]:
@@ -151,6 +153,10 @@ class JournalStore(Claims):
     def page(self, after: int, most: int) -> list[Record]:
         """Return up to `most` tracks whose number is higher than `after`, in order."""
         return self._select("WHERE id > ? ORDER BY id LIMIT ?", after, most)
+
+    def count_unrecognised(self) -> int:
+        """Return how many songs were bought of which only the bytes are known, and that this run did not meet."""
+        return sum(map(is_unrecognised, self._select("WHERE identity IS NULL AND run != ?", self.run)))
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""

@@ -76,7 +76,7 @@ BATCH = Context(into="stems", is_batch=True)
 
 def test_a_batch_advises_only_what_it_has() -> None:
     exists = errors.DownloadError("stems/song holds stems", split_id="split_1", code="EXISTS")
-    assert explain(exists, BATCH).message.endswith("move it away, and run the same command again")
+    assert explain(exists, BATCH).message.endswith("paid for: move those files away, and run the same command again")
     for error, way_on in {
         errors.DownloadError("the line broke", split_id="split_1"): "when the same command is run again",
         errors.UnsafeNameError("no name", split_id="split_1"): "--retry-failed",
