@@ -114,6 +114,7 @@ class BatchTrack:
             if (outcome := await self._settle(claim.record)) is not None:
                 return outcome
             claim = await self._claim(opened, audio)
+            self._give_up_ownership()  # not before: who waits for this row finds what this source claimed
         record = claim.record
         if claim.met == "changed":
             raise build_changed(opened.label, record)
@@ -134,8 +135,9 @@ class BatchTrack:
         It was left to the service what is asked for now, so nothing may be bought before.
         """
         context, wanted = self._context, self._context.options.variant
-        while (first := context.running.get(record.id)) is not None:
+        if (first := context.running.get(record.id)) is not None:
             await first.wait()
+            return None
         self._take_ownership(record)
         self._raise_unresolved(record)
         record = await context.write(JournalStore.get, record.id)
@@ -154,7 +156,6 @@ class BatchTrack:
                 assert record.failure is not None and record.error is not None  # noqa: S101, PT018  # it has a step
                 return self._failed(record.failure.stage, record.error)
         self.standing.split_id = None
-        self._give_up_ownership()
         return None
 
     def _announce(self, besides: Record) -> None:

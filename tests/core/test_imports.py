@@ -60,7 +60,7 @@ SHELLS_OF = {
     "_transfer": "audio downloader file_source manifest metered partfile uploader",
     "batch": "bounds capacity context create item patience progress runner standing steps track",
     "cli": "connect run sources",
-    "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
+    "cli.commands": "batch demo dry_run estimate forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "journal": "claims file journal store",

@@ -41,6 +41,8 @@ from aistemsplitter_async.events import BoughtBefore, Event, SplitCreated
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
 
+_UNDECIDED = ("CHANGED", "EXISTS")  # failures that say what to do themselves: another run alone changes nothing
+
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Split a library, print a result for each track, and return the exit code."""
@@ -194,7 +196,7 @@ class _Run:
         error, failure = outcome.error, build_failure(outcome.stage, outcome.error)
         self._counts["failed"] += 1
         self._counts["for good"] += not failure.passing
-        self._counts["changed"] += failure.code == "CHANGED"
+        self._counts["undecided"] += failure.code in _UNDECIDED
         if self._waveforms is not None:
             self._others[label(source)] = failure
         split = error.split if isinstance(error, SplitFailedError) else None
@@ -250,7 +252,7 @@ class _Run:
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
             await forecast.report_shortage(stopped=True)
-        passing = report.failed - counts["for good"] - counts["changed"]
+        passing = report.failed - counts["for good"] - counts["undecided"]
         if self.is_draining or stopped or passing > 0 or counts["not begun"]:
             terminal.say(f"{self.context.again} to continue; nothing is charged twice")
         if counts["for good"] and not stopped:
