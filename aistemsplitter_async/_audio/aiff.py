@@ -31,9 +31,9 @@ class _Encoding:
     rate: float
 
 
-def _recognises(blocks: Blocks) -> bool:
+def _recognise(blocks: Blocks) -> str | None:
     start = blocks.read(0, _FIRST_CHUNK)
-    return start[:4] == b"FORM" and start[8:] in {b"AIFF", b"AIFC"}
+    return "aiff" if start[:4] == b"FORM" and start[8:] in {b"AIFF", b"AIFC"} else None
 
 
 def _walk(blocks: Blocks) -> Chunks:
@@ -91,4 +91,4 @@ def _encoding(comm: bytes) -> _Encoding | None:
     return _Encoding(frames, channels * width, 1, rate) if width else None
 
 
-FORMATS = (Format("aiff", _recognises, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length),)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
 from aistemsplitter_async._audio.blocks import Blocks, Range
 
-Part = Sequence[Range | bytes]  # hashed with its length, so that no two sequences of parts are the same bytes
+Part = Iterable[Range | bytes]  # hashed with its length, so that no two sequences of parts are the same bytes
 
 
 class InconsistentError(Exception):
@@ -34,11 +34,11 @@ UNKNOWN_LENGTH = Length(None, None)
 class Format:
     """A format of audio files.
 
-    `recognises` looks at the beginning. `parts` yields what a decoder needs and no tags, in order, or raises
-    `InconsistentError`. Both it and `length` take time in proportion to the size of the file, whatever is in it.
+    `recognise` looks at the beginning and returns the name of the format. `parts` yields what a decoder needs and no
+    tags, in order, or raises `InconsistentError`. Both it and `length` take time in proportion to the size of the file,
+    whatever is in it.
     """
 
-    name: str
-    recognises: Callable[[Blocks], bool]
+    recognise: Callable[[Blocks], str | None]
     parts: Callable[[Blocks], Iterator[Part]]
     length: Callable[[Blocks], Length]

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import BinaryIO
 
 import attrs
 
-from aistemsplitter_async._audio import aiff, wave
+from aistemsplitter_async._audio import aiff, flac, mp4, mpeg, ogg, wave
 from aistemsplitter_async._audio.blocks import Blocks, Range
-from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length
+from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
 
 __all__ = ["Examined", "Length", "examine", "measure"]
 
-FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS)
+FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS, *flac.FORMATS, *ogg.FORMATS, *mp4.FORMATS, *mpeg.FORMATS)
 
 
 @attrs.frozen
@@ -36,11 +37,8 @@ def examine(file: BinaryIO) -> Examined:
     for block in blocks.stream(Range(0, blocks.size)):
         whole.update(block)
     content = f"sha256:{whole.hexdigest()}"
-    found = _format_of(blocks)
-    if found is None:
-        return Examined(content, content)
     try:
-        return Examined(content, f"{found.name}:{_digest(found, blocks)}")
+        return Examined(content, _identity(blocks) or content)
     except InconsistentError:
         return Examined(content, content)
 
@@ -51,18 +49,20 @@ def measure(file: BinaryIO) -> Length:
     Raises only what reading raises (`OSError`), whatever is in the file.
     """
     blocks = Blocks(file)
-    found = _format_of(blocks)
-    return UNKNOWN_LENGTH if found is None else found.length(blocks)
+    return next((known.length(blocks) for known in FORMATS if known.recognise(blocks)), UNKNOWN_LENGTH)
 
 
-def _format_of(blocks: Blocks) -> Format | None:
-    return next((known for known in FORMATS if known.recognises(blocks)), None)
+def _identity(blocks: Blocks) -> str | None:
+    for known in FORMATS:
+        if name := known.recognise(blocks):
+            return f"{name}:{_digest(known.parts(blocks), blocks)}"
+    return None
 
 
-def _digest(found: Format, blocks: Blocks) -> str:
+def _digest(parts: Iterable[Part], blocks: Blocks) -> str:
     """Hash each part and then its length: read from the end, the lengths say where each part begins."""
     digest = hashlib.sha256()
-    for part in found.parts(blocks):
+    for part in parts:
         length = 0
         for piece in part:
             for block in (piece,) if isinstance(piece, bytes) else blocks.stream(piece):

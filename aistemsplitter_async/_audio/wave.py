@@ -51,9 +51,9 @@ class _Encoding:
     block_samples: int
 
 
-def _recognises(blocks: Blocks) -> bool:
+def _recognise(blocks: Blocks) -> str | None:
     start = blocks.read(0, _FIRST_CHUNK)
-    return start[:4] in _MAGICS and start[8:] == b"WAVE"
+    return "wav" if start[:4] in _MAGICS and start[8:] == b"WAVE" else None
 
 
 def _layout(blocks: Blocks) -> _Layout | None:
@@ -133,4 +133,4 @@ def _encoding(blocks: Blocks, body: Range) -> _Encoding | None:
     return _Encoding(tag, channels, rate, byte_rate, block, bits, block_samples)
 
 
-FORMATS = (Format("wav", _recognises, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length),)
