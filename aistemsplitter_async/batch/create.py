@@ -121,11 +121,13 @@ class _JournaledCreate:
             self.record = await context.journal.write(
                 JournalStore.intend, self.record.id, self.submission, context.clock.now()
             )
+        elif not self.ambiguity.open:  # it never arrived, and perhaps waited for long
+            await context.journal.write(JournalStore.check_in_place)
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context
         self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
-        context.budget.charge(self.record.id, created.credits_used)
+        context.budget.charge(self.record.id, self.record.credits_used or 0.0)
         self._standing.created_at = context.clock.monotonic()
 
     async def _commit_failure(self, error: Exception) -> None:

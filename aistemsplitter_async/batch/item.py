@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
 from pathlib import Path
 
 import attrs
 
 from aistemsplitter_async._audio.examine import Examined, examine
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import (
     AudioSource,
@@ -161,8 +161,12 @@ async def _verified(factory: BodyStream, content: str, name: str) -> AsyncIterat
         raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
 
 
-async def open_item(item: BatchItem) -> OpenedItem:
+async def open_item(item: BatchItem, own_files: Sequence[Path] = ()) -> OpenedItem:
     """Open a source; return what is known of it before anything is sent.
+
+    Args:
+        item: the source.
+        own_files: those of the journal, whose first is the journal itself; they are no sources, and not opened.
 
     Raises:
         SourceUnreadableError: it cannot be read; nothing was sent.
@@ -177,12 +181,20 @@ async def open_item(item: BatchItem) -> OpenedItem:
     if not isinstance(item.source, str | os.PathLike):
         return OpenedItem(audio, name, folder)
     path = Path(item.source).absolute()  # noqa: ASYNC240  # does not touch the disk
-    return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp, path))
+    return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp_source, path, own_files))
 
 
 def label(source: str) -> str:
     """Return a path or URL as text to be shown: a file's name need not be text."""
     return source.encode("utf-8", "backslashreplace").decode()
+
+
+def _stamp_source(path: Path, own_files: Sequence[Path]) -> Stamp | None:
+    own = find_same(path, own_files)
+    if own is not None:
+        what = "is" if own == own_files[0] else "belongs to"
+        raise SourceUnreadableError(f"cannot split {path}: it {what} the journal of this batch, {own_files[0]}")
+    return _stamp(path)
 
 
 def _stamp(path: Path) -> Stamp | None:

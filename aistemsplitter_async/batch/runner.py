@@ -34,7 +34,7 @@ from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, writ
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
-from aistemsplitter_async.journal.file import status_path
+from aistemsplitter_async.journal.file import own_files, status_path
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
@@ -96,7 +96,14 @@ class Batch:
         engine = self._get_engine()
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
-        context = BatchContext(engine, journal, self._options, clock=self._clock, on_stop=self._cancel_unpaid)
+        context = BatchContext(
+            engine,
+            journal,
+            self._options,
+            own_files=() if self._journal_path is None else own_files(self._journal_path),
+            clock=self._clock,
+            on_stop=self._cancel_unpaid,
+        )
         self._entered = context
         try:
             await context.restore_gate()

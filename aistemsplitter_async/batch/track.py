@@ -31,6 +31,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.journal.claims import Claim
+from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, delivered, fit
 from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure, is_retried
 from aistemsplitter_async.journal.store import JournalStore
@@ -88,8 +89,10 @@ class BatchTrack:
                 return await self._begin()
         except CreatingStoppedError:
             return self._skip("not begun")
-        except JournalError:
-            raise
+        except JournalError as failure:
+            if failure.code != MOVED:
+                raise
+            error = failure
         except TimeoutError:
             error = await self._build_timeout()
         except AIStemSplitterError as failure:
@@ -103,7 +106,7 @@ class BatchTrack:
     async def _begin(self) -> Outcome:
         """Find the source's record, and continue from there."""
         context = self._context
-        opened = await open_item(self._item)
+        opened = await open_item(self._item, context.own_files)
         self.standing.label = opened.label
         if isinstance(opened.audio, DirectURL):
             context.engine.uploader.vet_source(opened.audio)
@@ -286,7 +289,7 @@ class BatchTrack:
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""
         context, standing = self._context, self.standing
-        if isinstance(error, _STOPPING):
+        if isinstance(error, _STOPPING) or error.code == MOVED:
             context.stop_switch.stop(error)
         error.split_id = error.split_id or standing.split_id
         if self._row is not None:

@@ -28,7 +28,7 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
     ValidationError,
 )
-from aistemsplitter_async.journal.record import build_failure
+from aistemsplitter_async.journal.record import SAME_SPLIT, build_failure
 
 
 class Exit(IntEnum):
@@ -209,6 +209,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
 
 def _advice_for_uncertain(error: SubmissionUncertainError, context: Context) -> str:
     """Return how to find out whether a create has happened."""
+    if error.code == SAME_SPLIT:
+        return f"ask the service what it created under the idempotency key {error.idempotency_key}"
     if error.code != "NEEDS_REVIEW":
         return f"{context.again}: it finds out, and nothing is charged twice"
     again = "the same command" if context.is_batch else "batch with the same --into"

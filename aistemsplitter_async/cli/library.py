@@ -15,6 +15,7 @@ from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import charged_credits
 from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import read_tags
@@ -31,12 +32,14 @@ class Library:
     Attributes:
         paths: as they were given.
         into: where the stems go; its content is not taken for music.
+        own: files and folders of the journal, which are no music either.
         template: folders and names of the stems in it.
     """
 
     paths: Sequence[str]
     into: Path
     template: Template | None = None
+    own: Sequence[Path] = ()
 
     @property
     def is_repeatable(self) -> bool:
@@ -49,7 +52,7 @@ class Library:
         Raises:
             SourceUnreadableError: a path does not exist.
         """
-        return self._each(await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into])))
+        return self._each(await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into, *self.own])))
 
     async def items(self, found: AsyncGenerator[Found, None], note: Note) -> AsyncGenerator[BatchItem, None]:
         """Iterate over what can be split; `note` is called with everything else."""
@@ -87,7 +90,8 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
         ConfigurationError: the template is invalid.
     """
     template = None if batching.template is None else parse_template(batching.template)
-    return Library(paths=paths, into=batching.into, template=template)
+    own = (*own_files(batching.journal_path), batching.sandbox_path)
+    return Library(paths=paths, into=batching.into, template=template, own=own)
 
 
 async def _tags_of(track: Track) -> Tags:

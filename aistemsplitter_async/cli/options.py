@@ -214,6 +214,11 @@ class Batching:
         """Return the path of the journal: the given one, or that of the folder of stems."""
         return self.journal or default_journal(self.into)
 
+    @property
+    def sandbox_path(self) -> Path:
+        """Return the folder where the sandbox of such a batch keeps its state, beside the journal."""
+        return self.journal_path.with_name(f"{self.journal_path.name}.sandbox")
+
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)

@@ -33,6 +33,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 
+SAME_SPLIT = "SAME_SPLIT"  # the code of a create that was answered with the split of another song
 StageName = Literal["prepare", "upload", "create", "wait", "download"]
 RetryFailed = bool | Literal["unpaid"]
 Changed = Literal["refuse", "same", "new"]

@@ -54,6 +54,11 @@ def dump_name(name: str) -> str | bytes:
     return name if name.isprintable() else name.encode(errors="surrogatepass")
 
 
+def load_name(name: str | bytes) -> str:
+    """Return a file's name from its column."""
+    return name if isinstance(name, str) else name.decode(errors="surrogatepass")
+
+
 def dump_input(split_input: SplitInput | None) -> str | None:
     """Return the audio source of a create as text."""
     if isinstance(split_input, DirectURL):
@@ -76,7 +81,7 @@ def load_record(row: Any) -> Record:
         id=number,
         audio=AudioId(content, identity),
         asked=Variant.parse(variant),
-        source=source if isinstance(source, str) else source.decode(errors="surrogatepass"),
+        source=load_name(source),
         state=State(state),
         folder=folder,
         pattern=pattern,

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import attrs
 
-from aistemsplitter_async.errors import ConfigurationError, JournalError
+from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
 from aistemsplitter_async.journal.claims import Claims
-from aistemsplitter_async.journal.file import open_database
-from aistemsplitter_async.journal.matching import is_unrecognised
+from aistemsplitter_async.journal.file import open_file
+from aistemsplitter_async.journal.matching import is_same_song, is_unrecognised
 from aistemsplitter_async.journal.record import (
     BEFORE,
+    SAME_SPLIT,
     Record,
     State,
     StoredFailure,
@@ -44,11 +45,20 @@ class JournalStore(Claims):
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
-        super().__init__(*open_database(path))
+        self._file = open_file(path)
+        super().__init__(self._file.db, self._file.run)
 
     def close(self) -> None:
-        """Close the file, which releases the lock."""
-        self._db.close()
+        """Close the file, and let another process open it."""
+        self._file.close()
+
+    def check_in_place(self) -> None:
+        """Check that the journal still is the file that the next run will find.
+
+        Raises:
+            JournalError: it was deleted, moved or replaced (`code` is `MOVED`).
+        """
+        self._file.check_in_place()
 
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""
@@ -96,7 +106,9 @@ class JournalStore(Claims):
 
         Raises:
             ConfigurationError: another track's create has this idempotency key.
+            JournalError: the journal was deleted, moved or replaced (`code` is `MOVED`).
         """
+        self.check_in_place()
         key, body = submission.idempotency_key, submission.body
         try:
             return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at)
@@ -118,10 +130,19 @@ class JournalStore(Claims):
         return self._move(track, State.NEEDS_REVIEW)
 
     def created(self, track: int, created: CreatedSplit, at: float) -> Record:
-        """Note that it is a split now, and paid for."""
-        return self._move(
-            track, State.CREATED, split_id=created.id, credits_used=float(created.credits_used), created_at=at
-        )
+        """Note that it is a split now, and paid for: with no credits, if a track of the same audio has that split.
+
+        Raises:
+            SubmissionUncertainError: the split belongs to another song, so this answer does not say whether this one
+                has a split (`code` is `SAME_SPLIT`).
+        """
+        record = self.get(track)
+        holders = self._select("WHERE split_id = ? AND id != ?", created.id, track)
+        other = next((one for one in holders if not is_same_song(one.audio, record.audio)), None)
+        if other is not None:
+            raise _build_mixed_up(record, created.id, other.source)
+        price = 0.0 if holders else float(created.credits_used)
+        return self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
 
     def succeeded(self, track: int, split: Split) -> Record:
         """Note that its stems can be downloaded; again, if they were downloaded before and are gone."""
@@ -178,3 +199,14 @@ class JournalStore(Claims):
 
     def _is_begun(self) -> bool:
         return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
+
+
+def _build_mixed_up(record: Record, split_id: str, other: str) -> SubmissionUncertainError:
+    """Return the error of a create that was answered with the split of another song."""
+    assert record.submission is not None  # noqa: S101  # implied by the state
+    return SubmissionUncertainError(
+        f"the create of {record.source} was answered with {split_id}, which is the split of {other}, so it may or may "
+        "not have a split of its own; nothing was downloaded for it. Ask the service about its idempotency key",
+        submission=record.submission,
+        code=SAME_SPLIT,
+    )

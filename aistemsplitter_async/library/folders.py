@@ -8,11 +8,11 @@ kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.manifest import Manifest, pattern_of
 from aistemsplitter_async._transfer.names import AUDIO_EXTENSIONS
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
@@ -25,7 +25,8 @@ class Folders:
     """The folders that one search enters.
 
     Args:
-        excluded: folders that are not entered, such as the one for the stems; they need not exist yet.
+        excluded: folders that are not entered, such as the one for the stems, and files that are no tracks; they need
+            not exist yet.
     """
 
     def __init__(self, excluded: Iterable[str | os.PathLike[str]]) -> None:
@@ -68,6 +69,7 @@ class Folders:
             yield Unusable(folder, reason_of(error))
             return []
         stems = _stems_among(Path(folder), entries)
+        left_out = {path.stat().st_ino: path for path in self._excluded if path.is_file()}
         subfolders: _Subfolders = []
         ignored = 0
         for entry in entries:
@@ -78,7 +80,7 @@ class Folders:
                 subfolders.append((entry.path, further))
             elif glob is not None and further is not None and not glob.is_match(further):
                 continue
-            elif not is_audio(entry.name) or entry.name in stems:
+            elif not is_audio(entry.name) or entry.name in stems or _is_one_of(left_out, entry):
                 ignored += 1
             else:
                 yield _classify(entry, root)
@@ -109,6 +111,11 @@ def is_audio(name: str) -> bool:
     # Not with pathlib: it interns every name it sees, and some Python versions never release them.
     before, _, extension = name.rpartition(".")
     return bool(before) and extension.lower() in AUDIO_EXTENSIONS
+
+
+def _is_one_of(files: Mapping[int, Path], entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is one of `files`, given by inode. Few entries need a look at the disk for that."""
+    return (entry.is_symlink() or entry.inode() in files) and find_same(entry.path, files.values()) is not None
 
 
 def _classify(entry: os.DirEntry[str], root: str) -> Found:

@@ -18,7 +18,7 @@ from typing import BinaryIO
 
 import attrs
 
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.audio import guess_content_type
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
@@ -38,6 +38,7 @@ from aistemsplitter_async.library.playlists import (
 STDIN = "-"
 _MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # a file that the shell has opened for us
+_EXCLUDED = "it belongs to the journal of this batch"
 _FOLDER, _GLOB, _NAMED = range(3)  # in the order in which they are searched
 
 Find = Callable[[], Iterator[Found]]
@@ -56,15 +57,16 @@ def find_tracks(
     Args:
         paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, txt, csv, tsv); http(s) URLs; files; `-`
             for a list on standard input. A path that exists is never read as a glob.
-        exclude: folders that are not entered, such as the one for the stems; they need not exist yet. A folder that is
-            one of `paths`, or contains one of them, is not excluded.
+        exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
+            opened, such as a journal; they need not exist yet. A folder that is one of `paths`, or contains one of
+            them, is not excluded.
         stdin: read instead of standard input.
 
     Raises:
         SourceUnreadableError: one of `paths` does not exist or matches nothing. Raised here, not while iterating.
     """
     excluded = list(exclude)
-    search = _Search(Folders(excluded), stdin)
+    search = _Search(Folders(excluded), [Path(path) for path in excluded], stdin)
     plans = [search.plan(os.fspath(path), excluded) for path in paths]
     return chain.from_iterable(find() for _, find in sorted(plans, key=lambda plan: plan[0]))
 
@@ -89,6 +91,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 @attrs.define
 class _Search:
     _folders: Folders
+    _excluded: list[Path]
     _stdin: BinaryIO | None
     _named: set[tuple[int, int]] = attrs.field(factory=set)  # files among the arguments, by device and inode
 
@@ -137,6 +140,9 @@ class _Search:
         return partial(self._folders.walk, base, glob)
 
     def _read_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
+        if find_same(path, self._excluded) is not None:
+            yield Unusable(str(path), _EXCLUDED)
+            return
         try:
             with path.open("rb") as file:
                 yield from self._find_listed(file, str(path), parser, folders)
@@ -177,6 +183,8 @@ class _Search:
         kind = guess_content_type(path.name)
         if not stat.S_ISREG(status.st_mode):
             yield Unusable(track.source, "it is not a regular file")
+        elif find_same(path, self._excluded) is not None:
+            yield Unusable(track.source, _EXCLUDED)
         elif parser_for(path.name) is not None:
             yield Unusable(track.source, "lists inside lists are not read")
         elif not is_audio(path.name) and not kind.startswith(_MAYBE_AUDIO):

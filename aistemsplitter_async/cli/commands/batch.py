@@ -38,6 +38,7 @@ from aistemsplitter_async.errors import (
     SplitFailedError,
 )
 from aistemsplitter_async.events import BoughtBefore, Event, SplitCreated
+from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
 
@@ -88,13 +89,13 @@ class _Run:
     async def split_all(self, paths: Sequence[str]) -> None:
         """Split every track, print the results, a summary, and write the report."""
         arguments, terminal = self._arguments, self._terminal
-        library, journal, report_path = build_library(paths, arguments), arguments.journal_path, arguments.report
+        library, report_path = build_library(paths, arguments), arguments.report
         if report_path is not None:
             await run_in_thread(check_report_path, report_path)
         found = await library.search()
         if arguments.sandbox:
             terminal.say("sandbox: a local preview separation, not the hosted model")
-        data = journal.with_name(f"{journal.name}.sandbox") if arguments.sandbox else None
+        data = arguments.sandbox_path if arguments.sandbox else None
         async with AsyncExitStack() as stack:
             if report_path is not None:
                 self._waveforms = stack.enter_context(Waveforms())
@@ -252,6 +253,8 @@ class _Run:
             terminal.say("no more splits were created after that; everything that is paid for is finished")
         if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
             await forecast.report_shortage(stopped=True)
+        if report.stopped_by is not None and report.stopped_by.code == MOVED:
+            return
         passing = report.failed - counts["for good"] - counts["undecided"]
         if self.is_draining or stopped or passing > 0 or counts["not begun"]:
             terminal.say(f"{self.context.again} to continue; nothing is charged twice")

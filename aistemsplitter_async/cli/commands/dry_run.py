@@ -31,7 +31,8 @@ from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, JournalLockedError
-from aistemsplitter_async.journal.file import is_locked
+from aistemsplitter_async.journal.file import check_not_lost, content_files, own_files
+from aistemsplitter_async.journal.lock import is_locked
 from aistemsplitter_async.journal.matching import delivered
 from aistemsplitter_async.journal.record import Step, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
@@ -74,10 +75,11 @@ class Plan:
 class Planner:
     """Claims tracks as a run does, on a journal that is thrown away."""
 
-    def __init__(self, store: JournalStore, options: BatchOptions, into: Path) -> None:
+    def __init__(self, store: JournalStore, options: BatchOptions, into: Path, own_files: Sequence[Path]) -> None:
         self._store = store
         self._options = options
         self._into = into
+        self._own_files = own_files
 
     async def plan(self, item: BatchItem) -> Plan:
         """Return the plan for a source.
@@ -85,7 +87,7 @@ class Planner:
         Raises:
             AIStemSplitterError: the source would fail with this, before anything is spent.
         """
-        opened, store, options = await open_item(item), self._store, self._options
+        opened, store, options = await open_item(item, self._own_files), self._store, self._options
         known = None if opened.stamp is None else store.audio_of(opened.label, opened.stamp)
         claim = store.claim(
             opened.sighted(known or await opened.identify(), item.pattern),
@@ -181,23 +183,23 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         changed=arguments.changed,
     )
     journal = arguments.journal_path
-    exists = await run_in_thread(journal.exists)
-    if exists and await run_in_thread(lambda: bool(is_locked(journal))):
+    if await run_in_thread(lambda: bool(is_locked(journal))):
         raise JournalLockedError(f"another batch is running on {journal}; wait for it or stop it", code="LOCKED")
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(partial(_copy, journal, Path(folder)) if exists else partial(JournalStore, None))
+        store = await run_in_thread(_copy, journal, Path(folder))
         try:
             store.begin()  # and never committed
-            yield Planner(store, options, arguments.into)
+            yield Planner(store, options, arguments.into, own_files(journal))
         finally:
             store.close()
 
 
 def _copy(journal: Path, folder: Path) -> JournalStore:
-    copy, problem = folder / journal.name, ""
+    copy, problem = folder / content_files(journal)[0].name, ""
     try:
-        for suffix in ("", "-wal"):
-            if (file := journal.with_name(journal.name + suffix)).exists():
+        check_not_lost(journal)
+        for file in content_files(journal):
+            if file.exists():
                 shutil.copyfile(file, copy.with_name(file.name))
         return JournalStore(copy)
     except OSError as error:

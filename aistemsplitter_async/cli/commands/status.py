@@ -16,7 +16,8 @@ from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe
 from aistemsplitter_async.cli.screen.render import clock, columns, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.errors import AIStemSplitterError, JournalLockedError
-from aistemsplitter_async.journal.file import is_locked, status_path
+from aistemsplitter_async.journal.file import status_path
+from aistemsplitter_async.journal.lock import is_locked
 
 _FRESH = 15.0  # s after which a status is old: it is written every two
 _STATES = (  # of the journal, in the order of a track's life

@@ -16,9 +16,9 @@ from hypothesis import given, strategies as st
 
 from aistemsplitter_async import CreatedSplit, Split, Submission, UploadedFile
 from aistemsplitter_async.journal.claims import Claim
-from aistemsplitter_async.journal.file import MIGRATIONS
 from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, StoredFailure, StoredFile, Variant
 from aistemsplitter_async.journal.rows import Sighting, Stamp
+from aistemsplitter_async.journal.schema import MIGRATIONS
 from aistemsplitter_async.journal.store import JournalStore
 
 SAMPLES = Path(__file__).parents[2] / "samples"

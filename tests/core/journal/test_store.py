@@ -29,9 +29,9 @@ from aistemsplitter_async import (
 )
 from aistemsplitter_async.journal import file
 from aistemsplitter_async.journal.claims import Claim
-from aistemsplitter_async.journal.file import MIGRATIONS
 from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, StoredFailure, StoredFile, Variant
 from aistemsplitter_async.journal.rows import Sighting, Stamp
+from aistemsplitter_async.journal.schema import MIGRATIONS
 from aistemsplitter_async.journal.store import JournalStore
 
 ANYTHING = Variant()
@@ -316,7 +316,7 @@ def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
             with closing(JournalStore(tmp_path / name)) as store:
                 claim(store)
                 found = sorted(tmp_path.glob(f"{name}*"))
-                assert [path.name for path in found] == [name, f"{name}-wal"]
+                assert [path.name for path in found] == [name, f"{name}-journal", f"{name}.lock"]
                 assert {stat.S_IMODE(path.stat().st_mode) for path in found} == {0o600}
     finally:
         os.umask(mask)
@@ -402,14 +402,14 @@ def test_a_file_that_is_not_a_good_journal_is_refused_and_left_as_it_was(
 ) -> None:
     path = tmp_path / "journal"
     make(path)
-    before, mode = path.read_bytes(), path.stat().st_mode
+    before, mode, files = path.read_bytes(), path.stat().st_mode, sorted(tmp_path.iterdir())
     with pytest.raises(JournalError, match=why) as caught:
         JournalStore(path)
     assert str(path) in str(caught.value)
     assert not isinstance(caught.value, JournalLockedError)
     assert path.read_bytes() == before
     assert path.stat().st_mode == mode
-    assert sorted(tmp_path.iterdir()) == [path]
+    assert sorted(tmp_path.iterdir()) == files
 
 
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:

@@ -18,8 +18,8 @@ import pytest
 
 from aistemsplitter_async import ConfigurationError, JournalError, JournalLockedError, Submission
 from aistemsplitter_async.journal.claims import Claim
-from aistemsplitter_async.journal.file import is_locked
 from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.lock import is_locked
 from aistemsplitter_async.journal.record import AudioId, State, Variant
 from aistemsplitter_async.journal.rows import Sighting
 from aistemsplitter_async.journal.store import JournalStore

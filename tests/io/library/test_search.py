@@ -456,3 +456,34 @@ def test_manifest_does_not_grow_with_the_number_of_files(music: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 100_000, "the names of one folder, not of all"
+
+
+# --- files that are no tracks
+
+
+def test_the_files_of_a_journal_are_skipped_in_folders_and_refused_by_name(music: Path) -> None:
+    put(music, "song.mp3", "journal.mp3", "journal.mp3.lock", "list.txt", "elsewhere.mp3")
+    (music / "link.mp3").symlink_to(music / "journal.mp3")
+    (music / "hard link.mp3").hardlink_to(music / "journal.mp3")
+    own = [music / "journal.mp3", music / "journal.mp3.lock", music / "list.txt", music / "not there yet"]
+    within = find("music", exclude=own)
+    assert [Path(found.source).name for found in within if isinstance(found, Track)] == ["elsewhere.mp3", "song.mp3"]
+    assert [found.files for found in within if isinstance(found, Ignored)] == [5]
+    assert tracks("music/*.mp3", exclude=own) == ["music/elsewhere.mp3", "music/song.mp3"]
+    for name in ("journal.mp3", "link.mp3", "list.txt"):
+        refused = unusable(find(music / name, exclude=own))
+        assert refused == {str(music / name): "it belongs to the journal of this batch"}
+    put(music, "all.m3u", data=b"journal.mp3\nsong.mp3\n")
+    listed = find(music / "all.m3u", exclude=own)
+    assert [Path(found.source).name for found in listed if isinstance(found, Track)] == ["song.mp3"]
+    assert len(unusable(listed)) == 1
+
+
+def test_a_file_that_becomes_the_journal_during_the_search_is_left_out(music: Path) -> None:
+    put(music, "a.mp3", "b/journal.mp3", "b/song.mp3")
+    journal = music / "b" / "journal.mp3"
+    journal.unlink()
+    found = find_tracks([music], exclude=[journal])
+    next(found)
+    journal.write_bytes(b"now it is there")
+    assert [Path(one.source).name for one in found if isinstance(one, Track)] == ["song.mp3"]
