@@ -33,7 +33,9 @@ from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 MANIFEST_NAME = ".stems.json"
 _VERSION = 1
-_NOT_BOUGHT = "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting them, buys it"
+_NOT_BOUGHT = (
+    "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting, buys it"
+)
 _EXTENSIONS = AUDIO_EXTENSIONS | {UNKNOWN_EXTENSION}
 
 
