@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from typing import BinaryIO
 
 import attrs
 
 BLOCK_BYTES = 1024 * 1024  # read at once: large enough for the disk, small enough for any number of files at a time
+_MATCH_BYTES = 16  # the longest that is searched for
 
 
 @attrs.frozen
@@ -57,6 +59,21 @@ class Blocks:
                 return
             yield block
             position += len(block)
+
+    def find(self, pattern: re.Pattern[bytes], start: int, stop: int) -> int:
+        """Return where the next match, of at most 16 bytes, begins between `start` and `stop`; `stop` without one."""
+        while start < stop:
+            number, offset = divmod(start, BLOCK_BYTES)
+            block, base = self._load(number), number * BLOCK_BYTES
+            edge = max(offset, len(block) - _MATCH_BYTES)  # a match from here on may end in the next block
+            found = pattern.search(block, offset, min(len(block), stop - base))
+            if found and found.start() < edge:
+                return base + found.start()
+            found = pattern.search(self.read(base + edge, min(2 * _MATCH_BYTES, stop - base - edge)))
+            if found:
+                return base + edge + found.start()
+            start = base + BLOCK_BYTES
+        return stop
 
     def _load(self, number: int) -> bytes:
         if number == self._number:

@@ -16,7 +16,7 @@ HEADER_BYTES = 16  # the longest of a frame
 _METADATA_BLOCKS = 10_000  # real files have about five; the walk must end
 _STREAMINFO, _INVALID = 0, 127
 _FALSE_SYNCS = 100_000  # chance makes one in ten million bytes; looking at each takes time
-_LOOKALIKE_SECONDS = 1.5  # of audio that chance may find in a file: one frame of the largest size, in a hundred files
+_LOOKALIKES = 1  # frames that chance makes: one in about a hundred files
 _SLACK_BYTES = 64  # a frame has that much more than its samples, at most
 _FIXED_RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # by code
 _WIDTHS = (0, 8, 12, -1, 16, 20, 24, 32)  # bits of a sample, by code
@@ -88,12 +88,13 @@ def frame_header(data: bytes) -> FrameHeader | None:
 
 
 @attrs.define
-class FrameCount:
-    """Counts the samples of frames, and says whether they are all there: each begins where the last one ended."""
+class _Count:
+    """Frames, and those that are not the next one: chance made them look like frames, or frames are missing."""
 
     frames: int = 0
     samples: int = 0
-    out_of_sequence: int = 0  # samples of frames that are not the next one
+    lookalikes: int = 0
+    lookalike_samples: int = 0
 
     def add(self, frame: FrameHeader) -> None:
         """Count a frame."""
@@ -101,7 +102,8 @@ class FrameCount:
             self.frames += 1
             self.samples += frame.samples
         else:
-            self.out_of_sequence += frame.samples
+            self.lookalikes += 1
+            self.lookalike_samples += frame.samples
 
 
 @attrs.frozen
@@ -147,7 +149,7 @@ def _length(blocks: Blocks) -> Length:
     info = stream_info(blocks.read(layout.streaminfo.start, STREAMINFO_BYTES))
     if not info.rate:
         return UNKNOWN_LENGTH
-    count, room, false_syncs = FrameCount(), 0, 0
+    count, room, false_syncs = _Count(), 0, 0
     position = layout.frames.start  # where the next frame begins, `room` bytes further on at the latest
     for start in _syncs(blocks, layout.frames, _pattern(info)):
         frame = frame_header(blocks.read(start, HEADER_BYTES))
@@ -163,8 +165,8 @@ def _length(blocks: Blocks) -> Length:
         room = frame.samples * info.channels * (info.bits + 1) // 8 + _SLACK_BYTES
     if layout.frames.stop > position + room:
         return UNKNOWN_LENGTH
-    agreed = info.samples in {0, count.samples} and count.out_of_sequence <= _LOOKALIKE_SECONDS * info.rate
-    at_most = max(info.samples, count.samples + count.out_of_sequence) / info.rate
+    agreed = info.samples in {0, count.samples} and count.lookalikes <= _LOOKALIKES
+    at_most = max(info.samples, count.samples + count.lookalike_samples) / info.rate
     return Length(count.samples / info.rate if agreed else None, at_most)
 
 

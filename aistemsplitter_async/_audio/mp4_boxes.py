@@ -12,7 +12,7 @@ import attrs
 from aistemsplitter_async._audio.blocks import Blocks, Range
 from aistemsplitter_async._audio.description import InconsistentError
 
-_BOXES = 1_000_000  # side by side; a fragmented film has some thousands
+_BOXES = 200_000  # side by side; a fragmented film has some thousands
 _TABLE_CAP_BYTES = 16 * 1024 * 1024  # four million samples: a day of AAC
 _HEADER_BYTES, _LONG_HEADER_BYTES = 8, 16
 

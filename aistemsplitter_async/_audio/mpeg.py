@@ -1,7 +1,7 @@
 """Streams of frames that begin with a sync word: MP3, MP2 and MP1, and AAC in ADTS.
 
-What is between the tags is hashed as it is, the Xing or LAME frame included: taggers leave it alone, and it says how
-much a decoder cuts off. The length is what the frames add up to; the file is walked from one to the next.
+What is between the tags is hashed as it is, except for a frame of Xing or LAME at the beginning. The length is what the
+frames add up to; the file is walked from one to the next.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from collections.abc import Iterator
 
 import attrs
 
-from aistemsplitter_async._audio.blocks import BLOCK_BYTES, Blocks, Range
-from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, Length, Part
-from aistemsplitter_async._audio.tags import tag_at, trailer_at, without_tags
+from aistemsplitter_async._audio.blocks import Blocks, Range
+from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
+from aistemsplitter_async._audio.tags import tag_at, without_tags
 
 _HEADER_BYTES = 7  # of ADTS; MPEG audio has four
 _LEAD_BYTES = 65_536  # of junk, before the first frame
 _CHAIN = 4  # frames in a row that chance does not make
 _JUNK_RATE = 1000.0  # bytes per second: a decoder finds no more audio in junk than at 8 kbit/s, the lowest rate of MP3
-_FALSE_SYNCS = 100_000  # in one file; what has more is not made of frames, and looking at each takes time
+_HALTS = 100_000  # what has more of them is not made of frames, and looking at each takes time
 _FRAMES_AMISS = 1  # encoders do or do not count the frame that holds the count
-_SYNC_OR_TAG = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|ID3[\x02-\x04]|TAG|APETAGEX", re.DOTALL)
+_SYNC_OR_TAG = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|ID3[\x02-\x04]|APETAGEX", re.DOTALL)
 _LAYERS = {3: "mp1", 2: "mp2", 1: "mp3"}
 _BITRATES = {  # kbit/s, by whether it is MPEG 1, and layer
     (True, "mp1"): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -50,10 +50,14 @@ class _Frame:
 
 @attrs.frozen
 class _Info:
-    """What a frame of Xing, LAME or Fraunhofer says: how many frames follow, and how many samples are cut off."""
+    """What a frame of Xing, LAME or Fraunhofer says: how many frames follow, and how many samples are cut off.
+
+    `silent` if it holds nothing to hear, for decoders that take it for an ordinary one.
+    """
 
     frames: int
     cut: int
+    silent: bool
 
 
 @attrs.define
@@ -65,27 +69,52 @@ class _Count:
     slowest: int = 0  # the lowest sampling rate
     kinds: int = 0
     junk: int = 0
-    false_syncs: int = 0
+    halts: int = 0  # places where no frame follows
 
 
-def _recognise(blocks: Blocks) -> str | None:
-    start = _first(blocks, without_tags(blocks))
-    first = None if start is None else _frame_at(blocks, start)
-    return first.kind[0] if first else None
+@attrs.frozen
+class _Stream:
+    """Where the first frame is between the tags, and what it says if it is one that counts the others."""
+
+    sound: Range
+    start: int
+    first: _Frame
+    info: _Info | None
 
 
-def _parts(blocks: Blocks) -> Iterator[Part]:
-    yield (without_tags(blocks),)
-
-
-def _length(blocks: Blocks) -> Length:
+def _stream(blocks: Blocks) -> _Stream | None:
     sound = without_tags(blocks)
     start = _first(blocks, sound)
     first = None if start is None else _frame_at(blocks, start)
     if start is None or first is None:
+        return None
+    return _Stream(sound, start, first, _info(blocks.read(start, min(first.size, _INFO_BYTES)), first))
+
+
+def _recognise(blocks: Blocks) -> str | None:
+    stream = _stream(blocks)
+    return stream.first.kind[0] if stream else None
+
+
+def _parts(blocks: Blocks) -> Iterator[Part]:
+    """Of a silent frame that counts the others, only what a decoder acts on: remuxers rewrite the rest."""
+    stream = _stream(blocks)
+    if stream is None:
+        raise InconsistentError
+    yield (Range(stream.sound.start, stream.start),)
+    if stream.info and stream.info.silent:
+        yield (b"%d %d" % (stream.info.frames, stream.info.cut),)
+        yield (Range(stream.start + stream.first.size, stream.sound.stop),)
+    else:
+        yield (Range(stream.start, stream.sound.stop),)
+
+
+def _length(blocks: Blocks) -> Length:
+    stream = _stream(blocks)
+    if stream is None:
         return UNKNOWN_LENGTH
+    sound, start, first, info = stream.sound, stream.start, stream.first, stream.info
     count = _walk(blocks, Range(start, sound.stop))
-    info = _info(blocks.read(start, min(first.size, _INFO_BYTES)), first)
     frames = count.frames - (info is not None)
     claimed = info.frames if info and info.frames else frames  # an encoder that could not seek back left it out
     seconds = (frames * first.samples - (info.cut if info else 0)) / first.rate
@@ -110,16 +139,15 @@ def _walk(blocks: Blocks, sound: Range) -> _Count:
             count.frames += 1
             count.samples += frame.samples
             position += frame.size
-        elif tag := tag_at(blocks, position, sound.stop) or trailer_at(blocks, position, sound.stop):
-            position += tag  # of a file that was joined
+        elif count.halts == _HALTS:
+            count.junk += sound.stop - position
+            break
         else:
             in_step = False
-            following = _next_sync(blocks, position + 1, sound.stop)
-            count.junk += following - position if _has_content(blocks, Range(position, following)) else 0
-            count.false_syncs += 1
-            if count.false_syncs > _FALSE_SYNCS:
-                count.junk += sound.stop - following
-                break
+            count.halts += 1
+            tag = tag_at(blocks, position, sound.stop)  # of a file that was joined
+            following = position + tag if tag else blocks.find(_SYNC_OR_TAG, position + 1, sound.stop)
+            count.junk += 0 if tag or not _has_content(blocks, Range(position, following)) else following - position
             position = following
     return count
 
@@ -136,7 +164,7 @@ def _first(blocks: Blocks, sound: Range) -> int | None:
     while position < limit:
         if _is_chain(blocks, position, sound.stop, _CHAIN):
             return position
-        position = _next_sync(blocks, position + 1, limit)
+        position = blocks.find(_SYNC_OR_TAG, position + 1, limit)
     return None
 
 
@@ -152,17 +180,6 @@ def _is_chain(blocks: Blocks, position: int, stop: int, frames: int) -> bool:
         kind = frame.kind
         position += frame.size
     return True
-
-
-def _next_sync(blocks: Blocks, position: int, stop: int) -> int:
-    """Return where the next bytes are that could begin a frame or a tag, or `stop`."""
-    while position < stop:
-        block = blocks.read(position, min(stop - position, BLOCK_BYTES))
-        found = _SYNC_OR_TAG.search(block)
-        if found:
-            return position + found.start()
-        position += max(1, len(block) - len(b"APETAGEX") + 1)
-    return stop
 
 
 def _frame_at(blocks: Blocks, position: int) -> _Frame | None:
@@ -216,8 +233,10 @@ def _info(frame: bytes, first: _Frame) -> _Info | None:
         frames = int.from_bytes(frame[xing + 8 : xing + 12], "big") if flags & 1 else 0
         lame = xing + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
         cut = int.from_bytes(frame[lame + 21 : lame + 24], "big") if frame[lame : lame + 3] in {b"LAM", b"Lav"} else 0
-        return _Info(frames, (cut >> 12) + (cut & 0xFFF))
-    return _Info(int.from_bytes(frame[50:54], "big"), 0) if frame[36:40] == b"VBRI" else None
+        return _Info(frames, (cut >> 12) + (cut & 0xFFF), silent=not any(frame[4:xing]))
+    if frame[36:40] == b"VBRI":
+        return _Info(int.from_bytes(frame[50:54], "big"), 0, silent=not any(frame[4:36]))
+    return None
 
 
 FORMATS = (Format(_recognise, _parts, _length),)

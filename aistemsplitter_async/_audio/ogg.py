@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 
 import attrs
 
-from aistemsplitter_async._audio.blocks import BLOCK_BYTES, Blocks, Range
+from aistemsplitter_async._audio.blocks import Blocks, Range
 from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
 from aistemsplitter_async._audio.flac import HEADER_BYTES
 from aistemsplitter_async._audio.ogg_codecs import FIRST_BYTES, Codec, codec_of
 from aistemsplitter_async._audio.tags import without_tags
 
 _MAGIC = b"OggS\0"
+_PAGE = re.compile(re.escape(_MAGIC))
 _PAGE_BYTES = 27  # of a page's header, before the table of sizes
 _CONTINUED, _FIRST = 1, 2
 _AMISS = 1000  # pages; what has more is not worth the time
@@ -189,18 +191,19 @@ def _pages(blocks: Blocks) -> Iterator[_Page | None]:
         sizes = blocks.read(position + _PAGE_BYTES, header[-1]) if len(header) == _PAGE_BYTES else b""
         body = position + _PAGE_BYTES + len(sizes)
         end = body + sum(sizes)
-        is_page = header.startswith(_MAGIC) and len(sizes) == header[-1]
-        if not is_page or end > sound.stop or not _is_sound(blocks, position, end):
+        is_page = len(header) == _PAGE_BYTES and header.startswith(_MAGIC) and len(sizes) == header[-1]
+        whole = is_page and end <= sound.stop and _is_sound(blocks, position, end)
+        if not whole:
             yield None
             amiss += 1
             if amiss > _AMISS:
                 raise InconsistentError
         if is_page:
             yield _page(header, sizes, body)
-        if is_page and (end >= sound.stop or blocks.read(end, len(_MAGIC)) == _MAGIC):
+        if whole or (is_page and (end >= sound.stop or blocks.read(end, len(_MAGIC)) == _MAGIC)):
             position = end
         else:
-            position = _next_page(blocks, position + 1, sound.stop)
+            position = blocks.find(_PAGE, position + 1, sound.stop)
 
 
 def _page(header: bytes, sizes: bytes, body: int) -> _Page:
@@ -223,17 +226,6 @@ def _is_sound(blocks: Blocks, start: int, stop: int) -> bool:
     turned = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
     crc = zlib.crc32(turned, 0xFFFFFFFF) ^ 0xFFFFFFFF
     return crc.to_bytes(4, "big").translate(_REVERSED) == page[22:26]
-
-
-def _next_page(blocks: Blocks, position: int, stop: int) -> int:
-    """Return where the next page begins, or `stop`."""
-    while position < stop:
-        block = blocks.read(position, min(stop - position, BLOCK_BYTES))
-        found = block.find(_MAGIC)
-        if found >= 0:
-            return position + found
-        position += max(1, len(block) - len(_MAGIC) + 1)
-    return stop
 
 
 FORMATS = (Format(_recognise, _parts, _length),)

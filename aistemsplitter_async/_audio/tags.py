@@ -41,11 +41,6 @@ def tag_at(blocks: Blocks, start: int, stop: int) -> int:
     return size if size <= stop - start else 0
 
 
-def trailer_at(blocks: Blocks, start: int, stop: int) -> int:
-    """Return the size of an ID3v1 tag at `start` that another file follows, 0 if there is none."""
-    return _ID3V1_BYTES if stop - start >= _ID3V1_BYTES and blocks.read(start, 3) == b"TAG" else 0
-
-
 def _tag_before(blocks: Blocks, start: int, stop: int) -> int:
     room = stop - start
     if room >= _ID3V1_BYTES and blocks.read(stop - _ID3V1_BYTES, 3) == b"TAG":
