@@ -88,10 +88,11 @@ class JournalFile:
     def close(self) -> None:
         """Close the file, and let another process own it. If it was deleted or moved, write it back to its place."""
         try:
-            if self._path is not None and not os.path.lexists(self._path) and self._path.parent.is_dir():
-                _write_back(self.db, self._path)
+            place = None if self._path is None else Path(os.path.realpath(self._path))
+            if place is not None and not place.exists() and place.parent.is_dir():
+                _write_back(self.db, place)
             with suppress(sqlite3.Error):
-                self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file, which is empty
+                self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
             self.db.close()
         finally:
             if self._lock is not None:
@@ -167,9 +168,9 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
         raise sqlite3.DatabaseError
     if path is not None:
         _make_private(path)  # it may have existed already, readable by others
-    # The undo file is kept between commits, since making a new one costs more; truncating it is what commits.
-    mode: str = db.execute("PRAGMA journal_mode = TRUNCATE").fetchone()[0]
-    if mode != "truncate":
+    # The undo file is kept as it is between commits, which saves syncing its size; clearing its first bytes commits.
+    mode: str = db.execute("PRAGMA journal_mode = PERSIST").fetchone()[0]
+    if mode != "persist":
         raise JournalError(f"{path} cannot leave the mode {mode!r} of an earlier version")
     db.execute(f"PRAGMA synchronous = {'FULL' if path else 'OFF'}")  # FULL: a commit survives a power cut
     db.execute("BEGIN EXCLUSIVE")

@@ -36,9 +36,9 @@ WORK = """
 
     class WithLog(sqlite3.Connection):  # keeps the newest commits in a write-ahead log
         def execute(self, statement, *values):
-            if statement == "PRAGMA journal_mode = TRUNCATE":
+            if statement == "PRAGMA journal_mode = PERSIST":
                 super().execute("PRAGMA journal_mode = WAL")
-                return super().execute("SELECT 'truncate'")
+                return super().execute("SELECT 'persist'")
             return super().execute(statement, *values)
 
     if sys.argv[2] == "broken":
@@ -210,6 +210,20 @@ def test_a_journal_that_is_not_in_its_place_takes_no_intent_and_all_other_news(
         assert states(found) == [State.UNCERTAIN, State.FOUND]
         assert found.stat().st_mode & 0o777 == 0o600
     assert not list(tmp_path.rglob("*.new"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows lets nobody do that to an open file")
+def test_a_journal_behind_a_link_is_written_back_to_where_the_link_leads(tmp_path: Path) -> None:
+    link, path = tmp_path / "link", tmp_path / "disk" / "journal"
+    JournalStore(path).close()
+    link.symlink_to(path)
+    with closing(JournalStore(link)) as store:
+        intend(store, "a")
+        path.unlink()
+        with pytest.raises(JournalError, match="no more splits"):
+            intend(store, "b")
+    assert link.is_symlink()
+    assert states(path) == [State.INTENT, State.FOUND]
 
 
 def test_a_journal_in_its_place_stays_what_it_is(tmp_path: Path) -> None:

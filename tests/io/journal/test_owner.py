@@ -52,10 +52,13 @@ FORK = """
     os.waitpid(pid, 0)
 """
 LEAVE_CHILD = """
+    reading, writing = os.pipe()
     pid = os.fork()
     if not pid:
         import time
+        os.write(writing, b"x")
         time.sleep(600)
+    os.read(reading, 1)
     print(pid, flush=True)
 """
 
