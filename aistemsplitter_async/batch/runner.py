@@ -193,6 +193,13 @@ class Batch:
                 yield record
             after = page[-1].id
 
+    async def unrecognised(self) -> list[Record]:
+        """Return the records of songs that were bought, of which only the bytes are known, and that were not met yet.
+
+        If such a file has another name and other tags by now, its song is bought again.
+        """
+        return await self._context.journal.write(JournalStore.unrecognised)
+
     def progress(self) -> BatchProgress:
         """Return a snapshot of the batch, to be shown."""
         context, now = self._context, self._clock.monotonic()

@@ -138,8 +138,10 @@ class BatchTrack:
         It was left to the service what is asked for now, so nothing may be bought before.
         """
         context, wanted = self._context, self._context.options.variant
+        self.standing.cancellable = False  # it is paid for, perhaps as what is asked for
         if (first := context.running.get(record.id)) is not None:
             await first.wait()
+            self.standing.cancellable = True
             return None
         self._take_ownership(record)
         self._raise_unresolved(record)
@@ -158,7 +160,7 @@ class BatchTrack:
             else:
                 assert record.failure is not None and record.error is not None  # noqa: S101, PT018  # it has a step
                 return self._failed(record.failure.stage, record.error)
-        self.standing.split_id = None
+        self.standing.split_id, self.standing.cancellable = None, True
         return None
 
     def _announce(self, besides: Record) -> None:

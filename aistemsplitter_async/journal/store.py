@@ -175,9 +175,9 @@ class JournalStore(Claims):
         """Return up to `most` tracks whose number is higher than `after`, in order."""
         return self._select("WHERE id > ? ORDER BY id LIMIT ?", after, most)
 
-    def count_unrecognised(self) -> int:
-        """Return how many songs were bought of which only the bytes are known, and that this run did not meet."""
-        return sum(map(is_unrecognised, self._select("WHERE identity IS NULL AND run != ?", self.run)))
+    def unrecognised(self) -> list[Record]:
+        """Return what was bought, of which only the bytes are known, and that this run did not meet."""
+        return list(filter(is_unrecognised, self._select("WHERE identity IS NULL AND run != ? ORDER BY id", self.run)))
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""

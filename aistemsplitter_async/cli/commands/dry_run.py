@@ -115,8 +115,8 @@ class Planner:
         return Plan(_PLANS[step], record.folder, record.pattern)
 
     def count_unrecognised(self) -> int:
-        """Return how many songs were bought of whose audio nothing is known, and were not met."""
-        return self._store.count_unrecognised()
+        """Return how many songs were bought, of which only the bytes are known, and that were not met."""
+        return len(self._store.unrecognised())
 
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:

@@ -11,7 +11,6 @@ from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.screen.render import number
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.journal.matching import is_unrecognised
 
 
 def describe_unrecognised(count: int) -> str:
@@ -26,7 +25,7 @@ async def announced(
     items: AsyncGenerator[BatchItem, None] | Iterable[BatchItem], get_batch: Callable[[], Batch], terminal: Terminal
 ) -> AsyncGenerator[BatchItem, None]:
     """Iterate over the sources of a batch, after a warning about songs that it may not recognise."""
-    sources = [record.source async for record in get_batch().records() if is_unrecognised(record)]
+    sources = [record.source for record in await get_batch().unrecognised()]
     if missing := await run_in_thread(_count_missing, sources):
         terminal.say(describe_unrecognised(missing))
     if isinstance(items, AsyncGenerator):

@@ -302,9 +302,9 @@ def test_what_an_old_journal_had_not_bought_is_begun_again_in_its_place(old: Run
 
 def test_how_many_songs_are_known_by_their_bytes_alone_is_counted(old: Runs) -> None:
     with old.run() as claim:
-        assert claim.store.count_unrecognised() == 2
+        assert len(claim.store.unrecognised()) == 2
         claim("/music/one.wav")
-        assert claim.store.count_unrecognised() == 1
+        assert len(claim.store.unrecognised()) == 1
 
 
 def test_the_migration_keeps_every_value(tmp_path: Path) -> None:

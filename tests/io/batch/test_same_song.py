@@ -291,3 +291,21 @@ async def test_a_source_that_waits_for_a_running_split_can_be_left_and_loses_not
     world.api.always("get", None)
     assert kinds(await run(world, [url], stem_model="4s", **home)) == {"Done": 1}
     assert len(world.api.created) == 1
+
+
+@pytest.mark.parametrize(("wanted", "expected"), [("4s", {"Done": 1}), ("6s", {"Skipped not begun": 1})])
+async def test_a_drained_batch_finishes_a_split_that_may_be_what_was_asked_for(
+    world: World, home: Any, wanted: str, expected: dict[str, int]
+) -> None:
+    url = "https://example.com/a.mp3"
+    await leave(world, home, url)
+    world.api.statuses["split_1"] = ["processing", "processing", "succeeded"]
+    async with (
+        world.client(rate_limit=GENEROUS) as client,
+        client.split_many([url], stem_model=wanted, **home) as batch,
+    ):
+        while not batch.progress().stages.get("wait"):  # noqa: ASYNC110  # virtual time
+            await asyncio.sleep(0)
+        batch.drain()
+        assert kinds([outcome async for outcome in batch]) == expected
+    assert len(world.api.created) == 1
