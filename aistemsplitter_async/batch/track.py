@@ -117,7 +117,6 @@ class BatchTrack:
             if (outcome := await self._settle(claim.record)) is not None:
                 return outcome
             claim = await self._claim(opened, audio)
-            self._give_up_ownership()  # not before: who waits for this row finds what this source claimed
         record = claim.record
         if claim.met == "changed":
             raise build_changed(opened.label, record)
@@ -161,6 +160,7 @@ class BatchTrack:
                 assert record.failure is not None and record.error is not None  # noqa: S101, PT018  # it has a step
                 return self._failed(record.failure.stage, record.error)
         self.standing.split_id, self.standing.cancellable = None, True
+        self._give_up_ownership()
         return None
 
     def _announce(self, besides: Record) -> None:

@@ -99,6 +99,27 @@ def test_what_was_bought_and_fits_goes_before_what_would_have_to_be_bought(rows:
     assert choose([], wanted) == (None, Fit.OTHER)
 
 
+@given(st.permutations(list(Fit)))
+def test_money_that_is_spent_goes_before_money_to_be_spent(order: list[Fit]) -> None:
+    default = attrs.evolve(FINISHED, split=attrs.evolve(SPLIT, stem_model="6s"))
+    examples = {
+        Fit.EXACT: attrs.evolve(FINISHED, asked=Variant("4s")),
+        Fit.SAME: FINISHED,
+        Fit.UNSETTLED: RUNNING,
+        Fit.FAILED: FAILED,
+        Fit.OPEN: Record(id=1, source="a", asked=Variant("4s")),
+        Fit.OTHER: default,
+    }
+    rows = [attrs.evolve(examples[one], id=number) for number, one in enumerate(order, 1)]
+    while rows:
+        chosen, how = choose(rows, Variant("4s"))
+        assert chosen is not None
+        assert how is min(order[row.id - 1] for row in rows)
+        rows.remove(chosen)
+        if how is Fit.FAILED:  # what is left would have to be bought
+            assert {order[row.id - 1] for row in rows} == {Fit.OPEN, Fit.OTHER}
+
+
 ids = st.builds(AudioId, st.sampled_from([None, "sha256:a", "sha256:b"]), st.sampled_from([None, "mp3:a", "sha256:a"]))
 
 
