@@ -28,6 +28,7 @@ from aistemsplitter_async import (
 )
 from aistemsplitter_async.batch import item as item_module
 from aistemsplitter_async.testing import error_reply
+from tests.core.audio.made import encoded
 from tests.io.batch.test_runner import GENEROUS, kinds, run
 from tests.io.fakes import World
 
@@ -83,6 +84,21 @@ async def test_a_song_whose_tags_were_edited_is_finished(world: World, home: Any
     assert isinstance(again, Skipped)
     assert (again.reason, len(again.files)) == ("finished", 4)
     assert len(world.api.asked) == asked
+
+
+def id3(size: int) -> bytes:
+    """An ID3v2 tag of padding."""
+    return b"ID3\x04\0\0" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0)) + bytes(size)
+
+
+async def test_an_mp3_with_new_tags_at_both_ends_is_finished(world: World, home: Any, tmp_path: Path) -> None:
+    audio, song = encoded("MP3", "MPEG_LAYER_III"), tmp_path / "song.mp3"
+    song.write_bytes(audio)
+    await run(world, [song], **home)
+    song.write_bytes(id3(2000) + audio + b"TAG" + b"A title".ljust(125, b"\0"))
+    assert kinds(await run(world, [song], **home)) == {"Skipped finished": 1}
+    song.write_bytes(id3(2000) + encoded("MP3", "MPEG_LAYER_III", seed=2))
+    assert kinds(await run(world, [song], **home)) == {"Done": 1}
 
 
 async def test_another_recording_under_the_same_name_is_bought(world: World, home: Any, tmp_path: Path) -> None:
