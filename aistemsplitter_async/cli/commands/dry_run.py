@@ -24,7 +24,7 @@ from aistemsplitter_async.batch.track import build_changed
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner
 from aistemsplitter_async.cli.commands.unrecognised import describe_unrecognised
-from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
+from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.screen.render import clock, show, shown_source
@@ -53,6 +53,9 @@ _PLANS = {  # these texts are values in the JSON output
 }
 
 
+_CODES = {Step.FAILED: Exit.FAILED, Step.REVIEW: Exit.UNCERTAIN}  # with which a run ends for what it leaves undone
+
+
 @attrs.frozen
 class Plan:
     """The plan for one source.
@@ -62,6 +65,7 @@ class Plan:
         folder: where its stems go.
         pattern: how they are called.
         same_as: a source with the same audio, if there is one.
+        code: with which a run would end for this source.
         besides: as what the same song was delivered when it was bought before, if it is bought again.
     """
 
@@ -70,6 +74,7 @@ class Plan:
     pattern: str
     same_as: str | None = None
     besides: str | None = None
+    code: Exit = Exit.DONE
 
 
 class Planner:
@@ -112,7 +117,7 @@ class Planner:
             step = Step.DOWNLOAD
         if claim.met == "unsettled" and step in (Step.WAIT, Step.REPLAY):
             return Plan(_UNSETTLED, record.folder, record.pattern)
-        return Plan(_PLANS[step], record.folder, record.pattern)
+        return Plan(_PLANS[step], record.folder, record.pattern, code=_CODES.get(step, Exit.DONE))
 
     def count_unrecognised(self) -> int:
         """Return how many songs were bought, of which only the bytes are known, and that were not met."""
@@ -121,7 +126,7 @@ class Planner:
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what it would cost; return the exit code."""
-    survey, left_out = Survey(), 0
+    survey, left_out, codes = Survey(), 0, list[Exit]()
     try:
         library = build_library(paths, arguments)
         async with _planner(arguments) as planner:
@@ -130,6 +135,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                 if plan is None:
                     survey.unusable += 1
                     continue
+                codes.append(plan.code)
                 _print(plan, track.source, tags.seconds, arguments, terminal)
                 if plan.what in (_SPLIT, _AGAIN):
                     survey.add(track, tags.seconds)
@@ -143,7 +149,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
         terminal.error(explain(error, Context()).message)
         await report_owner(error, arguments.journal_path, terminal)
         return exit_code(error)
-    return Exit.FAILED if survey.unusable else Exit.DONE
+    return most_severe([*codes, Exit.FAILED if survey.unusable else Exit.DONE])
 
 
 async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan | None:

@@ -184,6 +184,17 @@ async def test_a_model_that_does_not_exist_leaves_the_folder_to_one_that_does(
     assert [path.name for path in (cli.folder / "stems").iterdir() if path.is_dir()] == ["song"]
 
 
+async def test_a_dry_run_ends_like_the_run_where_a_split_failed(cli: CLI, sandbox: Sandbox, music: Path) -> None:
+    cli = cli.using(sandbox)
+    sandbox.faults.add("create", faults.FailedSplit(), times=1)
+    await cli.run("batch", music, "--into", "out")
+    dry = await cli.run("batch", music, "--into", "out", "--dry-run", "--json")
+    ended = await cli.run("batch", music, "--into", "out")
+    assert (dry.code, ended.code) == (1, 1)
+    assert [one["plan"] for one in dry.json[:-1]].count("failed for good; tried again with --retry-failed") == 1
+    assert len(sandbox.ledger.charges) == 3
+
+
 # A journal of version 0.1, whose library was at /music: one.wav, "copy of two.wav" and its copy two.wav are bought.
 
 
