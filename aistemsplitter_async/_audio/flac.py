@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import re
 from collections.abc import Iterator
 
@@ -19,7 +20,9 @@ _FALSE_SYNCS = 100_000  # chance makes one in ten million bytes; looking at each
 _LOOKALIKES = 1  # frames that chance makes: one in about a hundred files
 _SLACK_BYTES = 64  # a frame has that much more than its samples, at most
 _FIXED_RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # by code
+_SPELLED_RATES = {12: (1, 1000), 13: (2, 1), 14: (2, 10)}  # bytes that follow, and their unit, by code
 _WIDTHS = (0, 8, 12, -1, 16, 20, 24, 32)  # bits of a sample, by code
+_ANY_FRAME = re.compile(rb"\xff[\xf8\xf9][\x10-\xff].", re.DOTALL)
 
 
 def _crc8_table() -> bytes:
@@ -47,11 +50,12 @@ class StreamInfo:
 
 @attrs.frozen
 class FrameHeader:
-    """The beginning of a frame. `number` counts samples if `variable`, else frames."""
+    """The beginning of a frame. `number` counts samples if `variable`, else frames; `rate` is 0 for STREAMINFO's."""
 
     variable: bool
     number: int
     samples: int
+    rate: int
 
 
 def stream_info(data: bytes) -> StreamInfo:
@@ -80,30 +84,42 @@ def frame_header(data: bytes) -> FrameHeader | None:
         end += size_code - 5
     else:
         samples = 192 if size_code == 1 else 576 << size_code - 2 if size_code < 6 else 256 << size_code - 8  # noqa: PLR2004
-    end += {12: 1, 13: 2, 14: 2}.get(rate_code, 0)
+    more, unit = _SPELLED_RATES.get(rate_code, (0, 0))
+    rate = int.from_bytes(data[end : end + more], "big") * unit if more else _FIXED_RATES[rate_code]
+    end += more
     crc = 0
     for byte in data[: end + 1]:  # over its own checksum, it is zero
         crc = _CRC8[crc ^ byte]
-    return FrameHeader(bool(data[1] & 1), number, samples) if crc == 0 and len(data) > end else None
+    return FrameHeader(bool(data[1] & 1), number, samples, rate) if crc == 0 and len(data) > end else None
 
 
 @attrs.define
 class _Count:
     """Frames, and those that are not the next one: chance made them look like frames, or frames are missing."""
 
+    info: StreamInfo
     frames: int = 0
     samples: int = 0
     lookalikes: int = 0
     lookalike_samples: int = 0
+    by_rate: collections.Counter[int] = attrs.field(factory=collections.Counter)  # samples of all
+    gaps: bool = False  # there is more between the frames than belongs to them
 
     def add(self, frame: FrameHeader) -> None:
         """Count a frame."""
+        self.by_rate[frame.rate or self.info.rate] += frame.samples
         if frame.number == (self.samples if frame.variable else self.frames):
             self.frames += 1
             self.samples += frame.samples
         else:
             self.lookalikes += 1
             self.lookalike_samples += frame.samples
+
+    @property
+    def at_most(self) -> float:
+        """What STREAMINFO says, or what the frames say at either rate."""
+        samples = max(self.info.samples, self.samples + self.lookalike_samples)
+        return max(samples / self.info.rate, sum(count / rate for rate, count in self.by_rate.items()))
 
 
 @attrs.frozen
@@ -149,25 +165,32 @@ def _length(blocks: Blocks) -> Length:
     info = stream_info(blocks.read(layout.streaminfo.start, STREAMINFO_BYTES))
     if not info.rate:
         return UNKNOWN_LENGTH
-    count, room, false_syncs = _Count(), 0, 0
-    position = layout.frames.start  # where the next frame begins, `room` bytes further on at the latest
-    for start in _syncs(blocks, layout.frames, _pattern(info)):
-        frame = frame_header(blocks.read(start, HEADER_BYTES))
-        if frame is None:
-            false_syncs += 1
-            if false_syncs > _FALSE_SYNCS:
-                return UNKNOWN_LENGTH
-            continue
-        if start > position + room:
-            return UNKNOWN_LENGTH  # something that is not FLAC, or FLAC of another kind
-        count.add(frame)
-        position = start
-        room = frame.samples * info.channels * (info.bits + 1) // 8 + _SLACK_BYTES
-    if layout.frames.stop > position + room:
+    count = _count(blocks, layout.frames, info, _pattern(info))
+    if count is not None and count.gaps:  # something else is there, FLAC of another kind perhaps
+        count = _count(blocks, layout.frames, info, _ANY_FRAME)
+        return Length(None, count.at_most if count else None)
+    if count is None:
         return UNKNOWN_LENGTH
     agreed = info.samples in {0, count.samples} and count.lookalikes <= _LOOKALIKES
-    at_most = max(info.samples, count.samples + count.lookalike_samples) / info.rate
-    return Length(count.samples / info.rate if agreed else None, at_most)
+    return Length(count.samples / info.rate if agreed else None, count.at_most)
+
+
+def _count(blocks: Blocks, part: Range, info: StreamInfo, pattern: re.Pattern[bytes]) -> _Count | None:
+    """Count the frames that begin with `pattern`; `None` if there is too much that only looks like them."""
+    count, false_syncs = _Count(info), 0
+    position, room = part.start, 0  # the next frame begins here, or up to `room` bytes later
+    for start in _syncs(blocks, part, pattern):
+        frame = frame_header(blocks.read(start, HEADER_BYTES))
+        if frame is not None:
+            count.gaps |= start > position + room
+            count.add(frame)
+            position, room = start, frame.samples * info.channels * (info.bits + 1) // 8 + _SLACK_BYTES
+        elif false_syncs == _FALSE_SYNCS:
+            return None
+        else:
+            false_syncs += 1
+    count.gaps |= part.stop > position + room
+    return count
 
 
 def _pattern(info: StreamInfo) -> re.Pattern[bytes]:

@@ -12,7 +12,7 @@ from aistemsplitter_async._audio.blocks import Blocks, Range
 from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
 from aistemsplitter_async._audio.mp4_boxes import boxes, chunks, inside, number, sample_count, table
 from aistemsplitter_async._audio.mp4_codecs import packets_of
-from aistemsplitter_async._audio.mp4_fragments import Timed, fragments
+from aistemsplitter_async._audio.mp4_fragments import runs
 
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 _TRACKS = 100
@@ -79,9 +79,7 @@ def _box(blocks: Blocks, track: Range, *path: bytes) -> Range:
 
 
 def _parts(blocks: Blocks) -> Iterator[Part]:
-    movie = _movie(blocks)
-    if movie.fragmented:
-        raise InconsistentError
+    movie, total = _movie(blocks), 0
     for track in movie.tracks:
         stbl = _box(blocks, track, b"mdia", b"minf", b"stbl")
         description = _box(blocks, stbl, b"stsd")
@@ -95,6 +93,12 @@ def _parts(blocks: Blocks) -> Iterator[Part]:
         yield (_box(blocks, stbl, b"stsz"),)
         yield () if edits is None else (edits,)
         yield chunks(blocks, stbl)
+        for run in runs(blocks, movie.moov, _box(blocks, track, b"tkhd")) if movie.fragmented else ():
+            total += run.data.length
+            if not _is_in_file(blocks, run.data) or total > blocks.size:  # the same bytes are not read again and again
+                raise InconsistentError
+            yield (repr((run.count, run.durations, run.sizes)).encode(),)
+            yield (run.data,)
 
 
 def _length(blocks: Blocks) -> Length:
@@ -121,24 +125,26 @@ def _track_length(blocks: Blocks, movie: _Movie, track: Range) -> Length:
     packets = packets_of(blocks, _box(blocks, stbl, b"stsd"))
     if packets is None:
         return UNKNOWN_LENGTH
-    timed = _timed(blocks, stbl)
-    agreed = packets.exact and timed.samples == sample_count(blocks, stbl) and _are_there(blocks, stbl)
+    count, ticks = _timed(blocks, stbl)
+    agreed = packets.exact and count == sample_count(blocks, stbl) and _are_there(blocks, stbl)
     if movie.fragmented:
-        timed = timed.plus(fragments(blocks, movie.moov, _box(blocks, track, b"tkhd")))
-    ticking, decoded = timed.ticks / header.scale, timed.samples * packets.seconds
+        for run in runs(blocks, movie.moov, _box(blocks, track, b"tkhd")):
+            count, ticks = count + run.count, ticks + run.ticks
+            agreed = agreed and _is_in_file(blocks, run.data)
+    ticking, decoded = ticks / header.scale, count * packets.seconds
     declared = ticking if header.seconds is None or movie.fragmented else header.seconds
     edited = _edited_seconds(blocks, track, movie.clock.scale) or ticking
-    # Packets are whole, so what they decode to goes up to one further than the clocks; edits only leave out.
+    # Packets are whole, so what they decode to may go up to one further than the clocks.
     agreed = agreed and abs(decoded - ticking) <= packets.seconds and abs(declared - ticking) <= packets.seconds
-    agreed = agreed and abs(edited - ticking) <= _SLACK_SECONDS
     at_most = max(decoded, ticking, declared, edited)
     return Length(min(edited, ticking) if agreed else None, at_most)
 
 
-def _timed(blocks: Blocks, stbl: Range) -> Timed:
+def _timed(blocks: Blocks, stbl: Range) -> tuple[int, int]:
+    """Return how many samples take how many units of the track's clock."""
     stts = _box(blocks, stbl, b"stts")
-    runs = table(blocks, stts, 8, 2 * number(blocks, stts.start + 4))
-    return Timed(sum(runs[0::2]), sum(map(operator.mul, runs[0::2], runs[1::2])))
+    alike = table(blocks, stts, 8, 2 * number(blocks, stts.start + 4))
+    return sum(alike[0::2]), sum(map(operator.mul, alike[0::2], alike[1::2]))
 
 
 def _are_there(blocks: Blocks, stbl: Range) -> bool:
@@ -148,6 +154,10 @@ def _are_there(blocks: Blocks, stbl: Range) -> bool:
     except InconsistentError:
         return False
     return True
+
+
+def _is_in_file(blocks: Blocks, part: Range) -> bool:
+    return 0 <= part.start <= part.stop <= blocks.size
 
 
 def _edited_seconds(blocks: Blocks, track: Range, scale: int) -> float:

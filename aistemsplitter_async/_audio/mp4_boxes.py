@@ -19,9 +19,10 @@ _HEADER_BYTES, _LONG_HEADER_BYTES = 8, 16
 
 @attrs.frozen
 class Box:
-    """A box: its type and its contents."""
+    """A box: its type, where it begins, and its contents."""
 
     kind: bytes
+    start: int
     body: Range
 
 
@@ -43,7 +44,7 @@ def boxes(blocks: Blocks, within: Range) -> Iterator[Box]:
         cut = end > within.stop and within.stop == blocks.size
         if start > end or (end > within.stop and not cut):
             raise InconsistentError
-        yield Box(kind, Range(start, min(end, within.stop)))
+        yield Box(kind, position, Range(start, min(end, within.stop)))
         if cut:
             return
         position = end

@@ -113,7 +113,7 @@ def _parts(blocks: Blocks) -> Iterator[Part]:
             yield (b"first", codec.first)
         elif codec is None:
             raise InconsistentError
-        elif not codec.is_comment(packet.number, packet.read(blocks, 8)):
+        elif packet.number >= codec.headers or not codec.is_comment(packet.number, packet.read(blocks, 8)):
             yield (b"packet", *packet.pieces)
         granule = granule if packet.granule is None else packet.granule
     yield (b"end", granule.to_bytes(8, "big"))

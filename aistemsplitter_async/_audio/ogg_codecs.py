@@ -20,6 +20,7 @@ class Codec(Protocol):
     first: bytes  # what of the first packet is more than a count of tags
     rate: int  # of the granule positions, which count samples
     skipped: int  # samples at the beginning that are decoded and thrown away
+    headers: int  # packets before those with audio
 
     def is_header(self, number: int, head: bytes) -> bool:
         """Return whether a packet holds no audio."""
@@ -36,6 +37,7 @@ class Codec(Protocol):
 
 class _Vorbis:
     skipped = 0
+    headers = 3
 
     def __init__(self, first: bytes) -> None:
         self.first = first
@@ -45,7 +47,7 @@ class _Vorbis:
         self._previous = 0
 
     def is_header(self, number: int, head: bytes) -> bool:
-        return number < 3 or not head or bool(head[0] & 1)  # noqa: PLR2004
+        return number < self.headers or not head or bool(head[0] & 1)
 
     def is_comment(self, number: int, head: bytes) -> bool:
         return number == 1 and head.startswith(b"\x03vorbis")
@@ -75,13 +77,14 @@ class _Vorbis:
 
 class _Opus:
     rate = _OPUS_RATE
+    headers = 2
 
     def __init__(self, first: bytes) -> None:
         self.first = first
         self.skipped = int.from_bytes(first[10:12], "little")
 
     def is_header(self, number: int, head: bytes) -> bool:
-        return number < 2 or not head  # noqa: PLR2004
+        return number < self.headers or not head
 
     def is_comment(self, number: int, head: bytes) -> bool:
         return number == 1 and head.startswith(b"OpusTags")
@@ -99,10 +102,10 @@ class _Speex:
     def __init__(self, first: bytes) -> None:
         self.first = first
         self.rate, frame, frames, extra = (int.from_bytes(first[at : at + 4], "little") for at in (36, 56, 64, 68))
-        self._packet_samples, self._headers = frame * frames, 2 + extra
+        self._packet_samples, self.headers = frame * frames, 2 + extra
 
     def is_header(self, number: int, head: bytes) -> bool:
-        return number < self._headers or not head
+        return number < self.headers or not head
 
     def is_comment(self, number: int, head: bytes) -> bool:  # noqa: ARG002  # it has no mark
         return number == 1
@@ -120,13 +123,13 @@ class _Flac:
     def __init__(self, first: bytes) -> None:
         self.first = first[17 : 17 + STREAMINFO_BYTES]  # without the number of header packets, which are tags
         self.rate = stream_info(self.first).rate
-        self._headers = 1 + int.from_bytes(first[7:9], "big")
+        self.headers = 1 + int.from_bytes(first[7:9], "big")
 
     def is_header(self, number: int, head: bytes) -> bool:
         return not head or self.is_comment(number, head)
 
     def is_comment(self, number: int, head: bytes) -> bool:
-        return number < self._headers and head[:1] != b"\xff"
+        return number < self.headers and head[:1] != b"\xff"
 
     def setup(self, packet: bytes) -> None:
         pass

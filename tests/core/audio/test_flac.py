@@ -88,9 +88,25 @@ def test_frames_that_are_cut_off_missing_or_there_twice_make_the_length_unsure()
         assert length.at_most >= SECONDS * (2 if broken == frames + frames else 1)
 
 
-def test_what_is_not_flac_behind_it_has_no_bound() -> None:
-    assert measured(FLAC + noise(300_000)) == Length(None, None)
-    assert identity(FLAC + noise(300_000)) != identity(FLAC)
+def test_what_is_between_or_behind_the_frames_makes_the_length_unsure() -> None:
+    third = re.search(b"\xff\xf8.." + b"\x02", FLAC, re.DOTALL)
+    assert third
+    for at in (third.start(), len(FLAC)):
+        longer = FLAC[:at] + noise(300_000) + FLAC[at:]
+        length = measured(longer)
+        assert identity(longer) != identity(FLAC)
+        assert length.seconds is None
+        assert length.at_most is not None
+        assert SECONDS <= length.at_most < SECONDS + 20
+
+
+@pytest.mark.parametrize("second", [FLAC, encoded("FLAC", "PCM_S8", rate=11025), encoded("FLAC", "PCM_24", rate=96000)])
+def test_joined_files_are_counted_to_the_end(second: bytes) -> None:
+    joined = FLAC + second[:42] + block(1, bytes(90_000)) + sound(second)
+    length = measured(joined)
+    assert length.seconds is None
+    assert length.at_most is not None
+    assert 2 * SECONDS <= length.at_most < 8 * SECONDS
 
 
 def test_metadata_that_is_not_as_it_must_be_is_the_whole_file() -> None:

@@ -193,6 +193,7 @@ def test_tables_that_contradict_the_file_are_the_whole_file() -> None:
     broken = [
         File(claimed=39).build(),
         File(claimed=41).build(),
+        File(chunks=(7, 7, 7)).build(),
         File(handler=b"vide").build(),
         File(entry=box(b"zzzz", bytes(28))).build(),
         File(entry=aac_entry(object_type=0x6B)).build(),
@@ -207,23 +208,36 @@ def test_tables_that_contradict_the_file_are_the_whole_file() -> None:
     assert at_most == pytest.approx(SECONDS)
 
 
-def fragmented(delta: int = 1024, base: bytes = b"") -> bytes:
+def fragmented(delta: int = 1024, tags: bytes = b"", packets: tuple[bytes, ...] = PACKETS) -> bytes:
     """Return a file whose samples are timed by the fragments that they are in."""
-    empty = File(packets=(), chunks=(), movie=0, media=0).build()
+    empty = File(packets=(), chunks=(), movie=0, media=0, tags=tags).build()
     mvex = box(b"mvex", full(b"trex", numbers(1, 1, delta, 0, 0)))
     at = empty.index(b"moov") - 4
     size = struct.unpack_from(">I", empty, at)[0]
     init = empty[:at] + struct.pack(">I", size + len(mvex)) + empty[at + 4 : at + size] + mvex
     runs = []
-    for start in range(0, len(PACKETS), 10):
-        held = PACKETS[start : start + 10]
-        trun = full(b"trun", numbers(len(held), 0), *(numbers(len(packet)) for packet in held), flags=0x201)
-        runs.append(box(b"moof", full(b"mfhd", numbers(start)), box(b"traf", full(b"tfhd", numbers(1)), trun)))
+    for start in range(0, len(packets), 10):
+        held = packets[start : start + 10]
+        sizes = [numbers(len(packet)) for packet in held]
+        at = 16 + 8 + 16 + 20 + 4 * len(held) + 8 + 8  # of the data, from the beginning of the fragment
+        trun = full(b"trun", numbers(len(held), at), *sizes, flags=0x201)
+        traf = box(b"traf", full(b"tfhd", numbers(1), flags=0x20000), trun)
+        runs.append(box(b"moof", full(b"mfhd", numbers(start)), traf))
         runs.append(box(b"mdat", *held))
-    return init + base + b"".join(runs)
+    return init + b"".join(runs)
 
 
 def test_fragments_are_timed() -> None:
     assert measured(fragmented()) == measured(PLAIN.build())
     assert measured(fragmented(delta=20)).seconds is None
     assert measured(fragmented(delta=20)).at_most == pytest.approx(SECONDS)
+
+
+@given(st.binary(max_size=300), st.integers(0, len(PACKETS) - 1), st.integers(0, 399))
+def test_of_fragments_the_samples_are_the_song(tags: bytes, number: int, bit: int) -> None:
+    assert identity(fragmented()).startswith("mp4:")
+    assert identity(fragmented(tags=box(b"udta", tags))) == identity(fragmented())
+    changed = (*PACKETS[:number], flipped(PACKETS[number], bit), *PACKETS[number + 1 :])
+    assert identity(fragmented(packets=changed)) != identity(fragmented())
+    assert identity(fragmented(delta=1023)) != identity(fragmented())
+    assert is_whole(fragmented()[:-100])

@@ -152,4 +152,5 @@ def test_the_format_is_that_of_the_bytes(name: str) -> None:
 
 def test_a_tag_that_is_not_whole_is_not_taken_for_one() -> None:
     lying = b"ID3" + b"\x04\0\0" + b"\x7f\x7f\x7f\x7f" + MP3
+    assert identity(lying).startswith("mp3:")
     assert identity(lying) != identity(MP3)
