@@ -61,13 +61,14 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
     length = clock(split.duration_seconds) if split and split.duration_seconds is not None else None
     took = _took(split) if split else None
     credits_used = None if record.credits_used is None else number(record.credits_used)
+    shares = record.credits_used == 0 and split is not None and split.credits_used
     facts = {
         "Source": shown_source(record.source),
         "Folder": record.folder,
         "Split": record.split_id,
         "Model": split.stem_model if split else None,
         "Length": length,
-        "Credits": credits_used,
+        "Credits": "0, counted with the other track of this split" if shares else credits_used,
         "Processing": took,
         "Created": f"{split.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if split else None,
         "Error": (failure.code or failure.kind) if failure else None,

@@ -117,6 +117,12 @@ def test_a_row_says_what_people_want_to_know() -> None:
     ]
 
 
+def test_a_track_that_shares_the_split_of_another_says_so() -> None:
+    facts = dict(data_of(build_row(attrs.evolve(make_done(), credits_used=0.0), []))["facts"])
+    assert facts["Credits"] == "0, counted with the other track of this split"
+    assert dict(data_of(build_row(make_done(), []))["facts"])["Credits"] == "202"
+
+
 def test_stems_that_share_a_folder_are_distinguished_by_what_their_names_share() -> None:
     assert "<span>Title</span>" in build_row(make_record(folder="Artist", pattern="Title - {stem}"), [])
 
