@@ -36,6 +36,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.batch.item import OpenedItem
+from aistemsplitter_async.journal.record import AudioId
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.testing import error_reply, json_reply
 from tests.io.fakes import Flow, Script, World
@@ -146,7 +147,7 @@ async def test_of_the_same_audio_twice_the_first_is_split_although_it_took_longe
 ) -> None:
     identify = OpenedItem.identify
 
-    async def read(opened: OpenedItem) -> str:
+    async def read(opened: OpenedItem) -> AudioId:
         await world.clock.sleep(60.0 if opened.label.endswith("a.wav") else 0.0)
         return await identify(opened)
 
