@@ -280,6 +280,8 @@ class Batch:
         await asyncio.wait([feeder])
         if not feeder.cancelled():
             self._fault = self._fault or feeder.exception()
+        elif not feeder.cancelling():  # by its sources, and not by the batch
+            self._fault = ConfigurationError("the sources are not complete: their iterable raised CancelledError")
         while self._tracks:
             await asyncio.wait(self._tracks)
         if self._exhausted and self._fault is None and not (self._context.stop_switch.is_on or self._counts["passing"]):
