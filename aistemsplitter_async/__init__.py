@@ -77,6 +77,8 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         WebhookError as WebhookError,
     )
     from aistemsplitter_async.events import (
+        BoughtBefore as BoughtBefore,
+        CreateAbandoned as CreateAbandoned,
         Event as Event,
         GateClosed as GateClosed,
         GateOpened as GateOpened,
@@ -133,8 +135,8 @@ else:
                 "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
             ),
             "events": (
-                "Event GateClosed GateOpened LimitLearned PollMade PollPlanned RequestSent RetryPlanned SplitCreated "
-                "Throttled"
+                "BoughtBefore CreateAbandoned Event GateClosed GateOpened LimitLearned PollMade PollPlanned "
+                "RequestSent RetryPlanned SplitCreated Throttled"
             ),
             "job": "Job",
             "models": (

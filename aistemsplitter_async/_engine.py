@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
@@ -22,7 +23,7 @@ from aistemsplitter_async._send.create import BeforeSend, Create, OnCreated
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
-from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source, source_name
 from aistemsplitter_async._transfer.downloader import Downloader
 from aistemsplitter_async._transfer.manifest import check_target
@@ -95,9 +96,20 @@ class Engine:
         self._base_url = base_url
         self._clock = clock
         self._longest_wait = poll.wait
+        self._closing: asyncio.Task[None] | None = None
 
     async def aclose(self) -> None:
-        """Stop polling and close the connections."""
+        """Give creates that are under way time to be answered; then stop polling and close the connections.
+
+        All of this is done however often the caller is cancelled; another call waits for the same end.
+        """
+        if self._closing is None:
+            self._closing = own(self._close())
+        await wait_out(self._closing)
+        self._closing.result()
+
+    async def _close(self) -> None:
+        await self.pipeline.creates.drain()
         if self._follower is not None:
             await self._follower.aclose()
         await self.poller.aclose()
@@ -196,15 +208,20 @@ class Engine:
             on_created=partial(self._note_created, submission, on_created),
             ambiguity=ambiguity,
         )
+        hooks_own: TimeoutError | None = None
         try:
             async with deadline.scope():
-                return await create.run()
+                try:
+                    return await create.run()
+                except TimeoutError as error:  # the deadline cancels in here, and raises outside
+                    hooks_own = error
         except TimeoutError:
-            if not deadline.is_past:  # the caller's hook timed out, not the call
-                raise
+            pass
         except AIStemSplitterError as error:
             error.idempotency_key = submission.idempotency_key
             raise
+        if hooks_own is not None:
+            raise hooks_own
         if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:

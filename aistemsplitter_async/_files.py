@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -68,6 +68,25 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def find_same(path: str | os.PathLike[str], others: Iterable[Path]) -> Path | None:
+    """Return which of `others` is the file at `path`, whatever either is called. Nothing is opened."""
+    status = _status(path)
+    for other in others:
+        found = _status(other)
+        if status is not None and found is not None and os.path.samestat(status, found):
+            return other
+        if Path(path).name == other.name and os.path.realpath(path) == os.path.realpath(other):
+            return other  # replaced since a moment ago
+    return None
+
+
+def _status(path: str | os.PathLike[str]) -> os.stat_result | None:
+    try:
+        return os.stat(path)  # noqa: PTH116  # a path may be text or bytes
+    except (OSError, ValueError):
+        return None
 
 
 def reason_of(error: OSError | ValueError) -> str:

@@ -1,19 +1,28 @@
 """Threads and tasks that must not be abandoned: the caller waits for their end, cancelled or not.
 
 A thread cannot be stopped. A caller that returned earlier would close a descriptor the thread still uses, whose number
-may by then belong to another file.
+may by then belong to another file. A request that costs money should not be stopped either: its answer names what was
+bought.
+
+Cancellation repeats: asyncio cancels as often as it is asked to, and an anyio scope again at every turn of the loop.
+Everything here waits through any number of cancellations, without spinning, in a scope that anyio's do not reach. It
+raises the first of them then: by that one anyio recognises its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Executor, Future
+from contextlib import suppress
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
-from aistemsplitter_async.clock import Clock, Deadline
+from anyio import CancelScope
+
+from aistemsplitter_async.clock import Clock
+from aistemsplitter_async.config import COMMIT_GRACE
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -42,35 +51,12 @@ async def run_in_thread(
 
 async def wait_out(*works: asyncio.Future[Any]) -> None:
     """Wait until all `works` are done, however often the caller is cancelled; the cancellation is raised then."""
-    cancelled = None
-    while pending := [work for work in works if not work.done()]:
+    if pending := [work for work in works if not work.done()]:
         try:
             await asyncio.wait(pending)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    if cancelled is not None:
-        raise cancelled
-
-
-async def finish_before_cancel(work: Coroutine[Any, Any, T], *, clock: Clock, grace: float) -> T:
-    """Await `work`; if the caller is cancelled, let it finish for up to `grace` seconds before cancelling it too."""
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait([task])
-    except asyncio.CancelledError:
-        await _settle(task, clock, grace)
-        raise
-    return task.result()
-
-
-async def _settle(task: asyncio.Task[T], clock: Clock, grace: float) -> None:
-    try:
-        async with Deadline.after(clock, grace).scope():
-            await asyncio.wait([task])
-    except TimeoutError:
-        pass
-    finally:
-        await cancel_and_wait(task)
+        except asyncio.CancelledError:
+            await _outlast(pending)
+            raise
 
 
 async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
@@ -80,9 +66,99 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     try:
         await wait_out(*tasks)
     finally:
-        for task in tasks:
-            if not task.cancelled():
-                task.exception()  # retrieve it, or asyncio logs "exception was never retrieved"
+        _retrieve_errors(*tasks)
+
+
+def own(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Start `work` in a task that the end of `asyncio.run` cancels only after a grace. The caller waits for its end."""
+    return _OwnedTask(work, loop=asyncio.get_running_loop())
+
+
+async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` in a task of its own, to its end, however often the caller is cancelled; that is raised then."""
+    task = own(work)
+    try:
+        await wait_out(task)
+    except asyncio.CancelledError:
+        _retrieve_errors(task)
+        raise
+    return task.result()
+
+
+class OwnedTasks:
+    """Work that is paid for, in tasks of its own: a cancelled caller waits for it, for a bounded time.
+
+    Args:
+        clock: where time comes from.
+        grace: seconds that a task may go on after its caller was cancelled, or after `drain` was called.
+
+    Attributes:
+        draining: whether `drain` was called.
+    """
+
+    def __init__(self, *, clock: Clock, grace: float) -> None:
+        self.draining = False
+        self._clock = clock
+        self._grace = grace
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Await `work`. If the caller is cancelled, let it finish within the grace, then cancel it too."""
+        task = own(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError:
+            await self._wait_within_grace([task])
+            task.cancel()
+            await _outlast([task])
+            _retrieve_errors(task)
+            raise
+        return task.result()
+
+    async def drain(self) -> None:
+        """Wait until no task is running, for as long as the grace; those that are left then continue."""
+        self.draining = True
+        await self._wait_within_grace(self._tasks)
+
+    async def _wait_within_grace(self, tasks: Collection[asyncio.Task[Any]]) -> None:
+        over = own(self._clock.sleep(self._grace))
+        await _outlast(tasks, limit=over)
+        over.cancel()
+        await _outlast([over])
+
+
+class _OwnedTask(asyncio.Task[T]):
+    """Has a grace at the end of `asyncio.run`, which cancels all tasks while the loop is stopped and awaits them."""
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        loop = self.get_loop()
+        if loop.is_running():
+            return super().cancel(msg)
+        loop.call_later(COMMIT_GRACE, super().cancel, msg)
+        return not self.done()
+
+
+async def _outlast(works: Collection[asyncio.Future[Any]], *, limit: asyncio.Future[Any] | None = None) -> None:
+    """Wait until all `works` are done, or `limit` is, and drop every cancellation.
+
+    Only for a caller that was cancelled before and raises that afterwards, or that nothing may stop.
+    """
+    with CancelScope(shield=True):
+        while (pending := [work for work in works if not work.done()]) and not (limit is not None and limit.done()):
+            with suppress(asyncio.CancelledError):
+                if limit is None:
+                    await asyncio.wait(pending)
+                else:
+                    await asyncio.wait([*pending, limit], return_when=asyncio.FIRST_COMPLETED)
+
+
+def _retrieve_errors(*tasks: asyncio.Future[Any]) -> None:
+    """Retrieve the tasks' exceptions, or asyncio logs "exception was never retrieved"."""
+    for task in tasks:
+        if not task.cancelled():
+            task.exception()
 
 
 class OneThread(Executor):

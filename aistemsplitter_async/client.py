@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
@@ -43,6 +44,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.batch.runner import Batch, Sources
     from aistemsplitter_async.events import OnEvent
+    from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (
         CreatedSplit,
         Credits,
@@ -81,10 +83,11 @@ class AsyncAIStemSplitter:
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
         allow_hosts: host names of upload workers and CDNs that need not be public or https.
-        on_event: called with each event, a value of `events`; must return quickly and not raise.
+        on_event: a listener: called with each event, a value of `events`. It must be an ordinary function and return
+            quickly. What it raises changes nothing; each kind is logged once, by the logger `aistemsplitter_async`.
 
     Raises:
-        ConfigurationError: no key, an invalid URL, or arguments that exclude each other.
+        ConfigurationError: no key, an invalid URL, an async `on_event`, or arguments that exclude each other.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class AsyncAIStemSplitter:
         hosts = frozenset(host.lower() for host in allow_hosts)
         self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
         self._clock = clock or SystemClock()
+        listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
 
         def build_engine() -> Engine:
@@ -132,7 +136,7 @@ class AsyncAIStemSplitter:
                 clock=self._clock,
                 proxy=proxy,
                 allow_hosts=hosts,
-                on_event=on_event,
+                on_event=listener,
                 webhooks=webhooks,
             )
 
@@ -179,10 +183,13 @@ class AsyncAIStemSplitter:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Stop waiting for splits and close the connections. Splits continue at the server."""
-        if not self._closed:
-            self._closed = True
-            await self._engine.aclose()
+        """Stop waiting for splits and close the connections. Splits continue at the server.
+
+        Creates that are being sent get a few seconds to be answered first, so that their splits are known. All of this
+        is done even if the caller is cancelled; another call waits for the same end.
+        """
+        self._closed = True
+        await self._engine.aclose()
 
     @property
     def gate(self) -> Gate:
@@ -226,7 +233,7 @@ class AsyncAIStemSplitter:
             source: a path, bytes, or the result of `stream_source`.
             filename: the name to send; by default the file's own.
             content_type: by default inferred from the name.
-            on_progress: called with a `Progress` as bytes leave.
+            on_progress: a listener like `on_event`, called with a `Progress` as bytes leave.
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
             priority: the lane of the reservation.
 
@@ -255,8 +262,9 @@ class AsyncAIStemSplitter:
     ) -> CreatedSplit:
         """Create a split: the call that costs credits.
 
-        It is sent under an idempotency key, yours or a fresh one, so that repeating it cannot charge twice. Cancelling
-        lets an attempt that is under way finish for a few seconds.
+        It is sent under an idempotency key, yours or a fresh one, so that repeating it cannot charge twice. An attempt
+        that is under way has five seconds to finish, however often the caller is cancelled; the `__cause__` of the
+        `CancelledError` is then an error with the `split_id`, or a `SubmissionUncertainError` (`docs/cancellation.md`).
 
         Args:
             split_input: `upload.input` or `DirectURL(url)`.
@@ -265,12 +273,13 @@ class AsyncAIStemSplitter:
             webhook_url: where the API sends a notification when the split is terminal.
             idempotency_key: 1 to 255 printable ASCII characters.
             before_send: awaited with the `Submission` before each attempt; store it and a crash loses nothing. If it
-                raises, nothing is sent.
+                raises, nothing is sent, and the call raises just that, with a note that names the idempotency key.
             timeout: seconds for the whole call.
             priority: the lane it waits in.
 
         Raises:
             SubmissionUncertainError: it may or may not have happened; `resubmit(error.submission)` finds out.
+            ConfigurationError: `before_send` is not async; nothing was sent.
         """
         engine = self._bound_engine()
         submission = engine.build_submission(
@@ -377,7 +386,7 @@ class AsyncAIStemSplitter:
             into: the folder for all splits, created if missing.
             name: the folder for this one; by default the source's name without its extension, or else the split's id.
             overwrite: whether files of other splits, or of your own, may be replaced.
-            on_progress: called with a `Progress` per stem as bytes arrive.
+            on_progress: a listener like `on_event`, called with a `Progress` per stem as bytes arrive.
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
 
         Raises:
@@ -458,6 +467,7 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
         stems already is refused before anything is spent.
         """
+        on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = self._bound_engine()
         audio = await engine.open_source(source, filename=filename, content_type=content_type)
         folder = engine.plan_folder(audio, name)
@@ -503,8 +513,9 @@ class AsyncAIStemSplitter:
         webhook_url: str | None = None,
         key_age: float = KEY_AGE,
         patience: float = PARK,
-        retry_failed: bool = False,
+        retry_failed: RetryFailed = False,
         overwrite: bool = False,
+        changed: Changed = "refuse",
     ) -> Batch:
         """Split many sources as fast as the key allows. Enter the returned batch, and iterate over it for the outcomes.
 
@@ -516,21 +527,30 @@ class AsyncAIStemSplitter:
                 Consumed only as fast as they are processed.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
             journal: the file that records everything; without one, a crash loses what was in progress.
-            stem_model: `"4s"` or `"6s"`; by default the server's choice.
-            output_format: `"mp3"` or `"wav"`; by default the server's choice.
+            stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only
+                if it was delivered as something else than is asked for here; without this argument, never.
+            output_format: `"mp3"` or `"wav"`; by default the server's choice, with the same rule.
             in_flight: splits being processed at a time; by default as many as keep the key busy.
             uploads: parallel uploads.
             downloads: tracks whose stems are downloaded at a time.
-            dedupe: whether the same audio, or URL, is split only once.
+            dedupe: whether the same audio, whatever its tags, or the same URL is split only once.
             priority: the lane its requests wait in.
-            max_credits: stop before a split that would make this run cost more.
+            max_credits: stop before a split that would make this run cost more. Files are measured by their content.
+                One without a certain length is priced at the longest it can be. What can have any length (a URL, a
+                stream or an unknown format without `BatchItem.seconds`) is not created: it fails with
+                `SpendLimitError`, and the others go on.
             webhook_url: where the API sends a notification for every split.
             key_age: seconds the server is trusted to remember an idempotency key: until then an unanswered create is
                 resent under its key; after that a person must decide.
             patience: seconds to wait out an outage (no network, a failing server, a long 429) before the batch stops;
                 with 0 each source fails on its own.
-            retry_failed: try tracks again that failed for good in an earlier run.
+            retry_failed: try tracks again that failed for good in an earlier run; `"unpaid"` leaves out those whose
+                split failed, which would be paid for again.
             overwrite: whether files of other splits, or of your own, may be replaced.
+            changed: what a file is that was bought with other bytes, where nothing shows whether only its tags
+                changed: the `"same"` song, a `"new"` one, or by default a `Failed` with a `SourceChangedError` whose
+                code is `CHANGED`. That is for files that were bought by an older version of this package, or of
+                formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
 
         Raises:
             ConfigurationError: an argument out of its range. Entering it raises `JournalLockedError` if another
@@ -554,6 +574,7 @@ class AsyncAIStemSplitter:
             patience=patience,
             retry_failed=retry_failed,
             overwrite=overwrite,
+            changed=changed,
         )
         return Batch(
             self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock

@@ -17,7 +17,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 ├── WaitTimeoutError                not terminal at the deadline (split_id, last)
 ├── UploadError
 │   ├── SourceUnreadableError       missing, a folder, empty, no permission
-│   └── SourceChangedError          edited, truncated or grown while it was read
+│   └── SourceChangedError          edited, truncated or grown while it was read, or since it was bought
 ├── DownloadError
 │   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length
 │   ├── UnsafeNameError             a stem name that must not become a file name
@@ -26,7 +26,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 ├── WebhookError                    a forged, malformed, stale or future event
 ├── JournalError
 │   └── JournalLockedError          another process owns the journal
-└── SpendLimitError                 the batch's own credit limit would be exceeded
+└── SpendLimitError                 the batch's own credit limit would, or could, be exceeded
 ```
 
 All of them can be pickled without loss, so that they cross process pools.
@@ -45,7 +45,8 @@ class AIStemSplitterError(Exception):
 
     Attributes:
         code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` if there is none.
-        status_code: HTTP status of the reply that caused the error, if one did.
+        status_code: HTTP status of the reply that caused the error, if one did. Of a failure that was reported with
+            a 200, the status that its code stands for, 400 if that is unknown.
         request_id: the server's id of the request, if it sent one.
         idempotency_key: the key of the create this error belongs to, whenever a split may exist.
         split_id: the split this error belongs to, if known.
@@ -88,7 +89,8 @@ class APIConnectionError(AIStemSplitterError):
     """A connection could not be made, or broke.
 
     Attributes:
-        may_have_arrived: whether any byte of the request may have reached the server.
+        may_have_arrived: whether the request may have reached the server. It is false only where that is certain: its
+            body was never asked for, or there was no connection.
         permanent: whether a retry is pointless (such as after a certificate that does not verify).
     """
 
@@ -156,8 +158,9 @@ class SplitFailedError(AIStemSplitterError):
     """The split failed at the server; `split.error` says why. It is never resubmitted automatically."""
 
     def __init__(self, split: Split) -> None:
-        reason = f"{split.error.code}: {split.error.message}" if split.error else "the server gave no reason"
-        code = split.error.code if split.error else None
+        known = [text for text in (split.error.code, split.error.message) if text] if split.error else []
+        reason = ": ".join(known) or "the server gave no reason"
+        code = (split.error.code or None) if split.error else None
         super().__init__(f"split {split.id} failed: {reason}", code=code, split_id=split.id)
         self.split = split
 
@@ -184,7 +187,7 @@ class SourceUnreadableError(UploadError):
 
 
 class SourceChangedError(UploadError):
-    """The source changed while it was read, so the worker does not have it as it is now. No split was created."""
+    """The source changed while it was read, or (`code` is `CHANGED`) since it was bought. No split was created."""
 
 
 class DownloadError(AIStemSplitterError):
@@ -220,4 +223,9 @@ class JournalLockedError(JournalError):
 
 
 class SpendLimitError(AIStemSplitterError):
-    """The next split would exceed the credits this run may spend."""
+    """The credits that a run may spend do not allow a split.
+
+    `code` is `SPEND_LIMIT` if it would exceed them, which stops the batch; `LENGTH_UNKNOWN` if the source has no
+    certain length, and the longest it can be would exceed them, which fails this source alone; `CHARGED_MORE` if the
+    service charged more than the length of a split stands for, which stops the batch.
+    """

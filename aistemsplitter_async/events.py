@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import attrs
 
+from aistemsplitter_async.models import Submission
+
 
 @attrs.frozen(kw_only=True)
 class RequestSent:
@@ -89,11 +91,42 @@ class PollMade:
 
 @attrs.frozen(kw_only=True)
 class SplitCreated:
-    """A create succeeded and its credits are charged. `idempotency_key` is the key it was sent with."""
+    """A create succeeded and its credits are charged (`None`: the server did not say how many).
+
+    `idempotency_key` is the key it was sent with.
+    """
 
     split_id: str
     idempotency_key: str
-    credits_used: float
+    credits_used: float | None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class CreateAbandoned:
+    """A create was given up, by an error or a cancellation, although it may have happened and may be charged.
+
+    `client.resubmit(submission)` finds out, without charging twice; so store it, key and bytes. The error raised to the
+    caller carries it too, but a cancelled caller may not look at it. A batch with a journal resends by itself.
+    """
+
+    submission: Submission
+    reason: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class BoughtBefore:
+    """A batch is about to buy a song that was bought before and was not delivered as what is asked for now.
+
+    `delivered` and `asked` are a stem model and an output format with `/` between them, empty where the service chose
+    or it is not known. `split_id` is the earlier split, `None` if it has none.
+    """
+
+    source: str
+    split_id: str | None
+    delivered: str
+    asked: str
     at: float
 
 
@@ -107,5 +140,7 @@ Event = (
     | PollPlanned
     | PollMade
     | SplitCreated
+    | CreateAbandoned
+    | BoughtBefore
 )
 OnEvent = Callable[[Event], None]

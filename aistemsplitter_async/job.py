@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.errors import AIStemSplitterError
 
@@ -87,13 +88,14 @@ class Job:
 
         `timeout` covers both.
         """
+        listener = as_listener(on_progress, "on_progress")  # refuses an async one before the wait
         deadline = Deadline.after(self._clock, timeout)
         split = self._finished
         if split is None or split.status != "succeeded":
             split = await self.wait(timeout=timeout)
         with self._named():
             return await self._engine().download_stems(
-                split, Path(into), name=name, overwrite=overwrite, on_progress=on_progress, deadline=deadline
+                split, Path(into), name=name, overwrite=overwrite, on_progress=listener, deadline=deadline
             )
 
     @contextmanager

@@ -101,36 +101,43 @@ class Submission:
 
 @attrs.frozen
 class CreatedSplit:
-    """The reply to a create. `credits_used` is the price, in credits."""
+    """The reply to a create: the split exists, and is charged for.
+
+    Attributes:
+        id: of the split.
+        status: usually `queued`, which it also is if the reply does not say it.
+        credits_used: the price, in credits; `None` if the reply does not say it in a way that can be read.
+        created_at: by the server's clock; `None` as above.
+    """
 
     id: str
-    status: SplitStatus
-    credits_used: float
-    created_at: datetime
+    status: SplitStatus = "queued"
+    credits_used: float | None = None
+    created_at: datetime | None = None
 
 
 @attrs.frozen
 class SplitErrorDetail:
     """Why a split failed."""
 
-    code: str
-    message: str
+    code: str = ""
+    message: str = ""
 
 
 @attrs.frozen
 class Split:
     """A split's state at the server.
 
-    `stems` maps stem names to URLs, and is empty until the status is `succeeded`. For a terminal split,
-    `updated_at - created_at` is the server's processing time.
+    Everything but `id` and `status` is `None` where the reply does not say it, or not in a way that can be read.
+    `stems` maps stem names to URLs, and is empty until the status is `succeeded`.
     """
 
     id: str
     status: SplitStatus
-    stem_model: StemModel
-    credits_used: float
-    created_at: datetime
-    updated_at: datetime
+    stem_model: StemModel | None = None
+    credits_used: float | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
     filename: str | None = None
     duration_seconds: float | None = None
     stems: Mapping[str, str] = attrs.field(factory=dict[str, str], repr=_names_only)
@@ -140,3 +147,10 @@ class Split:
     def is_terminal(self) -> bool:
         """Return whether the status is final; an unknown status is not."""
         return self.status in TERMINAL
+
+    @property
+    def processing_seconds(self) -> float | None:
+        """Return how long the server processed a terminal split, by its own clock; `None` if it does not say."""
+        if self.created_at is None or self.updated_at is None:
+            return None
+        return (self.updated_at - self.created_at).total_seconds()

@@ -70,6 +70,7 @@ def build_source(bot: Bot, audio: Audio, name: str) -> AudioSource:
 async def main() -> None:
     local = os.environ.get("TELEGRAM_API_URL")
     session = AiohttpSession(api=TelegramAPIServer.from_base(local) if local else PRODUCTION)
+    # Left before the loop ends, the client waits for creates under way, so that no split is paid for and lost.
     async with AsyncAIStemSplitter() as client, Bot(os.environ["BOT_TOKEN"], session=session) as bot:
         dispatcher = Dispatcher(client=client)  # passed to handlers that have a parameter `client`
         dispatcher.include_router(router)

@@ -22,6 +22,7 @@ from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
 from aistemsplitter_async._gate.rate_headers import parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import RateLimitedError
@@ -73,7 +74,7 @@ class Gate:
         limit: what is known about the key's limit.
         clock: where time comes from.
         retry: the backoff after a 429 that does not say how long, and how long a wait may be.
-        on_event: called when the gate closes and opens and when the limit is learned; must not raise.
+        on_event: a listener, called when the gate closes and opens and when the limit is learned.
 
     Attributes:
         expected: requests that will be made soon and do not wait here yet: polls leave room for them. A caller that
@@ -98,7 +99,7 @@ class Gate:
         self._sources: list[Source] = [self._queues]
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = math.inf
-        self._on_event = on_event
+        self._on_event = as_listener(on_event, "on_event")
         self._emitted_limit = self._limiter.believed
         self._emitted_closed = False
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window

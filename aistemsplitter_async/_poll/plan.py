@@ -171,7 +171,7 @@ class PollPlan:
         self._reschedule(entry)
 
     def note_done(self, split_id: str, seconds: float, *, polled_at: float) -> None:
-        """Note that a poll sent at `polled_at` found the split finished after `seconds`, and remove it.
+        """Note that a poll sent at `polled_at` found the split finished after `seconds` (0: unknown), and remove it.
 
         The time is limited to what our own polls prove: the server's clock may be coarse or wrong.
         """

@@ -7,7 +7,6 @@ status, at the waiter's own deadline, or with a reply that no later poll can imp
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncGenerator
 
 import attrs
@@ -219,9 +218,7 @@ class Poller:
             if _is_transient(error):
                 asked = min(error.retry_after or 0.0, LONGEST_CLOSED) if isinstance(error, APIStatusError) else 0.0
                 # Each poll was retried already; more of them would only add to an outage.
-                retry_in = max(
-                    self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), min(asked or 0.0, LONGEST_CLOSED)
-                )
+                retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked)
                 watch.failures += 1
             else:
                 error.split_id = watch.split_id
@@ -248,12 +245,12 @@ class Poller:
         if retry_in is not None:
             self._plan.note_no_answer(watch.split_id, poll_at=self._pipeline.clock.monotonic() + retry_in)
         elif not watch.over:
-            created = watch.last.created_at.timestamp() if watch.last is not None else math.inf
-            age = max(0.0, self._pipeline.clock.now() - created)
+            created = watch.last.created_at if watch.last is not None else None
+            age = 0.0 if created is None else max(0.0, self._pipeline.clock.now() - created.timestamp())
             self._plan.note_running(watch.split_id, polled_at=polled_at, age=age)
         elif watch.last is not None and watch.last.is_terminal:
-            seconds = (watch.last.updated_at - watch.last.created_at).total_seconds()
-            self._plan.note_done(watch.split_id, seconds, polled_at=polled_at)
+            seconds = watch.last.processing_seconds
+            self._plan.note_done(watch.split_id, 0.0 if seconds is None else seconds, polled_at=polled_at)
         else:
             self._plan.remove(watch.split_id)
 

@@ -1,11 +1,14 @@
 """Sends a create: the call that costs credits and must not be lost.
 
 Each attempt is admitted by the gate, committed by the caller's hook, sent, and answered, in this order. From the commit
-to the answer it runs in a task of its own, so that a cancelled caller still learns which split exists.
+to the answer it runs in a task of its own, so that a cancelled caller still learns which split exists. However a create
+ends, it is known whether there is a split: `SplitCreated` or `CreateAbandoned` is emitted, or else there is none.
 """
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -13,11 +16,15 @@ from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
-from aistemsplitter_async._tasks import finish_before_cancel
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.operations import Operation
-from aistemsplitter_async.config import COMMIT_GRACE
-from aistemsplitter_async.errors import AIStemSplitterError, SubmissionUncertainError
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIConnectionError,
+    ConfigurationError,
+    SubmissionUncertainError,
+)
+from aistemsplitter_async.events import CreateAbandoned
 from aistemsplitter_async.models import CreatedSplit, Submission
 
 T = TypeVar("T")
@@ -68,21 +75,28 @@ class Create:
             SubmissionUncertainError: it was given up, but may have happened.
             AIStemSplitterError: it did not happen.
             Exception: what a hook raised: `before_send` before anything was sent, `on_created` after it happened.
+            asyncio.CancelledError: the caller was cancelled. Its `__cause__` is a `SubmissionUncertainError` if the
+                create may have happened, an `AIStemSplitterError` with the `split_id` if it did, else not ours.
         """
-        failure: Exception
-        cause: Exception | None = None
+        failure: AIStemSplitterError | _HookError
         try:
             return await self._pipeline.run(Stage.CREATE, self._once)
-        except AIStemSplitterError as error:
+        except (AIStemSplitterError, _HookError) as error:
             failure = error
-        except _HookError as hook:
-            failure = cause = hook.error
+        except BaseException as ended:
+            if self._ambiguity.open:
+                is_cancelled = isinstance(ended, asyncio.CancelledError)
+                raise ended from self._abandon("it was cancelled" if is_cancelled else type(ended).__name__)
+            if self.created is not None:
+                raise ended from self._describe_created(self.created)
+            raise
         # Raised outside the `except`: an error's context can hold request headers.
-        if self._ambiguity.open and cause is not None:
-            raise self.uncertain(failure) from cause
-        raise self.uncertain(failure) if self._ambiguity.open else failure
+        hooks_own = failure.error if isinstance(failure, _HookError) else None
+        if self._ambiguity.open:
+            raise self._abandon(hooks_own or failure) from hooks_own
+        raise hooks_own or failure
 
-    def uncertain(self, reason: Exception) -> SubmissionUncertainError:
+    def uncertain(self, reason: Exception | str) -> SubmissionUncertainError:
         """Return the error that carries the submission to resend."""
         known = reason if isinstance(reason, AIStemSplitterError) else AIStemSplitterError("")
         return SubmissionUncertainError(
@@ -93,27 +107,69 @@ class Create:
             request_id=known.request_id,
         )
 
+    def _abandon(self, reason: Exception | str) -> SubmissionUncertainError:
+        """Emit that the create is given up although it may have happened, and return the error for that."""
+        error, at = self.uncertain(reason), self._pipeline.clock.monotonic()
+        self._pipeline.emit(lambda: CreateAbandoned(submission=self._submission, reason=str(reason), at=at))
+        return error
+
+    def _describe_created(self, created: CreatedSplit) -> AIStemSplitterError:
+        return AIStemSplitterError(
+            f"split {created.id} was created before its caller was cancelled",
+            code="CREATED",
+            idempotency_key=self._submission.idempotency_key,
+            split_id=created.id,
+        )
+
     async def _once(self) -> CreatedSplit:
         pipeline = self._pipeline
         slot = await pipeline.admit(self._operation, self._priority)
-        return await finish_before_cancel(self._attempt(slot), clock=pipeline.clock, grace=COMMIT_GRACE)
+        if pipeline.creates.draining:
+            slot.restore()
+            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+        try:
+            return await pipeline.creates.run(self._attempt(slot))
+        except asyncio.CancelledError:
+            slot.restore()  # in case its task was cancelled before it began; otherwise the slot is given back already
+            raise
 
     async def _attempt(self, slot: Slot) -> CreatedSplit:
-        try:
-            await _run_hook(self._before_send, self._submission)
-        except BaseException:
-            slot.restore()
-            raise
+        await self._commit_intent(slot)
         self._ambiguity.note_sent()
         try:
-            created = await self._pipeline.exchange(self._operation, slot)
+            created = await self._exchange(slot)
         except AIStemSplitterError as error:
             self._ambiguity.note_failure(error)
             raise
         self._ambiguity.note_success()
         self.created = created
-        await _run_hook(self._on_created, created)
+        if self._on_created is not None:
+            await _run_hook(self._on_created, created, "on_created")
         return created
+
+    async def _commit_intent(self, slot: Slot) -> None:
+        if self._before_send is None:
+            return
+        try:
+            await _run_hook(self._before_send, self._submission, "before_send")
+        except BaseException as error:
+            slot.restore()
+            own = error.error if isinstance(error, _HookError) else error
+            key = self._submission.idempotency_key
+            note = f"raised by before_send, so the create was not sent; its idempotency key is {key}"
+            if note not in getattr(own, "__notes__", ()):
+                own.add_note(note)
+            raise
+
+    async def _exchange(self, slot: Slot) -> CreatedSplit:
+        """Exchange the request for its answer, whatever a transport that is not ours may raise."""
+        try:
+            return await self._pipeline.exchange(self._operation, slot)
+        except AIStemSplitterError:
+            raise
+        except Exception as error:  # noqa: BLE001  # the moment is unknown, so the request may have been sent
+            kind = type(error).__name__
+        raise APIConnectionError(f"the transport raised {kind}")
 
 
 class _HookError(Exception):
@@ -124,10 +180,12 @@ class _HookError(Exception):
         self.error = error
 
 
-async def _run_hook(hook: Callable[[T], Awaitable[None]] | None, value: T) -> None:
-    if hook is None:
-        return
+async def _run_hook(hook: Callable[[T], Awaitable[None]], value: T, name: str) -> None:
     try:
-        await hook(value)
+        result = hook(value)
+        if inspect.isawaitable(result):
+            await result
+            return
     except Exception as error:
         raise _HookError(error) from error
+    raise _HookError(ConfigurationError(f"{name} must be an async function: what it returns is awaited"))

@@ -14,13 +14,14 @@ from urllib.parse import urlsplit
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import RANKS, Priority
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, plan_retry
 from aistemsplitter_async._send.transport import Transport
-from aistemsplitter_async._wire.error_replies import build_status_error
+from aistemsplitter_async._tasks import OwnedTasks
 from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.clock import Clock, Random
-from aistemsplitter_async.config import RetryPolicy, Timeouts
+from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, RateLimitedError
 from aistemsplitter_async.events import Event, OnEvent, RequestSent, RetryPlanned, Throttled
 
@@ -37,7 +38,10 @@ class Pipeline:
         timeouts: how long one admitted attempt may take.
         clock: where time comes from.
         random: uniform in [0, 1), for jitter.
-        on_event: called with each event; must not raise.
+        on_event: a listener, called with each event.
+
+    Attributes:
+        creates: the attempts of creates that are under way.
     """
 
     def __init__(
@@ -56,10 +60,11 @@ class Pipeline:
         self.clock = clock
         self.timeouts = timeouts
         self.random = random
+        self.creates = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
         self._retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
         self._paused_until: dict[str, float] = {}
-        self._on_event = on_event
+        self._on_event = as_listener(on_event, "on_event")
 
     def emit(self, build: Callable[[], Event]) -> None:
         """Call the listener, if there is one, with what `build` returns."""
@@ -95,7 +100,7 @@ class Pipeline:
     async def exchange(self, operation: Operation[T], slot: Slot) -> T:
         """Make one admitted attempt, and give its slot back. A 429 closes the gate."""
         try:
-            return operation.parse(await self._attempt(operation))
+            return operation.read(await self._attempt(operation), now=self.clock.now())
         except RateLimitedError as error:
             self._close_gate(slot, operation.stage, error)
             raise
@@ -181,6 +186,4 @@ class Pipeline:
         if reply is None:
             raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
         self.gate.adopt(reply.headers)
-        if not reply.ok:
-            raise build_status_error(reply, what=operation.what, now=self.clock.now())
         return reply

@@ -19,8 +19,10 @@ from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
+    ConfigurationError,
     IncompleteDownloadError,
     ProtocolError,
+    UnsafeURLError,
 )
 
 
@@ -66,8 +68,8 @@ _TABLE: Final = {
     "other": (_X, _X, _X, _X, _X),
 }
 
-# Failures of a create that are not ambiguous: nothing of the request arrived, or the server refused it.
-_DEFINITE: Final = frozenset({"401 403", "404 410", "429", "4xx", "permanent", "other"})
+# Failures of a create that are not ambiguous: the server refused it. For a connection, the error itself says it.
+_REFUSALS: Final = frozenset({"401 403", "404 410", "429", "4xx"})
 
 
 def classify(error: AIStemSplitterError) -> str:
@@ -94,7 +96,9 @@ def is_ambiguous(error: AIStemSplitterError) -> bool:
     """Return whether a create that ended in `error` may have taken effect."""
     if isinstance(error, APIConnectionError):
         return error.may_have_arrived
-    return classify(error) not in _DEFINITE
+    if isinstance(error, ConfigurationError | UnsafeURLError):  # raised before an attempt; of others nobody knows
+        return False
+    return classify(error) not in _REFUSALS
 
 
 @attrs.frozen(kw_only=True)

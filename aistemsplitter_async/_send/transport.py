@@ -1,7 +1,7 @@
 """Exactly one attempt: a request value goes in, a reply value or a typed error comes out.
 
 Three sessions keep the three origins apart. The API key is added here, per request, after asserting that the URL is the
-API's own origin. aiohttp's errors are converted outside their `except` block, because their `repr` and `__context__`
+API's own origin. Errors are converted (`failures`) outside their `except` block, because their `repr` and `__context__`
 hold the request's headers, and with them the key.
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
@@ -19,17 +18,20 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
+from aistemsplitter_async._send.failures import Body, ConnectionLostError, convert_error, is_foreign_cancellation
 from aistemsplitter_async._version import __version__
+from aistemsplitter_async._wire.codec import is_readable
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import REPLY_CAP_BYTES, Secret, Timeouts
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APIConnectionError,
-    APITimeoutError,
-    ConfigurationError,
-    UnsafeURLError,
+from aistemsplitter_async.config import (
+    REPLY_CAP_BYTES,
+    REPLY_END,
+    REPLY_HEADER_BYTES,
+    REPLY_HEADER_LINES,
+    Secret,
+    Timeouts,
 )
+from aistemsplitter_async.errors import APIConnectionError, ConfigurationError, UnsafeURLError
 
 READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
 _USER_AGENT = f"aistemsplitter-async/{__version__}"
@@ -100,13 +102,11 @@ class AiohttpTransport:
         self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
-        async with self.stream(request) as reply:
-            body = bytearray()
-            async for chunk in reply.chunks():
-                body += chunk
-                if len(body) > REPLY_CAP_BYTES:
-                    break
-            return Reply(status=reply.status, headers=reply.headers, body=bytes(body[: REPLY_CAP_BYTES + 1]))
+        response = await self._open(request)
+        try:
+            return await _Streamed(response).read()
+        finally:
+            response.close()
 
     @asynccontextmanager
     async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
@@ -124,34 +124,51 @@ class AiohttpTransport:
         self._sessions.clear()
 
     async def _open(self, request: Request) -> aiohttp.ClientResponse:
-        if self._closed:  # a retry must not open a session that is never closed
-            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+        self._check(request)
+        host, body = None, _open_body(request)
         failure: BaseException
         try:
+            url = URL(request.url, encoded=True)
+            host = url.host
             return await self._session(request.origin).request(
                 request.method,
-                URL(request.url, encoded=True),
-                headers=self._headers(request),
-                data=request.body() if callable(request.body) else request.body,
+                url,
+                headers=self._headers(request),  # not a variable, which a traceback would show
+                data=body,
                 allow_redirects=False,
                 raise_for_status=False,  # an injected session may have it set: the status is ours to judge
                 proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+                # Said here and not of our sessions, so that an injected one does the same.
+                auto_decompress=False,
+                max_line_size=REPLY_HEADER_BYTES,
+                max_field_size=REPLY_HEADER_BYTES,
+                max_headers=REPLY_HEADER_LINES,
             )
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            failure = convert_error(error, request)
-        except RuntimeError:  # raised by an injected session that is closed or of another event loop
-            failure = APIConnectionError("the session cannot be used", may_have_arrived=False, permanent=True)
         except asyncio.CancelledError as error:
             # A copy without the traceback, whose frames hold the headers: a caller's own timeout would show it.
             failure = asyncio.CancelledError(*error.args)
+            if is_foreign_cancellation():
+                failure = convert_error(error, host=host, body=body)
+        except Exception as error:  # noqa: BLE001  # an injected session runs other people's code
+            failure = convert_error(error, host=host, body=body)
+            if isinstance(error, UnsafeURLError) and request.origin is not Origin.API:  # of our own resolver
+                failure = error
         raise failure
+
+    def _check(self, request: Request) -> None:
+        """Raise what can be known before an attempt."""
+        if self._closed:  # a retry must not open a session that is never closed
+            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+        if request.origin is Origin.API:
+            if URL(request.url, encoded=True).origin() != self._api_origin:
+                raise ConfigurationError(f"the API key is for {self._api_origin} only")
+            if self._injected is not None and self._injected.closed:
+                raise APIConnectionError("the session is closed", may_have_arrived=False, permanent=True)
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **request.headers}
         if request.origin is Origin.API:
-            if URL(request.url, encoded=True).origin() != self._api_origin:
-                raise ConfigurationError(f"the API key is for {self._api_origin} only")
             headers["Authorization"] = f"Bearer {self._api_key.reveal()}"
         return headers
 
@@ -165,11 +182,16 @@ class AiohttpTransport:
                 connector=aiohttp.TCPConnector(resolver=resolver),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,
-                auto_decompress=False,
                 read_bufsize=READ_BUFFER_BYTES,
                 middlewares=(_no_hidden_resend,),
             )
         return self._sessions[origin]
+
+
+def _open_body(request: Request) -> Body | AsyncIterator[bytes] | None:
+    if callable(request.body):
+        return request.body()
+    return None if request.body is None else Body(request.body)
 
 
 class _Streamed:
@@ -180,13 +202,45 @@ class _Streamed:
         self.status = response.status
         self.headers = {name.lower(): value for name, value in response.headers.items()}
 
+    async def read(self) -> Reply:
+        """Return the whole reply, or what came of it before the connection broke.
+
+        A body whose end never comes, because its length is announced wrongly, ends with its JSON.
+        """
+        body = bytearray()
+        try:
+            while len(body) <= REPLY_CAP_BYTES:
+                chunk = await self._read_some(body)
+                if not chunk:
+                    return self._as_reply(body, cut=chunk is None)
+                body += chunk
+        except Exception:  # noqa: BLE001  # as in `_open`; what came before may still say everything
+            return self._as_reply(body, cut=True)
+        return self._as_reply(body[: REPLY_CAP_BYTES + 1], cut=False)
+
+    async def _read_some(self, body: bytearray) -> bytes | None:
+        """Return what comes next of the body, nothing at its end, `None` if it is complete without having ended."""
+        while True:
+            silence = asyncio.timeout(REPLY_END)
+            try:
+                async with silence:
+                    return await self._response.content.readany()
+            except TimeoutError:
+                if not silence.expired():
+                    raise
+                if is_readable(self._as_reply(body, cut=True)):
+                    return None
+
+    def _as_reply(self, body: bytearray, *, cut: bool) -> Reply:
+        return Reply(status=self.status, headers=self.headers, body=bytes(body), cut=cut)
+
     async def chunks(self) -> AsyncIterator[bytes]:
         failure = None
         try:
             async for chunk in self._response.content.iter_any():
                 yield chunk
-        except (aiohttp.ClientError, OSError) as error:
-            failure = convert_error(error, None)
+        except Exception as error:  # noqa: BLE001  # as in `_open`
+            failure = convert_error(error, host="the server")
         if failure is not None:
             raise failure
 
@@ -200,34 +254,8 @@ async def _no_hidden_resend(
     except aiohttp.ClientConnectorError:  # never resent
         raise
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        lost = _ConnectionLostError(str(error) or "the server closed the connection")
+        lost = ConnectionLostError(str(error) or "the server closed the connection")
     raise lost
-
-
-class _ConnectionLostError(aiohttp.ClientConnectionError):
-    """A connection broke after it was established."""
-
-
-def convert_error(error: Exception, request: Request | None) -> AIStemSplitterError:
-    """Return our error for one of aiohttp's, with nothing of the original kept."""
-    host = URL(request.url, encoded=True).host if request is not None else "the server"
-    if isinstance(error, aiohttp.ClientConnectorCertificateError | ssl.SSLCertVerificationError):
-        return APIConnectionError(f"the certificate of {host} does not verify", may_have_arrived=False, permanent=True)
-    if isinstance(error, aiohttp.ConnectionTimeoutError):
-        return APITimeoutError(f"no connection to {host} in time", may_have_arrived=False)
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return APIConnectionError(f"the host name {host} cannot be resolved", may_have_arrived=False)
-    if isinstance(error, aiohttp.ClientConnectorError):
-        reason = error.os_error.strerror or type(error.os_error).__name__
-        return APIConnectionError(f"cannot connect to {host}: {reason}", may_have_arrived=False)
-    if isinstance(error, TimeoutError):
-        return APITimeoutError(f"{host} did not answer in time")
-    if isinstance(error, aiohttp.InvalidURL | ValueError):
-        return APIConnectionError(
-            f"{host or 'a URL without a host'} cannot be connected to", may_have_arrived=False, permanent=True
-        )
-    kind = "" if isinstance(error, _ConnectionLostError) else f" ({type(error).__name__})"
-    return APIConnectionError(f"the connection to {host} broke{kind}")
 
 
 class VettingResolver(AbstractResolver):

@@ -19,6 +19,7 @@ from urllib.parse import urljoin
 import attrs
 from anyio import create_task_group
 
+from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
@@ -59,7 +60,7 @@ class _StemDownload:
     name: str
     manifest: Manifest
     overwrite: bool
-    on_progress: OnProgress | None
+    on_progress: Listener[Progress] | None
 
     @property
     def part(self) -> Path:
@@ -122,19 +123,20 @@ class Downloader:
             split: one that succeeded.
             folder: created if missing. Several splits may share it, each with a pattern of its own.
             overwrite: whether files of other splits, or of the user, may be replaced.
-            on_progress: called with a `Progress` per stem as bytes arrive.
+            on_progress: a listener, called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
         """
+        listener = as_listener(on_progress, "on_progress")
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare)
         items = [
-            _StemDownload(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=on_progress)
+            _StemDownload(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)

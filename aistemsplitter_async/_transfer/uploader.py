@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 from aistemsplitter_async._gate.lanes import Priority
+from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
@@ -13,7 +14,6 @@ from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async._wire.urls import URLPolicy
@@ -81,10 +81,11 @@ class Uploader:
             UnsafeURLError: the API named a worker whose URL must not be requested.
             AIStemSplitterError: reserving failed, or every attempt to send did.
         """
+        listener = as_listener(on_progress, "on_progress")
         audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
-        return await self._upload(audio, on_progress, priority)
+        return await self._upload(audio, listener, priority)
 
     async def prepare_input(
         self,
@@ -96,10 +97,11 @@ class Uploader:
         priority: Priority,
     ) -> SplitInput:
         """Return the input of a create: a URL as it is, anything else once it is uploaded. Raises like `upload`."""
+        listener = as_listener(on_progress, "on_progress")
         audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             return self.vet_source(audio)
-        return (await self._upload(audio, on_progress, priority)).input
+        return (await self._upload(audio, listener, priority)).input
 
     def vet_source(self, audio: DirectURL) -> DirectURL:
         """Return a URL that the API may be asked to fetch.
@@ -114,7 +116,7 @@ class Uploader:
             problem = str(error).partition(": ")[2]
         raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
-    async def _upload(self, source: AudioSource, on_progress: OnProgress | None, priority: Priority) -> Upload:
+    async def _upload(self, source: AudioSource, on_progress: Listener[Progress] | None, priority: Priority) -> Upload:
         async with source.opened() as body:
             for renewals_left in range(RESERVATIONS, -1, -1):
                 reservation = await self.reserve(
@@ -139,7 +141,7 @@ class Uploader:
         return expired or action_for(Stage.UPLOAD, error) is Action.RENEW
 
     async def _send(
-        self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: OnProgress | None
+        self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: Listener[Progress] | None
     ) -> Upload:
         pipeline = self._pipeline
 
@@ -169,11 +171,9 @@ class Uploader:
         return await pipeline.run(Stage.UPLOAD, once, url=reservation.upload_url)
 
     def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
-        if not reply.ok:
-            raise build_status_error(reply, what=operation.what, now=self._pipeline.clock.now())
-        if not whole:
+        if reply.ok and not whole:
             raise APIConnectionError("the upload worker answered before it had the whole file")
-        return operation.parse(reply)
+        return operation.read(reply, now=self._pipeline.clock.now())
 
 
 class _Sending:
@@ -183,7 +183,7 @@ class _Sending:
     """
 
     def __init__(
-        self, source: AudioSource, body: BodyStream, pipeline: Pipeline, on_progress: OnProgress | None
+        self, source: AudioSource, body: BodyStream, pipeline: Pipeline, on_progress: Listener[Progress] | None
     ) -> None:
         self.meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
         self.broken_by: Exception | None = None

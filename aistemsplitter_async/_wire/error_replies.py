@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
-from aistemsplitter_async._wire.codec import parse_json
+from aistemsplitter_async._wire.codec import parse_reply
 from aistemsplitter_async._wire.dates import parse_retry_after
+from aistemsplitter_async._wire.encodings import decode_text
 from aistemsplitter_async._wire.messages import Reply
 from aistemsplitter_async.config import ERROR_TEXT_CAP_BYTES
 from aistemsplitter_async.errors import (
@@ -26,6 +28,16 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     429: RateLimitedError,
 }
 _SERVER_ERRORS = range(500, 600)
+# The status that a code comes with, for a failure that comes with a 2xx.
+_STATUS_OF = {
+    "UNAUTHORIZED": 401,
+    "INSUFFICIENT_CREDITS": 402,
+    "VALIDATION_ERROR": 422,
+    "RATE_LIMITED": 429,
+    "SERVER_ERROR": 500,
+}
+_OTHER_REFUSAL, _OTHER_SERVER_ERROR = 400, 500
+_OF_THE_SERVER = re.compile("SERVER|INTERNAL|TIMEOUT|UNAVAILABLE|GATEWAY")  # codes that a refusal would not have
 _REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
 
 # Escape sequences, control characters and bidirectional marks would affect the terminal that shows the message.
@@ -56,25 +68,51 @@ def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError
         what: the call, for the message, such as "create a split".
         now: POSIX seconds, for Retry-After dates.
     """
-    code, detail = _code_and_message(reply)
-    cls = _BY_STATUS.get(reply.status) or (ServerError if reply.status in _SERVER_ERRORS else APIStatusError)
+    code, detail = _code_and_message(_envelope(reply), reply)
+    return _build(reply.status, reply, code, detail, what=what, now=now)
+
+
+def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | None:
+    """Return the error that a 2xx reply reports in its envelope, `None` if it reports none.
+
+    Its class and `status_code` are those that its code stands for; an unknown code is a refusal. The arguments are
+    those of `build_status_error`.
+    """
+    envelope = _envelope(reply)
+    if envelope is None:
+        return None
+    code, detail = _code_and_message(envelope, reply)
+    status = _STATUS_OF.get(code or "")
+    if status is None:
+        if envelope.get("success") is not False:
+            return None
+        status = _OTHER_SERVER_ERROR if _OF_THE_SERVER.search((code or "").upper()) else _OTHER_REFUSAL
+    return _build(status, reply, code, detail or "a failure without a reason" * (code is None), what=what, now=now)
+
+
+def _build(status: int, reply: Reply, code: str | None, detail: str, *, what: str, now: float) -> APIStatusError:
+    cls = _BY_STATUS.get(status) or (ServerError if status in _SERVER_ERRORS else APIStatusError)
     reason = ": ".join(part for part in (code, detail) if part)
     return cls(
         f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),
         code=code,
-        status_code=reply.status,
+        status_code=status,
         request_id=request_id(reply),
         retry_after=parse_retry_after(reply.headers.get("retry-after"), date=reply.headers.get("date"), now=now),
         detail=detail,
     )
 
 
-def _code_and_message(reply: Reply) -> tuple[str | None, str]:
+def _envelope(reply: Reply) -> dict[str, Any] | None:
     try:
-        envelope = parse_json(reply.body)
+        envelope = parse_reply(reply)
     except ProtocolError:
-        envelope = None
-    if not isinstance(envelope, dict):
+        return None
+    return envelope if isinstance(envelope, dict) else None
+
+
+def _code_and_message(envelope: dict[str, Any] | None, reply: Reply) -> tuple[str | None, str]:
+    if envelope is None:
         return None, _summarize(reply)
     error = envelope.get("error")
     if isinstance(error, dict):  # the API's
@@ -89,7 +127,10 @@ def _code_and_message(reply: Reply) -> tuple[str | None, str]:
 
 def _summarize(reply: Reply) -> str:
     """Summarize a body that is not an envelope: usually a proxy's page, whose title says enough."""
-    text = reply.body[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "replace")
+    try:
+        text = decode_text(reply.body, reply.headers)[:ERROR_TEXT_CAP_BYTES]
+    except ProtocolError:
+        text = reply.body[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "replace")
     title = re.search(r"<title>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     if title:
         return f"a web page titled “{clean_text(title[1])}”"

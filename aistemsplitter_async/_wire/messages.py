@@ -39,11 +39,16 @@ def _lower_keys(headers: Mapping[str, str]) -> dict[str, str]:
 
 @attrs.frozen(kw_only=True)
 class Reply:
-    """A complete reply with a capped body. Header names are lower case."""
+    """A reply with a capped body. Header names are lower case.
+
+    Attributes:
+        cut: whether the connection ended before the body did. What came of it may still say everything.
+    """
 
     status: int
     headers: Mapping[str, str] = attrs.field(factory=dict[str, str], converter=_lower_keys, repr=False)
     body: bytes = attrs.field(default=b"", repr=False)
+    cut: bool = False
 
     @property
     def ok(self) -> bool:

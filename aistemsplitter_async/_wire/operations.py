@@ -10,10 +10,10 @@ from urllib.parse import quote
 
 import attrs
 
-from aistemsplitter_async._wire.codec import decode, parse_json, to_camel
-from aistemsplitter_async._wire.error_replies import clean_text
+from aistemsplitter_async._wire.codec import decode, parse_json, parse_reply, to_camel
+from aistemsplitter_async._wire.error_replies import build_refusal, build_status_error, clean_text
 from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
-from aistemsplitter_async.errors import ConfigurationError, ProtocolError
+from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, ConfigurationError, ProtocolError
 from aistemsplitter_async.models import (
     CreatedSplit,
     Credits,
@@ -48,6 +48,24 @@ class Operation(Generic[T]):
     what: str  # completes "could not ..."
     request: Request
     parse: Callable[[Reply], T]
+
+    def read(self, reply: Reply, *, now: float) -> T:
+        """Return what a reply of any status says; `now` in POSIX seconds.
+
+        Raises:
+            APIStatusError: it reports a failure, by its status or, with a 2xx, in its envelope.
+            APIConnectionError: it was cut off before it said anything.
+            ProtocolError: it cannot be read.
+        """
+        if not reply.ok:
+            raise build_status_error(reply, what=self.what, now=now)
+        try:
+            return self.parse(reply)
+        except ProtocolError as error:
+            failure: AIStemSplitterError = error
+        if reply.cut:
+            failure = APIConnectionError(f"could not {self.what}: the connection broke in the middle of the answer")
+        raise build_refusal(reply, what=self.what, now=now) or failure
 
 
 def get_credits(base_url: str) -> Operation[Credits]:
@@ -139,14 +157,11 @@ def get_split(base_url: str, split_id: str) -> Operation[Split]:
         raise ConfigurationError(f"{split_id[:_ID_SHOWN]!r} cannot be the id of a split")
 
     def parse(reply: Reply) -> Split:
-        split = _data(reply, Split)
+        split = _split(reply)
         if split.id != split_id:
             got = split.id[:_ID_SHOWN]
             raise ProtocolError(f"asked for split {split_id}, but the reply is about {got!r}", split_id=split_id)
-        if split.error is None:
-            return split
-        shown = SplitErrorDetail(clean_text(split.error.code), clean_text(split.error.message))
-        return attrs.evolve(split, error=shown)
+        return split
 
     return Operation(
         stage=Stage.GET,
@@ -165,10 +180,30 @@ def _reserved(reply: Reply) -> Reservation:
 
 
 def _created(reply: Reply) -> CreatedSplit:
-    created = _data(reply, CreatedSplit)
+    """Return the split that a reply names: its id is what counts, with or without an envelope that says `success`."""
+    data = _find_data(reply)
+    created = decode(data, CreatedSplit, path="$.data")
     if not _is_split_id(created.id):
         raise ProtocolError("unexpected reply: $.data.id cannot be the id of a split")
-    return created
+    return attrs.evolve(created, credits_used=_not_negative(created.credits_used))
+
+
+def _split(reply: Reply) -> Split:
+    data = _find_data(reply)
+    if isinstance(data, dict):
+        error = data.get("error")
+        if data.get("status") != "succeeded":  # before that there are none, in whatever form
+            data = {name: value for name, value in data.items() if name != "stems"}
+        if isinstance(error, str):
+            data = {**data, "error": {"code": error}}
+    split = decode(data, Split, path="$.data")
+    reason = split.error and SplitErrorDetail(clean_text(split.error.code), clean_text(split.error.message))
+    used, seconds = _not_negative(split.credits_used), _not_negative(split.duration_seconds)
+    return attrs.evolve(split, credits_used=used, duration_seconds=seconds, error=reason)
+
+
+def _not_negative(value: float | None) -> float | None:
+    return None if value is None or value < 0 else value
 
 
 def _is_split_id(text: str) -> bool:
@@ -199,8 +234,27 @@ def _encode(body: Mapping[str, Any]) -> bytes:
 
 
 def _data(reply: Reply, cls: type[T]) -> T:
-    """Unwrap the success envelope. A 2xx reply that reports a failure is as unusable as one that is not JSON."""
-    envelope = parse_json(reply.body)
-    if not isinstance(envelope, dict) or envelope.get("success") is not True:
+    return decode(_find_data(reply), cls, path="$.data")
+
+
+def _find_data(reply: Reply) -> Any:
+    """Return what the envelope contains.
+
+    What names a split counts whatever `success` says, and so does a split without an envelope.
+
+    Raises:
+        ProtocolError: it is not JSON, or reports no success. `build_refusal` says whether it reports a failure.
+    """
+    envelope = parse_reply(reply)
+    if not isinstance(envelope, dict):
+        raise ProtocolError("unexpected reply: $ should be an object")
+    data = envelope.get("data")
+    if envelope.get("success") is True and data is not None:
+        return data
+    if isinstance(data, dict) and isinstance(data.get("id"), str):
+        return data
+    if isinstance(envelope.get("id"), str) and isinstance(envelope.get("status"), str) and not envelope.get("error"):
+        return envelope
+    if envelope.get("success") is not True:
         raise ProtocolError("unexpected reply: $.success is not true")
-    return decode(envelope.get("data"), cls, path="$.data")
+    return data

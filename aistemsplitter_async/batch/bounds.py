@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, nullcontext
 
-from aistemsplitter_async.batch.preflight import charged_credits
+from aistemsplitter_async.batch.preflight import Price
 from aistemsplitter_async.errors import AIStemSplitterError, SpendLimitError
 
 _MOST_IN_FLIGHT = 2000  # each costs about 10 kB here; more would help only keys of several thousand requests a minute
 _UNKNOWN_LIMIT = 60  # requests a window, until the limit is learned
+_ROUNDING = 1.0  # credits: two programs may measure the same song on either side of a whole second
+# The codes of `SpendLimitError`: the limit is reached; a source has no price; the service charged more than expected.
+SPEND_LIMIT, LENGTH_UNKNOWN, CHARGED_MORE = "SPEND_LIMIT", "LENGTH_UNKNOWN", "CHARGED_MORE"
 
 
 def plan_in_flight(limit: int | None, per: float, processing: float | None) -> int:
@@ -29,56 +31,135 @@ def plan_in_flight(limit: int | None, per: float, processing: float | None) -> i
     return min(_MOST_IN_FLIGHT, math.ceil(2 * (limit or _UNKNOWN_LIMIT) * windows))
 
 
+def charged(credits_used: float | None, reserved: float | None) -> float:
+    """Return what a create cost: the service's own figure, or what was reserved if that is missing, NaN or negative."""
+    if credits_used is not None and 0 <= credits_used < math.inf:
+        return credits_used
+    return reserved or 0.0
+
+
 class CreditBudget:
     """The credits that a run may still spend, and those it has spent.
+
+    Before a create its price is reserved; the answer replaces that by what the service charged. What is spent and what
+    is reserved are never more than the limit together, so a service that charges by duration cannot exceed it.
 
     Attributes:
         used: credits of the splits created so far.
 
     Args:
-        most: credits the run may spend, `None` without a limit.
+        most: credits the run may spend; `None` or infinity for no limit.
+        on_overrun: called with the reason if the service charges more than it should, so that the limit cannot be kept.
     """
 
-    def __init__(self, most: float | None) -> None:
+    def __init__(self, most: float | None, on_overrun: Callable[[SpendLimitError], None]) -> None:
         self.used = 0.0
-        self._most = most
-        self._unknown_price = asyncio.Lock()
-        self._reserved: dict[int, float] = {}
-        self._largest = 1.0  # no split costs less
+        self._most = math.inf if most is None else most
+        self._on_overrun = on_overrun
+        self._reserved: dict[int, float] = {}  # by journal row
+        self._kept: set[int] = set()  # rows whose create may have happened: nothing will give their price back
+        self._turn = asyncio.Lock()
+        self._changed = asyncio.Event()
 
-    def lock(self, seconds: float | None) -> AbstractAsyncContextManager[object]:
-        """Return the lock to hold from `reserve` to `charge`: under a limit, creates of unknown price take turns."""
-        return self._unknown_price if self._most is not None and seconds is None else nullcontext()
+    @property
+    def is_limited(self) -> bool:
+        """Whether each create needs a price."""
+        return self._most < math.inf
 
-    def reserve(self, row: int, seconds: float | None) -> None:
-        """Set aside what a create will cost; if that is not known, as much as the most expensive split so far.
+    @property
+    def reserved(self) -> float:
+        """Credits of creates whose price is not known yet, or that may have happened."""
+        return sum(self._reserved.values())
 
-        A split of unknown length may cost more than any before; the limit can be exceeded by that much, once.
+    def check(self, price: Price | None) -> None:
+        """Check, under a limit, that a source has a price, and that its length is certain enough for one that may fit.
 
         Raises:
-            SpendLimitError: that would be more than the run may spend.
+            SpendLimitError: it concerns this source alone (`LENGTH_UNKNOWN`).
         """
-        self.release(row)
-        if self._most is None:
-            return
-        price = self._largest if seconds is None else charged_credits(seconds)
-        if self.used + sum(self._reserved.values()) + price > self._most:
+        if self.is_limited and price is None:
             raise SpendLimitError(
-                f"the next split would exceed the {self._most:g} credits this run may spend "
-                f"({self.used:g} are spent); raise the limit to go on",
-                code="SPEND_LIMIT",
+                "its length is not known, so it could cost more than this run may spend; give its length with "
+                "BatchItem(seconds=..), convert it to a format that states it, or split it without max_credits",
+                code=LENGTH_UNKNOWN,
             )
-        self._reserved[row] = price
+        if price is not None and not price.is_certain and price.credits > self._left(settled=True):
+            raise self._too_dear(price)
 
-    def charge(self, row: int, credits_used: float) -> None:
-        """Record what a create cost."""
-        self.release(row)
-        self.used += credits_used
-        self._largest = max(self._largest, credits_used)
+    async def reserve(self, row: int, price: Price | None) -> None:
+        """Set aside what a create may cost. Without that, none is sent under a limit.
 
-    def release(self, row: int) -> None:
-        """Give back what was set aside for a create that did not happen."""
-        self._reserved.pop(row, None)
+        A price that fits only if the creates in progress turn out cheaper than their prices waits until that is known.
+        Those after it wait too, or small ones could keep a large one waiting forever.
+
+        Raises:
+            SpendLimitError: it may cost more than the run may still spend (`SPEND_LIMIT`), or nobody knows how much
+                (`LENGTH_UNKNOWN`).
+        """
+        self.check(price)
+        if price is None or not self.is_limited:
+            return
+        async with self._turn:
+            while self._left() < price.credits <= self._left(settled=True):
+                self._changed.clear()
+                await self._changed.wait()
+            if self._left() < price.credits:
+                raise self._too_dear(price)
+            self._reserved[row] = price.credits
+
+    def charge(self, row: int, credits_used: float | None) -> float:
+        """Record and return what a create cost."""
+        reserved = self._reserved.get(row)
+        self.settle(row, may_have_happened=False)
+        cost = charged(credits_used, reserved)
+        self.used += cost
+        self._check_overrun(cost, reserved)
+        return cost
+
+    def correct(self, cost: float, credits_used: float | None) -> None:
+        """Record that a split for which `cost` was charged costs more in the end, if it does."""
+        latest = max(cost, charged(credits_used, cost))
+        self.used += latest - cost
+        self._check_overrun(latest, cost)
+
+    def settle(self, row: int, *, may_have_happened: bool) -> None:
+        """End a create without a charge: what was reserved is given back, unless it may have happened all the same."""
+        if may_have_happened and row in self._reserved:
+            self._kept.add(row)
+        else:
+            self._kept.discard(row)
+            self._reserved.pop(row, None)
+        self._changed.set()
+
+    def _left(self, *, settled: bool = False) -> float:
+        """Return what no create has cost or may still cost; if `settled`, with those in progress left out."""
+        bound = sum(self._reserved[row] for row in self._kept) if settled else self.reserved
+        return self._most - self.used - bound
+
+    def _too_dear(self, price: Price) -> SpendLimitError:
+        spent = f"the {self._most:g} credits this run may spend ({self.used:g} are spent)"
+        if price.is_certain:
+            return SpendLimitError(
+                f"the next split, of {price.credits:,} credits, would exceed {spent}; raise the limit to go on",
+                code=SPEND_LIMIT,
+            )
+        return SpendLimitError(
+            f"its length is not certain, so it could cost up to {price.credits:,} credits and exceed {spent}; "
+            "convert it to a format that states its length, or raise the limit",
+            code=LENGTH_UNKNOWN,
+        )
+
+    def _check_overrun(self, cost: float, expected: float | None) -> None:
+        if not self.is_limited or expected is None or cost <= expected:
+            return
+        if cost > expected + _ROUNDING or self._left() < 0:
+            self._on_overrun(
+                SpendLimitError(
+                    f"the service charged {cost:g} credits for a split that was to cost {expected:g}, so the limit of "
+                    f"{self._most:g} credits cannot be kept ({self.used:g} are spent); no more splits are created",
+                    code=CHARGED_MORE,
+                )
+            )
 
 
 class CreatingStoppedError(Exception):

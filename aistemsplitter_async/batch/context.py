@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from aistemsplitter_async._engine import Engine
@@ -32,7 +33,7 @@ class BatchContext:
     """The shared parts of one batch.
 
     Attributes:
-        engine, journal, options, clock: as they were given.
+        engine, journal, options, clock, own_files: as they were given.
         stop_switch: whether splits are still created.
         budget: the credits that the run may spend.
         gate: the key's request budget.
@@ -47,19 +48,28 @@ class BatchContext:
         engine: the client's parts.
         journal: open.
         options: those of the batch.
+        own_files: those of the journal, which are no sources.
         clock: where time comes from.
         on_stop: called once, when no more splits are to be created.
     """
 
     def __init__(
-        self, engine: Engine, journal: Journal, options: BatchOptions, *, clock: Clock, on_stop: Callable[[], None]
+        self,
+        engine: Engine,
+        journal: Journal,
+        options: BatchOptions,
+        *,
+        own_files: Sequence[Path] = (),
+        clock: Clock,
+        on_stop: Callable[[], None],
     ) -> None:
         self.engine = engine
         self.journal = journal
         self.options = options
+        self.own_files = own_files
         self.clock = clock
         self.stop_switch = StopSwitch(on_stop)
-        self.budget = CreditBudget(options.max_credits)
+        self.budget = CreditBudget(options.max_credits, on_overrun=self.stop_switch.stop)
         self.gate = engine.pipeline.gate
         self.running = dict[int, asyncio.Event]()
         self.unresolved = dict[int, AIStemSplitterError]()

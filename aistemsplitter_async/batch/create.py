@@ -35,7 +35,7 @@ class SplitCreator:
 
         Raises:
             CreatingStoppedError: the batch creates no more splits.
-            SpendLimitError: it may cost more than the run may still spend.
+            SpendLimitError: it may cost more than the run may still spend, or nobody knows how much.
             AIStemSplitterError: it was not created, or may not have been.
         """
         context, standing, item = self._context, self._standing, self._standing.item
@@ -52,9 +52,13 @@ class SplitCreator:
             output_format=context.options.output_format,
             webhook_url=context.options.webhook_url,
         )
-        async with context.budget.lock(item.seconds):
+        context.stop_switch.check()
+        await context.budget.reserve(record.id, standing.price)
+        try:
             context.stop_switch.check()
             return await self._send(record, submission)
+        finally:
+            context.budget.settle(record.id, may_have_happened=not standing.cancellable)
 
     async def replay(self, record: Record) -> Record:
         """Resend a create byte for byte, unless it is too old: the only way to learn whether it happened.
@@ -116,16 +120,19 @@ class _JournaledCreate:
         if not self._is_due():
             raise OutdatedError
         if self.record.submission is None:
-            context.budget.reserve(self.record.id, standing.item.seconds)
             standing.cancellable = False
             self.record = await context.journal.write(
                 JournalStore.intend, self.record.id, self.submission, context.clock.now()
             )
+        elif not self.ambiguity.open:  # it never arrived, and perhaps waited for long
+            await context.journal.write(JournalStore.check_in_place)
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context
         self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
-        context.budget.charge(self.record.id, created.credits_used)
+        cost = context.budget.charge(self.record.id, self.record.credits_used)
+        counted = self.record.credits_used == created.credits_used  # or else another row counts this split
+        self._standing.cost = cost if counted else None
         self._standing.created_at = context.clock.monotonic()
 
     async def _commit_failure(self, error: Exception) -> None:
@@ -134,7 +141,6 @@ class _JournaledCreate:
         if isinstance(error, SubmissionUncertainError):
             self.record = await context.journal.write(JournalStore.uncertain, self.record.id)
         elif self.record.state is State.INTENT and not self.ambiguity.open and not isinstance(error, JournalError):
-            context.budget.release(self.record.id)
             self._standing.cancellable = True
             self.record = await context.journal.write(JournalStore.refused, self.record.id)  # or it never arrived
 

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._audio.examine import Examined, Length, examine, measure
+from aistemsplitter_async._files import find_same, reason_of
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.audio import AudioSource, Source, StreamSource, build_source, source_name
+from aistemsplitter_async._transfer.audio import (
+    AudioSource,
+    BytesSource,
+    Source,
+    StreamSource,
+    build_source,
+    source_name,
+)
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
-from aistemsplitter_async.journal.rows import Stamp
+from aistemsplitter_async.journal.record import AudioId
+from aistemsplitter_async.journal.rows import Sighting, Stamp
+from aistemsplitter_async.library.tags import measure_file
 from aistemsplitter_async.models import DirectURL
 
 _MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
@@ -45,6 +58,15 @@ def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
     parse_idempotency_key(value)
 
 
+def _listens(_: object, attribute: attrs.Attribute[OnProgress], value: OnProgress) -> None:
+    as_listener(value, attribute.name)
+
+
+def _possible_length(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
+    if value is not None and not 0 < value < math.inf:  # nor NaN
+        raise ConfigurationError(f"{attribute.name} must be more than 0, not {value:g}; leave out what is not known")
+
+
 @attrs.frozen(kw_only=True)
 class BatchItem:
     """A source with options of its own; `split_many` takes them among plain sources.
@@ -54,11 +76,12 @@ class BatchItem:
         folder: where its stems go, relative to `into`, with `/` between parts, empty for `into` itself; by
             default its name without extension.
         pattern: how their files are called, with `{stem}`; the extension is added.
-        seconds: its length, if that is known, from which `max_credits` computes its price.
+        seconds: its length, which `max_credits` needs where none can be measured: of a URL, a stream, a file of an
+            unknown format. Otherwise what the file itself says counts, unless this is more.
         filename: the name to send; by default the file's own.
         content_type: by default inferred from the name.
         idempotency_key: of its first create; by default a random one.
-        on_progress: called with a `Progress` as its bytes move, up and down.
+        on_progress: a listener, called with a `Progress` as its bytes move, up and down.
         timeout: seconds it may take in all; its split, if there is one by then, continues at the server.
         anew: whether to split it, and pay for it, again even if the journal has it as finished.
     """
@@ -66,11 +89,11 @@ class BatchItem:
     source: Source
     folder: str | None = attrs.field(default=None, validator=_inside)
     pattern: str = attrs.field(default=ANY_STEM, validator=_with_stem)
-    seconds: float | None = None
+    seconds: float | None = attrs.field(default=None, validator=_possible_length)
     filename: str | None = None
     content_type: str | None = None
     idempotency_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(_usable_key))
-    on_progress: OnProgress | None = None
+    on_progress: OnProgress | None = attrs.field(default=None, validator=_listens)
     timeout: float | None = None
     anew: bool = False
 
@@ -94,35 +117,65 @@ class OpenedItem:
         if self.path is not None and await run_in_thread(_stamp, self.path) != self.stamp:
             raise SourceChangedError(f"{self.path} changed while it was being uploaded; nothing was split")
 
-    def pinned(self, identity: str) -> OpenedItem:
+    async def measure(self) -> Length:
+        """Return how long its audio is, as its bytes say; of a URL or a stream that is not known.
+
+        Raises:
+            SourceUnreadableError, SourceChangedError: it cannot be read.
+        """
+        if self.path is not None:
+            length = await run_in_thread(_measure_file, self.path)
+            await self.check_unchanged()
+            return length
+        if isinstance(self.audio, BytesSource):
+            return await run_in_thread(measure, BytesIO(self.audio.data))
+        return Length(None, None)
+
+    def pinned(self, content: str | None) -> OpenedItem:
         """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
         audio = self.audio
-        if not isinstance(audio, StreamSource):
+        if not isinstance(audio, StreamSource) or content is None:
             return self
         return attrs.evolve(
-            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, identity, audio.filename))
+            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, content, audio.filename))
         )
 
-    async def identify(self) -> str:
-        """Return what identifies this audio under any name: its URL, or the SHA-256 of its bytes.
+    async def identify(self) -> AudioId:
+        """Return what identifies this audio under any name.
+
+        A stream cannot be read out of order, which its format may need: only its bytes identify it.
 
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read to its end.
         """
         if isinstance(self.audio, DirectURL):
-            return f"url:{self.audio.url}"
+            return AudioId(None, f"url:{self.audio.url}")
         if self.path is not None:
-            digest = await run_in_thread(_hash_file, self.path)
+            examined = await run_in_thread(_examine_file, self.path)
             await self.check_unchanged()
-            return f"sha256:{digest}"
+            return AudioId(examined.content, examined.identity)
+        if isinstance(self.audio, BytesSource):
+            examined = await run_in_thread(examine, BytesIO(self.audio.data))
+            return AudioId(examined.content, examined.identity)
         hasher = hashlib.sha256()
         async with self.audio.opened() as body:
             async for block in body():
                 hasher.update(block)
-        return f"sha256:{hasher.hexdigest()}"
+        return AudioId(f"sha256:{hasher.hexdigest()}", None)
+
+    def sighted(self, audio: AudioId, pattern: str) -> Sighting:
+        """Return it as the journal looks for its row."""
+        return Sighting(
+            audio=audio,
+            source=self.label,
+            stamp=self.stamp,
+            folder=self.folder,
+            pattern=pattern,
+            split_input=self.audio if isinstance(self.audio, DirectURL) else None,
+        )
 
 
-async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncIterator[bytes]:
+async def _verified(factory: BodyStream, content: str, name: str) -> AsyncIterator[bytes]:
     hasher, chunks = hashlib.sha256(), factory()
     try:
         async for chunk in chunks:
@@ -131,12 +184,16 @@ async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncItera
     finally:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
-    if f"sha256:{hasher.hexdigest()}" != identity:
+    if f"sha256:{hasher.hexdigest()}" != content:
         raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
 
 
-async def open_item(item: BatchItem) -> OpenedItem:
+async def open_item(item: BatchItem, own_files: Sequence[Path] = ()) -> OpenedItem:
     """Open a source; return what is known of it before anything is sent.
+
+    Args:
+        item: the source.
+        own_files: those of the journal, whose first is the journal itself; they are no sources, and not opened.
 
     Raises:
         SourceUnreadableError: it cannot be read; nothing was sent.
@@ -151,12 +208,20 @@ async def open_item(item: BatchItem) -> OpenedItem:
     if not isinstance(item.source, str | os.PathLike):
         return OpenedItem(audio, name, folder)
     path = Path(item.source).absolute()  # noqa: ASYNC240  # does not touch the disk
-    return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp, path))
+    return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp_source, path, own_files))
 
 
 def label(source: str) -> str:
     """Return a path or URL as text to be shown: a file's name need not be text."""
     return source.encode("utf-8", "backslashreplace").decode()
+
+
+def _stamp_source(path: Path, own_files: Sequence[Path]) -> Stamp | None:
+    own = find_same(path, own_files)
+    if own is not None:
+        what = "is" if own == own_files[0] else "belongs to"
+        raise SourceUnreadableError(f"cannot split {path}: it {what} the journal of this batch, {own_files[0]}")
+    return _stamp(path)
 
 
 def _stamp(path: Path) -> Stamp | None:
@@ -167,9 +232,16 @@ def _stamp(path: Path) -> Stamp | None:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INTEGER)
 
 
-def _hash_file(path: Path) -> str:
+def _examine_file(path: Path) -> Examined:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return examine(file)
+    except OSError as error:
+        raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
+
+
+def _measure_file(path: Path) -> Length:
+    try:
+        return measure_file(path)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None

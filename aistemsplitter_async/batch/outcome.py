@@ -40,7 +40,8 @@ class Failed:
 
     Attributes:
         source: as it was given.
-        stage: where it failed: `prepare` (it cannot be read), `upload`, `create`, `wait` or `download`.
+        stage: where it failed: `prepare` (it cannot be read, or has no price under `max_credits`), `upload`, `create`,
+            `wait` or `download`.
         error: why. With a `split_id` or an `idempotency_key` if a split exists or may exist.
         position: its number among the sources, from 0.
     """

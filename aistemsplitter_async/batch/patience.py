@@ -26,6 +26,7 @@ from aistemsplitter_async.errors import (
     ServerError,
     SubmissionUncertainError,
 )
+from aistemsplitter_async.journal.record import SAME_SPLIT
 
 T = TypeVar("T")
 
@@ -51,6 +52,8 @@ def is_transient(error: AIStemSplitterError) -> bool:
     if isinstance(error, APIConnectionError):
         return not error.permanent
     if isinstance(error, SubmissionUncertainError):
+        if error.code == SAME_SPLIT:  # the same create would be answered in the same way
+            return False
         status = error.status_code  # a replay that is refused would be refused again
         return status is None or status in (_REQUEST_TIMEOUT, _TOO_MANY) or status < 400 or status >= _SERVER_ERROR  # noqa: PLR2004
     transient = isinstance(error, ServerError | RateLimitedError | ProtocolError | IncompleteDownloadError)

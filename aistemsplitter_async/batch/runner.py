@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import Self
 
 from aistemsplitter_async._engine import Engine
-from aistemsplitter_async._tasks import run_in_thread, wait_out
+from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
@@ -34,9 +34,9 @@ from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, writ
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
-from aistemsplitter_async.journal.file import status_path
+from aistemsplitter_async.journal.file import own_files, status_path
 from aistemsplitter_async.journal.journal import Journal
-from aistemsplitter_async.journal.record import Record, StageName
+from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
 Sources = Iterable[Source | BatchItem] | AsyncIterable[Source | BatchItem]
@@ -96,7 +96,14 @@ class Batch:
         engine = self._get_engine()
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
-        context = BatchContext(engine, journal, self._options, clock=self._clock, on_stop=self._cancel_unpaid)
+        context = BatchContext(
+            engine,
+            journal,
+            self._options,
+            own_files=() if self._journal_path is None else own_files(self._journal_path),
+            clock=self._clock,
+            on_stop=self._cancel_unpaid,
+        )
         self._entered = context
         try:
             await context.restore_gate()
@@ -119,6 +126,9 @@ class Batch:
         for helper in self._helpers:
             helper.cancel()
         self._stop()
+        await run_to_end(self._wind_up())
+
+    async def _wind_up(self) -> None:
         try:
             await wait_out(*self._helpers, *self._tracks)
             self._close()
@@ -185,6 +195,13 @@ class Batch:
             for record in page:
                 yield record
             after = page[-1].id
+
+    async def unrecognised(self) -> list[Record]:
+        """Return the records of songs that were bought, of which only the bytes are known, and that were not met yet.
+
+        If such a file has another name and other tags by now, its song is bought again.
+        """
+        return await self._context.journal.write(JournalStore.unrecognised)
 
     def progress(self) -> BatchProgress:
         """Return a snapshot of the batch, to be shown."""
@@ -267,7 +284,7 @@ class Batch:
             self._fault = ConfigurationError("the sources are not complete: their iterable raised CancelledError")
         while self._tracks:
             await asyncio.wait(self._tracks)
-        if self._exhausted and self._fault is None and not self._context.stop_switch.is_on:
+        if self._exhausted and self._fault is None and not (self._context.stop_switch.is_on or self._counts["passing"]):
             with suppress(JournalError):  # a re-split not marked as finished is continued by the next run
                 await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
@@ -282,6 +299,8 @@ class Batch:
                 outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # drained
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
+            if isinstance(outcome, Failed):
+                self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
             await self._outcomes.put(outcome)
         except Exception as error:  # noqa: BLE001  # the journal failed, or this is a bug: nothing may go on
             self._fault = self._fault or error

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import attrs
 
+from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
+from aistemsplitter_async.batch.preflight import Price
 from aistemsplitter_async.batch.progress import TrackProgress
 from aistemsplitter_async.journal.record import StageName
 
@@ -29,6 +31,8 @@ class Standing:
         uploads: how often this run uploaded it.
         key_is_used: whether an earlier create of it used up the idempotency key it was given, if any.
         created_at: when this run created its split (monotonic seconds), if it did.
+        price: what its split may cost, if that is known and matters.
+        cost: credits that this run counted for its create, until the split is terminal.
     """
 
     context: BatchContext
@@ -45,9 +49,16 @@ class Standing:
     uploads: int = 0
     key_is_used: bool = False
     created_at: float | None = None
+    price: Price | None = None
+    cost: float | None = None
+    _listener: Listener[Progress] | None = attrs.field(init=False)
     _transfers: dict[str, Progress] = attrs.field(factory=dict, init=False)
     _is_in_flight: bool = attrs.field(default=False, init=False)
     _expected: int = attrs.field(default=0, init=False)
+
+    @_listener.default
+    def _listen(self) -> Listener[Progress] | None:
+        return as_listener(self.item.on_progress, "on_progress")
 
     @property
     def is_paid(self) -> bool:
@@ -66,8 +77,8 @@ class Standing:
         self._transfers[progress.name] = progress
         self.done_bytes = sum(part.done_bytes for part in self._transfers.values())
         self.total_bytes = sum(part.total_bytes or 0 for part in self._transfers.values())
-        if self.item.on_progress is not None:
-            self.item.on_progress(progress)
+        if self._listener is not None:
+            self._listener(progress)
 
     def expect_requests(self, number: int) -> None:
         """Set how many requests this source needs before its split can be polled: other polls leave room for them."""

@@ -10,14 +10,16 @@ from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.preflight import charged_credits
+from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream
-from aistemsplitter_async.library.tags import read_tags
+from aistemsplitter_async.library.tags import measure_file, read_tags
 from aistemsplitter_async.library.template import Tags, Template, parse_template
 
 Note = Callable[[Unusable | Ignored], None]
@@ -31,12 +33,14 @@ class Library:
     Attributes:
         paths: as they were given.
         into: where the stems go; its content is not taken for music.
+        own: files and folders of the journal, which are no music either.
         template: folders and names of the stems in it.
     """
 
     paths: Sequence[str]
     into: Path
     template: Template | None = None
+    own: Sequence[Path] = ()
 
     @property
     def is_repeatable(self) -> bool:
@@ -49,29 +53,33 @@ class Library:
         Raises:
             SourceUnreadableError: a path does not exist.
         """
-        return self._each(await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into])))
+        return self._each(await run_in_thread(partial(find_tracks, self.paths, exclude=[self.into, *self.own])))
 
     async def items(self, found: AsyncGenerator[Found, None], note: Note) -> AsyncGenerator[BatchItem, None]:
         """Iterate over what can be split; `note` is called with everything else."""
-        async for track, tags in self.tracks(found, note):
-            yield self.item(track, tags)
+        async for track in self.tracks(found, note):
+            yield await self.item(track)
 
     @staticmethod
-    async def tracks(found: AsyncGenerator[Found, None], note: Note) -> AsyncGenerator[tuple[Track, Tags], None]:
-        """Iterate over the tracks and their tags; `note` is called with everything else."""
+    async def tracks(found: AsyncGenerator[Found, None], note: Note) -> AsyncGenerator[Track, None]:
+        """Iterate over the tracks; `note` is called with everything else."""
         async for one in found:
             if isinstance(one, Track):
-                yield one, await _tags_of(one)
+                yield one
             else:
                 note(one)
 
-    def item(self, track: Track, tags: Tags) -> BatchItem:
-        """Return the batch item of a track, with the folder and the file names made from its tags."""
-        price = None if tags.seconds is None else float(charged_credits(tags.seconds))
+    async def item(self, track: Track) -> BatchItem:
+        """Return the batch item of a track, with the folder and the file names made from its tags.
+
+        It has no length: the batch measures files itself, and what a playlist says of a URL binds nobody.
+        """
         if self.template is None:
-            return BatchItem(source=track.source, seconds=price)
+            return BatchItem(source=track.source)
+        tags = Tags() if is_url(track.source) else await run_in_thread(read_tags, track.source)
+        tags = attrs.evolve(tags, title=tags.title or track.title)
         target = self.template.fill(tags, filename=track.filename, folder=track.folder, id=_id_of(track))
-        return BatchItem(source=track.source, folder=target.folder, pattern=target.pattern, seconds=price)
+        return BatchItem(source=track.source, folder=target.folder, pattern=target.pattern)
 
     async def _each(self, found: Iterator[Found]) -> AsyncGenerator[Found, None]:
         size = _PAGE if self.is_repeatable else 1  # a typed line must not wait for the next one
@@ -87,13 +95,18 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
         ConfigurationError: the template is invalid.
     """
     template = None if batching.template is None else parse_template(batching.template)
-    return Library(paths=paths, into=batching.into, template=template)
+    own = (*own_files(batching.journal_path), batching.sandbox_path)
+    return Library(paths=paths, into=batching.into, template=template, own=own)
 
 
-async def _tags_of(track: Track) -> Tags:
-    """Return the tags of a track; for a URL, those in its playlist."""
-    tags = Tags() if is_url(track.source) else await run_in_thread(read_tags, track.source)
-    return attrs.evolve(tags, title=tags.title or track.title, seconds=tags.seconds or track.seconds)
+async def measure_track(track: Track) -> Length:
+    """Return how long a track is: as a file says, or for a URL its playlist; unknown if the file cannot be read."""
+    if is_url(track.source):
+        return Length(track.seconds, None)
+    try:
+        return await run_in_thread(measure_file, track.source)
+    except OSError:  # reported by those that split it
+        return Length(None, None)
 
 
 @attrs.define
@@ -103,10 +116,12 @@ class Survey:
     Attributes:
         files: to be uploaded.
         urls: that the API fetches.
-        seconds: of audio, as far as it is known.
+        seconds: of audio, as far as its length is certain.
         credits_needed: the price of all that.
         credits_to_buy: the part of it that is not paid for.
-        unknown: tracks of unknown length.
+        credits_at_most: the price if every other track is as long as it can be.
+        unknown: tracks whose length is not certain.
+        unbounded: tracks that can have any length, such as URLs, whatever a playlist says of them.
         unusable: what was found and cannot be split; not among the tracks.
         complete: whether everything is counted.
     """
@@ -116,7 +131,9 @@ class Survey:
     seconds: float = 0.0
     credits_needed: int = 0
     credits_to_buy: int = 0
+    credits_at_most: int = 0
     unknown: int = 0
+    unbounded: int = 0
     unusable: int = 0
     complete: bool = False
 
@@ -127,22 +144,27 @@ class Survey:
 
     async def count(self, library: Library, paid: Container[str] = ()) -> None:
         """Count a library that can be read twice; for the sources in `paid`, no more credits are needed."""
-        async for track, tags in library.tracks(await library.search(), lambda _: None):
-            self.add(track, tags.seconds, paid=track.source in paid)
+        async for track in library.tracks(await library.search(), lambda _: None):
+            self.add(track, await measure_track(track), paid=track.source in paid)
         self.complete = True
 
-    def add(self, track: Track, seconds: float | None, *, paid: bool = False) -> None:
+    def add(self, track: Track, length: Length, *, paid: bool = False) -> None:
         """Count one track."""
         if is_url(track.source):
             self.urls += 1
         else:
             self.files += 1
-        if seconds is None:
+        price = plan_price(length, None)
+        if length.at_most is None:
+            self.unbounded += 1
+        elif price is not None:
+            self.credits_at_most += price.credits
+        if length.seconds is None or price is None:
             self.unknown += 1
         else:
-            self.seconds += seconds
-            self.credits_needed += charged_credits(seconds)
-            self.credits_to_buy += 0 if paid else charged_credits(seconds)
+            self.seconds += length.seconds
+            self.credits_needed += price.credits
+            self.credits_to_buy += 0 if paid else price.credits
 
 
 def _id_of(track: Track) -> str:

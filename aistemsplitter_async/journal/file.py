@@ -1,93 +1,114 @@
-"""The journal as a file: created privately, locked by one process, checked and migrated when it is opened.
+"""The journal as a file: created privately, owned by one process, checked and migrated when it is opened.
+
+Committed content is always in the file itself; the file that SQLite keeps beside it (`-journal`) only undoes a commit
+that was interrupted. With a write-ahead log the newest commits would be beside it, and a journal copied or renamed
+without that log would look new: everything would be bought again.
 
 These functions block; a caller on the event loop goes through `_tasks.run_in_thread`.
 """
 
 from __future__ import annotations
 
+import os
 import random
 import sqlite3
-import sys
+import stat
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from aistemsplitter_async._files import PRIVATE, create_private, reason_of
+import attrs
+
+from aistemsplitter_async._files import PRIVATE, create_private, fresh_path, reason_of, sync_folder
 from aistemsplitter_async.errors import JournalError, JournalLockedError
+from aistemsplitter_async.journal.lock import JournalLock, lock_path
+from aistemsplitter_async.journal.schema import MIGRATIONS
 
-if sys.platform != "win32":
-    import fcntl
-
-# Where SQLite's locks are in a file; the owner holds all of these bytes
-# (https://www.sqlite.org/src/file/src/os_unix.c).
-_SHARED_FIRST = 0x40000000 + 2
-_SHARED_BYTES = 510
+MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
+_WAL: Final = "-wal"  # of earlier versions
+_UNDO: Final = "-journal"
 _APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
-# One script per version; a journal of version n runs those from n on, all in one transaction.
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE sources (  -- what is known of files: they are read again only if any of this changed
-        path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, identity TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE tracks (
-        id INTEGER PRIMARY KEY,
-        identity TEXT NOT NULL,  -- of the audio: its SHA-256 or its URL
-        variant TEXT NOT NULL,   -- stem model and output format, as they were asked for
-        run INTEGER NOT NULL,    -- the newest run that came across it
-        source TEXT NOT NULL,
-        state TEXT NOT NULL,
-        folder TEXT NOT NULL,
-        pattern TEXT NOT NULL,
-        place TEXT NOT NULL UNIQUE,  -- folder and pattern as a file system that ignores case sees them
-        input TEXT, expires_at REAL,
-        idempotency_key TEXT UNIQUE, body BLOB, intended_at REAL,
-        split_id TEXT, credits_used REAL, created_at REAL,
-        split TEXT, files TEXT, failure TEXT
-    );
-    CREATE INDEX tracks_by_identity ON tracks (identity, variant);
-    CREATE INDEX tracks_by_state ON tracks (state, failure IS NULL);
-    """,
-)
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
 
 
-def is_locked(journal: Path) -> bool | None:
-    """Return whether a process has the journal open, `None` where that cannot be known.
-
-    Never call it in the process of that batch: closing the file would drop the batch's own lock.
-    """
-    if sys.platform == "win32":
-        return None
-    try:
-        with journal.open("rb") as file:
-            # A shared lock, for a moment: a batch that starts just then tries again.
-            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB, _SHARED_BYTES, _SHARED_FIRST)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return None
-    return False
-
-
 def status_path(journal: Path) -> Path:
-    """Return the path of the status file of the batch on `journal`."""
-    return journal.with_name(f"{journal.name}.status.json")
+    """Return the path of the status file of the batch on `journal`, the same for every link to it."""
+    return Path(f"{os.path.realpath(journal)}.status.json")
 
 
-def open_database(path: Path | None) -> tuple[sqlite3.Connection, int]:
-    """Return the journal at `path`, locked for this process and with its tables up to date, and the number of this run.
+def content_files(journal: Path) -> tuple[Path, ...]:
+    """Return the paths with the content of `journal`, its own first; with those that exist a copy is complete."""
+    path = os.path.realpath(journal)
+    return tuple(Path(path + suffix) for suffix in ("", _UNDO, _WAL))
+
+
+def own_files(journal: Path) -> tuple[Path, ...]:
+    """Return the paths that belong to `journal`, its own first: none of them is a source. They need not exist."""
+    status = status_path(journal)
+    return (*content_files(journal), _beside(journal, "-shm"), lock_path(journal), status, fresh_path(status))
+
+
+@attrs.frozen
+class JournalFile:
+    """One open journal file, owned by this process.
+
+    Attributes:
+        db: the connection; its tables are up to date.
+        run: the number of this run; each opening of the file is one.
+    """
+
+    db: sqlite3.Connection
+    run: int
+    _path: Path | None
+    _identity: tuple[int, int] | None  # device and inode
+    _lock: JournalLock | None
+
+    def check_in_place(self) -> None:
+        """Check that the journal still is the file that the next run will find.
+
+        Raises:
+            JournalError: it was deleted, moved or replaced (`code` is `MOVED`).
+        """
+        if self._path is None:
+            return
+        try:
+            identity, what = _identify(self._path), "replaced by another file"
+        except OSError as error:
+            identity, what = None, f"deleted or moved ({reason_of(error)})"
+        if identity != self._identity:
+            raise JournalError(
+                f"{self._path} was {what} while the batch runs on it, so no more splits are created: the next run "
+                "would not know of them and pay again. What is paid for is finished; then the journal is written back "
+                "to its place, unless the folder is gone or something else is there: in that case put it back yourself",
+                code=MOVED,
+            )
+
+    def close(self) -> None:
+        """Close the file, and let another process own it. If it was deleted or moved, write it back to its place."""
+        try:
+            place = None if self._path is None else Path(os.path.realpath(self._path))
+            if place is not None and not place.exists() and place.parent.is_dir():
+                _write_back(self.db, place)
+            with suppress(sqlite3.Error):
+                self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
+            self.db.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+
+def open_file(path: Path | None) -> JournalFile:
+    """Return the journal at `path`, owned by this process.
 
     Args:
         path: the file; created if it is missing, with its folder. `None` for a temporary one.
 
     Raises:
         JournalLockedError: another process, or another batch of this one, has it open.
-        JournalError: it is damaged, another kind of file, of a newer version, or cannot be written.
+        JournalError: it is damaged, another kind of file, of a newer version, or cannot be written or locked.
     """
-    if path is not None:
-        _ensure_file(path)
     for pause in _LOCK_PAUSES:
         try:
             return _open_once(path)
@@ -96,14 +117,29 @@ def open_database(path: Path | None) -> tuple[sqlite3.Connection, int]:
     return _open_once(path)
 
 
-def _open_once(path: Path | None) -> tuple[sqlite3.Connection, int]:
+def _open_once(path: Path | None) -> JournalFile:
+    if path is None:
+        return _connect(None, None)
+    _check_kind(path)
+    lock = JournalLock(path)
     try:
-        db = sqlite3.connect(path or "", timeout=0.0, isolation_level=None, check_same_thread=False)
+        _ensure_file(path)
+        return _connect(path, lock)
+    except BaseException:
+        lock.discard()
+        raise
+
+
+def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
+    try:
+        # SQLite puts its files beside the one that a link leads to, and so do we.
+        place = "" if path is None else os.path.realpath(path)
+        db = sqlite3.connect(place, timeout=0.0, isolation_level=None, check_same_thread=False)
     except sqlite3.Error as error:
         raise explain(error, path) from None
     try:
-        _lock_and_migrate(db, path)
-        return db, _begin_run(db)
+        _claim_and_migrate(db, path)
+        return JournalFile(db, _begin_run(db), path, None if path is None else _identify(path), lock)
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
@@ -111,24 +147,33 @@ def _open_once(path: Path | None) -> tuple[sqlite3.Connection, int]:
         raise
 
 
-def _lock_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
-    # SQLite's own lock decides who owns the journal: the system releases it the moment the owner dies, and child
-    # processes do not inherit it.
+def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
+    # Keeps out versions of this package that know no lock file.
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
+    lost = _beside(path or Path(), _WAL)
+    has_log = path is not None and _is_filled(lost)
     kind: int = db.execute("PRAGMA application_id").fetchone()[0]
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if not empty and kind != _APPLICATION_ID:
-        raise JournalError(f"{path} is not a journal; name another file")
-    if path is not None:  # it may have existed already, readable by others
-        _make_private(path)
-    db.execute("PRAGMA journal_mode = WAL")
-    db.execute(f"PRAGMA synchronous = {'FULL' if path else 'OFF'}")  # FULL: a commit survives a power cut
-    db.execute("BEGIN EXCLUSIVE")
+        raise JournalError(f"{path} is not a journal; name the right file, or one that does not exist")
+    if empty and not has_log and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        raise JournalError(
+            f"{path} is an empty shell: an earlier version of aistemsplitter_async kept its content in a file beside "
+            f"it, named as it was then and {_WAL}. Put that back as {lost}; without it, every split is paid for again"
+        )
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise JournalError(f"{path} was written by a newer version of aistemsplitter_async; upgrade it")
     if not empty and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError
+    if path is not None:
+        _make_private(path)  # it may have existed already, readable by others
+    # The undo file is kept as it is between commits, which saves syncing its size; clearing its first bytes commits.
+    mode: str = db.execute("PRAGMA journal_mode = PERSIST").fetchone()[0]
+    if mode != "persist":
+        raise JournalError(f"{path} cannot leave the mode {mode!r} of an earlier version")
+    db.execute(f"PRAGMA synchronous = {'FULL' if path else 'OFF'}")  # FULL: a commit survives a power cut
+    db.execute("BEGIN EXCLUSIVE")
     for statement in (part for script in MIGRATIONS[version:] for part in script.split(";\n")):
         db.execute(statement)
     db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
@@ -143,33 +188,92 @@ def _begin_run(db: sqlite3.Connection) -> int:
     return run
 
 
+def _write_back(db: sqlite3.Connection, path: Path) -> None:
+    """Write everything to a new file at `path`. If that fails, nothing is there."""
+    fresh = fresh_path(path)
+    try:
+        create_private(fresh)
+        db.execute("VACUUM INTO ?", (str(fresh),))
+        with fresh.open("r+b") as file:
+            os.fsync(file.fileno())
+        fresh.rename(path)
+        sync_folder(path.parent)
+    except (sqlite3.Error, OSError):  # the batch has said already that the journal is gone
+        with suppress(OSError):
+            fresh.unlink()
+
+
+def _check_kind(path: Path) -> None:
+    """Check that the file, if there is one, can be a journal, and create its folder."""
+    try:
+        _make_folder(path.parent)
+        status = path.stat() if path.exists() else None
+    except FileExistsError:
+        raise JournalError(f"cannot create {path}: {path.parent} is not a folder") from None
+    except OSError as error:
+        raise JournalError(f"cannot create {path}: {reason_of(error)}") from None
+    if status is None and path.is_symlink():
+        raise JournalError(f"{path} is a link to {path.readlink()}, which does not exist")
+    if status is not None and not stat.S_ISREG(status.st_mode):  # a device, too: its mode would be changed for all
+        raise JournalError(f"{path} is a folder or a device, not a journal; name another file")
+    if status is not None and status.st_nlink > 1:  # each name would have a lock file and an undo file of its own
+        raise JournalError(
+            f"{path} has {status.st_nlink} names (hard links), and a batch under each would pay for everything again; "
+            "make a copy of it, and use that under one name"
+        )
+
+
+def _make_folder(folder: Path) -> None:
+    """Create a folder that survives a power cut: the journal in it does."""
+    fresh = [above for above in (folder, *folder.parents) if not above.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for above in fresh:
+        sync_folder(above.parent)
+
+
 def _ensure_file(path: Path) -> None:
     """Create the file, readable by its owner only; SQLite gives its companion files the same mode."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists() and not path.is_file():  # a device, too: its mode would be changed for every user
-            raise JournalError(f"{path} is a folder or a device, not a journal; name another file")
-        if path.exists() and not path.stat().st_size and (_wal_of(path).exists() or status_path(path).exists()):
-            raise JournalError(
-                f"{path} is empty, but was a journal. Restore a copy; without it, every split is paid for again"
-            )
+        check_not_lost(path)
         if not path.exists():
             create_private(path)
-    except FileExistsError:
-        if not path.exists():
-            raise JournalError(f"cannot create {path}: {path.parent} is not a folder") from None
     except OSError as error:
         raise JournalError(f"cannot create {path}: {reason_of(error)}") from None
 
 
+def check_not_lost(path: Path) -> None:
+    """Check that no journal was at `path` and is gone.
+
+    Raises:
+        JournalError: files beside it say that it was.
+        OSError: that cannot be found out.
+    """
+    left = [file for file in (status_path(path), _beside(path, _WAL)) if _is_filled(file)]
+    if left and not _is_filled(path):
+        what = "is empty, but was a journal" if path.exists() else "is missing"
+        raise JournalError(
+            f"{path} {what}, and a batch ran on it: {left[0]} is still there. Restore it or a copy; without it, every "
+            f"split is paid for again. If that is what you want, delete {left[0].name} too"
+        )
+
+
 def _make_private(path: Path) -> None:
-    for file in (path, _wal_of(path)):
+    for file in (path, _beside(path, _WAL)):
         if file.exists():
             file.chmod(PRIVATE)
 
 
-def _wal_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}-wal")
+def _beside(path: Path, suffix: str) -> Path:
+    return Path(os.path.realpath(path) + suffix)
+
+
+def _is_filled(path: Path) -> bool:
+    return path.exists() and path.stat().st_size > 0
+
+
+def _identify(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
@@ -184,5 +288,6 @@ def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return JournalError(f"the journal refused: {error}")
     return JournalError(
-        f"{path} is damaged or not a journal; it was left as it is. Restore a copy, or name another file"
+        f"{path} is damaged or not a journal; it was left as it is. Restore a copy: with another file, what it has is "
+        "paid for again"
     )

@@ -8,11 +8,11 @@ kept.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.manifest import Manifest, pattern_of
 from aistemsplitter_async._transfer.names import AUDIO_EXTENSIONS
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
@@ -25,7 +25,8 @@ class Folders:
     """The folders that one search enters.
 
     Args:
-        excluded: folders that are not entered, such as the one for the stems; they need not exist yet.
+        excluded: folders that are not entered, such as the one for the stems, and files that are no tracks; they need
+            not exist yet.
     """
 
     def __init__(self, excluded: Iterable[str | os.PathLike[str]]) -> None:
@@ -68,17 +69,19 @@ class Folders:
             yield Unusable(folder, reason_of(error))
             return []
         stems = _stems_among(Path(folder), entries)
+        left_out = {path.stat().st_ino: path for path in self._excluded if path.is_file()}
+        names = set[str]() if glob is None else {entry.name for entry in entries}
         subfolders: _Subfolders = []
         ignored = 0
         for entry in entries:
-            further = glob.step(states, entry.name) if glob is not None and states is not None else None
+            further = glob.step(states, entry.name, names) if glob is not None and states is not None else None
             if entry.name.startswith(".") or (glob is not None and not further):
                 continue
             if _is(entry.is_dir):
                 subfolders.append((entry.path, further))
             elif glob is not None and further is not None and not glob.is_match(further):
                 continue
-            elif not is_audio(entry.name) or entry.name in stems:
+            elif not is_audio(entry.name) or entry.name in stems or _is_one_of(left_out, entry):
                 ignored += 1
             else:
                 yield _classify(entry, root)
@@ -104,11 +107,41 @@ class Folders:
         return False
 
 
+def has_match(root: str, glob: Glob) -> bool:
+    """Return whether any name below the folder `root` matches, whatever it is the name of."""
+    waiting = [(root, glob.start)]
+    entered = set[tuple[object, ...]]()
+    while waiting:
+        folder, states = waiting.pop()
+        try:
+            with os.scandir(folder) as scan:
+                entries = list(scan)
+            visit = (*_identity(Path(folder)), states)
+        except OSError:  # reported where it is searched for tracks
+            continue
+        if visit in entered:
+            continue
+        entered.add(visit)
+        names = {entry.name for entry in entries}
+        for entry in entries:
+            further = glob.step(states, entry.name, names)
+            if glob.is_match(further):
+                return True
+            if further and _is(entry.is_dir):
+                waiting.append((entry.path, further))
+    return False
+
+
 def is_audio(name: str) -> bool:
     """Return whether a file is audio by its name."""
     # Not with pathlib: it interns every name it sees, and some Python versions never release them.
     before, _, extension = name.rpartition(".")
     return bool(before) and extension.lower() in AUDIO_EXTENSIONS
+
+
+def _is_one_of(files: Mapping[int, Path], entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is one of `files`, given by inode. Few entries need a look at the disk for that."""
+    return (entry.is_symlink() or entry.inode() in files) and find_same(entry.path, files.values()) is not None
 
 
 def _classify(entry: os.DirEntry[str], root: str) -> Found:

@@ -1,5 +1,8 @@
 """Path patterns such as `music/**/*.flac`, matched name by name on the way down a tree.
 
+What exists as it is written is never a pattern, in any part of a path: `Album [2001]/*.wav` are the files of that
+album. Only where no such name exists, `*`, `?` and `[..]` stand for other names.
+
 A folder in which nothing can match is not entered; if a folder itself matches, everything in it does. Hidden names
 never match.
 """
@@ -7,6 +10,7 @@ never match.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Container
 from fnmatch import fnmatchcase
 
 import attrs
@@ -17,18 +21,30 @@ States = frozenset[int]  # the possible counts of parts matched so far
 
 @attrs.frozen
 class Glob:
-    """A pattern in two pieces: the folder to begin at, and the parts that match the names below it."""
+    """A pattern in pieces.
+
+    Attributes:
+        base: the folder to begin at.
+        parts: the parts that match the names below it.
+        plain: the parts, by their number, in which a bracket is an ordinary character.
+    """
 
     base: str
     parts: tuple[str, ...]
+    plain: frozenset[int] = frozenset()
 
     @property
     def start(self) -> States:
         """Return the states at the base."""
         return self._skip({0})
 
-    def step(self, states: States, name: str) -> States:
-        """Return the states after one more name; none if nothing below it can match."""
+    @property
+    def has_sets(self) -> bool:
+        """Return whether a `[` in it begins a set of characters."""
+        return any("[" in part for index, part in enumerate(self.parts) if index not in self.plain)
+
+    def step(self, states: States, name: str, names: Container[str]) -> States:
+        """Return the states after one more name, of all `names` of its folder; none if nothing below it can match."""
         if name.startswith("."):
             return frozenset()
         reached = set()
@@ -36,13 +52,35 @@ class Glob:
             if state < len(self.parts):
                 if self.parts[state] == "**":
                     reached.add(state)
-                elif fnmatchcase(name, self.parts[state]):
+                elif self._is_named(state, name, names):
                     reached.add(state + 1)
         return self._skip(reached)
 
     def is_match(self, states: States) -> bool:
         """Return whether the whole pattern has been matched."""
         return len(self.parts) in states
+
+    def settle(self, exists: Callable[[Glob], bool]) -> Glob:
+        """Return it with the brackets that are in names taken for what they are there, ordinary characters.
+
+        Both readings of `*/Album [2001]*` have nothing in common, so it has one of them everywhere, and not one in
+        this folder and the other in the next.
+
+        Args:
+            exists: whether any name matches.
+        """
+        glob = self
+        for index, part in enumerate(self.parts):
+            plain = attrs.evolve(glob, plain=glob.plain | {index})
+            if "[" in part and exists(attrs.evolve(plain, parts=self.parts[: index + 1])):
+                glob = plain
+        return glob
+
+    def _is_named(self, index: int, name: str, names: Container[str]) -> bool:
+        part = self.parts[index]
+        if part in names:
+            return name == part
+        return fnmatchcase(name, part.replace("[", "[[]") if index in self.plain else part)
 
     def _skip(self, states: set[int]) -> States:
         """Add the states in which a `**` matches no folder at all."""
@@ -53,11 +91,16 @@ class Glob:
         return frozenset(states)
 
 
-def parse_glob(path: str) -> Glob | None:
-    """Parse a path with `/` as separator; `None` if it contains neither `*`, `?` nor `[`."""
+def parse_glob(path: str, exists: Callable[[str], bool]) -> Glob | None:
+    """Parse a path with `/` as separator; `None` if all of it that looks like a pattern exists as it is written.
+
+    Args:
+        path: as it was given.
+        exists: whether there is something at a path.
+    """
     parts = path.split("/")
-    first = next((index for index, part in enumerate(parts) if _MAGIC.search(part)), None)
-    if first is None:
-        return None
-    base = "/".join(parts[:first]) or ("/" if path.startswith("/") else ".")
-    return Glob(base, tuple(part for part in parts[first:] if part))
+    for index, part in enumerate(parts):
+        if _MAGIC.search(part) and not exists("/".join(parts[: index + 1])):
+            base = "/".join(parts[:index]) or ("/" if path.startswith("/") else ".")
+            return Glob(base, tuple(filter(None, parts[index:])))
+    return None

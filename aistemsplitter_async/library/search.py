@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 import attrs
 
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.audio import guess_content_type
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
-from aistemsplitter_async.library.folders import Folders, is_audio
+from aistemsplitter_async.library.folders import Folders, has_match, is_audio
 from aistemsplitter_async.library.found import Found, Track, Unusable
-from aistemsplitter_async.library.globs import parse_glob
+from aistemsplitter_async.library.globs import Glob, parse_glob
 from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
     Parse,
@@ -38,6 +38,8 @@ from aistemsplitter_async.library.playlists import (
 STDIN = "-"
 _MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # a file that the shell has opened for us
+_EXCLUDED = "it belongs to the journal of this batch"
+_ERROR_INVALID_NAME = 123  # what Windows says of a path with `*` or `?` in it
 _FOLDER, _GLOB, _NAMED = range(3)  # in the order in which they are searched
 
 Find = Callable[[], Iterator[Found]]
@@ -55,16 +57,18 @@ def find_tracks(
 
     Args:
         paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, txt, csv, tsv); http(s) URLs; files; `-`
-            for a list on standard input. A path that exists is never read as a glob.
-        exclude: folders that are not entered, such as the one for the stems; they need not exist yet. A folder that is
-            one of `paths`, or contains one of them, is not excluded.
+            for a list on standard input. What exists as it is written is never read as a glob, in any part of a path:
+            `Album [2001]/*.wav` are the files of that album.
+        exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
+            opened, such as a journal; they need not exist yet. A folder that is one of `paths`, or contains one of
+            them, is not excluded.
         stdin: read instead of standard input.
 
     Raises:
         SourceUnreadableError: one of `paths` does not exist or matches nothing. Raised here, not while iterating.
     """
     excluded = list(exclude)
-    search = _Search(Folders(excluded), stdin)
+    search = _Search(Folders(excluded), [Path(path) for path in excluded], stdin)
     plans = [search.plan(os.fspath(path), excluded) for path in paths]
     return chain.from_iterable(find() for _, find in sorted(plans, key=lambda plan: plan[0]))
 
@@ -81,6 +85,23 @@ def is_stream(path: str | os.PathLike[str]) -> bool:
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
+def _may_be_glob(error: OSError | ValueError) -> bool:
+    """Return whether a path may be a glob, judging by the error that says that nothing is there."""
+    is_missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+    return is_missing or getattr(error, "winerror", None) == _ERROR_INVALID_NAME
+
+
+def _explain_nothing(base: str, glob: Glob) -> str:
+    """Return why no track matches a glob."""
+    if not Path(base).is_dir():
+        return f"{glob.base} is not a folder"
+    if has_match(base, glob):
+        return "what matches is not audio by its name, or is in the output folder"
+    if glob.has_sets:
+        return "nothing has such a name, and so [..] in it stands for one of the characters between the brackets"
+    return "nothing has such a name"
+
+
 def _absolute(path: str | os.PathLike[str]) -> str:
     """Return the canonical spelling of a path: absolute, without `.` and `..`, links not followed."""
     return os.path.abspath(path)  # noqa: PTH100  # `Path.resolve` follows links, `Path.absolute` keeps `..`
@@ -89,6 +110,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 @attrs.define
 class _Search:
     _folders: Folders
+    _excluded: list[Path]
     _stdin: BinaryIO | None
     _named: set[tuple[int, int]] = attrs.field(factory=set)  # files among the arguments, by device and inode
 
@@ -106,9 +128,9 @@ class _Search:
             raise SourceUnreadableError(f"cannot read {path}: {spellings.reason}")
         try:
             status = Path(spellings[0]).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            return _GLOB, self._plan_glob(spellings[0], excluded)
         except (OSError, ValueError) as error:
+            if _may_be_glob(error):
+                return _GLOB, self._plan_glob(spellings[0], excluded)
             raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
         return self._plan_existing(Path(_absolute(spellings[0])), status)
 
@@ -128,15 +150,19 @@ class _Search:
         return _NAMED, partial(self._check_file, path, Track(str(path)), status)
 
     def _plan_glob(self, path: str, excluded: list[str | os.PathLike[str]]) -> Find:
-        glob = parse_glob(path.replace(os.sep, "/"))
+        glob = parse_glob(path.replace(os.sep, "/"), os.path.lexists)
         if glob is None:
             raise SourceUnreadableError(f"cannot read {path}: no such file or folder")
         base = _absolute(glob.base)
+        glob = glob.settle(partial(has_match, base))
         if not any(isinstance(found, Track) for found in Folders(excluded).walk(base, glob)):
-            raise SourceUnreadableError(f"no audio matches {path}")
+            raise SourceUnreadableError(f"no audio matches {path}: {_explain_nothing(base, glob)}")
         return partial(self._folders.walk, base, glob)
 
     def _read_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
+        if find_same(path, self._excluded) is not None:
+            yield Unusable(str(path), _EXCLUDED)
+            return
         try:
             with path.open("rb") as file:
                 yield from self._find_listed(file, str(path), parser, folders)
@@ -170,13 +196,16 @@ class _Search:
             if stat.S_ISDIR(status.st_mode):
                 return self._folders.walk(str(path))
             return self._check_file(path, attrs.evolve(track, root=str(folders[0])), status)
-        return iter([Unusable(entry.text, "no such file")])
+        reason = "no such file; patterns in lists are not read" if "*" in entry.text else "no such file"
+        return iter([Unusable(entry.text, reason)])
 
     def _check_file(self, path: Path, track: Track, status: os.stat_result) -> Iterator[Found]:
         """Check a file that was named. The service decides whether it is audio, unless its name rules that out."""
         kind = guess_content_type(path.name)
         if not stat.S_ISREG(status.st_mode):
             yield Unusable(track.source, "it is not a regular file")
+        elif find_same(path, self._excluded) is not None:
+            yield Unusable(track.source, _EXCLUDED)
         elif parser_for(path.name) is not None:
             yield Unusable(track.source, "lists inside lists are not read")
         elif not is_audio(path.name) and not kind.startswith(_MAYBE_AUDIO):

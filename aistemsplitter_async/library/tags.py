@@ -1,12 +1,15 @@
-"""Tags and length of audio files, read with tinytag where it is installed (extra `cli`)."""
+"""Tags of audio files, read with tinytag where it is installed (extra `cli`), and their length.
+
+The length is measured by content: a program that trusts a file's name or one of its headers can be 50 times off.
+"""
 
 from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from aistemsplitter_async._audio.examine import Length, measure
 from aistemsplitter_async.library.template import Tags
 
 if TYPE_CHECKING:
@@ -15,35 +18,36 @@ if TYPE_CHECKING:
 _READ_CAP_BYTES = 32 * 1024 * 1024  # at once: a tag may claim any size, and Python would allocate it
 _READS_CAP = 200_000  # some formats are read to the end of the file: one or two seconds of that, hours of music
 _TEXT_CAP = 300  # characters of a tag
-_LONGEST = 7 * 86400.0  # s; a file that claims to be longer, or to use fewer bits than any codec, was misread
-_FEWEST_BITS = 200.0  # per second of audio
-_UNCOMPRESSED = frozenset({".wav", ".aif", ".aiff", ".aifc"})
+
+
+def measure_file(path: str | os.PathLike[str]) -> Length:
+    """Return how long the audio of a file is. It blocks.
+
+    Raises:
+        OSError: it cannot be read, or is not a regular file.
+    """
+    with open(path, "rb", opener=_open_regular) as file:
+        return measure(file)
 
 
 def read_tags(path: str | os.PathLike[str]) -> Tags:
-    """Return a file's tags. Never raises: what cannot be read, or is implausible, is left out.
-
-    `seconds` is `None` if tinytag is not installed or does not know the format, or if the file cannot be as long as it
-    says. It is only an estimate: the service's own measurement counts.
-    """
+    """Return a file's tags. Never raises: what cannot be read is left out, all of it without tinytag. It blocks."""
     try:
         from tinytag import TinyTag  # noqa: PLC0415  # an extra
 
         known = TinyTag.is_supported(path)
     except (ImportError, ValueError):
         return Tags()
-    for duration in (True, False) if known else ():  # a file whose length cannot be found may still have tags
-        try:
-            with open(path, "rb", opener=_open_regular) as file:
-                return _tags_of(TinyTag.get(path, file_obj=_Capped(file), duration=duration), Path(path))  # type: ignore[arg-type]
-        except OSError:
-            break
-        except Exception:  # noqa: BLE001, S112  # a hostile file can make a parser raise anything
-            continue
-    return Tags()
+    if not known:
+        return Tags()
+    try:
+        with open(path, "rb", opener=_open_regular) as file:
+            return _tags_of(TinyTag.get(path, file_obj=_Capped(file), duration=False))  # type: ignore[arg-type]
+    except Exception:  # noqa: BLE001  # a hostile file can make a parser raise anything
+        return Tags()
 
 
-def _tags_of(found: TinyTag, path: Path) -> Tags:
+def _tags_of(found: TinyTag) -> Tags:
     return Tags(
         artist=_text(found.artist),
         albumartist=_text(found.albumartist),
@@ -52,7 +56,6 @@ def _tags_of(found: TinyTag, path: Path) -> Tags:
         track=found.track if isinstance(found.track, int) and 0 < found.track < 10_000 else None,  # noqa: PLR2004
         year=_text(found.year),
         genre=_text(found.genre),
-        seconds=_seconds(found, path.suffix.lower()),
     )
 
 
@@ -62,17 +65,6 @@ def _text(value: object) -> str | None:
         return None
     shown = "".join(character if character.isprintable() else " " for character in value[: 2 * _TEXT_CAP])
     return " ".join(shown.split())[:_TEXT_CAP] or None
-
-
-def _seconds(found: TinyTag, suffix: str) -> float | None:
-    seconds = found.duration
-    if not isinstance(seconds, int | float) or not 0 < seconds < _LONGEST:
-        return None
-    if seconds * _FEWEST_BITS > found.filesize * 8:
-        return None
-    if suffix in _UNCOMPRESSED and (found.bitrate or 0) * 1000 / 8 * seconds > found.filesize:
-        return None  # truncated, or written to a pipe before the length was known
-    return float(seconds)
 
 
 def _open_regular(path: str, flags: int) -> int:

@@ -30,7 +30,7 @@ Part = tuple[str, ...]  # text, field, text, field, .., text
 
 @attrs.frozen(kw_only=True)
 class Tags:
-    """A file's tags, as far as it has any; `seconds` is its length."""
+    """A file's tags, as far as it has any."""
 
     artist: str | None = None
     albumartist: str | None = None
@@ -39,7 +39,6 @@ class Tags:
     track: int | None = None
     year: str | None = None
     genre: str | None = None
-    seconds: float | None = None
 
 
 @attrs.frozen

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Collection, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._wire.signature import Keys, Secrets
 from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
@@ -52,8 +53,8 @@ class WebhookReceiver:
         on_event: called (and awaited) with every new `WebhookEvent` before it is acknowledged. If it raises, or is
             cancelled after 30 seconds, the sender tries again. It may be called again with the same event after a
             crash, or at the same time by another worker, so it should be idempotent.
-        on_refused: called with the `WebhookError` that says why a request was refused; the answer does not say it.
-            It is not awaited, so it must not be an `async` function.
+        on_refused: a listener, called with the `WebhookError` that says why a request was refused; the answer does not
+            say it. It must be an ordinary function. What it raises changes nothing; each kind is logged once.
         inbox: where events are kept; in memory by default.
         clock: where time comes from.
 
@@ -76,13 +77,11 @@ class WebhookReceiver:
         self._keys = _read_secrets(secrets)
         if isinstance(tolerance, bool) or not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
             raise ConfigurationError(f"tolerance must be a positive number of seconds, not {tolerance!r}")
-        if inspect.iscoroutinefunction(on_refused):  # `refuse_unread` cannot await it
-            raise ConfigurationError("on_refused must be an ordinary function, not an async one")
         self.url = _check_url(url)
         self.inbox: Inbox = inbox or MemoryInbox(clock=clock)
         self._tolerance = tolerance
         self._on_event = on_event
-        self._on_refused = on_refused
+        self._on_refused = as_listener(on_refused, "on_refused")
         self._clock = clock or SystemClock()
         self._in_progress: dict[WebhookEvent, list[asyncio.Future[int]]] = {}  # with the duplicates that wait for each
 
@@ -131,10 +130,7 @@ class WebhookReceiver:
 
     def _refuse(self, error: WebhookError) -> int:
         if self._on_refused is not None:
-            try:
-                self._on_refused(error)
-            except Exception:  # noqa: BLE001  # user code; its failure must not change the answer
-                _log.exception("on_refused failed")
+            self._on_refused(error)
         return error.status_code or REFUSED
 
     async def _process_once(self, event: WebhookEvent) -> int:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from aistemsplitter_async._files import create_private
-from aistemsplitter_async._tasks import run_in_thread, wait_out
+from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
 from aistemsplitter_async.errors import ConfigurationError
@@ -96,6 +96,9 @@ class SQLiteInbox:
 
     async def aclose(self) -> None:
         """Close the file once every event being put is committed. Using the inbox again reopens it."""
+        await run_to_end(self._close())
+
+    async def _close(self) -> None:
         if self._commit is not None:
             await wait_out(self._commit)
         async with self._lock:

@@ -294,3 +294,60 @@ async def serve_receiver(**options: Any) -> AsyncIterator[WebhookReceiver]:
         yield receiver[0]
     finally:
         await runner.cleanup()
+
+
+@attrs.define(eq=False)
+class LedgerAPI:
+    """The create of the API on a bare socket, written against its documentation and not with our sandbox.
+
+    A create is charged when its last byte has arrived, once for each key, and answered when `answering` is set.
+
+    Attributes:
+        url: to give to a client.
+        bodies: those that came with each key.
+        charges: the id of the split charged for each key.
+        arrived: set once a create was charged.
+        answering: whether creates are answered now.
+    """
+
+    url: str = ""
+    bodies: dict[str, list[bytes]] = attrs.field(factory=dict[str, list[bytes]])
+    charges: dict[str, str] = attrs.field(factory=dict[str, str])
+    arrived: asyncio.Event = attrs.field(factory=asyncio.Event)
+    answering: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    @classmethod
+    @asynccontextmanager
+    async def serve(cls) -> AsyncIterator[LedgerAPI]:
+        api = cls()
+        server = await asyncio.start_server(api._connected, "127.0.0.1", 0)
+        api.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        async with server:
+            yield api
+            api.answering.set()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                request, *lines = head.decode().split("\r\n")
+                headers = {name.lower(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
+                body = await reader.readexactly(int(headers.get("content-length", "0")))
+                await self._answer(writer, request, headers.get("idempotency-key", ""), body)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client closed the connection
+        finally:
+            writer.close()
+
+    async def _answer(self, writer: asyncio.StreamWriter, request: str, key: str, body: bytes) -> None:
+        if not request.startswith("POST /v1/audio/splits "):
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+            return
+        self.bodies.setdefault(key, []).append(body)
+        split_id = self.charges.setdefault(key, f"split_{len(self.charges) + 1}")
+        self.arrived.set()
+        await self.answering.wait()
+        data = {"id": split_id, "status": "queued", "creditsUsed": 60, "createdAt": "2026-01-01T00:00:00Z"}
+        reply = json.dumps({"success": True, "data": data}).encode()
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(reply)}\r\n\r\n"
+        writer.write(head.encode() + reply)
+        await writer.drain()

@@ -320,6 +320,23 @@ async def test_an_injected_session_that_raises_for_status_changes_nothing(
     assert_silent(case, caplog)
 
 
+@pytest.mark.parametrize("at", ["on_request_start", "on_request_end", "on_request_exception"])
+async def test_what_tracing_of_an_injected_session_raises_does_not_show_the_key(
+    at: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(_: object, __: object, params: Any) -> None:
+        raise KeyError(dict(params.headers))
+
+    trace = aiohttp.TraceConfig()
+    getattr(trace, at).append(fail)
+    script = closes if at == "on_request_exception" else SERVERS["500"]
+    async with serving(script) as port, aiohttp.ClientSession(trace_configs=[trace]) as session:
+        case = await provoke(f"http://127.0.0.1:{port}", CALLS["create"], session=session, timeouts=Timeouts())
+    assert isinstance(case.error, AIStemSplitterError)
+    assert "KeyError" in str(case.error)
+    assert_silent(case, caplog)
+
+
 async def test_a_call_after_closing_opens_no_connection_and_does_not_show_the_key(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -6,13 +6,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import pytest
+from anyio import CancelScope
 
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async._gate import slot
-from aistemsplitter_async._send import create
+from aistemsplitter_async._tasks import OwnedTasks
 from aistemsplitter_async._transfer import downloader
 from aistemsplitter_async._transfer.audio import stream_source
 from aistemsplitter_async._transfer.partfile import PartFile
@@ -27,6 +28,8 @@ SONG = bytes(range(256)) * 600
 STEM = bytes(range(256)) * 40
 
 Call = Callable[[AsyncAIStemSplitter, Path], Awaitable[object]]
+How = Literal["once", "twice", "again and again", "by an anyio scope"]
+HOWS: tuple[How, ...] = get_args(How)
 
 
 async def chunks() -> AsyncIterator[bytes]:
@@ -89,11 +92,17 @@ async def turn(still: World) -> None:
         still.clock._jump(timer)
 
 
-async def cancel_after(still: World, call: Call, folder: Path, steps: int, *, times: int = 1) -> bool:
+async def cancel_after(still: World, call: Call, folder: Path, steps: int, *, how: How = "once") -> bool:
     """Run `call`, cancel it after so many turns of the loop, and check what it left. Return whether it had finished."""
     client = still.client(rate_limit=RateLimit(4, per=1.0))
     others = asyncio.all_tasks()
-    task = asyncio.ensure_future(call(client, folder))
+    scope = CancelScope()
+
+    async def scoped() -> None:
+        with scope:
+            await call(client, folder)
+
+    task = asyncio.ensure_future(scoped())
     for _ in range(steps):
         if task.done():
             break
@@ -101,13 +110,18 @@ async def cancel_after(still: World, call: Call, folder: Path, steps: int, *, ti
     finished = task.done()
     if finished:
         await task  # it worked
-    for _ in range(times):
+    if how == "by an anyio scope":
+        scope.cancel()
+        await end(still, task)
+        assert task.exception() is None  # the scope took its own cancellation, and there was no other
+        assert task.cancelling() == 0
+    else:
         task.cancel()
         await turn(still)
-    while not task.done():
-        await turn(still)
-    if not finished:
-        assert task.cancelled() or task.exception() is None
+        if how == "twice":
+            task.cancel()
+        await end(still, task, cancel=how == "again and again")
+        assert finished or task.cancelled() or task.exception() is None
     await client.aclose()
     await still.clock.advance(3)  # a window, and the grace of a create is over anyway
     left = asyncio.all_tasks() - others
@@ -119,6 +133,17 @@ async def cancel_after(still: World, call: Call, folder: Path, steps: int, *, ti
     return finished
 
 
+async def end(still: World, task: asyncio.Task[None], *, cancel: bool = False) -> None:
+    """Let `task` end, cancelled further if `cancel` is set."""
+    for number in range(5000):
+        if task.done():
+            return
+        if cancel and number % 5 == 0:
+            task.cancel()
+        await turn(still)
+    raise AssertionError("it does not end")
+
+
 def check_files(folder: Path) -> None:
     """No part stands under a final name, and nothing in the folder is open."""
     for path in folder.glob("stems/**/*.mp3"):
@@ -128,7 +153,7 @@ def check_files(folder: Path) -> None:
         assert not target.startswith(str(folder)), f"{target} is open"
 
 
-async def sweep(still: World, call: Call, tmp_path: Path, *, times: int = 1) -> int:
+async def sweep(still: World, call: Call, tmp_path: Path, *, how: How = "once") -> int:
     """Cancel `call` after 0, 1, 2, .. turns until it finishes first; return how many turns that takes.
 
     Turns in which time stood still and every task waited teach nothing new, so strides grow with the distance.
@@ -140,7 +165,7 @@ async def sweep(still: World, call: Call, tmp_path: Path, *, times: int = 1) -> 
         still.api._scripts.clear()
         still.api.created.clear()
         set_up(still, folder)
-        if await cancel_after(still, call, folder, steps, times=times):
+        if await cancel_after(still, call, folder, steps, how=how):
             still.api._scripts.clear()
             return steps
         steps += 1 if steps < 120 else 3
@@ -153,12 +178,12 @@ def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_writes")
-@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("how", HOWS)
 @pytest.mark.parametrize("call", CALLS, ids=lambda call: call.__name__)
 async def test_cancelled_at_any_await_however_often_a_call_leaves_nothing_behind(
-    still: World, tmp_path: Path, call: Call, times: int
+    still: World, tmp_path: Path, call: Call, how: How
 ) -> None:
-    assert await sweep(still, call, tmp_path, times=times) > 5
+    assert await sweep(still, call, tmp_path, how=how) > 5
 
 
 async def test_the_sweep_would_notice_a_slot_that_is_not_given_back(
@@ -196,8 +221,9 @@ async def test_the_sweep_would_notice_a_descriptor_that_is_left_open(
                 continue
 
 
+@pytest.mark.parametrize("how", HOWS)
 async def test_every_split_that_was_charged_is_known_by_its_event_wherever_the_submit_was_cancelled(
-    still: World, tmp_path: Path
+    still: World, tmp_path: Path, how: How
 ) -> None:
     steps = 0
     while True:
@@ -207,7 +233,7 @@ async def test_every_split_that_was_charged_is_known_by_its_event_wherever_the_s
         still.api.created.clear()
         still.events.clear()
         set_up(still, folder)
-        finished = await cancel_after(still, submit_stream, folder, steps)
+        finished = await cancel_after(still, submit_stream, folder, steps, how=how)
         reported = {event.split_id for event in still.of(SplitCreated)}
         assert reported == set(still.api.created.values()), f"after {steps} steps"
         if finished:
@@ -221,10 +247,10 @@ async def test_the_check_above_would_notice_a_create_that_is_not_owned(
 ) -> None:
     """The negative control: cancelled with its caller, a POST that took effect is lost."""
 
-    async def with_its_caller(work: Awaitable[Any], **_: object) -> Any:
+    async def with_its_caller(_: OwnedTasks, work: Awaitable[Any]) -> Any:
         return await work
 
-    monkeypatch.setattr(create, "finish_before_cancel", with_its_caller)
+    monkeypatch.setattr(OwnedTasks, "run", with_its_caller)
     sent = asyncio.Event()
 
     async def slow_answer(exchange: Any) -> Any:

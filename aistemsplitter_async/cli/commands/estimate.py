@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 
 import attrs
 
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.preflight import Estimate, plan_wall_seconds
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Library, Survey
-from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.library import Library, Survey, measure_track
+from aistemsplitter_async.cli.options import Common, default_journal
 from aistemsplitter_async.cli.screen.render import columns, price, show, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
@@ -25,9 +27,13 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     """Show what splitting a library would cost, and return the exit code."""
     survey = Survey()
     try:
-        async for track, tags in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-            survey.add(track, tags.seconds)
+        async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
+            survey.add(track, await measure_track(track))
         await print_estimate(survey, common, terminal)
+        journal = default_journal(library.into)
+        if await run_in_thread(journal.exists):
+            again = f"batch --dry-run --into {shlex.quote(str(library.into))}"
+            terminal.say(f"that is the price of all of it; what a journal has already is left out by: {show(again)}")
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         return exit_code(error)
@@ -79,6 +85,7 @@ def build_estimate(survey: Survey, balance: float | None, limit: RateLimit | Non
         unknown_tracks=survey.unknown,
         seconds=survey.seconds,
         credits=survey.credits_needed,
+        credits_at_most=None if survey.unbounded else survey.credits_at_most,
         balance=None if balance is None else int(balance),
         missing=None if balance is None else max(0, round(survey.credits_needed - balance)),
         wall_seconds=plan_wall_seconds(limit, uploads=survey.files, urls=survey.urls, processing=_PROCESSING),
@@ -86,7 +93,7 @@ def build_estimate(survey: Survey, balance: float | None, limit: RateLimit | Non
 
 
 def _describe(estimate: Estimate, survey: Survey, reason: str, limit: RateLimit | None) -> list[str]:
-    more = f", and {estimate.unknown_tracks:,} of unknown length" if estimate.unknown_tracks else ""
+    more = f", and {estimate.unknown_tracks:,} of uncertain length" if estimate.unknown_tracks else ""
     at = f" at {limit.requests} requests per {words(limit.per)}" if limit is not None else ""
     time = "not known without --rate-limit"
     if estimate.wall_seconds is not None:
@@ -104,7 +111,14 @@ def _describe(estimate: Estimate, survey: Survey, reason: str, limit: RateLimit 
 
 
 def _describe_price(estimate: Estimate) -> str:
-    if estimate.tracks and estimate.unknown_tracks == estimate.tracks:
+    known = estimate.tracks - estimate.unknown_tracks
+    if not estimate.unknown_tracks:
+        figures = price(estimate.credits)
+    elif estimate.credits_at_most is not None:
+        least = f"at least {price(estimate.credits)}, " if known else ""
+        figures = f"{least}at most {price(estimate.credits_at_most)}"
+    elif known:
+        figures = f"at least {price(estimate.credits)}"
+    else:
         return "not known: one credit is one second of audio"
-    least = "at least " if estimate.unknown_tracks else ""
-    return f"{least}{price(estimate.credits)} (the API decides the final price)"
+    return f"{figures} (the API decides the final price)"

@@ -216,7 +216,8 @@ async def _show_round_trip(sandbox: Sandbox, receiver: WebhookReceiver, view: Vi
     """Show a split from its creation to its stems, with the few requests it takes."""
     async with AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url, webhooks=receiver) as client:
         job = await client.submit(_SONG)
-        cost = price(job.created.credits_used) if job.created is not None else ""
+        charged = job.created.credits_used if job.created is not None else None
+        cost = price(charged) if charged is not None else ""
         view.step("created", f"{job.id}  {cost}, webhookUrl {receiver.url}", split_id=job.id, webhook_url=receiver.url)
         split = await job.wait()
         view.step("fetched", f"{split.id}  {', '.join(split.stems)}", split_id=split.id, stems=list(split.stems))

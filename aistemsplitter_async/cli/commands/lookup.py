@@ -98,7 +98,12 @@ async def download(
 def _reason(split: Split) -> Problem | None:
     if split.error is None:
         return None
-    return Problem(code=split.error.code, message=show(split.error.message), exit_code=Exit.FAILED, split_id=split.id)
+    return Problem(
+        code=split.error.code,
+        message=show(split.error.message or split.error.code),
+        exit_code=Exit.FAILED,
+        split_id=split.id,
+    )
 
 
 def _fail(error: AIStemSplitterError, context: Context, split_id: str, terminal: Terminal, *, as_json: bool) -> int:

@@ -16,7 +16,8 @@ from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe
 from aistemsplitter_async.cli.screen.render import clock, columns, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.errors import AIStemSplitterError, JournalLockedError
-from aistemsplitter_async.journal.file import is_locked, status_path
+from aistemsplitter_async.journal.file import status_path
+from aistemsplitter_async.journal.lock import is_locked
 
 _FRESH = 15.0  # s after which a status is old: it is written every two
 _STATES = (  # of the journal, in the order of a track's life
@@ -79,7 +80,7 @@ def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
     if running and now - status.at > _FRESH:
         state += f"; this status is {age} old, perhaps because the disk is full"
     if not running and not status.ended:
-        state = f"killed, last seen {age} ago; run the same command again to continue"
+        state = f"killed, last seen {age} ago; run the same command again to continue (without --retry-failed)"
     rows = [("state", state)]
     if running and progress.total is not None:
         left = f", about {words(progress.seconds_left)} left" if progress.seconds_left else ""

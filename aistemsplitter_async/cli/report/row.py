@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from aistemsplitter_async.cli.screen.render import clock, hide_keys, number, show, shown_source, words
-from aistemsplitter_async.journal.record import Record, State
+from aistemsplitter_async.journal.record import Record, State, plan_reopening
 from aistemsplitter_async.models import Split
 
 # The states of a track that people care about: the name of each in the page, and its label.
@@ -60,16 +60,18 @@ def build_row(record: Record, stems: Sequence[Stem]) -> str:
     kind, split, failure = classify(record), record.split, record.failure
     length = clock(split.duration_seconds) if split and split.duration_seconds is not None else None
     took = _took(split) if split else None
+    created = split.created_at if split else None
     credits_used = None if record.credits_used is None else number(record.credits_used)
+    shares = record.credits_used == 0 and split is not None and split.credits_used
     facts = {
         "Source": shown_source(record.source),
         "Folder": record.folder,
         "Split": record.split_id,
         "Model": split.stem_model if split else None,
         "Length": length,
-        "Credits": credits_used,
+        "Credits": "0, counted with the other track of this split" if shares else credits_used,
         "Processing": took,
-        "Created": f"{split.created_at.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if split else None,
+        "Created": f"{created.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC" if created else None,
         "Error": (failure.code or failure.kind) if failure else None,
     }
     reason = f'<p class="reason">{text(f"{failure.stage}: {hide_keys(failure.message)}")}</p>' if failure else ""
@@ -135,8 +137,10 @@ def _title(record: Record) -> tuple[str, str]:
     return folder or shown_source(record.source), name or PurePath(shown_source(record.source)).name
 
 
-def _took(split: Split) -> str:
-    seconds = max(0.0, (split.updated_at - split.created_at).total_seconds())
+def _took(split: Split) -> str | None:
+    if split.processing_seconds is None:
+        return None
+    seconds = max(0.0, split.processing_seconds)
     return f"{seconds:.1f} s" if seconds < _EXACT else words(seconds)
 
 
@@ -144,7 +148,8 @@ def _hint(record: Record, kind: str) -> str:
     if kind == "review":
         return "Its create was never answered and is too old to resend without confirmation: check if the split exists."
     if record.failure is not None and not record.failure.passing:
-        return "It is tried again when the batch is run with --retry-failed."
+        again = "bought" if plan_reopening(record.failure) else "tried"
+        return f"It is {again} again when the batch is run with --retry-failed."
     return "" if kind == "done" else _RESUMED
 
 

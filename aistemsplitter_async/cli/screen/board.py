@@ -161,8 +161,8 @@ class Board:
         if not split.is_terminal:
             if activity.phase != DOWNLOADING:
                 self.enter(activity, split.status)
-        elif split.credits_used > 0:
-            self._paces.append((split.updated_at - split.created_at).total_seconds() / split.credits_used)
+        elif split.credits_used and (seconds := split.processing_seconds) is not None:
+            self._paces.append(seconds / split.credits_used)
 
     async def follow(self, activity: Activity, updates: AsyncIterator[Split]) -> None:
         """Record the states of a split until it is terminal."""

@@ -93,6 +93,8 @@ def test_the_expected_time_comes_from_splits_that_finished() -> None:
     running.enter("processing", 100.0)
     time.now = 107.0
     assert board.describe(running) == "processing 0:07"
+    board.note_split(done, Split("split_1", "succeeded"))  # says neither its price nor its times
+    assert board.describe(running) == "processing 0:07"
     board.note_split(done, make_split("succeeded", used=10, took=5))
     assert board.describe(running) == "processing 0:07 of about 0:15"
 

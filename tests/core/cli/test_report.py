@@ -117,6 +117,12 @@ def test_a_row_says_what_people_want_to_know() -> None:
     ]
 
 
+def test_a_track_that_shares_the_split_of_another_says_so() -> None:
+    facts = dict(data_of(build_row(attrs.evolve(make_done(), credits_used=0.0), []))["facts"])
+    assert facts["Credits"] == "0, counted with the other track of this split"
+    assert dict(data_of(build_row(make_done(), []))["facts"])["Credits"] == "202"
+
+
 def test_stems_that_share_a_folder_are_distinguished_by_what_their_names_share() -> None:
     assert "<span>Title</span>" in build_row(make_record(folder="Artist", pattern="Title - {stem}"), [])
 
@@ -142,6 +148,12 @@ def test_an_address_keeps_its_secrets() -> None:
 )
 def test_every_state_is_something_to_people(record: Record, kind: str) -> None:
     assert classify(record) == kind
+
+
+def test_a_split_of_which_little_is_known_shows_just_that() -> None:
+    row = build_row(make_record(state=State.DOWNLOADED, split_id="split_1", split=Split("split_1", "succeeded")), [])
+    assert "None" not in row
+    assert data_of(row)["facts"] == [["Source", "/music/song.mp3"], ["Folder", "song"], ["Split", "split_1"]]
 
 
 def test_a_duplicate_is_a_row_that_leads_to_the_audio_it_shares() -> None:

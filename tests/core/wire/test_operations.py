@@ -14,9 +14,21 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
+from aistemsplitter_async._send.retry import is_ambiguous
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.messages import Origin, Reply, Stage
-from aistemsplitter_async.errors import ConfigurationError, ProtocolError
+from aistemsplitter_async.errors import (
+    APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
+    ConfigurationError,
+    InsufficientCreditsError,
+    ProtocolError,
+    RateLimitedError,
+    ServerError,
+    SplitFailedError,
+    ValidationError,
+)
 from aistemsplitter_async.models import DirectURL, Reservation, SplitErrorDetail, Submission, UploadedFile
 
 BASE = "https://api.example/v1"
@@ -207,11 +219,141 @@ def test_a_create_answered_without_a_usable_id_is_not_believed(split_id: str) ->
         operations.create_split(BASE, Submission("k", b"{}")).parse(reply({**data, "id": split_id}))
 
 
-@pytest.mark.parametrize("credits_used", ["1e999", "9" * 400, "NaN", "true", '"214"', "null"])
-def test_a_create_answered_without_a_usable_price_is_not_believed(credits_used: str) -> None:
-    body = (SAMPLES / "split_created.json").read_text().replace("214", credits_used)
+@pytest.mark.parametrize(
+    ("written", "price"),
+    [
+        *[(text, None) for text in ("1e999", "-1e999", "9" * 5000, "NaN", "-Infinity", "true", '"many"', "null", "[]")],
+        ('"214"', 214),
+        ('"214.00"', 214),
+        ("214.5", 214.5),
+        ("-214", None),
+        ('"-1"', None),
+    ],
+)
+def test_a_create_is_believed_whatever_its_price_looks_like(written: str, price: float | None) -> None:
+    body = (SAMPLES / "split_created.json").read_text().replace("214", written)
+    created = operations.create_split(BASE, Submission("k", b"{}")).parse(Reply(status=201, body=body.encode()))
+    assert (created.id, created.status, created.credits_used) == ("split_123", "queued", price)
+
+
+IN_DATA = '{"success": true, "data": %s}'
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        IN_DATA % '{"id": "split_123"}',
+        IN_DATA % '{"id": "split_123", "status": null, "creditsUsed": {}, "createdAt": "soon"}',
+        IN_DATA % '{"id": "split_123", "status": "\\u001b[2J"}',
+        IN_DATA % '{"id": "split_123", "filename": "\\ud800", "note": NaN}',
+        IN_DATA % '{"id": "split_123", "createdAt": 1777888800, "size": %s}' % ("9" * 5000),
+        '{"data": {"id": "split_123"}}',
+        '{"success": "yes", "data": {"id": "split_123", "status": "queued"}}',
+        '{"success": false, "data": {"id": "split_123"}}',
+        '{"id": "split_123", "status": "queued"}',
+        '{"success": true, "id": "split_123", "status": "queued", "error": null}',
+        '\n\t {"success": true, "data": {"id": "split_123"}} \r\n\x00\x00',
+        '{"success": true, "data": {"id": "split_123", "filename": "two\nlines"}}',
+    ],
+)
+@pytest.mark.parametrize("status", [200, 201, 202, 207])
+def test_what_names_a_split_is_a_create_that_happened(status: int, body: str) -> None:
+    answered = Reply(status=status, body=body.encode())
+    created = operations.create_split(BASE, Submission("k", b"{}")).read(answered, now=0.0)
+    assert (created.id, created.status) == ("split_123", "queued")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"id": "req_1", "error": "upstream timeout", "status": "down"}',
+        '{"id": "req_1"}',
+        '{"success": true, "data": {"id": 5}}',
+        '{"success": true, "data": {"split": {"id": "split_1"}}}',
+        '{"success": true, "data": [{"id": "split_1"}]}',
+        '{"success": true, "data": {"id": "split_123"',
+        '{"success": true, "data": {"id": "split_123"}} <html>',
+        '[{"id": "split_123", "status": "queued"}]',
+        IN_DATA % ("[" * 40 + '{"id": "split_1"}' + "]" * 40),
+        "",
+    ],
+)
+def test_an_id_that_may_be_of_something_else_is_not_believed(body: str) -> None:
     with pytest.raises(ProtocolError):
-        operations.create_split(BASE, Submission("k", b"{}")).parse(Reply(status=201, body=body.encode()))
+        operations.create_split(BASE, Submission("k", b"{}")).read(Reply(status=200, body=body.encode()), now=0.0)
+
+
+@pytest.mark.parametrize("body", [b"", b'{"success": true, "data": {"id": "split_123"'])
+def test_a_cut_answer_that_says_nothing_is_a_broken_connection(body: bytes) -> None:
+    operation = operations.create_split(BASE, Submission("k", b"{}"))
+    with pytest.raises(APIConnectionError) as caught:
+        operation.read(Reply(status=200, body=body, cut=True), now=0.0)
+    assert caught.value.may_have_arrived
+    whole = (SAMPLES / "split_created.json").read_bytes()
+    assert operation.read(Reply(status=200, body=whole, cut=True), now=0.0).id == "split_123"
+    with pytest.raises(ValidationError):
+        operation.read(Reply(status=422, body=body, cut=True), now=0.0)
+
+
+REFUSALS = [
+    ("UNAUTHORIZED", AuthenticationError, 401, False),
+    ("INSUFFICIENT_CREDITS", InsufficientCreditsError, 402, False),
+    ("VALIDATION_ERROR", ValidationError, 422, False),
+    ("RATE_LIMITED", RateLimitedError, 429, False),
+    ("SERVER_ERROR", ServerError, 500, True),
+    ("GATEWAY_TIMEOUT", ServerError, 500, True),
+    ("QUOTA_FOR_TUESDAYS", APIStatusError, 400, False),
+]
+
+
+@pytest.mark.parametrize(("code", "kind", "status", "ambiguous"), REFUSALS)
+@pytest.mark.parametrize("form", ['{"code": "%s", "message": "why"}', '"%s", "message": "why"'], ids=["nested", "flat"])
+def test_a_failure_inside_a_success_keeps_its_code_and_is_a_refusal(
+    form: str, code: str, kind: type[APIStatusError], status: int, ambiguous: bool
+) -> None:
+    body = '{"success": false, "error": ' + form % code + "}"
+    answered = Reply(status=200, headers={"Retry-After": "7", "X-Request-Id": "r"}, body=body.encode())
+    for operation in (operations.create_split(BASE, Submission("k", b"{}")), operations.get_credits(BASE)):
+        with pytest.raises(kind) as caught:
+            operation.read(answered, now=0.0)
+        error = caught.value
+        assert type(error) is kind
+        assert (error.code, error.detail, error.status_code) == (code, "why", status)
+        assert (error.retry_after, error.request_id) == (7.0, "r")
+        assert str(error) == f"could not {operation.what}: HTTP 200, {code}: why"
+        assert is_ambiguous(error) is ambiguous
+
+
+def test_a_failure_without_a_reason_is_a_refusal_too() -> None:
+    operation = operations.create_split(BASE, Submission("k", b"{}"))
+    with pytest.raises(APIStatusError, match="HTTP 200, a failure without a reason") as caught:
+        operation.read(Reply(status=200, body=b'{"success": false}'), now=0.0)
+    assert not is_ambiguous(caught.value)
+
+
+@pytest.mark.parametrize("body", ['{"error": "upstream timeout"}', '{"success": 0, "error": {"code": "ODD"}}', "{}"])
+def test_an_error_that_is_not_said_to_be_the_apis_is_no_refusal(body: str) -> None:
+    operation = operations.create_split(BASE, Submission("k", b"{}"))
+    with pytest.raises(ProtocolError) as caught:
+        operation.read(Reply(status=200, body=body.encode()), now=0.0)
+    assert is_ambiguous(caught.value)
+
+
+def test_a_poll_needs_no_more_than_the_id_and_the_status() -> None:
+    parse = operations.get_split(BASE, "split_123").parse
+    assert parse(reply({"id": "split_123", "status": "queued", "stems": "soon", "error": {"code": None}})).stems == {}
+    odd = parse(
+        reply({"id": "split_123", "status": "failed", "creditsUsed": -1, "durationSeconds": -2, "error": "BAD"})
+    )
+    assert (odd.credits_used, odd.duration_seconds) == (None, None)
+    assert odd.error == SplitErrorDetail("BAD", "")
+    assert str(SplitFailedError(odd)) == "split split_123 failed: BAD"
+    for wrong in ("all of them", {"vocals": 5}):
+        with pytest.raises(ProtocolError, match=re.escape("$.data.stems")):
+            parse(reply({"id": "split_123", "status": "succeeded", "stems": wrong}))
+    for missing in ({"status": "queued"}, {"id": "split_123"}):
+        with pytest.raises(ProtocolError, match="is missing"):
+            parse(reply(missing))
 
 
 @pytest.mark.parametrize(

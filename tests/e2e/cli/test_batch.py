@@ -188,6 +188,21 @@ async def test_a_refused_key_is_reported_once_and_no_query_of_a_url_is_shown(cli
     assert [stream for stream in (refused.err, done.out, done.err) if "secret" in stream] == []
 
 
+async def test_a_pattern_means_the_album_that_is_called_so_and_one_without_a_match_is_an_error(
+    cli: CLI, sandbox: Sandbox, make_wav: MakeWav
+) -> None:
+    for seconds, album in ((2.0, "Album [2001]"), (3.0, "Album 2")):
+        (cli.folder / "m" / album).mkdir(parents=True)
+        (cli.folder / "m" / album / "song.wav").write_bytes(make_wav(seconds))
+    cli = cli.using(sandbox)
+    ended = await cli.run("batch", "m/Album [2001]/*.wav", "--into", "out")
+    assert (ended.code, [charge.credits for charge in sandbox.ledger.charges]) == (0, [2])
+    for command in ("batch m m/[xyz]/*.wav", "batch m m/*.wav --dry-run", "estimate *.flac"):
+        nothing = await cli.run(*command.split(), "--into", "other")
+        assert (nothing.code, nothing.problem.partition(" matches")[0]) == (1, "no audio")
+    assert len(sandbox.ledger.charges) == 1
+
+
 async def test_a_folder_without_music_is_reported(cli: CLI, sandbox: Sandbox) -> None:
     (cli.folder / "empty").mkdir()
     ended = await cli.using(sandbox).run("batch", "empty", "--into", "out")
@@ -200,6 +215,60 @@ async def test_the_spend_cap_is_kept(cli: CLI, library: Path, sandbox: Sandbox) 
     assert ended.code == 4
     assert "may spend" in ended.err
     assert 0 < sum(charge.credits for charge in sandbox.ledger.charges) <= 8
+
+
+@pytest.fixture
+def liars(tmp_path: Path, make_wav: MakeWav) -> Path:
+    """Three honest songs of 5 seconds, and what looks shorter than it is."""
+    root = tmp_path / "liars"
+    root.mkdir()
+    for number in range(3):
+        (root / f"honest {number}.mp3").write_bytes(make_wav(5.0, rate=8000 + 1000 * number))
+    whole = make_wav(240.0, channels=1)
+    (root / "joined.wav").write_bytes(make_wav(4.0, channels=1) + whole)
+    half = whole.index(b"data") + 4
+    (root / "half.wav").write_bytes(whole[:half] + (8000).to_bytes(4, "little") + whole[half + 4 :])
+    (root / "unknown.mp3").write_bytes(b"no format that anybody knows" * 1000)
+    (root / "list.m3u").write_text("#EXTINF:3,A song\nhttps://example.com/1.mp3\n#EXTINF:3,Half\nhalf.wav\n")
+    return root
+
+
+async def test_nothing_that_looks_short_is_bought_under_a_spend_cap(cli: CLI, liars: Path, sandbox: Sandbox) -> None:
+    cli = cli.using(sandbox)
+    ended = await cli.run("batch", liars / "list.m3u", liars, "--into", "out", "--max-credits", 30, "--json")
+    assert ended.code == 4
+    assert [charge.credits for charge in sandbox.ledger.charges] == [5, 5, 5]
+    failed = {str(each["source"]).rpartition("/")[2]: each["error"] for each in ended.json if each["error"]}
+    assert sorted(failed) == ["1.mp3", "half.wav", "joined.wav", "unknown.mp3"]
+    assert {error["code"] for error in failed.values()} == {"LENGTH_UNKNOWN"}
+    assert "--max-credits" in failed["1.mp3"]["message"]
+    assert "BatchItem" not in ended.out + ended.err
+    assert "could cost up to 240 credits" in failed["half.wav"]["message"]
+    again = await cli.run("batch", liars, "--into", "out", "--max-credits", 30)
+    assert (again.code, len(sandbox.ledger.charges)) == (4, 3)
+    assert "run the same command again" not in again.err
+    assert "3 not split because of a length that is not certain" in again.err
+
+
+async def test_an_estimate_and_a_dry_run_agree_on_what_looks_short(cli: CLI, liars: Path, sandbox: Sandbox) -> None:
+    cli = cli.using(sandbox)
+    printed = await cli.run("estimate", liars / "half.wav", liars / "joined.wav", liars / "honest 1.mp3")
+    assert "at least 5 credits, at most 490 credits" in printed.out
+    assert "and 2 of uncertain length" in printed.out
+    (figures,) = (await cli.run("estimate", liars / "half.wav", "--json")).json
+    assert (figures["credits"], figures["credits_at_most"], figures["unknown_tracks"]) == (0, 240, 1)
+    *plans, total = (await cli.run("batch", liars, liars / "list.m3u", "--dry-run", "--json")).json
+    lengths = {str(plan["source"]).rpartition("/")[2]: (plan["seconds"], plan["seconds_at_most"]) for plan in plans}
+    assert lengths["half.wav"] == (None, 240.0)
+    assert lengths["unknown.mp3"] == (None, None)
+    assert lengths["1.mp3"] == (3.0, None), "what its playlist says"
+    assert (total["credits"], total["credits_at_most"], total["unknown_tracks"]) == (18, None, 3)
+    capped = await cli.run("batch", liars, liars / "list.m3u", "--dry-run", "--max-credits", 30)
+    left_out = [line for line in capped.out.splitlines() if "(not split with this --max-credits, " in line]
+    assert len(left_out) == 4, "all but the honest ones"
+    assert next(line for line in capped.out.splitlines() if line.startswith("price")).startswith("price    15 credits")
+    assert "at most 4:00" in capped.out
+    assert sandbox.ledger.charges == []
 
 
 async def test_an_estimate_costs_nothing_and_says_what_would(cli: CLI, library: Path, sandbox: Sandbox) -> None:

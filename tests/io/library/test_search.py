@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -239,6 +240,97 @@ def test_brackets_in_a_name_that_exists_are_not_a_glob(music: Path) -> None:
     assert tracks("music/[1999] Live/a[b]*.mp3") == ["music/[1999] Live/a[b]*.mp3"]
 
 
+@pytest.mark.parametrize(
+    ("glob", "expected"),
+    [
+        ("music/Album [2001]/*.wav", ["Album [2001]/1.wav"]),
+        ("music/Album [2001]/[0-9].wav", ["Album [2001]/1.wav"]),
+        ("music/Album [2001]/**", ["Album [2001]/1.wav"]),
+        ("*/Album [2001]/*.wav", ["Album [2001]/1.wav"]),
+        ("**/Album [2001]/*.wav", ["Album [2001]/1.wav", "x/Album [2001]/3.wav"]),
+        ("music/*/Album [2001]/*.wav", ["x/Album [2001]/3.wav"]),
+        ("m*/?/Album [2001]", ["x/Album [2001]/3.wav"]),
+        ("music/Album [2001]*/*.wav", ["Album [2001]/1.wav"]),
+        ("music/*/*[live].wav", ["z/Yes [live].wav"]),
+        ("music/?? [live]/*.wav", []),
+        ("music/z/What?/*", ["z/What?/5.wav"]),
+        ("music/*/What?/*", ["z/What?/5.wav"]),
+        ("music/z/M*H/*", ["z/M*H/7.wav"]),
+        ("music/z/**/8.wav", ["z/**/8.wav"]),
+        ("music/*/[5-9]*/*", ["y/9 Songs/6.wav"]),
+        ("music/Album [[]2001]/*.wav", ["Album [2001]/1.wav"]),
+        ("music/Album 2/*.wav", ["Album 2/2.wav"]),
+    ],
+)
+def test_what_exists_as_it_is_written_is_not_a_glob_in_any_part_of_a_path(
+    music: Path, glob: str, expected: list[str]
+) -> None:
+    put(music, "Album [2001]/1.wav", "Album 2/2.wav", "x/Album [2001]/3.wav", "y/Album 2/4.wav", "y/9 Songs/6.wav")
+    put(music, "z/What?/5.wav", "z/Whats/5.wav", "z/M*H/7.wav", "z/MASH/7.wav", "z/**/8.wav", "z/a/8.wav")
+    put(music, "z/Yes [live].wav", "z/Alive.wav")
+    if not expected:
+        with pytest.raises(SourceUnreadableError, match="nothing has such a name"):
+            find(glob)
+        return
+    assert sorted(tracks(glob)) == [f"music/{name}" for name in expected]
+    assert tracks(str(Path.cwd() / glob)) == tracks(glob)
+
+
+def test_brackets_are_read_one_way_in_all_folders(music: Path) -> None:
+    """`One.wav` ends in one of the characters of `[live]`, in a folder where nothing has these brackets."""
+    put(music, "a/Yes [live].wav", "b/One.wav")
+    assert tracks("music/*/*[live].wav") == ["music/a/Yes [live].wav"]
+    (music / "a" / "Yes [live].wav").unlink()
+    assert tracks("music/*/*[live].wav") == ["music/b/One.wav"]
+
+
+@posix
+def test_a_broken_link_exists_as_it_is_written_and_is_not_a_glob(music: Path) -> None:
+    put(music, "ab.mp3")
+    (music / "a*.mp3").symlink_to("nowhere")
+    with pytest.raises(SourceUnreadableError, match="no such file or folder"):
+        find("music/a*.mp3")
+
+
+@pytest.mark.parametrize(
+    ("glob", "reason"),
+    [
+        ("music/[2002]/*.mp3", "nothing has such a name, and so [..] in it stands for one of the characters"),
+        ("music/*.flac", "nothing has such a name"),
+        ("music/*.jpg", "what matches is not audio by its name"),
+        ("music/stems/*", "what matches is not audio by its name, or is in the output folder"),
+        ("missing/*.mp3", "missing is not a folder"),
+        ("music/song.mp3/*", "music/song.mp3 is not a folder"),
+    ],
+)
+def test_a_glob_without_a_track_is_an_error_that_says_why(music: Path, glob: str, reason: str) -> None:
+    put(music, "song.mp3", "cover.jpg", "stems/notes.txt")
+    with pytest.raises(SourceUnreadableError) as caught:
+        find("music", glob, "music/*.mp3")
+    assert str(caught.value).startswith(f"no audio matches {glob}: {reason}")
+
+
+def test_a_path_that_windows_calls_invalid_may_be_a_glob(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(music, "a.mp3")
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> Any:
+        if "*" not in path.name:
+            return stat(path, **options)
+        error = OSError(errno.EINVAL, "The filename, directory name, or volume label syntax is incorrect")
+        error.winerror = 123  # type: ignore[attr-defined,unused-ignore]  # of Windows
+        raise error
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    assert tracks("music/*.mp3") == ["music/a.mp3"]
+
+
+def test_a_pattern_in_a_list_is_an_error_that_is_counted(music: Path) -> None:
+    put(music, "a.mp3")
+    (reason,) = unusable(find("-", stdin=io.BytesIO(b"music/*.mp3\n"))).values()
+    assert reason == "no such file; patterns in lists are not read (standard input, line 1)"
+
+
 def test_a_glob_enters_no_folder_in_which_nothing_can_match(music: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     put(music, "a/b/1.mp3", "c/d/2.mp3", "3.mp3")
     entered: list[str] = []
@@ -456,3 +548,34 @@ def test_manifest_does_not_grow_with_the_number_of_files(music: Path) -> None:
     finally:
         tracemalloc.stop()
     assert peak < 100_000, "the names of one folder, not of all"
+
+
+# --- files that are no tracks
+
+
+def test_the_files_of_a_journal_are_skipped_in_folders_and_refused_by_name(music: Path) -> None:
+    put(music, "song.mp3", "journal.mp3", "journal.mp3.lock", "list.txt", "elsewhere.mp3")
+    (music / "link.mp3").symlink_to(music / "journal.mp3")
+    (music / "hard link.mp3").hardlink_to(music / "journal.mp3")
+    own = [music / "journal.mp3", music / "journal.mp3.lock", music / "list.txt", music / "not there yet"]
+    within = find("music", exclude=own)
+    assert [Path(found.source).name for found in within if isinstance(found, Track)] == ["elsewhere.mp3", "song.mp3"]
+    assert [found.files for found in within if isinstance(found, Ignored)] == [5]
+    assert tracks("music/*.mp3", exclude=own) == ["music/elsewhere.mp3", "music/song.mp3"]
+    for name in ("journal.mp3", "link.mp3", "list.txt"):
+        refused = unusable(find(music / name, exclude=own))
+        assert refused == {str(music / name): "it belongs to the journal of this batch"}
+    put(music, "all.m3u", data=b"journal.mp3\nsong.mp3\n")
+    listed = find(music / "all.m3u", exclude=own)
+    assert [Path(found.source).name for found in listed if isinstance(found, Track)] == ["song.mp3"]
+    assert len(unusable(listed)) == 1
+
+
+def test_a_file_that_becomes_the_journal_during_the_search_is_left_out(music: Path) -> None:
+    put(music, "a.mp3", "b/journal.mp3", "b/song.mp3")
+    journal = music / "b" / "journal.mp3"
+    journal.unlink()
+    found = find_tracks([music], exclude=[journal])
+    next(found)
+    journal.write_bytes(b"now it is there")
+    assert [Path(one.source).name for one in found if isinstance(one, Track)] == ["song.mp3"]

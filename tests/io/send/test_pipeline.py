@@ -16,7 +16,7 @@ from aistemsplitter_async._send.create import Create
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async._wire.messages import Stage
+from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.config import RateLimit, RetryPolicy, Timeouts
 from aistemsplitter_async.errors import (
@@ -112,8 +112,24 @@ FAULTS: list[tuple[str, Fault, dict[str, tuple[int, type[AIStemSplitterError]]]]
     ),
     (
         "wrong type",
-        lambda: json_reply({"id": 5, "balance": "6200"}),
+        lambda: json_reply({"id": 5, "balance": "much"}),
         {"*": (2, ProtocolError), "get": (4, ProtocolError), "create": (5, UNCERTAIN)},
+    ),
+    (
+        "cut off",
+        lambda: Reply(status=200, body=b'{"success": true, "data": {"id": "split_1"', cut=True),
+        {"*": (4, APIConnectionError), "create": (5, UNCERTAIN)},
+    ),
+    (
+        "422 in a 200",
+        lambda: error_reply(200, "VALIDATION_ERROR"),
+        {"*": (1, ValidationError), "create": (1, ValidationError)},
+    ),
+    ("500 in a 200", lambda: error_reply(200, "SERVER_ERROR"), {"*": (4, ServerError), "create": (5, UNCERTAIN)}),
+    (
+        "429 in a 200",
+        lambda: error_reply(200, "RATE_LIMITED"),
+        {"*": (7, RateLimitedError), "create": (7, RateLimitedError)},
     ),
     ("429", lambda: answer(429), {"*": (7, RateLimitedError), "create": (7, RateLimitedError)}),
     ("429 long", lambda: answer(429, Retry_After="121"), {"*": (1, RateLimitedError), "create": (1, RateLimitedError)}),
@@ -669,15 +685,17 @@ async def test_a_create_that_hangs_is_cancelled_after_the_grace(still: World) ->
     assert gate.snapshot().used == 0
 
 
-async def test_a_second_cancellation_does_not_wait_for_the_grace(still: World) -> None:
+async def test_further_cancellations_do_not_shorten_the_grace(still: World) -> None:
     gate, notes = Gate(RateLimit(1), clock=still.clock), list[str]()
-    still.api.script("create", hang)
+    still.api.script("create", after(still, 4))
     task = await start_create(still, gate, notes)
-    task.cancel()
-    await still.clock.settle()
-    task.cancel()
-    await still.clock.settle()
+    for _ in range(39):
+        task.cancel()
+        await still.clock.advance(0.1)
+        assert not task.done()
+    await still.clock.advance(0.2)
     assert task.cancelled()
+    assert notes == ["split_1"]
 
 
 async def test_a_cancelled_create_is_not_retried(still: World) -> None:

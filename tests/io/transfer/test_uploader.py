@@ -23,6 +23,7 @@ from aistemsplitter_async.errors import (
     APIStatusError,
     APITimeoutError,
     AuthenticationError,
+    ConfigurationError,
     ProtocolError,
     RateLimitedError,
     ServerError,
@@ -82,6 +83,8 @@ FAULTS: list[tuple[Any, int, int, type[AIStemSplitterError]]] = [
     (lambda: status(413), 3, 3, APIStatusError),
     (lambda: json_reply({"url": 5}), 3, 3, ProtocolError),
     (lambda: Reply(status=200, body=b"<html>"), 3, 3, ProtocolError),
+    (lambda: Reply(status=200, body=b'{"success": false, "error": "TOKEN_USED"}'), 3, 3, APIStatusError),
+    (lambda: Reply(status=200, body=b'{"success": true, "da', cut=True), 1, 4, APIConnectionError),
     (lambda: status(302, Location="https://elsewhere.test"), 1, 1, APIStatusError),
     (lambda: status(429, Retry_After="300"), 1, 1, RateLimitedError),
 ]
@@ -182,14 +185,27 @@ async def test_progress_rises_from_nothing_to_all_and_falls_back_when_an_attempt
     assert done[-1] == len(SONG)
 
 
-async def test_a_progress_callback_that_raises_ends_the_upload_with_its_own_error(world: World) -> None:
-    def careless(_: Progress) -> None:
+async def test_a_progress_listener_that_raises_does_not_disturb_the_upload(world: World) -> None:
+    calls: list[Progress] = []
+
+    def careless(progress: Progress) -> None:
+        calls.append(progress)
         raise ZeroDivisionError
 
     async with world.client() as client:
-        with pytest.raises(ZeroDivisionError):
-            await client.upload_audio(SONG, on_progress=careless)
-    assert world.api.uploads == {}
+        await client.upload_audio(SONG, on_progress=careless)
+    assert world.api.uploads == {"upl_1": SONG}
+    assert world.api.count("upload") == 1
+    assert calls[-1].done_bytes == len(SONG)
+
+
+async def test_an_async_progress_listener_is_refused_before_anything_is_sent(world: World) -> None:
+    async def listen(_: Progress) -> None: ...
+
+    async with world.client() as client:
+        with pytest.raises(ConfigurationError, match="on_progress must be an ordinary function"):
+            await client.submit(SONG, on_progress=listen)  # type: ignore[arg-type]
+    assert world.api.asked == []
 
 
 # --- stalls

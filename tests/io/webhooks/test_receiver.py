@@ -221,7 +221,8 @@ async def test_an_on_refused_that_fails_does_not_change_the_answer(caplog: pytes
 
     receiver = make(FakeClock(), on_refused=fail)
     assert [await receiver.handle(b"{}", {}), receiver.refuse_unread({}, size=70_000)] == [400, 413]
-    assert [record.message for record in caplog.records] == ["on_refused failed"] * 2
+    (record,) = caplog.records  # once for each kind
+    assert record.message.startswith("on_refused raised KeyError")
 
 
 @pytest.mark.parametrize(("late", "status"), [(299, 200), (-299, 200), (301, 400), (-301, 400)])

@@ -1,0 +1,1 @@
+"""What of a file is audio, and how long that audio is; by content, never by name."""

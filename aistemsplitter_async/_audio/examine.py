@@ -1,0 +1,72 @@
+"""Whether a file changed, which song it is, and how long that is. Blocking: reads the whole file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import BinaryIO
+
+import attrs
+
+from aistemsplitter_async._audio import aiff, flac, mp4, mpeg, ogg, wave
+from aistemsplitter_async._audio.blocks import Blocks, Range
+from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
+
+__all__ = ["Examined", "Length", "examine", "measure"]
+
+FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS, *flac.FORMATS, *ogg.FORMATS, *mp4.FORMATS, *mpeg.FORMATS)
+
+
+@attrs.frozen
+class Examined:
+    """What a file is.
+
+    `content` is `sha256:<hex>` of all its bytes: it says whether the file changed. `identity` is `<format>:<hex>` of
+    its audio alone, whatever its tags: it says which song was bought. Where the format is unknown or the file
+    contradicts itself, `identity` is `content`.
+    """
+
+    content: str
+    identity: str
+
+
+def examine(file: BinaryIO) -> Examined:
+    """Read all of a seekable file. Raises only what reading raises (`OSError`), whatever is in the file."""
+    blocks = Blocks(file)
+    whole = hashlib.sha256()
+    for block in blocks.stream(Range(0, blocks.size)):
+        whole.update(block)
+    content = f"sha256:{whole.hexdigest()}"
+    try:
+        return Examined(content, _identity(blocks) or content)
+    except InconsistentError:
+        return Examined(content, content)
+
+
+def measure(file: BinaryIO) -> Length:
+    """Return how long the audio of a seekable file is, from as much of it as that takes.
+
+    Raises only what reading raises (`OSError`), whatever is in the file.
+    """
+    blocks = Blocks(file)
+    return next((known.length(blocks) for known in FORMATS if known.recognise(blocks)), UNKNOWN_LENGTH)
+
+
+def _identity(blocks: Blocks) -> str | None:
+    for known in FORMATS:
+        if name := known.recognise(blocks):
+            return f"{name}:{_digest(known.parts(blocks), blocks)}"
+    return None
+
+
+def _digest(parts: Iterable[Part], blocks: Blocks) -> str:
+    """Hash each part and then its length: read from the end, the lengths say where each part begins."""
+    digest = hashlib.sha256()
+    for part in parts:
+        length = 0
+        for piece in part:
+            for block in (piece,) if isinstance(piece, bytes) else blocks.stream(piece):
+                digest.update(block)
+                length += len(block)
+        digest.update(length.to_bytes(8, "big"))
+    return digest.hexdigest()

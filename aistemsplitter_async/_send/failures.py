@@ -1,0 +1,140 @@
+"""What an exception of aiohttp, or of a session that is not ours, says about the attempt it ended.
+
+An exception does not tell when it was raised: tracing and middleware of a session run before, during and after an
+exchange, and raise anything. What tells is the body: a create whose body was never asked for cannot have been acted on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from http import HTTPStatus
+
+import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+
+from aistemsplitter_async.errors import APIConnectionError, APITimeoutError
+
+_NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+
+
+class Body(aiohttp.Payload):
+    """The body of one attempt. Nobody gets its bytes without being noticed.
+
+    Attributes:
+        taken: whether anybody asked for them. aiohttp does so once it has a connection, before it writes the head.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(None)
+        self.taken = False
+        self._content = content
+
+    @property
+    def size(self) -> int:
+        return len(self._content)
+
+    @property
+    def autoclose(self) -> bool:
+        return True  # there is nothing to close
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        return self._take().decode(encoding, errors)
+
+    async def as_bytes(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:  # noqa: ARG002  # of other bodies
+        return self._take()
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        await writer.write(self._take())
+
+    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+        await writer.write(self._take()[:content_length])
+
+    def _take(self) -> bytes:
+        self.taken = True
+        return self._content
+
+
+class ConnectionLostError(aiohttp.ClientConnectionError):
+    """A connection broke after it was established."""
+
+
+def convert_error(error: BaseException, *, host: str | None, body: object = None) -> APIConnectionError:
+    """Return our error for one that ended an attempt, with nothing of the original kept but its type's name.
+
+    Args:
+        error: of aiohttp, the system, or other people's code in the session.
+        host: whom the request is for.
+        body: of the request.
+    """
+    arrived = body.taken if isinstance(body, Body) else not isinstance(error, _NO_CONNECTION)
+    failure = _describe(error, host or "a URL without a host", arrived=arrived)
+    failure.may_have_arrived = arrived
+    return failure
+
+
+def _describe(error: BaseException, host: str, *, arrived: bool) -> APIConnectionError:
+    if isinstance(error, aiohttp.ClientHttpProxyError):
+        return _describe_refusal(error.status, host)
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError):
+        return _describe_unconnected(error, host)
+    if isinstance(error, aiohttp.ServerFingerprintMismatch | ssl.SSLCertVerificationError):
+        return _describe_certificate(host)
+    if isinstance(error, TimeoutError):
+        late = f"no connection to {host} in time" if isinstance(error, aiohttp.ConnectionTimeoutError) else None
+        return APITimeoutError(late or f"{host} did not answer in time")
+    if isinstance(error, aiohttp.InvalidURL | UnicodeError) and not arrived:
+        return APIConnectionError(f"{host} cannot be connected to", permanent=True)
+    if isinstance(error, aiohttp.ClientResponseError):
+        peer = host if arrived else f"the proxy on the way to {host}"
+        return APIConnectionError(f"what {peer} answered cannot be read as HTTP")
+    if isinstance(error, aiohttp.ClientError | OSError):
+        kind = "" if isinstance(error, ConnectionLostError) else f" ({type(error).__name__})"
+        return APIConnectionError(
+            f"the connection to {host} broke{'' if arrived else ' before a request was sent'}{kind}"
+        )
+    return _describe_foreign(error, host, arrived=arrived)
+
+
+def _describe_unconnected(
+    error: aiohttp.ClientConnectorError | aiohttp.ClientConnectorCertificateError, host: str
+) -> APIConnectionError:
+    via_proxy = isinstance(error, aiohttp.ClientProxyConnectionError) or error.host != host
+    peer = f"the proxy {error.host}" if via_proxy else host
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return _describe_certificate(peer)
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        return APIConnectionError(f"the host name {'of ' * via_proxy}{peer} cannot be resolved")
+    reason = error.os_error.strerror or type(error.os_error).__name__
+    return APIConnectionError(f"cannot connect to {peer}: {reason}")
+
+
+def _describe_certificate(peer: str) -> APIConnectionError:
+    return APIConnectionError(f"the certificate of {peer} does not verify", permanent=True)
+
+
+def _describe_foreign(error: BaseException, host: str, *, arrived: bool) -> APIConnectionError:
+    """Describe an exception of code that runs in the session: a repetition would raise it again."""
+    kind = type(error).__name__
+    if arrived:
+        return APIConnectionError(f"the session raised {kind} after the request to {host} was sent")
+    return APIConnectionError(f"the session raised {kind}, and nothing was sent to {host}", permanent=True)
+
+
+def _describe_refusal(status: int, host: str) -> APIConnectionError:
+    """Describe a proxy's refusal to connect. Its 429 is about itself, so it is no answer of the API."""
+    passing = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
+    wants = "; it asks for a user and a password" if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED else ""
+    return APIConnectionError(
+        f"the proxy refused to connect to {host}: HTTP {status}{wants}", code="PROXY", permanent=not passing
+    )
+
+
+def is_foreign_cancellation() -> bool:
+    """Return whether the present `CancelledError` is not a cancellation of this task.
+
+    aiohttp, for one, cancels the future of a request that waits for a connection when its session is closed.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() == 0

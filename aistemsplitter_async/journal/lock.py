@@ -1,0 +1,106 @@
+"""The lock that says which process owns a journal: on a file of its own, `<journal>.lock`.
+
+SQLite's own lock on the journal is not enough: a POSIX lock ends when *any* descriptor of the file is closed in the
+process that holds it, so that whoever reads the journal there gives it away. Beside this one it keeps out versions of
+this package that know no lock file. The lock file is empty, and stays when the journal is closed.
+
+These functions block; a caller on the event loop goes through `_tasks.run_in_thread`.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+from filelock import FileLock, SoftFileLock, Timeout
+
+from aistemsplitter_async._files import PRIVATE, reason_of
+from aistemsplitter_async.errors import JournalError, JournalLockedError
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+
+
+def lock_path(journal: Path) -> Path:
+    """Return the path of the lock file of `journal`, the same for every link to it."""
+    return Path(f"{os.path.realpath(journal)}.lock")
+
+
+def is_locked(journal: Path) -> bool | None:
+    """Return whether a process has the journal open, `None` where that cannot be known. The journal is not opened."""
+    path = lock_path(journal)
+    if not path.exists():
+        return False
+    try:
+        JournalLock(journal).release()  # for a moment: a batch that starts just then tries again
+    except JournalLockedError:
+        return True
+    except JournalError:
+        return None
+    return False
+
+
+class JournalLock:
+    """The ownership of a journal, from its creation until it is released or the process ends, however it does.
+
+    Args:
+        journal: its folder must exist.
+
+    Raises:
+        JournalLockedError: another process, or another batch of this one, owns it.
+        JournalError: nothing can be locked there: without that, two processes would buy everything twice.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path = path = lock_path(journal)
+        self._is_new = _check_name(path, journal)
+        if issubclass(FileLock, SoftFileLock):
+            raise _no_locks(path, journal)
+        # Acquired in one thread, released in another; a lock that only exists as a file would outlive its owner.
+        self._lock = FileLock(path, mode=PRIVATE, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise JournalLockedError(
+                f"another batch is running on {journal}; wait for it or stop it", code="LOCKED"
+            ) from None
+        except NotImplementedError:
+            raise _no_locks(path, journal) from None
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise _no_locks(path, journal) from None
+            raise JournalError(f"cannot lock {journal}: {path}: {reason_of(error)}") from None
+
+    def release(self) -> None:
+        """Let another process own the journal."""
+        self._lock.release(force=True)
+
+    def discard(self) -> None:
+        """Release it because there is no journal; leave no lock file that was not there before."""
+        if self._is_new:
+            with suppress(OSError):  # on Windows, as long as it is open
+                self._path.unlink()  # a process that has it open already finds out that it has no name any more
+        self.release()
+
+
+def _check_name(path: Path, journal: Path) -> bool:
+    """Check that no other file has the lock file's name: it would be emptied. Return whether the name is free."""
+    try:
+        status = path.lstat()
+    except OSError:  # it does not exist; anything else is reported by the lock
+        return True
+    if not stat.S_ISREG(status.st_mode) or status.st_size:
+        raise JournalError(
+            f"{path} must be the lock file of {journal}, and is something else; "
+            "move it elsewhere, or give the journal another name"
+        )
+    return False
+
+
+def _no_locks(path: Path, journal: Path) -> JournalError:
+    return JournalError(
+        f"cannot lock {path}: files cannot be locked there, and two processes on one journal would pay for everything "
+        f"twice; put {journal.name} on a local disk"
+    )
