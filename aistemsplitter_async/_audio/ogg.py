@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -18,10 +19,14 @@ from aistemsplitter_async._audio.tags import without_tags
 _MAGIC = b"OggS\0"
 _PAGE = re.compile(re.escape(_MAGIC))
 _PAGE_BYTES = 27  # of a page's header, before the table of sizes
-_CONTINUED, _FIRST = 1, 2
+_CONTINUED, _FIRST, _LAST = 1, 2, 4
 _AMISS = 1000  # pages; what has more is not worth the time
 _SETUP_CAP_BYTES = 1024 * 1024  # the setup of Vorbis has about 4 KiB
 _LATE_SECONDS = 0.1  # a stream that begins later than this was cut out of another, and decoders disagree about it
+_PROBES = 4  # places between the ends that a glance looks at
+_PROBE_BYTES = 196_608  # at each, at most: three of the largest pages
+_END_BYTES = (8192, 32_768, _PROBE_BYTES)  # that have the last two pages
+_LATER = 1 << 32  # the number of a packet behind the headers, where it is not known
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -75,12 +80,16 @@ class _Stream:
             self.page, self.before_page = self.decoded - self.before_page, self.decoded
 
     @property
+    def cut(self) -> int:
+        """What was decoded and the granule positions do not count."""
+        return self.decoded - (self.end - (self.start or 0))
+
+    @property
     def seconds(self) -> float | None:
         """What the granule positions say, if the packets do too: of the last page, some may be cut off."""
         start = self.start or 0
-        cut = self.decoded - (self.end - start)
         delivered = self.end - max(start, 0) - self.codec.skipped
-        if not 0 <= cut <= self.page or start > _LATE_SECONDS * self.codec.rate or delivered < 0:
+        if not 0 <= self.cut <= self.page or start > _LATE_SECONDS * self.codec.rate or delivered < 0:
             return None
         return delivered / self.codec.rate
 
@@ -88,6 +97,19 @@ class _Stream:
     def at_most(self) -> float:
         """What either says."""
         return max(self.decoded, self.end) / self.codec.rate
+
+
+@attrs.frozen
+class _Stretch:
+    """Some pages that follow one another: the last, and what was counted from the end of the first one on."""
+
+    last: _Page
+    counted: _Stream
+
+    @property
+    def fits(self) -> bool:
+        """Whether granule positions and packets agree: only where a stream ends, some of a page may be cut off."""
+        return 0 <= self.counted.cut <= (self.counted.page if self.last.flags & _LAST else 0)
 
 
 def _recognise(blocks: Blocks) -> str | None:
@@ -101,7 +123,7 @@ def _parts(blocks: Blocks) -> Iterator[Part]:
     """
     codec: Codec | None = None
     granule = 0
-    for packet in _packets(blocks):
+    for packet in _packets(_pages(blocks, without_tags(blocks))):
         if packet is None:
             raise InconsistentError
         if packet.number == 0:
@@ -123,7 +145,7 @@ def _length(blocks: Blocks) -> Length:
     streams: list[_Stream] = []
     agreed = True
     try:
-        for packet in _packets(blocks):
+        for packet in _packets(_pages(blocks, without_tags(blocks))):
             if packet is None:
                 agreed = False
             elif packet.number == 0:
@@ -141,6 +163,94 @@ def _length(blocks: Blocks) -> Length:
     return Length(sum(known) if agreed else None, sum(stream.at_most for stream in streams))
 
 
+def _glance(blocks: Blocks) -> Length | None:
+    """Return where the last page says the stream ends, `None` unless it is of the stream that the file begins with.
+
+    At the beginning, at the end and at a few places in between, the granule positions must be what the packets of two
+    neighbouring pages decode to, and pages come ever later. Where all that holds, it is not seen that granule positions
+    leap somewhere else, nor that another stream of the same serial number is in front, in less than a fifth of the
+    bytes. A picture among the comments, which are at the beginning, is read with them.
+    """
+    sound = without_tags(blocks)
+    try:
+        begun = _begin(blocks, sound)
+        if begun is None:
+            return None
+        stream, heard = begun
+        places = (heard, *Range(heard, sound.stop).places(_PROBES))
+        parts = [Range(place, min(place + _PROBE_BYTES, sound.stop)) for place in places]
+        found = [_stretch(blocks, part, stream.codec) for part in parts]
+        found.append(_end(blocks, Range(heard, sound.stop), stream.codec))
+    except InconsistentError:
+        return None
+    stretches = [each for each in found if each is not None and each.fits]
+    marks = [(each.last.sequence, each.last.granule) for each in stretches]
+    serials = {int.from_bytes(blocks.read(sound.start + 14, 4), "little"), *(each.last.serial for each in stretches)}
+    if len(stretches) < len(found) or len(serials) > 1 or not _increase(marks):
+        return None
+    end = stretches[-1].counted
+    stream.decoded, stream.end, stream.page = end.end - (stream.start or 0) + end.cut, end.end, end.page
+    return None if stream.seconds is None else Length(stream.seconds, stream.at_most)
+
+
+def _increase(marks: list[tuple[int, int]]) -> bool:
+    return all(before[0] < mark[0] and before[1] < mark[1] for before, mark in itertools.pairwise(marks))
+
+
+def _begin(blocks: Blocks, sound: Range) -> tuple[_Stream, int] | None:
+    """Return the stream as it is after the first page with sound, and where that page ends."""
+    stream: _Stream | None = None
+    for packet in _packets(_pages(blocks, sound)):
+        if packet is None or (packet.number == 0) != (stream is None):
+            return None
+        if stream is None:
+            codec = codec_of(packet.read(blocks, FIRST_BYTES))
+            if codec is None:
+                return None
+            stream = _Stream(codec)
+        else:
+            _count(stream, packet, blocks)
+            if stream.start is not None:
+                return stream, packet.pieces[-1].stop
+    return None
+
+
+def _end(blocks: Blocks, rest: Range, codec: Codec) -> _Stretch | None:
+    """Return the last pages, `None` unless they are at the very end and are marked as the last."""
+    for size in _END_BYTES:
+        stretch = _stretch(blocks, Range(max(rest.start, rest.stop - size), rest.stop), codec, to_end=True)
+        if stretch is not None:
+            return stretch if stretch.last.flags & _LAST else None
+    return None
+
+
+def _stretch(blocks: Blocks, part: Range, codec: Codec, *, to_end: bool = False) -> _Stretch | None:
+    """Count from the first page in `part` to the next one on which a packet ends, or to the end of `part`."""
+    pages: list[_Page] = []
+    for page in _pages(blocks, part):
+        if page is None and pages:
+            return None
+        if page is None or not (pages or page.complete > (page.flags & _CONTINUED)):  # where a packet begins and ends
+            continue
+        pages.append(page)
+        if page.complete and len(pages) > 1 and not to_end:
+            break
+    if len(pages) < 2:  # noqa: PLR2004
+        return None
+    first = pages[0]
+    counted = _Stream(codec)
+    _count(counted, _Packet(_LATER, first.pieces[first.complete - 1 : first.complete], first.granule), blocks)
+    if counted.start is None:
+        return None
+    for packet in _packets(pages[1:], first):
+        if packet is None or packet.number < _LATER:
+            return None
+        _count(counted, packet, blocks)
+        if packet.granule is not None and not to_end:  # what goes on on the next page is not a packet yet
+            break
+    return _Stretch(pages[-1], counted)
+
+
 def _count(stream: _Stream, packet: _Packet, blocks: Blocks) -> None:
     head = packet.read(blocks, HEADER_BYTES)
     if not stream.codec.is_header(packet.number, head):
@@ -151,13 +261,14 @@ def _count(stream: _Stream, packet: _Packet, blocks: Blocks) -> None:
         stream.codec.setup(packet.read(blocks, _SETUP_CAP_BYTES))
 
 
-def _packets(blocks: Blocks) -> Iterator[_Packet | None]:
-    """Yield the packets of the streams that follow one another in the file, and `None` where something is wrong.
+def _packets(pages: Iterable[_Page | None], previous: _Page | None = None) -> Iterator[_Packet | None]:
+    """Yield the packets of the streams that follow one another, and `None` where something is wrong.
 
+    `previous` is the page before, if these are not the first of the file.
     Raises `InconsistentError` for streams side by side, and for a file that is more wrong than right.
     """
-    number, previous, pending = 0, None, list[Range]()
-    for page in _pages(blocks):
+    number, pending = (0, list[Range]()) if previous is None else (_LATER, list(previous.pieces[previous.complete :]))
+    for page in pages:
         if page is None:
             yield None
             continue
@@ -182,9 +293,8 @@ def _packets(blocks: Blocks) -> Iterator[_Packet | None]:
         yield None
 
 
-def _pages(blocks: Blocks) -> Iterator[_Page | None]:
+def _pages(blocks: Blocks, sound: Range) -> Iterator[_Page | None]:
     """Yield the pages, and `None` before one that is damaged or that something else is in front of, and at a cut."""
-    sound = without_tags(blocks)
     position, amiss = sound.start, 0
     while position < sound.stop:
         header = blocks.read(position, _PAGE_BYTES)
@@ -228,4 +338,4 @@ def _is_sound(blocks: Blocks, start: int, stop: int) -> bool:
     return crc.to_bytes(4, "big").translate(_REVERSED) == page[22:26]
 
 
-FORMATS = (Format(_recognise, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length, _glance),)
