@@ -40,7 +40,7 @@ class Blocks:
         self.size = file.seek(0, io.SEEK_END)
         self._block_bytes = block_bytes
         self._number, self._block = -1, b""
-        self._kept: dict[int, bytes] = {}  # by number, in the order in which they were read
+        self._kept: dict[int, bytes] = {}  # by number, in the order in which they were last read
 
     def read(self, start: int, length: int) -> bytes:
         """Return `length` bytes from `start`, fewer at the end of the file."""
@@ -83,12 +83,13 @@ class Blocks:
         return stop
 
     def _load(self, number: int) -> bytes:
-        block = self._kept.get(number)
+        block = self._kept.pop(number, None)
         if block is None:
             if len(self._kept) * self._block_bytes >= _KEPT_BYTES:
                 del self._kept[next(iter(self._kept))]
             self._file.seek(number * self._block_bytes)
-            block = self._kept[number] = self._fill()
+            block = self._fill()
+        self._kept[number] = block
         self._number, self._block = number, block
         return block
 

@@ -107,7 +107,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                 if plan is None:
                     survey.unusable += 1
                     continue
-                length = await measure_track(track)
+                length = await measure_track(track, thorough=arguments.max_credits is not None)
                 if plan.what == _SPLIT and not _has_price(length, arguments.max_credits):
                     plan = attrs.evolve(plan, what=_NO_PRICE)
                 _print(plan, track.source, length, arguments, terminal)

@@ -26,7 +26,7 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     survey = Survey()
     try:
         async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-            survey.add(track, await measure_track(track))
+            survey.add(track, await measure_track(track, thorough=False))
         await print_estimate(survey, common, terminal)
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
