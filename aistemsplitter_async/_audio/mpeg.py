@@ -133,9 +133,9 @@ def _length(blocks: Blocks) -> Length:
 def _glance(blocks: Blocks) -> Length | None:
     """Return the length by the frames at the ends and at a few places in between, `None` if they are not alike.
 
-    With a constant bitrate, frames are where arithmetic puts them, and a header must count as many. With a variable
-    one, the header must count the bytes that are there, and frames of about the size that is there: a count that is
-    less than 1.5 times off is believed.
+    With a constant bitrate, frames are where arithmetic puts them, and a header must count as many: bytes that are no
+    frames are only taken for some if exactly as many fit. With a variable bitrate, the header must count the bytes that
+    are there, and frames of about the size that is there: a count that is less than 1.5 times off is believed.
     """
     stream = _stream(blocks)
     if stream is None or not stream.first.mean_size or stream.start != stream.sound.start:
