@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-import random
 import re
-import struct
 
 import attrs
 import pytest
@@ -14,7 +12,7 @@ from hypothesis import given, strategies as st
 
 from aistemsplitter_async._audio import flac as flac_module, mpeg, ogg
 from aistemsplitter_async._audio.examine import Length, glance, measure
-from tests.core.audio.made import RATE, encoded, measured, noise
+from tests.core.audio.made import RATE, encoded, frame, measured, noise, vbr
 from tests.core.audio.pages import packets, page, paged
 from tests.core.audio.tagging import ape, id3v1, id3v2, lyrics3v2
 from tests.core.audio.test_flac import block, flac, sound
@@ -23,7 +21,6 @@ from tests.core.audio.test_mpeg import FRAME, adts, cbr, with_xing
 from tests.core.audio.test_ogg import ogg_flac
 
 LITTLE = 256 * 1024
-BITRATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 
 
 class Counted(io.BytesIO):
@@ -39,23 +36,6 @@ class Counted(io.BytesIO):
 
 def glanced(data: bytes) -> Length:
     return glance(io.BytesIO(data))
-
-
-def frame(bitrate: int, seed: int = 1, kind: bytes = b"\xff\xfb") -> bytes:
-    size = 144 * bitrate * 1000 // RATE
-    return kind + bytes([(BITRATES.index(bitrate) + 1) << 4, 4]) + noise(size - 4, seed)
-
-
-def vbr(frames: int, *, factor: float = 1, size_factor: float = 1, vbri: bool = False, seed: int = 1) -> bytes:
-    """Return frames of all bitrates, and one in front that says `factor` times as many as there are."""
-    drawn = random.Random(seed).choices(BITRATES[4:], k=frames)  # noqa: S311
-    body = b"".join(frame(bitrate, number) for number, bitrate in enumerate(drawn))
-    claimed, size = round(frames * factor), round((len(body) + 417) * size_factor)
-    if vbri:
-        info = b"VBRI" + bytes(6) + struct.pack(">II", size, claimed)
-    else:
-        info = b"Xing" + struct.pack(">III", 3, claimed, size)
-    return b"\xff\xfb\x90\x04" + bytes(32) + info + bytes(413 - 32 - len(info)) + body
 
 
 def uncounted(frames: int, first: int, second: int) -> bytes:
