@@ -185,10 +185,10 @@ def _constant(body: Range, found: list[tuple[int, _Frame]]) -> int | None:
 
 def _counted(stream: _Stream, body: Range, found: list[tuple[int, _Frame]]) -> int | None:
     """Return how many frames the header counts if the size of the file agrees."""
-    info, sizes = stream.info, [frame.size for _, frame in found]
-    if info is None or not info.frames or abs(info.size - (body.stop - stream.start)) > max(stream.first.size, *sizes):
+    info = stream.info
+    if info is None or not info.frames or info.size not in {body.length, body.stop - stream.start}:
         return None
-    uneven = body.length / info.frames / (sum(sizes) / len(sizes))
+    uneven = body.length / info.frames / (sum(frame.size for _, frame in found) / len(found))
     return info.frames if 1 / _UNEVEN < uneven < _UNEVEN else None
 
 

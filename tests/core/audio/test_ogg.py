@@ -86,6 +86,21 @@ def test_packets_that_are_cut_elsewhere_missing_or_in_another_order_are_another_
         assert identity(paged([*every[:9], *changed, *every[11:]])) != identity(FILES[kind])
 
 
+def test_many_packets_on_any_pages_are_one_song_and_moved_bytes_are_another() -> None:
+    head, bodies = packets(OPUS)[:2], [noise(number % 700, number) for number in range(6000)]
+    songs = []
+    for moved in (0, 1, 5000):
+        cut = bodies[moved][1:] if moved else bodies[moved]
+        every = [*bodies[:moved], cut, *bodies[moved + 1 :]]
+        every[moved + 1] = bodies[moved][: len(bodies[moved]) - len(cut)] + every[moved + 1]
+        alike = [head[1], *(Packet(body, None) for body in every[:-1])]
+        end = Packet(every[-1], 960 * 5999)
+        songs.append({identity(paged([head[0], *alike, end], per_page)) for per_page in (1, 3, 100, 255)})
+    assert [len(song) for song in songs] == [1, 1, 1]
+    assert len(set.union(*songs)) == 3
+    assert not is_whole(paged([head[0], *alike, end]))
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_where_the_end_is_cut_off_matters(kind: str) -> None:
     every = packets(FILES[kind])
