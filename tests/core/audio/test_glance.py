@@ -136,6 +136,14 @@ def test_a_count_that_could_be_is_believed_with_a_variable_bitrate(monkeypatch: 
     assert glanced(half).seconds == pytest.approx(100 * FRAME)
 
 
+def test_what_makes_up_whole_frames_only_together_is_found() -> None:
+    song = cbr(2000)
+    changed = song[:50_000] + noise(100) + song[50_000:800_000] + noise(317) + song[800_000:]
+    assert len(changed) % 417 == 0
+    assert glanced(changed) == measured(changed)
+    assert glanced(changed).seconds is None
+
+
 @pytest.mark.parametrize("bitrates", [(128, 64), (320, 32), (128, 160)])
 def test_two_bitrates_without_a_count_are_walked_over(bitrates: tuple[int, int]) -> None:
     file = Counted(uncounted(2000, *bitrates))
