@@ -140,7 +140,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                     survey.unusable += 1
                     continue
                 codes.append(plan.code)
-                length = await measure_track(track)
+                length = await measure_track(track, thorough=arguments.max_credits is not None)
                 is_new = plan.what in (_SPLIT, _AGAIN)
                 if is_new and not _has_price(length, arguments.max_credits):
                     plan, is_new = attrs.evolve(plan, what=_NO_PRICE), False

@@ -28,7 +28,7 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     survey = Survey()
     try:
         async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-            survey.add(track, await measure_track(track))
+            survey.add(track, await measure_track(track, thorough=False))
         await print_estimate(survey, common, terminal)
         journal = default_journal(library.into)
         if await run_in_thread(journal.exists):
