@@ -11,6 +11,7 @@ import inspect
 import logging
 import warnings
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
@@ -71,7 +72,8 @@ class Listener(Generic[T]):
         if kind not in self._logged and _log.hasHandlers():
             self._logged.add(kind)
             message = "%s raised %s, which affects nothing else; further ones are not logged"
-            _log.error(message, self._name, kind.__name__, exc_info=error)
+            with suppress(Exception):  # a handler or filter is other people's code, too
+                _log.error(message, self._name, kind.__name__, exc_info=error)
 
 
 def as_listener(function: Callable[[T], object] | None, name: str) -> Listener[T] | None:

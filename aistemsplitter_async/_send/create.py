@@ -1,16 +1,17 @@
 """Sends a create: the call that costs credits and must not be lost.
 
-Each attempt is admitted by the gate, committed by the caller's hook, sent, and answered, in this order. From the commit
-to the answer it runs in a task of its own, so that a cancelled caller still learns which split exists. However a create
-ends, it is known whether there is a split: `SplitCreated` or `CreateAbandoned` is emitted, or else there is none.
+Each attempt is admitted by the gate, committed by the caller's hook, sent, and answered, in this order. The commit and
+the exchange run in tasks of their own, so that a cancelled caller still learns which split exists; one who is cancelled
+before the exchange sends nothing. However a create ends, it is known whether there is a split: `SplitCreated` or
+`CreateAbandoned` is emitted, or else there is none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._gate.slot import Slot
@@ -124,17 +125,21 @@ class Create:
     async def _once(self) -> CreatedSplit:
         pipeline = self._pipeline
         slot = await pipeline.admit(self._operation, self._priority)
-        if pipeline.creates.draining:
-            slot.restore()
-            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
         try:
-            return await pipeline.creates.run(self._attempt(slot))
-        except asyncio.CancelledError:
-            slot.restore()  # in case its task was cancelled before it began; otherwise the slot is given back already
-            raise
+            # Two tasks, so that a caller who was cancelled by the end of the first one sends nothing.
+            await self._run_owned(self._commit_intent())
+            return await self._run_owned(self._attempt(slot))
+        finally:
+            slot.restore()  # unless the exchange has given it back
+
+    async def _run_owned(self, work: Coroutine[Any, Any, T]) -> T:
+        creates = self._pipeline.creates
+        if creates.draining:
+            work.close()
+            raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+        return await creates.run(work)
 
     async def _attempt(self, slot: Slot) -> CreatedSplit:
-        await self._commit_intent(slot)
         self._ambiguity.note_sent()
         try:
             created = await self._exchange(slot)
@@ -147,13 +152,12 @@ class Create:
             await _run_hook(self._on_created, created, "on_created")
         return created
 
-    async def _commit_intent(self, slot: Slot) -> None:
+    async def _commit_intent(self) -> None:
         if self._before_send is None:
             return
         try:
             await _run_hook(self._before_send, self._submission, "before_send")
         except BaseException as error:
-            slot.restore()
             own = error.error if isinstance(error, _HookError) else error
             key = self._submission.idempotency_key
             note = f"raised by before_send, so the create was not sent; its idempotency key is {key}"

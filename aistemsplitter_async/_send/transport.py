@@ -200,7 +200,7 @@ class _Streamed:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
         self.status = response.status
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        self.headers = _join_lines(response.headers)
 
     async def read(self) -> Reply:
         """Return the whole reply, or what came of it before the connection broke.
@@ -243,6 +243,14 @@ class _Streamed:
             failure = convert_error(error, host="the server")
         if failure is not None:
             raise failure
+
+
+def _join_lines(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return headers by lower-case name. The lines of one name are a list (RFC 9110 section 5.3), without doubles."""
+    lines: dict[str, dict[str, None]] = {}
+    for name, value in headers.items():
+        lines.setdefault(name.lower(), {})[value] = None
+    return {name: ", ".join(values) for name, values in lines.items()}
 
 
 async def _no_hidden_resend(

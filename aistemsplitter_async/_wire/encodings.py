@@ -55,7 +55,8 @@ def _unpack(body: bytes, header: str) -> bytes:
     if len(codings) > _MOST_CODINGS:
         raise ProtocolError(f"the reply is encoded {len(codings)} times")
     for coding in reversed(codings):
-        body = _find_decoder(coding)(body)
+        if not _is_object(body):  # else it is decoded already, or was never encoded: some name a charset here
+            body = _find_decoder(coding)(body)
     for _ in range(_MOST_CODINGS):
         body = _gunzip(body)
     if len(body) > REPLY_CAP_BYTES:
@@ -76,14 +77,13 @@ def _gunzip(body: bytes) -> bytes:
 
 def _undeflate(body: bytes) -> bytes:
     """Decode what is called deflate: zlib's format, or without its header, as some servers send it."""
-    if _looks_like_json(body):
-        return body
     has_header = len(body) > 1 and body[0] & 0x0F == zlib.DEFLATED and int.from_bytes(body[:2]) % 31 == 0
     return _inflate(body, _ZLIB if has_header else _RAW)
 
 
-def _looks_like_json(body: bytes) -> bool:
-    return body.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"{", b"[")
+def _is_object(body: bytes) -> bool:
+    # Neither a list nor after other white space than JSON's: brotli's output may begin with "[" or "\v{".
+    return body.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").startswith(b"{")
 
 
 def _inflate(body: bytes, wbits: int) -> bytes:
@@ -105,8 +105,6 @@ def _inflate(body: bytes, wbits: int) -> bytes:
 
 
 def _unbrotli(body: bytes) -> bytes:
-    if _looks_like_json(body):
-        return body
     try:
         brotli: Any = import_module("brotli")
     except ImportError:

@@ -71,6 +71,18 @@ def test_what_was_not_logged_yet_is_logged_once_logging_is_configured(
     assert len(caplog.records) == 1
 
 
+def test_a_log_that_raises_changes_nothing_either(caplog: pytest.LogCaptureFixture) -> None:
+    def refuse(_: logging.LogRecord) -> bool:
+        raise OSError("the log is full")
+
+    caplog.handler.addFilter(refuse)
+    listener = Listener(raising(KeyError()), "on_event")
+    try:
+        listener(0)
+    finally:
+        caplog.handler.removeFilter(refuse)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(3)])
 def test_outside_of_an_event_loop_an_interruption_passes(error: BaseException) -> None:
     with pytest.raises(type(error)) as caught:

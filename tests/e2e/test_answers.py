@@ -68,6 +68,10 @@ READABLE: dict[str, Callable[[bytes], bytes]] = {
     "deflate": lambda raw: answer(zlib.compress(raw), "Content-Encoding: deflate"),
     "deflate raw": lambda raw: answer(raw_deflate(raw), "Content-Encoding: deflate"),
     "deflate in gzip": lambda raw: answer(gzip.compress(zlib.compress(raw)), "Content-Encoding: deflate, gzip"),
+    "encoded in two lines": lambda raw: answer(
+        gzip.compress(zlib.compress(raw)), "Content-Encoding: deflate", "Content-Encoding: gzip"
+    ),
+    "encoded in a charset": lambda raw: answer(raw, "Content-Encoding: utf-8"),
     "BOM": lambda raw: answer(b"\xef\xbb\xbf" + raw),
     "UTF-16": lambda raw: answer(raw.decode().encode("utf-16")),
     "padded": lambda raw: answer(b"\r\n " + raw + b"\n\x00\x00"),
@@ -162,7 +166,7 @@ UNREADABLE: dict[str, Callable[[bytes], bytes]] = {
     "a shorter length": lambda raw: head("200 OK", f"Content-Length: {len(raw) - 5}") + raw,
     "a gzip bomb": lambda _: answer(gzip.compress(b" " * 50_000_000), "Content-Encoding: gzip"),
     "half a gzip": lambda raw: answer(gzip.compress(raw)[:40], "Content-Encoding: gzip"),
-    "zstd": lambda raw: answer(raw, "Content-Encoding: zstd"),
+    "zstd": lambda raw: answer(b"\x28\xb5\x2f\xfd" + raw, "Content-Encoding: zstd"),
     "204": lambda _: head("204 No Content"),
     "empty": lambda _: answer(b""),
     "deep": lambda raw: answer(b'{"success": true, "data": ' + b"[" * 50 + raw + b"]" * 50 + b"}"),

@@ -57,6 +57,10 @@ PACKED: list[tuple[str, Pack]] = [
     ("deflate", bytes),
     ("br", bytes),
     ("identity", bytes),
+    ("utf-8", bytes),  # what encodes nothing: a common mistake
+    ("none", bytes),
+    ("UTF-8, gzip", gzip.compress),
+    ("zstd", bytes),
 ]
 
 
@@ -99,7 +103,7 @@ def test_no_other_codec_is_tried(charset: str) -> None:
 @pytest.mark.parametrize("coding", ["zstd", "compress", "aes128gcm", "gzip;q=1", "\x1b[2J" * 100])
 def test_an_unknown_coding_is_named(coding: str) -> None:
     with pytest.raises(ProtocolError, match="not asked for") as caught:
-        read(GOLDEN, content_encoding=coding)
+        read(b"\x28\xb5\x2f\xfd" + GOLDEN, content_encoding=coding)
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 200
 
@@ -139,6 +143,18 @@ def test_a_brotli_bomb_is_refused() -> None:
 
 def test_a_reply_of_exactly_the_cap_is_unpacked() -> None:
     assert len(decode_text(gzip.compress(b" " * REPLY_CAP_BYTES), {"content-encoding": "gzip"})) == REPLY_CAP_BYTES
+
+
+def test_brotli_that_begins_like_json_is_unpacked() -> None:
+    compress = pytest.importorskip("brotli").compress
+    found = set[bytes]()
+    for length in (*range(100, 300), 70_000):
+        text = '{"id": "' + "x" * length + '"}'
+        for quality in (0, 11):
+            packed = compress(text.encode(), quality=quality)
+            found.add(packed.lstrip()[:1])
+            assert decode_text(packed, {"content-encoding": "br"}) == text
+    assert found >= {b"{", b"["}, "the test sees no such case"
 
 
 @pytest.mark.parametrize("cut", range(0, len(gzip.compress(GOLDEN)) - 20, 7))

@@ -12,6 +12,7 @@ import pytest
 from aistemsplitter_async import (
     AIStemSplitterError,
     APIConnectionError,
+    APITimeoutError,
     AsyncAIStemSplitter,
     ConfigurationError,
     CreateAbandoned,
@@ -189,13 +190,24 @@ async def test_asyncios_timeout_carries_what_to_resubmit(still: World) -> None:
     assert abandoned(still) == [error.__cause__.__cause__.submission]
 
 
+def once_it_arrives(do: Callable[[], object], answer: Script) -> Script:
+    """Call `do` when the create arrives, and answer it with `answer`."""
+
+    def arrive(_: Any) -> Script:
+        do()
+        return answer
+
+    return arrive
+
+
 @pytest.mark.parametrize("seconds", [4.0, 60.0])
 async def test_anyios_scope_ends_after_the_attempt_or_its_grace(still: World, seconds: float) -> None:
-    still.api.script("create", created_after(still, seconds))
+    scope = anyio.CancelScope()
+    still.api.script("create", once_it_arrives(scope.cancel, created_after(still, seconds)))
     began = still.clock.monotonic()
 
     async def call(client: AsyncAIStemSplitter) -> float:
-        with anyio.move_on_after(0) as scope:
+        with scope:
             await create(client)
         assert scope.cancelled_caught
         return still.clock.monotonic() - began
@@ -209,10 +221,11 @@ async def test_anyios_scope_ends_after_the_attempt_or_its_grace(still: World, se
 
 
 async def test_anyios_timeout_is_raised_as_a_timeout(still: World) -> None:
-    still.api.script("create", created_after(still, 60))
-
     async def call(client: AsyncAIStemSplitter) -> None:
-        with anyio.fail_after(0):
+        with anyio.fail_after(600) as scope:
+            still.api.script(
+                "create", once_it_arrives(lambda: setattr(scope, "deadline", 0.0), created_after(still, 60))
+            )
             await create(client)
 
     async with still.client() as client:
@@ -220,6 +233,89 @@ async def test_anyios_timeout_is_raised_as_a_timeout(still: World) -> None:
         await still.clock.advance(6)
         assert isinstance(task.exception(), TimeoutError)
     assert len(abandoned(still)) == 1
+
+
+async def by_its_timeout(client: AsyncAIStemSplitter) -> None:
+    with pytest.raises(APITimeoutError, match="none was created"):
+        await create(client, timeout=0)
+
+
+async def by_asyncios_timeout(client: AsyncAIStemSplitter) -> None:
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await create(client)
+
+
+async def by_anyios_timeout(client: AsyncAIStemSplitter) -> None:
+    with pytest.raises(TimeoutError), anyio.fail_after(0):
+        await create(client)
+
+
+async def by_a_scope_that_is_over(client: AsyncAIStemSplitter) -> None:
+    with anyio.CancelScope() as scope:
+        scope.cancel()
+        await create(client)
+    assert scope.cancelled_caught
+
+
+async def by_a_sibling(client: AsyncAIStemSplitter) -> None:
+    async def fail() -> None:
+        raise ValueError
+
+    async def both() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(create(client))  # type: ignore[arg-type]
+            group.create_task(fail())
+
+    with pytest.raises(ExceptionGroup):
+        await both()
+
+
+@pytest.mark.parametrize(
+    "cancelled",
+    [by_its_timeout, by_asyncios_timeout, by_anyios_timeout, by_a_scope_that_is_over, by_a_sibling],
+)
+async def test_a_create_cancelled_before_its_first_turn_is_not_sent(
+    still: World, cancelled: Callable[[AsyncAIStemSplitter], Awaitable[None]]
+) -> None:
+    async with still.client() as client:
+        await cancelled(client)
+        assert client.gate.snapshot().used == 0
+    assert still.api.asked == []
+    assert abandoned(still) == []
+
+
+@pytest.mark.parametrize("often", [1, 3])
+async def test_a_create_cancelled_during_before_send_is_not_sent(still: World, often: int) -> None:
+    stored: list[Submission] = []
+
+    async def store(submission: Submission) -> None:
+        await still.clock.sleep(3)
+        stored.append(submission)
+
+    async with still.client() as client:
+        task = await start(still, create(client, before_send=store))
+        for _ in range(often):
+            task.cancel()
+            await still.clock.advance(0.5)
+        await still.clock.advance(3)
+        assert cause(task) is None
+        assert client.gate.snapshot().used == 0
+    assert [submission.idempotency_key for submission in stored] == [KEY], "it has time to finish"
+    assert still.api.asked == []
+    assert abandoned(still) == []
+
+
+async def test_a_client_closed_during_before_send_sends_nothing(still: World) -> None:
+    async def store(_: Submission) -> None:
+        await still.clock.sleep(3)
+
+    client = still.client()
+    task = await start(still, create(client, before_send=store))
+    await start(still, client.aclose())
+    await still.clock.advance(4)
+    assert isinstance(task.exception(), APIConnectionError)
+    assert still.api.asked == []
 
 
 @pytest.mark.parametrize(
