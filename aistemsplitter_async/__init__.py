@@ -77,6 +77,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         WebhookError as WebhookError,
     )
     from aistemsplitter_async.events import (
+        BoughtBefore as BoughtBefore,
         CreateAbandoned as CreateAbandoned,
         Event as Event,
         GateClosed as GateClosed,
@@ -134,8 +135,8 @@ else:
                 "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
             ),
             "events": (
-                "CreateAbandoned Event GateClosed GateOpened LimitLearned PollMade PollPlanned RequestSent "
-                "RetryPlanned SplitCreated Throttled"
+                "BoughtBefore CreateAbandoned Event GateClosed GateOpened LimitLearned PollMade PollPlanned "
+                "RequestSent RetryPlanned SplitCreated Throttled"
             ),
             "job": "Job",
             "models": (

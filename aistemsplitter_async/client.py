@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.batch.runner import Batch, Sources
     from aistemsplitter_async.events import OnEvent
+    from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (
         CreatedSplit,
         Credits,
@@ -512,8 +513,9 @@ class AsyncAIStemSplitter:
         webhook_url: str | None = None,
         key_age: float = KEY_AGE,
         patience: float = PARK,
-        retry_failed: bool = False,
+        retry_failed: RetryFailed = False,
         overwrite: bool = False,
+        changed: Changed = "refuse",
     ) -> Batch:
         """Split many sources as fast as the key allows. Enter the returned batch, and iterate over it for the outcomes.
 
@@ -525,12 +527,13 @@ class AsyncAIStemSplitter:
                 Consumed only as fast as they are processed.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
             journal: the file that records everything; without one, a crash loses what was in progress.
-            stem_model: `"4s"` or `"6s"`; by default the server's choice.
-            output_format: `"mp3"` or `"wav"`; by default the server's choice.
+            stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only
+                if it was delivered as something else than is asked for here; without this argument, never.
+            output_format: `"mp3"` or `"wav"`; by default the server's choice, with the same rule.
             in_flight: splits being processed at a time; by default as many as keep the key busy.
             uploads: parallel uploads.
             downloads: tracks whose stems are downloaded at a time.
-            dedupe: whether the same audio, or URL, is split only once.
+            dedupe: whether the same audio, whatever its tags, or the same URL is split only once.
             priority: the lane its requests wait in.
             max_credits: stop before a split that would make this run cost more. Files are measured by their content.
                 One without a certain length is priced at the longest it can be. What can have any length (a URL, a
@@ -541,8 +544,13 @@ class AsyncAIStemSplitter:
                 resent under its key; after that a person must decide.
             patience: seconds to wait out an outage (no network, a failing server, a long 429) before the batch stops;
                 with 0 each source fails on its own.
-            retry_failed: try tracks again that failed for good in an earlier run.
+            retry_failed: try tracks again that failed for good in an earlier run; `"unpaid"` leaves out those whose
+                split failed, which would be paid for again.
             overwrite: whether files of other splits, or of your own, may be replaced.
+            changed: what a file is that was bought with other bytes, where nothing shows whether only its tags
+                changed: the `"same"` song, a `"new"` one, or by default a `Failed` with a `SourceChangedError` whose
+                code is `CHANGED`. That is for files that were bought by an older version of this package, or of
+                formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
 
         Raises:
             ConfigurationError: an argument out of its range. Entering it raises `JournalLockedError` if another
@@ -566,6 +574,7 @@ class AsyncAIStemSplitter:
             patience=patience,
             retry_failed=retry_failed,
             overwrite=overwrite,
+            changed=changed,
         )
         return Batch(
             self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock

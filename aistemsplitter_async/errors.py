@@ -17,7 +17,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 ├── WaitTimeoutError                not terminal at the deadline (split_id, last)
 ├── UploadError
 │   ├── SourceUnreadableError       missing, a folder, empty, no permission
-│   └── SourceChangedError          edited, truncated or grown while it was read
+│   └── SourceChangedError          edited, truncated or grown while it was read, or since it was bought
 ├── DownloadError
 │   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length
 │   ├── UnsafeNameError             a stem name that must not become a file name
@@ -187,7 +187,7 @@ class SourceUnreadableError(UploadError):
 
 
 class SourceChangedError(UploadError):
-    """The source changed while it was read, so the worker does not have it as it is now. No split was created."""
+    """The source changed while it was read, or (`code` is `CHANGED`) since it was bought. No split was created."""
 
 
 class DownloadError(AIStemSplitterError):

@@ -115,6 +115,21 @@ class CreateAbandoned:
     at: float
 
 
+@attrs.frozen(kw_only=True)
+class BoughtBefore:
+    """A batch is about to buy a song that was bought before and was not delivered as what is asked for now.
+
+    `delivered` and `asked` are a stem model and an output format with `/` between them, empty where the service chose
+    or it is not known. `split_id` is the earlier split, `None` if it has none.
+    """
+
+    source: str
+    split_id: str | None
+    delivered: str
+    asked: str
+    at: float
+
+
 Event = (
     RequestSent
     | RetryPlanned
@@ -126,5 +141,6 @@ Event = (
     | PollMade
     | SplitCreated
     | CreateAbandoned
+    | BoughtBefore
 )
 OnEvent = Callable[[Event], None]

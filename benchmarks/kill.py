@@ -80,7 +80,7 @@ FAULTS = (
     "download:cut:after_bytes=2000,framing=close,probability=0.02",
 )
 
-WRITES = ("bind", "remember_identity", "claim", "uploaded", "intend", "created", "succeeded", "downloaded")
+WRITES = ("bind", "audio_of", "claim", "uploaded", "intend", "created", "succeeded", "downloaded")
 POSTS = ("POST reserve", "POST upload", "POST create")
 DISK = ("fsync file", "fsync folder", "link stem", "unlink part", "rename manifest", "rename status")
 
@@ -538,7 +538,9 @@ class Driver:
         """Compare journal, files and ledger."""
         verdict = self.verdict
         db = sqlite3.connect(run.journal)
-        rows = db.execute("SELECT state, split_id, files, identity, split FROM tracks WHERE failure IS NULL").fetchall()
+        rows = db.execute(
+            "SELECT state, split_id, files, coalesce(content, identity), split FROM tracks WHERE failure IS NULL"
+        ).fetchall()
         (open_creates,) = db.execute("SELECT count(*) FROM tracks WHERE state = ?", (State.UNCERTAIN,)).fetchone()
         db.close()
         done = [

@@ -31,7 +31,8 @@ from typing import Any
 import attrs
 
 from aistemsplitter_async import CreatedSplit, DirectURL, JournalError, Submission
-from aistemsplitter_async.journal.record import State
+from aistemsplitter_async.journal.record import AudioId, State, Variant
+from aistemsplitter_async.journal.rows import Sighting
 from aistemsplitter_async.journal.store import JournalStore
 
 TRACKS = 3
@@ -85,9 +86,8 @@ def work(path: Path, *, broken: bool) -> None:
             name, source = f"{store.run}-{number}", DirectURL("https://example.com")
             created = CreatedSplit(id=f"split_{name}", status="queued", credits_used=1, created_at=datetime.now(UTC))
             store.begin()
-            track = store.claim(
-                name, "/", source=name, folder=name, pattern="{stem}", split_input=source, dedupe=True, resplit=False
-            ).record.id
+            found = Sighting(audio=AudioId(None, name), source=name, folder=name, pattern="{stem}", split_input=source)
+            track = store.claim(found, Variant(), dedupe=True).record.id
             store.intend(track, Submission(f"key {name}", b"x" * 6000), 1.0)
             store.commit()
             os.write(1, f"{name} {State.INTENT}\n".encode())

@@ -91,4 +91,4 @@ def _encoding(comm: bytes) -> _Encoding | None:
     return _Encoding(frames, channels * width, 1, rate) if width else None
 
 
-FORMATS = (Format(_recognise, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length, glance=_length),)  # its length is cheap

@@ -36,9 +36,11 @@ class Format:
 
     `recognise` looks at the beginning and returns the name of the format. `parts` yields what a decoder needs and no
     tags, in order, or raises `InconsistentError`. Both it and `length` take time in proportion to the size of the file,
-    whatever is in it.
+    whatever is in it. `glance` is `length` by both ends and some places in between: `None` where only all of the file
+    tells.
     """
 
     recognise: Callable[[Blocks], str | None]
     parts: Callable[[Blocks], Iterator[Part]]
     length: Callable[[Blocks], Length]
+    glance: Callable[[Blocks], Length | None]

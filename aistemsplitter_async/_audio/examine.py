@@ -1,4 +1,4 @@
-"""Whether a file changed, which song it is, and how long that is. Blocking: reads the whole file."""
+"""Whether a file changed, which song it is, and how long that is. Blocking: reads files."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import BinaryIO
 import attrs
 
 from aistemsplitter_async._audio import aiff, flac, mp4, mpeg, ogg, wave
-from aistemsplitter_async._audio.blocks import Blocks, Range
+from aistemsplitter_async._audio.blocks import SMALL_BLOCK_BYTES, Blocks, Range
 from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
 
-__all__ = ["Examined", "Length", "examine", "measure"]
+__all__ = ["Examined", "Length", "examine", "glance", "measure"]
 
 FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS, *flac.FORMATS, *ogg.FORMATS, *mp4.FORMATS, *mpeg.FORMATS)
 
@@ -50,6 +50,23 @@ def measure(file: BinaryIO) -> Length:
     """
     blocks = Blocks(file)
     return next((known.length(blocks) for known in FORMATS if known.recognise(blocks)), UNKNOWN_LENGTH)
+
+
+def glance(file: BinaryIO) -> Length:
+    """Return how long the audio of a seekable file is as far as a few of its bytes tell; for estimates, not for limits.
+
+    The format is that of the content, and a header counts only where the size of the file, its end and some places in
+    between agree with it; otherwise, and for AAC without a container, this is `measure`. What it does not see is damage
+    and other audio between those places, as long as the end of the file is where the header says it is: `seconds` and
+    `at_most` are wrong then. How far each format goes is said where it is read (`_glance`).
+
+    Raises only what reading raises (`OSError`), whatever is in the file.
+    """
+    blocks = Blocks(file, SMALL_BLOCK_BYTES)
+    for known in FORMATS:
+        if known.recognise(blocks):
+            return known.glance(blocks) or known.length(Blocks(file))
+    return UNKNOWN_LENGTH
 
 
 def _identity(blocks: Blocks) -> str | None:

@@ -19,6 +19,8 @@ _STREAMINFO, _INVALID = 0, 127
 _FALSE_SYNCS = 100_000  # chance makes one in ten million bytes; looking at each takes time
 _LOOKALIKES = 1  # frames that chance makes: one in about a hundred files
 _SLACK_BYTES = 64  # a frame has that much more than its samples, at most
+_PROBES = 4  # places between the ends that a glance looks at
+_PROBE_CAP_BYTES = 65_536  # at each; the largest frame of CD quality has 18 KiB, of 24 bits 25 KiB
 _FIXED_RATES = (0, 88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000)  # by code
 _SPELLED_RATES = {12: (1, 1000), 13: (2, 1), 14: (2, 10)}  # bytes that follow, and their unit, by code
 _WIDTHS = (0, 8, 12, -1, 16, 20, 24, 32)  # bits of a sample, by code
@@ -40,12 +42,17 @@ _CRC8 = _crc8_table()
 
 @attrs.frozen
 class StreamInfo:
-    """What STREAMINFO says; `samples` is 0 where the encoder did not know."""
+    """What STREAMINFO says; `samples` is 0 where the encoder did not know. No frame has more than `most_samples`."""
 
     rate: int
     channels: int
     bits: int
     samples: int
+    most_samples: int
+
+    def most_bytes(self, samples: int) -> int:
+        """Return the size of the largest frame of so many samples."""
+        return samples * self.channels * (self.bits + 1) // 8 + _SLACK_BYTES
 
 
 @attrs.frozen
@@ -61,7 +68,8 @@ class FrameHeader:
 def stream_info(data: bytes) -> StreamInfo:
     """Decode the 34 bytes of STREAMINFO."""
     bits = int.from_bytes(data[10:18], "big")
-    return StreamInfo(bits >> 44, (bits >> 41 & 7) + 1, (bits >> 36 & 31) + 1, bits & (1 << 36) - 1)
+    most = int.from_bytes(data[2:4], "big")
+    return StreamInfo(bits >> 44, (bits >> 41 & 7) + 1, (bits >> 36 & 31) + 1, bits & (1 << 36) - 1, most)
 
 
 def frame_header(data: bytes) -> FrameHeader | None:
@@ -175,6 +183,48 @@ def _length(blocks: Blocks) -> Length:
     return Length(count.samples / info.rate if agreed else None, count.at_most)
 
 
+def _glance(blocks: Blocks) -> Length | None:
+    """Return what STREAMINFO says, `None` unless the last frame ends there, and those before it come ever nearer.
+
+    Where both hold, it is not seen that frames in between are missing, nor that another stream of exactly as many
+    samples is in front, in less than a fifth of the bytes.
+    """
+    layout = _layout(blocks)
+    info = None if layout is None else stream_info(blocks.read(layout.streaminfo.start, STREAMINFO_BYTES))
+    if layout is None or info is None or not info.rate or not info.samples:
+        return None
+    sound, pattern, size = layout.frames, _pattern(info), info.most_bytes(info.most_samples)
+    size = min(size, _PROBE_CAP_BYTES)
+    last = Range(max(sound.start, sound.stop - size), sound.stop)
+    ends: list[int] = []
+    for place in (sound.start, *sound.places(_PROBES)):
+        frame = next(_frames(blocks, Range(place, min(place + size, sound.stop)), pattern), None)
+        if frame is None or (place == sound.start and (frame[0] != place or frame[1].number)):
+            return None
+        ends.append(_end(frame[1], info))
+    tail = list(_frames(blocks, last, pattern))
+    if not tail or ends != sorted(set(ends)) or ends[-1] > info.samples:
+        return None
+    position, frame_of_end = tail[-1]
+    whole = sound.stop - position <= info.most_bytes(frame_of_end.samples)
+    if not whole or _end(frame_of_end, info) != info.samples:
+        return None
+    return Length(info.samples / info.rate, info.samples / info.rate)
+
+
+def _frames(blocks: Blocks, part: Range, pattern: re.Pattern[bytes]) -> Iterator[tuple[int, FrameHeader]]:
+    """Yield what looks like the beginning of a frame, and where it is."""
+    for start in _syncs(blocks, part, pattern):
+        frame = frame_header(blocks.read(start, HEADER_BYTES))
+        if frame is not None:
+            yield start, frame
+
+
+def _end(frame: FrameHeader, info: StreamInfo) -> int:
+    """Return how many samples there are up to the end of a frame."""
+    return (frame.number if frame.variable else frame.number * info.most_samples) + frame.samples
+
+
 def _count(blocks: Blocks, part: Range, info: StreamInfo, pattern: re.Pattern[bytes]) -> _Count | None:
     """Count the frames that begin with `pattern`; `None` if there is too much that only looks like them."""
     count, false_syncs = _Count(info), 0
@@ -184,7 +234,7 @@ def _count(blocks: Blocks, part: Range, info: StreamInfo, pattern: re.Pattern[by
         if frame is not None:
             count.gaps |= start > position + room
             count.add(frame)
-            position, room = start, frame.samples * info.channels * (info.bits + 1) // 8 + _SLACK_BYTES
+            position, room = start, info.most_bytes(frame.samples)
         elif false_syncs == _FALSE_SYNCS:
             return None
         else:
@@ -213,4 +263,4 @@ def _syncs(blocks: Blocks, part: Range, pattern: re.Pattern[bytes]) -> Iterator[
         position += size
 
 
-FORMATS = (Format(_recognise, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length, _glance),)

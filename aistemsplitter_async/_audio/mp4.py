@@ -172,4 +172,4 @@ def _edited_seconds(blocks: Blocks, track: Range, scale: int) -> float:
     return sum(number(blocks, elst.start + 8 + size * place, width) for place in range(count)) / scale
 
 
-FORMATS = (Format(_recognise, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length, glance=_length),)  # its length is cheap

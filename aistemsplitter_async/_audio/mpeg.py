@@ -22,6 +22,10 @@ _CHAIN = 4  # frames in a row that chance does not make
 _JUNK_RATE = 1000.0  # bytes per second: a decoder finds no more audio in junk than at 8 kbit/s, the lowest rate of MP3
 _HALTS = 100_000  # what has more of them is not made of frames, and looking at each takes time
 _FRAMES_AMISS = 1  # encoders do or do not count the frame that holds the count
+_PROBES = 4  # places between the ends that a glance looks at
+_PROBE_BYTES = 8192  # at each: five of the largest frames of MP3
+_STEP_BYTES = 4  # by which padding moves a frame
+_UNEVEN = 1.5  # what the mean size of a frame may differ from that of a few dozen
 _SYNC_OR_TAG = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|ID3[\x02-\x04]|APETAGEX", re.DOTALL)
 _LAYERS = {3: "mp1", 2: "mp2", 1: "mp3"}
 _BITRATES = {  # kbit/s, by whether it is MPEG 1, and layer
@@ -46,16 +50,18 @@ class _Frame:
     size: int
     samples: int
     rate: int
+    mean_size: float = 0.0  # of the frames of this bitrate, of which some are padded; 0 where each has its own size
 
 
 @attrs.frozen
 class _Info:
-    """What a frame of Xing, LAME or Fraunhofer says: how many frames follow, and how many samples are cut off.
+    """What a frame of Xing, LAME or Fraunhofer says: how many frames and bytes there are, and samples to cut off.
 
     `silent` if it holds nothing to hear, for decoders that take it for an ordinary one.
     """
 
     frames: int
+    size: int
     cut: int
     silent: bool
 
@@ -122,6 +128,68 @@ def _length(blocks: Blocks) -> Length:
     at_most = max(count.samples, claimed * first.samples) / count.slowest + junk / _JUNK_RATE
     agreed = abs(claimed - frames) <= _FRAMES_AMISS and count.kinds == 1 and not junk and seconds >= 0
     return Length(seconds if agreed else None, at_most)
+
+
+def _glance(blocks: Blocks) -> Length | None:
+    """Return the length by the frames at the ends and at a few places in between, `None` if they are not alike.
+
+    With a constant bitrate, frames are where arithmetic puts them, and a header must count as many: bytes that are no
+    frames are only taken for some if exactly as many fit. With a variable bitrate, the header must count the bytes that
+    are there, and frames of about the size that is there: a count that is less than 1.5 times off is believed.
+    """
+    stream = _stream(blocks)
+    if stream is None or not stream.first.mean_size or stream.start != stream.sound.start:
+        return None
+    first, info = stream.first, stream.info
+    body = Range(stream.start + (first.size if info else 0), stream.sound.stop)
+    found = _probe(blocks, body)
+    if found is None or any(frame.kind != first.kind for _, frame in found):
+        return None
+    frames = _constant(body, found) or _counted(stream, body, found)
+    claimed = info.frames if info and info.frames else frames
+    if frames is None or claimed is None or abs(claimed - frames) > _FRAMES_AMISS:
+        return None
+    seconds = (frames * first.samples - (info.cut if info else 0)) / first.rate
+    at_most = max(frames + (info is not None), claimed) * first.samples / first.rate
+    return Length(seconds, at_most) if seconds >= 0 else None
+
+
+def _probe(blocks: Blocks, body: Range) -> list[tuple[int, _Frame]] | None:
+    """Return frames and where they are: at the beginning, in between, and up to the end; `None` where none are."""
+    found, position = list[tuple[int, _Frame]](), None
+    for place in (body.start, *body.places(_PROBES), max(body.start, body.stop - _PROBE_BYTES)):
+        part = Range(place, min(place + _PROBE_BYTES, body.stop))
+        position = _first(blocks, part)
+        if position is None or (place == body.start and position != place):
+            return None
+        while position < part.stop:
+            frame = _frame_at(blocks, position)
+            if frame is None:
+                return None
+            found.append((position, frame))
+            position += frame.size
+    return found if position == body.stop else None
+
+
+def _constant(body: Range, found: list[tuple[int, _Frame]]) -> int | None:
+    """Return how many frames there are if all have one bitrate, and are padded to it or not at all."""
+    sizes = {frame.mean_size for _, frame in found}
+    if len(sizes) > 1:
+        return None
+    for size in (sizes.pop(), float(min(frame.size for _, frame in found))):
+        off = (abs(body.start + round((at - body.start) / size) * size - at) for at, _ in found)
+        if max(off) <= _STEP_BYTES and abs(round(body.length / size) * size - body.length) <= _STEP_BYTES:
+            return round(body.length / size)
+    return None
+
+
+def _counted(stream: _Stream, body: Range, found: list[tuple[int, _Frame]]) -> int | None:
+    """Return how many frames the header counts if the size of the file agrees."""
+    info = stream.info
+    if info is None or not info.frames or info.size not in {body.length, body.stop - stream.start}:
+        return None
+    uneven = body.length / info.frames / (sum(frame.size for _, frame in found) / len(found))
+    return info.frames if 1 / _UNEVEN < uneven < _UNEVEN else None
 
 
 def _walk(blocks: Blocks, sound: Range) -> _Count:
@@ -201,9 +269,9 @@ def _mpeg(second: int, third: int) -> _Frame | None:
     sampling = _RATES[version][rate]
     kind = (layer, second & 0xFE, sampling)
     if layer == "mp1":
-        return _Frame(kind, (12 * bits // sampling + padding) * 4, 384, sampling)
+        return _Frame(kind, (12 * bits // sampling + padding) * 4, 384, sampling, 48 * bits / sampling)
     samples = 576 if layer == "mp3" and not first_version else 1152
-    return _Frame(kind, samples // 8 * bits // sampling + padding, samples, sampling)
+    return _Frame(kind, samples // 8 * bits // sampling + padding, samples, sampling, samples / 8 * bits / sampling)
 
 
 def _adts(header: bytes) -> _Frame | None:
@@ -231,12 +299,15 @@ def _info(frame: bytes, first: _Frame) -> _Info | None:
     if frame[xing : xing + 4] in {b"Xing", b"Info"}:
         flags = int.from_bytes(frame[xing + 4 : xing + 8], "big")
         frames = int.from_bytes(frame[xing + 8 : xing + 12], "big") if flags & 1 else 0
-        lame = xing + 8 + 4 * (flags & 1) + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
+        sized = xing + 8 + 4 * (flags & 1)
+        size = int.from_bytes(frame[sized : sized + 4], "big") if flags & 2 else 0
+        lame = sized + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
         cut = int.from_bytes(frame[lame + 21 : lame + 24], "big") if frame[lame : lame + 3] in {b"LAM", b"Lav"} else 0
-        return _Info(frames, (cut >> 12) + (cut & 0xFFF), silent=not any(frame[4:xing]))
+        return _Info(frames, size, (cut >> 12) + (cut & 0xFFF), silent=not any(frame[4:xing]))
     if frame[36:40] == b"VBRI":
-        return _Info(int.from_bytes(frame[50:54], "big"), 0, silent=not any(frame[4:36]))
+        size, frames = int.from_bytes(frame[46:50], "big"), int.from_bytes(frame[50:54], "big")
+        return _Info(frames, size, 0, silent=not any(frame[4:36]))
     return None
 
 
-FORMATS = (Format(_recognise, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length, _glance),)

@@ -133,4 +133,4 @@ def _encoding(blocks: Blocks, body: Range) -> _Encoding | None:
     return _Encoding(tag, channels, rate, byte_rate, block, bits, block_samples)
 
 
-FORMATS = (Format(_recognise, _parts, _length),)
+FORMATS = (Format(_recognise, _parts, _length, glance=_length),)  # its length is cheap

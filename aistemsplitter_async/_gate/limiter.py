@@ -25,7 +25,7 @@ import math
 from aistemsplitter_async._gate.memory import GateMemory
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.window import BucketWindow, CountingWindow
-from aistemsplitter_async.config import RateLimit, RetryPolicy
+from aistemsplitter_async.config import LONGEST_CLOSED, RateLimit, RetryPolicy
 
 SEARCH_AFTER = 5.0  # windows without a refusal before an additional request is tried
 _UNKNOWN_AT_ONCE = 3  # requests in flight while nothing is known: what the first refusal can cost
@@ -151,7 +151,7 @@ class Limiter:
             free_at = self._counted.free_at(now)
             if not self._is_bucket and math.isfinite(free_at):
                 wait = max(wait, free_at - now)
-        self.close_until(now + wait)
+        self.close_until(now + min(wait, LONGEST_CLOSED))
 
     def close_until(self, when: float) -> None:
         """Send nothing before `when`, or before a later time set earlier."""

@@ -14,10 +14,11 @@ from typing import Any
 
 import attrs
 
+from aistemsplitter_async.config import LONGEST_CLOSED
+
 _VERSION = 1
 _MOST_SLOTS = 100_000
 _MOST_REQUESTS = 10**9
-_LONGEST_CLOSED = 3600.0  # s; after that one request may try again
 _LONGEST_WINDOW = 86_400.0  # s
 
 
@@ -70,7 +71,7 @@ def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory |
         paced=remembered.get("paced") is True,
         full_in=_left(remembered.get("full_in"), passed, per),
         ages=tuple(sorted(max(0.0, age) + passed for age in known if age is not None)),
-        closed_for=_left(remembered.get("closed_for"), passed, _LONGEST_CLOSED),
+        closed_for=_left(remembered.get("closed_for"), passed, LONGEST_CLOSED),
     )
 
 

@@ -18,7 +18,7 @@ from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async.config import EMPTY_SUCCESS_POLLS, PollPolicy
+from aistemsplitter_async.config import EMPTY_SUCCESS_POLLS, LONGEST_CLOSED, PollPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -216,9 +216,9 @@ class Poller:
             self._note_state(watch, split)
         except AIStemSplitterError as error:
             if _is_transient(error):
-                asked = error.retry_after if isinstance(error, APIStatusError) else None
+                asked = min(error.retry_after or 0.0, LONGEST_CLOSED) if isinstance(error, APIStatusError) else 0.0
                 # Each poll was retried already; more of them would only add to an outage.
-                retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked or 0.0)
+                retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked)
                 watch.failures += 1
             else:
                 error.split_id = watch.split_id

@@ -33,6 +33,9 @@ from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 MANIFEST_NAME = ".stems.json"
 _VERSION = 1
+_NOT_BOUGHT = (
+    "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting, buys it"
+)
 _EXTENSIONS = AUDIO_EXTENSIONS | {UNKNOWN_EXTENSION}
 
 
@@ -242,7 +245,8 @@ def prepare_folder(
     if manifest.split_id == split_id:
         return manifest
     if not overwrite and any((folder / entry.file).exists() for entry in manifest.stems.values()):
-        raise _occupied(folder, manifest)
+        advice = "choose another folder or overwrite them"
+        raise DownloadError(f"{_holds(folder, manifest)}; {advice}", code="EXISTS")
     remove_parts(folder, names.values())
     return manifest.replace(split_id)
 
@@ -261,16 +265,15 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
         return
     manifest = Manifest.load(folder, pattern)
     if manifest is not None:
-        raise _occupied(folder, manifest)
+        raise DownloadError(f"{_holds(folder, manifest)}; {_NOT_BOUGHT}", code="EXISTS")
     for stem in KNOWN_STEMS:  # other files in the way: better refused now than after the split is paid for
         name = pattern.replace(ANY_STEM, stem)
         taken = next(
             (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
         )
         if taken is not None:
-            raise DownloadError(f"{taken} exists already; choose another folder or overwrite it", code="EXISTS")
+            raise DownloadError(f"{taken} exists already; {_NOT_BOUGHT}", code="EXISTS")
 
 
-def _occupied(folder: Path, manifest: Manifest) -> DownloadError:
-    holds = f"{folder} holds the stems of split {manifest.split_id} already"
-    return DownloadError(f"{holds}; choose another folder or overwrite them", code="EXISTS")
+def _holds(folder: Path, manifest: Manifest) -> str:
+    return f"{folder} holds the stems of split {manifest.split_id} already"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async._audio.examine import Length, measure
+from aistemsplitter_async._audio.examine import Examined, Length, examine, measure
 from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
@@ -29,7 +29,8 @@ from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_na
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
-from aistemsplitter_async.journal.rows import Stamp
+from aistemsplitter_async.journal.record import AudioId
+from aistemsplitter_async.journal.rows import Sighting, Stamp
 from aistemsplitter_async.library.tags import measure_file
 from aistemsplitter_async.models import DirectURL
 
@@ -130,35 +131,51 @@ class OpenedItem:
             return await run_in_thread(measure, BytesIO(self.audio.data))
         return Length(None, None)
 
-    def pinned(self, identity: str) -> OpenedItem:
+    def pinned(self, content: str | None) -> OpenedItem:
         """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
         audio = self.audio
-        if not isinstance(audio, StreamSource):
+        if not isinstance(audio, StreamSource) or content is None:
             return self
         return attrs.evolve(
-            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, identity, audio.filename))
+            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, content, audio.filename))
         )
 
-    async def identify(self) -> str:
-        """Return what identifies this audio under any name: its URL, or the SHA-256 of its bytes.
+    async def identify(self) -> AudioId:
+        """Return what identifies this audio under any name.
+
+        A stream cannot be read out of order, which its format may need: only its bytes identify it.
 
         Raises:
             SourceUnreadableError, SourceChangedError: it cannot be read to its end.
         """
         if isinstance(self.audio, DirectURL):
-            return f"url:{self.audio.url}"
+            return AudioId(None, f"url:{self.audio.url}")
         if self.path is not None:
-            digest = await run_in_thread(_hash_file, self.path)
+            examined = await run_in_thread(_examine_file, self.path)
             await self.check_unchanged()
-            return f"sha256:{digest}"
+            return AudioId(examined.content, examined.identity)
+        if isinstance(self.audio, BytesSource):
+            examined = await run_in_thread(examine, BytesIO(self.audio.data))
+            return AudioId(examined.content, examined.identity)
         hasher = hashlib.sha256()
         async with self.audio.opened() as body:
             async for block in body():
                 hasher.update(block)
-        return f"sha256:{hasher.hexdigest()}"
+        return AudioId(f"sha256:{hasher.hexdigest()}", None)
+
+    def sighted(self, audio: AudioId, pattern: str) -> Sighting:
+        """Return it as the journal looks for its row."""
+        return Sighting(
+            audio=audio,
+            source=self.label,
+            stamp=self.stamp,
+            folder=self.folder,
+            pattern=pattern,
+            split_input=self.audio if isinstance(self.audio, DirectURL) else None,
+        )
 
 
-async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncIterator[bytes]:
+async def _verified(factory: BodyStream, content: str, name: str) -> AsyncIterator[bytes]:
     hasher, chunks = hashlib.sha256(), factory()
     try:
         async for chunk in chunks:
@@ -167,7 +184,7 @@ async def _verified(factory: BodyStream, identity: str, name: str) -> AsyncItera
     finally:
         if isinstance(chunks, AsyncGenerator):
             await chunks.aclose()
-    if f"sha256:{hasher.hexdigest()}" != identity:
+    if f"sha256:{hasher.hexdigest()}" != content:
         raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
 
 
@@ -215,10 +232,10 @@ def _stamp(path: Path) -> Stamp | None:
     return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INTEGER)
 
 
-def _hash_file(path: Path) -> str:
+def _examine_file(path: Path) -> Examined:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            return examine(file)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,11 @@ import attrs
 
 from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.journal.record import Variant
 
 if TYPE_CHECKING:
     from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import OutputFormat, StemModel
 
 
@@ -23,6 +26,14 @@ def _at_least_one(_: object, attribute: attrs.Attribute[int], value: int | None)
 def _not_negative(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
     if value is not None and not value >= 0:  # nor NaN
         raise ConfigurationError(f"{attribute.name} must be at least 0, not {value:g}")
+
+
+def _one_of(*allowed: str) -> Callable[[object, attrs.Attribute[str], str], None]:
+    def check(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+        if value not in allowed:
+            raise ConfigurationError(f"{attribute.name} must be one of {', '.join(allowed)}, not {value!r}")
+
+    return check
 
 
 @attrs.frozen(kw_only=True)
@@ -40,11 +51,12 @@ class BatchOptions:
     priority: Priority = "bulk"
     max_credits: float | None = attrs.field(default=None, validator=_not_negative)
     key_age: float = KEY_AGE
-    retry_failed: bool = False
+    retry_failed: RetryFailed = False
     patience: float = PARK
     overwrite: bool = False
+    changed: Changed = attrs.field(default="refuse", validator=_one_of("refuse", "same", "new"))
 
     @property
-    def variant(self) -> str:
-        """The model and format asked of every source: the same audio with another model is another track."""
-        return f"{self.stem_model or ''}/{self.output_format or ''}"
+    def variant(self) -> Variant:
+        """The model and format asked of every source."""
+        return Variant(self.stem_model, self.output_format)

@@ -36,7 +36,7 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError
 from aistemsplitter_async.journal.file import own_files, status_path
 from aistemsplitter_async.journal.journal import Journal
-from aistemsplitter_async.journal.record import Record, StageName
+from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
 Sources = Iterable[Source | BatchItem] | AsyncIterable[Source | BatchItem]
@@ -196,6 +196,13 @@ class Batch:
                 yield record
             after = page[-1].id
 
+    async def unrecognised(self) -> list[Record]:
+        """Return the records of songs that were bought, of which only the bytes are known, and that were not met yet.
+
+        If such a file has another name and other tags by now, its song is bought again.
+        """
+        return await self._context.journal.write(JournalStore.unrecognised)
+
     def progress(self) -> BatchProgress:
         """Return a snapshot of the batch, to be shown."""
         context, now = self._context, self._clock.monotonic()
@@ -273,9 +280,11 @@ class Batch:
         await asyncio.wait([feeder])
         if not feeder.cancelled():
             self._fault = self._fault or feeder.exception()
+        elif not feeder.cancelling():  # by its sources, and not by the batch
+            self._fault = ConfigurationError("the sources are not complete: their iterable raised CancelledError")
         while self._tracks:
             await asyncio.wait(self._tracks)
-        if self._exhausted and self._fault is None and not self._context.stop_switch.is_on:
+        if self._exhausted and self._fault is None and not (self._context.stop_switch.is_on or self._counts["passing"]):
             with suppress(JournalError):  # a re-split not marked as finished is continued by the next run
                 await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
@@ -290,6 +299,8 @@ class Batch:
                 outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # drained
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
+            if isinstance(outcome, Failed):
+                self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
             await self._outcomes.put(outcome)
         except Exception as error:  # noqa: BLE001  # the journal failed, or this is a bug: nothing may go on
             self._fault = self._fault or error

@@ -106,7 +106,7 @@ class Steps:
 
     async def is_complete(self, record: Record) -> bool:
         """Return whether every stem is there. An edited stem counts, unless it may be overwritten."""
-        return await run_in_thread(_is_complete, self._context.options, record)
+        return await run_in_thread(is_complete, self._context.options, record)
 
     async def refresh(self, record: Record) -> Record:
         """Get new URLs of stems that were downloaded before and are gone.
@@ -124,7 +124,8 @@ class Steps:
         return await context.write(JournalStore.succeeded, record.id, split)
 
 
-def _is_complete(options: BatchOptions, record: Record) -> bool:
+def is_complete(options: BatchOptions, record: Record) -> bool:
+    """Return whether every stem is there. An edited stem counts, unless it may be overwritten."""
     into = options.into
     sizes = [] if into is None else [(_size(into / file.path), file.size) for file in record.files.values()]
     return all(size is not None and (size == stored or not options.overwrite) for size, stored in sizes)

@@ -19,18 +19,23 @@ from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
 from aistemsplitter_async.clock import Deadline
+from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
     AuthenticationError,
     InsufficientCreditsError,
     JournalError,
+    SourceChangedError,
     SubmissionUncertainError,
     WaitTimeoutError,
 )
+from aistemsplitter_async.events import BoughtBefore
+from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
-from aistemsplitter_async.journal.record import Record, StageName, State, Step, build_failure
-from aistemsplitter_async.journal.store import Claim, JournalStore
+from aistemsplitter_async.journal.matching import Fit, delivered, fit
+from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure, is_retried
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
@@ -74,8 +79,7 @@ class BatchTrack:
             return await self._reach_outcome()
         finally:
             self.has_claimed.set()
-            if self._row is not None:
-                self._context.running.pop(self._row).set()
+            self._give_up_ownership()
 
     async def _reach_outcome(self) -> Outcome:
         standing = self.standing
@@ -107,20 +111,76 @@ class BatchTrack:
         self.standing.label = opened.label
         if isinstance(opened.audio, DirectURL):
             context.engine.uploader.vet_source(opened.audio)
-        identity = await self._identify(opened)
-        opened = opened.pinned(identity)
-        claim = await self._claim(opened, identity)
+        audio = await self._identify(opened)
+        opened = opened.pinned(audio.content)
+        claim = await self._claim(opened, audio)
+        while claim.met == "unsettled":
+            if (outcome := await self._settle(claim.record)) is not None:
+                return outcome
+            claim = await self._claim(opened, audio)
         record = claim.record
+        if claim.met == "changed":
+            raise build_changed(opened.label, record)
         if claim.met == "again":
             return await self._follow(record, opened)
+        if claim.besides is not None:
+            self._announce(claim.besides)
         self._take_ownership(record)
-        if (unresolved := context.unresolved.pop(record.id, None)) is not None:
+        self._raise_unresolved(record)
+        if record.failure is not None and is_retried(record.failure, context.options.retry_failed):
+            self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
+            record = await context.write(JournalStore.reopen, record.id, context.options.variant)
+        return await self._take_steps(record, opened)
+
+    async def _settle(self, record: Record) -> Outcome | None:
+        """Wait until it is known as what a split is delivered; return the outcome if that cannot be found out.
+
+        It was left to the service what is asked for now, so nothing may be bought before.
+        """
+        context, wanted = self._context, self._context.options.variant
+        self.standing.cancellable = False  # it is paid for, perhaps as what is asked for
+        if (first := context.running.get(record.id)) is not None:
+            await first.wait()
+            self.standing.cancellable = True
+            return None
+        self._take_ownership(record)
+        self._raise_unresolved(record)
+        record = await context.write(JournalStore.get, record.id)
+        if record.failure is not None and is_retried(record.failure, context.options.retry_failed):
+            record = await context.write(JournalStore.reopen, record.id, wanted)
+        while fit(record, wanted) is Fit.UNSETTLED:
+            self.standing.split_id = record.split_id
+            step = context.plan(record)
+            if step is Step.REPLAY:
+                record = await self._creator.replay(record)
+            elif step is Step.WAIT:
+                record = await self._steps.wait(record)
+            elif step is Step.REVIEW:
+                return await self._leave_for_review(record)
+            else:
+                assert record.failure is not None and record.error is not None  # noqa: S101, PT018  # it has a step
+                return self._failed(record.failure.stage, record.error)
+        self.standing.split_id, self.standing.cancellable = None, True
+        self._give_up_ownership()
+        return None
+
+    def _announce(self, besides: Record) -> None:
+        """Report that a song is bought that was bought before, before it is."""
+        context = self._context
+        context.engine.pipeline.emit(
+            lambda: BoughtBefore(
+                source=self.standing.label,
+                split_id=besides.split_id,
+                delivered=str(delivered(besides)),
+                asked=str(context.options.variant),
+                at=context.clock.monotonic(),
+            )
+        )
+
+    def _raise_unresolved(self, record: Record) -> None:
+        if (unresolved := self._context.unresolved.pop(record.id, None)) is not None:
             self.standing.enter("create")
             raise unresolved
-        if record.failure is not None and (record.failure.passing or context.options.retry_failed):
-            self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
-            record = await context.write(JournalStore.reopen, record.id)
-        return await self._take_steps(record, opened)
 
     async def _follow(self, record: Record, opened: OpenedItem) -> Outcome:
         """Wait for the track of the same audio and share its outcome; if it failed because of its file, take over."""
@@ -133,7 +193,7 @@ class BatchTrack:
         record = await context.write(JournalStore.get, record.id)
         failure = record.failure
         if failure is not None and failure.stage in _BEFORE_CREATE and failure.passing and not switch.is_on:
-            record = await context.write(JournalStore.reopen, record.id)
+            record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         if record.failure is not None and record.error is not None:
             return self._failed(record.failure.stage, record.error)
         step = context.plan(record)
@@ -148,22 +208,24 @@ class BatchTrack:
         self._row = record.id
         self._context.running[record.id] = asyncio.Event()
 
-    async def _identify(self, opened: OpenedItem) -> str:
-        """Return the identity of the audio; a file that has not changed since an earlier run is not read again."""
-        context, known = self._context, None
+    def _give_up_ownership(self) -> None:
+        if self._row is not None:
+            self._context.running.pop(self._row).set()
+            self._row = None
+
+    async def _identify(self, opened: OpenedItem) -> AudioId:
+        """Return what identifies the audio; a file that has not changed since an earlier run is not read again."""
+        context = self._context
         if opened.path is None:
             self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
-        if opened.path is not None and opened.stamp is not None:
-            known = await context.write(JournalStore.identity_of, opened.label, opened.stamp)
-        identity = known
-        if identity is None:
-            async with context.hashing:
-                identity = await opened.identify()
-            if opened.path is not None and opened.stamp is not None:
-                await context.write(JournalStore.remember_identity, opened.label, opened.stamp, identity)
-        return identity
+        elif opened.stamp is not None:
+            known = await context.write(JournalStore.audio_of, opened.label, opened.stamp)
+            if known is not None:
+                return known
+        async with context.hashing:
+            return await opened.identify()
 
-    async def _claim(self, opened: OpenedItem, identity: str) -> Claim:
+    async def _claim(self, opened: OpenedItem, audio: AudioId) -> Claim:
         """Claim the journal row of this audio, in the order of the sources."""
         context = self._context
         if self._after is not None:
@@ -171,14 +233,11 @@ class BatchTrack:
         self.has_claimed.set()  # the next source runs only once this claim is in the journal's queue
         return await context.write(
             JournalStore.claim,
-            identity,
+            opened.sighted(audio, self._item.pattern),
             context.options.variant,
-            source=self.standing.label,
-            folder=opened.folder,
-            pattern=self._item.pattern,
-            split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
             dedupe=context.options.dedupe,
             resplit=self._item.anew,
+            changed=context.options.changed,
         )
 
     async def _take_steps(self, record: Record, opened: OpenedItem) -> Outcome:
@@ -195,6 +254,8 @@ class BatchTrack:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
             step = self._context.plan(record)
+            if step is Step.UPLOAD and standing.uploads > RESERVATIONS:
+                step = Step.CREATE  # by this machine's clock every upload has expired: the service decides
             if step in (Step.UPLOAD, Step.CREATE):
                 await self._plan_price(opened)
             if step in do:
@@ -273,3 +334,13 @@ class BatchTrack:
     def _paths(self, record: Record) -> dict[str, Path]:
         into = self._context.options.into
         return {} if into is None else {stem: into / file.path for stem, file in record.files.items()}
+
+
+def build_changed(label: str, record: Record) -> SourceChangedError:
+    """Return the error of a file that was bought with other bytes."""
+    bought = "" if record.split_id is None else f" as {record.split_id}"
+    return SourceChangedError(
+        f"{label} was bought{bought} with other bytes; perhaps only its tags changed, so it is not bought again; "
+        'changed="same" takes it for the same song, changed="new" buys it',
+        code="CHANGED",
+    )

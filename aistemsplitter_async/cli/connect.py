@@ -20,11 +20,12 @@ from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.options import Common
 from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
 from aistemsplitter_async.cli.screen.live import shown
+from aistemsplitter_async.cli.screen.render import describe_again
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
 from aistemsplitter_async.errors import ConfigurationError, JournalLockedError
-from aistemsplitter_async.events import OnEvent
+from aistemsplitter_async.events import BoughtBefore, Event, OnEvent
 
 if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox
@@ -75,7 +76,13 @@ async def connected_board(
 ) -> AsyncIterator[AsyncAIStemSplitter]:
     """Yield a client as `connected` does, and show its events and the states of its splits on `board`."""
     following = set[asyncio.Task[None]]()
-    async with connected(common, terminal, on_event=board.on_event, sandbox=sandbox) as client, shown(board, terminal):
+
+    def note(event: Event) -> None:
+        if isinstance(event, BoughtBefore):
+            terminal.say(describe_again(event))
+        board.on_event(event)
+
+    async with connected(common, terminal, on_event=note, sandbox=sandbox) as client, shown(board, terminal):
 
         def follow(activity: Activity, since: float | None) -> None:
             # It shares the polls of the call that waits for the split, so it costs no requests.

@@ -57,7 +57,12 @@ _SEVERITY = (
 )
 
 
-_ADVICE_FOR_LIMIT = {  # by the code of a `SpendLimitError`
+_ADVICE_BY_CODE = {
+    "NO_API_KEY": f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox",
+    "CHANGED": (
+        "perhaps only its tags changed, so it is not bought again: --changed same takes it for the same song, "
+        "--changed new buys it"
+    ),
     "SPEND_LIMIT": "raise --max-credits to go on",
     "LENGTH_UNKNOWN": "convert it, to FLAC for example (a URL: download it), raise --max-credits, or leave it out",
     "CHARGED_MORE": "check the price before going on without --max-credits",
@@ -94,6 +99,8 @@ class Context:
         base_url: as it was given.
         api_key_file: as it was given.
         is_batch: whether the command is `batch`, which is continued by running it again.
+        is_split: whether the command is `split`, which buys and has a journal too.
+        retry_failed: whether it was told to buy again what failed, which the command to continue must not repeat.
         resumable: whether splits outlive this process.
     """
 
@@ -102,7 +109,14 @@ class Context:
     base_url: str | None = None
     api_key_file: Path | None = None
     is_batch: bool = False
+    is_split: bool = False
+    retry_failed: bool = False
     resumable: bool = True
+
+    @property
+    def again(self) -> str:
+        """How to run a command once more that buys nothing twice."""
+        return f"run the same command again{' without --retry-failed' if self.retry_failed else ''}"
 
     def continuations(self, split_id: str) -> list[str]:
         """Return the commands that continue with the split later, the best first; none if it ends with this process."""
@@ -155,7 +169,7 @@ def _code(error: AIStemSplitterError) -> str:
 def _message(error: AIStemSplitterError) -> str:
     if error.code == "NO_API_KEY":
         return str(error).partition(":")[0]
-    if error.code == "EXISTS" or isinstance(error, SubmissionUncertainError | SpendLimitError):
+    if error.code in ("EXISTS", "CHANGED") or isinstance(error, SubmissionUncertainError | SpendLimitError):
         return str(error).partition(";")[0]  # the rest is about arguments of functions, not about options
     if isinstance(error, AuthenticationError):
         return f"the API key was refused (HTTP {error.status_code}{_detail(error)})"
@@ -180,19 +194,16 @@ def _is_unknown_split(error: AIStemSplitterError) -> bool:
 
 def _advice(error: AIStemSplitterError, context: Context) -> str | None:
     """Return what the user can do, best first."""
-    if error.code == "NO_API_KEY":
-        return f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox"
+    if error.code in _ADVICE_BY_CODE:
+        return _ADVICE_BY_CODE[error.code]
     if isinstance(error, AuthenticationError):
         return f"check {API_KEY_VARIABLE} or --api-key-file, and --base-url"
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):
         return _advice_for_uncertain(error, context)
-    if isinstance(error, SpendLimitError):
-        return _ADVICE_FOR_LIMIT.get(error.code or "")
     if error.code == "EXISTS":
-        move = "move it away, and run the same command again"
-        return move if context.is_batch else "give --overwrite, or another folder with --into"
+        return _advice_for_occupied(error, context)
     if error.split_id is not None and (advice := _advice_for_split(error, error.split_id, context)) is not None:
         return advice
     if isinstance(error, RateLimitedError):
@@ -208,10 +219,23 @@ def _advice_for_uncertain(error: SubmissionUncertainError, context: Context) -> 
     if error.code == SAME_SPLIT:
         return f"ask the service what it created under the idempotency key {error.idempotency_key}"
     if error.code != "NEEDS_REVIEW":
-        return "run the same command again: it finds out, and nothing is charged twice"
+        return f"{context.again}: it finds out, and nothing is charged twice"
     again = "the same command" if context.is_batch else "batch with the same --into"
     return (
-        f"its idempotency key is {error.idempotency_key}; to send it again, run {again} with a --key-age above its age"
+        f"its idempotency key is {error.idempotency_key}; if there is no such split, send it again: run {again} with a "
+        "--key-age above its age"
+    )
+
+
+def _advice_for_occupied(error: AIStemSplitterError, context: Context) -> str:
+    """Return what to do about files where the stems would go. None of it pays for what is paid for."""
+    if not (context.is_batch or context.is_split):
+        return "give --overwrite, or another folder with --into"
+    if error.split_id is not None:
+        return f"the split is paid for: move those files away, and {context.again}"
+    return (
+        "nothing was bought: if they are the stems of this song, leave it out; to buy it all the same, move them away "
+        "first"
     )
 
 
@@ -219,6 +243,8 @@ def _advice_for_split(error: AIStemSplitterError, split_id: str, context: Contex
     """Return how to continue with a split that exists."""
     if _is_unknown_split(error):
         return "check the id and the key"
+    if isinstance(error, SplitFailedError) and (context.is_batch or context.is_split):
+        return "it is bought again only with --retry-failed"
     if context.is_batch:
         passing = build_failure("wait", error).passing
         return f"it is tried again {'when the same command is run again' if passing else 'only with --retry-failed'}"

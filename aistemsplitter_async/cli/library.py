@@ -99,12 +99,15 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
     return Library(paths=paths, into=batching.into, template=template, own=own)
 
 
-async def measure_track(track: Track) -> Length:
-    """Return how long a track is: as a file says, or for a URL its playlist; unknown if the file cannot be read."""
+async def measure_track(track: Track, *, thorough: bool) -> Length:
+    """Return how long a track is: as a file says, or for a URL its playlist; unknown if the file cannot be read.
+
+    `thorough` as for `measure_file`: to tell what a run under a limit would do.
+    """
     if is_url(track.source):
         return Length(track.seconds, None)
     try:
-        return await run_in_thread(measure_file, track.source)
+        return await run_in_thread(partial(measure_file, track.source, thorough=thorough))
     except OSError:  # reported by those that split it
         return Length(None, None)
 
@@ -145,7 +148,7 @@ class Survey:
     async def count(self, library: Library, paid: Container[str] = ()) -> None:
         """Count a library that can be read twice; for the sources in `paid`, no more credits are needed."""
         async for track in library.tracks(await library.search(), lambda _: None):
-            self.add(track, await measure_track(track), paid=track.source in paid)
+            self.add(track, await measure_track(track, thorough=False), paid=track.source in paid)
         self.complete = True
 
     def add(self, track: Track, length: Length, *, paid: bool = False) -> None:

@@ -21,6 +21,7 @@ from aistemsplitter_async.config import (
     RateLimit,
 )
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.journal.record import Variant
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 _UNIT_SECONDS = (3600.0, 60.0, 1.0)
@@ -77,13 +78,30 @@ AsDuration = _read_by(lambda text: Duration(parse_duration(text)))
 Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
 
 StemModel = Annotated[
-    str | None, Parameter(help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later.")
+    str | None,
+    Parameter(
+        help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later. "
+        "Without it, a song is not bought again whatever it was split into."
+    ),
 ]
 OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
 Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
 UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
 WebhookURL = Annotated[
     str | None, _read_by(parse_webhook_url), Parameter(help="URL that the API calls when a split has ended.")
+]
+
+RetryFailed = Annotated[
+    bool,
+    Switch,
+    Parameter(help="Try again what failed for good in an earlier run; a split that failed is paid for again."),
+]
+WhatChanged = Annotated[
+    Literal["refuse", "same", "new"],
+    Parameter(
+        help="A file that was bought with other bytes, if nothing shows that only its tags changed: refuse it, take it "
+        "for the same song, or buy it as a new one."
+    ),
 ]
 
 STEMS_FOLDER = Path("stems")
@@ -135,6 +153,8 @@ class Splitting:
     overwrite: Annotated[
         bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
     ] = False
+    retry_failed: RetryFailed = False
+    changed: WhatChanged = "refuse"
     timeout: Annotated[
         Duration | None,
         AsDuration,
@@ -175,7 +195,8 @@ class Batching:
         AsDuration,
         Parameter(help="How old an unanswered create may be to be sent again without confirmation; 23h if not given."),
     ] = None
-    retry_failed: Annotated[bool, Switch, Parameter(help="Try again what failed for good in an earlier run.")] = False
+    retry_failed: RetryFailed = False
+    changed: WhatChanged = "refuse"
     report: Annotated[Path | None, Parameter(help="Write an HTML report about all tracks at the end.")] = None
     stem_model: StemModel = None
     output_format: OutputFormat = None
@@ -184,6 +205,11 @@ class Batching:
     status: Annotated[bool, Switch, Parameter(help="Show the progress of the batch, also while it runs.")] = False
     dry_run: Annotated[bool, Switch, Parameter(help="Show what would go where, and what it would cost.")] = False
     common: Common = Common()
+
+    @property
+    def wanted(self) -> Variant:
+        """Return what is asked of every source."""
+        return Variant(self.stem_model, self.output_format)
 
     @property
     def journal_path(self) -> Path:

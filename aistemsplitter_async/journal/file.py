@@ -23,41 +23,13 @@ import attrs
 from aistemsplitter_async._files import PRIVATE, create_private, fresh_path, reason_of, sync_folder
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.lock import JournalLock, lock_path
+from aistemsplitter_async.journal.schema import MIGRATIONS
 
 MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
 _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
 _APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
-# One script per version; a journal of version n runs those from n on, all in one transaction.
-MIGRATIONS: Final = (
-    """
-    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-    CREATE TABLE sources (  -- what is known of files: they are read again only if any of this changed
-        path TEXT PRIMARY KEY, size INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, inode INTEGER, identity TEXT NOT NULL
-    ) WITHOUT ROWID;
-    CREATE TABLE tracks (
-        id INTEGER PRIMARY KEY,
-        identity TEXT NOT NULL,  -- of the audio: its SHA-256 or its URL
-        variant TEXT NOT NULL,   -- stem model and output format, as they were asked for
-        run INTEGER NOT NULL,    -- the newest run that came across it
-        source TEXT NOT NULL,
-        state TEXT NOT NULL,
-        folder TEXT NOT NULL,
-        pattern TEXT NOT NULL,
-        place TEXT NOT NULL UNIQUE,  -- folder and pattern as a file system that ignores case sees them
-        input TEXT, expires_at REAL,
-        idempotency_key TEXT UNIQUE, body BLOB, intended_at REAL,
-        split_id TEXT, credits_used REAL, created_at REAL,
-        split TEXT, files TEXT, failure TEXT
-    );
-    CREATE INDEX tracks_by_identity ON tracks (identity, variant);
-    CREATE INDEX tracks_by_state ON tracks (state, failure IS NULL);
-    """,
-    """
-    CREATE INDEX tracks_by_split ON tracks (split_id);
-    """,
-)
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
 
@@ -194,7 +166,7 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
     kind: int = db.execute("PRAGMA application_id").fetchone()[0]
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
     if not empty and kind != _APPLICATION_ID:
-        raise JournalError(f"{path} is not a journal; name another file")
+        raise JournalError(f"{path} is not a journal; name the right file, or one that does not exist")
     if empty and not has_log and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         raise JournalError(
             f"{path} is an empty shell: an earlier version of aistemsplitter_async kept its content in a file beside "
@@ -340,5 +312,6 @@ def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return JournalError(f"the journal refused: {error}")
     return JournalError(
-        f"{path} is damaged or not a journal; it was left as it is. Restore a copy, or name another file"
+        f"{path} is damaged or not a journal; it was left as it is. Restore a copy: with another file, what it has is "
+        "paid for again"
     )

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum, StrEnum
-from typing import Literal
+from typing import Literal, Self
 
 import attrs
 
@@ -37,6 +37,10 @@ from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 SAME_SPLIT = "SAME_SPLIT"  # the code of a create that was answered with the split of another song
 _RESTORED = (APIStatusError, DownloadError, SpendLimitError, UploadError)  # kinds of which the record keeps everything
 StageName = Literal["prepare", "upload", "create", "wait", "download"]
+RetryFailed = bool | Literal["unpaid"]
+Changed = Literal["refuse", "same", "new"]
+"""What a file is that was bought with other bytes, where its audio cannot be compared with what was bought: the same
+song, a new one, or refused until a person says which."""
 
 _TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
 _EXPIRY_MARGIN = 30.0  # s; an upload about to expire is repeated before its create
@@ -66,6 +70,40 @@ BEFORE: Mapping[State, frozenset[State]] = {
     State.SUCCEEDED: frozenset({State.CREATED, State.DOWNLOADED}),
     State.DOWNLOADED: frozenset({State.SUCCEEDED}),
 }
+
+
+@attrs.frozen
+class AudioId:
+    """What identifies a source. Two are the same song if either value is known of both and equal.
+
+    The two values are never compared with each other. At least one is known.
+
+    Attributes:
+        content: the SHA-256 of all bytes, which shows whether a source changed; `None` for a URL.
+        identity: of the audio alone, which shows what was bought, or the URL; `None` where only the bytes are known: a
+            stream, or a row from before journals held it.
+    """
+
+    content: str | None
+    identity: str | None
+
+
+@attrs.frozen
+class Variant:
+    """A stem model and an output format: as asked for, `None` if left to the service; or as delivered."""
+
+    stem_model: str | None = None
+    output_format: str | None = None
+
+    def __str__(self) -> str:
+        """Return it as the journal has it."""
+        return f"{self.stem_model or ''}/{self.output_format or ''}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Return the variant that was written as `text`."""
+        model, _, kind = text.rpartition("/")
+        return cls(model or None, kind or None)
 
 
 @attrs.frozen
@@ -106,6 +144,8 @@ class Record:
 
     Attributes:
         id: its number in the journal.
+        audio: what identifies the song.
+        asked: the model and format that were last asked for.
         source: the path or URL it was found under, to be shown.
         state: how far it got.
         folder: where its stems go, under the batch's folder.
@@ -124,6 +164,8 @@ class Record:
 
     id: int
     source: str
+    audio: AudioId = AudioId(None, None)
+    asked: Variant = Variant()
     state: State = State.FOUND
     folder: str = ""
     pattern: str = "{stem}"
@@ -212,6 +254,11 @@ def plan_reopening(failure: StoredFailure) -> bool:
     with the existing split or create.
     """
     return failure.kind == SplitFailedError.__name__
+
+
+def is_retried(failure: StoredFailure, retry_failed: RetryFailed) -> bool:
+    """Return whether a run tries again what failed; with `"unpaid"`, whatever can be tried without a second payment."""
+    return failure.passing or retry_failed is True or (retry_failed == "unpaid" and not plan_reopening(failure))
 
 
 def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure:

@@ -8,12 +8,12 @@ from typing import Any, Final
 import attrs
 from cattrs.preconf.json import make_converter
 
-from aistemsplitter_async.journal.record import Record, State, StoredFailure, StoredFile
+from aistemsplitter_async.journal.record import AudioId, Record, State, StoredFailure, StoredFile, Variant
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission, UploadedFile
 
 COLUMNS: Final = (
-    "id, source, state, folder, pattern, input, expires_at, idempotency_key, body, intended_at, split_id, "
-    "credits_used, created_at, split, files, failure"
+    "id, content, identity, variant, source, state, folder, pattern, input, expires_at, idempotency_key, body, "
+    "intended_at, split_id, credits_used, created_at, split, files, failure"
 )  # as `load_record` reads them
 _json = make_converter()
 
@@ -26,6 +26,27 @@ class Stamp:
     mtime_ns: int
     ctime_ns: int
     inode: int
+
+
+@attrs.frozen(kw_only=True)
+class Sighting:
+    """A source as a run came across it, and where its stems would go.
+
+    Attributes:
+        audio: what identifies it.
+        source: the path or URL it was found under.
+        stamp: of the file, if it is one.
+        folder: where its stems would go; numbered if that is taken.
+        pattern: how their files would be called.
+        split_input: the URL, if the source is one.
+    """
+
+    audio: AudioId
+    source: str
+    stamp: Stamp | None = None
+    folder: str
+    pattern: str
+    split_input: SplitInput | None = None
 
 
 def dump_name(name: str) -> str | bytes:
@@ -53,11 +74,13 @@ def dump_value(value: Split | StoredFailure | dict[str, StoredFile]) -> str:
 def load_record(row: Any) -> Record:
     """Return the record in a row of `COLUMNS`."""
     (
-        number, source, state, folder, pattern, split_input, expires_at, key, body, intended_at, split_id, credits_used,
-        created_at, split, files, failure,
+        number, content, identity, variant, source, state, folder, pattern, split_input, expires_at, key, body,
+        intended_at, split_id, credits_used, created_at, split, files, failure,
     ) = row  # fmt: skip
     return Record(
         id=number,
+        audio=AudioId(content, identity),
+        asked=Variant.parse(variant),
         source=load_name(source),
         state=State(state),
         folder=folder,

@@ -6,12 +6,14 @@ import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import attrs
 
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
+from aistemsplitter_async.journal.claims import Claims
 from aistemsplitter_async.journal.file import open_file
+from aistemsplitter_async.journal.matching import is_same_song, is_unrecognised
 from aistemsplitter_async.journal.record import (
     BEFORE,
     SAME_SPLIT,
@@ -19,27 +21,17 @@ from aistemsplitter_async.journal.record import (
     State,
     StoredFailure,
     StoredFile,
+    Variant,
     plan_reopening,
 )
-from aistemsplitter_async.journal.rows import COLUMNS, Stamp, dump_input, dump_name, dump_value, load_name, load_record
-from aistemsplitter_async.library.template import Place, choose_place
+from aistemsplitter_async.journal.rows import dump_input, dump_value
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
 
-_RESPLIT: Final = "anew"  # the note that says which run started a re-split; its name is part of the file format
-_SELECT: Final = f"SELECT {COLUMNS} FROM tracks"  # noqa: S608  # our own columns
 _OF_CREATE: Final = ("idempotency_key", "body", "intended_at")
 _OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 
-@attrs.frozen
-class Claim:
-    """A track and how this run found it: `new`, `known` from an earlier run, or met `again` in this run."""
-
-    record: Record
-    met: Literal["new", "known", "again"]
-
-
-class JournalStore:
+class JournalStore(Claims):
     """One open journal file, or with `path=None` a temporary one that is gone when it is closed.
 
     Attributes:
@@ -54,7 +46,7 @@ class JournalStore:
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self._file = open_file(path)
-        self._db, self.run = self._file.db, self._file.run
+        super().__init__(self._file.db, self._file.run)
 
     def close(self) -> None:
         """Close the file, and let another process open it."""
@@ -97,104 +89,13 @@ class JournalStore:
             elif known != value:
                 what = "API key" if name == "key" else f"API ({known})"
                 raise JournalError(
-                    f"{self.path} belongs to another {what}; use the one it was started with, or another journal"
+                    f"{self.path} belongs to another {what}; use the one it was started with: with another journal, "
+                    "what it has is paid for again"
                 )
-
-    def note(self, name: str) -> str | None:
-        """Return the note of this name."""
-        row = self._db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
-        return None if row is None else str(row[0])
-
-    def set_note(self, name: str, value: str) -> None:
-        """Write the note of this name."""
-        self._db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (name, value))
-
-    def identity_of(self, path: str, stamp: Stamp) -> str | None:
-        """Return the identity of a file that was read before and has not changed since."""
-        row = self._db.execute(
-            "SELECT identity FROM sources WHERE (path, size, mtime_ns, ctime_ns, inode) = (?, ?, ?, ?, ?)",
-            (dump_name(path), *attrs.astuple(stamp)),
-        ).fetchone()
-        return None if row is None else str(row[0])
-
-    def remember_identity(self, path: str, stamp: Stamp, identity: str) -> None:
-        """Note the identity of a file's audio."""
-        self._db.execute(
-            "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?)",
-            (dump_name(path), *attrs.astuple(stamp), identity),
-        )
-
-    def claim(
-        self,
-        identity: str,
-        variant: str,
-        *,
-        source: str,
-        folder: str,
-        pattern: str,
-        split_input: SplitInput | None,
-        dedupe: bool,
-        resplit: bool,
-    ) -> Claim:
-        """Return the track of this audio, that of an earlier run or a new one. One run meets each only once.
-
-        Args:
-            identity: of the audio.
-            variant: the model and format asked of it.
-            source: the path or URL it was found under.
-            folder: where its stems would go; numbered if that is taken. A known track keeps its own.
-            pattern: how their files would be called.
-            split_input: the URL, if the source is one.
-            dedupe: whether the same audio met again is the same track, rather than another one.
-            resplit: whether a finished track of an earlier run is dropped, to be split, and paid for, once more. A
-                run that was stopped before `finish_resplit` and those that continue it count as one.
-        """
-        rows = self._db.execute(
-            f"SELECT run, {COLUMNS} FROM tracks WHERE identity = ? AND variant = ? ORDER BY id",  # noqa: S608  # ours
-            (identity, variant),
-        ).fetchall()
-        started = self._begin_resplit() if resplit else 0
-        for run, *row in rows:
-            if run == self.run:
-                continue
-            if run < started and load_record(row).state is State.DOWNLOADED:
-                self._db.execute("DELETE FROM tracks WHERE id = ?", (row[0],))
-                continue
-            self._db.execute("UPDATE tracks SET run = ? WHERE id = ?", (self.run, row[0]))
-            return Claim(load_record(row), "known")
-        met = [row for run, *row in rows if run == self.run]
-        if met and dedupe:
-            return Claim(load_record(met[0]), "again")
-        place = choose_place(Place(folder, pattern), self._is_taken)
-        cursor = self._db.execute(
-            "INSERT INTO tracks (identity, variant, run, source, state, folder, pattern, place, input) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                *(identity, variant, self.run, dump_name(source), State.FOUND),
-                *(place.folder, place.pattern, place.key, dump_input(split_input)),
-            ),
-        )
-        return Claim(self.get(int(cursor.lastrowid or 0)), "new")
-
-    def finish_resplit(self) -> None:
-        """Note that the run reached the end of its sources: the next re-split starts from the beginning."""
-        self._db.execute("DELETE FROM meta WHERE name = ?", (_RESPLIT,))
-
-    def _begin_resplit(self) -> int:
-        """Return the run that started the unfinished re-split, this one if there is none."""
-        since = self.note(_RESPLIT)
-        if since is None:
-            self.set_note(_RESPLIT, since := str(self.run))
-        return int(since)
 
     def open_creates(self) -> list[Record]:
         """Return the tracks whose create may have happened without the journal knowing."""
         return self._select("WHERE state IN (?, ?) ORDER BY id", State.INTENT, State.UNCERTAIN)
-
-    def get(self, track: int) -> Record:
-        """Return a track."""
-        (record,) = self._select("WHERE id = ?", track)
-        return record
 
     def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
         """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""
@@ -235,14 +136,11 @@ class JournalStore:
             SubmissionUncertainError: the split belongs to another song, so this answer does not say whether this one
                 has a split (`code` is `SAME_SPLIT`).
         """
-        holders = self._db.execute(
-            "SELECT source, identity = (SELECT identity FROM tracks WHERE id = ?) FROM tracks "
-            "WHERE split_id = ? AND id != ?",
-            (track, created.id, track),
-        ).fetchall()
-        others = [load_name(source) for source, is_same in holders if not is_same]
-        if others:
-            raise _build_mixed_up(self.get(track), created.id, others[0])
+        record = self.get(track)
+        holders = self._select("WHERE split_id = ? AND id != ?", created.id, track)
+        other = next((one for one in holders if not is_same_song(one.audio, record.audio)), None)
+        if other is not None:
+            raise _build_mixed_up(record, created.id, other.source)
         used = None if created.credits_used is None else float(created.credits_used)
         price = 0.0 if holders else used
         return self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
@@ -262,17 +160,25 @@ class JournalStore:
         known = {} if split is None else {"split": dump_value(split)}
         return self._set(track, failure=dump_value(failure), **known)
 
-    def reopen(self, track: int) -> Record:
-        """Clear the failure for another attempt, which continues at the stage that failed."""
+    def reopen(self, track: int, wanted: Variant) -> Record:
+        """Clear the failure for another attempt, which continues at the stage that failed.
+
+        If that is another create, it asks for what is wanted now.
+        """
         failure = self.get(track).failure
         if failure is None or not plan_reopening(failure):
             return self._set(track, failure=None)
         state = self._state_before_create(track)
-        return self._set(track, state=state, failure=None, **dict.fromkeys((*_OF_CREATE, *_OF_SPLIT)))
+        clear = dict.fromkeys((*_OF_CREATE, *_OF_SPLIT))
+        return self._set(track, state=state, failure=None, variant=str(wanted), **clear)
 
     def page(self, after: int, most: int) -> list[Record]:
         """Return up to `most` tracks whose number is higher than `after`, in order."""
         return self._select("WHERE id > ? ORDER BY id LIMIT ?", after, most)
+
+    def unrecognised(self) -> list[Record]:
+        """Return what was bought, of which only the bytes are known, and that this run did not meet."""
+        return list(filter(is_unrecognised, self._select("WHERE identity IS NULL AND run != ? ORDER BY id", self.run)))
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""
@@ -281,9 +187,6 @@ class JournalStore:
         for state, fine, number in self._db.execute(query):
             counts[str(state) if fine else "failed"] += int(number)
         return dict(counts)
-
-    def _select(self, where: str, *values: Any) -> list[Record]:
-        return [load_record(row) for row in self._db.execute(f"{_SELECT} {where}", values)]
 
     def _state_before_create(self, track: int) -> State:
         (upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
@@ -295,16 +198,8 @@ class JournalStore:
             raise JournalError(f"track {track} cannot go from {held} to {state}")
         return self._set(track, state=state, **values)
 
-    def _set(self, track: int, **values: Any) -> Record:
-        names = ", ".join(f"{name} = ?" for name in values)
-        self._db.execute(f"UPDATE tracks SET {names} WHERE id = ?", (*values.values(), track))  # noqa: S608  # our names
-        return self.get(track)
-
     def _is_begun(self) -> bool:
         return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
-
-    def _is_taken(self, place: str) -> bool:
-        return self._db.execute("SELECT 1 FROM tracks WHERE place = ?", (place,)).fetchone() is not None
 
 
 def _build_mixed_up(record: Record, split_id: str, other: str) -> SubmissionUncertainError:

@@ -9,7 +9,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, BinaryIO
 
-from aistemsplitter_async._audio.examine import Length, measure
+from aistemsplitter_async._audio.examine import Length, glance, measure
 from aistemsplitter_async.library.template import Tags
 
 if TYPE_CHECKING:
@@ -20,14 +20,20 @@ _READS_CAP = 200_000  # some formats are read to the end of the file: one or two
 _TEXT_CAP = 300  # characters of a tag
 
 
-def measure_file(path: str | os.PathLike[str]) -> Length:
+def measure_file(path: str | os.PathLike[str], *, thorough: bool = True) -> Length:
     """Return how long the audio of a file is. It blocks.
+
+    Args:
+        path: the file.
+        thorough: whether to read as much as it takes to be sure, often all of it, as a limit needs it. An estimate
+            does with a few places of the file: what is hidden between them can make it wrong, what its name and its
+            header say cannot.
 
     Raises:
         OSError: it cannot be read, or is not a regular file.
     """
-    with open(path, "rb", opener=_open_regular) as file:
-        return measure(file)
+    with open(path, "rb", buffering=0, opener=_open_regular) as file:
+        return measure(file) if thorough else glance(file)
 
 
 def read_tags(path: str | os.PathLike[str]) -> Tags:

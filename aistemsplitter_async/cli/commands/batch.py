@@ -16,6 +16,7 @@ from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcom
 from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.commands.forecast import Forecast
 from aistemsplitter_async.cli.commands.status import report_owner
+from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library
@@ -26,7 +27,7 @@ from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.results import Result, build_result, print_json
 from aistemsplitter_async.cli.screen.batch_view import BatchView
 from aistemsplitter_async.cli.screen.live import shown
-from aistemsplitter_async.cli.screen.render import charged, number, show, shown_source, words
+from aistemsplitter_async.cli.screen.render import charged, describe_again, number, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
@@ -37,10 +38,12 @@ from aistemsplitter_async.errors import (
     SourceUnreadableError,
     SplitFailedError,
 )
-from aistemsplitter_async.events import Event, SplitCreated
+from aistemsplitter_async.events import BoughtBefore, Event, SplitCreated
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
+
+_UNDECIDED = ("CHANGED", "EXISTS")  # failures that say what to do themselves: another run alone changes nothing
 
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
@@ -54,7 +57,7 @@ async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -
         await report_owner(error, arguments.journal_path, terminal)
         run.codes.append(problem.exit_code)
     except asyncio.CancelledError:
-        terminal.say("stopped; nothing is lost: run the same command again and it continues where it stopped")
+        terminal.say(f"stopped; nothing is lost: {run.context.again} and it continues where it stopped")
         return Exit.INTERRUPTED
     return Exit.INTERRUPTED if run.is_draining else most_severe(run.codes)
 
@@ -70,6 +73,7 @@ class _Run:
             base_url=arguments.common.base_url,
             api_key_file=arguments.common.api_key_file,
             is_batch=True,
+            retry_failed=arguments.retry_failed,
         )
         self._arguments = arguments
         self._terminal = terminal
@@ -77,6 +81,7 @@ class _Run:
         self._requests = RequestLog()
         self._counts: Counter[str] = Counter()
         self._created: set[str] = set()  # splits of this run that have not succeeded
+        self._others_bought: set[tuple[str, str]] = set()  # what songs were delivered as that are bought again
         self._lost = 0.0  # credits of those that failed
         self._waveforms: Waveforms | None = None  # for a report only, like the next two
         self._others: dict[str, StoredFailure | None] = {}  # sources perhaps without a journal row; why, if they failed
@@ -98,8 +103,12 @@ class _Run:
             client = await stack.enter_async_context(
                 connected(arguments.common, terminal, on_event=self._note, sandbox=arguments.sandbox, sandbox_data=data)
             )
-            batch = self._build_batch(client, library.items(found, self._note_unusable))
-            forecast = Forecast(batch, client, self._survey, terminal, retry_failed=arguments.retry_failed)
+            batch: Batch
+            items = announced(library.items(found, self._note_unusable), lambda: batch, terminal)
+            batch = self._build_batch(client, items)
+            forecast = Forecast(
+                batch, client, self._survey, terminal, wanted=arguments.wanted, retry_failed=arguments.retry_failed
+            )
             async with batch, forecast.running(library):
                 terminal.on_first_signal = lambda: self._drain(batch)
                 async with shown(BatchView(forecast.progress, self._survey, now=time.monotonic), terminal):
@@ -128,6 +137,7 @@ class _Run:
             webhook_url=arguments.webhook_url,
             key_age=arguments.key_age or KEY_AGE,
             retry_failed=arguments.retry_failed,
+            changed=arguments.changed,
         )
 
     def _drain(self, batch: Batch) -> None:
@@ -143,6 +153,9 @@ class _Run:
         self._requests.note(event)
         if isinstance(event, SplitCreated):
             self._created.add(event.split_id)
+        if isinstance(event, BoughtBefore) and (other := (event.delivered, event.asked)) not in self._others_bought:
+            self._others_bought.add(other)
+            self._terminal.say(describe_again(event))
 
     def _note_unusable(self, found: Unusable | Ignored) -> None:
         if isinstance(found, Ignored):
@@ -186,6 +199,7 @@ class _Run:
         self._counts["failed"] += 1
         self._counts["for good"] += not failure.passing
         self._counts["no price"] += error.code == LENGTH_UNKNOWN
+        self._counts["undecided"] += failure.code in _UNDECIDED
         if self._waveforms is not None:
             self._others[label(source)] = failure
         split = error.split if isinstance(error, SplitFailedError) else None
@@ -246,16 +260,19 @@ class _Run:
             await forecast.report_shortage(stopped=True)
         if report.stopped_by is not None and report.stopped_by.code == MOVED:
             return
-        passing = report.failed - counts["for good"] - counts["no price"]
-        if self.is_draining or stopped or passing or counts["not begun"]:
-            terminal.say("run the same command again to continue; nothing is charged twice")
+        passing = report.failed - counts["for good"] - counts["undecided"] - counts["no price"]
+        if self.is_draining or stopped or passing > 0 or counts["not begun"]:
+            terminal.say(f"{self.context.again} to continue; nothing is charged twice")
         if counts["no price"]:
             terminal.say(
                 f"{number(counts['no price'])} not split because of a length that is not certain: "
                 "without --max-credits, or with a higher one, they are"
             )
         if counts["for good"] and not stopped:
-            terminal.say(f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed")
+            terminal.say(
+                f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed, which "
+                "pays for a failed split again"
+            )
 
     async def _write_report(self, path: Path, batch: Batch, report: BatchReport, waveforms: Waveforms) -> None:
         await write_report(

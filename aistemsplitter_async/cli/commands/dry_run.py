@@ -16,27 +16,34 @@ import attrs
 from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async.batch.bounds import CreditBudget
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.preflight import plan_price
+from aistemsplitter_async.batch.steps import is_complete
+from aistemsplitter_async.batch.track import build_changed
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
-from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
+from aistemsplitter_async.cli.commands.status import report_owner
+from aistemsplitter_async.cli.commands.unrecognised import describe_unrecognised
+from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.screen.render import clock, show, shown_source
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SpendLimitError
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, JournalLockedError, SpendLimitError
 from aistemsplitter_async.journal.file import check_not_lost, content_files, own_files
 from aistemsplitter_async.journal.lock import is_locked
-from aistemsplitter_async.journal.record import Step, plan_step
+from aistemsplitter_async.journal.matching import delivered
+from aistemsplitter_async.journal.record import Step, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
-from aistemsplitter_async.models import DirectURL
 
 _SPLIT = "split"
 _NO_PRICE = "not split with this --max-credits, as its length is not certain"
+_AGAIN = "split again, with other options than before"
+_UNSETTLED = "paid for with other options; to be waited for and compared"
 _PLANS = {  # these texts are values in the JSON output
     Step.UPLOAD: _SPLIT,
     Step.CREATE: _SPLIT,
@@ -50,86 +57,117 @@ _PLANS = {  # these texts are values in the JSON output
 }
 
 
+_CODES = {Step.FAILED: Exit.FAILED, Step.REVIEW: Exit.UNCERTAIN}  # with which a run ends for what it leaves undone
+
+
 @attrs.frozen
 class Plan:
-    """The plan for one source: what a run would do, where its stems go, and a source with the same audio, if any."""
+    """The plan for one source.
+
+    Attributes:
+        what: a run would do.
+        folder: where its stems go.
+        pattern: how they are called.
+        same_as: a source with the same audio, if there is one.
+        code: with which a run would end for this source.
+        besides: as what the same song was delivered when it was bought before, if it is bought again.
+    """
 
     what: str
     folder: str
     pattern: str
     same_as: str | None = None
+    besides: str | None = None
+    code: Exit = Exit.DONE
 
 
 class Planner:
     """Claims tracks as a run does, on a journal that is thrown away."""
 
-    def __init__(self, store: JournalStore, options: BatchOptions, own_files: Sequence[Path]) -> None:
+    def __init__(self, store: JournalStore, options: BatchOptions, into: Path, own_files: Sequence[Path]) -> None:
         self._store = store
         self._options = options
+        self._into = into
         self._own_files = own_files
 
     async def plan(self, item: BatchItem) -> Plan:
         """Return the plan for a source.
 
         Raises:
-            SourceUnreadableError, SourceChangedError: it cannot be read.
+            AIStemSplitterError: the source would fail with this, before anything is spent.
         """
-        opened, store = await open_item(item, self._own_files), self._store
-        known = None if opened.stamp is None else store.identity_of(opened.label, opened.stamp)
-        identity = known or await opened.identify()
+        opened, store, options = await open_item(item, self._own_files), self._store, self._options
+        known = None if opened.stamp is None else store.audio_of(opened.label, opened.stamp)
         claim = store.claim(
-            identity,
-            self._options.variant,
-            source=opened.label,
-            folder=opened.folder,
-            pattern=item.pattern,
-            split_input=opened.audio if isinstance(opened.audio, DirectURL) else None,
-            dedupe=self._options.dedupe,
+            opened.sighted(known or await opened.identify(), item.pattern),
+            options.variant,
+            dedupe=options.dedupe,
             resplit=item.anew,
+            changed=options.changed,
         )
         record = claim.record
+        if claim.met == "changed":
+            raise build_changed(opened.label, record)
         if claim.met == "again":
             return Plan("duplicate", record.folder, record.pattern, record.source)
-        if record.failure is not None and (record.failure.passing or self._options.retry_failed):
-            record = store.reopen(record.id)
-        step = plan_step(record, now=time.time(), key_age=self._options.key_age, wants_files=True)
-        return Plan(_PLANS[step], record.folder, record.pattern)
+        if record.failure is not None and is_retried(record.failure, options.retry_failed):
+            record = store.reopen(record.id, options.variant)
+        step = plan_step(record, now=time.time(), key_age=options.key_age, wants_files=True)
+        if step in (Step.UPLOAD, Step.CREATE):
+            await run_in_thread(check_target, self._into / record.folder, options.overwrite, record.pattern)
+            if claim.besides is not None:
+                return Plan(_AGAIN, record.folder, record.pattern, besides=str(delivered(claim.besides)))
+        if step is Step.CHECK and not await run_in_thread(is_complete, options, record):
+            step = Step.DOWNLOAD
+        if claim.met == "unsettled" and step in (Step.WAIT, Step.REPLAY):
+            return Plan(_UNSETTLED, record.folder, record.pattern)
+        return Plan(_PLANS[step], record.folder, record.pattern, code=_CODES.get(step, Exit.DONE))
+
+    def count_unrecognised(self) -> int:
+        """Return how many songs were bought, of which only the bytes are known, and that were not met."""
+        return len(self._store.unrecognised())
 
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what it would cost; return the exit code."""
-    survey, left_out = Survey(), 0
+    survey, left_out, codes = Survey(), 0, list[Exit]()
     try:
         library = build_library(paths, arguments)
-        async with _planner(arguments, terminal) as planner:
+        async with _planner(arguments) as planner:
             async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
                 plan = await _plan(planner, await library.item(track), terminal)
                 if plan is None:
                     survey.unusable += 1
                     continue
-                length = await measure_track(track)
-                if plan.what == _SPLIT and not _has_price(length, arguments.max_credits):
-                    plan = attrs.evolve(plan, what=_NO_PRICE)
+                codes.append(plan.code)
+                length = await measure_track(track, thorough=arguments.max_credits is not None)
+                is_new = plan.what in (_SPLIT, _AGAIN)
+                if is_new and not _has_price(length, arguments.max_credits):
+                    plan, is_new = attrs.evolve(plan, what=_NO_PRICE), False
                 _print(plan, track.source, length, arguments, terminal)
-                if plan.what == _SPLIT:
+                if is_new:
                     survey.add(track, length)
                 else:
                     left_out += 1
+            unrecognised = planner.count_unrecognised() if survey.tracks else 0
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
+        if unrecognised:
+            terminal.say(describe_unrecognised(unrecognised))
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
+        await report_owner(error, arguments.journal_path, terminal)
         return exit_code(error)
-    return Exit.FAILED if survey.unusable else Exit.DONE
+    return most_severe([*codes, Exit.FAILED if survey.unusable else Exit.DONE])
 
 
 async def _plan(planner: Planner, item: BatchItem, terminal: Terminal) -> Plan | None:
-    """Return the plan for a source, or `None` if it cannot be read."""
+    """Return the plan for a source, or `None` if it would fail."""
     try:
         return await planner.plan(item)
     except JournalError:
         raise
     except AIStemSplitterError as error:
-        terminal.error(explain(error, Context(), source=shown_source(str(item.source))).message)
+        terminal.error(explain(error, Context(is_batch=True), source=shown_source(str(item.source))).message)
         return None
 
 
@@ -154,12 +192,13 @@ def _print(plan: Plan, source: str, length: Length, arguments: Batching, termina
     known = length.seconds if length.seconds is not None else length.at_most
     lasts = "?" if known is None else clock(known) if length.seconds is not None else f"at most {clock(known)}"
     what = plan.what if plan.same_as is None else f"same audio as {shown_source(plan.same_as)}"
+    what += "" if plan.besides is None else f": {plan.besides}"
     note = "" if what == _SPLIT else f"  ({what})"
     terminal.result(show(f"{shown_source(source)}  {lasts}  -> {target}{note}"))
 
 
 @asynccontextmanager
-async def _planner(arguments: Batching, terminal: Terminal) -> AsyncIterator[Planner]:
+async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
     """Yield a planner on a copy of the journal, which is deleted at the end."""
     options = BatchOptions(
         into=arguments.into,
@@ -167,16 +206,16 @@ async def _planner(arguments: Batching, terminal: Terminal) -> AsyncIterator[Pla
         output_format=arguments.output_format,
         key_age=arguments.key_age or KEY_AGE,
         retry_failed=arguments.retry_failed,
+        changed=arguments.changed,
     )
     journal = arguments.journal_path
-    running = await run_in_thread(lambda: bool(is_locked(journal)))
-    if running:
-        terminal.say("a batch is running on the journal, so what it has finished is not left out here")
+    if await run_in_thread(lambda: bool(is_locked(journal))):
+        raise JournalLockedError(f"another batch is running on {journal}; wait for it or stop it", code="LOCKED")
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(partial(JournalStore, None) if running else partial(_copy, journal, Path(folder)))
+        store = await run_in_thread(_copy, journal, Path(folder))
         try:
             store.begin()  # and never committed
-            yield Planner(store, options, own_files(journal))
+            yield Planner(store, options, arguments.into, own_files(journal))
         finally:
             store.close()
 

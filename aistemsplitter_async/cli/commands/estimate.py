@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import shlex
 from functools import partial
 
 import attrs
 
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.preflight import Estimate, plan_wall_seconds
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, measure_track
-from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.options import Common, default_journal
 from aistemsplitter_async.cli.screen.render import columns, price, show, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
@@ -26,8 +28,12 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     survey = Survey()
     try:
         async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-            survey.add(track, await measure_track(track))
+            survey.add(track, await measure_track(track, thorough=False))
         await print_estimate(survey, common, terminal)
+        journal = default_journal(library.into)
+        if await run_in_thread(journal.exists):
+            again = f"batch --dry-run --into {shlex.quote(str(library.into))}"
+            terminal.say(f"that is the price of all of it; what a journal has already is left out by: {show(again)}")
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         return exit_code(error)

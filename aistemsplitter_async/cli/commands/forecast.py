@@ -20,7 +20,8 @@ from aistemsplitter_async.cli.screen.render import number, price
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.errors import AIStemSplitterError
-from aistemsplitter_async.journal.record import StageName, plan_reopening
+from aistemsplitter_async.journal.matching import Fit, fit
+from aistemsplitter_async.journal.record import StageName, Variant, plan_reopening
 
 _BUYING: tuple[StageName, ...] = ("upload", "create")
 _TICK = 1.0  # s between two forecasts in the status file
@@ -89,16 +90,25 @@ class Forecast:
         batch: the running one.
         client: gets the balance.
         terminal: shows that credits are missing.
+        wanted: what is asked of every source.
         retry_failed: whether the batch tries again what failed for good.
     """
 
     def __init__(
-        self, batch: Batch, client: AsyncAIStemSplitter, survey: Survey, terminal: Terminal, *, retry_failed: bool
+        self,
+        batch: Batch,
+        client: AsyncAIStemSplitter,
+        survey: Survey,
+        terminal: Terminal,
+        *,
+        wanted: Variant,
+        retry_failed: bool,
     ) -> None:
         self.survey = survey
         self._batch = batch
         self._client = client
         self._terminal = terminal
+        self._wanted = wanted
         self._retry_failed = retry_failed
         self._pace = Pace()
         self._began = time.time()
@@ -170,6 +180,6 @@ class Forecast:
             given_up = failure is not None and not failure.passing and not self._retry_failed
             reopened = failure is not None and self._retry_failed and plan_reopening(failure)
             bought = record.split_id is not None and not reopened and (record.created_at or 0.0) < self._began
-            if given_up or bought:
+            if (given_up or bought) and fit(record, self._wanted) is not Fit.OTHER:
                 paid.add(record.source)
         return paid

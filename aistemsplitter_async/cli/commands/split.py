@@ -14,6 +14,7 @@ from aistemsplitter_async._transfer.audio import build_source
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.runner import Batch
+from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected_board
 from aistemsplitter_async.cli.failures import Context, Exit, explain, most_severe
 from aistemsplitter_async.cli.options import Splitting, default_journal
@@ -86,7 +87,7 @@ class _Run:
         if not usable:
             return
         batch = client.split_many(
-            [self._item(job) for job in usable],
+            announced(map(self._item, usable), lambda: batch, self._terminal),
             into=arguments.into,
             journal=None if arguments.sandbox else default_journal(arguments.into),
             stem_model=arguments.stem_model,
@@ -95,8 +96,9 @@ class _Run:
             in_flight=_IN_FLIGHT,
             priority="interactive",
             patience=0.0,  # a person is waiting: report a problem instead of waiting it out
-            retry_failed=True,  # naming the source in another run asks for that
+            retry_failed=arguments.retry_failed or "unpaid",  # naming the source again asks for what costs nothing
             overwrite=arguments.overwrite,
+            changed=arguments.changed,
         )
         try:
             async with batch:
@@ -221,6 +223,8 @@ class _Run:
             name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
             base_url=arguments.common.base_url,
             api_key_file=arguments.common.api_key_file,
+            is_split=True,
+            retry_failed=arguments.retry_failed,
             resumable=not arguments.sandbox,
         )
 

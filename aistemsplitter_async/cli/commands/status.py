@@ -80,7 +80,7 @@ def describe(status: BatchStatus, now: float, *, running: bool) -> list[str]:
     if running and now - status.at > _FRESH:
         state += f"; this status is {age} old, perhaps because the disk is full"
     if not running and not status.ended:
-        state = f"killed, last seen {age} ago; run the same command again to continue"
+        state = f"killed, last seen {age} ago; run the same command again to continue (without --retry-failed)"
     rows = [("state", state)]
     if running and progress.total is not None:
         left = f", about {words(progress.seconds_left)} left" if progress.seconds_left else ""

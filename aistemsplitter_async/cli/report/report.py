@@ -120,7 +120,8 @@ async def _records(batch: Batch, others: Mapping[str, StoredFailure | None]) -> 
     """Iterate over the tracks of the journal, and then over the sources that are not in it."""
     unknown = dict(others)
     async for record in batch.records():
-        unknown.pop(record.source, None)
+        if unknown.get(record.source) is None or record.failure is not None:  # or what failed has no row of its own
+            unknown.pop(record.source, None)
         yield record
     for number_, (source, failure) in enumerate(unknown.items(), 1):
         yield Record(id=-number_, source=source, failure=failure)

@@ -16,7 +16,7 @@ from typing import Any, Final
 import attrs
 
 from aistemsplitter_async.cli.screen.render import clock, hide_keys, number, show, shown_source, words
-from aistemsplitter_async.journal.record import Record, State
+from aistemsplitter_async.journal.record import Record, State, plan_reopening
 from aistemsplitter_async.models import Split
 
 # The states of a track that people care about: the name of each in the page, and its label.
@@ -148,7 +148,8 @@ def _hint(record: Record, kind: str) -> str:
     if kind == "review":
         return "Its create was never answered and is too old to resend without confirmation: check if the split exists."
     if record.failure is not None and not record.failure.passing:
-        return "It is tried again when the batch is run with --retry-failed."
+        again = "bought" if plan_reopening(record.failure) else "tried"
+        return f"It is {again} again when the batch is run with --retry-failed."
     return "" if kind == "done" else _RESUMED
 
 

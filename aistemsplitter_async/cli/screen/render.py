@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from aistemsplitter_async._wire.urls import is_url
+from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.models import redact_url
 
 PROGRAM = "aistemsplitter-async"
@@ -76,6 +77,16 @@ def number(value: float) -> str:
 def price(credits_used: float) -> str:
     """Return the price of a split, such as `214 credits`."""
     return f"{number(credits_used)} credit{'' if credits_used == 1 else 's'}"
+
+
+def describe_again(event: BoughtBefore) -> str:
+    """Return the notice about the first of the songs that are bought again with other options."""
+    asked = " ".join(filter(None, event.asked.split("/")))
+    got = " ".join(filter(None, event.delivered.split("/"))) or "something unknown"
+    return show(
+        f"{event.source} was split before ({event.split_id}), and delivered as {got}; {asked} is asked for now, so it "
+        "is bought again, and so are others like it"
+    )
 
 
 def charged(credits_used: float, lost: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import random
+import struct
 
 import numpy as np
 import soundfile
@@ -12,6 +13,7 @@ import soundfile
 from aistemsplitter_async._audio.examine import Examined, Length, examine, measure
 
 RATE = 44100
+BITRATES = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320)
 
 
 @functools.cache
@@ -51,3 +53,20 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 def noise(size: int, seed: int = 1) -> bytes:
     return random.Random(seed).randbytes(size)  # noqa: S311
+
+
+def frame(bitrate: int, seed: int = 1, kind: bytes = b"\xff\xfb") -> bytes:
+    size = 144 * bitrate * 1000 // RATE
+    return kind + bytes([(BITRATES.index(bitrate) + 1) << 4, 4]) + noise(size - 4, seed)
+
+
+def vbr(frames: int, *, factor: float = 1, size_factor: float = 1, vbri: bool = False, seed: int = 1) -> bytes:
+    """Return frames of all bitrates, and one in front that says `factor` times as many as there are."""
+    drawn = random.Random(seed).choices(BITRATES[4:], k=frames)  # noqa: S311
+    body = b"".join(frame(bitrate, number) for number, bitrate in enumerate(drawn))
+    claimed, size = round(frames * factor), round((len(body) + 417) * size_factor)
+    if vbri:
+        info = b"VBRI" + bytes(6) + struct.pack(">II", size, claimed)
+    else:
+        info = b"Xing" + struct.pack(">III", 3, claimed, size)
+    return b"\xff\xfb\x90\x04" + bytes(32) + info + bytes(413 - 32 - len(info)) + body

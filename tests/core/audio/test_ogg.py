@@ -86,6 +86,21 @@ def test_packets_that_are_cut_elsewhere_missing_or_in_another_order_are_another_
         assert identity(paged([*every[:9], *changed, *every[11:]])) != identity(FILES[kind])
 
 
+def test_many_packets_on_any_pages_are_one_song_and_moved_bytes_are_another() -> None:
+    head, bodies = packets(OPUS)[:2], [noise(number % 700, number) for number in range(6000)]
+
+    def song(moved: int, per_page: int) -> bytes:
+        first, second = bodies[moved : moved + 2]
+        changed = [*bodies[:moved], first[:-1], first[-1:] + second, *bodies[moved + 2 :]]
+        every = [*(Packet(body, None) for body in changed[:-1]), Packet(changed[-1], 960 * 5999)]
+        return paged([*head, *every], per_page)
+
+    songs = [{identity(song(moved, per_page)) for per_page in (1, 3, 100, 255)} for moved in (0, 1, 5000)]
+    assert [len(each) for each in songs] == [1, 1, 1]
+    assert len(set.union(*songs)) == 3
+    assert not is_whole(song(0, 255))
+
+
 @pytest.mark.parametrize("kind", FILES)
 def test_where_the_end_is_cut_off_matters(kind: str) -> None:
     every = packets(FILES[kind])

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async import errors
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.screen.render import hide_keys
-from aistemsplitter_async.models import Submission
+from aistemsplitter_async.models import Split, Submission
 
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
 HERE = Context(into="stems")
 
 
@@ -76,13 +79,51 @@ BATCH = Context(into="stems", is_batch=True)
 
 def test_a_batch_advises_only_what_it_has() -> None:
     exists = errors.DownloadError("stems/song holds stems", split_id="split_1", code="EXISTS")
-    assert explain(exists, BATCH).message.endswith("move it away, and run the same command again")
+    assert explain(exists, BATCH).message.endswith("paid for: move those files away, and run the same command again")
     for error, way_on in {
         errors.DownloadError("the line broke", split_id="split_1"): "when the same command is run again",
         errors.UnsafeNameError("no name", split_id="split_1"): "--retry-failed",
         errors.StemsExpiredError("gone", split_id="split_1"): "--retry-failed",
     }.items():
         assert explain(error, BATCH).message.endswith(way_on)
+
+
+SPLIT = Context(into="stems", is_split=True)
+AGAIN = "run the same command again"
+
+
+@pytest.mark.parametrize("context", [BATCH, SPLIT])
+def test_no_advice_about_files_in_the_way_pays_for_what_may_be_paid_for(context: Context) -> None:
+    before = errors.DownloadError("stems/song holds stems; choose another folder", code="EXISTS")
+    message = explain(before, context).message
+    assert "nothing was bought" in message
+    paid = explain(errors.DownloadError("stems/song holds stems", split_id="split_1", code="EXISTS"), context).message
+    assert paid.endswith(f"the split is paid for: move those files away, and {AGAIN}")
+    for text in (message, paid):  # another folder has another journal, and --overwrite splits all sources again
+        assert "--overwrite" not in text
+        assert "--into" not in text
+
+
+@pytest.mark.parametrize("context", [BATCH, SPLIT])
+def test_a_failed_split_is_bought_again_only_by_an_explicit_choice(context: Context) -> None:
+    split = Split("split_1", "failed", "4s", 1, NOW, NOW)
+    assert explain(errors.SplitFailedError(split), context).message.endswith("bought again only with --retry-failed")
+
+
+def test_what_would_buy_failed_splits_again_is_not_to_be_repeated() -> None:
+    error = errors.SubmissionUncertainError("who knows", submission=Submission("key-1", b"{}"))
+    assert AGAIN in explain(error, BATCH).message
+    told = explain(error, attrs.evolve(BATCH, retry_failed=True)).message
+    assert f"{AGAIN} without --retry-failed" in told
+
+
+def test_a_changed_file_names_both_ways_on() -> None:
+    error = errors.SourceChangedError('a.mp3 was bought with other bytes; changed="same" ..', code="CHANGED")
+    message = explain(error, BATCH).message
+    assert message.startswith("a.mp3 was bought with other bytes; perhaps only its tags changed")
+    assert "--changed same" in message
+    assert "--changed new" in message
+    assert 'changed="same"' not in message
 
 
 def test_a_create_that_needs_review_names_its_key_and_how_to_resend_it() -> None:

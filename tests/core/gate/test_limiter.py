@@ -355,6 +355,16 @@ def test_nothing_is_sent_before_retry_after_is_over(asked: float) -> None:
         assert not [at for at in traffic.sent if refused <= at < refused + asked]
 
 
+@pytest.mark.parametrize("nonsense", [7200.0, 120_000.0, 1_800_001_100.0, 1e20])
+def test_after_an_hour_one_request_asks_whatever_retry_after_says(nonsense: float) -> None:
+    limiter = declared(5)
+    limiter.take(0.0)
+    limiter.refuse(1.0, sent=0.0, retry_after=nonsense)
+    assert limiter.free_at(1.0) == 3601.0
+    limiter.take(3601.0)
+    assert limiter.free_at(3601.0) == math.inf  # until that one is answered
+
+
 def test_an_answer_to_try_again_at_once_is_not_taken_at_its_word() -> None:
     traffic = run(unknown(), Sliding(5), until=5 * PER, retry_after=lambda _: 0.0)
     assert len(traffic.refused) <= 30

@@ -40,6 +40,7 @@ from aistemsplitter_async.journal.record import (
     Step,
     StoredFailure,
     build_failure,
+    is_retried,
     plan_reopening,
     plan_step,
 )
@@ -182,3 +183,11 @@ def test_nothing_leads_from_a_create_that_may_exist_back_to_one_that_was_never_s
         if state in (State.UPLOADED, State.INTENT):
             assert earlier <= {State.FOUND, State.UPLOADED}
     assert State.FOUND not in BEFORE
+
+
+@given(st.booleans(), st.sampled_from(["SplitFailedError", "ValidationError", "UnsafeNameError", "ServerError"]))
+def test_what_is_retried_without_being_told_to_pays_for_nothing_twice(passing: bool, kind: str) -> None:
+    failure = StoredFailure("wait", kind, "no", passing=passing)
+    assert is_retried(failure, True)
+    assert is_retried(failure, False) is passing
+    assert is_retried(failure, "unpaid") is (passing or not plan_reopening(failure))

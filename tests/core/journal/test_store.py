@@ -28,11 +28,13 @@ from aistemsplitter_async import (
     UploadedFile,
 )
 from aistemsplitter_async.journal import file
-from aistemsplitter_async.journal.file import MIGRATIONS
-from aistemsplitter_async.journal.record import Record, State, StoredFailure, StoredFile
-from aistemsplitter_async.journal.rows import Stamp
-from aistemsplitter_async.journal.store import Claim, JournalStore
+from aistemsplitter_async.journal.claims import Claim
+from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, StoredFailure, StoredFile, Variant
+from aistemsplitter_async.journal.rows import Sighting, Stamp
+from aistemsplitter_async.journal.schema import MIGRATIONS
+from aistemsplitter_async.journal.store import JournalStore
 
+ANYTHING = Variant()
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 CREATED = CreatedSplit(id="split_1", status="queued", credits_used=214, created_at=NOW)
 SPLIT = Split(
@@ -58,10 +60,19 @@ keys = (f"key-{number}" for number in itertools.count())
 
 
 def claim(
-    store: JournalStore, identity: str = "url:a", *, dedupe: bool = True, resplit: bool = False, **fields: Any
+    store: JournalStore,
+    identity: str | None = "url:a",
+    *,
+    content: str | None = None,
+    wanted: Variant = ANYTHING,
+    dedupe: bool = True,
+    resplit: bool = False,
+    changed: Changed = "refuse",
+    **fields: Any,
 ) -> Claim:
     usual: dict[str, Any] = {"source": "a.mp3", "folder": "a", "pattern": "{stem}", "split_input": URL}
-    return store.claim(identity, "/", **(usual | fields), dedupe=dedupe, resplit=resplit)
+    found = Sighting(audio=AudioId(content, identity), **(usual | fields))
+    return store.claim(found, wanted, dedupe=dedupe, resplit=resplit, changed=changed)
 
 
 def submission() -> Submission:
@@ -172,7 +183,7 @@ def test_a_retry_starts_over_only_after_a_split_that_failed(
     before = store.get(track)
     failed = store.fail(track, failure, FAILED if failure is SPLIT_FAILED else None)
     assert failed.failure == failure
-    reopened = store.reopen(track)
+    reopened = store.reopen(track, Variant())
     if failure is not SPLIT_FAILED:
         assert reopened == before
         return
@@ -223,13 +234,9 @@ def test_a_track_that_is_not_finished_is_never_dropped_for_a_new_one(tmp_path: P
 
 
 def test_another_variant_is_another_track(store: JournalStore) -> None:
-    first = store.claim(
-        "a", "4s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, resplit=False
-    )
-    other = store.claim(
-        "a", "6s/", source="a", folder="a", pattern="{stem}", split_input=URL, dedupe=True, resplit=False
-    )
-    assert (first.met, other.met) == ("new", "new")
+    track = at(store, State.DOWNLOADED, "url:a")
+    other = claim(store, wanted=Variant("6s"), dedupe=False)
+    assert (other.met, other.besides) == ("new", store.get(track))
 
 
 @given(folders=st.lists(st.sampled_from(["a", "A", "ä", "a\N{COMBINING DIAERESIS}", "a (2)"]), max_size=12))
@@ -256,18 +263,17 @@ def test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others(stor
 
 def test_a_file_is_known_again_until_anything_about_it_changes(store: JournalStore) -> None:
     stamp = Stamp(1, 2, 3, 4)
-    store.remember_identity("/music/a.wav", stamp, "sha256:aa")
-    assert store.identity_of("/music/a.wav", stamp) == "sha256:aa"
+    claim(store, "wav:a", content="sha256:aa", source="/music/a.wav", stamp=stamp)
+    assert store.audio_of("/music/a.wav", stamp) == AudioId("sha256:aa", "wav:a")
     for changed in (Stamp(0, 2, 3, 4), Stamp(1, 0, 3, 4), Stamp(1, 2, 0, 4), Stamp(1, 2, 3, 0)):
-        assert store.identity_of("/music/a.wav", changed) is None
-    assert store.identity_of("/music/b.wav", stamp) is None
+        assert store.audio_of("/music/a.wav", changed) is None
+    assert store.audio_of("/music/b.wav", stamp) is None
 
 
 def test_a_name_that_is_not_text_can_be_a_source(store: JournalStore) -> None:
-    name = os.fsdecode(b"/music/\xff.wav")
-    store.remember_identity(name, Stamp(1, 2, 3, 4), "sha256:aa")
-    assert store.identity_of(name, Stamp(1, 2, 3, 4)) == "sha256:aa"
-    assert claim(store, source=name).record.source == name
+    name, stamp = os.fsdecode(b"/music/\xff.wav"), Stamp(1, 2, 3, 4)
+    assert claim(store, "wav:a", content="sha256:aa", source=name, stamp=stamp).record.source == name
+    assert store.audio_of(name, stamp) == AudioId("sha256:aa", "wav:a")
 
 
 def test_counts_separate_the_failed_from_the_rest(store: JournalStore) -> None:
@@ -460,13 +466,13 @@ class Life(RuleBasedStateMachine):
     @rule(failure=st.sampled_from([PASSING, REFUSED]))
     def fail_and_try_again(self, failure: StoredFailure) -> None:
         self.store.fail(self.track, failure, None)
-        self.store.reopen(self.track)
+        self.store.reopen(self.track, Variant())
 
     @precondition(lambda self: self.record.state is State.CREATED)
     @rule()
     def fail_at_the_server_and_try_again(self) -> None:
         self.store.fail(self.track, SPLIT_FAILED, FAILED)
-        self.store.reopen(self.track)
+        self.store.reopen(self.track, Variant())
 
     @rule()
     def crash_before_the_commit(self) -> None:

@@ -25,7 +25,7 @@ def kill(*arguments: str) -> tuple[int, dict[str, int]]:
 @pytest.mark.parametrize(
     ("only", "enumerated"),
     [
-        ("write remember,write claim,write bind,write uploaded,write intend", 15),
+        ("write audio_of,write claim,write bind,write uploaded,write intend", 15),
         ("write created,write succeeded,write downloaded,write refused,write fail", 15),
         ("write reopen,write uncertain,write needs_review,POST", 18),
         ("fsync,link,unlink,rename", 14),

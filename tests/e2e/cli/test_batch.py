@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aistemsplitter_async.sandbox import Manual, Sandbox, faults
+from tests.core.audio.made import vbr
 from tests.e2e.harness import CLI, MakeWav
 
 STEMS = {"vocals", "drums", "bass", "other"}
@@ -268,6 +269,22 @@ async def test_an_estimate_and_a_dry_run_agree_on_what_looks_short(cli: CLI, lia
     assert len(left_out) == 4, "all but the honest ones"
     assert next(line for line in capped.out.splitlines() if line.startswith("price")).startswith("price    15 credits")
     assert "at most 4:00" in capped.out
+    assert sandbox.ledger.charges == []
+
+
+async def test_an_estimate_reads_little_and_a_limit_does_not_rest_on_it(cli: CLI, sandbox: Sandbox) -> None:
+    cli = cli.using(sandbox)
+    (cli.folder / "song.mp3").write_bytes(vbr(2000, factor=0.8))  # 53 s, and what says 42 is only found by counting
+    estimate = (await cli.run("estimate", "song.mp3", "--json")).json[-1]
+    plan, _ = (await cli.run("batch", "song.mp3", "--dry-run", "--json")).json
+    assert (estimate["credits"], estimate["unknown_tracks"]) == (42, 0)
+    assert plan["seconds_at_most"] == pytest.approx(41.8, abs=0.1)
+    plan, _ = (await cli.run("batch", "song.mp3", "--dry-run", "--max-credits", 45, "--json")).json
+    ended = await cli.run("batch", "song.mp3", "--into", "out", "--max-credits", 45, "--json")
+    assert plan["seconds"] is None
+    assert plan["seconds_at_most"] == pytest.approx(52.3, abs=0.1)
+    assert "--max-credits" in plan["plan"]
+    assert ended.json[0]["error"]["code"] == "LENGTH_UNKNOWN"
     assert sandbox.ledger.charges == []
 
 

@@ -146,7 +146,8 @@ async def test_splitting_into_a_used_folder_is_refused_before_it_costs_anything(
     cli = cli.using(sandbox)
     refused = await cli.run("split", song.name)
     assert refused.code == 1
-    assert "--overwrite" in refused.problem
+    assert "nothing was bought" in refused.problem
+    assert "move them away first" in refused.problem
     assert sandbox.credits == balance
     assert (await cli.run("split", song.name, "--overwrite")).code == 0
 

@@ -36,6 +36,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.batch.item import OpenedItem
+from aistemsplitter_async.journal.record import AudioId
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.testing import error_reply, json_reply
 from tests.io.fakes import Flow, Script, World
@@ -146,7 +147,7 @@ async def test_of_the_same_audio_twice_the_first_is_split_although_it_took_longe
 ) -> None:
     identify = OpenedItem.identify
 
-    async def read(opened: OpenedItem) -> str:
+    async def read(opened: OpenedItem) -> AudioId:
         await world.clock.sleep(60.0 if opened.label.endswith("a.wav") else 0.0)
         return await identify(opened)
 
@@ -351,6 +352,18 @@ async def test_a_source_that_raises_ends_the_batch_with_its_error_after_what_cam
             with pytest.raises(LookupError, match="broken"):
                 await anext(batch)
     assert kinds(outcomes) == {"Done": 5}
+
+
+async def test_a_source_that_was_cancelled_is_not_taken_for_the_end_of_the_sources(world: World, home: Any) -> None:
+    async def sources() -> AsyncIterator[str]:
+        yield from_url
+        raise asyncio.CancelledError
+
+    (from_url,) = urls(1)
+    async with world.client() as client, client.split_many(sources(), **home) as batch:
+        assert isinstance(await anext(batch), Done)
+        with pytest.raises(ConfigurationError, match="CancelledError"):
+            await anext(batch)
 
 
 async def test_sources_are_taken_only_as_fast_as_outcomes(world: World) -> None:
@@ -588,6 +601,15 @@ async def test_an_upload_that_expires_while_it_waits_is_made_again(world: World,
     assert isinstance(outcome, Done)
     assert world.api.count("reserve") == 3  # each is good for 100 s, less a margin
     assert b"upl_3" in world.api.of("create")[-1].body
+
+
+async def test_of_uploads_that_have_all_expired_by_this_clock_the_last_is_used(
+    world: World, home: Any, tmp_path: Path
+) -> None:
+    world.api.always("reserve", lambda _: world.api.reservation(lifetime=-90_000))
+    (outcome,) = await run(world, [wav(tmp_path / "a.wav")], **home)
+    assert isinstance(outcome, Done)
+    assert world.api.count("upload") == 3
 
 
 async def test_an_unclear_create_is_never_answered_with_another_upload(world: World, home: Any, tmp_path: Path) -> None:

@@ -18,8 +18,10 @@ import pytest
 
 from aistemsplitter_async import JournalError, Submission
 from aistemsplitter_async.journal import file
-from aistemsplitter_async.journal.file import MIGRATIONS, MOVED, status_path
-from aistemsplitter_async.journal.record import State
+from aistemsplitter_async.journal.file import MOVED, status_path
+from aistemsplitter_async.journal.record import AudioId, State, Variant
+from aistemsplitter_async.journal.rows import Sighting
+from aistemsplitter_async.journal.schema import MIGRATIONS
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
@@ -28,6 +30,8 @@ WORK = """
     from pathlib import Path
     from aistemsplitter_async import DirectURL, Submission
     from aistemsplitter_async.journal import file
+    from aistemsplitter_async.journal.record import AudioId, Variant
+    from aistemsplitter_async.journal.rows import Sighting
     from aistemsplitter_async.journal.store import JournalStore
 
     class WithLog(sqlite3.Connection):  # keeps the newest commits in a write-ahead log
@@ -42,8 +46,9 @@ WORK = """
         sqlite3.connect = lambda *args, **kwargs: connect(*args, **kwargs, factory=WithLog)
     store = JournalStore(Path(sys.argv[1]))
     store.begin()
-    track = store.claim("url:a", "/", source="a", folder="a", pattern="{stem}", split_input=DirectURL("https://a"),
-                        dedupe=True, resplit=False).record.id
+    found = Sighting(audio=AudioId(None, "url:a"), source="a", folder="a", pattern="{stem}",
+                     split_input=DirectURL("https://a"))
+    track = store.claim(found, Variant(), dedupe=True).record.id
     store.intend(track, Submission("key", b"{}"), 1.0)
     store.commit()
     os.kill(os.getpid(), signal.SIGKILL)
@@ -63,9 +68,8 @@ def states(path: Path) -> list[State]:
 
 def intend(store: JournalStore, name: str) -> int:
     url = DirectURL(f"https://example.com/{name}")
-    claim = store.claim(
-        name, "/", source=name, folder=name, pattern="{stem}", split_input=url, dedupe=True, resplit=False
-    )
+    found = Sighting(audio=AudioId(None, name), source=name, folder=name, pattern="{stem}", split_input=url)
+    claim = store.claim(found, Variant(), dedupe=True)
     store.intend(claim.record.id, Submission(name, b"{}"), 1.0)
     return claim.record.id
 

@@ -17,12 +17,15 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async import ConfigurationError, JournalError, JournalLockedError, Submission
+from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.lock import is_locked
-from aistemsplitter_async.journal.record import State
-from aistemsplitter_async.journal.store import Claim, JournalStore
+from aistemsplitter_async.journal.record import AudioId, State, Variant
+from aistemsplitter_async.journal.rows import Sighting
+from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
+URL = DirectURL("https://example.com")
 OWNER = {"api": "https://api.test/v1", "key": "abc"}
 
 
@@ -33,14 +36,9 @@ async def opened(path: Path | None) -> Journal:
 async def claim(journal: Journal, identity: str) -> Claim:
     return await journal.write(
         JournalStore.claim,
-        identity,
-        "/",
-        source=identity,
-        folder=identity,
-        pattern="{stem}",
-        split_input=DirectURL("https://example.com"),
+        Sighting(audio=AudioId(None, identity), source=identity, folder=identity, pattern="{stem}", split_input=URL),
+        Variant(),
         dedupe=True,
-        resplit=False,
     )
 
 

@@ -1,0 +1,302 @@
+"""The program of a user, which a trial is about: it has a client, callbacks that may raise, and makes one call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import anyio
+import attrs
+
+from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Job, RateLimit
+from aistemsplitter_async.models import DirectURL, Submission
+from benchmarks.trials.kinds import ERRORS
+from benchmarks.trials.scenario import Trial, Where
+from benchmarks.trials.service import API_KEY, Service
+from benchmarks.trials.songs import Song
+from benchmarks.trials.timeline import LoopClock
+
+_DEPTH = 7  # what is deeper, nobody finds
+
+
+@attrs.define
+class Seen:
+    """What the user got to know in one run, and what the run left behind.
+
+    Attributes:
+        outcomes: of a batch.
+        results: returned by single calls.
+        errors: raised by the call.
+        heard: events, and the submissions that `before_send` stored.
+        gate: what `before_send` or the iterable of sources raised: the caller gets that.
+        left: tasks and descriptors that outlived the client, and complaints of asyncio.
+        logs: what was logged.
+        hung: why the run never ended.
+        turns: of the loop.
+        creates: that reached the service.
+    """
+
+    outcomes: list[Any] = attrs.field(factory=list[Any])
+    results: list[Any] = attrs.field(factory=list[Any])
+    errors: list[BaseException] = attrs.field(factory=list[BaseException])
+    heard: list[Any] = attrs.field(factory=list[Any])
+    gate: list[BaseException] = attrs.field(factory=list[BaseException])
+    left: list[str] = attrs.field(factory=list[str])
+    logs: list[str] = attrs.field(factory=list[str])
+    hung: str = ""
+    turns: int = 0
+    creates: int = 0
+
+    def known(self) -> set[str | Submission]:
+        """Return every text and every submission in what was seen."""
+        found: set[str | Submission] = set()
+        for value in (*self.outcomes, *self.results, *self.errors, *self.heard):
+            found.update(_leaves(value, 0))
+        return found
+
+
+def _leaves(value: Any, depth: int) -> Iterator[str | Submission]:
+    if isinstance(value, str | Submission):
+        yield value
+    elif depth < _DEPTH:
+        for inner in _parts(value):
+            yield from _leaves(inner, depth + 1)
+
+
+def _parts(value: Any) -> Iterable[Any]:
+    """Return what a user finds in a value."""
+    if isinstance(value, dict):
+        return (*value.keys(), *value.values())
+    if isinstance(value, list | tuple | set):
+        return value
+    if isinstance(value, BaseException):
+        return (vars(value), value.args, value.__cause__, value.__context__)
+    if isinstance(value, Job):
+        return (value.id, value.idempotency_key)
+    if attrs.has(type(value)):
+        return (getattr(value, field.name) for field in attrs.fields(type(value)))
+    return ()
+
+
+class Callbacks:
+    """The user's callbacks: they note what they are told, and one of them raises."""
+
+    def __init__(self, trial: Trial, seen: Seen, *, healthy: bool) -> None:
+        self._raising = None if healthy else trial.raising
+        self._seen = seen
+        self._calls: dict[Where, int] = {}
+
+    def on_event(self, event: object) -> None:
+        self._seen.heard.append(event)
+        self._raise("on_event")
+
+    def on_progress(self, _: object) -> None:
+        self._raise("on_progress")
+
+    async def before_send(self, submission: Submission) -> None:
+        self._seen.heard.append(submission)
+        try:
+            self._raise("before_send")
+        except Exception as error:
+            self._seen.gate.append(error)
+            raise
+
+    def feed(self, sources: Iterable[Any]) -> Iterator[Any]:
+        for source in sources:
+            try:
+                self._raise("sources")
+            except BaseException as error:
+                self._seen.gate.append(error)
+                raise
+            yield source
+
+    async def on_request_end(self, *_: object) -> None:
+        self._raise("tracing")
+
+    async def middleware(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> Any:
+        response = await handler(request)
+        try:
+            self._raise("middleware")
+        except Exception:
+            response.close()
+            raise
+        return response
+
+    def _raise(self, where: Where) -> None:
+        raising = self._raising
+        number = self._calls.get(where, 0)
+        self._calls[where] = number + 1
+        if raising is None or raising.where != where:
+            return
+        if raising.nth <= number < raising.nth + raising.times:
+            kind = ERRORS.get(raising.error, asyncio.CancelledError)
+            raise kind(f"{where} does not like this")
+
+
+@attrs.define
+class Program:
+    """One run of the user's program.
+
+    Attributes:
+        trial: says what it does.
+        folder: with the songs in `music` and the stems in `stems`.
+        service: what it talks to.
+        clock: its time.
+        seen: filled as it runs.
+        journal: of a batch.
+        healthy: nothing goes wrong: the run after the trouble.
+        known: what an earlier run got to know.
+        options: of a batch.
+        sources: of a batch, besides the songs.
+    """
+
+    trial: Trial
+    folder: Path
+    service: Service
+    clock: LoopClock
+    seen: Seen
+    journal: Path
+    healthy: bool = False
+    known: frozenset[str | Submission] = frozenset()
+    options: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    sources: tuple[Path, ...] = ()
+    _client: AsyncAIStemSplitter | None = attrs.field(default=None, init=False)
+    _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
+
+    async def run(self) -> None:
+        """Make the call, and close the client, unless the program forgets to."""
+        callbacks = Callbacks(self.trial, self.seen, healthy=self.healthy)
+        cancel = None if self.healthy else self.trial.cancel
+        async with self._session(callbacks) as session:
+            client = self._build_client(callbacks, session)
+            self._client = client
+            if cancel is not None and cancel.how == "leave":
+                await self._note(client, callbacks)
+                await client.aclose()
+                return
+            async with client:
+                if cancel is None or cancel.how != "scope":
+                    await self._note(client, callbacks)
+                    return
+                self._scope = anyio.CancelScope()
+                with self._scope:
+                    await self._note(client, callbacks)
+
+    def cancel(self) -> None:
+        """Cancel the scope of the call, if it is entered."""
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def close(self) -> None:
+        """Close the client while the call is in progress, as another part of a program may."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def _note(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        try:
+            if self.trial.call == "batch":
+                await self._split_many(client, callbacks)
+            elif self.healthy:
+                await self._recover(client, callbacks)
+            else:
+                await self._call(client, callbacks)
+        except BaseException as error:
+            self.seen.errors.append(error)
+            if not isinstance(error, Exception):
+                raise
+
+    def _build_client(self, callbacks: Callbacks, session: aiohttp.ClientSession | None) -> AsyncAIStemSplitter:
+        refusing = self.trial.proxy_status and not self.healthy
+        base = self.service.base.replace("http:", "https:") if refusing else self.service.base
+        return AsyncAIStemSplitter(
+            API_KEY,
+            base_url=f"{base}/v1",
+            clock=self.clock,
+            rate_limit=RateLimit(600),
+            proxy=self.service.base if refusing or self.trial.proxied else None,
+            session=session,
+            on_event=callbacks.on_event,
+        )
+
+    def _session(self, callbacks: Callbacks) -> Any:
+        where = self.trial.raising.where if self.trial.raising is not None else ""
+        if where not in ("tracing", "middleware"):
+            return _Nothing()
+        tracing = aiohttp.TraceConfig()
+        tracing.on_request_end.append(callbacks.on_request_end)
+        return aiohttp.ClientSession(trace_configs=[tracing], middlewares=[callbacks.middleware])
+
+    async def _split_many(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        sources: list[Any] = []
+        for song in self.trial.songs:
+            source = self._source(song)
+            raising = self.trial.raising is not None and self.trial.raising.where == "on_progress"
+            sources.append(BatchItem(source=source, on_progress=callbacks.on_progress) if raising else source)
+        sources[1:1] = self.sources
+        batch = client.split_many(
+            callbacks.feed(sources),
+            into=self.folder / "stems",
+            journal=self.journal,
+            in_flight=self.trial.in_flight,
+            **self.options,
+        )
+        async with batch as outcomes:
+            async for outcome in outcomes:
+                self.seen.outcomes.append(outcome)
+
+    async def _call(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        song, name = self.trial.songs[0], self.trial.call
+        gate = callbacks.before_send if self._stores else None
+        if name == "split":
+            into = self.folder / "stems"
+            done = await client.split(
+                self._source(song), into=into, on_progress=callbacks.on_progress, before_send=gate
+            )
+            self.seen.results.append(done)
+        elif name == "submit":
+            self.seen.results.append(await client.submit(self._source(song), before_send=gate))
+        elif name == "create":
+            audio = DirectURL(song.url)
+            if song.format != "url":
+                audio = (await client.upload_audio(self._source(song))).input  # type: ignore[assignment]
+            self.seen.results.append(await client.create_split(audio, before_send=gate))
+        else:
+            submission = Submission("key-of-resubmit", _body_of(song))
+            self.seen.heard.append(submission)
+            self.seen.results.append(await client.resubmit(submission, before_send=gate))
+
+    @property
+    def _stores(self) -> bool:
+        return self.trial.raising is not None and self.trial.raising.where == "before_send"
+
+    async def _recover(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        """Do what a careful user does: go on from an id, else from a submission, else begin again."""
+        into = self.folder / "stems"
+        split_ids = {charge.split_id for charge in self.service.account.charges} & self.known
+        submissions = [value for value in self.known if isinstance(value, Submission)]
+        if split_ids:
+            job = client.job(str(min(map(str, split_ids))))
+        elif submissions:
+            job = await client.resubmit(submissions[0])
+        else:
+            job = await client.submit(self._source(self.trial.songs[0]))
+        self.seen.results.append(await job.download(into, name=self.trial.songs[0].name))
+        del callbacks
+
+    def _source(self, song: Song) -> Any:
+        return song.url if song.format == "url" else self.folder / "music" / song.filename
+
+
+class _Nothing:
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.sleep(0)
+
+
+def _body_of(song: Song) -> bytes:
+    return b'{"input":{"type":"direct_url","url":"%b"}}' % song.url.encode()

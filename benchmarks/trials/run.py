@@ -1,0 +1,147 @@
+"""One run of the user's program against the service, in a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from aistemsplitter_async.models import Submission
+from benchmarks.trials.account import Account
+from benchmarks.trials.program import Program, Seen
+from benchmarks.trials.remains import Log, open_descriptors
+from benchmarks.trials.scenario import Trial
+from benchmarks.trials.service import Service
+from benchmarks.trials.timeline import HungError, LoopClock, VirtualLoop
+
+_HUNG: list[VirtualLoop] = []  # closing one would only cause further complaints
+
+
+@attrs.define
+class Run:
+    """One run.
+
+    Attributes:
+        trial: what it is about.
+        folder: with the songs in `music`, the stems in `stems`, and the ledger.
+        journal: of a batch.
+        listening: the service's socket.
+        wall: POSIX seconds at the loop's time 0.
+        healthy: nothing goes wrong.
+        known: what an earlier run got to know.
+        options: of a batch.
+        sources: of a batch, besides the songs.
+        meddle: called at the trial's turn.
+        seen: filled by `play`.
+    """
+
+    trial: Trial
+    folder: Path
+    journal: Path
+    listening: socket.socket
+    wall: float
+    healthy: bool = False
+    known: frozenset[str | Submission] = frozenset()
+    options: dict[str, Any] = attrs.field(factory=dict[str, Any])
+    sources: tuple[Path, ...] = ()
+    meddle: Callable[[Account], None] = lambda _: None
+    seen: Seen = attrs.field(factory=Seen)
+
+    def play(self, account: Account) -> float:
+        """Run it to its end; return how long it took (virtual seconds)."""
+        trial, seen = self.trial, self.seen
+        before, log = open_descriptors(), Log()
+        loop = VirtualLoop(thread_seconds=0.0 if self.healthy else trial.thread_seconds)
+        began = loop.time()
+        asyncio.set_event_loop(loop)
+        with log:
+            try:
+                self._play_in(loop, account)
+            except HungError as error:
+                seen.hung = str(error)
+                _HUNG.append(loop)
+            else:
+                loop.close()
+        asyncio.set_event_loop(None)
+        seen.turns, seen.logs, seen.creates = loop.turns, log.lines, account.creates
+        leaves = not self.healthy and trial.cancel is not None and trial.cancel.how == "leave"
+        if not seen.hung and not leaves:
+            seen.left += loop.reports
+            seen.left += [f"descriptor {target}" for target in open_descriptors() - before]
+        return loop.time() - began
+
+    def _play_in(self, loop: VirtualLoop, account: Account) -> None:
+        clock = LoopClock(loop, {} if self.healthy else dict(self.trial.jumps), self.wall)
+        service = Service(
+            account, self.trial, self.listening, healthy=self.healthy, now=lambda: self.wall + loop.time()
+        )
+        loop.run_until_complete(service.start())
+        program = Program(
+            self.trial,
+            self.folder,
+            service,
+            clock,
+            self.seen,
+            journal=self.journal,
+            healthy=self.healthy,
+            known=self.known,
+            options=self.options,
+            sources=self.sources,
+        )
+        task, gone = loop.create_task(program.run()), loop.create_future()
+        if not self.healthy:
+            self._arm(loop, program, task, service, gone)
+        loop.run_until_complete(asyncio.wait([task, gone], return_when=asyncio.FIRST_COMPLETED))
+        if gone.done():  # as `asyncio.run` does once its coroutine has returned
+            others = asyncio.all_tasks(loop) - service.tasks
+            for other in others:
+                other.cancel()
+            loop.run_until_complete(_gather(others))
+        loop.run_until_complete(_settle())
+        if not task.cancelled() and (error := task.exception()) is not None and error not in self.seen.errors:
+            self.seen.errors.append(error)
+        self.seen.left += [f"task {stray.get_coro()}" for stray in asyncio.all_tasks(loop) - service.tasks]
+        loop.run_until_complete(service.stop())
+
+    def _arm(
+        self,
+        loop: VirtualLoop,
+        program: Program,
+        task: asyncio.Task[None],
+        service: Service,
+        gone: asyncio.Future[None],
+    ) -> None:
+        """Set up what happens at certain turns."""
+        cancel = self.trial.cancel
+        if self.trial.turn:
+            loop.at_turn(self.trial.turn, lambda: self.meddle(service.account))
+        if cancel is None:
+            return
+        hooks: dict[str, Callable[[], object]] = {
+            "task": task.cancel,
+            "scope": program.cancel,
+            "close": lambda: loop.create_task(program.close()),
+            "leave": lambda: not gone.done() and loop.call_soon(gone.set_result, None),
+        }
+
+        def strike(create: int | None) -> None:
+            if create == cancel.after_create:
+                for number in range(cancel.times if cancel.how == "task" else 1):
+                    loop.at_turn(cancel.turn + number * cancel.gap, hooks[cancel.how])
+
+        service.on_create = strike
+        strike(None)
+
+
+async def _gather(tasks: set[asyncio.Task[Any]]) -> None:
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _settle() -> None:
+    """Let what is being closed come to its end."""
+    for _ in range(5):
+        await asyncio.sleep(0)
