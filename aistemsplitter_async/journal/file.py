@@ -14,7 +14,7 @@ import random
 import sqlite3
 import stat
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final
 
@@ -28,6 +28,7 @@ from aistemsplitter_async.journal.schema import MIGRATIONS
 MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
 _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
+_RESCUED: Final = ".rescued"
 _APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
@@ -47,7 +48,8 @@ def content_files(journal: Path) -> tuple[Path, ...]:
 def own_files(journal: Path) -> tuple[Path, ...]:
     """Return the paths that belong to `journal`, its own first: none of them is a source. They need not exist."""
     status = status_path(journal)
-    return (*content_files(journal), _beside(journal, "-shm"), lock_path(journal), status, fresh_path(status))
+    others = (_beside(journal, "-shm"), _beside(journal, _RESCUED), lock_path(journal), status, fresh_path(status))
+    return (*content_files(journal), *others)
 
 
 @attrs.frozen
@@ -81,22 +83,31 @@ class JournalFile:
             raise JournalError(
                 f"{self._path} was {what} while the batch runs on it, so no more splits are created: the next run "
                 "would not know of them and pay again. What is paid for is finished; then the journal is written back "
-                "to its place, unless the folder is gone or something else is there: in that case put it back yourself",
+                f"to its place, or as {_beside(self._path, _RESCUED)} if something else is there. If the folder is "
+                "gone, put it back yourself",
                 code=MOVED,
             )
 
     def close(self) -> None:
-        """Close the file, and let another process own it. If it was deleted or moved, write it back to its place."""
+        """Close the file, and let another process own it. If it is not in its place, write it back there."""
         try:
-            place = None if self._path is None else Path(os.path.realpath(self._path))
-            if place is not None and not place.exists() and place.parent.is_dir():
-                _write_back(self.db, place)
+            with suppress(OSError):  # the batch has said already that the journal is gone
+                self._write_back()
             with suppress(sqlite3.Error):
                 self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
             self.db.close()
         finally:
             if self._lock is not None:
                 self._lock.release()
+
+    def _write_back(self) -> None:
+        """Write everything to a new file, at the journal's place or beside what is there now."""
+        try:
+            self.check_in_place()
+        except JournalError:
+            assert self._path is not None  # noqa: S101  # or else it is in its place
+            place = _beside(self._path, "")
+            _write_copy(self.db, _beside(place, _RESCUED) if place.exists() else place)
 
 
 def open_file(path: Path | None) -> JournalFile:
@@ -164,7 +175,8 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     if version > len(MIGRATIONS):
         raise JournalError(f"{path} was written by a newer version of aistemsplitter_async; upgrade it")
-    if not empty and db.execute("PRAGMA quick_check(1)").fetchone()[0] != "ok":
+    # With every index: one that misses a row would make what is paid for look new.
+    if not empty and db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError
     if path is not None:
         _make_private(path)  # it may have existed already, readable by others
@@ -188,17 +200,22 @@ def _begin_run(db: sqlite3.Connection) -> int:
     return run
 
 
-def _write_back(db: sqlite3.Connection, path: Path) -> None:
-    """Write everything to a new file at `path`. If that fails, nothing is there."""
+def _write_copy(db: sqlite3.Connection, path: Path) -> None:
+    """Write everything to a new file at `path`, or if that fails, nothing.
+
+    Raises:
+        OSError: a file cannot be created there.
+    """
     fresh = fresh_path(path)
+    create_private(fresh)
     try:
-        create_private(fresh)
-        db.execute("VACUUM INTO ?", (str(fresh),))
+        with closing(sqlite3.connect(fresh)) as copy:
+            db.backup(copy)
         with fresh.open("r+b") as file:
             os.fsync(file.fileno())
         fresh.rename(path)
         sync_folder(path.parent)
-    except (sqlite3.Error, OSError):  # the batch has said already that the journal is gone
+    except (sqlite3.Error, OSError):
         with suppress(OSError):
             fresh.unlink()
 
@@ -245,10 +262,17 @@ def check_not_lost(path: Path) -> None:
     """Check that no journal was at `path` and is gone.
 
     Raises:
-        JournalError: files beside it say that it was.
+        JournalError: files beside it say that it was, or that what is there has replaced it.
         OSError: that cannot be found out.
     """
+    if (rescued := _beside(path, _RESCUED)).exists():
+        raise JournalError(
+            f"{path} was replaced by another file while a batch ran on it; what that batch paid for is in {rescued}. "
+            f"Move that to {path}; or delete it, if you want to go on with what is there and pay again"
+        )
     left = [file for file in (status_path(path), _beside(path, _WAL)) if _is_filled(file)]
+    if not path.exists():  # an empty one may have been killed in its first commit
+        left += [file for file in (_beside(path, _UNDO),) if _is_filled(file)]
     if left and not _is_filled(path):
         what = "is empty, but was a journal" if path.exists() else "is missing"
         raise JournalError(

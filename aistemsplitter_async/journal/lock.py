@@ -30,14 +30,12 @@ def lock_path(journal: Path) -> Path:
 
 def is_locked(journal: Path) -> bool | None:
     """Return whether a process has the journal open, `None` where that cannot be known. The journal is not opened."""
-    path = lock_path(journal)
-    if not path.exists():
-        return False
     try:
-        JournalLock(journal).release()  # for a moment: a batch that starts just then tries again
+        if lock_path(journal).exists():
+            JournalLock(journal).release()  # for a moment: a batch that starts just then tries again
     except JournalLockedError:
         return True
-    except JournalError:
+    except (JournalError, OSError):
         return None
     return False
 

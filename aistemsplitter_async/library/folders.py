@@ -79,7 +79,7 @@ class Folders:
                 continue
             if _is(entry.is_dir):
                 subfolders.append((entry.path, further))
-            elif glob is not None and further is not None and not glob.is_match(further):
+            elif glob is not None and states is not None and not glob.takes(states, entry.name, names):
                 continue
             elif not is_audio(entry.name) or entry.name in stems or _is_one_of(left_out, entry):
                 ignored += 1

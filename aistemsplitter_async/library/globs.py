@@ -60,6 +60,11 @@ class Glob:
         """Return whether the whole pattern has been matched."""
         return len(self.parts) in states
 
+    def takes(self, states: States, name: str, names: Container[str]) -> bool:
+        """Return whether a file of this name matches; unlike a folder, not one that stands where a folder must be."""
+        last = len(self.parts) - 1
+        return last in states and (self.parts[last] == "**" or self._is_named(last, name, names))
+
     def settle(self, exists: Callable[[Glob], bool]) -> Glob:
         """Return it with the brackets that are in names taken for what they are there, ordinary characters.
 
@@ -102,5 +107,6 @@ def parse_glob(path: str, exists: Callable[[str], bool]) -> Glob | None:
     for index, part in enumerate(parts):
         if _MAGIC.search(part) and not exists("/".join(parts[: index + 1])):
             base = "/".join(parts[:index]) or ("/" if path.startswith("/") else ".")
-            return Glob(base, tuple(filter(None, parts[index:])))
+            below = "**" if path.endswith("/") else ""  # `music/*/` are folders
+            return Glob(base, tuple(filter(None, (*parts[index:], below))))
     return None

@@ -75,4 +75,4 @@ def test_a_path_without_any_of_the_characters_is_no_pattern() -> None:
     assert parse_glob("a/b.wav", lambda _: False) is None
     assert parse_glob("/a/*", lambda _: False) == Glob("/a", ("*",))
     assert parse_glob("/*", lambda _: False) == Glob("/", ("*",))
-    assert parse_glob("*//b/", lambda _: False) == Glob(".", ("*", "b"))
+    assert parse_glob("*//b/", lambda _: False) == Glob(".", ("*", "b", "**"))

@@ -204,7 +204,14 @@ def test_a_journal_that_is_not_in_its_place_takes_no_intent_and_all_other_news(
     finally:
         store.close()
     if happen is replace:
+        rescued = path.with_name("journal.rescued")
+        with pytest.raises(JournalError, match=r"replaced by another file.*journal.rescued"):
+            JournalStore(path)
+        assert rescued.stat().st_mode & 0o777 == 0o600
+        rescued.replace(path.with_name("aside"))
         assert states(path) == []  # what is there now is not touched
+        path.with_name("aside").replace(path)  # the way out that the message names
+        assert states(path) == [State.UNCERTAIN, State.FOUND]
     else:  # one that is gone is written back
         found = tmp_path / "moved folder" / "journal" if happen is move_its_folder else path
         assert states(found) == [State.UNCERTAIN, State.FOUND]
@@ -233,3 +240,52 @@ def test_a_journal_in_its_place_stays_what_it_is(tmp_path: Path) -> None:
         inode = path.stat().st_ino
     assert path.stat().st_ino == inode
     assert file.own_files(path)[0] == path
+
+
+@pytest.mark.parametrize("name", ["journal", os.fsdecode(b"jour\xffnal")], ids=["text", "not text"])
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="names are text there, or open files stay")
+def test_a_file_that_has_the_name_of_the_copy_written_back_is_left_alone(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    mine = tmp_path / f"{name}.new"
+    for is_there in (False, True):
+        store = JournalStore(path)
+        if is_there:
+            mine.write_text("mine")
+        else:
+            intend(store, "a")
+        path.unlink()
+        store.close()
+        assert path.exists() is not is_there
+    assert mine.read_text() == "mine"
+
+
+def test_a_commit_of_which_one_page_is_missing_is_damage(tmp_path: Path) -> None:
+    """A kill during a commit, after which the journal was copied without its undo file."""
+    path = tmp_path / "journal"
+    JournalStore(path).close()
+    before = path.read_bytes()
+    with closing(JournalStore(path)) as store:
+        intend(store, "a")
+    with closing(sqlite3.connect(path)) as db:
+        query = "SELECT rootpage FROM sqlite_schema WHERE name = 'tracks_by_identity'"
+        ((page,),), ((size,),) = db.execute(query).fetchall(), db.execute("PRAGMA page_size").fetchall()
+    torn = bytearray(path.read_bytes())
+    torn[(page - 1) * size : page * size] = before[(page - 1) * size : page * size]
+    path.write_bytes(torn)
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA quick_check").fetchall() == [("ok",)]  # which does not look into indexes
+        assert db.execute("SELECT * FROM tracks WHERE identity = 'a'").fetchall() == []  # so it would be bought again
+    with pytest.raises(JournalError, match="is damaged"):
+        JournalStore(path)
+    assert path.read_bytes() == torn
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL")
+def test_a_missing_journal_is_not_begun_again_while_its_undo_file_says_that_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    be_killed(path)
+    path.rename(tmp_path / "moved")
+    with pytest.raises(JournalError, match=r"is missing.*delete journal-journal too"):
+        JournalStore(path)
+    (tmp_path / "moved").rename(path)  # the way out that the message names
+    assert states(path) == [State.INTENT]

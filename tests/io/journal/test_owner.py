@@ -241,3 +241,10 @@ def test_a_lock_that_is_only_a_file_is_none(tmp_path: Path, monkeypatch: pytest.
 def test_asking_whether_it_is_locked_makes_no_file(tmp_path: Path) -> None:
     assert is_locked(tmp_path / "journal") is False
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_that_no_lock_file_can_have_is_refused_and_asking_raises_nothing(tmp_path: Path) -> None:
+    path = tmp_path / ("n" * 252)  # a name of 255 bytes is the longest
+    assert is_locked(path) is None
+    with pytest.raises(JournalError, match="too long"):
+        JournalStore(path)

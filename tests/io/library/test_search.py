@@ -234,6 +234,13 @@ def test_a_glob_finds_what_matches(music: Path, glob: str, expected: list[str]) 
     assert tracks(str(Path.cwd() / glob)) == tracks(glob)
 
 
+@pytest.mark.parametrize("glob", ["music/*/", "music/*/**", "music/[ab]*/"])
+def test_a_glob_of_folders_takes_no_files_beside_them(music: Path, glob: str) -> None:
+    put(music, "a.mp3", "a/1.mp3", "b/c/2.mp3")
+    assert tracks("music/*") == ["music/a.mp3", "music/a/1.mp3", "music/b/c/2.mp3"]
+    assert tracks(glob) == ["music/a/1.mp3", "music/b/c/2.mp3"]
+
+
 def test_brackets_in_a_name_that_exists_are_not_a_glob(music: Path) -> None:
     put(music, "[1999] Live/a[b]*.mp3", "1/x.mp3", "9 Live/ab.mp3")
     assert tracks("music/[1999] Live") == ["music/[1999] Live/a[b]*.mp3"]
