@@ -26,7 +26,7 @@ from aistemsplitter_async.batch.steps import is_complete
 from aistemsplitter_async.batch.track import build_changed
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner
-from aistemsplitter_async.cli.commands.unrecognised import describe_unrecognised
+from aistemsplitter_async.cli.commands.unrecognised import describe_missing, find_missing
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
@@ -123,9 +123,9 @@ class Planner:
             return Plan(_UNSETTLED, record.folder, record.pattern)
         return Plan(_PLANS[step], record.folder, record.pattern, code=_CODES.get(step, Exit.DONE))
 
-    def count_unrecognised(self) -> int:
-        """Return how many songs were bought, of which only the bytes are known, and that were not met."""
-        return len(self._store.unrecognised())
+    async def find_missing(self) -> list[str]:
+        """Return where the songs were that a run might not recognise, and buy again."""
+        return await run_in_thread(find_missing, self._store.unrecognised())
 
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
@@ -149,10 +149,10 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                     survey.add(track, length)
                 else:
                     left_out += 1
-            unrecognised = planner.count_unrecognised() if survey.tracks else 0
+            missing = await planner.find_missing() if survey.tracks else []
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
-        if unrecognised:
-            terminal.say(describe_unrecognised(unrecognised))
+        if missing:
+            terminal.say(describe_missing(missing))
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         await report_owner(error, arguments.journal_path, terminal)

@@ -263,10 +263,13 @@ async def test_songs_of_an_old_journal_that_are_gone_from_their_place_are_named_
     said = "under another name and with other tags, it would be paid for again"
     dry = await cli.run("batch", *library, "--dry-run")
     assert said in dry.err
+    named = f"1 song that an older version bought is gone ({music / 'one.wav'}):"
+    assert named in dry.err  # the other one is in its place, and not among the sources
     sandbox.faults.add("create", faults.Status(402))
     refused = await cli.run("batch", *library)
     assert sandbox.ledger.charges == []
     assert refused.err.index(said) < refused.err.index("error: ")
+    assert named in refused.err
 
 
 async def test_the_report_shows_a_changed_file_beside_what_was_bought(old: tuple[CLI, Sandbox, Path]) -> None:
