@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.journal.matching import Fit, are_comparable, choose, fit, is_bought, merge
+from aistemsplitter_async.journal.matching import Fit, are_comparable, choose, fit, has_failed, is_bought, merge
 from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, Variant
 from aistemsplitter_async.journal.rows import COLUMNS, Sighting, Stamp, dump_input, dump_name, load_record
 from aistemsplitter_async.library.template import Place, choose_place
@@ -95,7 +95,7 @@ class Claims:
             return Claim(met[0], "again")
         if record is not None and how is Fit.UNSETTLED:
             return Claim(record, "unsettled")
-        besides = next((one for _, one in rows if fit(one, wanted) is Fit.OTHER), None)
+        besides = next((one for _, one in rows if fit(one, wanted) is Fit.OTHER and not has_failed(one)), None)
         if record is not None and how is Fit.OPEN:
             return Claim(self._take(record, found, wanted), "known", besides)
         if (free := self._find_free(found)) is not None:

@@ -167,6 +167,19 @@ def test_options_that_say_what_was_delivered_buy_nothing(runs: Runs) -> None:
     assert len(runs.rows) == 2
 
 
+def test_a_split_that_failed_was_delivered_as_nothing(runs: Runs) -> None:
+    runs.write("a.mp3", "1", "mp3:a")
+    track = runs.claim("a.mp3", finish=False).record.id
+    runs.change(
+        track,
+        lambda store, row: store.intend(row, Submission("key", b"{}"), 1.0),
+        lambda store, row: store.created(row, CreatedSplit("split_1", "queued", 214, NOW), 1.0),
+        lambda store, row: store.fail(row, SPLIT_FAILED, attrs.evolve(SPLIT, status="failed", stems={})),
+    )
+    claim = runs.claim("a.mp3", Variant("6s"))
+    assert (claim.met, claim.besides) == ("new", None)
+
+
 def test_what_may_be_delivered_as_asked_is_not_bought_and_not_claimed(runs: Runs) -> None:
     runs.write("a.mp3", "1", "mp3:a")
     track = runs.claim("a.mp3", finish=False).record.id

@@ -87,6 +87,8 @@ async def test_options_in_other_words_buy_nothing_and_another_model_is_announced
     for options in (["--stem-model", "4s"], ["--output-format", "mp3"], []):
         _, bought = await agree(cli, sandbox, music, "--into", "out", *options)
         assert bought == 0
+    dry = await cli.run("batch", music, "--into", "out", "--stem-model", "6s", "--dry-run")
+    assert dry.out.count("(split again, with other options than before: it was delivered as 4s mp3)") == 3
     ended, bought = await agree(cli, sandbox, music, "--into", "out", "--stem-model", "6s")
     assert bought == 3
     (said,) = [line for line in ended.err.splitlines() if "was split before" in line]
@@ -129,6 +131,14 @@ async def test_stems_without_their_journal_are_not_bought_again_and_no_advice_le
         assert (refused.code, len(sandbox.ledger.charges)) == (1, 3)
         assert "--overwrite" not in refused.problem
         assert "nothing was bought" in refused.problem
+    for stem in (cli.folder / "archive").glob("*/*.mp3"):
+        stem.unlink()
+    ended, bought = await agree(cli, sandbox, music, "--into", "archive")
+    assert bought == 0
+    for line in refusals(ended):
+        assert "held the stems of split " in line
+        assert "as .stems.json in it says" in line
+        assert "move them away first, hidden files too" in line
 
 
 async def test_stems_of_another_tool_are_left_alone_and_said_beforehand(
@@ -164,7 +174,9 @@ async def test_naming_a_source_again_whose_split_failed_does_not_buy_it_again(
     sandbox.faults.add("create", faults.FailedSplit(), times=1)
     first = await cli.run("split", song)
     assert first.code == 1
-    assert "it is bought again only with --retry-failed" in first.problem
+    assert (
+        "failed: PROCESSING_FAILED: The separation failed; it is bought again only with --retry-failed" in first.problem
+    )
     for options in ([], ["--stem-model", "4s"]):
         again = await cli.run("split", song, *options)
         assert (again.code, len(sandbox.ledger.charges)) == (1, 1)
