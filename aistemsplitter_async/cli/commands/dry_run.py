@@ -34,6 +34,7 @@ from aistemsplitter_async.cli.screen.render import (
     clock,
     describe_delivered,
     describe_without_price,
+    number,
     price,
     show,
     shown_source,
@@ -137,7 +138,7 @@ class Planner:
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what it would cost; return the exit code."""
-    survey, left_out, without_price, codes = Survey(), 0, 0, list[Exit]()
+    survey, left_out, unsettled, without_price, codes = Survey(), 0, 0, 0, list[Exit]()
     most = arguments.max_credits
     try:
         library = build_library(paths, arguments)
@@ -160,8 +161,11 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                     survey.add(track, length)
                 else:
                     left_out += 1
+                    unsettled += plan.what == _UNSETTLED
             missing = await planner.find_missing() if survey.tracks else []
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
+        if unsettled:
+            terminal.say(f"{number(unsettled)} of them may be bought again, if not delivered as what is asked for now")
         if without_price:
             codes.append(Exit.CREDITS)
             terminal.say(describe_without_price(without_price))

@@ -416,3 +416,46 @@ def test_no_song_is_bought_twice_as_the_same_thing(steps: list[tuple[str, str, V
                     bought.append((songs[name], wanted.stem_model or "4s"))
                 assert claim.met in ("new", "known")
         assert len(set(bought)) == len(bought)
+
+
+edits = st.lists(
+    st.tuples(st.sampled_from(["tag", "damage", "repair", "copy"]), st.sampled_from("abcd"), st.sampled_from("abcd")),
+    max_size=12,
+)
+
+
+@given(edits, st.booleans())
+def test_who_says_that_changed_files_are_the_same_buys_nothing(
+    edits: list[tuple[str, str, str]], is_known: bool
+) -> None:
+    """Two songs, and any copies of them; a damaged file is known by its bytes alone, as one of an unknown format is."""
+    with closing(JournalStore(None)) as store:
+        files = dict[str, tuple[str, AudioId, int]]()
+        bought: list[str] = []
+
+        def write(name: str, song: str, count: int, *, readable: bool) -> None:
+            content = f"sha256:{count}"
+            files[name] = song, AudioId(content, f"mp3:{song}" if readable else content), count
+
+        def meet_all() -> None:
+            store.run += 1
+            for name, (song, audio, count) in sorted(files.items()):
+                stamp = Stamp(count, 1, 1, 1)
+                found = Sighting(audio=audio, source=name, stamp=stamp, folder=name, pattern="{stem}")
+                record = store.claim(found, DEFAULT, dedupe=True, changed="same").record
+                if record.state is State.FOUND:
+                    Runs.buy(store, record, DEFAULT)
+                    bought.append(song)
+
+        write("a", "one", 1, readable=is_known)
+        write("b", "two", 2, readable=is_known)
+        meet_all()
+        for count, (edit, name, other) in enumerate(edits, 3):
+            song, audio, _ = files.get(name, ("", AudioId(None, None), 0))
+            is_readable = audio.identity != audio.content
+            if edit == "copy" and song and files.get(other, (song,))[0] == song:
+                files[other] = song, audio, count
+            elif edit != "copy" and song:
+                write(name, song, count, readable=edit == "repair" or (edit == "tag" and is_readable))
+            meet_all()
+        assert bought == ["one", "two"]

@@ -167,6 +167,20 @@ async def test_a_dry_run_on_a_journal_in_use_is_refused_like_a_run(cli: CLI, mus
     assert f"process {process.pid} has it" in dry.err
 
 
+async def test_a_dry_run_says_what_may_be_bought_once_it_is_known_what_was_delivered(cli: CLI, music: Path) -> None:
+    async with Sandbox(separation="silent", requests_per_minute=None, progression=Manual()) as slow:
+        cli = cli.using(slow)
+        process = await cli.start("batch", music, "--into", "out")
+        while len(slow.ledger.charges) < 3:  # another process
+            await (await cli.start("--version")).communicate()
+        process.kill()
+        await process.communicate()
+        dry = await cli.run("batch", music, "--into", "out", "--stem-model", "6s", "--dry-run")
+        plain = await cli.run("batch", music, "--into", "out", "--dry-run")
+    assert "3 of them may be bought again" in dry.err
+    assert "bought again" not in plain.err
+
+
 async def test_naming_a_source_again_whose_split_failed_does_not_buy_it_again(
     cli: CLI, sandbox: Sandbox, song: Path
 ) -> None:
