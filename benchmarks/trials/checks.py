@@ -181,7 +181,7 @@ def _passed_on(played: Played) -> Iterator[tuple[str, str]]:
     for raised in seen.gate:
         if raised not in seen.errors and not (seen.errors and isinstance(raised, asyncio.CancelledError)):
             yield "misreported", f"the sources raised {raised!r}, the caller got {_show(seen.errors)}"
-    for error in _first_errors(played):
+    for error in _batch_errors(played, seen):
         yield "misreported", f"the sources before were good, but {error!r}"
 
 

@@ -66,7 +66,7 @@ def draw_refused(rng: random.Random, op: Op, times: int) -> Fault:
         effect=status in AMBIGUOUS and rng.random() < 0.5,
         status=status,
         body=rng.choice(("", *UNREADABLE)),
-        retry_after=rng.choice(RETRY_AFTER),
+        retry_after=rng.choice(RETRY_AFTER if times == 1 else RETRY_AFTER[:4]),  # the others may take an hour
     )
 
 

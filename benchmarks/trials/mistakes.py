@@ -309,6 +309,7 @@ def trust_the_name() -> None:
 @mistake("refund-trusted", "refund")
 def trust_refunds() -> None:
     """A negative price gives the run more to spend."""
+    replace("_wire.operations:_not_negative", lambda _: lambda number: number)
     replace("batch.bounds:charged", lambda _: lambda used, reserved: (reserved or 0.0) if used is None else used)
 
 

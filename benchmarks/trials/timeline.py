@@ -18,8 +18,10 @@ T = TypeVar("T")
 
 _DEADLOCK = 0.25  # s (real) without an event and without a timer
 _SPIN_TURNS = 3000  # without an event of a socket or time moving on
-_MOST_TURNS = 20_000  # a trial takes up to two thousand
-_LONGEST = 2 * 3600.0  # s (virtual); a single wait may take half an hour, an outage a minute
+_MOST_TURNS = 15_000  # a trial takes up to two thousand
+_TURNS_PER_SECOND = 15  # besides, per second (virtual) of an hour that it may be told to wait: a batch has a ticker
+_START = 1000.0  # s (virtual): when a loop begins
+_LONGEST = 5 * 3600.0  # s (virtual); each Retry-After may take an hour
 EPOCH = 1_800_000_000.0  # POSIX seconds at which a trial begins
 
 
@@ -58,7 +60,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, thread_seconds: float = 0.0) -> None:
         self.turns = 0
         self.reports: list[str] = []
-        self._time = 1000.0
+        self._time = _START
         self._still = 0
         self._hooks: dict[int, list[Callable[[], object]]] = {}
         self._thread_seconds = thread_seconds
@@ -81,7 +83,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             self.call_soon(hook)
         if self._still > _SPIN_TURNS:
             raise HungError(f"it spins: {self._still} turns without anything happening")
-        if self.turns > _MOST_TURNS:
+        if self.turns > _MOST_TURNS + _TURNS_PER_SECOND * (self._time - _START):
             raise HungError(f"it goes on and on: {self.turns} turns")
 
     def note_progress(self) -> None:
@@ -92,8 +94,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise HungError("everything waits, and nothing is due")
         self._time += timeout
         self._still = 0
-        if self._time > 1000.0 + _LONGEST:
-            raise HungError("it takes more than two hours")
+        if self._time > _START + _LONGEST:
+            raise HungError("it takes more than five hours")
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
