@@ -20,6 +20,7 @@ _PAGE = re.compile(re.escape(_MAGIC))
 _PAGE_BYTES = 27  # of a page's header, before the table of sizes
 _CONTINUED, _FIRST = 1, 2
 _AMISS = 1000  # pages; what has more is not worth the time
+_PACKETS = 5_000_000  # a day of Opus; a page of 282 bytes can have 255 that are empty, and each takes time
 _SETUP_CAP_BYTES = 1024 * 1024  # the setup of Vorbis has about 4 KiB
 _LATE_SECONDS = 0.1  # a stream that begins later than this was cut out of another, and decoders disagree about it
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -156,7 +157,7 @@ def _packets(blocks: Blocks) -> Iterator[_Packet | None]:
 
     Raises `InconsistentError` for streams side by side, and for a file that is more wrong than right.
     """
-    number, previous, pending = 0, None, list[Range]()
+    number, total, previous, pending = 0, 0, None, list[Range]()
     for page in _pages(blocks):
         if page is None:
             yield None
@@ -171,6 +172,9 @@ def _packets(blocks: Blocks) -> Iterator[_Packet | None]:
             yield None
             pending = []
         previous = page
+        total += page.complete
+        if total > _PACKETS:
+            raise InconsistentError
         for place, piece in enumerate(page.pieces, 1):
             pending.append(piece)
             if place <= page.complete:
