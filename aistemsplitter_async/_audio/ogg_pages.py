@@ -19,6 +19,7 @@ _PAGE = re.compile(re.escape(_MAGIC))
 _PAGE_BYTES = 27  # of a page's header, before the table of sizes
 _MORE = 255  # in a table of sizes: the packet goes on
 _AMISS = 1000  # pages; what has more is not worth the time
+_PACKETS = 5_000_000  # a day of Opus; a page of 282 bytes can have 255 that are empty, and each takes time
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -123,9 +124,9 @@ def in_order(pages: Iterable[Page | None], previous: Page | None = None) -> Iter
 def pages_in(blocks: Blocks, sound: Range) -> Iterator[Page | None]:
     """Yield the pages, and `None` before one that is damaged or that something else is in front of, and at a cut.
 
-    Raises `InconsistentError` for what is more wrong than right.
+    Raises `InconsistentError` for what is more wrong than right, or has more packets than any song.
     """
-    position, amiss = sound.start, 0
+    position, amiss, packets = sound.start, 0, 0
     while position < sound.stop:
         header = blocks.read(position, _PAGE_BYTES)
         sizes = blocks.read(position + _PAGE_BYTES, header[-1]) if len(header) == _PAGE_BYTES else b""
@@ -140,7 +141,11 @@ def pages_in(blocks: Blocks, sound: Range) -> Iterator[Page | None]:
                 raise InconsistentError
         if is_page:
             granule, serial, sequence = struct.unpack_from("<qII", header, 6)
-            yield Page(header[5], granule, serial, sequence, sizes, Range(body, end))
+            page = Page(header[5], granule, serial, sequence, sizes, Range(body, end))
+            packets += page.complete
+            if packets > _PACKETS:
+                raise InconsistentError
+            yield page
         if whole or (is_page and (end >= sound.stop or blocks.read(end, len(_MAGIC)) == _MAGIC)):
             position = end
         else:

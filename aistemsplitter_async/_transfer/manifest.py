@@ -276,4 +276,6 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
 
 
 def _holds(folder: Path, manifest: Manifest) -> str:
-    return f"{folder} holds the stems of split {manifest.split_id} already"
+    if any((folder / entry.file).exists() for entry in manifest.stems.values()):
+        return f"{folder} holds the stems of split {manifest.split_id} already"
+    return f"{folder} held the stems of split {manifest.split_id}, as {manifest_name(manifest.pattern)} in it says"

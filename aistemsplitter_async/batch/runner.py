@@ -196,8 +196,8 @@ class Batch:
                 yield record
             after = page[-1].id
 
-    async def unrecognised(self) -> list[Record]:
-        """Return the records of songs that were bought, of which only the bytes are known, and that were not met yet.
+    async def unrecognised(self) -> list[str]:
+        """Return where the songs were that were bought, of which only the bytes are known, and that were not met yet.
 
         If such a file has another name and other tags by now, its song is bought again.
         """

@@ -64,7 +64,9 @@ _ADVICE_BY_CODE = {
         "--changed new buys it"
     ),
     "SPEND_LIMIT": "raise --max-credits to go on",
-    "LENGTH_UNKNOWN": "convert it, to FLAC for example (a URL: download it), raise --max-credits, or leave it out",
+    "LENGTH_UNKNOWN": (
+        "convert it, to FLAC for example (a URL: download it), leave it out, or run without --max-credits"
+    ),
     "CHARGED_MORE": "check the price before going on without --max-credits",
 }
 
@@ -141,7 +143,7 @@ def explain(error: AIStemSplitterError, context: Context, *, source: str | None 
     advice = _advice(error, context)
     return Problem(
         code=error.code or _code(error),
-        message=f"{show(message)}; {advice}" if advice else show(message),
+        message=f"{show(message).rstrip('.')}; {advice}" if advice else show(message),
         exit_code=exit_code(error),
         split_id=error.split_id,
         idempotency_key=error.idempotency_key,
@@ -235,7 +237,7 @@ def _advice_for_occupied(error: AIStemSplitterError, context: Context) -> str:
         return f"the split is paid for: move those files away, and {context.again}"
     return (
         "nothing was bought: if they are the stems of this song, leave it out; to buy it all the same, move them away "
-        "first"
+        "first, hidden files too"
     )
 
 

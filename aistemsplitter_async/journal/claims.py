@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.journal.matching import Fit, are_comparable, choose, fit, is_bought, merge
+from aistemsplitter_async.journal.matching import Fit, are_comparable, choose, fit, has_failed, is_bought, merge
 from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, Variant
 from aistemsplitter_async.journal.rows import COLUMNS, Sighting, Stamp, dump_input, dump_name, load_record
 from aistemsplitter_async.library.template import Place, choose_place
@@ -95,14 +95,14 @@ class Claims:
             return Claim(met[0], "again")
         if record is not None and how is Fit.UNSETTLED:
             return Claim(record, "unsettled")
-        besides = next((one for _, one in rows if fit(one, wanted) is Fit.OTHER), None)
+        besides = next((one for _, one in rows if fit(one, wanted) is Fit.OTHER and not has_failed(one)), None)
         if record is not None and how is Fit.OPEN:
             return Claim(self._take(record, found, wanted), "known", besides)
         if (free := self._find_free(found)) is not None:
             return Claim(self._take(self._restart(free, found), found, wanted), "known", besides)
         earlier = self._find_earlier(found, wanted)
         if earlier is not None and changed == "same":
-            self._set(earlier.id, identity=found.audio.identity)
+            self._db.execute("INSERT OR REPLACE INTO aliases VALUES (?, ?)", (found.audio.identity, earlier.id))
             return self.claim(found, wanted, dedupe=dedupe, resplit=resplit)
         if earlier is not None and changed == "refuse" and not resplit:
             return Claim(earlier, "changed")
@@ -115,7 +115,8 @@ class Claims:
     def _find(self, audio: AudioId) -> list[tuple[int, Record]]:
         """Return the rows of the same song, each with the run that came across it last."""
         rows = self._db.execute(
-            f"SELECT run, {COLUMNS} FROM tracks WHERE identity = ? OR content = ? ORDER BY id",  # noqa: S608  # ours
+            f"SELECT run, {COLUMNS} FROM tracks WHERE identity = ?1 OR content = ?2 "  # noqa: S608  # our own columns
+            "OR id IN (SELECT track FROM aliases WHERE identity = ?1) ORDER BY id",
             (audio.identity, audio.content),
         )
         return [(run, load_record(row)) for run, *row in rows]
@@ -157,6 +158,7 @@ class Claims:
         for record in records:
             if record.state is State.DOWNLOADED and record.asked == best.asked:
                 self._db.execute("DELETE FROM tracks WHERE id = ?", (record.id,))
+                self._db.execute("DELETE FROM aliases WHERE track = ?", (record.id,))
         return [record for record in records if record.state is not State.DOWNLOADED and record.asked == best.asked]
 
     def _begin_resplit(self) -> int:

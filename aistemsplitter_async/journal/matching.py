@@ -85,16 +85,16 @@ def is_bought(record: Record) -> bool:
     return record.state not in _NOT_BOUGHT
 
 
+def has_failed(record: Record) -> bool:
+    """Return whether its split was delivered as nothing, and never will be."""
+    return record.split is not None and record.split.status == "failed"
+
+
 def is_same_song(first: AudioId, second: AudioId) -> bool:
-    """Return whether two sources are the same song for certain. `Claims` asks the same of SQLite."""
+    """Return whether two sources are the same song for certain. `Claims` asks the same of SQLite, and of people."""
     return (first.content is not None and first.content == second.content) or (
         first.identity is not None and first.identity == second.identity
     )
-
-
-def is_unrecognised(record: Record) -> bool:
-    """Return whether a song was bought, and only its bytes are known so far."""
-    return is_bought(record) and record.audio.identity is None
 
 
 def are_comparable(first: AudioId, second: AudioId) -> bool:

@@ -68,5 +68,8 @@ MIGRATIONS: Final = (
     CREATE INDEX tracks_by_content ON tracks (content);
     CREATE INDEX tracks_by_state ON tracks (state, failure IS NULL);
     CREATE INDEX tracks_by_split ON tracks (split_id);
+    CREATE TABLE aliases (  -- what a person said is the song of a track, though nothing else shows it
+        identity TEXT PRIMARY KEY, track INTEGER NOT NULL
+    ) WITHOUT ROWID;
     """,
 )

@@ -13,7 +13,7 @@ import attrs
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
 from aistemsplitter_async.journal.claims import Claims
 from aistemsplitter_async.journal.file import open_file
-from aistemsplitter_async.journal.matching import is_same_song, is_unrecognised
+from aistemsplitter_async.journal.matching import is_same_song
 from aistemsplitter_async.journal.record import (
     BEFORE,
     SAME_SPLIT,
@@ -24,7 +24,7 @@ from aistemsplitter_async.journal.record import (
     Variant,
     plan_reopening,
 )
-from aistemsplitter_async.journal.rows import dump_input, dump_value
+from aistemsplitter_async.journal.rows import dump_input, dump_value, load_name
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
 
 _OF_CREATE: Final = ("idempotency_key", "body", "intended_at")
@@ -176,9 +176,16 @@ class JournalStore(Claims):
         """Return up to `most` tracks whose number is higher than `after`, in order."""
         return self._select("WHERE id > ? ORDER BY id LIMIT ?", after, most)
 
-    def unrecognised(self) -> list[Record]:
-        """Return what was bought, of which only the bytes are known, and that this run did not meet."""
-        return list(filter(is_unrecognised, self._select("WHERE identity IS NULL AND run != ? ORDER BY id", self.run)))
+    def unrecognised(self) -> list[str]:
+        """Return the sources that were bought, of which only the bytes are known, and that this run did not meet.
+
+        Their records would take too long to read: it may be all of a large journal.
+        """
+        rows = self._db.execute(
+            "SELECT source FROM tracks WHERE identity IS NULL AND run != ? AND state NOT IN (?, ?) ORDER BY id",
+            (self.run, State.FOUND, State.UPLOADED),
+        )
+        return [load_name(source) for (source,) in rows]
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""

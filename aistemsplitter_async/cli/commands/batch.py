@@ -27,7 +27,15 @@ from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.results import Result, build_result, print_json
 from aistemsplitter_async.cli.screen.batch_view import BatchView
 from aistemsplitter_async.cli.screen.live import shown
-from aistemsplitter_async.cli.screen.render import charged, describe_again, number, show, shown_source, words
+from aistemsplitter_async.cli.screen.render import (
+    charged,
+    describe_again,
+    describe_without_price,
+    number,
+    show,
+    shown_source,
+    words,
+)
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
@@ -264,10 +272,7 @@ class _Run:
         if self.is_draining or stopped or passing > 0 or counts["not begun"]:
             terminal.say(f"{self.context.again} to continue; nothing is charged twice")
         if counts["no price"]:
-            terminal.say(
-                f"{number(counts['no price'])} not split because of a length that is not certain: "
-                "without --max-credits, or with a higher one, they are"
-            )
+            terminal.say(describe_without_price(counts["no price"]))
         if counts["for good"] and not stopped:
             terminal.say(
                 f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed, which "

@@ -26,11 +26,19 @@ from aistemsplitter_async.batch.steps import is_complete
 from aistemsplitter_async.batch.track import build_changed
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner
-from aistemsplitter_async.cli.commands.unrecognised import describe_unrecognised
+from aistemsplitter_async.cli.commands.unrecognised import describe_missing, find_missing
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
-from aistemsplitter_async.cli.screen.render import clock, show, shown_source
+from aistemsplitter_async.cli.screen.render import (
+    clock,
+    describe_delivered,
+    describe_without_price,
+    number,
+    price,
+    show,
+    shown_source,
+)
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, JournalLockedError, SpendLimitError
@@ -123,14 +131,15 @@ class Planner:
             return Plan(_UNSETTLED, record.folder, record.pattern)
         return Plan(_PLANS[step], record.folder, record.pattern, code=_CODES.get(step, Exit.DONE))
 
-    def count_unrecognised(self) -> int:
-        """Return how many songs were bought, of which only the bytes are known, and that were not met."""
-        return len(self._store.unrecognised())
+    async def find_missing(self) -> list[str]:
+        """Return where the songs were that a run might not recognise, and buy again."""
+        return await run_in_thread(find_missing, self._store.unrecognised())
 
 
 async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Show what `batch` would do with every source and what it would cost; return the exit code."""
-    survey, left_out, codes = Survey(), 0, list[Exit]()
+    survey, left_out, unsettled, without_price, codes = Survey(), 0, 0, 0, list[Exit]()
+    most = arguments.max_credits
     try:
         library = build_library(paths, arguments)
         async with _planner(arguments) as planner:
@@ -142,17 +151,29 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                 codes.append(plan.code)
                 length = await measure_track(track, thorough=arguments.max_credits is not None)
                 is_new = plan.what in (_SPLIT, _AGAIN)
-                if is_new and not _has_price(length, arguments.max_credits):
-                    plan, is_new = attrs.evolve(plan, what=_NO_PRICE), False
-                _print(plan, track.source, length, arguments, terminal)
-                if is_new:
+                has_price = not is_new or _has_price(length, most)
+                _print(
+                    plan if has_price else attrs.evolve(plan, what=_NO_PRICE), track.source, length, arguments, terminal
+                )
+                if not has_price:
+                    without_price += 1
+                elif is_new:
                     survey.add(track, length)
                 else:
                     left_out += 1
-            unrecognised = planner.count_unrecognised() if survey.tracks else 0
+                    unsettled += plan.what == _UNSETTLED
+            missing = await planner.find_missing() if survey.tracks else []
         await print_estimate(survey, arguments.common, terminal, left_out=left_out)
-        if unrecognised:
-            terminal.say(describe_unrecognised(unrecognised))
+        if unsettled:
+            terminal.say(f"{number(unsettled)} of them may be bought again, if not delivered as what is asked for now")
+        if without_price:
+            codes.append(Exit.CREDITS)
+            terminal.say(describe_without_price(without_price))
+        if most is not None and survey.credits_needed > most:
+            codes.append(Exit.CREDITS)
+            terminal.say(f"that is more than the {price(most)} of --max-credits: a run stops when they are spent")
+        if missing:
+            terminal.say(describe_missing(missing))
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         await report_owner(error, arguments.journal_path, terminal)
@@ -192,7 +213,7 @@ def _print(plan: Plan, source: str, length: Length, arguments: Batching, termina
     known = length.seconds if length.seconds is not None else length.at_most
     lasts = "?" if known is None else clock(known) if length.seconds is not None else f"at most {clock(known)}"
     what = plan.what if plan.same_as is None else f"same audio as {shown_source(plan.same_as)}"
-    what += "" if plan.besides is None else f": {plan.besides}"
+    what += "" if plan.besides is None else f": it was {describe_delivered(plan.besides)}"
     note = "" if what == _SPLIT else f"  ({what})"
     terminal.result(show(f"{shown_source(source)}  {lasts}  -> {target}{note}"))
 

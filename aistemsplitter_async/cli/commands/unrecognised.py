@@ -9,25 +9,32 @@ from pathlib import Path
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.runner import Batch
-from aistemsplitter_async.cli.screen.render import number
+from aistemsplitter_async.cli.screen.render import number, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
 
 
-def describe_unrecognised(count: int) -> str:
+def describe_missing(sources: Sequence[str]) -> str:
     """Return the warning about songs that can only be recognised as long as no byte of them changed."""
-    return (
-        f"{number(count)} song{'s' * (count != 1)} of this journal, bought by an older version, can be recognised only "
-        "while no byte of the file changes: under another name and with other tags, it would be paid for again"
+    count = len(sources)
+    more = f", and {number(count - 1)} more" if count > 1 else ""
+    return show(
+        f"{number(count)} song{'s' * (count != 1)} that an older version bought {'is' if count == 1 else 'are'} gone "
+        f"({sources[0]}{more}): such a song is recognised only while no byte of the file changes; under another name "
+        "and with other tags, it would be paid for again"
     )
+
+
+def find_missing(sources: Sequence[str]) -> list[str]:
+    """Return the files that are not where they were; a name without a folder is none."""
+    return [source for source in sources if Path(source).is_absolute() and not Path(source).is_file()]
 
 
 async def announced(
     items: AsyncGenerator[BatchItem, None] | Iterable[BatchItem], get_batch: Callable[[], Batch], terminal: Terminal
 ) -> AsyncGenerator[BatchItem, None]:
     """Iterate over the sources of a batch, after a warning about songs that it may not recognise."""
-    sources = [record.source for record in await get_batch().unrecognised()]
-    if missing := await run_in_thread(_count_missing, sources):
-        terminal.say(describe_unrecognised(missing))
+    if missing := await run_in_thread(find_missing, await get_batch().unrecognised()):
+        terminal.say(describe_missing(missing))
     if isinstance(items, AsyncGenerator):
         async with aclosing(items):
             async for item in items:
@@ -35,7 +42,3 @@ async def announced(
         return
     for item in items:
         yield item
-
-
-def _count_missing(sources: Sequence[str]) -> int:
-    return sum(not Path(source).is_file() for source in sources)

@@ -81,11 +81,26 @@ def price(credits_used: float) -> str:
 
 def describe_again(event: BoughtBefore) -> str:
     """Return the notice about the first of the songs that are bought again with other options."""
-    asked = " ".join(filter(None, event.asked.split("/")))
-    got = " ".join(filter(None, event.delivered.split("/"))) or "something unknown"
     return show(
-        f"{event.source} was split before ({event.split_id}), and delivered as {got}; {asked} is asked for now, so it "
-        "is bought again, and so are others like it"
+        f"{event.source} was split before ({event.split_id}), and {describe_delivered(event.delivered)}; "
+        f"{_spaced(event.asked)} is asked for now, so it is bought again, and so are others like it"
+    )
+
+
+def describe_delivered(variant: str) -> str:
+    """Return a model and a format with `/` between them in words."""
+    return f"delivered as {_spaced(variant) or 'something unknown'}"
+
+
+def _spaced(variant: str) -> str:
+    return " ".join(filter(None, variant.split("/")))
+
+
+def describe_without_price(count: int) -> str:
+    """Return the notice about sources that may cost more than is allowed."""
+    return (
+        f"{number(count)} not split because of a length that is not certain: convert files and download URLs, or run "
+        "without --max-credits"
     )
 
 

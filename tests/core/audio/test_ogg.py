@@ -179,3 +179,13 @@ def test_flac_in_ogg_counts_without_its_metadata() -> None:
 )
 def test_an_opus_packet_says_how_long_it_is(head: bytes, milliseconds: float) -> None:
     assert opus_samples(head) == milliseconds * 48
+
+
+def test_a_file_of_nothing_but_empty_packets_is_not_walked_for_hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *_ = packets(OPUS)
+    data = page(first.body, bytes([len(first.body)]), flags=2, granule=0)
+    data += b"".join(page(b"", bytes(255), granule=0, sequence=number) for number in range(1, 20))
+    assert identity(data).startswith("ogg:")
+    monkeypatch.setattr("aistemsplitter_async._audio.ogg_pages._PACKETS", 19 * 255)
+    assert is_whole(data)
+    assert measured(data) == Length(None, None)

@@ -242,7 +242,8 @@ async def test_nothing_that_looks_short_is_bought_under_a_spend_cap(cli: CLI, li
     failed = {str(each["source"]).rpartition("/")[2]: each["error"] for each in ended.json if each["error"]}
     assert sorted(failed) == ["1.mp3", "half.wav", "joined.wav", "unknown.mp3"]
     assert {error["code"] for error in failed.values()} == {"LENGTH_UNKNOWN"}
-    assert "--max-credits" in failed["1.mp3"]["message"]
+    assert "run without --max-credits" in failed["1.mp3"]["message"]
+    assert "raise" not in failed["1.mp3"]["message"], "a URL can have any length"
     assert "BatchItem" not in ended.out + ended.err
     assert "could cost up to 240 credits" in failed["half.wav"]["message"]
     again = await cli.run("batch", liars, "--into", "out", "--max-credits", 30)
@@ -267,6 +268,10 @@ async def test_an_estimate_and_a_dry_run_agree_on_what_looks_short(cli: CLI, lia
     capped = await cli.run("batch", liars, liars / "list.m3u", "--dry-run", "--max-credits", 30)
     left_out = [line for line in capped.out.splitlines() if "(not split with this --max-credits, " in line]
     assert len(left_out) == 4, "all but the honest ones"
+    assert (capped.code, "4 not split because of a length that is not certain" in capped.err) == (4, True)
+    assert "cost nothing" not in capped.out
+    too_little = await cli.run("batch", liars / "honest 1.mp3", "--dry-run", "--max-credits", 3)
+    assert (too_little.code, "more than the 3 credits of --max-credits" in too_little.err) == (4, True)
     assert next(line for line in capped.out.splitlines() if line.startswith("price")).startswith("price    15 credits")
     assert "at most 4:00" in capped.out
     assert sandbox.ledger.charges == []

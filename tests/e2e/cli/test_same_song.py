@@ -87,6 +87,8 @@ async def test_options_in_other_words_buy_nothing_and_another_model_is_announced
     for options in (["--stem-model", "4s"], ["--output-format", "mp3"], []):
         _, bought = await agree(cli, sandbox, music, "--into", "out", *options)
         assert bought == 0
+    dry = await cli.run("batch", music, "--into", "out", "--stem-model", "6s", "--dry-run")
+    assert dry.out.count("(split again, with other options than before: it was delivered as 4s mp3)") == 3
     ended, bought = await agree(cli, sandbox, music, "--into", "out", "--stem-model", "6s")
     assert bought == 3
     (said,) = [line for line in ended.err.splitlines() if "was split before" in line]
@@ -129,6 +131,14 @@ async def test_stems_without_their_journal_are_not_bought_again_and_no_advice_le
         assert (refused.code, len(sandbox.ledger.charges)) == (1, 3)
         assert "--overwrite" not in refused.problem
         assert "nothing was bought" in refused.problem
+    for stem in (cli.folder / "archive").glob("*/*.mp3"):
+        stem.unlink()
+    ended, bought = await agree(cli, sandbox, music, "--into", "archive")
+    assert bought == 0
+    for line in refusals(ended):
+        assert "held the stems of split " in line
+        assert "as .stems.json in it says" in line
+        assert "move them away first, hidden files too" in line
 
 
 async def test_stems_of_another_tool_are_left_alone_and_said_beforehand(
@@ -157,6 +167,20 @@ async def test_a_dry_run_on_a_journal_in_use_is_refused_like_a_run(cli: CLI, mus
     assert f"process {process.pid} has it" in dry.err
 
 
+async def test_a_dry_run_says_what_may_be_bought_once_it_is_known_what_was_delivered(cli: CLI, music: Path) -> None:
+    async with Sandbox(separation="silent", requests_per_minute=None, progression=Manual()) as slow:
+        cli = cli.using(slow)
+        process = await cli.start("batch", music, "--into", "out")
+        while len(slow.ledger.charges) < 3:  # another process
+            await (await cli.start("--version")).communicate()
+        process.kill()
+        await process.communicate()
+        dry = await cli.run("batch", music, "--into", "out", "--stem-model", "6s", "--dry-run")
+        plain = await cli.run("batch", music, "--into", "out", "--dry-run")
+    assert "3 of them may be bought again" in dry.err
+    assert "bought again" not in plain.err
+
+
 async def test_naming_a_source_again_whose_split_failed_does_not_buy_it_again(
     cli: CLI, sandbox: Sandbox, song: Path
 ) -> None:
@@ -164,7 +188,9 @@ async def test_naming_a_source_again_whose_split_failed_does_not_buy_it_again(
     sandbox.faults.add("create", faults.FailedSplit(), times=1)
     first = await cli.run("split", song)
     assert first.code == 1
-    assert "it is bought again only with --retry-failed" in first.problem
+    assert (
+        "failed: PROCESSING_FAILED: The separation failed; it is bought again only with --retry-failed" in first.problem
+    )
     for options in ([], ["--stem-model", "4s"]):
         again = await cli.run("split", song, *options)
         assert (again.code, len(sandbox.ledger.charges)) == (1, 1)
@@ -263,10 +289,13 @@ async def test_songs_of_an_old_journal_that_are_gone_from_their_place_are_named_
     said = "under another name and with other tags, it would be paid for again"
     dry = await cli.run("batch", *library, "--dry-run")
     assert said in dry.err
+    named = f"1 song that an older version bought is gone ({music / 'one.wav'}):"
+    assert named in dry.err  # the other one is in its place, and not among the sources
     sandbox.faults.add("create", faults.Status(402))
     refused = await cli.run("batch", *library)
     assert sandbox.ledger.charges == []
     assert refused.err.index(said) < refused.err.index("error: ")
+    assert named in refused.err
 
 
 async def test_the_report_shows_a_changed_file_beside_what_was_bought(old: tuple[CLI, Sandbox, Path]) -> None:
