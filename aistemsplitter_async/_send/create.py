@@ -127,8 +127,7 @@ class Create:
         slot = await pipeline.admit(self._operation, self._priority)
         try:
             # Two tasks, so that a caller who was cancelled by the end of the first one sends nothing.
-            if self._before_send is not None:
-                await self._run_owned(self._commit_intent(self._before_send))
+            await self._run_owned(self._commit_intent())
             return await self._run_owned(self._attempt(slot))
         finally:
             slot.restore()  # unless the exchange has given it back
@@ -153,9 +152,11 @@ class Create:
             await _run_hook(self._on_created, created, "on_created")
         return created
 
-    async def _commit_intent(self, before_send: BeforeSend) -> None:
+    async def _commit_intent(self) -> None:
+        if self._before_send is None:
+            return
         try:
-            await _run_hook(before_send, self._submission, "before_send")
+            await _run_hook(self._before_send, self._submission, "before_send")
         except BaseException as error:
             own = error.error if isinstance(error, _HookError) else error
             key = self._submission.idempotency_key
