@@ -115,9 +115,9 @@ class Claims:
     def _find(self, audio: AudioId) -> list[tuple[int, Record]]:
         """Return the rows of the same song, each with the run that came across it last."""
         rows = self._db.execute(
-            f"SELECT run, {COLUMNS} FROM tracks WHERE identity = ?1 OR content = ?2 "  # noqa: S608  # our own columns
-            "OR id IN (SELECT track FROM aliases WHERE identity = ?1) ORDER BY id",
-            (audio.identity, audio.content),
+            f"SELECT run, {COLUMNS} FROM tracks WHERE identity = :identity OR content = :content "  # noqa: S608  # ours
+            "OR id IN (SELECT track FROM aliases WHERE identity = :identity) ORDER BY id",
+            attrs.asdict(audio),
         )
         return [(run, load_record(row)) for run, *row in rows]
 
