@@ -6,6 +6,7 @@ import gzip
 import tracemalloc
 import zlib
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +109,7 @@ def test_an_unknown_coding_is_named(coding: str) -> None:
     assert len(str(caught.value)) < 200
 
 
+@cache
 def bombs() -> dict[str, tuple[str, bytes]]:
     zeros = b" " * 50_000_000
     bomb = gzip.compress(zeros)

@@ -14,7 +14,7 @@ from tests.e2e.batch.bare_service import BareService, serving
 RUN = """
     import asyncio, sys
     from pathlib import Path
-    from aistemsplitter_async import AsyncAIStemSplitter, JournalLockedError, RateLimit
+    from aistemsplitter_async import AsyncAIStemSplitter, JournalLockedError, PollPolicy, RateLimit
     from aistemsplitter_async.batch import runner
     from aistemsplitter_async.journal import file
 
@@ -30,7 +30,10 @@ RUN = """
         runner.own_files = lambda journal: ()
 
     async def main():
-        async with AsyncAIStemSplitter("ast_test", base_url=base_url, rate_limit=RateLimit(10_000)) as client:
+        poll = PollPolicy().scaled(0.3)
+        async with AsyncAIStemSplitter(
+            "ast_test", base_url=base_url, rate_limit=RateLimit(10_000), poll=poll
+        ) as client:
             journal = music / "library.journal"
             if not journal.exists():
                 journal.touch()  # so that the search of the first run finds it
