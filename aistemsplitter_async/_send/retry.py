@@ -96,7 +96,7 @@ def is_ambiguous(error: AIStemSplitterError) -> bool:
     """Return whether a create that ended in `error` may have taken effect."""
     if isinstance(error, APIConnectionError):
         return error.may_have_arrived
-    if isinstance(error, ConfigurationError | UnsafeURLError):  # raised before an attempt; of others nobody knows
+    if isinstance(error, ConfigurationError | UnsafeURLError):  # raised before an attempt; of others that is not known
         return False
     return classify(error) not in _REFUSALS
 

@@ -93,7 +93,7 @@ class CreditBudget:
         Those after it wait too, or small ones could keep a large one waiting forever.
 
         Raises:
-            SpendLimitError: it may cost more than the run may still spend (`SPEND_LIMIT`), or nobody knows how much
+            SpendLimitError: it may cost more than the run may still spend (`SPEND_LIMIT`), or how much is not known
                 (`LENGTH_UNKNOWN`).
         """
         self.check(price)

@@ -35,7 +35,7 @@ class SplitCreator:
 
         Raises:
             CreatingStoppedError: the batch creates no more splits.
-            SpendLimitError: it may cost more than the run may still spend, or nobody knows how much.
+            SpendLimitError: it may cost more than the run may still spend, or how much is not known.
             AIStemSplitterError: it was not created, or may not have been.
         """
         context, standing, item = self._context, self._standing, self._standing.item
