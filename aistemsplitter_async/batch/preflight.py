@@ -61,7 +61,7 @@ class Price:
 
 
 def plan_price(length: Length, claimed: float | None) -> Price | None:
-    """Return what a split may cost, `None` if nobody knows.
+    """Return what a split may cost, `None` if that is not known.
 
     What a file says itself counts, whatever the caller says of it, unless that is more. Decoders differ in whether they
     count the silence that an encoder added, so the bound is the price even where the length is certain.

@@ -273,7 +273,7 @@ class BatchTrack:
         """Find out, under a limit, what the split may cost.
 
         Raises:
-            SpendLimitError: nobody knows, so that it must not be created.
+            SpendLimitError: that is not known, so it must not be created.
         """
         context, standing = self._context, self.standing
         if context.budget.is_limited and standing.price is None:

@@ -102,7 +102,7 @@ class Context:
         api_key_file: as it was given.
         is_batch: whether the command is `batch`, which is continued by running it again.
         is_split: whether the command is `split`, which buys and has a journal too.
-        retry_failed: whether it was told to buy again what failed, which the command to continue must not repeat.
+        retry_failed: whether `--retry-failed` was given; the command to continue must not repeat it.
         resumable: whether splits outlive this process.
     """
 
