@@ -1,4 +1,4 @@
-"""MP4 and M4A: the samples of the audio tracks, as their tables find them, and the decoder settings that belong to them."""
+"""MP4 and M4A: the samples of the audio tracks, as their tables find them, and their decoder settings."""
 
 from __future__ import annotations
 
