@@ -135,7 +135,9 @@ class LabelledSeparator:
             raise SeparationError("there is no audio in it")
         return 10.0
 
-    async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
+    async def separate(
+        self, source: Path, into: Path, *, seconds: float, stem_model: str, output_format: str
+    ) -> tuple[Stem, ...]:
         # A URL is not fetched here; its splits are identified by the file name in it.
         audio = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
         into.mkdir(parents=True, exist_ok=True)

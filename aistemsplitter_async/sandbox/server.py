@@ -154,7 +154,7 @@ class Sandbox:
 
         Raises:
             KeyError: There is no such key.
-            ValueError: The balance is negative.
+            ValueError: The balance is negative, or more than JSON numbers hold exactly.
         """
         service = self._running.service
         service.set_balance(balance, service.accounts[api_key or self.api_key].label)
@@ -163,7 +163,7 @@ class Sandbox:
         """Let `seconds` pass at once: windows move on, splits finish, reservations and addresses expire.
 
         Raises:
-            ValueError: `seconds` is negative.
+            ValueError: `seconds` is negative, or the time would be more than a century ahead.
         """
         self._running.service.advance(seconds)
 

@@ -67,8 +67,8 @@ class Control:
         return Reply(200, dump(value), _HEADERS)
 
     async def _dispatch(self, request: web.BaseRequest, method: str, path: str) -> dict[str, Any]:
-        asked = request.rel_url.query.get("newest", "")
-        newest = int(asked) if asked.isdecimal() and len(asked) < _MAX_DIGITS else _NEWEST
+        asked = _parse_number(request.rel_url.query.get("newest", ""))
+        newest = _NEWEST if asked is None else asked
         match method, path.split("/"):
             case "GET", ["state"]:
                 return build_state(self._service, self._addresses, newest)
@@ -81,7 +81,7 @@ class Control:
             case "DELETE", ["faults"]:
                 self._faults.clear()
                 return {"rules": []}
-            case "DELETE", ["faults", number] if number.isdigit() and self._faults.remove(int(number)):
+            case "DELETE", ["faults", number] if (rule := _parse_number(number)) and self._faults.remove(rule):
                 return {"rules": [rule.as_dict() for rule in self._faults.rules]}
             case "POST", ["faults" | "advance" | "step" | "credits"]:
                 return await self._act(path, parse_json(await _read(request)))
@@ -105,14 +105,18 @@ class Control:
                     return {"account": account.label, "balance": account.balance}
         except KeyError as error:
             raise InvalidRequestError(f"There is no {error.args[0]!r}.") from None
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, OverflowError) as error:
             raise InvalidRequestError(str(error)) from None
 
 
 def check_caller(headers: Mapping[str, str]) -> None:
     """Refuse with 403 a browser's request for a page of another origin, or for a foreign host name."""
     host = headers.get("Host", "")
-    if not _is_own_host(urlsplit(f"//{host}").hostname or ""):
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
+    if not _is_own_host(name):
         raise RefusalError(403, "FORBIDDEN", "This host name is not the sandbox's.")
     origin = headers.get("Origin")
     foreign = origin is not None and origin != f"http://{host}"
@@ -128,6 +132,10 @@ def _is_own_host(host: str) -> bool:
     except ValueError:
         return False
     return True  # a page can let its own host name resolve to this machine, but not an address
+
+
+def _parse_number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < _MAX_DIGITS else None
 
 
 async def _read(request: web.BaseRequest) -> bytes:

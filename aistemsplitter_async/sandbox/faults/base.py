@@ -27,6 +27,18 @@ is_text = _is("text", str)
 is_flag = _is("true or false", bool)
 
 
+def is_header_text(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Raise for anything that cannot be sent in a line of a header."""
+    is_text(instance, attribute, value)
+    if not str(value).isprintable():
+        raise ValueError(f"{attribute.name} must be printable")
+
+
+def is_retry_after(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:
+    """Raise for anything but a number or a header's text."""
+    (is_header_text if isinstance(value, str) else is_number)(instance, attribute, value)
+
+
 def is_one_of(*known: str) -> Check:
     """Return a check that raises `ValueError` for any other value."""
 

@@ -5,9 +5,19 @@ from __future__ import annotations
 from typing import Any, Final, Literal, get_args
 
 import attrs
-from attrs.validators import deep_iterable, ge, gt, instance_of, le, optional
+from attrs.validators import deep_iterable, ge, gt, le, optional
 
-from aistemsplitter_async.sandbox.faults.base import Fault, is_flag, is_number, is_one_of, is_text, is_whole, to_tuple
+from aistemsplitter_async.sandbox.faults.base import (
+    Fault,
+    is_flag,
+    is_header_text,
+    is_number,
+    is_one_of,
+    is_retry_after,
+    is_text,
+    is_whole,
+    to_tuple,
+)
 from aistemsplitter_async.sandbox.faults.webhooks import OF_WEBHOOKS
 
 CutKind = Literal["reset", "close"]
@@ -29,7 +39,7 @@ class Status(Fault):
 
     status: int = attrs.field(default=500, validator=[is_whole, ge(300), le(599)])
     code: str = attrs.field(default="", validator=is_text)
-    retry_after: float | str | None = attrs.field(default=None, validator=optional(instance_of((int, float, str))))
+    retry_after: float | str | None = attrs.field(default=None, validator=optional(is_retry_after))
     effect: bool = attrs.field(default=False, validator=is_flag)
 
 
@@ -40,13 +50,13 @@ class Body(Fault):
     Attributes:
         body: `html` page of a proxy, `garbage` bytes, `huge` valid JSON, `deep` nesting, `empty`, the real one
             `truncated` in the middle, JSON with a `big_integer`, `nan` or a lone `surrogate`, or a JSON `list`.
-        status: HTTP status to send with it; the real one if `None`.
+        status: HTTP status to send with it, 200 to 599; the real one if `None`.
         size_bytes: Size of a `huge` body.
         effect: Whether the operation is carried out first.
     """
 
     body: BodyKind = attrs.field(default="html", validator=is_one_of(*get_args(BodyKind)))
-    status: int | None = attrs.field(default=None, validator=optional(is_whole))
+    status: int | None = attrs.field(default=None, validator=optional([is_whole, ge(200), le(599)]))
     size_bytes: int = attrs.field(default=8 * 1024**2, validator=[is_whole, gt(0)])
     effect: bool = attrs.field(default=True, validator=is_flag)
 
@@ -55,15 +65,15 @@ class Body(Fault):
 class ContentType(Fault):
     """Answer with another `Content-Type`; the body stays the same."""
 
-    content_type: str = attrs.field(default="text/html", validator=is_text)
+    content_type: str = attrs.field(default="text/html", validator=is_header_text)
 
 
 @attrs.frozen
 class Header(Fault):
     """Answer with one header set; with `Status(302)` and `Location` it is a redirect."""
 
-    name: str = attrs.field(default="X-Injected", validator=is_text)
-    value: str = attrs.field(default="1", validator=is_text)
+    name: str = attrs.field(default="X-Injected", validator=is_header_text)
+    value: str = attrs.field(default="1", validator=is_header_text)
 
 
 @attrs.frozen
@@ -144,14 +154,14 @@ class StopReading(Fault):
 class WrongContentRange(Fault):
     """Download: send a part under a `Content-Range` that is one byte off, or under the given value."""
 
-    value: str = attrs.field(default="", validator=is_text)
+    value: str = attrs.field(default="", validator=is_header_text)
 
 
 @attrs.frozen
 class ChangedETag(Fault):
     """Download: the file seems to have changed, so its `ETag` differs and no `If-Range` matches."""
 
-    etag: str = attrs.field(default="changed", validator=is_text)
+    etag: str = attrs.field(default="changed", validator=is_header_text)
 
 
 @attrs.frozen

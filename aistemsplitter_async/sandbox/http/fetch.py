@@ -39,6 +39,8 @@ class HTTPFetcher:
             failure = f"it took longer than {self._limits.fetch_timeout:g} s"
         except aiohttp.ClientError:
             failure = "the connection failed"
+        except ValueError:  # of a host name that is too long, or a redirect that is no URL
+            failure = "its address makes no sense"
         raise InvalidRequestError(f"input.url could not be fetched: {failure}.")
 
     async def aclose(self) -> None:

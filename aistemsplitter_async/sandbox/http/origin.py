@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from aistemsplitter_async._tasks import cancel_and_wait
@@ -22,13 +24,33 @@ _READ_BYTES = 256 * 1024
 _KEEPALIVE = 75.0
 _BACKLOG = 1024
 
+if TYPE_CHECKING:
+    _Adapter = logging.LoggerAdapter[logging.Logger]
+else:
+    _Adapter = logging.LoggerAdapter
+
+
+class _ServerLogger(_Adapter):
+    """Bytes that are no HTTP, such as those of a TLS client, are the fault of who sent them: no traceback for them."""
+
+    def exception(self, msg: object, *args: object, exc_info: Any = True, **kwargs: Any) -> None:
+        if isinstance(exc_info, HttpProcessingError):
+            self.debug("refused: %s", exc_info.message)
+        else:
+            super().exception(msg, *args, exc_info=exc_info, **kwargs)
+
 
 class _Server(web.Server):
     """aiohttp's server, which can also wait for the loss of a connection."""
 
     def __init__(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> None:
         super().__init__(
-            handler, access_log=None, auto_decompress=False, keepalive_timeout=_KEEPALIVE, read_bufsize=_READ_BYTES
+            handler,
+            logger=_ServerLogger(_log, {}),
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_KEEPALIVE,
+            read_bufsize=_READ_BYTES,
         )
         self._waiting: dict[RequestHandler, asyncio.Event] = {}
 
@@ -92,8 +114,8 @@ class Origin:
         try:
             reply = await self._decide(request)
             return await send(request, reply, clock=self._clock, disconnection=self._disconnection)
-        except (ConnectionError, web.RequestPayloadError):
-            # The client has disconnected, so the response returned here goes nowhere.
+        except (OSError, web.RequestPayloadError):
+            # The client has disconnected, or the file is gone; the response returned here goes nowhere.
             if request.transport is not None:
                 request.transport.abort()
             return web.Response()

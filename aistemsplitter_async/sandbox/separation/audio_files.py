@@ -1,15 +1,15 @@
 """Reads float32 stereo blocks from any format of libsndfile, and writes such blocks as WAV or MP3.
 
 Reading is strictly front to back and never holds more than one block. Headers are not trusted: what can be decoded
-counts, and a file that holds less than it announces is refused, not silently shortened.
+counts. Of uncompressed audio that is what is there, since a recorder that crashed leaves a wrong length; a compressed
+file that holds less than it announces is refused, not silently shortened.
 """
 
 from __future__ import annotations
 
 import io
-import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,11 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from aistemsplitter_async.sandbox.separation.wav import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, find_samples
+
 Samples = NDArray[np.float32]  # (frames, 2)
 
 BLOCK_FRAMES = 65_536  # per read and per write; libsndfile crashes on much longer single writes of some formats
-MAX_CHANNELS = 2  # the left and right that the masks reason about; a downmix would not be the uploaded audio
-MIN_SAMPLE_RATE = 4_000  # Hz; below it there is no band left to separate
-MAX_SAMPLE_RATE = 192_000  # Hz; more is a broken header, or memory that the separation does not promise
 MAX_LEVEL = 4.0  # times full scale: what four stems within full scale can add up to
 
 # Formats by their names in the API. PCM_24 rather than float: every player and the standard library read it, its noise
@@ -37,11 +36,9 @@ WRITERS: dict[str, tuple[str, str, dict[str, Any]]] = {
 MP3_SAMPLE_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # Hz; ISO 11172-3, 13818-3
 
 _UNKNOWN_FRAMES = 2**62  # libsndfile says "unknown" by a count close to 2**63
-_UNKNOWN_BYTES = 0x7FFF_0000  # chunk sizes from here on come from streaming writers, which cannot seek back to fix them
 _LONGEST_MP3_FRAME = 1_441  # bytes: 320 kbit/s at 32 kHz
 _ELONGATION = 64  # times; no MP3 frame has a bit rate more than 40 times that of another (320 and 8 kbit/s)
 _SLACK = 0.05  # seconds that a file may announce too much; with more, something is missing
-_MOST_CHUNKS = 1_000  # searched for the samples; the limit is for files of empty chunks only
 
 
 class UndecodableAudioError(ValueError):
@@ -62,10 +59,9 @@ class AudioInfo:
 def probe(path: Path) -> AudioInfo:
     """Return the header of `path`, decoding the file only if its length cannot be known otherwise.
 
-    Raises `UndecodableAudioError` if the file is not audio, is empty or cut short, or has more than two channels or an
-    absurd sample rate; `OSError` if it cannot be read at all.
+    Raises `UndecodableAudioError` if the file is not audio, is empty, or has more than two channels or an absurd sample
+    rate; `OSError` if it cannot be read at all.
     """
-    _refuse_cut_short(path)
     with _opened(path) as audio:
         frames: int = audio.frames
         if frames >= _UNKNOWN_FRAMES or _is_estimate(path, audio):
@@ -134,14 +130,14 @@ def _opened(path: Path, disguise: io.RawIOBase | None = None) -> Iterator[Any]:
     """Open for reading, and refuse audio that cannot be separated."""
     if not path.is_file():
         raise FileNotFoundError("there is no such audio file")
-    try:
-        audio = soundfile.SoundFile(disguise or path)
-    except soundfile.LibsndfileError:
-        # libsndfile's own reason is misleading: a text file called .mp3 "does not exist or is not a regular file".
-        raise UndecodableAudioError(
-            "the file is not audio that can be decoded; wav, aiff, flac, ogg, opus and mp3 can"
-        ) from None
-    with audio:
+    with ExitStack() as stack:
+        try:
+            audio = stack.enter_context(soundfile.SoundFile(disguise or stack.enter_context(_mended(path))))
+        except soundfile.LibsndfileError:
+            # libsndfile's own reason is misleading: a text file called .mp3 "does not exist or is not a regular file".
+            raise UndecodableAudioError(
+                "the file is not audio that can be decoded; wav, aiff, flac, ogg, opus and mp3 can"
+            ) from None
         # The wrapper seeks after every read of a seekable file, which libsndfile cannot in a FLAC of unknown length.
         audio.seekable = lambda: False
         _refuse_unusable(audio.channels, audio.samplerate)
@@ -179,31 +175,8 @@ def _decoded(audio: Any) -> Iterator[Samples]:
         ) from None
 
 
-def _refuse_cut_short(path: Path) -> None:
-    """Check the sample chunk of a WAV or AIFF file: libsndfile would silently accept what is left of it.
-
-    The layout is that of EA IFF 85: a name of four letters, a size, that many bytes and one more if odd.
-    """
-    with path.open("rb") as file:
-        order = {b"RIFF": "<", b"FORM": ">"}.get(file.read(4))
-        if order is None:
-            return
-        file.seek(12)
-        for _ in range(_MOST_CHUNKS):
-            header = file.read(8)
-            if len(header) < 8:  # noqa: PLR2004  # a name and a size
-                return
-            name, size = struct.unpack(f"{order}4sI", header)
-            if name in {b"data", b"SSND"}:
-                there = path.stat().st_size - file.tell()
-                if there < size < _UNKNOWN_BYTES:
-                    raise UndecodableAudioError(_cut_short(size, there, "bytes"))
-                return
-            file.seek(size + size % 2, io.SEEK_CUR)
-
-
-def _cut_short(announced: float, arrived: float, unit: str = "seconds") -> str:
-    return f"the file is cut short: {announced:.10g} {unit} of audio announced, {arrived:.10g} there"
+def _cut_short(announced: float, arrived: float) -> str:
+    return f"the file is cut short: {announced:.10g} seconds of audio announced, {arrived:.10g} there"
 
 
 def _is_estimate(path: Path, audio: Any) -> bool:
@@ -218,6 +191,36 @@ def _is_estimate(path: Path, audio: Any) -> bool:
             file.seek(0)
         first_frame = file.read(_LONGEST_MP3_FRAME)
     return not any(tag in first_frame for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _mended(path: Path) -> AbstractContextManager[Path | io.RawIOBase]:
+    """Open `path`, or the file with the length that its samples have, if its header has none.
+
+    libsndfile plays a WAV up to its end if its header announces too much, but not if it announces nothing.
+    """
+    with path.open("rb") as file:
+        samples = find_samples(file)
+    if samples is None or samples.announced or not samples.length:
+        return nullcontext(path)
+    size = min(samples.length, 2 ** (8 * samples.size_bytes) - 1)
+    return _Patched(path, samples.size_at, size.to_bytes(samples.size_bytes, "little"))
+
+
+class _Patched(io.FileIO):
+    """A file that reads as if `patch` were written at the offset `at`."""
+
+    def __init__(self, path: Path, at: int, patch: bytes) -> None:
+        super().__init__(path, "rb")
+        self._at = at
+        self._patch = patch
+
+    def readinto(self, buffer: Any, /) -> int:
+        start = self.tell()
+        count = super().readinto(buffer)
+        first, last = max(start, self._at), min(start + count, self._at + len(self._patch))
+        if first < last:
+            buffer[first - start : last - start] = self._patch[first - self._at : last - self._at]
+        return count
 
 
 class _Elongated(io.FileIO):

@@ -1,4 +1,4 @@
-"""Tiny valid files of silence, and the length of a wav file without decoding it; standard library only."""
+"""Tiny valid files of silence, and the samples of a wav file, without decoding them; standard library only."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import io
 import wave
 from functools import cache
 from pathlib import Path
+
+from aistemsplitter_async.sandbox.separation.wav import WavSamples, find_samples
 
 _WAV_RATE = 8000
 _MP3_HEADER = bytes((0xFF, 0xFB, 0x90, 0xC4))  # MPEG 1 layer III, 128 kbit/s, 44.1 kHz, mono, no CRC
@@ -27,15 +29,11 @@ def build_silence(output_format: str) -> bytes:
     return buffer.getvalue()
 
 
-def probe_wav(path: Path) -> float | None:
-    """Return the length in seconds of a plain wav file; `None` for anything else, also for a truncated one."""
+def probe_wav(path: Path) -> WavSamples | None:
+    """Return where the samples of a plain wav file are; `None` if it takes a decoder to know how long it is."""
     try:
-        with wave.open(str(path), "rb") as file:
-            frames, rate = file.getnframes(), file.getframerate()
-            frame_bytes = file.getnchannels() * file.getsampwidth()
-    except (wave.Error, EOFError, OSError):
+        with path.open("rb") as file:
+            samples = find_samples(file)
+    except OSError:
         return None
-    # The header may announce more than the file holds; then a real decoder must find out what there is.
-    if not frames or not rate or path.stat().st_size < frames * frame_bytes:
-        return None
-    return frames / rate
+    return None if samples is None or samples.seconds is None else samples

@@ -9,6 +9,7 @@ import attrs
 
 from aistemsplitter_async.sandbox.service.errors import InsufficientCreditsError
 from aistemsplitter_async.sandbox.service.idempotency import IdempotencyKeys
+from aistemsplitter_async.sandbox.service.limits import MOST_CREDITS
 from aistemsplitter_async.sandbox.service.window import Window
 
 
@@ -24,7 +25,7 @@ class SandboxKey:
     """
 
     api_key: str = attrs.field(repr=False)
-    credits: int = attrs.field(validator=attrs.validators.ge(0))
+    credits: int = attrs.field(validator=[attrs.validators.ge(0), attrs.validators.le(MOST_CREDITS)])
     requests_per_minute: int | None = None
     webhook_secret: str = attrs.field(factory=lambda: f"whsec_{secrets.token_hex(16)}", repr=False, kw_only=True)
 

@@ -141,7 +141,11 @@ class Jobs:
         source, into = storage.source_path(split.source), storage.stem_folder(split.id)
         try:
             stems = await self._core.separator.separate(
-                source, into, stem_model=split.stem_model, output_format=split.output_format
+                source,
+                into,
+                seconds=split.seconds,
+                stem_model=split.stem_model,
+                output_format=split.output_format,
             )
             if into.exists():
                 storage.book(split.id, sum(stem.size_bytes for stem in stems))

@@ -7,6 +7,9 @@ import attrs
 CREDITS = 36_000
 """Balance of a new key in seconds of audio: ten hours, enough for any test and small enough to exhaust on purpose."""
 
+MOST_CREDITS = 2**53
+"""The largest balance: what every reader of JSON holds exactly."""
+
 REQUESTS_PER_MINUTE = 60
 """The service does not publish its limit; one a second is slow enough for a careless client to get 429s."""
 
@@ -41,8 +44,12 @@ class Limits:
     """Request records kept; counts have no cap."""
     probe_timeout: float = 60.0
     """Seconds for measuring a file; a create request is waiting for it."""
-    separation_timeout: float = 3600.0
-    """Seconds for one separation: an hour of audio on a slow machine."""
+    probe_workers: int = 4
+    """Files measured at a time: each takes a process with a hundred megabytes, and many creates may come at once."""
+    separation_timeout: float = 120.0
+    """Seconds for one separation besides those for the length of its audio: a busy machine starts processes slowly."""
+    separation_pace: float = 1.0
+    """Seconds for each second of audio: a slow machine takes a tenth of that, and a hung decoder must end some time."""
     webhook_timeout: float = 10.0
     """Seconds for one attempt to deliver a webhook; a slower receiver should answer first and work later."""
     webhook_attempts: int = 20

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -35,8 +36,10 @@ class Separator(Protocol):
         """Return the length of the audio in seconds."""
         ...
 
-    async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
-        """Write the stems into the folder `into` and return them."""
+    async def separate(
+        self, source: Path, into: Path, *, seconds: float, stem_model: str, output_format: str
+    ) -> tuple[Stem, ...]:
+        """Write the stems of a source of `seconds`, as measured by `probe`, into the folder `into` and return them."""
         ...
 
 
@@ -45,11 +48,14 @@ class SilentSeparator:
 
     async def probe(self, source: Path) -> float:
         """Return a wav file's own length, or a guess from the size of any other file."""
-        return probe_wav(source) or _guess_seconds(source)
+        samples = probe_wav(source)
+        return (samples.seconds if samples is not None else None) or _guess_seconds(source)
 
-    async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
+    async def separate(
+        self, source: Path, into: Path, *, seconds: float, stem_model: str, output_format: str
+    ) -> tuple[Stem, ...]:
         """Return stems whose bytes are those of `build_silence`."""
-        del source, into
+        del source, into, seconds
         return _build_silent_stems(stem_model, output_format)
 
 
@@ -58,22 +64,27 @@ class ProcessSeparator:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
+        self._probing = asyncio.Semaphore(limits.probe_workers)
 
     async def probe(self, source: Path) -> float:
         """Return the length of the audio; a complete wav file is measured without starting a process."""
-        seconds = probe_wav(source)
-        if seconds is None:
+        samples = probe_wav(source)
+        if samples is not None and samples.is_usable and samples.seconds is not None:
+            return samples.seconds
+        async with self._probing:
             report = await _run("probe", str(source), timeout=self._limits.probe_timeout)
-            seconds = float(report["seconds"])
-        if not seconds > 0:
+        seconds = float(report["seconds"])
+        if not 0 < seconds < math.inf:
             raise SeparationError("The file has no audio in it.")
         return seconds
 
-    async def separate(self, source: Path, into: Path, *, stem_model: str, output_format: str) -> tuple[Stem, ...]:
+    async def separate(
+        self, source: Path, into: Path, *, seconds: float, stem_model: str, output_format: str
+    ) -> tuple[Stem, ...]:
         """Separate in a child process and return the stems it wrote."""
         await asyncio.to_thread(into.mkdir, parents=True, exist_ok=True)
         options = ("--stem-model", stem_model, "--output-format", output_format)
-        timeout = self._limits.separation_timeout
+        timeout = self._limits.separation_timeout + self._limits.separation_pace * seconds
         report = await _run("separate", str(source), str(into), *options, timeout=timeout)
         return tuple(_stem(name, into / PurePath(filename).name) for name, filename in report["stems"].items())
 
@@ -87,7 +98,10 @@ def _build_silent_stems(stem_model: str, output_format: str) -> tuple[Stem, ...]
 
 
 def _guess_seconds(source: Path) -> float:
-    return max(1.0, source.stat().st_size / _BYTES_PER_SECOND)
+    try:
+        return max(1.0, source.stat().st_size / _BYTES_PER_SECOND)
+    except OSError:
+        raise SeparationError("The file is gone.") from None
 
 
 def _stem(name: str, path: Path) -> Stem:

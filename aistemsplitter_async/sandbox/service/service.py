@@ -10,6 +10,7 @@ from aistemsplitter_async.sandbox.service.account import Account
 from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.jobs import Jobs
 from aistemsplitter_async.sandbox.service.ledger import Ledger
+from aistemsplitter_async.sandbox.service.limits import MOST_CREDITS
 from aistemsplitter_async.sandbox.service.settings import ServiceSettings
 from aistemsplitter_async.sandbox.service.sources import Fetcher, Sources
 from aistemsplitter_async.sandbox.service.splits import Splits
@@ -66,7 +67,7 @@ class Service(ServiceCore):
         """Let `seconds` pass at once.
 
         Raises:
-            ValueError: `seconds` is negative.
+            ValueError: `seconds` is negative, or the time would be more than a century ahead.
         """
         self.clock.advance(seconds)
         self.timeline.run_due()
@@ -76,10 +77,10 @@ class Service(ServiceCore):
 
         Raises:
             KeyError: There is no such account.
-            ValueError: The balance is negative.
+            ValueError: The balance is negative, or more than JSON numbers hold exactly.
         """
-        if balance < 0:
-            raise ValueError("a balance cannot be negative")
+        if not 0 <= balance <= MOST_CREDITS:
+            raise ValueError(f"a balance is a number from 0 to {MOST_CREDITS}")
         account = self.accounts_by_label[next(iter(self.accounts_by_label)) if label is None else label]
         account.balance = balance
         self.records.save(account)

@@ -11,6 +11,8 @@ from itertools import count
 
 from aistemsplitter_async.clock import Clock
 
+_FURTHEST = 100 * 365.25 * 86_400  # s; dates end with the year 9999, and lifetimes are added to them
+
 
 class SandboxClock:
     """Another clock plus the time that `advance` added; sleepers whose time was skipped wake at once."""
@@ -55,10 +57,12 @@ class SandboxClock:
         """Let `seconds` pass at once.
 
         Raises:
-            ValueError: `seconds` is negative.
+            ValueError: `seconds` is negative, or the time would be more than a century ahead.
         """
         if not seconds >= 0:
             raise ValueError("time can only be moved forward")
+        if self._ahead + seconds > _FURTHEST:
+            raise ValueError("time cannot be moved forward by more than a hundred years")
         self._ahead += seconds
         self.wake()
 

@@ -44,6 +44,8 @@ async def shop(make_wav: MakeWav) -> AsyncIterator[str]:
         "/fake": lambda: web.Response(body=b"no audio at all", content_type="audio/mpeg"),
         "/moved": lambda: moved("/song.wav"),
         "/round": lambda: moved("/round"),
+        "/nowhere": lambda: moved("http://[::1"),
+        "/long": lambda: moved(f"https://{'a' * 70}.example.com/"),
         "/inside": lambda: moved("http://10.0.0.1/song.wav"),
     }
 
@@ -75,6 +77,8 @@ async def test_a_url_is_fetched_measured_and_charged(connect: Connect, shop: str
         ("/empty", "empty"),
         ("/missing", "answered 404"),
         ("/round", "too many redirects"),
+        ("/nowhere", "makes no sense|not a valid URL"),
+        ("/long", "makes no sense"),
         ("/inside", "loopback only|private network"),
         ("/endless", "too large"),
         ("/stuck", "longer than"),
@@ -98,6 +102,15 @@ async def test_a_closed_port_is_422(connect: Connect, unused_tcp_port: int) -> N
         answer = await api.create(f"http://127.0.0.1:{unused_tcp_port}/a.mp3")
         assert answer.status == 422
         assert "connection failed" in answer.json["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:99999/a", f"https://{'a' * 70}.test/", "http://127.0.0.1:0/", "http://[::1%25x]/a", "https://\u2100.test/"]
+)
+async def test_an_address_that_makes_no_sense_is_422(connect: Connect, url: str) -> None:
+    async with connect(separation="real") as api:
+        answer = await api.create(url)
+        assert answer.status == 422, answer
 
 
 async def test_a_name_that_resolves_into_a_private_network_is_refused_at_the_connection(
