@@ -138,6 +138,7 @@ class LabelledSeparator:
     async def separate(
         self, source: Path, into: Path, *, seconds: float, stem_model: str, output_format: str
     ) -> tuple[Stem, ...]:
+        del seconds
         # A URL is not fetched here; its splits are identified by the file name in it.
         audio = hashlib.sha256(source.read_bytes()).hexdigest() if source.is_file() else ""
         into.mkdir(parents=True, exist_ok=True)

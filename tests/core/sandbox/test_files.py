@@ -96,16 +96,20 @@ def test_silence_is_a_valid_file_of_either_format() -> None:
         assert len(build_silence(output_format)) < 4096
 
 
-def test_a_wav_file_is_measured_only_if_it_is_whole(tmp_path: Path) -> None:
+def test_a_wav_file_is_measured_by_what_it_holds(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     with wave.open(str(path), "wb") as file:
         file.setnchannels(2)
         file.setsampwidth(2)
         file.setframerate(8000)
         file.writeframes(bytes(4 * 12_000))
-    assert probe_wav(path) == 1.5
-    path.write_bytes(path.read_bytes()[:-100])
-    assert probe_wav(path) is None
+    whole = probe_wav(path)
+    assert whole is not None
+    assert (whole.seconds, whole.is_usable) == (1.5, True)
+    path.write_bytes(path.read_bytes()[:-800])
+    cut = probe_wav(path)
+    assert cut is not None
+    assert (cut.seconds, cut.is_usable) == (1.475, False)
     path.write_bytes(b"RIFF no")
     assert probe_wav(path) is None
 

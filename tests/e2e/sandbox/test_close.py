@@ -184,7 +184,9 @@ async def test_a_separation_process_that_crashes_is_an_error_and_not_a_hang(tmp_
     with pytest.raises(SeparationError):
         await ProcessSeparator(Limits()).probe(missing)
     with pytest.raises(SeparationError):
-        await ProcessSeparator(Limits()).separate(missing, tmp_path / "into", stem_model="4s", output_format="wav")
+        await ProcessSeparator(Limits()).separate(
+            missing, tmp_path / "into", seconds=1.0, stem_model="4s", output_format="wav"
+        )
 
 
 async def test_a_separation_that_takes_too_long_is_killed(tmp_path: Path) -> None:

@@ -105,7 +105,14 @@ async def test_a_closed_port_is_422(connect: Connect, unused_tcp_port: int) -> N
 
 
 @pytest.mark.parametrize(
-    "url", ["http://127.0.0.1:99999/a", f"https://{'a' * 70}.test/", "http://127.0.0.1:0/", "http://[::1%25x]/a", "https://\u2100.test/"]
+    "url",
+    [
+        "http://127.0.0.1:99999/a",
+        f"https://{'a' * 70}.test/",
+        "http://127.0.0.1:0/",
+        "http://[::1%25x]/a",
+        "https://\u2100.test/",
+    ],
 )
 async def test_an_address_that_makes_no_sense_is_422(connect: Connect, url: str) -> None:
     async with connect(separation="real") as api:

@@ -12,21 +12,55 @@ from tests.e2e.sandbox.wild import Wild, running_wild
 
 JSON = b"Content-Type: application/json"
 METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "FOO")
-HOSTS = (b"[", b"[::1", b"[::1]:99999", b"localhost:-1", b"a" * 300, b"\xff\xfe", b"\xe2\x84\x80.com", b"", b"..", b"[v1.x]")
+HOSTS = (
+    b"[",
+    b"[::1",
+    b"[::1]:99999",
+    b"localhost:-1",
+    b"a" * 300,
+    b"\xff\xfe",
+    b"\xe2\x84\x80.com",
+    b"",
+    b"..",
+    b"[v1.x]",
+)
 TARGETS = (
     *("/", "//", "/v1", "/v1/", "/v1/audio/splits/", "/v1/audio/splits/%", "/v1/audio/splits/%00", "/openapi.json"),
     *("/v1/audio/splits/%ff%fe", "/v1/audio/splits/" + "x" * 4000, "/v1/audio/splits/../../x", "*", "http://[/", "?"),
     *("/control/", "/control/state?newest=", "/control/state?newest=99999999", "/control/state?newest=%D9%A3"),
     *("/control/faults/" + "9" * 5000, "/control/faults/%C2%B2", "/control/faults/0", "/control/faults/-1"),
-    *("/control/splits/x/stems/%00", "/control/splits/%2e%2e/stems/%2e%2e%2f", "/upload/", "/upload/x/y", "/upload/%00"),
-    *("/stems/x/y?expires=" + "9" * 15, "/stems//?expires=1&signature=%ff", "/stems/a/b?expires=\u0663", "http://x:1:2/"),
+    *(
+        "/control/splits/x/stems/%00",
+        "/control/splits/%2e%2e/stems/%2e%2e%2f",
+        "/upload/",
+        "/upload/x/y",
+        "/upload/%00",
+    ),
+    *(
+        "/stems/x/y?expires=" + "9" * 15,
+        "/stems//?expires=1&signature=%ff",
+        "/stems/a/b?expires=\u0663",
+        "http://x:1:2/",
+    ),
     *("http://h:99999/v1/credits", "http://\xff/v1", "//[::1/v1", "/\udcff\udcfe", "example.com:443", "/v1/credits#x"),
 )
 NUMBERS = ("0", "-1", "1e400", "-1e400", "1e300", "1e18", "9" * 4000, "9" * 5000, "0.5", "true", "null", '"x"', "[]")
 HEADERS = (
-    *(b"Range: bytes=" + part for part in (b"-0", b"0-", b"9-1", b"-" + b"9" * 18, b"9" * 30 + b"-", b"0-0,1-1", b"\xff")),
-    *(b"Content-Type: " + kind for kind in (b"", b";", b"application/json; charset=\xff", b"a/b; x=\"", b"=?utf-8?q?=ff?=")),
-    *(b"Expect: 100-continue", b"Expect: x", b"Upgrade: websocket", b"Transfer-Encoding: chunked", b"Cookie: \xff=\xfe"),
+    *(
+        b"Range: bytes=" + part
+        for part in (b"-0", b"0-", b"9-1", b"-" + b"9" * 18, b"9" * 30 + b"-", b"0-0,1-1", b"\xff")
+    ),
+    *(
+        b"Content-Type: " + kind
+        for kind in (b"", b";", b"application/json; charset=\xff", b'a/b; x="', b"=?utf-8?q?=ff?=")
+    ),
+    *(
+        b"Expect: 100-continue",
+        b"Expect: x",
+        b"Upgrade: websocket",
+        b"Transfer-Encoding: chunked",
+        b"Cookie: \xff=\xfe",
+    ),
     *(b"Idempotency-Key: \xff", b"Idempotency-Key: " + b"k" * 300, b"Idempotency-Key: \xc3\xa9", b"If-Range: \xff"),
     *(b"Authorization: Bearer \xff", b"Authorization: Bearer", b"Authorization: x", b"X-Upload-Token: \xff\xfe"),
     *(b"If-Match: \xff", b"If-None-Match: *, *", b"Origin: \xff", b"Content-Encoding: gzip", b"Content-Length: 5"),
@@ -65,7 +99,11 @@ def test_any_value_at_the_control_endpoint(call: str) -> None:
     fields = {"advance": "seconds", "credits": "balance", "step": "split_id", "faults": "times"}
     bodies = [f'{{"{fields[call]}": {number}}}' for number in NUMBERS]
     bodies += [f'{{"balance": 1, "account": {value}}}' for value in ('"x"', "[]", "{}", "1")]
-    bodies += ['{"operation": [], "faults": [{"kind": []}]}', '{"rule": "a:b:c"}', '{"faults": [{"kind": "status", "": 1}]}']
+    bodies += [
+        '{"operation": [], "faults": [{"kind": []}]}',
+        '{"rule": "a:b:c"}',
+        '{"faults": [{"kind": "status", "": 1}]}',
+    ]
     with running_wild() as wild:
         for body in bodies:
             check(wild, wild.ask(wild.origins[0], "POST", f"/control/{call}", JSON, body=body.encode()))
@@ -77,7 +115,9 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
     max_leaves=6,
 )
-WORDS = st.sampled_from(["direct_url", "uploaded_file", "4s", "wav", "http://x", "http://[", "https://h:99999/%00", "/"])
+WORDS = st.sampled_from(
+    ["direct_url", "uploaded_file", "4s", "wav", "http://x", "http://[", "https://h:99999/%00", "/"]
+)
 FIELDS = ("filename", "contentType", "contentLength", "input", "stemModel", "outputFormat", "webhookUrl", "type", "url")
 BODIES = st.recursive(
     VALUES | WORDS,

@@ -41,7 +41,8 @@ class Wild:
     def exchange(self, origin: str, request: bytes) -> list[int]:
         """Send bytes on a connection of their own, and return the statuses of the answers."""
         address = urlsplit(origin)
-        assert address.hostname is not None and address.port is not None
+        assert address.hostname is not None
+        assert address.port is not None
         answer = b""
         with socket.create_connection((address.hostname, address.port)) as connection:
             connection.settimeout(_SILENCE)

@@ -1,19 +1,41 @@
-"""Small real audio files of every kind that the sandbox decodes, and what damage, lies and malice make of them."""
+"""Any bytes as audio, through the sandbox's API: each is refused with 422, or is a split that ends; nothing else happens.
+
+    python -m benchmarks.damage --seconds 600 --seed 1
+
+damages small real files of every format: bits flipped, sizes that lie, parts missing, doubled or swapped. A failure
+names the file, which is kept. Peak memory is that of the largest process that decoded or separated.
+"""
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import io
+import logging
 import random
+import resource
 import shutil
 import struct
 import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
+from itertools import count
+from pathlib import Path
+from typing import Any
 
+import aiohttp
 import numpy as np
 import soundfile
 
+from aistemsplitter_async.sandbox import Limits, Sandbox
+
 RATE = 44_100
+LIMITS = Limits(probe_timeout=30.0, separation_timeout=60.0, separation_pace=1.0)
+_ENDS_WITHIN = 150.0  # s; the machine may be busy
 _KINDS = {
     "wav": ("WAV", "PCM_16"),
     "wav24": ("WAV", "PCM_24"),
@@ -64,7 +86,15 @@ def borders(whole: bytes) -> list[int]:
     """Return where a file may end early: at every chunk, page, block or frame of it, and in between."""
     marks = (b"fmt ", b"data", b"SSND", b"COMM", b"OggS", b"\xff\xfb", b"\xff\xf8", b"desc", b"pakt", b"ds64", b"fLaC")
     found = {at for mark in marks for at in _positions(whole, mark)}
-    near = {at + step for at in found for step in (0, 1, 4, 7, 8, 12)} | {1, 3, 4, 10, 12, len(whole) // 2, len(whole) - 1}
+    near = {at + step for at in found for step in (0, 1, 4, 7, 8, 12)} | {
+        1,
+        3,
+        4,
+        10,
+        12,
+        len(whole) // 2,
+        len(whole) - 1,
+    }
     return sorted(at for at in near if 0 <= at < len(whole))
 
 
@@ -77,7 +107,12 @@ def _positions(whole: bytes, mark: bytes) -> Iterator[int]:
 
 def lying() -> Iterator[tuple[str, bytes]]:
     """Yield uncompressed files whose recorder crashed before it wrote the length."""
-    for kind, mark, order in (("wav", b"data", "<"), ("extensible", b"data", "<"), ("rf64", b"data", "<"), ("aiff", b"SSND", ">")):
+    for kind, mark, order in (
+        ("wav", b"data", "<"),
+        ("extensible", b"data", "<"),
+        ("rf64", b"data", "<"),
+        ("aiff", b"SSND", ">"),
+    ):
         whole = originals()[kind]
         at = whole.index(mark) + 4
         for size in (*_LIES, len(whole), len(whole) * 10):
@@ -135,10 +170,10 @@ def malice() -> Iterator[tuple[str, bytes]]:
 
 @cache
 def _bomb() -> bytes:
-    """Return ten minutes of silence as FLAC: a few kilobytes."""
+    """Return a minute of silence as FLAC: a few kilobytes."""
     file = io.BytesIO()
     with soundfile.SoundFile(file, "w", RATE, 2, "PCM_16", format="FLAC") as audio:
-        for _ in range(600):
+        for _ in range(60):
             audio.write(np.zeros((RATE, 2), dtype=np.int16))
     return file.getvalue()
 
@@ -162,3 +197,102 @@ def damaged(kind: str, chance: random.Random) -> bytes:
                 whole[at : at + 8] = chance.randbytes(8)
         whole = whole or bytearray(b"\0")
     return bytes(whole)
+
+
+class BrokenError(Exception):
+    """The sandbox did what it must never do."""
+
+
+async def split(sandbox: Sandbox, http: aiohttp.ClientSession, audio: bytes, filename: str) -> str:
+    """Upload and split; return how that ended: refused, dear, failed or succeeded.
+
+    Raises:
+        BrokenError: in another way, or not at all, or it is paid for without stems.
+    """
+    balance = sandbox.credits
+    about = {"filename": filename, "contentType": "audio/wav", "contentLength": len(audio)}
+    reserved = (await _call(sandbox, http, "/audio/uploads", about))[1]["data"]
+    headers = {**reserved["uploadHeaders"], "Content-Type": "audio/wav"}
+    async with http.post(reserved["uploadUrl"], data=audio, headers=headers) as response:
+        stored = (await response.json())["data"]
+    source = {"uploadId": reserved["uploadId"], "fileUrl": stored["url"], "storageKey": stored["key"]}
+    status, created = await _call(sandbox, http, "/audio/splits", {"input": {"type": "uploaded_file", **source}})
+    if status != 200:
+        end = {422: "refused", 402: "dear"}.get(status, "")
+        if not end or sandbox.credits != balance or not created["error"]["message"]:
+            raise BrokenError(f"{status}: {created}")
+        return end
+    deadline, data = time.monotonic() + _ENDS_WITHIN, created["data"]
+    while time.monotonic() < deadline:
+        data = (await _call(sandbox, http, f"/audio/splits/{created['data']['id']}"))[1]["data"]
+        if data["status"] in ("succeeded", "failed"):
+            if data["status"] == "failed" and (sandbox.credits != balance or not data["error"]["message"]):
+                raise BrokenError(f"failed without a reason or a refund: {data}")
+            return str(data["status"])
+        await asyncio.sleep(0.02)
+    raise BrokenError(f"still {data['status']} after {_ENDS_WITHIN:g} s")
+
+
+async def _call(sandbox: Sandbox, http: aiohttp.ClientSession, path: str, body: Any = None) -> tuple[int, Any]:
+    headers = {"Authorization": f"Bearer {sandbox.api_key}"}
+    async with http.request("POST" if body else "GET", sandbox.base_url + path, json=body, headers=headers) as response:
+        return response.status, await response.json()
+
+
+def measure_peak() -> int:
+    """Return the bytes of the largest child process so far."""
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+class Complaints(logging.Handler):
+    """Collects what is logged as an error or with a traceback."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = logging.Formatter().format(record)
+        if record.levelno >= logging.ERROR or "Traceback" in text:
+            self.texts.append(text)
+
+
+async def _run(seconds: float, seed: int, kept: Path) -> Counter[str]:
+    chance, ends, complaints = random.Random(seed), Counter[str](), Complaints()
+    logging.getLogger().addHandler(complaints)
+    until, kinds = time.monotonic() + seconds, list(originals())
+    limits = Limits(probe_timeout=30.0, separation_timeout=60.0, separation_workers=2)
+    async with (
+        Sandbox(requests_per_minute=None, limits=limits, credits=10**8) as sandbox,
+        aiohttp.ClientSession() as http,
+    ):
+        for number in count():
+            if time.monotonic() > until:
+                break
+            audio = damaged(kinds[number % len(kinds)], chance)
+            try:
+                end = await split(sandbox, http, audio, f"{number}.wav")
+            except BrokenError as error:
+                end = f"BROKEN {error}"
+            if complaints.texts:
+                end = f"BROKEN {complaints.texts.pop()}"
+            if end.startswith("BROKEN"):
+                (kept / f"{seed}-{number}").write_bytes(audio)
+                print(kept / f"{seed}-{number}", end, flush=True)
+            ends[end.partition(" ")[0]] += 1
+    return ends
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    kept = Path(tempfile.mkdtemp(prefix="damage-"))
+    ends = asyncio.run(_run(arguments.seconds, arguments.seed, kept))
+    print(", ".join(f"{number} {end}" for end, number in sorted(ends.items())), f"peak {measure_peak() / 1e6:.0f} MB")
+    return int(ends["BROKEN"] > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
