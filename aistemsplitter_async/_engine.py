@@ -49,6 +49,7 @@ class Engine:
     """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`.
 
     Attributes:
+        base_url: of the API.
         owner: identifies the API and the key without showing the key; a journal is bound to it.
     """
 
@@ -93,7 +94,7 @@ class Engine:
             "api": (urlsplit(base_url).hostname or "") if local else base_url,
             "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
         }
-        self._base_url = base_url
+        self.base_url = base_url
         self._clock = clock
         self._longest_wait = poll.wait
         self._closing: asyncio.Task[None] | None = None
@@ -135,11 +136,11 @@ class Engine:
 
     async def get_credits(self, priority: Priority) -> Credits:
         """Return the credits that the key may still spend."""
-        return await self.pipeline.send(operations.get_credits(self._base_url), priority=priority)
+        return await self.pipeline.send(operations.get_credits(self.base_url), priority=priority)
 
     async def get_split(self, split_id: str, priority: Priority = "interactive") -> Split:
         """Return the current state of the split."""
-        operation = operations.get_split(self._base_url, split_id)
+        operation = operations.get_split(self.base_url, split_id)
         try:
             return await self.pipeline.send(operation, priority=priority)
         except AIStemSplitterError as error:
@@ -201,7 +202,7 @@ class Engine:
         ambiguity = ambiguity or Ambiguity()
         create = Create(
             self.pipeline,
-            operations.create_split(self._base_url, submission),
+            operations.create_split(self.base_url, submission),
             submission,
             priority=priority,
             before_send=before_send,

@@ -78,7 +78,7 @@ def originals() -> dict[str, bytes]:
         for name, options in _FFMPEG.items():
             muxer = name.rpartition(".")[2]
             command = ["ffmpeg", "-v", "error", "-i", "-", *options, "-f", muxer, "-"]
-            files[name] = subprocess.run(command, input=files["wav"], capture_output=True, check=True).stdout  # noqa: S603
+            files[name] = subprocess.run(command, input=files["wav"], capture_output=True, check=True).stdout
     return files
 
 

@@ -42,6 +42,7 @@ class Pipeline:
 
     Attributes:
         creates: the attempts of creates that are under way.
+        answers: how many requests the API has answered, failures left out.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Pipeline:
         self.clock = clock
         self.timeouts = timeouts
         self.random = random
+        self.answers = 0
         self.creates = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
         self._retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
@@ -128,6 +130,7 @@ class Pipeline:
                 failure = error
             else:
                 self._quota.succeed()
+                self.answers += host is None
                 return result
             now = self.clock.monotonic()
             retry = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)

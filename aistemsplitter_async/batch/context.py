@@ -11,10 +11,11 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._gate.gate import GateSnapshot
+from aistemsplitter_async._wire import operations
 from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
 from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
-from aistemsplitter_async.batch.patience import Patience
+from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
 from aistemsplitter_async.journal.journal import Journal
@@ -76,9 +77,10 @@ class BatchContext:
         self.hashing = asyncio.Semaphore(_HASHING)
         self.in_flight = Capacity(self._plan_in_flight())
         self.sources = Capacity(self._plan_sources())
-        self.disk, self.creating = self._build_patience(), self._build_patience()
-        self.uploading = self._build_patience(options.uploads)
-        self.downloading = self._build_patience(options.downloads)
+        self.disk = self._build_patience()
+        self.creating = self._build_patience(signs=self._build_signs(same_origin=True))
+        self.uploading = self._build_patience(options.uploads, signs=self._build_signs(same_origin=False))
+        self.downloading = self._build_patience(options.downloads, signs=self._build_signs(same_origin=False))
         self._gate_saved: GateSnapshot | None = None
 
     @property
@@ -135,13 +137,26 @@ class BatchContext:
         with suppress(JournalError):  # a track that needs the journal fails with it
             await self.journal.write(JournalStore.set_note, _GATE, json.dumps(self.gate.export()))
 
-    def _build_patience(self, concurrency: int | None = None) -> Patience:
+    def _build_signs(self, *, same_origin: bool) -> SignsOfLife:
+        return SignsOfLife(lambda: self.engine.pipeline.answers, self._is_answering, same_origin)
+
+    async def _is_answering(self) -> bool:
+        """Return whether the API answers one request, which costs nothing and is not repeated."""
+        pipeline, operation = self.engine.pipeline, operations.get_credits(self.engine.base_url)
+        try:
+            await pipeline.exchange(operation, await pipeline.admit(operation, self.options.priority))
+        except AIStemSplitterError:
+            return False
+        return True
+
+    def _build_patience(self, concurrency: int | None = None, signs: SignsOfLife | None = None) -> Patience:
         return Patience(
             clock=self.clock,
             random=self.engine.pipeline.random,
             on_give_up=self.stop_switch.stop,
             longest=self.options.patience,
             concurrency=concurrency,
+            signs=signs,
         )
 
     def _plan_in_flight(self) -> int:

@@ -2,17 +2,21 @@
 
 While something is down, one track at a time probes whether it is back, each time another one; the others wait for its
 result. So an outage of ten minutes costs a request every half minute, whatever the size of the batch, and when it is
-over all tracks continue at once; and a track that fails while others succeed stops no other.
+over all tracks continue at once; and a track that fails while the service is well for others stops no other (`cause`).
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
 from typing import TypeVar
 
+import attrs
+
+from aistemsplitter_async.batch.cause import Failures
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import PARK
 from aistemsplitter_async.errors import (
@@ -32,9 +36,9 @@ T = TypeVar("T")
 
 _FIRST = 1.0  # s before the first probe
 _LONGEST = 30.0  # s between two probes
-_ROUNDS = 3  # failures of one track while others succeeded: then the cause is the track itself
 _REQUEST_TIMEOUT = 408
 _SERVER_ERROR = 500
+_MINUTE = 60.0
 _TOO_MANY = 429
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -60,6 +64,21 @@ def is_transient(error: AIStemSplitterError) -> bool:
     return transient or error.status_code == _REQUEST_TIMEOUT or is_disk_full(error)
 
 
+@attrs.frozen
+class SignsOfLife:
+    """Tells whether the service is well, whatever becomes of one kind of work.
+
+    Attributes:
+        answers: how many requests it has answered so far.
+        ask: sends it one request; whether that was answered.
+        same_origin: whether the work is sent to the origin that answers these.
+    """
+
+    answers: Callable[[], int]
+    ask: Callable[[], Awaitable[bool]]
+    same_origin: bool
+
+
 class Patience:
     """Waits out the outages of one kind of work, for all tracks that do it.
 
@@ -69,6 +88,7 @@ class Patience:
         on_give_up: called with the error when an outage lasted longer than `longest`; the batch stops.
         concurrency: how many tracks may try at a time, if that is bounded. A track that fails lets the next one try.
         longest: seconds an outage is waited out; with 0 there is no waiting, and each track fails on its own.
+        signs: of the service's life; without any, only other tracks that succeed at the same work show it.
 
     Attributes:
         outage: the error that pauses all tracks now, if any.
@@ -82,6 +102,7 @@ class Patience:
         on_give_up: Callable[[AIStemSplitterError], None],
         concurrency: int | None = None,
         longest: float = PARK,
+        signs: SignsOfLife | None = None,
     ) -> None:
         self.outage: AIStemSplitterError | None = None
         self._clock = clock
@@ -93,6 +114,7 @@ class Patience:
         self._over.set()
         self._given_up = False
         self._longest = longest
+        self._signs = signs
         self._since = 0.0  # monotonic seconds when the outage began
         self._probe_at = 0.0
         self._probes = 0  # failed ones in this outage
@@ -104,8 +126,10 @@ class Patience:
         """The text to show during an outage."""
         if self.outage is None:
             return None
-        left = max(0.0, self._probe_at - self._clock.monotonic())
-        return f"paused: {self.outage} (trying again in {left:.0f} s)"
+        now = self._clock.monotonic()
+        left = self._probe_at - now
+        soon = f"trying again in {math.ceil(left)} s" if left > 0 else "trying again"
+        return f"paused for {_in_words(now - self._since)}: {self.outage} ({soon})"
 
     async def retry_through_outage(self, attempt: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `attempt`, which is repeated until an outage is over.
@@ -123,7 +147,10 @@ class Patience:
                 self._over.set()
 
     async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        own_failures, successes = 0, self._successes
+        signs = self._signs
+        failures = Failures(
+            origin_known=signs is not None and signs.same_origin, successes=self._successes, answers=self._answers()
+        )
         while True:
             try:
                 async with self._concurrency:
@@ -132,13 +159,20 @@ class Patience:
                 if not is_transient(error):
                     self._note_answer()
                     raise
-                own_failures += self._successes > successes
-                successes = self._successes
-                if own_failures >= _ROUNDS or not self._note_outage(error):
+                now = self._clock.monotonic()
+                failures.note(error, now, successes=self._successes, answers=self._answers())
+                if failures.is_track_beside_others() or not self._note_outage(error):
+                    raise
+                if signs is not None and failures.needs_answer(error, now) and await signs.ask():
+                    failures.note_answer(error, self._answers())
+                if failures.is_track(now):
                     raise
             else:
                 self._note_answer()
                 return result
+
+    def _answers(self) -> int:
+        return 0 if self._signs is None else self._signs.answers()
 
     async def wait_until_over(self) -> None:
         """Wait until there is no outage, without probing."""
@@ -188,3 +222,7 @@ class Patience:
             return False
         self._over.clear()
         return True
+
+
+def _in_words(seconds: float) -> str:
+    return f"{int(seconds)} s" if seconds < _MINUTE else f"{seconds // _MINUTE:.0f} min"

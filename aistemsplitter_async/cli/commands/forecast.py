@@ -32,7 +32,7 @@ _REQUESTS_LEFT: dict[StageName, int] = {"prepare": 3, "upload": 2, "create": 2, 
 
 
 def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> float | None:
-    """Return the seconds a batch will still take, `None` if it cannot be estimated yet.
+    """Return the seconds a batch will still take, `None` if it cannot be estimated: not yet, or not during an outage.
 
     The key's limit allows no less than `requests left / limit` windows and the processing of the last split; if
     tracks have been finishing more slowly than that, they are expected to continue at that pace.
@@ -42,7 +42,8 @@ def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> flo
         survey: how much there is.
         pace: tracks finished per second lately.
     """
-    if not survey.complete or progress.draining:  # a draining batch does not finish the library
+    # A draining batch does not finish the library, and how long an outage lasts is not known.
+    if not survey.complete or progress.draining or progress.notices:
         return None
     left = survey.tracks - over(progress)
     if left <= 0:

@@ -1,4 +1,4 @@
-"""A decoder that crashes or hangs: its split fails and is refunded, or its create is refused; others are not affected."""
+"""A decoder that crashes or hangs: its split fails and is refunded, or its create is refused; others go on."""
 
 from __future__ import annotations
 

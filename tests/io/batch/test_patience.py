@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import re
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -170,7 +171,9 @@ async def test_an_outage_has_a_notice() -> None:
     running = asyncio.create_task(service.run(3))
     await service.clock.sleep(MINUTE)
     assert service.patience.notice is not None
-    assert service.patience.notice.startswith("paused: down (trying again in ")
+    assert re.fullmatch(r"paused for (59 s|1 min): down \(trying again( in \d+ s)?\)", service.patience.notice)
+    await service.clock.sleep(3 * MINUTE)
+    assert service.patience.notice.startswith("paused for 3 min: down (trying again")
     await running
     assert service.patience.notice is None
 
