@@ -1,4 +1,4 @@
-"""Any bytes as audio, through the sandbox's API: each is refused with 422, or is a split that ends; nothing else happens.
+"""Any bytes as audio, through the sandbox's API: each is refused with 422, or becomes a split that ends.
 
     python -m benchmarks.damage --seconds 600 --seed 1
 

@@ -163,7 +163,9 @@ class Patience:
                 failures.note(error, now, successes=self._successes, answers=self._answers())
                 if failures.is_track_beside_others() or not self._note_outage(error):
                     raise
-                if signs is not None and failures.needs_answer(error, now) and await signs.ask():
+                if signs is None or is_disk_full(error):  # a full disk says nothing about the track
+                    continue
+                if failures.needs_answer(error, now) and await signs.ask():
                     failures.note_answer(error, self._answers())
                 if failures.is_track(now):
                     raise

@@ -538,7 +538,8 @@ async def test_a_create_that_is_too_old_is_left_for_a_person(world: World, home:
 
 
 async def test_a_create_that_grows_too_old_during_an_outage_is_not_sent_again(world: World, home: Any) -> None:
-    world.api.always("create", lambda _: APIConnectionError("the connection broke"))
+    for what in ("create", "credits"):
+        world.api.always(what, lambda _: APIConnectionError("the connection broke"))
     (outcome,) = await run(world, urls(1), key_age=600.0, **home)
     assert isinstance(outcome, Failed)
     assert outcome.error.code == "NEEDS_REVIEW"
