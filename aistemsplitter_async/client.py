@@ -543,7 +543,8 @@ class AsyncAIStemSplitter:
             key_age: seconds the server is trusted to remember an idempotency key: until then an unanswered create is
                 resent under its key; after that a person must decide.
             patience: seconds to wait out an outage (no network, a failing server, a long 429) before the batch stops;
-                with 0 each source fails on its own.
+                with 0 each source fails on its own. What fails one source alone, while the service answers others, is
+                no outage: that source fails.
             retry_failed: try tracks again that failed for good in an earlier run; `"unpaid"` leaves out those whose
                 split failed, which would be paid for again.
             overwrite: whether files of other splits, or of your own, may be replaced.

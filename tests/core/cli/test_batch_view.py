@@ -57,6 +57,12 @@ def test_what_is_not_begun_is_not_progress_while_the_rest_is_finished() -> None:
     assert plan_eta(draining, SURVEY, 1.0) is None
 
 
+def test_nobody_knows_the_time_left_while_the_batch_is_paused() -> None:
+    paused = attrs.evolve(PROGRESS, notices=("paused for 9 s, trying again in 4 s: down",))
+    assert plan_eta(PROGRESS, SURVEY, 1.0) is not None
+    assert plan_eta(paused, SURVEY, 1.0) is None
+
+
 def test_the_time_left_is_what_the_limit_allows_when_nothing_is_slower() -> None:
     # 70 uploads of three requests, three of two, sixteen polls, at one a second, and the last split's processing
     assert plan_eta(PROGRESS, SURVEY, None) == pytest.approx(70 * 3 + 3 * 2 + 16 + 60)

@@ -171,9 +171,9 @@ async def test_an_outage_has_a_notice() -> None:
     running = asyncio.create_task(service.run(3))
     await service.clock.sleep(MINUTE)
     assert service.patience.notice is not None
-    assert re.fullmatch(r"paused for (59 s|1 min): down \(trying again( in \d+ s)?\)", service.patience.notice)
+    assert re.fullmatch(r"paused for (59 s|1 min), trying again( in \d+ s)?: down", service.patience.notice)
     await service.clock.sleep(3 * MINUTE)
-    assert service.patience.notice.startswith("paused for 3 min: down (trying again")
+    assert service.patience.notice.startswith("paused for 3 min, trying again")
     await running
     assert service.patience.notice is None
 
