@@ -28,6 +28,7 @@ _OPERATIONS: Final[dict[str, dict[str, str]]] = {
 }
 _SPLIT_PREFIX: Final = "/v1/audio/splits/"
 _UNKNOWN: Final = "unknown"
+_LONGEST_ID: Final = 64  # characters; ours have 30, and the ledger keeps what was asked for
 
 
 class API:
@@ -128,7 +129,7 @@ def _identify(request: web.BaseRequest) -> tuple[str, str | None]:
     if path.startswith(_SPLIT_PREFIX):
         split_id = path[len(_SPLIT_PREFIX) :]
         if split_id and "/" not in split_id:
-            return ("get" if request.method == "GET" else _UNKNOWN), unquote(split_id)
+            return ("get" if request.method == "GET" else _UNKNOWN), unquote(split_id)[:_LONGEST_ID]
     return _OPERATIONS.get(path, {}).get(request.method, _UNKNOWN), None
 
 

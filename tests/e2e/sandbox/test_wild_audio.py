@@ -28,6 +28,10 @@ class Service:
         for name, audio in corpus:
             ends[name] = await damage.split(self.sandbox, self.http, audio, f"../{name}\\x1b[31m\u202e<b>\0.wav")
             assert self.complaints.texts == [], name
+        for shown in ("state", "ledger"):  # with every name in it
+            async with self.http.get(f"{self.sandbox.base_url.removesuffix('/v1')}/control/{shown}") as response:
+                assert response.status == 200
+                assert await response.json()
         assert not [counted for counted in self.sandbox.ledger.counts if counted[1] >= 500]
         assert damage.measure_peak() < MOST_MEMORY
         return ends
