@@ -26,11 +26,13 @@ class Failures:
             nothing about it, unless it answers this track itself: always the same, and as no gateway would.
         successes: of other tracks at this work, when it was last looked.
         answers: of the service to any work, when it was last looked.
+        suspect: whether it ended like this in an earlier run: then it is given less time.
     """
 
     origin_known: bool
     successes: int
     answers: int
+    suspect: bool = False
     _first: float | None = None  # monotonic seconds
     _count: int = 0
     _beside: int = 0  # after other tracks succeeded
@@ -67,7 +69,7 @@ class Failures:
         return self._is_suspect(now) and self._answered < _ROUNDS and self._may_concern_track(error)
 
     def _is_suspect(self, now: float) -> bool:
-        return self._first is not None and now - self._first >= _ALONE and self._count >= _FAILURES
+        return self.suspect or (self._first is not None and now - self._first >= _ALONE and self._count >= _FAILURES)
 
     def _may_concern_track(self, error: AIStemSplitterError) -> bool:
         if isinstance(error, RateLimitedError):

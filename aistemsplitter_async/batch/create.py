@@ -73,7 +73,8 @@ class SplitCreator:
     async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
         create = _JournaledCreate(self._context, self._standing, record, submission)
-        return await self._context.creating.retry_through_outage(create.attempt)
+        suspect = record.state is State.UNCERTAIN  # an earlier run gave it up
+        return await self._context.creating.retry_through_outage(create.attempt, suspect=suspect)
 
 
 @attrs.define

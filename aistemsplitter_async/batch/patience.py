@@ -131,25 +131,32 @@ class Patience:
         soon = f"trying again in {math.ceil(left)} s" if left > 0 else "trying again"
         return f"paused for {_in_words(now - self._since)}, {soon}: {self.outage}"  # a long reason is cut at its end
 
-    async def retry_through_outage(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def retry_through_outage(self, attempt: Callable[[], Awaitable[T]], *, suspect: bool = False) -> T:
         """Return the result of `attempt`, which is repeated until an outage is over.
+
+        Args:
+            attempt: the work of one track.
+            suspect: whether it failed in an earlier run so that the cause may be the track.
 
         Raises:
             AIStemSplitterError: what `attempt` raised, if it is not transient, or concerns this track alone.
         """
         self._active += 1
         try:
-            return await self._retry(attempt)
+            return await self._retry(attempt, suspect=suspect)
         finally:
             self._active -= 1
             if not self._active:  # the last one left, perhaps cancelled: without probes nothing would end the outage
                 self.outage = None
                 self._over.set()
 
-    async def _retry(self, attempt: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, attempt: Callable[[], Awaitable[T]], *, suspect: bool) -> T:
         signs = self._signs
         failures = Failures(
-            origin_known=signs is not None and signs.same_origin, successes=self._successes, answers=self._answers()
+            origin_known=signs is not None and signs.same_origin,
+            successes=self._successes,
+            answers=self._answers(),
+            suspect=suspect,
         )
         while True:
             try:

@@ -207,6 +207,12 @@ async def test_a_create_that_is_always_500_stays_uncertain_and_the_batch_ends_wi
     bodies = {asked.body for asked in world.api.of("create") if sources[bad].encode() in asked.body}
     keys = {asked.headers["Idempotency-Key"] for asked in world.api.of("create") if asked.body in bodies}
     assert (len(bodies), len(keys)) == (1, 1)
+    before = world.elapsed()
+    other = "https://example.com/another.mp3"
+    again, _ = await run(world, tmp_path, [*sources, other])
+    assert isinstance(again[bad], Failed)
+    assert isinstance(again[number], Done)
+    assert world.elapsed() - before < 2 * MINUTE  # it is known by now, and all others wait until it is settled
     world.api.always("create", None)
     again, _ = await run(world, tmp_path, sources)
     assert isinstance(again[bad], Done)
