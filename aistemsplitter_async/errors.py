@@ -131,7 +131,12 @@ class ValidationError(APIStatusError):
 
 
 class RateLimitedError(APIStatusError):
-    """429: the key's per-minute limit is exceeded, for longer than `RetryPolicy` allows waiting (`retry_after`)."""
+    """429: the key's per-minute limit is exceeded, for longer than `RetryPolicy` allows waiting (`retry_after`).
+
+    `retry_after` is the server's own number of seconds, as it is, however large; `None` without one. While the client
+    sends nothing because of such an answer, every further call gets what is left of that wait, which is an hour at most:
+    then one request asks.
+    """
 
 
 class ServerError(APIStatusError):

@@ -15,6 +15,7 @@ from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import RANKS, Priority
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._send.pauses import HostPauses
 from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, plan_retry
 from aistemsplitter_async._send.transport import Transport
 from aistemsplitter_async._tasks import OwnedTasks
@@ -63,7 +64,7 @@ class Pipeline:
         self.creates = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
         self._retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
-        self._paused_until: dict[str, float] = {}
+        self._pauses = HostPauses(retry)
         self._on_event = as_listener(on_event, "on_event")
 
     def emit(self, build: Callable[[], Event]) -> None:
@@ -116,6 +117,7 @@ class Pipeline:
             url: where the attempts go, for hosts outside the API: a 429 pauses the whole host.
 
         Raises:
+            RateLimitedError: the host asked for a longer wait than the policy allows, perhaps in answer to another call.
             AIStemSplitterError: the failure that ended the last attempt.
         """
         attempts = Attempts()
@@ -128,6 +130,8 @@ class Pipeline:
                 failure = error
             else:
                 self._quota.succeed()
+                if host is not None:
+                    self._pauses.note_answer(host)
                 return result
             now = self.clock.monotonic()
             retry = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
@@ -135,7 +139,7 @@ class Pipeline:
                 retry = None
             if isinstance(failure, RateLimitedError) and host is not None:
                 self._emit_throttled(stage, failure)
-                self._pause(host, failure, retry)
+                self._pauses.note_refusal(host, failure.retry_after, retry, now=now)
             if retry is None:
                 raise failure
             attempts = retry.attempts
@@ -148,8 +152,8 @@ class Pipeline:
             await self.clock.sleep(retry.delay)
 
     async def _wait_for(self, host: str | None) -> None:
-        """Wait until `host` is not paused; a pause may be extended meanwhile."""
-        while host is not None and (left := self._paused_until.get(host, 0.0) - self.clock.monotonic()) > 0:
+        """Wait until a request may be sent to `host`; a pause may be extended meanwhile."""
+        while host is not None and (left := self._pauses.enter(host, now=self.clock.monotonic())) > 0:
             await self.clock.sleep(left)
 
     def _close_gate(self, slot: Slot, stage: Stage, failure: RateLimitedError) -> None:
@@ -163,13 +167,6 @@ class Pipeline:
     def _emit_throttled(self, stage: Stage, failure: RateLimitedError) -> None:
         at = self.clock.monotonic()
         self.emit(lambda: Throttled(stage=stage, retry_after=failure.retry_after, at=at))
-
-    def _pause(self, host: str, failure: RateLimitedError, retry: Retry | None) -> None:
-        """Send nothing to a worker or CDN host that answered 429 for a while."""
-        asked = failure.retry_after
-        if asked is None or asked <= self._retry.retry_after_cap:
-            seconds = retry.delay if retry is not None else asked or self._retry.throttle_backoff
-            self._paused_until[host] = max(self._paused_until.get(host, 0.0), self.clock.monotonic() + seconds)
 
     async def _attempt(self, operation: Operation[T]) -> Reply:
         limit = self.timeouts.create if operation.stage is Stage.CREATE else self.timeouts.call
