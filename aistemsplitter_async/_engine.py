@@ -109,6 +109,7 @@ class Engine:
         self._closing.result()
 
     async def _close(self) -> None:
+        self.pipeline.close()
         await self.pipeline.creates.drain()
         if self._follower is not None:
             await self._follower.aclose()

@@ -7,9 +7,11 @@ CDN have no such limit; there a 429 pauses that host for all calls.
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from anyio import CancelScope
 
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import RANKS, Priority
@@ -23,7 +25,7 @@ from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
-from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, RateLimitedError
+from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, APITimeoutError, RateLimitedError
 from aistemsplitter_async.events import Event, OnEvent, RequestSent, RetryPlanned, Throttled
 
 T = TypeVar("T")
@@ -65,6 +67,8 @@ class Pipeline:
         self._retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
         self._pauses = HostPauses(retry)
+        self._waits = set[CancelScope]()
+        self._closed = False
         self._on_event = as_listener(on_event, "on_event")
 
     def emit(self, build: Callable[[], Event]) -> None:
@@ -95,8 +99,9 @@ class Pipeline:
 
         Raises:
             RateLimitedError: the server asked for a longer wait than the policy allows.
+            APIConnectionError: the client was closed meanwhile.
         """
-        return await self.gate.admit(priority, RANKS[operation.stage])
+        return await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
 
     async def exchange(self, operation: Operation[T], slot: Slot) -> T:
         """Make one admitted attempt, and give its slot back. A 429 closes the gate."""
@@ -145,16 +150,35 @@ class Pipeline:
             attempts = retry.attempts
             await self._back_off(retry, stage, failure)
 
+    def close(self) -> None:
+        """End every wait for an attempt. Attempts that are under way go on."""
+        self._closed = True
+        for scope in list(self._waits):
+            scope.cancel()
+
+    async def _wait(self, wait: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `wait`, which ends when the client is closed."""
+        scope = CancelScope()
+        self._waits.add(scope)
+        try:
+            with scope:
+                if not self._closed:
+                    return await wait
+        finally:
+            self._waits.discard(scope)
+            wait.close()  # in case it never started
+        raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+
     async def _back_off(self, retry: Retry, stage: Stage, failure: AIStemSplitterError) -> None:
         at = self.clock.monotonic()
         self.emit(lambda: RetryPlanned(stage=stage, delay=retry.delay, reason=str(failure), at=at))
         if not retry.throttled:  # else the gate or the host's pause holds it back, as it does all other calls
-            await self.clock.sleep(retry.delay)
+            await self._wait(self.clock.sleep(retry.delay))
 
     async def _wait_for(self, host: str | None) -> None:
         """Wait until a request may be sent to `host`; a pause may be extended meanwhile."""
         while host is not None and (left := self._pauses.enter(host, now=self.clock.monotonic())) > 0:
-            await self.clock.sleep(left)
+            await self._wait(self.clock.sleep(left))
 
     def _close_gate(self, slot: Slot, stage: Stage, failure: RateLimitedError) -> None:
         """Stop all calls of this key, even when the call that got the 429 gives up."""
