@@ -133,9 +133,9 @@ class ValidationError(APIStatusError):
 class RateLimitedError(APIStatusError):
     """429: the key's per-minute limit is exceeded, for longer than `RetryPolicy` allows waiting (`retry_after`).
 
-    `retry_after` is the server's own number of seconds, as it is, however large; `None` without one. While the client
-    sends nothing because of such an answer, every further call gets what is left of that wait, which is an hour at most:
-    then one request asks.
+    `retry_after` is the server's own number of seconds, however large; `None` without one. As long as the client sends
+    nothing because of such an answer, every further call gets what is left of that wait, an hour at most: then one
+    request asks.
     """
 
 

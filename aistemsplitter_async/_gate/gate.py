@@ -158,8 +158,8 @@ class Gate:
     def restore(self, remembered: Mapping[str, Any]) -> None:
         """Restore what an earlier process exported, aged by the wall clock; invalid values are ignored.
 
-        A declared limit stays as it is, and slots that are in use now stay in use. A 429 closes this gate for as long as
-        it would have closed the other, but for an hour at most.
+        A declared limit stays as it is, and slots that are in use now stay in use. A gate that a 429 has closed stays
+        closed, for an hour at most.
         """
         memory = parse_gate_memory(remembered, self._clock.now())
         if memory is not None:

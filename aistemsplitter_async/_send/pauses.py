@@ -19,9 +19,9 @@ class _Pause:
 class HostPauses:
     """Which hosts must not be asked now.
 
-    A pause lasts as long as the host asked for, up to an hour. During one that is longer than a call may wait, calls fail
-    at once; when it is over, one request asks, and the others follow when it is answered, or a while later in any case:
-    it may be a long transfer.
+    A pause lasts as long as the host asked for, up to an hour. While more of it is left than a call may wait, calls
+    fail at once. After such a pause one request asks, and the others follow when it is answered, or a while later in
+    any case: it may be a long transfer.
     """
 
     def __init__(self, policy: RetryPolicy) -> None:
@@ -29,7 +29,14 @@ class HostPauses:
         self._pauses: dict[str, _Pause] = {}
 
     def note_refusal(self, host: str, asked: float | None, retry: Retry | None, *, now: float) -> None:
-        """Note that `host` answered 429 and asked to wait for `asked` seconds; `retry` is the plan of the call that got it."""
+        """Note that `host` answered 429.
+
+        Args:
+            host: whose answer it is.
+            asked: seconds that it asked to wait, if it did.
+            retry: what the call plans that got the answer.
+            now: when it came.
+        """
         seconds = retry.delay if retry is not None else asked or self._policy.throttle_backoff
         until, held = now + min(seconds, LONGEST_CLOSED), self._pauses.get(host)
         too_long = asked is not None and asked > self._policy.retry_after_cap

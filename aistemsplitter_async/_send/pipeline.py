@@ -122,7 +122,7 @@ class Pipeline:
             url: where the attempts go, for hosts outside the API: a 429 pauses the whole host.
 
         Raises:
-            RateLimitedError: the host asked for a longer wait than the policy allows, perhaps in answer to another call.
+            RateLimitedError: the host asked for a longer wait than the policy allows, perhaps when another call asked.
             AIStemSplitterError: the failure that ended the last attempt.
         """
         attempts = Attempts()

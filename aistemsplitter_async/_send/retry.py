@@ -196,7 +196,7 @@ def _asks_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
 
 
 def _requested_delay(error: AIStemSplitterError, random: Random) -> float | None:
-    """Return the server's own Retry-After plus up to a tenth (never less), if it sent one; at most an hour is waited."""
+    """Return the server's own Retry-After, if it sent one, up to an hour, plus up to a tenth (never less)."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
     return min(asked, LONGEST_CLOSED) * (1 + 0.1 * random()) if asked is not None else None
 

@@ -68,7 +68,8 @@ def parse_retry_after(value: str | None, *, date: str | None = None, now: float 
     """Return the seconds a `Retry-After` header asks for, or `None` if it is absent, in the past or invalid.
 
     A moment is compared with the reply's own `Date` header, so that a wrong clock on either side does not matter;
-    without one, with `now` (POSIX seconds). RFC 9110 section 10.2.3 knows whole seconds and HTTP dates; see `parse_wait`.
+    without one, with `now` (POSIX seconds). RFC 9110 section 10.2.3 has whole seconds and HTTP dates; `parse_wait` has
+    the rest.
     """
     if value is None:
         return None
@@ -81,9 +82,9 @@ def parse_wait(text: str, *, now: float) -> float | None:
     """Return the seconds that a header says to wait, negative for a moment in the past; `None` if it cannot be read.
 
     It may be a number of seconds, a duration with units (`5s`, `1m30s`, `2 minutes`), or a moment in any form that
-    `parse_time` reads. A number near `now` is a moment since 1970, in seconds or a fraction of them. Every other number is
-    of seconds: where milliseconds were meant, that is too late and never too early. Of several values the longest
-    wait counts; no wait is longer than three hundred years.
+    `parse_time` reads. A number of seconds, milli-, micro- or nanoseconds since 1970 that is near `now` is a moment.
+    Every other number is of seconds: where milliseconds were meant, that is too late and never too early. Of several
+    values the longest wait counts; no wait is longer than three hundred years.
 
     Args:
         text: the header, its lines joined by commas.

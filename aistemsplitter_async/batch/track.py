@@ -19,7 +19,6 @@ from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
@@ -253,9 +252,7 @@ class BatchTrack:
         while True:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
-            step = self._context.plan(record)
-            if step is Step.UPLOAD and standing.uploads > RESERVATIONS:
-                step = Step.CREATE  # by this machine's clock every upload has expired: the service decides
+            step = standing.plan(record)
             if step in (Step.UPLOAD, Step.CREATE):
                 await self._plan_price(opened)
             if step in do:
