@@ -13,7 +13,7 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
-from aistemsplitter_async._transfer.lifetime import Lifetime, Validity
+from aistemsplitter_async._transfer.lifetime import Lifetime
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._wire import operations
@@ -51,10 +51,10 @@ _PASSING = frozenset({Action.RETRY, Action.ONCE, Action.CONFLICT})
 
 @attrs.frozen
 class Delivery:
-    """A finished upload, and how long this process can use it."""
+    """A finished upload, and until when its reservation has surely not expired (monotonic seconds)."""
 
     upload: Upload
-    validity: Validity
+    sure_until: float
 
 
 class Uploader:
@@ -182,7 +182,7 @@ class Uploader:
                     now = clock.monotonic()
                     expires_at = datetime.fromtimestamp(clock.now(), UTC) + timedelta(seconds=lifetime.left(now))
                     upload = Upload(uploaded, source.filename, source.content_type, source.content_length, expires_at)
-                    return Delivery(upload, lifetime.of_upload(now))
+                    return Delivery(upload, lifetime.sure_until)
         raise AssertionError("unreachable")  # the last turn returns or raises
 
     async def _send(

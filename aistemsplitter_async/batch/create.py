@@ -145,8 +145,7 @@ class _JournaledCreate:
         elif self.record.state is State.INTENT and not self.ambiguity.open and not isinstance(error, JournalError):
             standing.cancellable = True
             expired = self._may_have_expired(error)
-            if expired:  # what is sent then is another create
-                standing.validity, standing.key_is_used = None, True
+            standing.key_is_used = standing.key_is_used or expired  # what is sent then is another create
             self.record = await context.journal.write(
                 partial(JournalStore.refused, upload_expired=expired), self.record.id
             )  # or it never arrived
@@ -155,7 +154,7 @@ class _JournaledCreate:
         """Return whether the create was refused for an upload that may have expired, and may be made once more."""
         standing, now = self._standing, self._context.clock.monotonic()
         is_upload = isinstance(self.record.input, UploadedFile)
-        return is_upload and standing.may_upload and may_have_expired(refusal, standing.validity, now=now)
+        return is_upload and standing.may_upload_again and may_have_expired(refusal, standing.sure_until, now=now)
 
     def _is_due(self) -> bool:
         """Return whether the create still is the next step."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import attrs
 
 from aistemsplitter_async._listeners import Listener, as_listener
-from aistemsplitter_async._transfer.lifetime import Validity
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
@@ -31,7 +30,7 @@ class Standing:
         cancellable: whether cancelling it loses nothing: it has begun, no create of it was sent, and it has not ended.
         has_worked: whether this run did anything for it.
         uploads: how often this run uploaded it.
-        validity: of the newest of these uploads, as long as it is not given up.
+        sure_until: until when the newest of them has surely not expired (monotonic seconds).
         key_is_used: whether an earlier create of it used up the idempotency key it was given, if any.
         created_at: when this run created its split (monotonic seconds), if it did.
         price: what its split may cost, if that is known and matters.
@@ -50,7 +49,7 @@ class Standing:
     cancellable: bool = False
     has_worked: bool = False
     uploads: int = 0
-    validity: Validity | None = None
+    sure_until: float | None = None
     key_is_used: bool = False
     created_at: float | None = None
     price: Price | None = None
@@ -70,21 +69,14 @@ class Standing:
         return self.split_id is not None or (self.stage == "create" and not self.cancellable)
 
     @property
-    def may_upload(self) -> bool:
-        """Whether another upload of it may be made in this run."""
+    def may_upload_again(self) -> bool:
+        """Whether this run may upload it once more."""
         return self.uploads <= RESERVATIONS
 
     def plan(self, record: Record) -> Step:
-        """Return the step that `record` calls for now.
-
-        The wall clock decides only about uploads of earlier runs. One of this run is used until it has surely expired;
-        the last one that may be made, in any case.
-        """
+        """Return the step that `record` calls for now. What this run has uploaded is used, whatever a clock says."""
         step = self.context.plan(record)
-        if step in (Step.UPLOAD, Step.CREATE) and self.validity is not None:
-            is_over = self.context.clock.monotonic() >= self.validity.over_at
-            return Step.UPLOAD if is_over and self.may_upload else Step.CREATE
-        return step
+        return Step.CREATE if step is Step.UPLOAD and self.uploads and record.input is not None else step
 
     def enter(self, stage: StageName, total_bytes: int = 0) -> None:
         """Note that another stage begins."""

@@ -51,7 +51,7 @@ class Steps:
 
         delivery = await context.uploading.retry_through_outage(attempt)
         standing.uploads += 1
-        standing.validity, upload = delivery.validity, delivery.upload
+        standing.sure_until, upload = delivery.sure_until, delivery.upload
         return await context.write(JournalStore.uploaded, record.id, upload.input, upload.expires_at.timestamp())
 
     async def wait(self, record: Record) -> Record:

@@ -593,16 +593,6 @@ async def test_urls_that_expired_between_runs_are_asked_for_again(world: World, 
     assert world.api.count("create") == 1
 
 
-async def test_an_upload_that_expires_while_it_waits_is_made_again(world: World, home: Any, tmp_path: Path) -> None:
-    world.api.always("reserve", lambda _: world.api.reservation(lifetime=100))
-    down = APIConnectionError("refused", may_have_arrived=False)
-    world.api.always("create", lambda exchange: down if world.elapsed() < 200 else world.api.do_create(exchange))
-    (outcome,) = await run(world, [wav(tmp_path / "a.wav")], **home)
-    assert isinstance(outcome, Done)
-    assert world.api.count("reserve") in (2, 3)  # each is good for 100 s
-    assert f"upl_{world.api.count('reserve')}".encode() in world.api.of("create")[-1].body
-
-
 async def test_an_unclear_create_is_never_answered_with_another_upload(world: World, home: Any, tmp_path: Path) -> None:
     world.api.always("reserve", lambda _: world.api.reservation(lifetime=100))
     lost = APIConnectionError("the connection broke")
