@@ -8,6 +8,7 @@ wait in `admit`; a poller is another.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import RateLimitedError
 from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
+
+_log = logging.getLogger(__name__)
 
 _BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
@@ -201,6 +204,9 @@ class Gate:
         self._emitted_closed = True
         self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
         if asked is not None and asked > self._longest_wait:
+            _log.warning(
+                "nothing is sent for this key for %.0f s: the server asked for that (HTTP 429)", closed_until - now
+            )
             self._refusing_until = closed_until
             self._queues.refuse(self._refusal)
 

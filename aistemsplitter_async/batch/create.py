@@ -74,6 +74,7 @@ class SplitCreator:
     async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
         create = _JournaledCreate(self._context, self._standing, record, submission)
+        self._standing.ambiguity = create.ambiguity
         return await self._context.creating.retry_through_outage(create.attempt)
 
 

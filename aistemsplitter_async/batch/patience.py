@@ -178,7 +178,7 @@ class Patience:
         if self.outage is None:
             self._since, self._probes = now, 0
             self._probe_at = now + self._plan_wait()
-        if isinstance(error, APIStatusError) and error.retry_after is not None:
+        if isinstance(error, APIStatusError | SubmissionUncertainError) and error.retry_after is not None:
             self._probe_at = max(self._probe_at, now + min(error.retry_after, LONGEST_CLOSED))
         self.outage = error
         takes_too_long = max(now, self._probe_at) > self._since + self._longest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import attrs
 
 from aistemsplitter_async._listeners import Listener, as_listener
+from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
@@ -33,6 +34,7 @@ class Standing:
         sure_until: until when the newest of them has surely not expired (monotonic seconds).
         key_is_used: whether an earlier create of it used up the idempotency key it was given, if any.
         created_at: when this run created its split (monotonic seconds), if it did.
+        ambiguity: whether its create may have happened, once this run began to send it.
         price: what its split may cost, if that is known and matters.
         cost: credits that this run counted for its create, until the split is terminal.
     """
@@ -52,6 +54,7 @@ class Standing:
     sure_until: float | None = None
     key_is_used: bool = False
     created_at: float | None = None
+    ambiguity: Ambiguity | None = None
     price: Price | None = None
     cost: float | None = None
     _listener: Listener[Progress] | None = attrs.field(init=False)

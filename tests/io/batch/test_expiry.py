@@ -95,7 +95,7 @@ class Service:
         is_over = self.strict and name in self.expires and self.now >= self.expires[name]
         return self.refusal() if is_over else self.world.api.do_create(exchange)
 
-    async def run(self, home: dict[str, Path], **options: Any) -> Outcome:
+    async def run(self, home: Any, **options: Any) -> Outcome:
         async with (
             self.world.client(rate_limit=RateLimit(1000)) as client,
             client.split_many([BatchItem(source=home["into"].parent / "a.wav", **options)], **home) as batch,
