@@ -39,8 +39,8 @@ def test_without_one_our_clock_is_used_and_not_trusted_for_long() -> None:
 @pytest.mark.parametrize("expires_at", [datetime.max.replace(tzinfo=UTC), datetime.min.replace(tzinfo=UTC)])
 def test_the_ends_of_the_calendar_can_be_counted_with(expires_at: datetime) -> None:
     ends = Lifetime.between(expires_at, server_now=SERVER.timestamp(), now=0.0, begins=0.0)
-    assert datetime.fromtimestamp(0, UTC) + timedelta(seconds=ends.left(0.0))
-    assert SERVER + timedelta(seconds=ends.left(0.0))
+    for ours in (datetime.fromtimestamp(0, UTC), SERVER):
+        assert 1900 < (ours + timedelta(seconds=ends.left(0.0))).year < 2100
 
 
 @given(st.integers(-10_000, 10_000), st.integers(0, 10_000))
