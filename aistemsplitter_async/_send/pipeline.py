@@ -154,7 +154,7 @@ class Pipeline:
     def holdup(self) -> str:
         """Why API requests are held back now, to be added to the message of a call that timed out; or nothing."""
         left = self.gate.snapshot().closed_for
-        return f"; the server asked to send nothing for another {left:.0f} s (HTTP 429)" if left >= 1 else ""
+        return f"; the server asked to send nothing for another {left:.0f} s" if left >= 1 else ""
 
     def close(self) -> None:
         """End every wait for an attempt. Attempts that are under way go on."""

@@ -154,6 +154,6 @@ async def test_a_command_that_would_have_to_wait_for_thirty_years_ends_and_says_
         for arguments in (("credits",), ("get", "split_1"), ("wait", "split_1", "--timeout", "1")):
             ended = await command.run(*arguments)
             assert ended.code == (1 if "wait" in arguments else 75)
-            assert "HTTP 429" in ended.err or "try again later" in ended.err
+            assert "asked to send nothing" in ended.err or "try again later" in ended.err
             assert "1000000000" not in ended.err
     assert len(service.times) == 3
