@@ -9,7 +9,7 @@ from aistemsplitter_async.config import LONGEST_CLOSED, RetryPolicy
 from aistemsplitter_async.errors import RateLimitedError
 
 
-@attrs.define
+@attrs.frozen
 class _Pause:
     until: float
     ends_with_one: bool  # the wait was too long to be made: it may be nonsense, or the host in real trouble
