@@ -110,14 +110,14 @@ class Engine:
         self._closing.result()
 
     async def _close(self) -> None:
+        self.pipeline.close()
         await self.pipeline.creates.drain()
         if self._follower is not None:
             await self._follower.aclose()
         await self.poller.aclose()
         await self.pipeline.transport.aclose()
 
-    @staticmethod
-    async def finish_by(deadline: Deadline, work: Coroutine[Any, Any, T]) -> T:
+    async def finish_by(self, deadline: Deadline, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` and return its result.
 
         Raises:
@@ -132,7 +132,7 @@ class Engine:
         finally:
             work.close()  # in case it never started
         # Raised here, outside the `except`: the cancelled call's frames hold request headers.
-        raise APITimeoutError("the call did not finish within its timeout", code="TIMEOUT")
+        raise APITimeoutError(f"the call did not finish within its timeout{self.pipeline.holdup}", code="TIMEOUT")
 
     async def get_credits(self, priority: Priority) -> Credits:
         """Return the credits that the key may still spend."""
@@ -226,10 +226,10 @@ class Engine:
         if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:
-            timed_out = AIStemSplitterError("time ran out", code="TIMEOUT")
+            timed_out = AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT")
             raise create.uncertain(timed_out)
         raise APITimeoutError(
-            "could not create the split in time; none was created",
+            f"could not create the split in time; none was created{self.pipeline.holdup}",
             code="TIMEOUT",
             idempotency_key=submission.idempotency_key,
         )
@@ -315,7 +315,7 @@ class Engine:
         except TimeoutError:
             pass
         if last is None or not last.is_terminal:
-            raise WaitTimeoutError(split_id, last)
+            raise WaitTimeoutError(split_id, last, self.pipeline.holdup)
         if last.status == "failed" and raise_on_failed:
             raise SplitFailedError(last)
         return last

@@ -28,7 +28,7 @@ REPLY_DEPTH = 32  # the deepest reply has four levels
 ERROR_TEXT_CAP_BYTES = 2048  # enough to recognise a proxy's error page, not enough to flood a log
 EMPTY_SUCCESS_POLLS = 3  # further polls of a `succeeded` split without stems before it is an error
 URL_REFRESHES = 2  # times that refused stem URLs are refreshed before `StemsExpiredError`
-RESERVATIONS = 2  # new reservations after the first, as long as no create was sent
+RESERVATIONS = 2  # new ones after the first of an upload, and new uploads after a run's first of a song
 REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
 CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long: its duplicate may still be in progress
 COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or client closed, so that its id is not lost
@@ -42,7 +42,7 @@ INBOX_EVENTS = 10_000  # events kept, to recognise duplicates and for waiters th
 INBOX_KEEP = 86_400.0  # s that they are kept: longer than a sender is likely to repeat one
 INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
-LONGEST_CLOSED = 3600.0  # s that a 429 closes the gate for: a longer Retry-After may be nonsense, so one request asks
+LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 
@@ -95,7 +95,7 @@ class RetryPolicy:
     Failure n (0, 1, ..) waits a uniformly random time up to `min(backoff_cap, backoff * 2**n)`: full jitter, see
     Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. A 429 (the n-th, from 0) without a usable
     Retry-After waits `min(throttle_cap, throttle_backoff * 2**n)` minus up to a quarter. A usable Retry-After is never
-    shortened.
+    shortened, unless it is longer than an hour.
     """
 
     attempts: int = 4  # first try included

@@ -131,7 +131,12 @@ class ValidationError(APIStatusError):
 
 
 class RateLimitedError(APIStatusError):
-    """429: the key's per-minute limit is exceeded, for longer than `RetryPolicy` allows waiting (`retry_after`)."""
+    """429: the key's per-minute limit is exceeded, for longer than `RetryPolicy` allows waiting (`retry_after`).
+
+    `retry_after` is the server's own number of seconds, however large; `None` without one. As long as the client sends
+    nothing because of such an answer, every further call gets what is left of that wait, an hour at most: then one
+    request asks.
+    """
 
 
 class ServerError(APIStatusError):
@@ -147,11 +152,18 @@ class SubmissionUncertainError(AIStemSplitterError):
 
     Nothing is lost: `await client.resubmit(error.submission)` sends the identical bytes with the same idempotency key,
     and the server answers with the one split that belongs to them.
+
+    Attributes:
+        submission: what to resubmit.
+        retry_after: seconds that the server asked to wait before that; `None` if it did not.
     """
 
-    def __init__(self, message: str, *, submission: Submission, **context: Any) -> None:
+    def __init__(
+        self, message: str, *, submission: Submission, retry_after: float | None = None, **context: Any
+    ) -> None:
         super().__init__(message, **{"idempotency_key": submission.idempotency_key, **context})
         self.submission = submission
+        self.retry_after = retry_after
 
 
 class SplitFailedError(AIStemSplitterError):
@@ -172,9 +184,10 @@ class WaitTimeoutError(AIStemSplitterError):
         last: the newest known state, or `None` if no poll succeeded.
     """
 
-    def __init__(self, split_id: str, last: Split | None) -> None:
+    def __init__(self, split_id: str, last: Split | None, reason: str = "") -> None:
         status = f"last seen {last.status}" if last else "never seen"
-        super().__init__(f"split {split_id} did not finish in time ({status})", code="TIMEOUT", split_id=split_id)
+        message = f"split {split_id} did not finish in time ({status}){reason}"
+        super().__init__(message, code="TIMEOUT", split_id=split_id)
         self.last = last
 
 

@@ -41,7 +41,10 @@ class Credits:
 
 @attrs.frozen
 class Reservation:
-    """Permission to upload one file, valid until `expires_at`. The headers grant access and stay out of `repr`."""
+    """Permission to upload one file, valid until `expires_at` by the server's clock.
+
+    The headers grant access and stay out of `repr`.
+    """
 
     upload_id: str
     upload_url: str = attrs.field(repr=_without_query)
@@ -78,7 +81,7 @@ SplitInput = DirectURL | UploadedFile
 
 @attrs.frozen
 class Upload:
-    """A finished upload. Pass its `input` to `create_split` before `expires_at`."""
+    """A finished upload. Pass its `input` to `create_split` before `expires_at`, by this machine's clock."""
 
     input: UploadedFile
     filename: str

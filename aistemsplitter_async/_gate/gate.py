@@ -8,6 +8,7 @@ wait in `admit`; a poller is another.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -27,6 +28,8 @@ from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import RateLimitedError
 from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
+
+_log = logging.getLogger(__name__)
 
 _BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
@@ -93,7 +96,7 @@ class Gate:
         self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
         self._interactive_at = -math.inf  # when an interactive call last came
         self._longest_wait = retry.retry_after_cap
-        self._refusing_until = -math.inf  # until then calls fail at once: the wait exceeds the policy
+        self._refusing_until = -math.inf  # calls that would have to wait for it longer than allowed fail at once
         self._queues = Queues()
         self._turns = Turns()
         self._sources: list[Source] = [self._queues]
@@ -110,9 +113,9 @@ class Gate:
 
         Raises:
             RateLimitedError: the server answered 429 and asked for a longer wait (`retry_after`) than the policy
-                allows. Until that is over, it is raised without a request.
+                allows. It is raised without a request, as long as more of that is left.
         """
-        if self._refusing_until > self._clock.monotonic():
+        if self._refusing_until - self._clock.monotonic() > self._longest_wait:
             raise self._refusal()
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = self._clock.monotonic()
@@ -158,11 +161,14 @@ class Gate:
     def restore(self, remembered: Mapping[str, Any]) -> None:
         """Restore what an earlier process exported, aged by the wall clock; invalid values are ignored.
 
-        A declared limit stays as it is, and slots that are in use now stay in use.
+        A declared limit stays as it is, and slots that are in use now stay in use. A gate that a 429 has closed stays
+        closed, for an hour at most.
         """
         memory = parse_gate_memory(remembered, self._clock.now())
         if memory is not None:
             self._limiter.recall(memory, self._clock.monotonic())
+            if memory.closed_for:
+                self._note_closed(asked=memory.closed_for)
             self.pump()
 
     def budget(self) -> Budget:
@@ -189,13 +195,20 @@ class Gate:
     def _refuse(self, taken_at: float, retry_after: float | None) -> None:
         now = self._clock.monotonic()
         self._limiter.refuse(now, sent=taken_at, retry_after=retry_after)
-        closed_until = self._limiter.closed_until
+        self._note_closed(asked=retry_after)
+        self.pump()
+
+    def _note_closed(self, *, asked: float | None) -> None:
+        """Report that the gate is closed, and refuse the calls that wait if `asked` is longer than they may."""
+        now, closed_until = self._clock.monotonic(), self._limiter.closed_until
         self._emitted_closed = True
         self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
-        if retry_after is not None and retry_after > self._longest_wait:
+        if asked is not None and asked > self._longest_wait:
+            _log.warning(
+                "nothing is sent for this key for %.0f s: the server asked for that (HTTP 429)", closed_until - now
+            )
             self._refusing_until = closed_until
             self._queues.refuse(self._refusal)
-        self.pump()
 
     def _restore(self) -> None:
         self._limiter.restore()

@@ -4,7 +4,7 @@
   (IETF draft-ietf-httpapi-ratelimit-headers, -08 on)
 - `RateLimit: limit=100, remaining=50, reset=30` and `RateLimit-Policy: 100;w=60` (-07)
 - `RateLimit-Limit: 100, 100;w=60`, `RateLimit-Remaining: 50`, `RateLimit-Reset: 30` (-00 to -06)
-- `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last as seconds from now or since 1970
+- `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in any form that `parse_wait` reads
 
 Nothing here raises: headers that cannot be parsed are ignored.
 """
@@ -17,12 +17,10 @@ from collections.abc import Mapping
 
 import attrs
 
-from aistemsplitter_async._wire.dates import parse_date
+from aistemsplitter_async._wire.dates import parse_date, parse_wait
 
 _LONGEST = 1000  # characters of a header that are read
 _MOST_REQUESTS = 10**9
-_EPOCH = 1e9  # s; a larger number is a date in POSIX seconds, not a wait of thirty years
-_EPOCH_MS = 1e11  # a larger number is a date in milliseconds, not one in the year 5138
 _LONG_WINDOW = 10.0  # times the expected window; a quota per day says nothing about a minute
 _POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit")
 _NAME = r'"(?:[^"\\]|\\.)*"|[^,;="\s]+'
@@ -140,8 +138,5 @@ def _parse_count(text: str | None) -> int | None:
 
 
 def _parse_reset(text: str | None, now: float) -> float | None:
-    number = _parse_number(_leading(text))
-    if number is None or number < _EPOCH:
-        return number
-    seconds = (number / 1000 if number > _EPOCH_MS else number) - now
-    return seconds if 0 <= seconds < _EPOCH else None
+    seconds = parse_wait(text.partition(";")[0], now=now) if text is not None else None
+    return seconds if seconds is not None and seconds >= 0 else None

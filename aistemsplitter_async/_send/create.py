@@ -22,6 +22,7 @@ from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
+    APIStatusError,
     ConfigurationError,
     SubmissionUncertainError,
 )
@@ -106,6 +107,7 @@ class Create:
             code=known.code,
             status_code=known.status_code,
             request_id=known.request_id,
+            retry_after=known.retry_after if isinstance(known, APIStatusError) else None,
         )
 
     def _abandon(self, reason: Exception | str) -> SubmissionUncertainError:

@@ -7,14 +7,17 @@ CDN have no such limit; there a 429 pauses that host for all calls.
 from __future__ import annotations
 
 import random as random_module
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+from anyio import CancelScope
 
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import RANKS, Priority
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._send.pauses import HostPauses
 from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, plan_retry
 from aistemsplitter_async._send.transport import Transport
 from aistemsplitter_async._tasks import OwnedTasks
@@ -22,7 +25,7 @@ from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
-from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, RateLimitedError
+from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, APITimeoutError, RateLimitedError
 from aistemsplitter_async.events import Event, OnEvent, RequestSent, RetryPlanned, Throttled
 
 T = TypeVar("T")
@@ -65,7 +68,9 @@ class Pipeline:
         self.creates = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
         self._retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
-        self._paused_until: dict[str, float] = {}
+        self._pauses = HostPauses(retry)
+        self._waits = set[CancelScope]()
+        self._closed = False
         self._on_event = as_listener(on_event, "on_event")
 
     def emit(self, build: Callable[[], Event]) -> None:
@@ -96,8 +101,9 @@ class Pipeline:
 
         Raises:
             RateLimitedError: the server asked for a longer wait than the policy allows.
+            APIConnectionError: the client was closed meanwhile.
         """
-        return await self.gate.admit(priority, RANKS[operation.stage])
+        return await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
 
     async def exchange(self, operation: Operation[T], slot: Slot) -> T:
         """Make one admitted attempt, and give its slot back. A 429 closes the gate."""
@@ -118,6 +124,7 @@ class Pipeline:
             url: where the attempts go, for hosts outside the API: a 429 pauses the whole host.
 
         Raises:
+            RateLimitedError: the host asked for a longer wait than the policy allows, perhaps when another call asked.
             AIStemSplitterError: the failure that ended the last attempt.
         """
         attempts = Attempts()
@@ -130,7 +137,10 @@ class Pipeline:
                 failure = error
             else:
                 self._quota.succeed()
-                self.answers += host is None
+                if host is None:
+                    self.answers += 1
+                else:
+                    self._pauses.note_answer(host)
                 return result
             now = self.clock.monotonic()
             retry = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
@@ -138,22 +148,47 @@ class Pipeline:
                 retry = None
             if isinstance(failure, RateLimitedError) and host is not None:
                 self._emit_throttled(stage, failure)
-                self._pause(host, failure, retry)
+                self._pauses.note_refusal(host, failure.retry_after, retry, now=now)
             if retry is None:
                 raise failure
             attempts = retry.attempts
             await self._back_off(retry, stage, failure)
 
+    @property
+    def holdup(self) -> str:
+        """Why API requests are held back now, to be added to the message of a call that timed out; or nothing."""
+        left = self.gate.snapshot().closed_for
+        return f"; the server asked to send nothing for another {left:.0f} s" if left >= 1 else ""
+
+    def close(self) -> None:
+        """End every wait for an attempt. Attempts that are under way go on."""
+        self._closed = True
+        for scope in list(self._waits):
+            scope.cancel()
+
+    async def _wait(self, wait: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `wait`, which ends when the client is closed."""
+        scope = CancelScope()
+        self._waits.add(scope)
+        try:
+            with scope:
+                if not self._closed:
+                    return await wait
+        finally:
+            self._waits.discard(scope)
+            wait.close()  # in case it never started
+        raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
+
     async def _back_off(self, retry: Retry, stage: Stage, failure: AIStemSplitterError) -> None:
         at = self.clock.monotonic()
         self.emit(lambda: RetryPlanned(stage=stage, delay=retry.delay, reason=str(failure), at=at))
         if not retry.throttled:  # else the gate or the host's pause holds it back, as it does all other calls
-            await self.clock.sleep(retry.delay)
+            await self._wait(self.clock.sleep(retry.delay))
 
     async def _wait_for(self, host: str | None) -> None:
-        """Wait until `host` is not paused; a pause may be extended meanwhile."""
-        while host is not None and (left := self._paused_until.get(host, 0.0) - self.clock.monotonic()) > 0:
-            await self.clock.sleep(left)
+        """Wait until a request may be sent to `host`; a pause may be extended meanwhile."""
+        while host is not None and (left := self._pauses.enter(host, now=self.clock.monotonic())) > 0:
+            await self._wait(self.clock.sleep(left))
 
     def _close_gate(self, slot: Slot, stage: Stage, failure: RateLimitedError) -> None:
         """Stop all calls of this key, even when the call that got the 429 gives up."""
@@ -166,13 +201,6 @@ class Pipeline:
     def _emit_throttled(self, stage: Stage, failure: RateLimitedError) -> None:
         at = self.clock.monotonic()
         self.emit(lambda: Throttled(stage=stage, retry_after=failure.retry_after, at=at))
-
-    def _pause(self, host: str, failure: RateLimitedError, retry: Retry | None) -> None:
-        """Send nothing to a worker or CDN host that answered 429 for a while."""
-        asked = failure.retry_after
-        if asked is None or asked <= self._retry.retry_after_cap:
-            seconds = retry.delay if retry is not None else asked or self._retry.throttle_backoff
-            self._paused_until[host] = max(self._paused_until.get(host, 0.0), self.clock.monotonic() + seconds)
 
     async def _attempt(self, operation: Operation[T]) -> Reply:
         limit = self.timeouts.create if operation.stage is Stage.CREATE else self.timeouts.call

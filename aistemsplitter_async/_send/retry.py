@@ -14,7 +14,7 @@ import attrs
 
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async.clock import Random
-from aistemsplitter_async.config import CONFLICT_WINDOW, RetryPolicy
+from aistemsplitter_async.config import CONFLICT_WINDOW, LONGEST_CLOSED, RetryPolicy
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -196,9 +196,9 @@ def _asks_too_much(policy: RetryPolicy, error: AIStemSplitterError) -> bool:
 
 
 def _requested_delay(error: AIStemSplitterError, random: Random) -> float | None:
-    """Return the server's own Retry-After plus up to a tenth (never less), if it sent one."""
+    """Return the server's own Retry-After, if it sent one, up to an hour, plus up to a tenth (never less)."""
     asked = error.retry_after if isinstance(error, APIStatusError) else None
-    return asked * (1 + 0.1 * random()) if asked is not None else None
+    return min(asked, LONGEST_CLOSED) * (1 + 0.1 * random()) if asked is not None else None
 
 
 class RetryQuota:

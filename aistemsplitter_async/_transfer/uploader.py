@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
+import attrs
+
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
+from aistemsplitter_async._transfer.lifetime import Lifetime
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._wire import operations
+from aistemsplitter_async._wire.dates import parse_date
 from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async._wire.urls import URLPolicy
@@ -42,7 +46,15 @@ _SMALLEST_SLICE_BYTES = 16 * 1024
 _FIRST_SLICE_BYTES = 64 * 1024
 _FAST = 0.05  # s for a slice
 _SLOW = 1.0  # s
-_EXPIRY_MARGIN = timedelta(seconds=5)  # a reservation about to expire is not worth starting on
+_PASSING = frozenset({Action.RETRY, Action.ONCE, Action.CONFLICT})
+
+
+@attrs.frozen
+class Delivery:
+    """A finished upload, and until when its reservation has surely not expired (monotonic seconds)."""
+
+    upload: Upload
+    sure_until: float
 
 
 class Uploader:
@@ -57,10 +69,8 @@ class Uploader:
         self, *, filename: str, content_type: str, content_length: int, priority: Priority
     ) -> Reservation:
         """Reserve an upload of `content_length` bytes at the worker."""
-        operation = operations.create_upload(
-            self._base_url, filename=filename, content_type=content_type, content_length=content_length
-        )
-        return await self._pipeline.send(operation, priority=priority)
+        reservation, _ = await self._reserve(filename, content_type, content_length, priority)
+        return reservation
 
     async def upload(
         self,
@@ -71,7 +81,22 @@ class Uploader:
         on_progress: OnProgress | None,
         priority: Priority,
     ) -> Upload:
-        """Send all of `source` to the worker and return the upload. See `AsyncAIStemSplitter.upload_audio`.
+        """Send all of `source` to the worker and return the upload. Raises like `deliver`."""
+        delivery = await self.deliver(
+            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
+        )
+        return delivery.upload
+
+    async def deliver(
+        self,
+        source: Source,
+        *,
+        filename: str | None = None,
+        content_type: str | None = None,
+        on_progress: OnProgress | None,
+        priority: Priority,
+    ) -> Delivery:
+        """Send all of `source` to the worker. See `AsyncAIStemSplitter.upload_audio`.
 
         A refused or expired reservation is replaced, at most twice: nothing is charged before the create.
 
@@ -101,7 +126,7 @@ class Uploader:
         audio = await build_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             return self.vet_source(audio)
-        return (await self._upload(audio, listener, priority)).input
+        return (await self._upload(audio, listener, priority)).upload.input
 
     def vet_source(self, audio: DirectURL) -> DirectURL:
         """Return a URL that the API may be asked to fetch.
@@ -116,36 +141,56 @@ class Uploader:
             problem = str(error).partition(": ")[2]
         raise SourceUnreadableError(f"the API cannot fetch {redact_url(audio.url)}: {problem}")
 
-    async def _upload(self, source: AudioSource, on_progress: Listener[Progress] | None, priority: Priority) -> Upload:
+    async def _reserve(
+        self, filename: str, content_type: str, content_length: int, priority: Priority
+    ) -> tuple[Reservation, Lifetime]:
+        operation = operations.create_upload(
+            self._base_url, filename=filename, content_type=content_type, content_length=content_length
+        )
+        clock = self._pipeline.clock
+
+        def parse(reply: Reply) -> tuple[Reservation, Lifetime]:
+            reservation = operation.parse(reply)
+            return reservation, Lifetime.between(
+                reservation.expires_at,
+                server_now=parse_date(reply.headers.get("date", "")),
+                now=clock.now(),
+                begins=clock.monotonic(),
+            )
+
+        dated = Operation(stage=operation.stage, what=operation.what, request=operation.request, parse=parse)
+        return await self._pipeline.send(dated, priority=priority)
+
+    async def _upload(
+        self, source: AudioSource, on_progress: Listener[Progress] | None, priority: Priority
+    ) -> Delivery:
+        clock = self._pipeline.clock
         async with source.opened() as body:
             for renewals_left in range(RESERVATIONS, -1, -1):
-                reservation = await self.reserve(
-                    filename=source.filename,
-                    content_type=source.content_type,
-                    content_length=source.content_length,
-                    priority=priority,
+                reservation, lifetime = await self._reserve(
+                    source.filename, source.content_type, source.content_length, priority
                 )
                 self._urls.vet(reservation.upload_url)
                 try:
-                    return await self._send(source, body, reservation, on_progress)
+                    uploaded = await self._send(source, body, reservation, on_progress)
                 except AIStemSplitterError as error:
-                    if not renewals_left or not self._calls_for_renewal(error, reservation):
+                    if not renewals_left or not _calls_for_renewal(
+                        error, expired=lifetime.has_passed(clock.monotonic())
+                    ):
                         raise
+                else:
+                    now = clock.monotonic()
+                    expires_at = datetime.fromtimestamp(clock.now(), UTC) + timedelta(seconds=lifetime.left(now))
+                    upload = Upload(uploaded, source.filename, source.content_type, source.content_length, expires_at)
+                    return Delivery(upload, lifetime.sure_until)
         raise AssertionError("unreachable")  # the last turn returns or raises
-
-    def _calls_for_renewal(self, error: AIStemSplitterError, reservation: Reservation) -> bool:
-        if isinstance(error, UploadError):  # the source is at fault, not the reservation
-            return False
-        now = datetime.fromtimestamp(self._pipeline.clock.now(), UTC)
-        expired = reservation.expires_at - _EXPIRY_MARGIN <= now
-        return expired or action_for(Stage.UPLOAD, error) is Action.RENEW
 
     async def _send(
         self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: Listener[Progress] | None
-    ) -> Upload:
+    ) -> UploadedFile:
         pipeline = self._pipeline
 
-        async def once() -> Upload:
+        async def once() -> UploadedFile:
             sending = _Sending(source, body, pipeline, on_progress)
             operation = operations.upload_audio(
                 reservation, sending.slices, content_type=source.content_type, content_length=source.content_length
@@ -158,13 +203,7 @@ class Uploader:
             else:
                 if sending.broken_by is None:
                     receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
-                    return Upload(
-                        UploadedFile(reservation.upload_id, receipt.url, receipt.key),
-                        source.filename,
-                        source.content_type,
-                        source.content_length,
-                        reservation.expires_at,
-                    )
+                    return UploadedFile(reservation.upload_id, receipt.url, receipt.key)
                 failure = sending.broken_by
             raise failure
 
@@ -225,6 +264,14 @@ class _Sending:
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress(self._source.filename, self.handed, self._source.content_length))
+
+
+def _calls_for_renewal(error: AIStemSplitterError, *, expired: bool) -> bool:
+    """Return whether a fresh reservation may help after the last attempt with one, which has `expired` or not."""
+    if isinstance(error, UploadError):  # the source is at fault, not the reservation
+        return False
+    action = action_for(Stage.UPLOAD, error)
+    return action is Action.RENEW or (expired and action in _PASSING)
 
 
 def _next_slice(size: int, took: float) -> int:

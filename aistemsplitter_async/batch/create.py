@@ -7,20 +7,21 @@ after the intent leaves a record from which the next run sends the same bytes un
 from __future__ import annotations
 
 import uuid
+from functools import partial
 
 import attrs
 
 from aistemsplitter_async._send.retry import Ambiguity
+from aistemsplitter_async._transfer.lifetime import may_have_expired
 from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SubmissionUncertainError
 from aistemsplitter_async.journal.record import Record, State, Step
 from aistemsplitter_async.journal.store import JournalStore
-from aistemsplitter_async.models import CreatedSplit, Submission
+from aistemsplitter_async.models import CreatedSplit, Submission, UploadedFile
 
 
 @attrs.frozen
@@ -73,6 +74,7 @@ class SplitCreator:
     async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
         create = _JournaledCreate(self._context, self._standing, record, submission)
+        self._standing.ambiguity = create.ambiguity
         suspect = record.state is State.UNCERTAIN  # an earlier run gave it up
         return await self._context.creating.retry_through_outage(create.attempt, suspect=suspect)
 
@@ -110,7 +112,8 @@ class _JournaledCreate:
             await self._commit_failure(error)
         except (AIStemSplitterError, CreatingStoppedError) as error:
             await self._commit_failure(error)
-            raise
+            if self.record.input is not None:  # else it is uploaded once more
+                raise
         return self.record
 
     async def _commit_intent(self, _: Submission) -> None:
@@ -138,19 +141,27 @@ class _JournaledCreate:
 
     async def _commit_failure(self, error: Exception) -> None:
         """Record what a failed attempt leaves behind."""
-        context = self._context
+        context, standing = self._context, self._standing
         if isinstance(error, SubmissionUncertainError):
             self.record = await context.journal.write(JournalStore.uncertain, self.record.id)
         elif self.record.state is State.INTENT and not self.ambiguity.open and not isinstance(error, JournalError):
-            self._standing.cancellable = True
-            self.record = await context.journal.write(JournalStore.refused, self.record.id)  # or it never arrived
+            standing.cancellable = True
+            expired = self._may_have_expired(error)
+            standing.key_is_used = standing.key_is_used or expired  # what is sent then is another create
+            self.record = await context.journal.write(
+                partial(JournalStore.refused, upload_expired=expired), self.record.id
+            )  # or it never arrived
+
+    def _may_have_expired(self, refusal: Exception) -> bool:
+        """Return whether the create was refused for an upload that may have expired, and may be made once more."""
+        standing, now = self._standing, self._context.clock.monotonic()
+        is_upload = isinstance(self.record.input, UploadedFile)
+        return is_upload and standing.may_upload_again and may_have_expired(refusal, standing.sure_until, now=now)
 
     def _is_due(self) -> bool:
-        """Return whether the create still is the next step. An upload that keeps expiring is used all the same."""
-        step = self._context.plan(self.record)
-        if self.record.submission is not None:
-            return step is Step.REPLAY
-        return step is Step.CREATE or (step is Step.UPLOAD and self._standing.uploads > RESERVATIONS)
+        """Return whether the create still is the next step."""
+        step = self._standing.plan(self.record)
+        return step is (Step.CREATE if self.record.submission is None else Step.REPLAY)
 
 
 async def resolve_create(context: BatchContext, record: Record) -> None:

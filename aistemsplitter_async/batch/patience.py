@@ -18,10 +18,11 @@ import attrs
 
 from aistemsplitter_async.batch.cause import Failures
 from aistemsplitter_async.clock import Clock, Random
-from aistemsplitter_async.config import PARK
+from aistemsplitter_async.config import LONGEST_CLOSED, PARK
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
+    APIStatusError,
     DownloadError,
     IncompleteDownloadError,
     JournalError,
@@ -220,10 +221,10 @@ class Patience:
         if self.outage is None:
             self._since, self._probes = now, 0
             self._probe_at = now + self._plan_wait()
-        if isinstance(error, RateLimitedError) and error.retry_after is not None:
-            self._probe_at = max(self._probe_at, now + error.retry_after)
+        if isinstance(error, APIStatusError | SubmissionUncertainError) and error.retry_after is not None:
+            self._probe_at = max(self._probe_at, now + min(error.retry_after, LONGEST_CLOSED))
         self.outage = error
-        takes_too_long = max(now, self._probe_at) - self._since > self._longest
+        takes_too_long = max(now, self._probe_at) > self._since + self._longest
         if self._given_up or (takes_too_long and not is_disk_full(error)):  # a full disk needs a person
             self._given_up = True
             self._over.set()  # each track finds out on its own

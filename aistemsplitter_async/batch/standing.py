@@ -5,12 +5,14 @@ from __future__ import annotations
 import attrs
 
 from aistemsplitter_async._listeners import Listener, as_listener
+from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import Price
 from aistemsplitter_async.batch.progress import TrackProgress
-from aistemsplitter_async.journal.record import StageName
+from aistemsplitter_async.config import RESERVATIONS
+from aistemsplitter_async.journal.record import Record, StageName, Step
 
 
 @attrs.define(eq=False)
@@ -29,8 +31,10 @@ class Standing:
         cancellable: whether cancelling it loses nothing: it has begun, no create of it was sent, and it has not ended.
         has_worked: whether this run did anything for it.
         uploads: how often this run uploaded it.
+        sure_until: until when the newest of them has surely not expired (monotonic seconds).
         key_is_used: whether an earlier create of it used up the idempotency key it was given, if any.
         created_at: when this run created its split (monotonic seconds), if it did.
+        ambiguity: whether its create may have happened, once this run began to send it.
         price: what its split may cost, if that is known and matters.
         cost: credits that this run counted for its create, until the split is terminal.
     """
@@ -47,8 +51,10 @@ class Standing:
     cancellable: bool = False
     has_worked: bool = False
     uploads: int = 0
+    sure_until: float | None = None
     key_is_used: bool = False
     created_at: float | None = None
+    ambiguity: Ambiguity | None = None
     price: Price | None = None
     cost: float | None = None
     _listener: Listener[Progress] | None = attrs.field(init=False)
@@ -64,6 +70,16 @@ class Standing:
     def is_paid(self) -> bool:
         """Whether there is a split, or may be: its create was sent."""
         return self.split_id is not None or (self.stage == "create" and not self.cancellable)
+
+    @property
+    def may_upload_again(self) -> bool:
+        """Whether this run may upload it once more."""
+        return self.uploads <= RESERVATIONS
+
+    def plan(self, record: Record) -> Step:
+        """Return the step that `record` calls for now. What this run has uploaded is used, whatever a clock says."""
+        step = self.context.plan(record)
+        return Step.CREATE if step is Step.UPLOAD and self.uploads and record.input is not None else step
 
     def enter(self, stage: StageName, total_bytes: int = 0) -> None:
         """Note that another stage begins."""

@@ -13,6 +13,7 @@ import attrs
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.uploader import Delivery
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.options import BatchOptions
@@ -21,7 +22,7 @@ from aistemsplitter_async.config import BATCH_WAIT
 from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError
 from aistemsplitter_async.journal.record import Record, StoredFile, build_failure
 from aistemsplitter_async.journal.store import JournalStore
-from aistemsplitter_async.models import DirectURL, Upload
+from aistemsplitter_async.models import DirectURL
 
 
 @attrs.frozen
@@ -38,18 +39,19 @@ class Steps:
         await context.check_target(record)
         standing.expect_requests(2)
 
-        async def attempt() -> Upload:
+        async def attempt() -> Delivery:
             context.stop_switch.check()
             standing.expect_requests(1)  # besides the reservation, which is made now
             standing.enter("upload", audio.content_length)
-            upload = await context.engine.uploader.upload(
+            delivery = await context.engine.uploader.deliver(
                 audio, priority=context.options.priority, on_progress=standing.note_progress
             )
             await opened.check_unchanged()
-            return upload
+            return delivery
 
-        upload = await context.uploading.retry_through_outage(attempt)
+        delivery = await context.uploading.retry_through_outage(attempt)
         standing.uploads += 1
+        standing.sure_until, upload = delivery.sure_until, delivery.upload
         return await context.write(JournalStore.uploaded, record.id, upload.input, upload.expires_at.timestamp())
 
     async def wait(self, record: Record) -> Record:

@@ -19,7 +19,6 @@ from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
@@ -253,9 +252,7 @@ class BatchTrack:
         while True:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
-            step = self._context.plan(record)
-            if step is Step.UPLOAD and standing.uploads > RESERVATIONS:
-                step = Step.CREATE  # by this machine's clock every upload has expired: the service decides
+            step = standing.plan(record)
             if step in (Step.UPLOAD, Step.CREATE):
                 await self._plan_price(opened)
             if step in do:
@@ -295,16 +292,20 @@ class BatchTrack:
 
     async def _build_timeout(self) -> AIStemSplitterError:
         """Return the error of a source that ran out of time; it depends on how far the source got."""
+        holdup = self._context.engine.pipeline.holdup
+        ambiguity = self.standing.ambiguity
         record = None if self._row is None else await self._context.write(JournalStore.get, self._row)
+        if record is not None and record.state is State.INTENT and ambiguity is not None and not ambiguity.open:
+            record = await self._context.write(JournalStore.refused, record.id)
         if record is not None and record.split_id is not None:
-            return WaitTimeoutError(record.split_id, record.split)
+            return WaitTimeoutError(record.split_id, record.split, holdup)
         if record is not None and record.submission is not None:
             return SubmissionUncertainError(
                 "the split may or may not have been created (time ran out); run the batch again to find out",
                 submission=record.submission,
                 code="TIMEOUT",
             )
-        return APITimeoutError("no split was created within the timeout", code="TIMEOUT")
+        return APITimeoutError(f"no split was created within the timeout{holdup}", code="TIMEOUT")
 
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""

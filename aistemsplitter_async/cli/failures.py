@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 
 from aistemsplitter_async.cli.screen.render import command, given_options, show
-from aistemsplitter_async.config import API_KEY_VARIABLE
+from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -209,7 +209,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
     if error.split_id is not None and (advice := _advice_for_split(error, error.split_id, context)) is not None:
         return advice
     if isinstance(error, RateLimitedError):
-        wait = f" in {error.retry_after:.0f} s" if error.retry_after else " later"
+        asked = error.retry_after
+        wait = f" in {asked:.0f} s" if asked and asked <= LONGEST_CLOSED else " later"
         return f"try again{wait}, and give the key's limit with --rate-limit"
     if isinstance(error, APIConnectionError | ProtocolError):
         return "check the network and --base-url"

@@ -43,7 +43,7 @@ Changed = Literal["refuse", "same", "new"]
 song, a new one, or refused until a person says which."""
 
 _TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
-_EXPIRY_MARGIN = 30.0  # s; an upload about to expire is repeated before its create
+_EXPIRY_MARGIN = 30.0  # s; an upload of an earlier run that is about to expire is repeated before its create
 _CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; beyond that, no age can be trusted
 
 
@@ -151,7 +151,7 @@ class Record:
         folder: where its stems go, under the batch's folder.
         pattern: how their files are called, with `{stem}`.
         input: the audio that its create refers to, once that is known.
-        expires_at: until when that is valid (POSIX seconds); `None` for a URL.
+        expires_at: until when that is valid (POSIX seconds by this machine's clock); `None` for a URL.
         submission: its create, once it may have been sent.
         intended_at: when that was (POSIX seconds).
         split_id: the split, once it is known.

@@ -117,9 +117,14 @@ class JournalStore(Claims):
                 f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
             ) from None
 
-    def refused(self, track: int) -> Record:
-        """Note that its create was refused before it had any effect: the record is as if it had not been sent."""
-        return self._move(track, self._state_before_create(track), before={State.INTENT}, **dict.fromkeys(_OF_CREATE))
+    def refused(self, track: int, *, upload_expired: bool = False) -> Record:
+        """Note that its create was refused before it had any effect: the record is as if it had not been sent.
+
+        If perhaps that is because its upload has expired, the upload is forgotten too.
+        """
+        state = State.FOUND if upload_expired else self._state_before_create(track)
+        clear = (*_OF_CREATE, "input", "expires_at") if upload_expired else _OF_CREATE
+        return self._move(track, state, before={State.INTENT}, **dict.fromkeys(clear))
 
     def uncertain(self, track: int) -> Record:
         """Note that its create was sent, and that no answer says whether it happened."""

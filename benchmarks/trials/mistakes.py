@@ -138,7 +138,7 @@ def _judge_connections(says: Callable[[Exception, bool], bool], *, permanent: tu
 @mistake("endless-uploads", "clock")
 def trust_the_clock() -> None:
     """An upload that has expired by this machine's clock is made again, however often."""
-    replace("batch.track:RESERVATIONS", lambda _: math.inf)
+    replace("batch.standing:Standing.plan", lambda _: lambda standing, record: standing.context.plan(record))
 
 
 @mistake("cancel-once", "cancel")

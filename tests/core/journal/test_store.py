@@ -165,6 +165,23 @@ def test_a_refused_create_leaves_no_key_behind(store: JournalStore) -> None:
         assert (after.state, after.submission, after.intended_at) == (state, None, None)
 
 
+def test_a_create_that_was_refused_for_its_upload_leaves_neither_behind(store: JournalStore) -> None:
+    track = at(store, State.UPLOADED)
+    store.intend(track, submission(), 1.0)
+    after = store.refused(track, upload_expired=True)
+    assert (after.state, after.submission, after.input, after.expires_at) == (State.FOUND, None, None, None)
+    assert store.uploaded(track, BROUGHT, 5.0).state is State.UPLOADED
+    assert store.intend(track, submission(), 2.0).state is State.INTENT
+
+
+@pytest.mark.parametrize("state", [State.UNCERTAIN, State.CREATED])
+def test_what_may_have_happened_is_not_taken_for_refused(store: JournalStore, state: State) -> None:
+    track = at(store, state)
+    with pytest.raises(JournalError):
+        store.refused(track, upload_expired=True)
+    assert store.get(track).state is state
+
+
 def test_one_key_belongs_to_one_track(store: JournalStore) -> None:
     asked = submission()
     store.intend(at(store, State.FOUND), asked, 1.0)

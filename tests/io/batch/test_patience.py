@@ -12,6 +12,7 @@ import pytest
 from aistemsplitter_async import (
     AIStemSplitterError,
     APIConnectionError,
+    APIStatusError,
     DownloadError,
     JournalError,
     RateLimitedError,
@@ -136,16 +137,18 @@ async def test_after_giving_up_each_track_tries_at_once_and_by_itself() -> None:
     await service.patience.wait_until_over()  # a new track need not wait
 
 
-async def test_a_long_retry_after_is_waited_for_and_a_longer_one_is_the_end() -> None:
+@pytest.mark.parametrize("kind", [RateLimitedError, ServerError])
+async def test_a_retry_after_is_waited_for_and_of_a_longer_one_an_hour(kind: type[APIStatusError]) -> None:
     service = Service()
-    service.down_until, service.error = 50 * MINUTE, RateLimitedError("later", retry_after=50 * MINUTE)
+    service.down_until, service.error = 50 * MINUTE, kind("later", retry_after=50 * MINUTE)
     await service.run(20)
     assert [at for at in service.asked if 1 < at < 50 * MINUTE] == []
     service = Service()
-    service.down_until, service.error = 90 * MINUTE, RateLimitedError("tomorrow", retry_after=86_400.0)
-    with pytest.raises(RateLimitedError):
+    service.down_until, service.error = 90 * MINUTE, kind("in the year 9999", retry_after=2.5e11)
+    with pytest.raises(kind):
         await service.run(1)
-    assert service.now < 1.0
+    first, second = service.asked
+    assert second - first == pytest.approx(60 * MINUTE + 0.1)
     assert service.given_up == [service.error]
 
 

@@ -594,25 +594,6 @@ async def test_urls_that_expired_between_runs_are_asked_for_again(world: World, 
     assert world.api.count("create") == 1
 
 
-async def test_an_upload_that_expires_while_it_waits_is_made_again(world: World, home: Any, tmp_path: Path) -> None:
-    world.api.always("reserve", lambda _: world.api.reservation(lifetime=100))
-    down = APIConnectionError("refused", may_have_arrived=False)
-    world.api.always("create", lambda exchange: down if world.elapsed() < 200 else world.api.do_create(exchange))
-    (outcome,) = await run(world, [wav(tmp_path / "a.wav")], **home)
-    assert isinstance(outcome, Done)
-    assert world.api.count("reserve") == 3  # each is good for 100 s, less a margin
-    assert b"upl_3" in world.api.of("create")[-1].body
-
-
-async def test_of_uploads_that_have_all_expired_by_this_clock_the_last_is_used(
-    world: World, home: Any, tmp_path: Path
-) -> None:
-    world.api.always("reserve", lambda _: world.api.reservation(lifetime=-90_000))
-    (outcome,) = await run(world, [wav(tmp_path / "a.wav")], **home)
-    assert isinstance(outcome, Done)
-    assert world.api.count("upload") == 3
-
-
 async def test_an_unclear_create_is_never_answered_with_another_upload(world: World, home: Any, tmp_path: Path) -> None:
     world.api.always("reserve", lambda _: world.api.reservation(lifetime=100))
     lost = APIConnectionError("the connection broke")

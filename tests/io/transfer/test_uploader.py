@@ -123,7 +123,7 @@ async def test_a_fresh_reservation_has_its_own_url_and_headers(world: World) -> 
 
 
 async def test_a_reservation_that_has_expired_meanwhile_is_renewed_whatever_the_fault(world: World) -> None:
-    world.api.script("reserve", lambda _: world.api.reservation(lifetime=1))
+    world.api.script("reserve", lambda _: world.api.reservation(lifetime=0.001))
     world.api.always("upload", lambda asked: broken() if "upl_1" in asked.request.url else None)
     done = await upload(world)
     assert done.input.upload_id == "upl_2"
