@@ -56,7 +56,7 @@ SHELLS_OF = {
     "": "_engine _files _listeners _tasks _web cli client clock testing",
     "_gate": "gate queues",
     "_poll": "poller",
-    "_send": "create failures pipeline transport",
+    "_send": "connections create failures pipeline transport",
     "_transfer": "audio downloader file_source manifest metered partfile uploader",
     "batch": "bounds capacity context create item patience progress runner standing steps track",
     "cli": "connect run sources",
