@@ -42,7 +42,8 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._send.transport import Transport
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
-    from aistemsplitter_async.batch.runner import Batch, Sources
+    from aistemsplitter_async.batch.feeder import Sources
+    from aistemsplitter_async.batch.runner import Batch
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (

@@ -33,6 +33,7 @@ REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
 CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long: its duplicate may still be in progress
 COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or client closed, so that its id is not lost
 ASLEEP = 5.0  # s that the machine must have slept to distrust its connections; nobody forgets one in less
+CLOSE_GRACE = 5.0  # s for a caller's stream or iterable to end once it is cancelled; then it is left behind
 INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,18 +14,13 @@ from aistemsplitter_async._audio.examine import Examined, Length, examine, measu
 from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.audio import (
-    AudioSource,
-    BytesSource,
-    Source,
-    StreamSource,
-    build_source,
-    source_name,
-)
+from aistemsplitter_async._transfer.audio import AudioSource, BytesSource, Source, build_source, source_name
+from aistemsplitter_async._transfer.file_source import FileSource
+from aistemsplitter_async._transfer.foreign import ForeignSource
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
-from aistemsplitter_async._wire.messages import BodyStream
+from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
 from aistemsplitter_async.journal.record import AudioId
 from aistemsplitter_async.journal.rows import Sighting, Stamp
@@ -134,10 +127,8 @@ class OpenedItem:
     def pinned(self, content: str | None) -> OpenedItem:
         """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
         audio = self.audio
-        if not isinstance(audio, StreamSource) or content is None:
-            return self
-        return attrs.evolve(
-            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, content, audio.filename))
+        return (
+            attrs.evolve(self, audio=attrs.evolve(audio, content=content)) if isinstance(audio, ForeignSource) else self
         )
 
     async def identify(self) -> AudioId:
@@ -175,39 +166,32 @@ class OpenedItem:
         )
 
 
-async def _verified(factory: BodyStream, content: str, name: str) -> AsyncIterator[bytes]:
-    hasher, chunks = hashlib.sha256(), factory()
-    try:
-        async for chunk in chunks:
-            hasher.update(chunk)
-            yield chunk
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
-    if f"sha256:{hasher.hexdigest()}" != content:
-        raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
-
-
-async def open_item(item: BatchItem, own_files: Sequence[Path] = ()) -> OpenedItem:
+async def open_item(
+    item: BatchItem, own_files: Sequence[Path] = (), *, clock: Clock | None = None, stall: float | None = None
+) -> OpenedItem:
     """Open a source; return what is known of it before anything is sent.
 
     Args:
         item: the source.
         own_files: those of the journal, whose first is the journal itself; they are no sources, and not opened.
+        clock: see `build_source`.
+        stall: see `build_source`.
 
     Raises:
         SourceUnreadableError: it cannot be read; nothing was sent.
     """
-    audio = await build_source(item.source, filename=item.filename, content_type=item.content_type)
+    audio = await build_source(
+        item.source, filename=item.filename, content_type=item.content_type, clock=clock, stall=stall
+    )
     name = source_name(audio)
     folder = item.folder if item.folder is not None else folder_name(name, fallback="split")
     if isinstance(audio, DirectURL):
         if not audio.url.isprintable():
             raise SourceUnreadableError(f"{audio.url!a} is not a URL: it contains unprintable characters")
         return OpenedItem(audio, audio.url, folder)
-    if not isinstance(item.source, str | os.PathLike):
+    if not isinstance(audio, FileSource):
         return OpenedItem(audio, name, folder)
-    path = Path(item.source).absolute()  # noqa: ASYNC240  # does not touch the disk
+    path = audio.path.absolute()  # does not touch the disk
     return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp_source, path, own_files))
 
 
