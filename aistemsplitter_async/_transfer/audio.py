@@ -173,7 +173,11 @@ async def build_source(
 
 def _is_url(source: str) -> bool:
     try:
-        return urlsplit(source).scheme.lower() in ("http", "https")
+        if urlsplit(source).scheme.lower() not in ("http", "https"):
+            return False
+        if source.isprintable():
+            return True
+        problem = "it contains unprintable characters"
     except ValueError as error:  # a bracket, or a character that some take for another one
         if not is_url(source):
             return False

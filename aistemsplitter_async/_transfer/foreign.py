@@ -25,7 +25,7 @@ from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableErro
 
 _AHEAD = 2  # chunks read while earlier ones are on their way
 _EMPTY_IN_A_ROW = 1000  # empty chunks, after which a stream is taken for one without end
-_HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
+HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
 
 @attrs.frozen
@@ -214,7 +214,7 @@ def guard(
         raise SourceUnreadableError(f"cannot read the {kind}: its filename is {_show(name)}, not text")
     if media is None or media == "":
         media = guess(name)
-    if not isinstance(media, str) or not _HEADER_TEXT.fullmatch(media):
+    if not isinstance(media, str) or not HEADER_TEXT.fullmatch(media):
         raise SourceUnreadableError(f"cannot read {name}: its content_type is {_show(media)}, not a media type")
     size = _as_count(length)
     if size is None:

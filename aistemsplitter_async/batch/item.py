@@ -16,7 +16,7 @@ from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import AudioSource, BytesSource, Source, build_source, source_name
 from aistemsplitter_async._transfer.file_source import FileSource
-from aistemsplitter_async._transfer.foreign import ForeignSource
+from aistemsplitter_async._transfer.foreign import HEADER_TEXT, ForeignSource
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
@@ -30,7 +30,14 @@ from aistemsplitter_async.models import DirectURL
 _MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
 
 
+def _text(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    if value is not None and not (isinstance(value, str) and value):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
+
+
 def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
     try:
         for name in value.split("/") if value else ():
             check_name(name)
@@ -41,13 +48,21 @@ def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> No
 
 
 def _with_stem(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
     try:
         stem_file_name("vocals", value)
     except UnsafeNameError as error:
         raise ConfigurationError(f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}") from None
 
 
-def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
+def _media_type(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    if value is not None and not (isinstance(value, str) and HEADER_TEXT.fullmatch(value)):
+        raise ConfigurationError(f"{attribute.name} must be a media type, not {value!r}")
+
+
+def _usable_key(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    _text(None, attribute, value)
     parse_idempotency_key(value)
 
 
@@ -56,8 +71,17 @@ def _listens(_: object, attribute: attrs.Attribute[OnProgress], value: OnProgres
 
 
 def _possible_length(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
-    if value is not None and not 0 < value < math.inf:  # nor NaN
-        raise ConfigurationError(f"{attribute.name} must be more than 0, not {value:g}; leave out what is not known")
+    if value is not None and not (_is_number(value) and 0 < value < math.inf):  # nor NaN
+        raise ConfigurationError(f"{attribute.name} must be more than 0, not {value!r}; leave out what is not known")
+
+
+def _possible_time(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
+    if value is not None and not (_is_number(value) and not math.isnan(value)):
+        raise ConfigurationError(f"{attribute.name} must be a number of seconds, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @attrs.frozen(kw_only=True)
@@ -83,11 +107,11 @@ class BatchItem:
     folder: str | None = attrs.field(default=None, validator=_inside)
     pattern: str = attrs.field(default=ANY_STEM, validator=_with_stem)
     seconds: float | None = attrs.field(default=None, validator=_possible_length)
-    filename: str | None = None
-    content_type: str | None = None
+    filename: str | None = attrs.field(default=None, validator=_text)
+    content_type: str | None = attrs.field(default=None, validator=_media_type)
     idempotency_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(_usable_key))
     on_progress: OnProgress | None = attrs.field(default=None, validator=_listens)
-    timeout: float | None = None
+    timeout: float | None = attrs.field(default=None, validator=_possible_time)
     anew: bool = False
 
 
@@ -186,8 +210,6 @@ async def open_item(
     name = source_name(audio)
     folder = item.folder if item.folder is not None else folder_name(name, fallback="split")
     if isinstance(audio, DirectURL):
-        if not audio.url.isprintable():
-            raise SourceUnreadableError(f"{audio.url!a} is not a URL: it contains unprintable characters")
         return OpenedItem(audio, audio.url, folder)
     if not isinstance(audio, FileSource):
         return OpenedItem(audio, name, folder)

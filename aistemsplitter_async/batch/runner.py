@@ -112,11 +112,10 @@ class Batch:
         except BaseException:
             await journal.aclose()
             raise
-        loop = self._loop
         self._feeder.start(self._resolve_open_creates)
         self._helpers = [
-            loop.create_task(self._end(), name="batch end"),
-            loop.create_task(self._tick(), name="batch ticker"),
+            self._loop.create_task(self._end(), name="batch end"),
+            self._loop.create_task(self._tick(), name="batch ticker"),
         ]
         return self
 
@@ -320,8 +319,8 @@ class Batch:
 
     def _describe_cancelled(self, track: BatchTrack) -> Outcome:
         """Return the outcome of a track that was cancelled: it was drained, or its source did it."""
-        standing, task = track.standing, asyncio.current_task()
-        if task in self._cancelled:
+        standing = track.standing
+        if asyncio.current_task() in self._cancelled:
             return Skipped(standing.item.source, "not begun", standing.position)
         error = SourceUnreadableError(f"{standing.label or 'a source'} cancelled the task that read it")
         return Failed(standing.item.source, standing.stage, error, standing.position)
