@@ -62,7 +62,8 @@ def _media_type(_: object, attribute: attrs.Attribute[str], value: str | None) -
 
 
 def _usable_key(_: object, attribute: attrs.Attribute[str], value: str) -> None:
-    _text(None, attribute, value)
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
     parse_idempotency_key(value)
 
 
