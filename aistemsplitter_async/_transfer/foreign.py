@@ -52,8 +52,12 @@ class ForeignSource:
             body = await context.__aenter__()
             if not callable(body):
                 raise TypeError("opened() must give a function")
+        readers = set[asyncio.Task[None]]()
         try:
-            yield lambda: self._read(body)
+            try:
+                yield lambda: self._read(body, readers)
+            finally:
+                await self._stop(readers)
         except BaseException as error:
             with suppress(SourceUnreadableError):  # the first error is the one to be told
                 async with self._blamed("closing it"):
@@ -63,13 +67,13 @@ class ForeignSource:
             async with self._blamed("closing it"):
                 await context.__aexit__(None, None, None)
 
-    async def _read(self, body: BodyStream) -> AsyncIterator[bytes]:
+    async def _read(self, body: BodyStream, readers: set[asyncio.Task[None]]) -> AsyncIterator[bytes]:
         """Pass chunks through, and notice a stream that is shorter or longer than was said, or another one.
 
         Each chunk is held back until the next one is known, so that the receiver never has all of a wrong stream.
         """
         seen, kept, hasher = 0, b"", hashlib.sha256()
-        async with aclosing(self._chunks(body)) as chunks:
+        async with aclosing(self._chunks(body, readers)) as chunks:
             async for chunk in chunks:
                 seen += len(chunk)
                 if seen > self.content_length:
@@ -88,13 +92,15 @@ class ForeignSource:
             )
         yield kept
 
-    async def _chunks(self, body: BodyStream) -> AsyncGenerator[bytes, None]:
+    async def _chunks(self, body: BodyStream, readers: set[asyncio.Task[None]]) -> AsyncGenerator[bytes, None]:
         """Yield what is not empty of the stream."""
+        await self._stop(readers)  # of an attempt that was given up: nobody closes its generators at once
         chunks = asyncio.Queue[bytes | None]()
         room = asyncio.Semaphore(_AHEAD)
         reading = asyncio.get_running_loop().create_task(
             _pump(self.filename, body, chunks, room), name=f"read {self.filename}"
         )
+        readers.add(reading)
         reading.add_done_callback(lambda _: chunks.put_nowait(None))
         try:
             while (chunk := await self._next(chunks)) is not None:
@@ -105,8 +111,14 @@ class ForeignSource:
                     raise asyncio.CancelledError
                 reading.result()
         finally:
-            if not reading.done():
-                await cancel_within(CLOSE_GRACE, reading, clock=self._clock)
+            await self._stop(readers)
+
+    async def _stop(self, readers: set[asyncio.Task[None]]) -> None:
+        """Cancel what still reads, and leave behind what does not let itself be cancelled."""
+        running = [reader for reader in readers if not reader.done()]
+        readers.clear()
+        if running:
+            await cancel_within(CLOSE_GRACE, *running, clock=self._clock)
 
     async def _next(self, chunks: asyncio.Queue[bytes | None]) -> bytes | None:
         if not chunks.empty():

@@ -28,6 +28,8 @@ from aistemsplitter_async import (
     UploadError,
     stream_source,
 )
+from aistemsplitter_async._transfer.audio import build_source
+from aistemsplitter_async._transfer.foreign import ForeignSource
 from tests.io.fakes import World
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
@@ -390,6 +392,39 @@ async def test_a_stream_of_somebody_elses_source_must_yield_the_same_bytes_again
     assert isinstance(outcome, Failed)
     assert isinstance(outcome.error, SourceChangedError)
     assert world.api.count("create") == 0
+
+
+async def test_no_attempt_reads_while_another_one_does_and_none_when_the_source_is_closed() -> None:
+    running, most, closed_at = 0, 0, []
+
+    async def read() -> AsyncIterator[bytes]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        try:
+            for byte in AUDIO:
+                yield bytes([byte])
+        finally:
+            running -= 1
+
+    class Counting(Context):
+        async def __aexit__(self, *_: object) -> None:
+            closed_at.append(running)
+
+    source = await build_source(broken(opened=lambda _: Counting(enter=giving(read))))
+    assert isinstance(source, ForeignSource)
+    async with source.opened() as body:
+        given_up = [body() for _ in range(3)]
+        for attempt in given_up:
+            await anext(aiter(attempt))
+    assert (most, closed_at) == (1, [0])
+
+
+def giving(value: Any) -> Callable[[], Awaitable[Any]]:
+    async def give() -> Any:
+        return value
+
+    return give
 
 
 @pytest.mark.parametrize("moment", ["opened", "read", "amid"])
