@@ -24,7 +24,7 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
-from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source, source_name
+from aistemsplitter_async._transfer.audio import AudioSource, Source, source_name
 from aistemsplitter_async._transfer.downloader import Downloader
 from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
@@ -147,10 +147,11 @@ class Engine:
             error.split_id = split_id
             raise
 
-    @staticmethod
-    async def open_source(source: Source, *, filename: str | None, content_type: str | None) -> AudioSource | DirectURL:
+    async def open_source(
+        self, source: Source, *, filename: str | None, content_type: str | None
+    ) -> AudioSource | DirectURL:
         """Return the audio source for `source`, checked to be readable. See `build_source`."""
-        return await build_source(source, filename=filename, content_type=content_type)
+        return await self.uploader.open_source(source, filename=filename, content_type=content_type)
 
     @staticmethod
     def plan_folder(audio: AudioSource | DirectURL, name: str | None) -> str:

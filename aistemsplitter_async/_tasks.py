@@ -69,6 +69,27 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
         _retrieve_errors(*tasks)
 
 
+async def cancel_within(grace: float, *tasks: asyncio.Future[Any], clock: Clock) -> bool:
+    """Cancel `tasks`, which run other people's code, and wait for their end, but no longer than `grace` seconds.
+
+    Return whether all have ended; those that have not are left behind. However often the caller is cancelled, it waits;
+    the cancellation is raised then.
+    """
+    for task in tasks:
+        task.cancel()
+
+    async def wait() -> None:
+        with suppress(TimeoutError):
+            async with clock.timeout_at(clock.monotonic() + grace):
+                await asyncio.wait(tasks)
+
+    try:
+        await run_to_end(wait())
+    finally:
+        _retrieve_errors(*(task for task in tasks if task.done()))
+    return all(task.done() for task in tasks)
+
+
 def own(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
     """Start `work` in a task that the end of `asyncio.run` cancels only after a grace. The caller waits for its end."""
     return _OwnedTask(work, loop=asyncio.get_running_loop())

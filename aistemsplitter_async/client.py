@@ -42,7 +42,8 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._send.transport import Transport
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
-    from aistemsplitter_async.batch.runner import Batch, Sources
+    from aistemsplitter_async.batch.feeder import Sources
+    from aistemsplitter_async.batch.runner import Batch
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (
@@ -72,12 +73,13 @@ class AsyncAIStemSplitter:
     Args:
         api_key: `AISTEMSPLITTER_API_KEY` from the environment if not given.
         base_url: `AISTEMSPLITTER_BASE_URL`, else the hosted service; `/v1` is appended to one without a path.
-        session: carries the API calls, and is never closed here. It must not resend by itself.
+        session: carries the API calls, and is never closed here, nor are its connections that died while the machine
+            slept (`docs/connections.md`). It must not resend by itself.
         rate_limit: what is known about the key's limit.
         retry: whether and when failed attempts are retried.
         poll: when running splits are polled.
         timeouts: how long one attempt may take.
-        gate: shared by clients of one key, instead of `rate_limit`.
+        gate: shared by clients of one key in one event loop, instead of `rate_limit`.
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.

@@ -32,6 +32,8 @@ RESERVATIONS = 2  # new ones after the first of an upload, and new uploads after
 REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
 CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long: its duplicate may still be in progress
 COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or client closed, so that its id is not lost
+ASLEEP = 5.0  # s that the machine must have slept to distrust its connections; nobody forgets one in less
+CLOSE_GRACE = 5.0  # s for a caller's stream or iterable to end once it is cancelled; then it is left behind
 INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
@@ -205,6 +207,7 @@ class Timeouts:
     connect: float = attrs.field(default=10.0, validator=_positive)  # s
     call: float = attrs.field(default=30.0, validator=_positive)  # s for a whole JSON call
     create: float = attrs.field(default=120.0, validator=_positive)  # s; a shorter one only creates ambiguity
+    silence: float = attrs.field(default=20.0, validator=_positive)  # s; bytes unacknowledged for so long are lost
     stall: float = attrs.field(default=60.0, validator=_positive)  # s without progress in a transfer of any length
     floor_bytes: float = attrs.field(default=1024.0, validator=_not_negative)  # bytes/s, the least over a `stall`
 
@@ -215,5 +218,6 @@ class Timeouts:
             connect=self.connect * factor,
             call=self.call * factor,
             create=self.create * factor,
+            silence=self.silence * factor,
             stall=self.stall * factor,
         )

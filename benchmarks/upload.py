@@ -125,6 +125,7 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
     import aiohttp
 
     from aistemsplitter_async import AsyncAIStemSplitter
+    from aistemsplitter_async._send.connections import Lease
     from aistemsplitter_async._wire.messages import Origin
 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
@@ -132,7 +133,8 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
     if context is not None:  # the certificate is our own: only for this benchmark are the sessions made by hand
         transport: Any = client._engine.pipeline.transport
         for origin in (Origin.API, Origin.WORKER):
-            transport._sessions[origin] = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
+            session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))
+            transport._connections._leases[origin] = Lease(session)
 
     async def run() -> None:
         async with client:

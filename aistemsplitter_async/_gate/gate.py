@@ -26,7 +26,7 @@ from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
-from aistemsplitter_async.errors import RateLimitedError
+from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
 from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
 
 _log = logging.getLogger(__name__)
@@ -73,6 +73,9 @@ class GateSnapshot:
 class Gate:
     """Admission to one key's budget. Clients that share a key share its gate.
 
+    It belongs to the event loop of its first call until that loop is closed; another one may use it then, and what is
+    known of the key stays known.
+
     Args:
         limit: what is known about the key's limit.
         clock: where time comes from.
@@ -105,6 +108,7 @@ class Gate:
         self._on_event = as_listener(on_event, "on_event")
         self._emitted_limit = self._limiter.believed
         self._emitted_closed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
 
@@ -114,7 +118,9 @@ class Gate:
         Raises:
             RateLimitedError: the server answered 429 and asked for a longer wait (`retry_after`) than the policy
                 allows. It is raised without a request, as long as more of that is left.
+            ConfigurationError: the gate belongs to another event loop.
         """
+        self._bind()
         if self._refusing_until - self._clock.monotonic() > self._longest_wait:
             raise self._refusal()
         if priority == "interactive" and rank < Rank.POLL:
@@ -133,7 +139,8 @@ class Gate:
             raise
 
     def attach(self, source: Source) -> None:
-        """Add `source`. Call `pump` when it has a better candidate than before."""
+        """Add `source`. Call `pump` when it has a better candidate than before. Raises like `pump`."""
+        self._bind()
         self._sources.append(source)
         self.pump()
 
@@ -163,13 +170,19 @@ class Gate:
 
         A declared limit stays as it is, and slots that are in use now stay in use. A gate that a 429 has closed stays
         closed, for an hour at most.
+
+        Raises:
+            ConfigurationError: the gate belongs to another event loop.
         """
+        if self._is_in_use():
+            self._bind()
         memory = parse_gate_memory(remembered, self._clock.now())
         if memory is not None:
             self._limiter.recall(memory, self._clock.monotonic())
             if memory.closed_for:
                 self._note_closed(asked=memory.closed_for)
-            self.pump()
+            if self._is_in_use():  # or else nobody waits, and there need not be an event loop
+                self.pump()
 
     def budget(self) -> Budget:
         """Return the budget to plan polls with."""
@@ -215,7 +228,12 @@ class Gate:
         self.pump()
 
     def pump(self) -> None:
-        """Grant every slot that can be granted now, and set the timer for the next one."""
+        """Grant every slot that can be granted now, and set the timer for the next one.
+
+        Raises:
+            ConfigurationError: the gate belongs to another event loop, whose waiters would not wake up.
+        """
+        self._bind()
         now = self._clock.monotonic()
         self._emit_changes(now)
         wake_at = math.inf
@@ -239,6 +257,23 @@ class Gate:
                 Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore),
             )
         self._wake_at(wake_at)
+
+    def _is_in_use(self) -> bool:
+        return self._loop is not None and not self._loop.is_closed()
+
+    def _bind(self) -> None:
+        """Check that the gate belongs to the running event loop. What waited in one that was closed waits no more."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._is_in_use():
+            raise ConfigurationError(
+                "a gate belongs to the event loop of its first call; make one per loop, each with a share of the limit"
+            )
+        self._loop = loop
+        self._queues = Queues()
+        self._sources = [self._queues]
+        self._timer = None
 
     def _choose(self, now: float) -> tuple[Order, Source, int] | None:
         """Return the order and the source of the best candidate, and how many slots it must leave free.

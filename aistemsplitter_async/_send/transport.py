@@ -1,24 +1,22 @@
 """Exactly one attempt: a request value goes in, a reply value or a typed error comes out.
 
-Three sessions keep the three origins apart. The API key is added here, per request, after asserting that the URL is the
-API's own origin. Errors are converted (`failures`) outside their `except` block, because their `repr` and `__context__`
-hold the request's headers, and with them the key.
+Three sessions keep the three origins apart (`connections`). The API key is added here, per request, after asserting
+that the URL is the API's own origin. Errors are converted (`failures`) outside their `except` block, because their
+`repr` and `__context__` hold the request's headers, and with them the key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
 from typing import Protocol
 
 import aiohttp
-from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.resolver import DefaultResolver
 from yarl import URL
 
-from aistemsplitter_async._send.failures import Body, ConnectionLostError, convert_error, is_foreign_cancellation
+from aistemsplitter_async._send.connections import Connections
+from aistemsplitter_async._send.failures import Body, convert_error, is_foreign_cancellation
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.codec import is_readable
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
@@ -33,7 +31,6 @@ from aistemsplitter_async.config import (
 )
 from aistemsplitter_async.errors import APIConnectionError, ConfigurationError, UnsafeURLError
 
-READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
 _USER_AGENT = f"aistemsplitter-async/{__version__}"
 
 
@@ -77,7 +74,7 @@ class AiohttpTransport:
         api_key: sent to the origin of `base_url` only.
         base_url: where the API is.
         session: carries the API calls if given, and is not closed here.
-        timeouts: `connect` is used here; everything else is the pipeline's.
+        timeouts: `connect` and `silence` are used here; everything else is the pipeline's.
         proxy: an http(s) proxy for every request. It resolves names by itself, so only literal addresses are vetted.
         urls: where worker and CDN may be.
     """
@@ -97,40 +94,40 @@ class AiohttpTransport:
         self._injected = session
         self._timeouts = timeouts
         self._proxy = proxy
-        self._urls = urls
-        self._sessions: dict[Origin, aiohttp.ClientSession] = {}
+        self._connections = Connections(urls, silence=timeouts.silence)
         self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
-        response = await self._open(request)
-        try:
+        async with self._exchange(request) as response:
             return await _Streamed(response).read()
-        finally:
-            response.close()
 
     @asynccontextmanager
     async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
-        response = await self._open(request)
-        try:
+        async with self._exchange(request) as response:
             yield _Streamed(response)
-        finally:
-            # Not `release`: the rest of a body is not worth reading, and a complete one has released it already.
-            response.close()
 
     async def aclose(self) -> None:
         self._closed = True
-        for session in self._sessions.values():
-            await session.close()
-        self._sessions.clear()
+        await self._connections.aclose()
 
-    async def _open(self, request: Request) -> aiohttp.ClientResponse:
+    @asynccontextmanager
+    async def _exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         self._check(request)
+        with self._session(request.origin) as session:
+            response = await self._open(session, request)
+            try:
+                yield response
+            finally:
+                # Not `release`: the rest of a body is not worth reading, and a complete one has released it already.
+                response.close()
+
+    async def _open(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
         host, body = None, _open_body(request)
         failure: BaseException
         try:
             url = URL(request.url, encoded=True)
             host = url.host
-            return await self._session(request.origin).request(
+            return await session.request(
                 request.method,
                 url,
                 headers=self._headers(request),  # not a variable, which a traceback would show
@@ -172,20 +169,10 @@ class AiohttpTransport:
             headers["Authorization"] = f"Bearer {self._api_key.reveal()}"
         return headers
 
-    def _session(self, origin: Origin) -> aiohttp.ClientSession:
+    def _session(self, origin: Origin) -> AbstractContextManager[aiohttp.ClientSession]:
         if origin is Origin.API and self._injected is not None:
-            return self._injected
-        if origin not in self._sessions:
-            trusted = origin is Origin.API  # the user named it; the other two are named by replies
-            resolver = DefaultResolver() if trusted else VettingResolver(self._urls)
-            self._sessions[origin] = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=resolver),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-                read_bufsize=READ_BUFFER_BYTES,
-                middlewares=(_no_hidden_resend,),
-            )
-        return self._sessions[origin]
+            return nullcontext(self._injected)  # which of its connections are used is its owner's affair
+        return self._connections.session(origin)
 
 
 def _open_body(request: Request) -> Body | AsyncIterator[bytes] | None:
@@ -251,36 +238,3 @@ def _join_lines(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
         lines.setdefault(name.lower(), {})[value] = None
     return {name: ", ".join(values) for name, values in lines.items()}
-
-
-async def _no_hidden_resend(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Keep aiohttp from sending a GET twice by itself: every request of a key must pass the gate."""
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:  # never resent
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        lost = ConnectionLostError(str(error) or "the server closed the connection")
-    raise lost
-
-
-class VettingResolver(AbstractResolver):
-    """Resolves a name and keeps only allowed addresses, so that a public name cannot lead into a private network."""
-
-    def __init__(self, urls: URLPolicy) -> None:
-        self._urls = urls
-        self._inner = DefaultResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        allowed = [result for result in found if self._urls.allows(result["host"], host=host)]
-        if not allowed:
-            raise UnsafeURLError(f"refused to visit {host!r}: it is not on the public internet")
-        return allowed
-
-    async def close(self) -> None:
-        await self._inner.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -19,10 +19,13 @@ import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file
+from aistemsplitter_async._transfer.foreign import ForeignSource, guard
 from aistemsplitter_async._wire.messages import BodyStream
-from aistemsplitter_async._wire.urls import filename_of_url
-from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
-from aistemsplitter_async.models import DirectURL
+from aistemsplitter_async._wire.urls import filename_of_url, is_url
+from aistemsplitter_async.clock import Clock, SystemClock
+from aistemsplitter_async.config import Timeouts
+from aistemsplitter_async.errors import ConfigurationError, SourceUnreadableError
+from aistemsplitter_async.models import DirectURL, redact_url
 
 _TYPE_BY_SUFFIX = {  # unknown to `mimetypes` on some systems, or named after the container rather than the audio
     ".aac": "audio/aac",
@@ -86,7 +89,7 @@ class BytesSource:
 class StreamSource:
     """Audio from anywhere: `factory` opens an async stream of chunks, of exactly `content_length` bytes in all.
 
-    The factory is called once per attempt, so a retry can start over.
+    The factory is called once per attempt, so a retry can start over. What it yields is checked by `foreign`.
     """
 
     factory: BodyStream
@@ -96,38 +99,7 @@ class StreamSource:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[BodyStream]:
-        yield lambda: _exactly(self.factory, self.content_length, self.filename)
-
-
-async def _exactly(factory: BodyStream, length: int, name: str) -> AsyncIterator[bytes]:
-    """Pass chunks through, and notice a stream that is shorter or longer than was said.
-
-    Each chunk is held back until the next one is known, so that the receiver never has all of a wrong stream.
-    """
-    seen = 0
-    kept = b""
-    chunks: AsyncIterator[bytes] | None = None
-    try:
-        chunks = factory()
-        async for chunk in chunks:
-            seen += len(chunk)
-            if seen > length:
-                break
-            if kept and chunk:
-                yield kept
-            kept = chunk or kept
-    except UploadError:
-        raise
-    except Exception as error:
-        raise SourceUnreadableError(f"cannot read {name}: its stream raised {type(error).__name__}") from error
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
-    if seen != length:
-        raise SourceChangedError(
-            f"{name} should have {length} bytes; its stream has {'more' if seen > length else seen}"
-        )
-    yield kept
+        yield self.factory
 
 
 Source = str | os.PathLike[str] | bytes | AudioSource
@@ -146,40 +118,90 @@ def stream_source(
 
     Raises:
         SourceUnreadableError: `content_length` is not positive.
+        ConfigurationError: `factory` is not a function.
     """
-    if content_length <= 0:
+    if not callable(factory):
+        raise ConfigurationError(
+            f"a stream is given as a function that opens it, again for each attempt, not as {type(factory).__name__}"
+        )
+    if isinstance(content_length, int) and content_length <= 0:
         raise SourceUnreadableError(f"{filename} is empty")
     return StreamSource(factory, content_length, filename, content_type or guess_content_type(filename))
 
 
 async def build_source(
-    source: Source, *, filename: str | None = None, content_type: str | None = None
+    source: Source,
+    *,
+    filename: str | None = None,
+    content_type: str | None = None,
+    clock: Clock | None = None,
+    stall: float | None = None,
 ) -> AudioSource | DirectURL:
-    """Return the audio source for a caller's `source`.
+    """Return the audio source for a caller's `source`. Nothing that the result does raises anything but our errors.
 
     Args:
         source: a path, bytes, an http(s) URL as text, or an `AudioSource`, for example from `stream_source`.
         filename: overrides the name; needed to infer the type of bytes.
         content_type: overrides the type inferred from the name.
+        clock: where time comes from.
+        stall: seconds in which a source that is other people's code must yield something; see `Timeouts.stall`.
 
     Raises:
-        SourceUnreadableError: no such file, not a regular one, empty, or not permitted. Nothing was sent.
+        SourceUnreadableError: it is no source, no such file, not a regular one, empty, or not permitted. Nothing was
+            sent.
     """
-    if isinstance(source, str) and urlsplit(source).scheme.lower() in ("http", "https"):
+    if isinstance(source, BytesSource | FileSource | ForeignSource):
+        return source
+    if isinstance(source, str) and _is_url(source):
         return DirectURL(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        if not source:
-            raise SourceUnreadableError(f"{filename or 'the audio'} is empty")
-        name = filename or "audio"
-        return BytesSource(bytes(source), name, content_type or guess_content_type(name))
+        return _build_bytes(source, filename or "audio", content_type)
     if isinstance(source, str | os.PathLike):
-        path = Path(source)
+        path = _as_path(source)
         size = await run_in_thread(_check_file, path)
         name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # a file name need not be text
         return FileSource(path, size, name, content_type or guess_content_type(name))
-    if not hasattr(source, "opened"):
-        raise TypeError(f"a source is a path, bytes, a URL or an AudioSource, not {type(source).__name__}")
-    return source
+    return guard(
+        source,
+        filename=filename,
+        content_type=content_type,
+        guess=guess_content_type,
+        clock=clock or SystemClock(),
+        stall=Timeouts().stall if stall is None else stall,
+    )
+
+
+def _is_url(source: str) -> bool:
+    try:
+        if urlsplit(source).scheme.lower() not in ("http", "https"):
+            return False
+        if source.isprintable():
+            return True
+        problem = "it contains unprintable characters"
+    except ValueError as error:  # a bracket, or a character that some take for another one
+        if not is_url(source):
+            return False
+        problem = str(error)
+    raise SourceUnreadableError(f"{redact_url(source)!a} is not a URL: {problem}")
+
+
+def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: str | None) -> BytesSource:
+    try:
+        copy = bytes(data)
+    except ValueError as error:  # of a memoryview that was released
+        raise SourceUnreadableError(f"cannot read {name}: {error}") from None
+    if not copy:
+        raise SourceUnreadableError(f"{name} is empty")
+    return BytesSource(copy, name, content_type or guess_content_type(name))
+
+
+def _as_path(source: str | os.PathLike[str]) -> Path:
+    try:
+        return Path(source)
+    except Exception as error:  # a path of other people's making
+        raise SourceUnreadableError(
+            f"cannot read the {type(source).__name__}: as a path it raised {type(error).__name__}"
+        ) from error
 
 
 def guess_content_type(filename: str) -> str:

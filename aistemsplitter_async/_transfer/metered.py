@@ -12,6 +12,7 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import APITimeoutError
 
 T = TypeVar("T")
+STALLED = "STALLED"  # the code of that error
 
 
 async def run_metered(work: Coroutine[Any, Any, T], meter: Meter, *, clock: Clock, what: str) -> T:
@@ -33,4 +34,4 @@ async def run_metered(work: Coroutine[Any, Any, T], meter: Meter, *, clock: Cloc
             return task.result()
     finally:
         await cancel_and_wait(task)  # it may have a thread at work on a file that the caller is about to close
-    raise APITimeoutError(f"{what} stalled: too few bytes moved for too long", code="STALLED")
+    raise APITimeoutError(f"{what} stalled: too few bytes moved for too long", code=STALLED)

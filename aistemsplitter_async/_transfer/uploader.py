@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
@@ -13,9 +14,10 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
+from aistemsplitter_async._transfer.foreign import build_silence
 from aistemsplitter_async._transfer.lifetime import Lifetime
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
-from aistemsplitter_async._transfer.metered import run_metered
+from aistemsplitter_async._transfer.metered import STALLED, run_metered
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.dates import parse_date
 from aistemsplitter_async._wire.messages import BodyStream, Reply, Stage
@@ -107,7 +109,7 @@ class Uploader:
             AIStemSplitterError: reserving failed, or every attempt to send did.
         """
         listener = as_listener(on_progress, "on_progress")
-        audio = await build_source(source, filename=filename, content_type=content_type)
+        audio = await self.open_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             raise SourceUnreadableError("a URL is not uploaded; give it to submit, or DirectURL(url) to create_split")
         return await self._upload(audio, listener, priority)
@@ -123,10 +125,17 @@ class Uploader:
     ) -> SplitInput:
         """Return the input of a create: a URL as it is, anything else once it is uploaded. Raises like `upload`."""
         listener = as_listener(on_progress, "on_progress")
-        audio = await build_source(source, filename=filename, content_type=content_type)
+        audio = await self.open_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
             return self.vet_source(audio)
         return (await self._upload(audio, listener, priority)).upload.input
+
+    async def open_source(
+        self, source: Source, *, filename: str | None, content_type: str | None
+    ) -> AudioSource | DirectURL:
+        """Return the audio source for `source`, checked to be readable. See `build_source`."""
+        clock, stall = self._pipeline.clock, self._pipeline.timeouts.stall
+        return await build_source(source, filename=filename, content_type=content_type, clock=clock, stall=stall)
 
     def vet_source(self, audio: DirectURL) -> DirectURL:
         """Return a URL that the API may be asked to fetch.
@@ -199,7 +208,9 @@ class Uploader:
             try:
                 reply = await run_metered(work, sending.meter, clock=pipeline.clock, what="the upload")
             except AIStemSplitterError as error:
-                failure: Exception = sending.broken_by or error
+                failure: BaseException = sending.broken_by or error
+                if error.code == STALLED and sending.waits_for_source:
+                    failure = build_silence(source.filename, pipeline.timeouts.stall)
             else:
                 if sending.broken_by is None:
                     receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
@@ -225,7 +236,8 @@ class _Sending:
         self, source: AudioSource, body: BodyStream, pipeline: Pipeline, on_progress: Listener[Progress] | None
     ) -> None:
         self.meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
-        self.broken_by: Exception | None = None
+        self.broken_by: BaseException | None = None
+        self.waits_for_source = False  # if nothing moves, that is why
         self.handed = 0  # bytes that the transport was given
         self._source = source
         self._body = body
@@ -236,7 +248,9 @@ class _Sending:
         size = _FIRST_SLICE_BYTES
         self._report()
         try:
+            self.waits_for_source = True
             async for block in self._body():
+                self.waits_for_source = False
                 start = 0
                 while start < len(block):
                     part = memoryview(block)[start : start + size]  # not a copy
@@ -249,11 +263,20 @@ class _Sending:
                     self.meter.add(len(part), now=now)
                     self._report()
                     size = _next_slice(size, now - began)
+                self.waits_for_source = True
+            self.waits_for_source = False
             self._check(self.handed == self._source.content_length)
-        except Exception as error:
-            self.broken_by = error
+        except (asyncio.CancelledError, GeneratorExit):
             raise
-        self.meter.finish(now=self._clock.monotonic())
+        except BaseException as error:
+            self.broken_by = error
+            if isinstance(error, Exception):
+                raise
+            broken = SourceUnreadableError(f"{self._source.filename} raised {type(error).__name__}")
+        else:
+            self.meter.finish(now=self._clock.monotonic())
+            return
+        raise broken  # a transport need not notice anything but an Exception in a task of its own
 
     def _check(self, as_long_as_said: bool) -> None:
         if not as_long_as_said:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-import os
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from functools import partial
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -16,18 +14,13 @@ from aistemsplitter_async._audio.examine import Examined, Length, examine, measu
 from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.audio import (
-    AudioSource,
-    BytesSource,
-    Source,
-    StreamSource,
-    build_source,
-    source_name,
-)
+from aistemsplitter_async._transfer.audio import AudioSource, BytesSource, Source, build_source, source_name
+from aistemsplitter_async._transfer.file_source import FileSource
+from aistemsplitter_async._transfer.foreign import HEADER_TEXT, ForeignSource
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
-from aistemsplitter_async._wire.messages import BodyStream
+from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
 from aistemsplitter_async.journal.record import AudioId
 from aistemsplitter_async.journal.rows import Sighting, Stamp
@@ -37,7 +30,14 @@ from aistemsplitter_async.models import DirectURL
 _MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
 
 
+def _text(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    if value is not None and not (isinstance(value, str) and value):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
+
+
 def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    if value is not None and not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
     try:
         for name in value.split("/") if value else ():
             check_name(name)
@@ -48,13 +48,22 @@ def _inside(_: object, attribute: attrs.Attribute[str], value: str | None) -> No
 
 
 def _with_stem(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
     try:
         stem_file_name("vocals", value)
     except UnsafeNameError as error:
         raise ConfigurationError(f"{attribute.name} must be a file name with {ANY_STEM} in it: {error}") from None
 
 
-def _usable_key(_: object, __: attrs.Attribute[str], value: str) -> None:
+def _media_type(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
+    if value is not None and not (isinstance(value, str) and HEADER_TEXT.fullmatch(value)):
+        raise ConfigurationError(f"{attribute.name} must be a media type, not {value!r}")
+
+
+def _usable_key(_: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not isinstance(value, str):
+        raise ConfigurationError(f"{attribute.name} must be text, not {value!r}")
     parse_idempotency_key(value)
 
 
@@ -63,8 +72,17 @@ def _listens(_: object, attribute: attrs.Attribute[OnProgress], value: OnProgres
 
 
 def _possible_length(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
-    if value is not None and not 0 < value < math.inf:  # nor NaN
-        raise ConfigurationError(f"{attribute.name} must be more than 0, not {value:g}; leave out what is not known")
+    if value is not None and not (_is_number(value) and 0 < value < math.inf):  # nor NaN
+        raise ConfigurationError(f"{attribute.name} must be more than 0, not {value!r}; leave out what is not known")
+
+
+def _possible_time(_: object, attribute: attrs.Attribute[float], value: float | None) -> None:
+    if value is not None and not (_is_number(value) and not math.isnan(value)):
+        raise ConfigurationError(f"{attribute.name} must be a number of seconds, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @attrs.frozen(kw_only=True)
@@ -90,11 +108,11 @@ class BatchItem:
     folder: str | None = attrs.field(default=None, validator=_inside)
     pattern: str = attrs.field(default=ANY_STEM, validator=_with_stem)
     seconds: float | None = attrs.field(default=None, validator=_possible_length)
-    filename: str | None = None
-    content_type: str | None = None
+    filename: str | None = attrs.field(default=None, validator=_text)
+    content_type: str | None = attrs.field(default=None, validator=_media_type)
     idempotency_key: str | None = attrs.field(default=None, validator=attrs.validators.optional(_usable_key))
     on_progress: OnProgress | None = attrs.field(default=None, validator=_listens)
-    timeout: float | None = None
+    timeout: float | None = attrs.field(default=None, validator=_possible_time)
     anew: bool = False
 
 
@@ -134,10 +152,8 @@ class OpenedItem:
     def pinned(self, content: str | None) -> OpenedItem:
         """Return it with a stream that fails unless it yields the same bytes again; for a file, its stamp is enough."""
         audio = self.audio
-        if not isinstance(audio, StreamSource) or content is None:
-            return self
-        return attrs.evolve(
-            self, audio=attrs.evolve(audio, factory=partial(_verified, audio.factory, content, audio.filename))
+        return (
+            attrs.evolve(self, audio=attrs.evolve(audio, content=content)) if isinstance(audio, ForeignSource) else self
         )
 
     async def identify(self) -> AudioId:
@@ -175,39 +191,30 @@ class OpenedItem:
         )
 
 
-async def _verified(factory: BodyStream, content: str, name: str) -> AsyncIterator[bytes]:
-    hasher, chunks = hashlib.sha256(), factory()
-    try:
-        async for chunk in chunks:
-            hasher.update(chunk)
-            yield chunk
-    finally:
-        if isinstance(chunks, AsyncGenerator):
-            await chunks.aclose()
-    if f"sha256:{hasher.hexdigest()}" != content:
-        raise SourceChangedError(f"the stream of {name} yielded other bytes than before; nothing was split")
-
-
-async def open_item(item: BatchItem, own_files: Sequence[Path] = ()) -> OpenedItem:
+async def open_item(
+    item: BatchItem, own_files: Sequence[Path] = (), *, clock: Clock | None = None, stall: float | None = None
+) -> OpenedItem:
     """Open a source; return what is known of it before anything is sent.
 
     Args:
         item: the source.
         own_files: those of the journal, whose first is the journal itself; they are no sources, and not opened.
+        clock: see `build_source`.
+        stall: see `build_source`.
 
     Raises:
         SourceUnreadableError: it cannot be read; nothing was sent.
     """
-    audio = await build_source(item.source, filename=item.filename, content_type=item.content_type)
+    audio = await build_source(
+        item.source, filename=item.filename, content_type=item.content_type, clock=clock, stall=stall
+    )
     name = source_name(audio)
     folder = item.folder if item.folder is not None else folder_name(name, fallback="split")
     if isinstance(audio, DirectURL):
-        if not audio.url.isprintable():
-            raise SourceUnreadableError(f"{audio.url!a} is not a URL: it contains unprintable characters")
         return OpenedItem(audio, audio.url, folder)
-    if not isinstance(item.source, str | os.PathLike):
+    if not isinstance(audio, FileSource):
         return OpenedItem(audio, name, folder)
-    path = Path(item.source).absolute()  # noqa: ASYNC240  # does not touch the disk
+    path = audio.path.absolute()  # does not touch the disk
     return OpenedItem(audio, label(str(path)), folder, path, await run_in_thread(_stamp_source, path, own_files))
 
 

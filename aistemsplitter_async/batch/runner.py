@@ -6,7 +6,7 @@ async with client.split_many(sources, into="stems/", journal="library.journal") 
         ...
 ```
 
-A feeder takes sources one by one, as earlier ones end, and gives each a task of its own; bounds per stage are shared
+A feeder takes sources one by one, as earlier ones end; each gets a task of its own; bounds per stage are shared
 (`context`). A failed source is an outcome and stops no other. Leaving the block early stops the work: splits that exist
 continue at the server, and are in the journal.
 """
@@ -16,30 +16,30 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterable
-from contextlib import aclosing, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+from weakref import WeakSet
 
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
+from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, write_status
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import ConfigurationError, JournalError
+from aistemsplitter_async.errors import ConfigurationError, JournalError, SourceUnreadableError
 from aistemsplitter_async.journal.file import own_files, status_path
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
-
-Sources = Iterable[Source | BatchItem] | AsyncIterable[Source | BatchItem]
 
 _TICK = 1.0  # s between two adaptations to the limit
 _STATUS_TICKS = 2  # ticks between two writes of the status file
@@ -63,21 +63,20 @@ class Batch:
         journal: Path | None,
         clock: Clock,
     ) -> None:
-        if isinstance(sources, str | bytes | bytearray):  # iterable, but not a list of sources
-            raise ConfigurationError(f"sources is a single {type(sources).__name__}; give a list of sources")
         self._get_engine = get_engine
-        self._sources = sources
         self._options = options
         self._journal_path = journal
         self._clock = clock
         self._entered: BatchContext | None = None
         self._tracks: dict[asyncio.Task[None], BatchTrack] = {}
         self._helpers: list[asyncio.Task[None]] = []
-        self._feeder: asyncio.Task[None] | None = None
+        self._feeder = Feeder(sources, self._take, clock=clock)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._cancelled = WeakSet[asyncio.Task[None]]()  # by this batch, and not by its sources
         self._closing = False
         self._outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(maxsize=100)
         self._counts: Counter[str] = Counter()
-        self._exhausted = False
+        self._last_claim: asyncio.Event | None = None  # of the source taken last
         self._ended = False
         self._closed = False
         self._fault: BaseException | None = None
@@ -92,8 +91,11 @@ class Batch:
         Raises:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
+            ConfigurationError: it was entered before, or its client belongs to another event loop.
         """
-        engine = self._get_engine()
+        if self._loop is not None:
+            raise ConfigurationError("a batch is entered once; call split_many again")
+        engine, self._loop = self._get_engine(), asyncio.get_running_loop()
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
         context = BatchContext(
@@ -110,12 +112,10 @@ class Batch:
         except BaseException:
             await journal.aclose()
             raise
-        loop = asyncio.get_running_loop()
-        self._feeder = loop.create_task(self._feed(), name="batch feeder")
+        self._feeder.start(self._resolve_open_creates)
         self._helpers = [
-            self._feeder,
-            loop.create_task(self._end(self._feeder), name="batch end"),
-            loop.create_task(self._tick(), name="batch ticker"),
+            self._loop.create_task(self._end(), name="batch end"),
+            self._loop.create_task(self._tick(), name="batch ticker"),
         ]
         return self
 
@@ -123,13 +123,14 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop what is still running, and close the journal."""
+        self._stop()
         for helper in self._helpers:
             helper.cancel()
-        self._stop()
         await run_to_end(self._wind_up())
 
     async def _wind_up(self) -> None:
         try:
+            await self._feeder.wait_out()
             await wait_out(*self._helpers, *self._tracks)
             self._close()
             await self._context.save_gate()
@@ -151,16 +152,22 @@ class Batch:
         """Return the next outcome.
 
         Raises:
-            ConfigurationError: the batch was not entered with `async with`.
+            ConfigurationError: the batch was not entered with `async with`, or in another event loop; or the iterable
+                of sources cancelled the task that read it, or did not let itself be closed.
             JournalError: the journal could not be written any more; nothing was sent after that.
             Exception: raised by the iterable of sources; everything before it was finished.
+            BaseException: raised by a source to end the program; nothing was sent after that.
         """
         _ = self._context  # raises if not entered, instead of waiting forever
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError("a batch belongs to the event loop that it was entered in")
         over = self._ended or (self._closed and self._outcomes.empty())
         outcome = None if over else await self._outcomes.get()
         if outcome is not None:
             return outcome
         self._ended = True
+        if self._outcomes.empty():
+            self._outcomes.put_nowait(None)  # for another task that waits for the next outcome, too
         self._stop_timing()
         if self._fault is not None:
             raise self._fault
@@ -213,7 +220,7 @@ class Batch:
         return BatchProgress(
             seconds=self._took if self._took is not None else now - self._began,
             taken=self._counts["taken"],
-            exhausted=self._exhausted,
+            exhausted=self._feeder.exhausted,
             done=self._counts["done"],
             failed=self._counts["failed"],
             skipped=self._counts["skipped"],
@@ -249,42 +256,40 @@ class Batch:
         self._cancel([task for task, track in self._tracks.items() if track.standing.cancellable])
 
     def _cancel(self, tracks: Iterable[asyncio.Task[None]]) -> None:
-        for task in (self._feeder, *tracks):
-            if task is not None:
-                task.cancel()
+        self._feeder.stop()
+        for task in tracks:
+            self._cancelled.add(task)
+            task.cancel()
 
-    async def _feed(self) -> None:
-        """Start a task for every source, as soon as there is room for another one."""
-        context, loop = self._context, asyncio.get_running_loop()
-        # What may be paid for comes first: its idempotency keys grow old, and its sources may not be given again.
-        open_creates = await context.write(JournalStore.open_creates)
-        await asyncio.gather(*(resolve_create(context, record) for record in open_creates))
-        before: asyncio.Event | None = None
-        async with aclosing(_each(self._sources)) as sources:
-            async for source in sources:
-                item = source if isinstance(source, BatchItem) else BatchItem(source=source)
-                track = BatchTrack(context, item, self._counts["taken"], before)
-                await context.sources.acquire()
-                if context.stop_switch.is_on:
-                    context.sources.release()
-                    return
-                self._counts["taken"] += 1
-                task = loop.create_task(self._run(track), name=f"track {track.standing.position}")
-                self._tracks[task] = track
-                before = track.has_claimed
-                task.add_done_callback(self._tracks.pop)
-        self._exhausted = True
+    async def _resolve_open_creates(self) -> None:
+        """Do first what may be paid for: its idempotency keys grow old, and its sources may not be given again."""
+        open_creates = await self._context.write(JournalStore.open_creates)
+        await asyncio.gather(*(resolve_create(self._context, record) for record in open_creates))
 
-    async def _end(self, feeder: asyncio.Task[None]) -> None:
+    async def _take(self, source: Source | BatchItem) -> bool:
+        """Start a task for a source as soon as there is room for it; return whether to go on."""
+        context = self._context
+        item = source if isinstance(source, BatchItem) else BatchItem(source=source)
+        track = BatchTrack(context, item, self._counts["taken"], self._last_claim)
+        await context.sources.acquire()
+        if context.stop_switch.is_on:
+            context.sources.release()
+            return False
+        self._counts["taken"] += 1
+        task = asyncio.get_running_loop().create_task(self._run(track), name=f"track {track.standing.position}")
+        self._tracks[task] = track
+        self._last_claim = track.has_claimed
+        task.add_done_callback(self._tracks.pop)
+        return True
+
+    async def _end(self) -> None:
         """Wait until there are no more sources and no more tracks, and end the outcomes."""
-        await asyncio.wait([feeder])
-        if not feeder.cancelled():
-            self._fault = self._fault or feeder.exception()
-        elif not feeder.cancelling():  # by its sources, and not by the batch
-            self._fault = ConfigurationError("the sources are not complete: their iterable raised CancelledError")
+        fault = await self._feeder.find_fault()
+        self._fault = self._fault or fault
         while self._tracks:
             await asyncio.wait(self._tracks)
-        if self._exhausted and self._fault is None and not (self._context.stop_switch.is_on or self._counts["passing"]):
+        complete = self._feeder.exhausted and self._fault is None
+        if complete and not (self._context.stop_switch.is_on or self._counts["passing"]):
             with suppress(JournalError):  # a re-split not marked as finished is continued by the next run
                 await self._context.write(JournalStore.finish_resplit)
         await self._outcomes.put(None)
@@ -296,17 +301,29 @@ class Batch:
             except asyncio.CancelledError:
                 if self._closing:
                     raise
-                outcome = Skipped(track.standing.item.source, "not begun", track.standing.position)  # drained
+                outcome = self._describe_cancelled(track)
             kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
             self._counts[kind] += 1
             if isinstance(outcome, Failed):
                 self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
             await self._outcomes.put(outcome)
-        except Exception as error:  # noqa: BLE001  # the journal failed, or this is a bug: nothing may go on
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # the journal failed, or this is a bug: nothing may go on
             self._fault = self._fault or error
             self._stop()
+            if isinstance(error, KeyboardInterrupt | SystemExit):  # raised by the event loop at once
+                raise
         finally:
             self._context.sources.release()
+
+    def _describe_cancelled(self, track: BatchTrack) -> Outcome:
+        """Return the outcome of a track that was cancelled: it was drained, or its source did it."""
+        standing = track.standing
+        if asyncio.current_task() in self._cancelled:
+            return Skipped(standing.item.source, "not begun", standing.position)
+        error = SourceUnreadableError(f"{standing.label or 'a source'} cancelled the task that read it")
+        return Failed(standing.item.source, standing.stage, error, standing.position)
 
     async def _tick(self) -> None:
         """Adapt to the key's limit, and write the status file."""
@@ -331,18 +348,3 @@ class Batch:
         )
         with suppress(OSError):  # a full disk is reported by the journal
             await run_in_thread(write_status, status_path(self._journal_path), status)
-
-
-async def _each(sources: Sources) -> AsyncGenerator[Source | BatchItem, None]:
-    """Iterate over an async or plain iterable; a plain one must not block the event loop."""
-    if isinstance(sources, AsyncIterable):
-        try:
-            async for source in sources:
-                yield source
-        finally:
-            if isinstance(sources, AsyncGenerator):
-                await sources.aclose()
-        return
-    for source in sources:
-        yield source
-        await asyncio.sleep(0)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -106,7 +107,8 @@ class BatchTrack:
     async def _begin(self) -> Outcome:
         """Find the source's record, and continue from there."""
         context = self._context
-        opened = await open_item(self._item, context.own_files)
+        stall = context.engine.pipeline.timeouts.stall
+        opened = await open_item(self._item, context.own_files, clock=context.clock, stall=stall)
         self.standing.label = opened.label
         if isinstance(opened.audio, DirectURL):
             context.engine.uploader.vet_source(opened.audio)
@@ -221,7 +223,7 @@ class BatchTrack:
             known = await context.write(JournalStore.audio_of, opened.label, opened.stamp)
             if known is not None:
                 return known
-        async with context.hashing:
+        async with context.hashing if opened.path is not None else nullcontext():  # a slow stream keeps no file waiting
             return await opened.identify()
 
     async def _claim(self, opened: OpenedItem, audio: AudioId) -> Claim:

@@ -84,7 +84,8 @@ class MemoryInbox:
     def _check_loop(self) -> None:
         if self._loop is not asyncio.get_running_loop():  # its followers would not wake up
             raise ConfigurationError(
-                "the receiver and one of its clients run in different event loops; give both the same SQLiteInbox"
+                "the receiver and one of its clients run in different event loops; "
+                "give each an SQLiteInbox on the same file"
             )
 
     def _forget_old(self) -> None:

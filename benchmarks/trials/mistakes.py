@@ -194,13 +194,13 @@ def drop_the_feeders_error() -> None:
     """What the iterable of sources raises only ends it."""
 
     def build(feed: Callable[..., Any]) -> Callable[..., Any]:
-        async def quiet(batch: Any) -> None:
+        async def quiet(feeder: Any, first: Any) -> None:
             with contextlib.suppress(Exception):
-                await feed(batch)
+                await feed(feeder, first)
 
         return quiet
 
-    replace("batch.runner:Batch._feed", build)
+    replace("batch.feeder:Feeder._feed", build)
 
 
 @mistake("listener-raises", "listener")

@@ -418,8 +418,9 @@ async def test_a_source_that_times_out_is_not_mistaken_for_the_call(world: World
             raise TimeoutError("mine")
 
     async with world.client() as client:
-        with pytest.raises(TimeoutError, match="mine"):
+        with pytest.raises(SourceUnreadableError, match="TimeoutError") as caught:
             await client.upload_audio(Stuck(), timeout=50)
+    assert str(caught.value.__cause__) == "mine"
 
 
 # --- errors carry what they are about

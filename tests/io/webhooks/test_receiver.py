@@ -350,7 +350,7 @@ def test_events_in_memory_are_not_lost_silently_between_event_loops(caplog: pyte
         return status
 
     assert asyncio.run(in_one_loop()) == 503
-    assert "give both the same SQLiteInbox" in caplog.text
+    assert "give each an SQLiteInbox on the same file" in caplog.text
     assert asyncio.run(send(receiver, clock)) == 200  # there is no follower in another loop any more
 
 
