@@ -127,8 +127,11 @@ class Run:
 # ---------------------------------------------------------------------------------------------------- the sandbox
 
 
+@attrs.frozen
 class LabelledSeparator:
-    """Stems that prove themselves: split, stem and source, filler, and the SHA-256 of all that."""
+    """Stems that prove themselves: split, stem and source, `stem_bytes` of filler, and the SHA-256 of all that."""
+
+    stem_bytes: int = STEM_BYTES
 
     async def probe(self, source: Path) -> float:
         if source.read_bytes().startswith(BAD):
@@ -141,16 +144,16 @@ class LabelledSeparator:
         into.mkdir(parents=True, exist_ok=True)
         stems = []
         for name in STEMS[stem_model]:
-            body = build_stem(f"{into.name}/{name}/{audio}")
+            body = build_stem(f"{into.name}/{name}/{audio}", self.stem_bytes)
             path = into / f"{name}.{output_format}"
             path.write_bytes(body)
             stems.append(Stem(name, path.name, len(body), hashlib.sha256(body).hexdigest()[:32]))
         return tuple(stems)
 
 
-def build_stem(text: str) -> bytes:
+def build_stem(text: str, filler: int) -> bytes:
     label = f"{text}\n".encode()
-    body = label + random.Random(label).randbytes(STEM_BYTES)
+    body = label + random.Random(label).randbytes(filler)
     return body + hashlib.sha256(body).digest()
 
 
