@@ -76,7 +76,11 @@ def own(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` in a task of its own, to its end, however often the caller is cancelled; that is raised then."""
-    task = own(work)
+    return await join(own(work))
+
+
+async def join(task: asyncio.Future[T]) -> T:
+    """Await a task, which others may await too, to its end, however often the caller is cancelled; see `run_to_end`."""
     try:
         await wait_out(task)
     except asyncio.CancelledError:

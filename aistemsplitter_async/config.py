@@ -35,6 +35,9 @@ COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or clie
 INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
+# Bytes of a stem between two syncs: what a kill or a power cut costs at most, one or two seconds at 100 Mbit/s. Less
+# would cost more syncs than most stems, which have 3 to 60 MB, are worth.
+CHECKPOINT_BYTES = 16 * 1024 * 1024
 WEBHOOK_TOLERANCE = 300.0  # s between signing and arrival, both ways: clock error and time in queues
 WEBHOOK_CAP_BYTES = 64 * 1024  # an event has about a hundred bytes; the API never sends more than this
 WEBHOOK_HANDLING = 30.0  # s for an event handler; senders hang up about then, and duplicates wait for it

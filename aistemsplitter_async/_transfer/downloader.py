@@ -1,9 +1,9 @@
 """Downloads stems: a file under its final name is complete, even after a crash or a broken connection.
 
 Bytes go to `.<name>.part` beside the target. The manifest in the same folder says what that part belongs to: the split,
-and each stem's validator and length, so that an interrupted download resumes, in this process or the next, and a
-finished one is not fetched again. A part becomes the target by one atomic rename after its length was checked and its
-bytes were synced.
+and each stem's validator, its length, and how much of it is durable, so that an interrupted download resumes, in this
+process or the next, and a finished one is not fetched again. A part becomes the target in this order, each step durable
+before the next: its length was checked, its bytes are synced, the manifest says so, it is renamed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
@@ -29,7 +29,9 @@ from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
-from aistemsplitter_async._transfer.ranges import Held, Incoming, build_range_headers, read_incoming
+from aistemsplitter_async._transfer.ranges import Incoming, build_range_headers, read_incoming
+from aistemsplitter_async._transfer.saver import ManifestSaver
+from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
@@ -44,7 +46,6 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import Split
 
-_WRITE_BYTES = 1024 * 1024  # gathered before a thread writes it: every call of a thread costs
 _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
@@ -58,13 +59,18 @@ class _StemDownload:
 
     stem: str
     name: str
-    manifest: Manifest
+    saver: ManifestSaver
     overwrite: bool
     on_progress: Listener[Progress] | None
 
     @property
-    def part(self) -> Path:
-        return part_path(self.manifest.folder, self.name)
+    def manifest(self) -> Manifest:
+        return self.saver.manifest
+
+    def open_part(self) -> PartFile:
+        known = self.manifest.stems.get(self.stem)
+        durable = 0 if known is None else known.durable or 0
+        return PartFile(part_path(self.manifest.folder, self.name), durable=durable)
 
     def report(self, done: int, total: int | None) -> None:
         if self.on_progress is not None:
@@ -135,8 +141,9 @@ class Downloader:
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare)
+        saver = ManifestSaver(manifest)
         items = [
-            _StemDownload(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=listener)
+            _StemDownload(stem=stem, name=name, saver=saver, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)
@@ -185,90 +192,74 @@ class Downloader:
 
     async def _fetch(self, item: _StemDownload, url: str) -> Path:
         self._allowed.vet(url)
-        part = await run_in_thread(PartFile, item.part, undo=PartFile.close)
-        try:
-            entry = await self._fill(item, url, part)
-            await self._record(item, entry)
-            target = item.manifest.folder / entry.file
+        part = await run_in_thread(item.open_part, undo=PartFile.close)
+        async with StemWriter(part, item.stem, item.saver) as writer:
+            await self._fill(item, url, writer)
+            await writer.complete()
+            target = item.manifest.folder / writer.record.file
             await run_in_thread(partial(part.publish, target, overwrite=item.overwrite))
             return target
-        finally:
-            part.close()
 
-    async def _fill(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
-        """Download the whole stem to the part; return what is known of it."""
+    async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
+        """Download the whole stem to the part."""
         while True:
-            before = part.size()
+            before = writer.held.offset
             try:
-                return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, part), url=url)
+                await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, writer), url=url)
             except (APIConnectionError, IncompleteDownloadError):
-                if part.size() - before < _WORTH_RETRYING_BYTES:
+                await writer.flush()
+                if writer.held.offset - before < _WORTH_RETRYING_BYTES:
                     raise
+            else:
+                return
 
-    async def _attempt(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
+    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
         clock = self._pipeline.clock
         meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
-        work = self._receive(item, url, part, meter)
-        return await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
+        work = self._receive(item, url, writer, meter)
+        await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
 
-    async def _receive(self, item: _StemDownload, url: str, part: PartFile, meter: Meter) -> StemRecord:
-        known = item.manifest.stems.get(item.stem, StemRecord(file=""))
-        held = Held(offset=part.size(), etag=known.etag, total=known.total)
-        if known.file and held.offset and held.offset == held.total:  # only the rename was missing
-            return known
+    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter) -> None:
+        await writer.flush()  # what came before the connection broke
+        held = writer.held
+        if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
+            return
         async with self._open(url, build_range_headers(held)) as reply:
             if reply.status == _RANGE_NOT_SATISFIABLE:
-                part.start_at(0)
+                writer.forget()
                 raise IncompleteDownloadError(f"the part of {item.stem} here no longer fits the server's file")
             if not 200 <= reply.status < 300:  # noqa: PLR2004
                 raise await self._status_error(reply, item)
             try:
                 incoming = read_incoming(reply.status, reply.headers, held)
             except IncompleteDownloadError:
-                part.start_at(0)
+                writer.forget()
                 raise
             extension = extension_for(url, reply.headers.get("content-type"))
-            entry = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
-            part.start_at(incoming.start)
-            await self._record(item, entry)
-            size = await self._write(item, reply, incoming, part, meter)
+            record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
+            writer.begin(incoming.start, record)
+            size = await self._write(item, reply, incoming, writer, meter)
         if incoming.total not in (None, size):
             raise IncompleteDownloadError(f"{item.stem} ended after {size} of {incoming.total} bytes")
-        return attrs.evolve(entry, total=size)
 
     async def _write(
-        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, part: PartFile, meter: Meter
+        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
     ) -> int:
         """Write the body to the part; return how long the part is now."""
         clock = self._pipeline.clock
         size = incoming.start
-        gathered = bytearray()
         item.report(size, incoming.total)
-        try:
-            async for chunk in reply.chunks():
-                gathered += chunk
-                size += len(chunk)
-                meter.add(len(chunk), now=clock.monotonic())
-                item.report(size, incoming.total)
-                if incoming.total is not None and size > incoming.total:
-                    break
-                if len(gathered) >= _WRITE_BYTES:
-                    full, gathered = gathered, bytearray()
-                    await run_in_thread(part.write, full)
-        except BaseException:
-            with suppress(DownloadError):  # keep what came before the connection broke, if possible
-                part.write(gathered)
-            raise
-        await run_in_thread(part.write, gathered)
+        async for chunk in reply.chunks():
+            size += len(chunk)
+            meter.add(len(chunk), now=clock.monotonic())
+            item.report(size, incoming.total)
+            if incoming.total is not None and size > incoming.total:
+                writer.forget()
+                return size
+            await writer.add(chunk)
+        await writer.end()
         meter.finish(now=clock.monotonic())
-        if incoming.total is not None and size > incoming.total:
-            part.start_at(0)
         return size
-
-    async def _record(self, item: _StemDownload, entry: StemRecord) -> None:
-        if item.manifest.stems.get(item.stem) != entry:
-            item.manifest.stems[item.stem] = entry
-            item.manifest.save()  # a few hundred bytes: not worth a thread, and so never two at once
 
     @asynccontextmanager
     async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:
