@@ -5,14 +5,15 @@
 A child works under `strace` (Linux; it must be installed), which shows every write, truncation, sync and new name.
 
 First it writes to a journal. At each cut, what was synced is on the disk; of what was not, the disk has nothing, all, a
-beginning, or any part, and of names that were not synced all or none. The journal is opened then, and must know all that
-the child was told was written. It is done for a new journal, and for one with a run behind it.
+beginning, or any part, and of names that were not synced all or none. The journal is opened then, and must know all
+that the child was told was written. It is done for a new journal, and for one with a run behind it.
 
-Then it is a batch of songs whose downloads break off, killed once and run again. The promises in `power_cuts/promises.py` are checked of what the
-strictest disk would have at every moment.
+Then it is a batch whose downloads break off; it is killed once, and run again. At every moment the promises listed in
+`power_cuts/promises.py` are compared with what the strictest disk would have.
 
-With `--broken` a mistake is built in that must be detected: the journal, unfinished stems or folders are not synced.
-`power_cut.sh` cuts the power of real file systems.
+With `--broken` a mistake is built in that must be detected: `journal`, `parts` (unfinished stems) or `folders` are not
+synced; or the unfinished stems are continued where they end, whatever their `size` is. `power_cut.sh` cuts the power of
+real file systems.
 """
 
 from __future__ import annotations

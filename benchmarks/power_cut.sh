@@ -27,6 +27,12 @@ for tool in losetup mkfs.ext2 mkfs.ext4 e2fsck mkfs.xfs; do
     fi
 done
 
+exec 9> /run/lock/power-cut
+if ! flock -n 9; then
+    echo "another power_cut.sh is running: they would take each other's settings for the usual ones" >&2
+    exit 2
+fi
+
 work="$(mktemp -d -p /dev/shm power-cut-XXXXXX)" # in memory: a disk of its own would only be slower
 mapfile -t before < <(cat /proc/sys/vm/dirty_{expire,writeback}_centisecs)
 
@@ -46,6 +52,6 @@ trap clean_up EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-"${PYTHON:-python}" benchmarks/power_cut_disk.py "$work" "$@" &
+"${PYTHON:-python}" benchmarks/power_cut_disk.py "$work" "$@" 9>&- &
 cuts=$!
 wait "$cuts"

@@ -166,7 +166,7 @@ class Findings:
     """What was wrong after a cut.
 
     Attributes:
-        taken: files that were not as they had been, or gone, when the disk was mounted again.
+        taken: files that were not as they had been when the disk was mounted again, or gone, or back.
         lost: songs or stems that are not there.
         charged_twice: songs.
         wrong: stems with other bytes than were served.
@@ -245,7 +245,7 @@ def cut(disk: Disk, service: Service, songs: list[Path], after: float, broken: s
         disk.unmount()
         disk.boot(copy)
         left = disk.files()
-        findings.taken += sum(left.get(name) != content for name, content in live.items())
+        findings.taken += sum(left.get(name) != live.get(name) for name in {*left, *live})
         ledger.set_faults([])
         with batch(disk.root, base_url, songs, broken, log) as process:
             output, _ = process.communicate(timeout=PATIENCE)

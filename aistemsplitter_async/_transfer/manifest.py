@@ -155,8 +155,16 @@ class Manifest:
         return manifest
 
     def remove_replaced(self) -> None:
-        """Remove the files that these stems replaced, unless they were changed by others."""
+        """Remove the files that these stems replaced, unless they were changed by others.
+
+        No power cut brings those back then, nor the names of finished parts.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
         if not self.replaced:
+            with as_download_error(self.folder):
+                sync_folder(self.folder)
             return
         ours = {fold(entry.file) for entry in self.stems.values()}
         for file, total in self.replaced.items():

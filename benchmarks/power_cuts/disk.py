@@ -136,10 +136,11 @@ class Disk:
 
     def _put(self, act: Act, path: Path, what: File | Folder | None) -> None:
         folder = self.find(path.parent)
-        if not isinstance(folder, Folder):
-            raise ValueError(f"{act} is in no folder that is known")
+        assert isinstance(folder, Folder), f"{act} is in no folder that is known"
         folder.put(act.ended, path.name, what)
 
 
 def _read(path: Path) -> Folder:
-    return Folder({entry.name: _read(entry) if entry.is_dir() else File(entry.read_bytes()) for entry in path.iterdir()})
+    return Folder(
+        {entry.name: _read(entry) if entry.is_dir() else File(entry.read_bytes()) for entry in path.iterdir()}
+    )

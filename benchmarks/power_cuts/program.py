@@ -140,22 +140,27 @@ def sync_no_folders() -> None:
 
 def trust_size() -> None:
     """A download is continued where the unfinished stem ends, synced or not."""
-    open_part = PartFile.__init__
+    open_part: Any = PartFile.__init__
 
-    def trusting(part: PartFile, path: Path, *, durable: int) -> None:
+    def trusting(part: PartFile, path: Path, *, durable: int = 0) -> None:
         del durable
         open_part(part, path, durable=path.lstat().st_size if path.exists() else 0)
 
-    PartFile.__init__ = trusting  # type: ignore[method-assign]
+    setattr(PartFile, "__init__", trusting)  # noqa: B010  # mypy knows no type for it
 
 
 def _sync_unless(skipped: Callable[[int], bool]) -> None:
     fsync = os.fsync
-    os.fsync = lambda file: None if skipped(file) else fsync(file)
+
+    def sync(file: Any) -> None:
+        if not skipped(file):
+            fsync(file)
+
+    os.fsync = sync  # type: ignore[assignment]
 
 
 def _is_part(file: int) -> bool:
-    return os.readlink(f"/proc/self/fd/{file}").endswith(".part")
+    return Path(f"/proc/self/fd/{file}").readlink().suffix == ".part"
 
 
 BROKEN = {"journal": sync_no_journal, "parts": sync_no_parts, "folders": sync_no_folders, "size": trust_size}

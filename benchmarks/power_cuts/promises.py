@@ -2,7 +2,7 @@
 
 - When the bytes of a create leave, its intent is durable: the journal that a power cut would leave has its key.
 - When the journal says that a track is downloaded, its stems are durable: bytes, names, their entries in the manifest,
-  and every folder above that is new.
+  and every folder above that is new. No name of an unfinished stem would come back.
 - What a manifest calls durable is so at any moment, whichever manifest a power cut would leave.
 - What a process keeps of a part that another one wrote is durable.
 """
@@ -124,14 +124,17 @@ def _check_manifests(disk: Disk, folder: Path) -> Iterator[str]:
 def _check_downloaded(disk: Disk, place: Place, row: sqlite3.Row) -> Iterator[str]:
     for stem, file in json.loads(row["files"]).items():
         path = place.stems / file["path"]
-        says = f"the journal says that {path.relative_to(disk.root)} is downloaded, and a power cut would have taken"
+        says = f"the journal says that {path.relative_to(disk.root)} is downloaded, and a power cut would have"
         found, lost = disk.find(path), disk.first_lost(path)
         if lost is not None:
-            yield f"{says} {lost.relative_to(disk.root)}"
+            yield f"{says} taken {lost.relative_to(disk.root)}"
         if not isinstance(found, File) or not found.survives(file["size"]):
-            yield f"{says} its bytes"
+            yield f"{says} taken its bytes"
         if not _is_in_manifest(disk.find(path.with_name(manifest_name(row["pattern"])), synced=True), stem, file):
-            yield f"{says} what the manifest says of it"
+            yield f"{says} taken what the manifest says of it"
+        part = part_path(path.parent, path.stem)
+        if disk.find(part, synced=True) is not None:
+            yield f"{says} brought back {part.name}"
 
 
 def _is_in_manifest(manifest: Any, stem: str, file: dict[str, Any]) -> bool:

@@ -7,9 +7,9 @@ import re
 import shutil
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import attrs
 
@@ -97,17 +97,66 @@ def read_trace(lines: Sequence[str], happened: Callable[[Act], bool] = lambda _:
         happened: says it of what had begun when the process was killed, and no line shows the end of.
     """
     positions: dict[str, int] = {}  # of descriptors
-    acts = [act for call in _join(lines) for act in _read_call(*call, positions)]
+    acts = [act for call in _join(lines) for act in _read(call, positions)]
     certain = [act for act in acts if act.ended < len(lines) or happened(act)]
     return sorted(certain, key=lambda act: act.began if act.what == "send" else act.ended)
 
 
-def _join(lines: Sequence[str]) -> Iterator[tuple[str, str, int | None, int, int]]:
-    """Yield name, arguments, result, first and last line of each call that did not fail.
+@attrs.frozen
+class _Call:
+    """A call that did not fail.
 
-    One that a kill interrupted has no result, and its last line is behind all others.
+    Attributes:
+        name: of the call.
+        arguments: all of them, as shown.
+        result: a number, `None` if the process was killed meanwhile.
+        began: number of its first line.
+        ended: number of its last line, behind all others if there is none.
     """
-    begun: dict[str, tuple[str, int]] = {}
+
+    name: str
+    arguments: str
+    result: int | None
+    began: int
+    ended: int
+
+    @property
+    def texts(self) -> list[bytes]:
+        return [_decode(text) for text in _TEXT.findall(self.arguments)]
+
+    @property
+    def files(self) -> list[Path]:
+        """What the descriptors among the arguments stand for."""
+        return [Path(os.fsdecode(_decode(text))) for text in _FILE.findall(self.arguments)]
+
+    @property
+    def descriptor(self) -> str:
+        return self.arguments.partition("<")[0]
+
+    @property
+    def last(self) -> int:
+        return int(self.arguments.rpartition(", ")[2])
+
+    def named(self) -> list[Path]:
+        """Return the paths among the arguments.
+
+        Raises:
+            ValueError: one is relative, and the folder is not shown.
+        """
+        texts, files = self.texts, self.files
+        folders: list[Path | None] = [*files] if len(files) == len(texts) else [None] * len(texts)
+        paths = [Path(folder or "", os.fsdecode(text)) for folder, text in zip(folders, texts, strict=True)]
+        if not all(path.is_absolute() for path in paths):
+            raise ValueError(f"{self.name} of a relative path: {paths}")
+        return paths
+
+    def act(self, what: What, path: Path, **more: Any) -> Act:
+        return Act(what, path, began=self.began, ended=self.ended, **more)
+
+
+def _join(lines: Sequence[str]) -> Iterator[_Call]:
+    """Yield the calls. One that another thread interrupted has two lines, one that a kill interrupted has no result."""
+    begun: dict[str, tuple[str, int]] = {}  # by thread
     calls: list[tuple[str, int, int]] = []
     for number, line in enumerate(lines):
         if (match := _UNFINISHED.match(line)) is not None:
@@ -121,59 +170,58 @@ def _join(lines: Sequence[str]) -> Iterator[tuple[str, str, int | None, int, int
     for call, began, ended in calls:
         match = _CALL.match(call)
         if match is not None and match[3] == "?":
-            yield match[1], match[2], None, began, len(lines)
+            yield _Call(match[1], match[2], None, began, len(lines))
         elif match is not None and int(match[3]) >= 0:
-            yield match[1], match[2], int(match[3]), began, ended
+            yield _Call(match[1], match[2], int(match[3]), began, ended)
 
 
-def _read_call(
-    name: str, arguments: str, result: int | None, began: int, ended: int, positions: dict[str, int]
-) -> Iterator[Act]:
-    texts = [_decode(text) for text in _TEXT.findall(arguments)]
-    files = [Path(os.fsdecode(_decode(text))) for text in _FILE.findall(arguments)]
-    descriptor, last = arguments.partition("<")[0], arguments.rpartition(", ")[2]
-    act = Act("unknown", files[0] if files else Path(), began=began, ended=ended)
-    match name:
+def _read(call: _Call, positions: dict[str, int]) -> Iterable[Act]:
+    """Return what a call did; keep the positions of descriptors, which only the calls before tell."""
+    match call.name:
         case "openat" | "open" | "creat":
-            positions[str(result)] = 0
-            path = _named(files[:1], texts[0])
-            if name == "creat" or "O_CREAT" in arguments:
-                yield attrs.evolve(act, what="create", path=path)
-            if name == "creat" or "O_TRUNC" in arguments:
-                yield attrs.evolve(act, what="truncate", path=path)
-            if "O_APPEND" in arguments:  # where it is written to is not shown
-                yield attrs.evolve(act, path=path)
-        case "mkdir" | "mkdirat":
-            yield attrs.evolve(act, what="folder", path=_named(files[:1], texts[0]))
+            positions[str(call.result)] = 0
+            return _read_open(call)
         case "lseek":
-            positions[descriptor] = result or 0
+            positions[call.descriptor] = call.result or 0
+            return ()
         case "write" | "pwrite64":
-            size = len(texts[0]) if result is None else result
-            offset = int(last) if name == "pwrite64" else positions.get(descriptor, 0)
-            if name == "write":
-                positions[descriptor] = offset + size
-            yield attrs.evolve(act, what="write", offset=offset, data=texts[0][:size], size=size)
-        case "ftruncate":
-            yield attrs.evolve(act, what="truncate", offset=int(last))
-        case "rename" | "renameat" | "renameat2" | "link" | "linkat":
-            what: What = "link" if name.startswith("link") else "rename"
-            old, new = _named(files[:1], texts[0]), _named(files[-1:], texts[1])
-            yield attrs.evolve(act, what=what, path=old, to=new)
-        case "unlink" | "unlinkat" | "rmdir":
-            yield attrs.evolve(act, what="unlink", path=_named(files[:1], texts[0]))
-        case "fsync" | "fdatasync":
-            yield attrs.evolve(act, what="sync")
+            data = call.texts[0]
+            size = len(data) if call.result is None else call.result
+            offset = call.last if call.name == "pwrite64" else positions.get(call.descriptor, 0)
+            if call.name == "write":
+                positions[call.descriptor] = offset + size
+            return (call.act("write", call.files[0], offset=offset, data=data[:size], size=size),)
         case "sendto" | "sendmsg":
-            yield attrs.evolve(act, what="send", data=b"".join(texts))
+            return (call.act("send", Path(), data=b"".join(call.texts)),)
         case _:
-            yield from (attrs.evolve(act, path=path) for path in files)
+            return _read_change(call)
 
 
-def _named(folder: list[Path], name: bytes) -> Path:
-    path = Path(*folder, os.fsdecode(name))
-    if not path.is_absolute():
-        raise ValueError(f"{path} is not absolute: the trace does not show where it is")
-    return path
+def _read_open(call: _Call) -> Iterator[Act]:
+    (path,) = call.named()
+    if call.name == "creat" or "O_CREAT" in call.arguments:
+        yield call.act("create", path)
+    if call.name == "creat" or "O_TRUNC" in call.arguments:
+        yield call.act("truncate", path)
+    if "O_APPEND" in call.arguments:  # where it is written to is not shown
+        yield call.act("unknown", path)
+
+
+def _read_change(call: _Call) -> Iterator[Act]:
+    match call.name.removesuffix("at2").removesuffix("at"):
+        case "mkdir":
+            yield call.act("folder", *call.named())
+        case "rename" | "link" as what:
+            old, new = call.named()
+            yield call.act(what, old, to=new)
+        case "unlink" | "rmdir":
+            yield call.act("unlink", *call.named())
+        case "ftruncate":
+            yield call.act("truncate", call.files[0], offset=call.last)
+        case "fsync" | "fdatasync":
+            yield call.act("sync", call.files[0])
+        case _:
+            yield from (call.act("unknown", path) for path in call.files)
 
 
 def _decode(text: str) -> bytes:
