@@ -33,6 +33,7 @@ CUT_AFTER = 300_000  # bytes of a stem until the connection breaks, in most answ
 CHECKPOINT = 250_000  # bytes of a stem between two syncs
 EVERY = 0.03  # s for 64 KiB: a stem takes most of a second
 HURRIED = {"dirty_expire_centisecs": "40", "dirty_writeback_centisecs": "10"}
+BUSY = 20.0  # s that a disk may be in use after a batch
 PATIENCE = 120.0  # s for a batch
 ZEROS = bytes(16)  # no stem has so many in a row
 
@@ -94,7 +95,14 @@ class Disk:
         call("mount", "-o", f"loop,{self.kind.options}", str(self.image), str(self.root))
 
     def unmount(self) -> None:
-        call("umount", str(self.root))
+        until = time.monotonic() + BUSY
+        while True:
+            try:
+                return call("umount", str(self.root))
+            except RuntimeError:  # busy for a moment, while the kernel puts away a killed process's files
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def copy(self) -> Path:
         """Return a copy of the image at one moment: if anything was written meanwhile, it is copied again."""
