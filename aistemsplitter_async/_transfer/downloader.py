@@ -24,6 +24,7 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.contents import longest_stem
 from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
@@ -60,6 +61,7 @@ class _StemDownload:
     stem: str
     name: str
     saver: ManifestSaver
+    cap: int
     overwrite: bool
     on_progress: Listener[Progress] | None
 
@@ -141,9 +143,9 @@ class Downloader:
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare)
-        saver = ManifestSaver(manifest)
+        saver, cap = ManifestSaver(manifest), longest_stem(split.duration_seconds)
         items = [
-            _StemDownload(stem=stem, name=name, saver=saver, overwrite=overwrite, on_progress=listener)
+            _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)
@@ -193,7 +195,7 @@ class Downloader:
     async def _fetch(self, item: _StemDownload, url: str) -> Path:
         self._allowed.vet(url)
         part = await run_in_thread(item.open_part, undo=PartFile.close)
-        async with StemWriter(part, item.stem, item.saver) as writer:
+        async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
             await self._fill(item, url, writer)
             await writer.complete()
             target = item.manifest.folder / writer.record.file
@@ -237,29 +239,29 @@ class Downloader:
                 raise
             extension = extension_for(url, reply.headers.get("content-type"))
             record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
-            writer.begin(incoming.start, record)
-            size = await self._write(item, reply, incoming, writer, meter)
-        if incoming.total not in (None, size):
-            raise IncompleteDownloadError(f"{item.stem} ended after {size} of {incoming.total} bytes")
+            writer.begin(record, incoming)
+            received = await self._write(item, reply, incoming, writer, meter)
+        if incoming.length not in (None, received):
+            raise IncompleteDownloadError(f"{item.stem} ended after {received} of {incoming.length} bytes")
 
     async def _write(
         self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
     ) -> int:
-        """Write the body to the part; return how long the part is now."""
-        clock = self._pipeline.clock
-        size = incoming.start
-        item.report(size, incoming.total)
+        """Write the body to the part; return how many bytes it had."""
+        clock, length = self._pipeline.clock, incoming.length
+        total, received = None if length is None else incoming.start + length, 0
+        item.report(incoming.start, total)
         async for chunk in reply.chunks():
-            size += len(chunk)
+            received += len(chunk)
             meter.add(len(chunk), now=clock.monotonic())
-            item.report(size, incoming.total)
-            if incoming.total is not None and size > incoming.total:
+            item.report(incoming.start + received, total)
+            if length is not None and received > length:
                 writer.forget()
-                return size
+                return received
             await writer.add(chunk)
         await writer.end()
         meter.finish(now=clock.monotonic())
-        return size
+        return received
 
     @asynccontextmanager
     async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:

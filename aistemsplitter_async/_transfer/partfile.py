@@ -6,13 +6,16 @@ Everything here blocks, and is called in a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from aistemsplitter_async._files import open_no_link, reason_of, sync_folder
+from aistemsplitter_async.config import DISK_ROOM_BYTES
 from aistemsplitter_async.errors import DownloadError
 
 if sys.platform != "win32":
@@ -96,10 +99,20 @@ class PartFile:
     def write(self, data: bytes | bytearray) -> None:
         """Write all of `data`."""
         with self._or_discard():
+            self._leave_room(len(data))
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
         self.size += len(data)
+
+    def check_room(self, count: int) -> None:
+        """Check that `count` more bytes fit on the disk.
+
+        Raises:
+            DownloadError: they would leave too little for the journal.
+        """
+        with self._or_discard():
+            self._leave_room(count)
 
     def sync(self) -> int:
         """Make what was written before durable, and the part's name; return how many bytes that is.
@@ -138,6 +151,14 @@ class PartFile:
     def close(self) -> None:
         """Close the descriptor, and with it give up the lock."""
         os.close(self._descriptor)
+
+    def _leave_room(self, count: int) -> None:
+        try:
+            usage = shutil.disk_usage(self.path.parent)
+        except OSError:  # not every system tells
+            return
+        if usage.total and usage.free - count < DISK_ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     @contextlib.contextmanager
     def _or_discard(self) -> Iterator[None]:

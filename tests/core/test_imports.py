@@ -186,7 +186,7 @@ def impurities(source: str) -> set[str]:
 
 
 def folders_made(source: str) -> list[str]:
-    """Return the calls in a module that make a folder without syncing it in its parent, as `_files.make_folder` does."""
+    """Return the calls in a module that make a folder without syncing its name, as `_files.make_folder` does."""
     calls = [ast.unparse(node.func) for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
     return [call for call in calls if call.rpartition(".")[2] in ("mkdir", "makedirs")]
 

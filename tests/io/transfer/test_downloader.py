@@ -238,7 +238,7 @@ async def test_the_check_above_would_notice_a_client_that_appends_whatever_comes
 ) -> None:
     """The negative control: believing any 206 mixes two files."""
     split = await poll(world)
-    incoming = ranges_core.Incoming(start=1000, total=len(VOCALS), etag=None)
+    incoming = ranges_core.Incoming(start=1000, length=len(VOCALS) - 1000, total=len(VOCALS), etag=None)
     believe = ranges_core.read_incoming
     monkeypatch.setattr(
         downloader,
@@ -289,13 +289,6 @@ async def test_more_bytes_than_promised_are_not_a_file(world: World, tmp_path: P
     with pytest.raises(IncompleteDownloadError):
         await download(world, split, tmp_path)
     assert files(tmp_path) == {}
-
-
-async def test_a_compressed_file_is_not_what_was_asked_for(world: World, tmp_path: Path) -> None:
-    split = await poll(world)
-    world.api.always("download", lambda _: Flow([b"x"], {"content-length": "1", "content-encoding": "gzip"}))
-    with pytest.raises(IncompleteDownloadError):
-        await download(world, split, tmp_path)
 
 
 @pytest.mark.parametrize("framing", [{"content-length": "0"}, {"transfer-encoding": "chunked"}])

@@ -23,6 +23,7 @@ from aistemsplitter_async._files import make_folder, sync_folder
 from aistemsplitter_async._transfer import downloader, manifest as manifest_module, partfile, writer
 from aistemsplitter_async._transfer.manifest import MANIFEST_NAME, Manifest, StemRecord
 from aistemsplitter_async._transfer.partfile import PartFile
+from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async.errors import APIConnectionError, DownloadError
 from aistemsplitter_async.models import Split
@@ -262,10 +263,10 @@ def open_at_any_size(item: Any) -> PartFile:
     return PartFile(path, durable=path.stat().st_size if path.exists() else 0)
 
 
-async def keep_claim(stem: StemWriter, start: int, record: StemRecord) -> None:
+async def keep_claim(stem: StemWriter, record: StemRecord, incoming: Incoming) -> None:
     await stem._wait_for_checkpoint()
     stem.record, stem._coming = attrs.evolve(record, durable=0), None
-    await asyncio.get_running_loop().run_in_executor(None, stem._part.start_at, start)
+    await asyncio.get_running_loop().run_in_executor(None, stem._part.start_at, incoming.start)
 
 
 async def claim_before_sync(stem: StemWriter) -> None:
