@@ -105,7 +105,8 @@ class StemWriter:
             first = await run_in_thread(next, pieces, b"")
             if not first:
                 return
-            check_stem(self._stem, first)
+            if not self._coming[1].start:  # any bytes may follow others
+                check_stem(self._stem, first)
             await self._prepare(*self._coming)
             pieces = chain((first,), pieces)
         await run_in_thread(self._write, pieces)

@@ -69,6 +69,17 @@ async def test_bytes_that_are_intact_are_a_stem_and_are_resumed(world: World, tm
 
 
 @inline
+async def test_the_rest_of_a_stem_may_begin_as_a_page_does(world: World, tmp_path: Path) -> None:
+    split = await poll(world)
+    stem = VOCALS[:5000] + b"<" + VOCALS[5001:]
+    world.api.files["/split_1/vocals.mp3"] = stem
+    world.api.script("download", Flow([stem[:5000], APIConnectionError("reset")], whole(stem).headers))
+    found = await download(world, split, tmp_path)
+    assert found["vocals"].read_bytes() == stem
+    assert [asked.headers.get("Range") for asked in world.api.of("download")] == [None, "bytes=5000-"]
+
+
+@inline
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 async def test_an_encoded_stem_is_decoded_and_starts_over_when_it_breaks(
     world: World, tmp_path: Path, framing: str
