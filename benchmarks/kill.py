@@ -18,8 +18,8 @@ journalled after the POST instead of before; `hasty`, the POST does not wait unt
 every file is split as the first one; `shared`, tracks take each other's splits; `copied`, stems are written under their
 final names.
 
-SIGKILL leaves what the system has not written yet, so this proves nothing about a power cut: that everything is synced,
-and in which order, is up to SQLite (`synchronous=FULL`) and to `partfile.py`.
+SIGKILL leaves what the system has not written yet, so this proves nothing about a power cut: `power_cut.py` and
+`power_cut.sh` are about that.
 """
 
 from __future__ import annotations

@@ -198,7 +198,7 @@ class Findings:
 
 @attrs.define
 class Total:
-    """What was wrong after all cuts on a file system."""
+    """What was wrong after all cuts on a file system. Cuts that took nothing at all prove nothing."""
 
     cuts: int = 0
     taking: int = 0
@@ -207,7 +207,7 @@ class Total:
 
     @property
     def good(self) -> bool:
-        return not self.bad
+        return not self.bad and self.taking > 0
 
     def add(self, findings: Findings) -> None:
         self.cuts += 1
