@@ -194,8 +194,8 @@ class DownloadError(AIStemSplitterError):
     """A stem could not be downloaded; no partial file has its final name.
 
     `code` is `DISK` if the disk refused something or has no room, `EXISTS` if a file would have been overwritten,
-    `ENCODED` if the stem came in an encoding that is not known here, `TOO_LONG` if it is longer than audio of the split's
-    duration can be, and `TOO_MANY` if the split has more stems than are downloaded, of which the first are there.
+    `ENCODED` if the stem came in an encoding that is not known here, `TOO_LONG` if it is longer than audio of the
+    split's duration can be, and `TOO_MANY` if the split has more stems than are downloaded; the first are there then.
     """
 
 
