@@ -123,7 +123,7 @@ async def test_a_page_in_the_place_of_a_stem_is_asked_for_again_and_harms_nothin
     assert found["vocals"].read_bytes() == VOCALS
     assert [asked.headers.get("Range") for asked in world.api.of("download")] == [None, *["bytes=5000-"] * 3]
     world.api.always("download", page)
-    with pytest.raises(IncompleteDownloadError, match="instead of the stem|how long") as caught:
+    with pytest.raises(IncompleteDownloadError, match=r"instead of the stem|how long") as caught:
         await download(world, split, tmp_path / "other")
     assert is_transient(caught.value)
     assert finals(tmp_path / "other") == []
