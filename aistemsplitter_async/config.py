@@ -35,9 +35,9 @@ COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or clie
 INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
-# Bytes of a stem between two syncs: what a kill or a power cut costs at most, one or two seconds at 100 Mbit/s. Less
-# would cost more syncs than most stems, which have 3 to 60 MB, are worth.
-CHECKPOINT_BYTES = 16 * 1024 * 1024
+# Bytes of a stem between two syncs: what a kill or a power cut costs at most, three seconds at 100 Mbit/s. Half of it
+# took a tenth more CPU time for a large file.
+CHECKPOINT_BYTES = 32 * 1024 * 1024
 STEM_BYTES_PER_SECOND = 192_000 * 8 * 2  # stereo WAV at 192 kHz of 64-bit samples, more than any model returns
 STEM_SLACK_BYTES = 64 * 1024 * 1024  # of a stem beyond that: tags, a cover, a duration that is rounded
 STEM_CAP_BYTES = 4 * 1024**3  # of a stem of unknown duration: no WAV is longer

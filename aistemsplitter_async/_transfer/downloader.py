@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
+from weakref import WeakValueDictionary
 
 import attrs
 from anyio import create_task_group
@@ -49,6 +50,7 @@ from aistemsplitter_async.models import Split
 
 _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_OK = 200
 _RANGE_NOT_SATISFIABLE = 416
 
 Refresh = Callable[[str], Awaitable[Split]]
@@ -112,6 +114,7 @@ class Downloader:
         self._refresh = refresh
         self._allowed = urls
         self._parallel = asyncio.Semaphore(DOWNLOADS)
+        self._turns = WeakValueDictionary[tuple[Path, str], asyncio.Lock]()  # of downloads with the same manifest
 
     async def download(
         self,
@@ -125,7 +128,8 @@ class Downloader:
         """Download every stem of `split` into `folder`; return the files by stem name.
 
         A stem that fails does not stop its siblings; the first failure is raised once they are done. Where another
-        split's stems are overwritten, those without a successor are removed once the new ones are complete.
+        split's stems are overwritten, those without a successor are removed once the new ones are complete. Another
+        download of files with the same names waits for this one, and finds what it has finished.
 
         Args:
             split: one that succeeded.
@@ -140,6 +144,13 @@ class Downloader:
         listener = as_listener(on_progress, "on_progress")
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+        turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
+        async with turn:
+            return await self._download_all(split, folder, pattern, overwrite=overwrite, listener=listener)
+
+    async def _download_all(
+        self, split: Split, folder: Path, pattern: str, *, overwrite: bool, listener: Listener[Progress] | None
+    ) -> dict[str, Path]:
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare)
@@ -235,7 +246,8 @@ class Downloader:
             try:
                 incoming = read_incoming(reply.status, reply.headers, held)
             except IncompleteDownloadError:
-                writer.forget()
+                if reply.status != _OK:  # one that begins at the beginning says nothing of what is here
+                    writer.forget()
                 raise
             extension = extension_for(url, reply.headers.get("content-type"))
             record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)

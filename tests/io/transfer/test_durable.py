@@ -391,6 +391,19 @@ async def test_a_cancelled_download_is_durable(world: World, tmp_path: Path, dis
     assert found["vocals"].read_bytes() == VOCALS
 
 
+async def test_two_downloads_into_one_folder_write_its_manifest_in_turn(world: World, tmp_path: Path) -> None:
+    split = await poll(world, "vocals", "drums", "bass", "other")
+    async with world.client() as client:
+        found = await asyncio.gather(*(client.download_stems(split, tmp_path, name="song") for _ in range(3)))
+        assert found[0] == found[1] == found[2]
+        assert world.api.count("download") == 4
+        again = (client.download_stems(split, tmp_path, name="song", overwrite=True) for _ in range(3))
+        assert await asyncio.gather(*again) == found
+    saved = Manifest.load(tmp_path / "song")
+    assert saved is not None
+    assert set(saved.stems) == set(found[0])
+
+
 # --- folders
 
 
