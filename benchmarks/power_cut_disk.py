@@ -190,8 +190,8 @@ class Findings:
         charged_twice: songs.
         wrong: stems with other bytes than were served.
         zeros: those with zeros in them.
-        ruined: stems that were right until e2fsck repaired another file, which is no fault of ours: ext2 gives the blocks
-            of a removed file to another one before it notes the removal, and the check may keep the wrong one's.
+        ruined: stems that were right until the check of the disk, which is no fault of ours: ext2 gives the blocks of a
+            removed file to another before it notes the removal, and e2fsck may then damage the wrong one.
         parts: unfinished stems that were left.
         failed: the batch did not end well.
     """
