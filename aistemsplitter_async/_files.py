@@ -6,12 +6,16 @@ These functions block; a caller on the event loop goes through `_tasks.run_in_th
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 PRIVATE = 0o600
+# What file systems answer that cannot sync a folder, or not through a descriptor that only reads. Their names are as
+# durable as they ever get; anything else, such as EIO, says that names may be lost.
+_NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS})
 
 
 def create_private(path: Path) -> None:
@@ -48,6 +52,8 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iter
             file.flush()
             os.fsync(file.fileno())
     fresh.replace(path)
+    if durable:
+        sync_folder(path.parent)
 
 
 def fresh_path(path: Path) -> Path:
@@ -60,14 +66,39 @@ def open_no_link(path: str | Path, flags: int, mode: int = 0o666) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), mode)
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, and those above it that are missing, so that it survives a power cut once this returns.
+
+    What is synced in a folder is lost with the folder's own name. Each name is synced before anything is made below it,
+    and that of `folder` even if it exists: an earlier process may have been killed before it came to that.
+
+    Raises:
+        FileExistsError: something else has its name.
+        OSError: it cannot be created or synced.
+    """
+    if not folder.parent.exists():
+        make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
+
+
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder survive a power cut, where the system supports that."""
-    with contextlib.suppress(OSError):  # folders cannot be opened on Windows, nor synced everywhere
+    """Make the names in a folder survive a power cut, where the system supports that.
+
+    Raises:
+        OSError: it supports that, and failed.
+    """
+    try:
         descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    except PermissionError:  # Windows opens no folders; others do not where names may be used but not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def find_same(path: str | os.PathLike[str], others: Iterable[Path]) -> Path | None:

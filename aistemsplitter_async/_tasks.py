@@ -37,14 +37,15 @@ async def run_in_thread(
     Args:
         function: may block.
         arguments: for `function`.
-        undo: called with the result that a cancelled caller does not get, such as an open file.
+        undo: called, in a thread, with the result that a cancelled caller does not get, such as an open file.
     """
-    work = asyncio.get_running_loop().run_in_executor(None, function, *arguments)
+    loop = asyncio.get_running_loop()
+    work = loop.run_in_executor(None, function, *arguments)
     try:
         await wait_out(work)
     except asyncio.CancelledError:
         if work.exception() is None and undo is not None:
-            undo(work.result())
+            await wait_out(loop.run_in_executor(None, undo, work.result()))
         raise
     return work.result()
 
@@ -97,7 +98,11 @@ def own(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
 
 async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
     """Await `work` in a task of its own, to its end, however often the caller is cancelled; that is raised then."""
-    task = own(work)
+    return await join(own(work))
+
+
+async def join(task: asyncio.Future[T]) -> T:
+    """Await a task, which others may await too, to its end, however often the caller is cancelled; see `run_to_end`."""
     try:
         await wait_out(task)
     except asyncio.CancelledError:

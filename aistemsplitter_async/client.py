@@ -392,8 +392,9 @@ class AsyncAIStemSplitter:
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
 
         Raises:
-            DownloadError: files would be overwritten, or writing failed.
-            IncompleteDownloadError: a stem kept ending early.
+            DownloadError: files would be overwritten, writing failed, a stem cannot be decoded, or is longer than audio
+                of the split's duration can be, or there are more than 256 of them; its `code` says which.
+            IncompleteDownloadError: a stem kept ending early, or something else kept coming in its place.
             UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused, fresh ones too.
         """

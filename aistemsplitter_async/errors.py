@@ -19,7 +19,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 │   ├── SourceUnreadableError       missing, a folder, empty, no permission
 │   └── SourceChangedError          edited, truncated or grown while it was read, or since it was bought
 ├── DownloadError
-│   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length
+│   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length, or no stem at all
 │   ├── UnsafeNameError             a stem name that must not become a file name
 │   ├── UnsafeURLError              a URL that must not be requested
 │   └── StemsExpiredError           stem URLs still refused after a refresh
@@ -204,11 +204,16 @@ class SourceChangedError(UploadError):
 
 
 class DownloadError(AIStemSplitterError):
-    """A stem could not be downloaded; no partial file has its final name."""
+    """A stem could not be downloaded; no partial file has its final name.
+
+    `code` is `DISK` if the disk refused something or has no room, `EXISTS` if a file would have been overwritten,
+    `ENCODED` if the stem came in an encoding that is not known here, `TOO_LONG` if it is longer than audio of the
+    split's duration can be, and `TOO_MANY` if the split has more stems than are downloaded; the first are there then.
+    """
 
 
 class IncompleteDownloadError(DownloadError):
-    """The file ended early, or nothing says how long it should be."""
+    """The file ended early, or nothing says how long it should be, or a page of text or nothing came in its place."""
 
 
 class UnsafeNameError(DownloadError):

@@ -18,8 +18,8 @@ journalled after the POST instead of before; `hasty`, the POST does not wait unt
 every file is split as the first one; `shared`, tracks take each other's splits; `copied`, stems are written under their
 final names.
 
-SIGKILL leaves what the system has not written yet, so this proves nothing about a power cut: that everything is synced,
-and in which order, is up to SQLite (`synchronous=FULL`) and to `partfile.py`.
+SIGKILL leaves what the system has not written yet, so this proves nothing about a power cut: `power_cut.py` and
+`power_cut.sh` are about that.
 """
 
 from __future__ import annotations
@@ -127,8 +127,11 @@ class Run:
 # ---------------------------------------------------------------------------------------------------- the sandbox
 
 
+@attrs.frozen
 class LabelledSeparator:
-    """Stems that prove themselves: split, stem and source, filler, and the SHA-256 of all that."""
+    """Stems that prove themselves: split, stem and source, `stem_bytes` of filler, and the SHA-256 of all that."""
+
+    stem_bytes: int = STEM_BYTES
 
     async def probe(self, source: Path) -> float:
         if source.read_bytes().startswith(BAD):
@@ -144,16 +147,16 @@ class LabelledSeparator:
         into.mkdir(parents=True, exist_ok=True)
         stems = []
         for name in STEMS[stem_model]:
-            body = build_stem(f"{into.name}/{name}/{audio}")
+            body = build_stem(f"{into.name}/{name}/{audio}", self.stem_bytes)
             path = into / f"{name}.{output_format}"
             path.write_bytes(body)
             stems.append(Stem(name, path.name, len(body), hashlib.sha256(body).hexdigest()[:32]))
         return tuple(stems)
 
 
-def build_stem(text: str) -> bytes:
+def build_stem(text: str, filler: int) -> bytes:
     label = f"{text}\n".encode()
-    body = label + random.Random(label).randbytes(STEM_BYTES)
+    body = label + random.Random(label).randbytes(filler)
     return body + hashlib.sha256(body).digest()
 
 

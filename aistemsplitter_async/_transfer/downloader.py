@@ -1,9 +1,9 @@
 """Downloads stems: a file under its final name is complete, even after a crash or a broken connection.
 
 Bytes go to `.<name>.part` beside the target. The manifest in the same folder says what that part belongs to: the split,
-and each stem's validator and length, so that an interrupted download resumes, in this process or the next, and a
-finished one is not fetched again. A part becomes the target by one atomic rename after its length was checked and its
-bytes were synced.
+and each stem's validator, its length, and how much of it is durable, so that an interrupted download resumes, in this
+process or the next, and a finished one is not fetched again. A part becomes the target in this order, each step durable
+before the next: its length was checked, its bytes are synced, the manifest says so, it is renamed.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from urllib.parse import urljoin
+from weakref import WeakValueDictionary
 
 import attrs
 from anyio import create_task_group
@@ -24,12 +25,15 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.contents import longest_stem
 from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
-from aistemsplitter_async._transfer.ranges import Held, Incoming, build_range_headers, read_incoming
+from aistemsplitter_async._transfer.ranges import Incoming, build_range_headers, read_incoming
+from aistemsplitter_async._transfer.saver import ManifestSaver
+from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
@@ -44,9 +48,9 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import Split
 
-_WRITE_BYTES = 1024 * 1024  # gathered before a thread writes it: every call of a thread costs
 _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_OK = 200
 _RANGE_NOT_SATISFIABLE = 416
 
 Refresh = Callable[[str], Awaitable[Split]]
@@ -58,13 +62,19 @@ class _StemDownload:
 
     stem: str
     name: str
-    manifest: Manifest
+    saver: ManifestSaver
+    cap: int
     overwrite: bool
     on_progress: Listener[Progress] | None
 
     @property
-    def part(self) -> Path:
-        return part_path(self.manifest.folder, self.name)
+    def manifest(self) -> Manifest:
+        return self.saver.manifest
+
+    def open_part(self) -> PartFile:
+        known = self.manifest.stems.get(self.stem)
+        durable = 0 if known is None else known.durable or 0
+        return PartFile(part_path(self.manifest.folder, self.name), durable=durable)
 
     def report(self, done: int, total: int | None) -> None:
         if self.on_progress is not None:
@@ -104,6 +114,7 @@ class Downloader:
         self._refresh = refresh
         self._allowed = urls
         self._parallel = asyncio.Semaphore(DOWNLOADS)
+        self._turns = WeakValueDictionary[tuple[Path, str], asyncio.Lock]()  # of downloads with the same manifest
 
     async def download(
         self,
@@ -117,7 +128,8 @@ class Downloader:
         """Download every stem of `split` into `folder`; return the files by stem name.
 
         A stem that fails does not stop its siblings; the first failure is raised once they are done. Where another
-        split's stems are overwritten, those without a successor are removed once the new ones are complete.
+        split's stems are overwritten, those without a successor are removed once the new ones are complete. Another
+        download of files with the same names waits for this one, and finds what it has finished.
 
         Args:
             split: one that succeeded.
@@ -132,11 +144,19 @@ class Downloader:
         listener = as_listener(on_progress, "on_progress")
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+        turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
+        async with turn:
+            return await self._download_all(split, folder, pattern, overwrite=overwrite, listener=listener)
+
+    async def _download_all(
+        self, split: Split, folder: Path, pattern: str, *, overwrite: bool, listener: Listener[Progress] | None
+    ) -> dict[str, Path]:
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare)
+        saver, cap = ManifestSaver(manifest), longest_stem(split.duration_seconds)
         items = [
-            _StemDownload(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=listener)
+            _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
         ]
         urls = _URLs(split, self._refresh)
@@ -185,90 +205,75 @@ class Downloader:
 
     async def _fetch(self, item: _StemDownload, url: str) -> Path:
         self._allowed.vet(url)
-        part = await run_in_thread(PartFile, item.part, undo=PartFile.close)
-        try:
-            entry = await self._fill(item, url, part)
-            await self._record(item, entry)
-            target = item.manifest.folder / entry.file
+        part = await run_in_thread(item.open_part, undo=PartFile.close)
+        async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
+            await self._fill(item, url, writer)
+            await writer.complete()
+            target = item.manifest.folder / writer.record.file
             await run_in_thread(partial(part.publish, target, overwrite=item.overwrite))
             return target
-        finally:
-            part.close()
 
-    async def _fill(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
-        """Download the whole stem to the part; return what is known of it."""
+    async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
+        """Download the whole stem to the part."""
         while True:
-            before = part.size()
+            before = writer.held.offset
             try:
-                return await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, part), url=url)
+                await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, writer), url=url)
             except (APIConnectionError, IncompleteDownloadError):
-                if part.size() - before < _WORTH_RETRYING_BYTES:
+                await writer.flush()
+                if writer.held.offset - before < _WORTH_RETRYING_BYTES:
                     raise
+            else:
+                return
 
-    async def _attempt(self, item: _StemDownload, url: str, part: PartFile) -> StemRecord:
+    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
         clock = self._pipeline.clock
         meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
-        work = self._receive(item, url, part, meter)
-        return await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
+        work = self._receive(item, url, writer, meter)
+        await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
 
-    async def _receive(self, item: _StemDownload, url: str, part: PartFile, meter: Meter) -> StemRecord:
-        known = item.manifest.stems.get(item.stem, StemRecord(file=""))
-        held = Held(offset=part.size(), etag=known.etag, total=known.total)
-        if known.file and held.offset and held.offset == held.total:  # only the rename was missing
-            return known
+    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter) -> None:
+        await writer.flush()  # what came before the connection broke
+        held = writer.held
+        if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
+            return
         async with self._open(url, build_range_headers(held)) as reply:
             if reply.status == _RANGE_NOT_SATISFIABLE:
-                part.start_at(0)
+                writer.forget()
                 raise IncompleteDownloadError(f"the part of {item.stem} here no longer fits the server's file")
             if not 200 <= reply.status < 300:  # noqa: PLR2004
                 raise await self._status_error(reply, item)
             try:
                 incoming = read_incoming(reply.status, reply.headers, held)
             except IncompleteDownloadError:
-                part.start_at(0)
+                if reply.status != _OK:  # one that begins at the beginning says nothing of what is here
+                    writer.forget()
                 raise
             extension = extension_for(url, reply.headers.get("content-type"))
-            entry = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
-            part.start_at(incoming.start)
-            await self._record(item, entry)
-            size = await self._write(item, reply, incoming, part, meter)
-        if incoming.total not in (None, size):
-            raise IncompleteDownloadError(f"{item.stem} ended after {size} of {incoming.total} bytes")
-        return attrs.evolve(entry, total=size)
+            record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
+            writer.begin(record, incoming)
+            received = await self._write(item, reply, incoming, writer, meter)
+        if incoming.length not in (None, received):
+            raise IncompleteDownloadError(f"{item.stem} ended after {received} of {incoming.length} bytes")
 
     async def _write(
-        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, part: PartFile, meter: Meter
+        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
     ) -> int:
-        """Write the body to the part; return how long the part is now."""
-        clock = self._pipeline.clock
-        size = incoming.start
-        gathered = bytearray()
-        item.report(size, incoming.total)
-        try:
-            async for chunk in reply.chunks():
-                gathered += chunk
-                size += len(chunk)
-                meter.add(len(chunk), now=clock.monotonic())
-                item.report(size, incoming.total)
-                if incoming.total is not None and size > incoming.total:
-                    break
-                if len(gathered) >= _WRITE_BYTES:
-                    full, gathered = gathered, bytearray()
-                    await run_in_thread(part.write, full)
-        except BaseException:
-            with suppress(DownloadError):  # keep what came before the connection broke, if possible
-                part.write(gathered)
-            raise
-        await run_in_thread(part.write, gathered)
+        """Write the body to the part; return how many bytes it had."""
+        clock, length = self._pipeline.clock, incoming.length
+        total, received = None if length is None else incoming.start + length, 0
+        item.report(incoming.start, total)
+        async for chunk in reply.chunks():
+            received += len(chunk)
+            meter.add(len(chunk), now=clock.monotonic())
+            item.report(incoming.start + received, total)
+            if length is not None and received > length:
+                writer.forget()
+                return received
+            await writer.add(chunk)
+        await writer.end()
         meter.finish(now=clock.monotonic())
-        if incoming.total is not None and size > incoming.total:
-            part.start_at(0)
-        return size
-
-    async def _record(self, item: _StemDownload, entry: StemRecord) -> None:
-        if item.manifest.stems.get(item.stem) != entry:
-            item.manifest.stems[item.stem] = entry
-            item.manifest.save()  # a few hundred bytes: not worth a thread, and so never two at once
+        return received
 
     @asynccontextmanager
     async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:

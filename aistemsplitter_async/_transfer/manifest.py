@@ -15,7 +15,7 @@ from typing import Any, Self
 
 import attrs
 
-from aistemsplitter_async._files import fresh_path, replacing
+from aistemsplitter_async._files import fresh_path, make_folder, replacing, sync_folder
 from aistemsplitter_async._transfer.names import (
     ANY_STEM,
     AUDIO_EXTENSIONS,
@@ -41,11 +41,20 @@ _EXTENSIONS = AUDIO_EXTENSIONS | {UNKNOWN_EXTENSION}
 
 @attrs.frozen(kw_only=True)
 class StemRecord:
-    """One stem's file name, strong validator and length in bytes, as far as they are known."""
+    """What is known of one stem.
+
+    Attributes:
+        file: its file's name.
+        etag: its strong validator.
+        total: its length in bytes.
+        durable: how many bytes of it have certainly reached the disk, in the part or the file; all of them once it is
+            complete. `None` in manifests of earlier versions, which did not keep count.
+    """
 
     file: str
     etag: str | None = None
     total: int | None = None
+    durable: int | None = None
 
 
 @attrs.define
@@ -111,9 +120,13 @@ class Manifest:
             file.write(json.dumps(saved, indent=1))
 
     def finished(self, stem: str) -> Path | None:
-        """Return the stem's file if it is here and complete: renamed, and as long as was promised."""
+        """Return the stem's file if it is here and complete: renamed, durably, and as long as was promised.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
         entry = self.stems.get(stem)
-        if entry is None or entry.total is None:
+        if entry is None or entry.total is None or entry.durable not in (None, entry.total):
             return None
         target = self.folder / entry.file
         held = _status_if_whole(target, entry.total)
@@ -121,16 +134,15 @@ class Manifest:
             return None
         part = part_path(self.folder, target.stem)
         unfinished = status_of(part)
-        if unfinished is None:
-            return target
-        if not os.path.samestat(held, unfinished):
+        if unfinished is not None and not os.path.samestat(held, unfinished):
             return None
-        with as_download_error(part):  # a crash between the two halves of `_rename_to_new`: finish it
-            part.unlink(missing_ok=True)
+        with as_download_error(target):  # the process that renamed it may have been killed before it synced that
+            sync_folder(self.folder)
+            part.unlink(missing_ok=True)  # the second half of `_rename_to_new`
         return target
 
     def replace(self, split_id: str) -> Self:
-        """Return the manifest of a split that replaces this one. The old files stay until the new ones are complete.
+        """Return the saved manifest of a split that replaces this one. The old files stay until the new are complete.
 
         Raises:
             DownloadError: it cannot be written.
@@ -138,11 +150,21 @@ class Manifest:
         names, _ = plan_names(self.stems, self.pattern)
         remove_parts(self.folder, names.values())
         finished = {path.name: path.stat().st_size for stem in self.stems if (path := self.finished(stem)) is not None}
-        return type(self)(self.folder, split_id, pattern=self.pattern, replaced={**self.replaced, **finished})
+        manifest = type(self)(self.folder, split_id, pattern=self.pattern, replaced={**self.replaced, **finished})
+        manifest.save()
+        return manifest
 
     def remove_replaced(self) -> None:
-        """Remove the files that these stems replaced, unless they were changed by others."""
+        """Remove the files that these stems replaced, unless they were changed by others.
+
+        No power cut brings those back then, nor the names of finished parts.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
         if not self.replaced:
+            with as_download_error(self.folder):
+                sync_folder(self.folder)
             return
         ours = {fold(entry.file) for entry in self.stems.values()}
         for file, total in self.replaced.items():
@@ -193,7 +215,7 @@ def _is_ours(pattern: str, stem: str, entry: StemRecord) -> bool:
     except UnsafeNameError:
         return False
     strong = entry.etag is None or (isinstance(entry.etag, str) and read_etag({"etag": entry.etag}) == entry.etag)
-    counted = entry.total is None or (type(entry.total) is int and entry.total >= 0)
+    counted = all(count is None or (type(count) is int and count >= 0) for count in (entry.total, entry.durable))
     return named and strong and counted
 
 
@@ -238,7 +260,7 @@ def prepare_folder(
     """
     manifest_name(pattern)  # raises before anything is created
     with as_download_error(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     manifest = Manifest.load(folder, pattern)
     if manifest is None:
         return Manifest(folder, split_id, pattern=pattern)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit
 
-from aistemsplitter_async.errors import UnsafeNameError
+from aistemsplitter_async.config import STEMS_CAP
+from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 KNOWN_STEMS = frozenset({"vocals", "drums", "bass", "other", "guitar", "piano"})
 NAME_CAP_BYTES = 120  # leaves room for the extension and `.part` under every file system's 255
@@ -90,16 +91,23 @@ def stem_file_name(stem: str, pattern: str = ANY_STEM) -> str:
     return check_name(before + check_name(stem) + after)
 
 
-def plan_names(stems: Iterable[str], pattern: str = ANY_STEM) -> tuple[dict[str, str], dict[str, UnsafeNameError]]:
+def plan_names(stems: Collection[str], pattern: str = ANY_STEM) -> tuple[dict[str, str], dict[str, DownloadError]]:
     """Return the safe file name (without extension) of each stem, and why the others have none.
 
     Names that differ only in case, or only before normalisation, would be one file on some systems: all but the
-    first are refused.
+    first are refused. So is what comes after the first 256.
     """
     names: dict[str, str] = {}
-    refused: dict[str, UnsafeNameError] = {}
+    refused: dict[str, DownloadError] = {}
     taken: dict[str, str] = {}
-    for stem in stems:
+    for number, stem in enumerate(stems):
+        if number == STEMS_CAP:
+            refused[stem] = DownloadError(
+                f"the split has {len(stems)} stems, and only the first {STEMS_CAP} of them are downloaded. The URLs of "
+                "the others are in its stems, which the command get shows",
+                code="TOO_MANY",
+            )
+            break
         try:
             name = stem_file_name(stem, pattern)
         except UnsafeNameError as error:

@@ -6,13 +6,16 @@ Everything here blocks, and is called in a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from aistemsplitter_async._files import open_no_link, reason_of, sync_folder
+from aistemsplitter_async.config import DISK_ROOM_BYTES
 from aistemsplitter_async.errors import DownloadError
 
 if sys.platform != "win32":
@@ -33,65 +36,138 @@ def status_of(path: Path) -> os.stat_result | None:
 
 
 class PartFile:
-    """An open part, locked against other processes."""
+    """An open part, locked against other processes.
 
-    def __init__(self, path: Path) -> None:
+    What was written but not synced may be lost in a power cut, or become zeros, though the file keeps its length. So of
+    an earlier process's bytes only those are kept that are known to be durable. If the disk refuses anything, the part
+    is removed: after a failed sync a second one may succeed although the bytes are gone (Rebello et al., "Can
+    Applications Recover from fsync Failures?", 2020), and on a full disk its room is needed.
+
+    Attributes:
+        path: where it is.
+        size: how many of its bytes are good: the durable ones that it was opened with, and what was written since.
+        broken: whether it was removed; nothing of it is good.
+    """
+
+    def __init__(self, path: Path, *, durable: int = 0) -> None:
         """Open the part or create it.
+
+        Args:
+            path: where it is.
+            durable: how many of its first bytes are known to be durable. If it has fewer, none is kept.
 
         Raises:
             DownloadError: it is a link or not a regular file, or another process is writing it.
         """
         self.path = path
+        self.broken = False
+        self._is_name_synced = False
         with as_download_error(path):
             if (found := status_of(path)) is not None and found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
                 path.unlink()  # it shares its bytes with another file, which must not change too
             self._descriptor = open_no_link(path, os.O_RDWR | os.O_CREAT)
+        try:
+            self.size = self._keep(durable)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    def _keep(self, durable: int) -> int:
         opened = os.fstat(self._descriptor)
         problem = None
         if not stat.S_ISREG(opened.st_mode):
-            problem = f"{path} is not a regular file"
+            problem = f"{self.path} is not a regular file"
         elif not _lock(self._descriptor):
-            problem = f"another process is downloading {path}"
-        elif (standing := status_of(path)) is None or not os.path.samestat(opened, standing):
-            problem = f"another process has just finished {path}"  # the opened file has its final name now
+            problem = f"another process is downloading {self.path}"
+        elif (standing := status_of(self.path)) is None or not os.path.samestat(opened, standing):
+            problem = f"another process has just finished {self.path}"  # the opened file has its final name now
         if problem:
-            os.close(self._descriptor)
             raise DownloadError(problem)
-
-    def size(self) -> int:
-        """Return how many bytes are here."""
-        return os.fstat(self._descriptor).st_size
+        if opened.st_size < durable:
+            return 0
+        with as_download_error(self.path):
+            os.ftruncate(self._descriptor, durable)
+        return durable
 
     def start_at(self, offset: int) -> None:
         """Keep the first `offset` bytes and continue writing from there."""
-        with as_download_error(self.path):
+        with self._or_discard():
             os.ftruncate(self._descriptor, offset)
             os.lseek(self._descriptor, offset, os.SEEK_SET)
+        self.size = offset
 
     def write(self, data: bytes | bytearray) -> None:
         """Write all of `data`."""
-        with as_download_error(self.path):
+        with self._or_discard():
+            self._leave_room(len(data))
             view = memoryview(data)
             while view:
                 view = view[os.write(self._descriptor, view) :]
+        self.size += len(data)
+
+    def check_room(self, count: int) -> None:
+        """Check that `count` more bytes fit on the disk.
+
+        Raises:
+            DownloadError: they would leave too little for the journal.
+        """
+        with self._or_discard():
+            self._leave_room(count)
+
+    def sync(self) -> int:
+        """Make what was written before durable, and the part's name; return how many bytes that is.
+
+        Other threads may write meanwhile.
+        """
+        size = self.size
+        with self._or_discard():
+            os.fsync(self._descriptor)
+            if not self._is_name_synced:  # or else another part, removed before, might have the name again
+                sync_folder(self.path.parent)
+        self._is_name_synced = True
+        return size
 
     def publish(self, target: Path, *, overwrite: bool) -> None:
-        """Sync the part and make it `target`, atomically.
+        """Make the part, which is synced, `target`, atomically and durably.
 
         Raises:
             DownloadError: `target` exists and may not be overwritten, or it cannot be written.
         """
         with as_download_error(target):
-            os.fsync(self._descriptor)
             if overwrite:
                 self.path.replace(target)
+                sync_folder(target.parent)
             else:
                 _rename_to_new(self.path, target)
-            sync_folder(target.parent)
+
+    def discard(self) -> None:
+        """Remove the part, as far as the disk lets us."""
+        if self.broken:
+            return
+        self.broken = True
+        with contextlib.suppress(OSError):
+            self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Close the descriptor, and with it give up the lock."""
         os.close(self._descriptor)
+
+    def _leave_room(self, count: int) -> None:
+        try:
+            usage = shutil.disk_usage(self.path.parent)
+        except OSError:  # not every system tells
+            return
+        if usage.total and usage.free - count < DISK_ROOM_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    @contextlib.contextmanager
+    def _or_discard(self) -> Iterator[None]:
+        try:
+            with as_download_error(self.path):
+                yield
+        except DownloadError:
+            self.discard()
+            raise
 
 
 def _lock(descriptor: int) -> bool:
@@ -108,7 +184,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _rename_to_new(part: Path, target: Path) -> None:
-    """Rename without replacing anything: a hard link fails where a rename would overwrite."""
+    """Rename durably, without replacing anything: a hard link fails where a rename would overwrite."""
     try:
         os.link(part, target, follow_symlinks=False)
     except FileExistsError:
@@ -117,7 +193,9 @@ def _rename_to_new(part: Path, target: Path) -> None:
         if os.path.lexists(target):
             raise FileExistsError from None
         part.replace(target)
+        sync_folder(target.parent)
     else:
+        sync_folder(target.parent)  # before the old name goes: a power cut could keep neither
         part.unlink(missing_ok=True)
 
 

@@ -10,13 +10,16 @@ from collections.abc import Mapping
 
 import attrs
 
+from aistemsplitter_async._transfer.contents import read_codings
 from aistemsplitter_async.errors import IncompleteDownloadError
 
 _OK = 200
 _PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-(\d{1,18})/(\d{1,18})", re.IGNORECASE | re.ASCII)
 _LENGTH = re.compile(r"\d{1,18}", re.ASCII)
-_STRONG_ETAG = re.compile(r'"[!#-~\x80-\uffff]+"')
+_STRONG_ETAG = re.compile(
+    r'"[!#-~\x80-\uffff]{1,254}"'
+)  # a header may have 64 KiB; the manifest keeps hundreds of them
 
 
 @attrs.frozen(kw_only=True)
@@ -35,11 +38,21 @@ class Held:
 
 @attrs.frozen(kw_only=True)
 class Incoming:
-    """The content of an answer: bytes from `start` on, of a file of `total` bytes (`None`: chunked)."""
+    """The content of an answer: bytes of a file, from `start` on.
+
+    Attributes:
+        start: where in the file.
+        length: how many bytes are to come, as they are sent; `None` if a chunked body only marks its end.
+        total: the file's length; `None` if only the end will tell.
+        etag: a strong validator of its bytes, as they are kept.
+        codings: what may have to be decoded, see `contents.read_codings`.
+    """
 
     start: int
+    length: int | None
     total: int | None
     etag: str | None
+    codings: tuple[str, ...] = ()
 
 
 def build_range_headers(held: Held) -> dict[str, str]:
@@ -55,8 +68,7 @@ def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incomi
     Raises:
         IncompleteDownloadError: the file's length is unknown, or the answer does not fit what is held.
     """
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise IncompleteDownloadError("the server compressed the file although it was asked not to")
+    codings = read_codings(headers.get("content-encoding", ""))
     etag = read_etag(headers)
     length = headers.get("content-length", "")
     chunked = "chunked" in headers.get("transfer-encoding", "").lower()
@@ -65,15 +77,22 @@ def read_incoming(status: int, headers: Mapping[str, str], held: Held) -> Incomi
             "the server does not say how long the file is, so it cannot be known whether it is whole"
         )
     if status == _OK:
-        return Incoming(start=0, total=None if chunked else int(length), etag=etag)
-    if status != _PARTIAL or not held.is_resumable:
-        raise IncompleteDownloadError(f"the server answered {status} instead of the file")
+        sent = None if chunked else int(length)
+        if codings:  # neither the length nor the validator is that of the bytes that will be kept
+            return Incoming(start=0, length=sent, total=None, etag=None, codings=codings)
+        return Incoming(start=0, length=sent, total=sent, etag=etag)
+    if status != _PARTIAL or not held.is_resumable or codings:  # the middle does not show whether it is encoded
+        raise IncompleteDownloadError(f"the server answered {status}{_describe(codings)} instead of the file")
     match = _CONTENT_RANGE.fullmatch(headers.get("content-range", "").strip())
     first, last, total = (int(number) for number in match.groups()) if match else (-1, -1, -1)
     fits = first == held.offset and total == held.total and last == total - 1 and etag == held.etag
     if not fits or (not chunked and int(length) != total - held.offset):
         raise IncompleteDownloadError("the server sent another part of the file than the one asked for")
-    return Incoming(start=held.offset, total=total, etag=held.etag)
+    return Incoming(start=held.offset, length=total - held.offset, total=total, etag=held.etag)
+
+
+def _describe(codings: tuple[str, ...]) -> str:
+    return f" with Content-Encoding {', '.join(codings)}" if codings else ""
 
 
 def read_etag(headers: Mapping[str, str]) -> str | None:

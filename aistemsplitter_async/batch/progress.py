@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import attrs
 import cattrs
@@ -115,8 +114,11 @@ def read_status(path: Path) -> BatchStatus:
         OSError: there is none, or it cannot be read.
         ValueError: it is not a status.
     """
-    saved: Any = json.loads(path.read_text(encoding="utf-8"))
+    saved = path.read_bytes()
     try:
-        return cattrs.structure(saved, BatchStatus)
+        return cattrs.structure(json.loads(saved), BatchStatus)
     except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them says more
-        raise ValueError(f"{path} is not the status of a batch") from None
+        raise ValueError(
+            f"{path} is not the status of a batch, perhaps after a power cut; the journal has everything, and the next "
+            "run writes the status anew"
+        ) from None

@@ -20,7 +20,7 @@ from typing import Final
 
 import attrs
 
-from aistemsplitter_async._files import PRIVATE, create_private, fresh_path, reason_of, sync_folder
+from aistemsplitter_async._files import PRIVATE, create_private, fresh_path, make_folder, reason_of, sync_folder
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.lock import JournalLock, lock_path
 from aistemsplitter_async.journal.schema import MIGRATIONS
@@ -223,7 +223,7 @@ def _write_copy(db: sqlite3.Connection, path: Path) -> None:
 def _check_kind(path: Path) -> None:
     """Check that the file, if there is one, can be a journal, and create its folder."""
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         status = path.stat() if path.exists() else None
     except FileExistsError:
         raise JournalError(f"cannot create {path}: {path.parent} is not a folder") from None
@@ -238,14 +238,6 @@ def _check_kind(path: Path) -> None:
             f"{path} has {status.st_nlink} names (hard links), and a batch under each would pay for everything again; "
             "make a copy of it, and use that under one name"
         )
-
-
-def _make_folder(folder: Path) -> None:
-    """Create a folder that survives a power cut: the journal in it does."""
-    fresh = [above for above in (folder, *folder.parents) if not above.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    for above in fresh:
-        sync_folder(above.parent)
 
 
 def _ensure_file(path: Path) -> None:

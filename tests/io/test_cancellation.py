@@ -14,7 +14,7 @@ from anyio import CancelScope
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async._gate import slot
 from aistemsplitter_async._tasks import OwnedTasks
-from aistemsplitter_async._transfer import downloader
+from aistemsplitter_async._transfer import downloader, writer
 from aistemsplitter_async._transfer.audio import stream_source
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.config import RateLimit
@@ -174,7 +174,7 @@ async def sweep(still: World, call: Call, tmp_path: Path, *, how: How = "once") 
 
 @pytest.fixture
 def small_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(downloader, "_WRITE_BYTES", 500)
+    monkeypatch.setattr(writer, "_WRITE_BYTES", 500)
 
 
 @pytest.mark.usefixtures("small_writes")

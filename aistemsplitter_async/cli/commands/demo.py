@@ -7,7 +7,7 @@ from pathlib import Path
 
 import attrs
 
-from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._files import make_folder, reason_of
 from aistemsplitter_async.cli.connect import check_sandbox_extra, working
 from aistemsplitter_async.cli.failures import Context, Exit, explain
 from aistemsplitter_async.cli.options import Common
@@ -61,7 +61,7 @@ def _write_song(path: Path) -> None:
     from aistemsplitter_async.sandbox.separation import audio_files, demo_song  # noqa: PLC0415  # numpy: off the event loop
 
     song = demo_song.render()
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     with audio_files.open_audio_writer(path, "wav", song.sample_rate) as write:
         write(song.mix)
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 import attrs
 
-from aistemsplitter_async._files import fresh_path, open_no_link, reason_of
+from aistemsplitter_async._files import fresh_path, make_folder, open_no_link, reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.outcome import BatchReport
 from aistemsplitter_async.batch.runner import Batch
@@ -186,7 +186,7 @@ class _Stems:
 
 
 def _open(path: Path) -> TextIO:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     return open(path, "w", encoding="utf-8", newline="\n", opener=open_no_link)
 
 

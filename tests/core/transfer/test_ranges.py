@@ -34,7 +34,7 @@ def test_what_cannot_be_continued_safely_is_asked_for_whole(held: Held) -> None:
 
 def test_the_rest_is_asked_for_under_the_validator_of_what_is_held() -> None:
     assert build_range_headers(HELD) == {"Range": "bytes=40-", "If-Range": '"v1"'}
-    assert read_incoming(206, PART, HELD) == Incoming(start=40, total=100, etag='"v1"')
+    assert read_incoming(206, PART, HELD) == Incoming(start=40, length=60, total=100, etag='"v1"')
     chunked = {"content-range": "bytes 40-99/100", "transfer-encoding": "gzip, Chunked", "etag": '"v1"'}
     assert read_incoming(206, chunked, HELD).start == 40
 
@@ -82,7 +82,7 @@ def test_other_successes_are_not_the_file(status: int) -> None:
 def test_a_whole_file_starts_over_no_matter_what_is_held() -> None:
     for held in (Held(), HELD):
         whole = read_incoming(200, {"content-length": "100", "etag": '"v2"'}, held)
-        assert whole == Incoming(start=0, total=100, etag='"v2"')
+        assert whole == Incoming(start=0, length=100, total=100, etag='"v2"')
 
 
 def test_a_chunked_file_has_a_marked_end_and_a_length_beside_it_means_nothing() -> None:

@@ -1,0 +1,1 @@
+"""The parts of `power_cut.py` and `power_cut_disk.py`."""
