@@ -9,6 +9,7 @@ bytes were synced.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,7 +22,7 @@ from anyio import create_task_group
 
 from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
-from aistemsplitter_async._send.retry import Action, action_for
+from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
@@ -33,8 +34,9 @@ from aistemsplitter_async._transfer.ranges import Held, Incoming, build_range_he
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS, URL_REFRESHES
+from aistemsplitter_async.config import DOWNLOADS, MOST_PAUSES, REDIRECT_HOPS
 from aistemsplitter_async.errors import (
+    AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
     DownloadError,
@@ -49,6 +51,7 @@ _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as e
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _RANGE_NOT_SATISFIABLE = 416
 
+MAY_PASS = (StemsExpiredError, IncompleteDownloadError)  # a CDN that does not have the stems yet, or answers with pages
 Refresh = Callable[[str], Awaitable[Split]]
 
 
@@ -71,29 +74,46 @@ class _StemDownload:
             self.on_progress(Progress(self.stem, done, total))
 
 
-class _URLs:
-    """The stem URLs of one split. All its stems share the requests that renew them.
+class StemURLs:
+    """The stem URLs of one split. All its stems, and all calls that download them, share the requests that renew them.
 
     Attributes:
         renewals: how often the URLs were renewed.
     """
 
-    def __init__(self, split: Split, refresh: Refresh) -> None:
+    def __init__(self, split: Split, refresh: Refresh, pipeline: Pipeline) -> None:
         self.renewals = 0
         self._split = split
         self._refresh = refresh
+        self._pipeline = pipeline
+        self._renewed_at = -math.inf  # monotonic seconds
         self._turn = asyncio.Lock()
 
     def of(self, stem: str) -> str:
         return self._split.stems[stem]
 
-    async def renew(self, renewals: int) -> None:
-        """Renew the URLs, unless another stem has done so since there were `renewals`."""
+    async def renew(self, renewals: int) -> bool:
+        """Renew the URLs, unless another stem has done so since there were `renewals`; return whether they are new.
+
+        What refuses URLs that are fresh needs time, and no others.
+        """
+        pipeline = self._pipeline
         async with self._turn:
-            if self.renewals == renewals:
+            if self.renewals != renewals:
+                return True
+            age = pipeline.clock.monotonic() - self._renewed_at
+            if age < pipeline.retry.pause_cap or self.renewals == MOST_PAUSES:
+                return False
+            try:
                 fresh = await self._refresh(self._split.id)
-                self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
-                self.renewals += 1
+            except AIStemSplitterError as error:
+                if not 0 < pipeline.wait_time(error, is_known=True) < math.inf:
+                    raise
+                return False  # the API is as late as the CDN
+            self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
+            self._renewed_at = pipeline.clock.monotonic()
+            self.renewals += 1
+            return True
 
 
 class Downloader:
@@ -105,6 +125,10 @@ class Downloader:
         self._allowed = urls
         self._parallel = asyncio.Semaphore(DOWNLOADS)
 
+    def urls(self, split: Split) -> StemURLs:
+        """Return the stem URLs of `split`, to be shared by several calls."""
+        return StemURLs(split, self._refresh, self._pipeline)
+
     async def download(
         self,
         split: Split,
@@ -113,10 +137,12 @@ class Downloader:
         overwrite: bool,
         on_progress: OnProgress | None,
         pattern: str = ANY_STEM,
+        urls: StemURLs | None = None,
     ) -> dict[str, Path]:
         """Download every stem of `split` into `folder`; return the files by stem name.
 
-        A stem that fails does not stop its siblings; the first failure is raised once they are done. Where another
+        A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
+        done. Another call continues where this one ended, and skips the stems that are complete. Where another
         split's stems are overwritten, those without a successor are removed once the new ones are complete.
 
         Args:
@@ -125,6 +151,7 @@ class Downloader:
             overwrite: whether files of other splits, or of the user, may be replaced.
             on_progress: a listener, called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
+            urls: those of an earlier call for the same split.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
@@ -139,7 +166,7 @@ class Downloader:
             _StemDownload(stem=stem, name=name, manifest=manifest, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
         ]
-        urls = _URLs(split, self._refresh)
+        urls = urls or self.urls(split)
         files: dict[str, Path] = {}
         failures: list[Exception] = [*refused.values()]
 
@@ -153,11 +180,11 @@ class Downloader:
             for item in items:
                 group.start_soon(fetch, item)
         if failures:
-            raise failures[0]
+            raise next((error for error in failures if isinstance(error, MAY_PASS)), failures[0])
         await run_in_thread(manifest.remove_replaced)
         return {item.stem: files[item.stem] for item in items}
 
-    async def _download(self, item: _StemDownload, split: Split, urls: _URLs) -> Path:
+    async def _download(self, item: _StemDownload, split: Split, urls: StemURLs) -> Path:
         if not item.overwrite:
             finished = await run_in_thread(item.manifest.finished, item.stem)
             if finished is not None:
@@ -170,17 +197,18 @@ class Downloader:
                 renewals = urls.renewals
                 try:
                     return await self._fetch(item, urls.of(item.stem))
-                except APIStatusError as error:
+                except (APIStatusError, UnsafeURLError) as error:
                     if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
                         raise
-                    refusal = error.status_code
-                if renewals == URL_REFRESHES:
+                    refusal = error
+                if not await urls.renew(renewals):
                     break
-                await urls.renew(renewals)
+        if isinstance(refusal, UnsafeURLError):
+            raise refusal
         raise StemsExpiredError(
-            f"the URL of stem {item.stem!r} was refused (HTTP {refusal}), and so were {URL_REFRESHES} fresh ones",
+            f"the URL of stem {item.stem!r} was refused (HTTP {refusal.status_code}), and so was a fresh one",
             split_id=split.id,
-            status_code=refusal,
+            status_code=refusal.status_code,
         )
 
     async def _fetch(self, item: _StemDownload, url: str) -> Path:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
-from aistemsplitter_async._send.retry import Action, action_for
+from aistemsplitter_async._send.reactions import Action, action_for, is_outage
+from aistemsplitter_async._send.retry import Streak
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
@@ -42,6 +43,9 @@ _SMALLEST_SLICE_BYTES = 16 * 1024
 _FIRST_SLICE_BYTES = 64 * 1024
 _FAST = 0.05  # s for a slice
 _SLOW = 1.0  # s
+_LATER = (
+    4  # times that a pause doubles from one upload to the next: there are only three, and what passes takes seconds
+)
 _EXPIRY_MARGIN = timedelta(seconds=5)  # a reservation about to expire is not worth starting on
 
 
@@ -131,6 +135,8 @@ class Uploader:
                 except AIStemSplitterError as error:
                     if not renewals_left or not self._calls_for_renewal(error, reservation):
                         raise
+                    failure = error
+                await self._pause_after(failure, RESERVATIONS - renewals_left)
         raise AssertionError("unreachable")  # the last turn returns or raises
 
     def _calls_for_renewal(self, error: AIStemSplitterError, reservation: Reservation) -> bool:
@@ -139,6 +145,15 @@ class Uploader:
         now = datetime.fromtimestamp(self._pipeline.clock.now(), UTC)
         expired = reservation.expires_at - _EXPIRY_MARGIN <= now
         return expired or action_for(Stage.UPLOAD, error) is Action.RENEW
+
+    async def _pause_after(self, failure: AIStemSplitterError, renewals: int) -> None:
+        """Pause before another upload, unless the worker's own word was that the reservation is at fault."""
+        if is_outage(failure):
+            pipeline = self._pipeline
+            streak = Streak(since=pipeline.clock.monotonic(), pauses=_LATER * renewals)
+            pause = pipeline.plan_pause(streak, longest=pipeline.retry.passing) or 0.0
+            pipeline.hold_up(Stage.UPLOAD, pause, failure)
+            await pipeline.clock.sleep(pause)
 
     async def _send(
         self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: Listener[Progress] | None

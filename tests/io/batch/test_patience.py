@@ -11,6 +11,8 @@ import pytest
 from aistemsplitter_async import (
     AIStemSplitterError,
     APIConnectionError,
+    APIStatusError,
+    AuthenticationError,
     DownloadError,
     JournalError,
     RateLimitedError,
@@ -137,11 +139,11 @@ async def test_after_giving_up_each_track_tries_at_once_and_by_itself() -> None:
 
 async def test_a_long_retry_after_is_waited_for_and_a_longer_one_is_the_end() -> None:
     service = Service()
-    service.down_until, service.error = 50 * MINUTE, RateLimitedError("later", retry_after=50 * MINUTE)
+    service.down_until, service.error = 50 * MINUTE, RateLimitedError("later", retry_after=50 * MINUTE, status_code=429)
     await service.run(20)
     assert [at for at in service.asked if 1 < at < 50 * MINUTE] == []
     service = Service()
-    service.down_until, service.error = 90 * MINUTE, RateLimitedError("tomorrow", retry_after=86_400.0)
+    service.down_until, service.error = 90 * MINUTE, RateLimitedError("tomorrow", retry_after=86_400.0, status_code=429)
     with pytest.raises(RateLimitedError):
         await service.run(1)
     assert service.now < 1.0
@@ -212,4 +214,9 @@ def test_transient_is_what_may_end_by_itself() -> None:
     assert not is_transient(APIConnectionError("certificate", permanent=True))
     assert not is_transient(SubmissionUncertainError("?", submission=unclear, status_code=422))
     assert not is_transient(ValidationError("no", status_code=422))
+    assert not is_transient(AuthenticationError("the API's own word", status_code=403, code="UNAUTHORIZED"))
+    for code in (400, 401, 403, 404, 405, 410):
+        assert is_transient(APIStatusError("a web page", status_code=code)), "of a gateway"
+        assert is_transient(SubmissionUncertainError("?", submission=unclear, status_code=code))
+        assert not is_transient(SubmissionUncertainError("?", submission=unclear, status_code=code, code="NO"))
     assert not is_disk_full(DownloadError("no", code="DISK"))
