@@ -332,9 +332,9 @@ class AsyncAIStemSplitter:
     ) -> Split:
         """Return the split once it is terminal. Transient failures of the network or the server do not end the wait.
 
-        Wrong answers that may pass are waited out for two minutes in a row (`RetryPolicy.passing_paid`): a 404 or 410, a
-        reply that cannot be decoded or is about another split, success without stems, a page of a gateway. A 404 for an
-        id of which nothing is known here (no `since`, never seen) only for five seconds: it may be mistyped.
+        Wrong answers that may pass are waited out for two minutes in a row (`RetryPolicy.passing_paid`): a 404 or 410,
+        a reply that cannot be decoded or is about another split, success without stems, a page of a gateway. A 404 for
+        an id of which nothing is known here (no `since`, never seen) only for five seconds: it may be mistyped.
 
         Args:
             split_id: the split to wait for.

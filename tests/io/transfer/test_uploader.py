@@ -12,7 +12,6 @@ from typing import Any
 import attrs
 import pytest
 
-from aistemsplitter_async import Reply
 from aistemsplitter_async._transfer import audio, uploader
 from aistemsplitter_async._transfer.audio import stream_source
 from aistemsplitter_async._transfer.meter import Progress
