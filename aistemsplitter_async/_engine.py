@@ -25,12 +25,13 @@ from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, Source, source_name
-from aistemsplitter_async._transfer.downloader import Downloader
+from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
 from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
+from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
@@ -334,10 +335,10 @@ class Engine:
         """Download every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
+        download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
+        attempt = partial(download, overwrite=overwrite, on_progress=on_progress)
         try:
-            return await self.finish_by(
-                deadline, self.downloader.download(split, folder, overwrite=overwrite, on_progress=on_progress)
-            )
+            return await self.finish_by(deadline, self.pipeline.outlast(Stage.DOWNLOAD, attempt, MAY_PASS))
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise

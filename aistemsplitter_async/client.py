@@ -334,6 +334,10 @@ class AsyncAIStemSplitter:
     ) -> Split:
         """Return the split once it is terminal. Transient failures of the network or the server do not end the wait.
 
+        Wrong answers that may pass are waited out for two minutes in a row (`RetryPolicy.passing_paid`): a 404 or 410,
+        a reply that cannot be decoded or is about another split, success without stems, a page of a gateway. A 404 for
+        an id of which nothing is known here (no `since`, never seen) only for five seconds: it may be mistyped.
+
         Args:
             split_id: the split to wait for.
             timeout: seconds, 30 minutes if not given (`PollPolicy.wait`).
@@ -345,6 +349,9 @@ class AsyncAIStemSplitter:
         Raises:
             SplitFailedError: it ended as `failed`.
             WaitTimeoutError: it was not terminal in time; it continues and can be waited for again.
+            AuthenticationError: the key was refused; without a `code`, by something on the way to the API.
+            ProtocolError: replies did not become readable, or stems did not come, in time.
+            APIStatusError: the API does not know the split, or refuses to tell.
         """
         return await self._bound_engine().wait(
             split_id,
@@ -396,7 +403,7 @@ class AsyncAIStemSplitter:
                 of the split's duration can be, or there are more than 256 of them; its `code` says which.
             IncompleteDownloadError: a stem kept ending early, or something else kept coming in its place.
             UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
-            StemsExpiredError: the URLs were refused, fresh ones too.
+            StemsExpiredError: the URLs were refused for two minutes, fresh ones too.
         """
         return await self._bound_engine().download_stems(
             split,

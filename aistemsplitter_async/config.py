@@ -26,8 +26,7 @@ REPLY_HEADER_LINES = 512  # aiohttp expects 128
 REPLY_END = 2.0  # s of silence after which a reply whose JSON is complete is not waited for any longer
 REPLY_DEPTH = 32  # the deepest reply has four levels
 ERROR_TEXT_CAP_BYTES = 2048  # enough to recognise a proxy's error page, not enough to flood a log
-EMPTY_SUCCESS_POLLS = 3  # further polls of a `succeeded` split without stems before it is an error
-URL_REFRESHES = 2  # times that refused stem URLs are refreshed before `StemsExpiredError`
+MOST_PAUSES = 20  # between tries of what may pass, and fresh URLs of a split: bounds that hold whatever clocks do
 RESERVATIONS = 2  # new ones after the first of an upload, and new uploads after a run's first of a song
 REDIRECT_HOPS = 3  # for downloads only; every hop is vetted
 CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long: its duplicate may still be in progress
@@ -106,6 +105,11 @@ class RetryPolicy:
     Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. A 429 (the n-th, from 0) without a usable
     Retry-After waits `min(throttle_cap, throttle_backoff * 2**n)` minus up to a quarter. A usable Retry-After is never
     shortened, unless it is longer than an hour.
+
+    Some answers are wrong and may pass within a minute: a page of a gateway instead of the API's word, a 404 for a
+    split that has just been created, stem URLs that are refused although they are fresh. They are waited out for
+    `passing`, `passing_paid` or `passing_unknown` seconds, with pauses of `min(pause_cap, pause * 2**n)` minus up to a
+    quarter.
     """
 
     attempts: int = 4  # first try included
@@ -122,6 +126,11 @@ class RetryPolicy:
     throttle_cost: float = 5.0
     success_gain: float = 1.0
     refill: float = 5.0  # tokens/s: enough for a steady failure rate of 8 %
+    pause: float = 1.0  # s before the second try of what may pass
+    pause_cap: float = 30.0  # s; refused stem URLs are not renewed more often than this
+    passing: float = 30.0  # s, while nothing is paid: a person waits, and may have mistyped the base URL
+    passing_paid: float = 120.0  # s, once a split is, or may be, paid: replicas and caches catch up within a minute
+    passing_unknown: float = 5.0  # s that an id of which nothing is known here may be unknown: it may be mistyped
 
     def __attrs_post_init__(self) -> None:
         for attribute in attrs.fields(type(self)):
@@ -138,6 +147,11 @@ class RetryPolicy:
             throttle_budget=self.throttle_budget * factor,
             retry_after_cap=self.retry_after_cap * factor,
             refill=self.refill / factor,
+            pause=self.pause * factor,
+            pause_cap=self.pause_cap * factor,
+            passing=self.passing * factor,
+            passing_paid=self.passing_paid * factor,
+            passing_unknown=self.passing_unknown * factor,
         )
 
 

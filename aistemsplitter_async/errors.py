@@ -22,7 +22,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 │   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length, or no stem at all
 │   ├── UnsafeNameError             a stem name that must not become a file name
 │   ├── UnsafeURLError              a URL that must not be requested
-│   └── StemsExpiredError           stem URLs still refused after a refresh
+│   └── StemsExpiredError           stem URLs still refused after refreshes and pauses
 ├── WebhookError                    a forged, malformed, stale or future event
 ├── JournalError
 │   └── JournalLockedError          another process owns the journal
@@ -44,7 +44,8 @@ class AIStemSplitterError(Exception):
     """Root of every error raised by this package.
 
     Attributes:
-        code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` if there is none.
+        code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` if there is none, as
+            for an error page of a gateway.
         status_code: HTTP status of the reply that caused the error, if one did. Of a failure that was reported with
             a 200, the status that its code stands for, 400 if that is unknown.
         request_id: the server's id of the request, if it sent one.
@@ -119,7 +120,10 @@ class APIStatusError(AIStemSplitterError):
 
 
 class AuthenticationError(APIStatusError):
-    """401 or 403: the API key is missing, wrong, or not allowed to do this."""
+    """401 or 403: the API key is missing, wrong, or not allowed to do this.
+
+    Without a `code` it is not the API that says so, but something on the way to it, and it went on saying so.
+    """
 
 
 class InsufficientCreditsError(APIStatusError):
@@ -225,7 +229,7 @@ class UnsafeURLError(DownloadError):
 
 
 class StemsExpiredError(DownloadError):
-    """The stem URLs were refused, and so were the refreshed ones."""
+    """The stem URLs were refused, fresh ones too, for two minutes (`RetryPolicy.passing_paid`)."""
 
 
 class WebhookError(AIStemSplitterError):

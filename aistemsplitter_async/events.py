@@ -21,7 +21,10 @@ class RequestSent:
 
 @attrs.frozen(kw_only=True)
 class RetryPlanned:
-    """An attempt failed and will be repeated in `delay` seconds; `reason` is one line for a log."""
+    """An attempt failed and will be repeated in `delay` seconds; `reason` is one line for a log.
+
+    So will a poll that failed with all its attempts, and the download of stems that are not there yet.
+    """
 
     stage: str
     delay: float

@@ -1,12 +1,14 @@
 """Polls running splits, as a source of requests for the gate: when a slot comes free, the plan says which to poll.
 
-Any number of waiters for one split share its polls. A transient failure never ends a wait; it ends with a terminal
-status, at the waiter's own deadline, or with a reply that no later poll can improve.
+Any number of waiters for one split share its polls. A service that does not answer never ends a wait; it ends with a
+terminal status, at the waiter's own deadline, or with a reply that no later poll improves: for replies that may pass,
+such as a 404 right after the create, that is known after a while (`_send.reactions`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator
 
 import attrs
@@ -16,22 +18,15 @@ from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._poll.entry import PlanEntry
 from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.retry import Streak
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async.config import EMPTY_SUCCESS_POLLS, LONGEST_CLOSED, PollPolicy
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APIConnectionError,
-    APIStatusError,
-    ConfigurationError,
-    ProtocolError,
-    RateLimitedError,
-    ServerError,
-)
+from aistemsplitter_async._wire.messages import Stage
+from aistemsplitter_async.config import LONGEST_CLOSED, PollPolicy
+from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, ConfigurationError, ProtocolError
 from aistemsplitter_async.events import PollMade, PollPlanned
 from aistemsplitter_async.models import Split
 
-_REQUEST_TIMEOUT = 408
 _BACKOFF_CAP = 30.0  # times the first wait: the longest time between two failed polls
 
 
@@ -45,8 +40,9 @@ class _Watch:
     waiters: int = 0
     last: Split | None = None
     failure: Exception | None = None
-    empty_successes: int = 0
-    failures: int = 0  # failed polls in a row
+    is_known: bool = False  # that it exists: its create was seen, a poll found it, or an event named it
+    failures: int = 0  # polls in a row without an answer
+    streak: Streak | None = None  # of answers that may pass
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
     @property
@@ -98,7 +94,8 @@ class Poller:
             deadline: when the caller stops waiting (monotonic seconds); it is polled shortly before in any case.
 
         Raises:
-            AIStemSplitterError: a reply that waiting cannot improve: 401, 404, an undecodable one.
+            AIStemSplitterError: a reply that waiting does not improve: a refused key at once; others, such as a 404 or
+                one that cannot be decoded, if they go on for longer than such things take to pass.
         """
         watch = self._watches.get(split_id)
         if watch is None:
@@ -113,6 +110,7 @@ class Poller:
             )
             if done:
                 self._plan.wake(split_id)
+        watch.is_known = watch.is_known or since is not None or expects_event or done
         if deadline is not None:
             self._plan.note_deadline(split_id, now=self._pipeline.clock.monotonic(), deadline=deadline)
         self._join(watch, priority)
@@ -212,17 +210,15 @@ class Poller:
         try:
             operation = operations.get_split(self._base_url, watch.split_id)
             split = await pipeline.send(operation, priority=watch.priority, slot=slot)
-            watch.failures, status = 0, split.status
+            status = split.status
             self._note_state(watch, split)
         except AIStemSplitterError as error:
-            if _is_transient(error):
-                asked = min(error.retry_after or 0.0, LONGEST_CLOSED) if isinstance(error, APIStatusError) else 0.0
-                # Each poll was retried already; more of them would only add to an outage.
-                retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked)
-                watch.failures += 1
-            else:
+            retry_in = self._plan_retry(watch, error)
+            if retry_in is None:
                 error.split_id = watch.split_id
                 watch.failure = error
+            else:
+                pipeline.hold_up(Stage.GET, retry_in, error)
         except Exception as error:  # noqa: BLE001  # any error must reach the waiters instead of vanishing in a task
             watch.failure = error
         finally:
@@ -254,18 +250,24 @@ class Poller:
         else:
             self._plan.remove(watch.split_id)
 
+    def _plan_retry(self, watch: _Watch, error: AIStemSplitterError) -> float | None:
+        """Return the seconds until a failed poll is repeated, `None` if that would not help.
+
+        Each poll was retried already; more of them at once would only add to an outage.
+        """
+        asked = min(error.retry_after or 0.0, LONGEST_CLOSED) if isinstance(error, APIStatusError) else 0.0
+        longest = self._pipeline.wait_time(error, is_known=watch.is_known)
+        if math.isinf(longest):
+            retry_in = max(self._policy.first * min(_BACKOFF_CAP, 2.0**watch.failures), asked)
+            watch.failures, watch.streak = watch.failures + 1, None
+            return retry_in
+        streak = watch.streak or Streak(since=self._pipeline.clock.monotonic())
+        watch.streak = attrs.evolve(streak, pauses=streak.pauses + 1)
+        return self._pipeline.plan_pause(streak, longest=longest, asked=asked)
+
     def _note_state(self, watch: _Watch, split: Split) -> None:
+        watch.is_known = True
         if split.status == "succeeded" and not split.stems:
-            # The status may be set before the stems are: worth a few more polls, but not an endless wait.
-            watch.empty_successes += 1
-            if watch.empty_successes > EMPTY_SUCCESS_POLLS:
-                raise ProtocolError(f"split {split.id} succeeded, but has no stems")
-            return
+            raise ProtocolError(f"split {split.id} succeeded, but has no stems")  # which may come a little later
         watch.last = split
-
-
-def _is_transient(error: AIStemSplitterError) -> bool:
-    """Return whether a later poll may succeed where this one, with its retries, failed."""
-    if isinstance(error, APIConnectionError):
-        return not error.permanent
-    return isinstance(error, RateLimitedError | ServerError) or error.status_code == _REQUEST_TIMEOUT
+        watch.failures, watch.streak = 0, None

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+import attrs
 from anyio import CancelScope
 
 from aistemsplitter_async._gate.gate import Gate
@@ -18,7 +19,8 @@ from aistemsplitter_async._gate.lanes import RANKS, Priority
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._send.pauses import HostPauses
-from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, plan_retry
+from aistemsplitter_async._send.reactions import Action, action_for, wait_time
+from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, Streak, plan_pause, plan_retry
 from aistemsplitter_async._send.transport import Transport
 from aistemsplitter_async._tasks import OwnedTasks
 from aistemsplitter_async._wire.messages import Reply, Stage
@@ -29,6 +31,7 @@ from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError,
 from aistemsplitter_async.events import Event, OnEvent, RequestSent, RetryPlanned, Throttled
 
 T = TypeVar("T")
+_NOTICEABLE = 1.0  # s; shorter pauses are over before anybody has read why
 
 
 class Pipeline:
@@ -44,6 +47,7 @@ class Pipeline:
         on_event: a listener, called with each event.
 
     Attributes:
+        transport, gate, retry, timeouts, clock, random: as they were given.
         creates: the attempts of creates that are under way.
         answers: how many requests the API has answered, failures left out.
     """
@@ -66,9 +70,11 @@ class Pipeline:
         self.random = random
         self.answers = 0
         self.creates = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
-        self._retry = retry
+        self.retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
         self._pauses = HostPauses(retry)
+        self._wrong: dict[Stage, tuple[float, float]] = {}  # when answers that may pass began, and the newest came
+        self._held_up: tuple[str, float] | None = None  # why, and until when, in monotonic seconds
         self._waits = set[CancelScope]()
         self._closed = False
         self._on_event = as_listener(on_event, "on_event")
@@ -77,6 +83,63 @@ class Pipeline:
         """Call the listener, if there is one, with what `build` returns."""
         if self._on_event is not None:
             self._on_event(build())
+
+    @property
+    def notice(self) -> str | None:
+        """The reason of the newest pause, while it lasts, to be shown where nobody listens to events."""
+        if self._held_up is None or (left := self._held_up[1] - self.clock.monotonic()) <= 0:
+            return None
+        return f"{self._held_up[0]} (trying again in {left:.0f} s)"
+
+    def hold_up(self, stage: Stage, delay: float, failure: AIStemSplitterError) -> None:
+        """Report that something is tried again in `delay` seconds, and why."""
+        at = self.clock.monotonic()
+        if delay >= _NOTICEABLE:
+            self._held_up = (str(failure), at + delay)
+        self.emit(lambda: RetryPlanned(stage=stage, delay=delay, reason=str(failure), at=at))
+
+    def wait_time(self, error: AIStemSplitterError, *, is_known: bool) -> float:
+        """Return for how many seconds a wait outlasts polls that fail with `error`. See `reactions.wait_time`."""
+        return wait_time(self.retry, error, is_known=is_known)
+
+    def plan_pause(self, streak: Streak, *, longest: float, asked: float | None = None) -> float | None:
+        """Return the seconds until the next try of what may pass, `None` if it has not passed in time."""
+        now = self.clock.monotonic()
+        return plan_pause(self.retry, streak, longest=longest, now=now, random=self.random, asked=asked)
+
+    async def outlast(
+        self, stage: Stage, attempt: Callable[[], Awaitable[T]], passing: tuple[type[AIStemSplitterError], ...]
+    ) -> T:
+        """Return the result of `attempt`, repeated after growing pauses while it fails with one of `passing`.
+
+        For what is paid for already. Time is counted anew after an attempt that took longer than all of it: such a one
+        got on, and the next reason to wait is another one.
+        """
+        streak: Streak | None = None
+        longest = self.retry.passing_paid
+        while True:
+            began = self.clock.monotonic()
+            try:
+                return await attempt()
+            except passing as error:
+                failure = error
+            now = self.clock.monotonic()
+            if streak is None or now - began > longest:
+                streak = Streak(since=now, pauses=streak.pauses if streak is not None else 0)
+            pause = self.plan_pause(streak, longest=longest)
+            if pause is None:
+                raise failure
+            streak = attrs.evolve(streak, pauses=streak.pauses + 1)
+            await self.pause(stage, pause, failure)
+
+    async def pause(self, stage: Stage, delay: float, failure: AIStemSplitterError) -> None:
+        """Wait `delay` seconds before the next try, in sight, unless the client is closed.
+
+        Raises:
+            APIConnectionError: the client was closed.
+        """
+        self.hold_up(stage, delay, failure)
+        await self._wait(self.clock.sleep(delay))
 
     async def send(self, operation: Operation[T], *, priority: Priority = "interactive", slot: Slot | None = None) -> T:
         """Send an API operation and return its decoded reply. A create is sent by `create.Create`.
@@ -116,7 +179,7 @@ class Pipeline:
             slot.settle()
 
     async def run(self, stage: Stage, once: Callable[[], Awaitable[T]], *, url: str | None = None) -> T:
-        """Make attempts with `once` until one succeeds or the table in `retry` says to stop.
+        """Make attempts with `once` until one succeeds or the rules in `retry` say to stop.
 
         Args:
             stage: the column of the table its failures are looked up in.
@@ -137,13 +200,15 @@ class Pipeline:
                 failure = error
             else:
                 self._quota.succeed()
+                self._wrong.pop(stage, None)
                 if host is None:
                     self.answers += 1
                 else:
                     self._pauses.note_answer(host)
                 return result
             now = self.clock.monotonic()
-            retry = plan_retry(self._retry, stage, attempts, failure, now=now, random=self.random)
+            since = self._note_wrong(stage, failure, now)
+            retry = plan_retry(self.retry, stage, attempts, failure, now=now, random=self.random, wrong_since=since)
             if retry is not None and not self._quota.take(retry, now=now):
                 retry = None
             if isinstance(failure, RateLimitedError) and host is not None:
@@ -179,11 +244,27 @@ class Pipeline:
             wait.close()  # in case it never started
         raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
 
+    def _note_wrong(self, stage: Stage, failure: AIStemSplitterError, now: float) -> float:
+        """Return since when all calls at `stage` are answered with what may pass.
+
+        So a call waits for no longer than is left of that time: once it is over, each sends one request and fails, and
+        the pauses between them are the caller's. Without that, a long outage would be multiplied by all of them.
+        """
+        if action_for(stage, failure) is not Action.OUTLAST:
+            self._wrong.pop(stage, None)
+            return now
+        since, newest = self._wrong.get(stage, (now, now))
+        if now - newest > self.retry.passing_paid:  # nobody has asked for a while
+            since = now
+        self._wrong[stage] = (since, now)
+        return since
+
     async def _back_off(self, retry: Retry, stage: Stage, failure: AIStemSplitterError) -> None:
-        at = self.clock.monotonic()
-        self.emit(lambda: RetryPlanned(stage=stage, delay=retry.delay, reason=str(failure), at=at))
-        if not retry.throttled:  # else the gate or the host's pause holds it back, as it does all other calls
-            await self._wait(self.clock.sleep(retry.delay))
+        if retry.throttled:  # the gate or the host's pause holds it back, as it does all other calls
+            at = self.clock.monotonic()
+            self.emit(lambda: RetryPlanned(stage=stage, delay=retry.delay, reason=str(failure), at=at))
+        else:
+            await self.pause(stage, retry.delay, failure)
 
     async def _wait_for(self, host: str | None) -> None:
         """Wait until a request may be sent to `host`; a pause may be extended meanwhile."""
@@ -193,7 +274,7 @@ class Pipeline:
     def _close_gate(self, slot: Slot, stage: Stage, failure: RateLimitedError) -> None:
         """Stop all calls of this key, even when the call that got the 429 gives up."""
         asked = failure.retry_after
-        if asked is not None and asked <= self._retry.retry_after_cap:
+        if asked is not None and asked <= self.retry.retry_after_cap:
             asked *= 1 + 0.1 * self.random()  # a longer wait goes to the caller as it is, without jitter
         slot.refuse(asked)
         self._emit_throttled(stage, failure)

@@ -1,4 +1,4 @@
-"""Decides what follows a failed attempt: one table, one function.
+"""Decides when a failed attempt is followed by another one. What its failure means is in `reactions`.
 
 The pipeline executes what is decided here. Time is passed in as `now` (monotonic seconds), chance as `random`
 (uniform in [0, 1)).
@@ -7,98 +7,42 @@ The pipeline executes what is decided here. Time is passed in as `now` (monotoni
 from __future__ import annotations
 
 import math
-from enum import Enum
-from typing import Final
 
 import attrs
 
+from aistemsplitter_async._send.reactions import Action, action_for, is_ambiguous
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async.clock import Random
-from aistemsplitter_async.config import CONFLICT_WINDOW, LONGEST_CLOSED, RetryPolicy
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APIConnectionError,
-    APIStatusError,
-    ConfigurationError,
-    IncompleteDownloadError,
-    ProtocolError,
-    UnsafeURLError,
-)
+from aistemsplitter_async.config import CONFLICT_WINDOW, LONGEST_CLOSED, MOST_PAUSES, RetryPolicy
+from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError
 
 
-class Action(Enum):
-    """How to react to a kind of failure."""
+@attrs.frozen
+class Streak:
+    """Failures in a row that may pass: when the first of them came (monotonic seconds), and the pauses made since."""
 
-    RETRY = "try again after the backoff"
-    ONCE = "try again, but only once"
-    CONFLICT = "try again for a while: another attempt of ours may still be at work"
-    THROTTLE = "wait as long as the server asks, or as the window needs"
-    RAISE = "raise it to the caller"
-    RENEW = "raise it to the uploader, which takes a fresh reservation"
-    REFRESH = "raise it to the downloader, which asks for fresh URLs"
+    since: float
+    pauses: int = 0
 
 
-_R, _1, _C, _T, _X, _N, _F = (
-    Action.RETRY,
-    Action.ONCE,
-    Action.CONFLICT,
-    Action.THROTTLE,
-    Action.RAISE,
-    Action.RENEW,
-    Action.REFRESH,
-)
+def plan_pause(
+    policy: RetryPolicy, streak: Streak, *, longest: float, now: float, random: Random, asked: float | None = None
+) -> float | None:
+    """Return the seconds until the next try of what may pass, `None` if it has not passed in time.
 
-# One row per kind of failure; the columns are what it means when reading or reserving, uploading, creating, polling
-# and downloading.
-_COLUMNS: Final = (Stage.RESERVE, Stage.UPLOAD, Stage.CREATE, Stage.GET, Stage.DOWNLOAD)
-_TABLE: Final = {
-    "permanent": (_X, _X, _X, _X, _X),
-    "connection": (_R, _R, _R, _R, _R),
-    "undecodable": (_1, _N, _R, _R, _R),
-    "incomplete": (_X, _X, _X, _X, _R),
-    "3xx": (_X, _X, _X, _X, _X),
-    "401 403": (_X, _N, _X, _X, _F),
-    "404 410": (_X, _N, _X, _X, _F),
-    "408": (_R, _R, _R, _R, _R),
-    "409 423": (_1, _N, _C, _1, _R),
-    "429": (_T, _T, _T, _T, _T),
-    "4xx": (_X, _N, _X, _X, _X),
-    "5xx": (_R, _R, _R, _R, _R),
-    "odd": (_X, _X, _X, _X, _X),
-    "other": (_X, _X, _X, _X, _X),
-}
-
-# Failures of a create that are not ambiguous: the server refused it. For a connection, the error itself says it.
-_REFUSALS: Final = frozenset({"401 403", "404 410", "429", "4xx"})
-
-
-def classify(error: AIStemSplitterError) -> str:
-    """Return the row of the table that `error` belongs to."""
-    if isinstance(error, APIConnectionError):
-        return "permanent" if error.permanent else "connection"
-    if isinstance(error, IncompleteDownloadError):
-        return "incomplete"
-    if isinstance(error, APIStatusError) and error.status_code is not None:
-        status = str(error.status_code)
-        named = next((row for row in _TABLE if status in row.split()), None)
-        by_hundreds = f"{error.status_code // 100}xx"
-        return named or (by_hundreds if by_hundreds in _TABLE else "odd")
-    return "undecodable" if isinstance(error, ProtocolError) else "other"
-
-
-def action_for(stage: Stage, error: AIStemSplitterError) -> Action:
-    """Return how to react to `error` at `stage`."""
-    column = _COLUMNS.index(Stage.RESERVE if stage is Stage.CREDITS else stage)
-    return _TABLE[classify(error)][column]
-
-
-def is_ambiguous(error: AIStemSplitterError) -> bool:
-    """Return whether a create that ended in `error` may have taken effect."""
-    if isinstance(error, APIConnectionError):
-        return error.may_have_arrived
-    if isinstance(error, ConfigurationError | UnsafeURLError):  # raised before an attempt; of others that is not known
-        return False
-    return classify(error) not in _REFUSALS
+    Args:
+        policy: how the pauses grow.
+        streak: the failures so far.
+        longest: seconds from the first of them to the last try.
+        now: monotonic seconds.
+        random: uniform in [0, 1).
+        asked: seconds that the server asked to wait.
+    """
+    left = streak.since + longest - now
+    if left <= 0 or streak.pauses >= MOST_PAUSES:
+        return None
+    pause = min(policy.pause_cap, policy.pause * 2.0**streak.pauses) * (1 - 0.25 * random())
+    return max(min(pause, left), asked or 0.0)
 
 
 @attrs.frozen(kw_only=True)
@@ -109,6 +53,7 @@ class Attempts:
     throttles: int = 0
     throttled: float = 0.0  # seconds waited after 429s
     conflict_since: float | None = None  # monotonic seconds of the first 409 or 423 to a create
+    passing: Streak | None = None  # answers that may pass
 
 
 @attrs.frozen
@@ -152,12 +97,19 @@ def plan_retry(
     *,
     now: float,
     random: Random,
+    wrong_since: float | None = None,
 ) -> Retry | None:
-    """Decide what follows `error`, the newest failure of a call at `stage`: another attempt, or none."""
+    """Decide what follows `error`, the newest failure of a call at `stage`: another attempt, or none.
+
+    `wrong_since` is when other calls began to get answers that may pass, and no others, if they did.
+    """
     limit = policy.create_attempts if stage is Stage.CREATE else policy.attempts
     match action_for(stage, error):
         case Action.THROTTLE:
             return _plan_throttle(policy, attempts, error, random)
+        case Action.OUTLAST if limit > 1:
+            streak = attempts.passing or Streak(since=now if wrong_since is None else wrong_since)
+            return _plan_outlasting(policy, stage, attempts, streak, error, now=now, random=random)
         case Action.ONCE if attempts.failures > 0:
             return None
         case Action.CONFLICT:
@@ -176,6 +128,24 @@ def plan_retry(
     ceiling = min(policy.backoff_cap, policy.backoff * 2.0 ** min(attempts.failures, 30))
     delay = max(random() * ceiling, _requested_delay(error, random) or 0.0)
     return Retry(delay, attrs.evolve(attempts, failures=attempts.failures + 1))
+
+
+def _plan_outlasting(
+    policy: RetryPolicy,
+    stage: Stage,
+    attempts: Attempts,
+    streak: Streak,
+    error: AIStemSplitterError,
+    *,
+    now: float,
+    random: Random,
+) -> Retry | None:
+    longest = policy.passing_paid if stage is Stage.CREATE else policy.passing
+    asked = _requested_delay(error, random)
+    pause = plan_pause(policy, streak, longest=longest, now=now, random=random, asked=asked)
+    if pause is None or _asks_too_much(policy, error):
+        return None
+    return Retry(pause, attrs.evolve(attempts, passing=attrs.evolve(streak, pauses=streak.pauses + 1)))
 
 
 def _plan_throttle(policy: RetryPolicy, attempts: Attempts, error: AIStemSplitterError, random: Random) -> Retry | None:

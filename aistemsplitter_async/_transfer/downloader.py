@@ -9,6 +9,7 @@ before the next: its length was checked, its bytes are synced, the manifest says
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -22,7 +23,7 @@ from anyio import create_task_group
 
 from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
-from aistemsplitter_async._send.retry import Action, action_for
+from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
@@ -37,8 +38,9 @@ from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS, URL_REFRESHES
+from aistemsplitter_async.config import DOWNLOADS, MOST_PAUSES, REDIRECT_HOPS
 from aistemsplitter_async.errors import (
+    AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
     DownloadError,
@@ -53,6 +55,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _OK = 200
 _RANGE_NOT_SATISFIABLE = 416
 
+MAY_PASS = (StemsExpiredError, IncompleteDownloadError)  # a CDN that does not have the stems yet, or answers with pages
 Refresh = Callable[[str], Awaitable[Split]]
 
 
@@ -81,29 +84,46 @@ class _StemDownload:
             self.on_progress(Progress(self.stem, done, total))
 
 
-class _URLs:
-    """The stem URLs of one split. All its stems share the requests that renew them.
+class StemURLs:
+    """The stem URLs of one split. All its stems, and all calls that download them, share the requests that renew them.
 
     Attributes:
         renewals: how often the URLs were renewed.
     """
 
-    def __init__(self, split: Split, refresh: Refresh) -> None:
+    def __init__(self, split: Split, refresh: Refresh, pipeline: Pipeline) -> None:
         self.renewals = 0
         self._split = split
         self._refresh = refresh
+        self._pipeline = pipeline
+        self._renewed_at = -math.inf  # monotonic seconds
         self._turn = asyncio.Lock()
 
     def of(self, stem: str) -> str:
         return self._split.stems[stem]
 
-    async def renew(self, renewals: int) -> None:
-        """Renew the URLs, unless another stem has done so since there were `renewals`."""
+    async def renew(self, renewals: int) -> bool:
+        """Renew the URLs, unless another stem has done so since there were `renewals`; return whether they are new.
+
+        What refuses URLs that are fresh needs time, and no others.
+        """
+        pipeline = self._pipeline
         async with self._turn:
-            if self.renewals == renewals:
+            if self.renewals != renewals:
+                return True
+            age = pipeline.clock.monotonic() - self._renewed_at
+            if age < pipeline.retry.pause_cap or self.renewals == MOST_PAUSES:
+                return False
+            try:
                 fresh = await self._refresh(self._split.id)
-                self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
-                self.renewals += 1
+            except AIStemSplitterError as error:
+                if not 0 < pipeline.wait_time(error, is_known=True) < math.inf:
+                    raise
+                return False  # the API is as late as the CDN
+            self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
+            self._renewed_at = pipeline.clock.monotonic()
+            self.renewals += 1
+            return True
 
 
 class Downloader:
@@ -116,6 +136,10 @@ class Downloader:
         self._parallel = asyncio.Semaphore(DOWNLOADS)
         self._turns = WeakValueDictionary[tuple[Path, str], asyncio.Lock]()  # of downloads with the same manifest
 
+    def urls(self, split: Split) -> StemURLs:
+        """Return the stem URLs of `split`, to be shared by several calls."""
+        return StemURLs(split, self._refresh, self._pipeline)
+
     async def download(
         self,
         split: Split,
@@ -124,10 +148,12 @@ class Downloader:
         overwrite: bool,
         on_progress: OnProgress | None,
         pattern: str = ANY_STEM,
+        urls: StemURLs | None = None,
     ) -> dict[str, Path]:
         """Download every stem of `split` into `folder`; return the files by stem name.
 
-        A stem that fails does not stop its siblings; the first failure is raised once they are done. Where another
+        A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
+        done. Another call continues where this one ended, and skips the stems that are complete. Where another
         split's stems are overwritten, those without a successor are removed once the new ones are complete. Another
         download of files with the same names waits for this one, and finds what it has finished.
 
@@ -137,6 +163,7 @@ class Downloader:
             overwrite: whether files of other splits, or of the user, may be replaced.
             on_progress: a listener, called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
+            urls: those of an earlier call for the same split.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
@@ -146,10 +173,19 @@ class Downloader:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
         turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
         async with turn:
-            return await self._download_all(split, folder, pattern, overwrite=overwrite, listener=listener)
+            return await self._download_all(
+                split, folder, pattern, overwrite=overwrite, listener=listener, urls=urls or self.urls(split)
+            )
 
     async def _download_all(
-        self, split: Split, folder: Path, pattern: str, *, overwrite: bool, listener: Listener[Progress] | None
+        self,
+        split: Split,
+        folder: Path,
+        pattern: str,
+        *,
+        overwrite: bool,
+        listener: Listener[Progress] | None,
+        urls: StemURLs,
     ) -> dict[str, Path]:
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
@@ -159,7 +195,6 @@ class Downloader:
             _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
         ]
-        urls = _URLs(split, self._refresh)
         files: dict[str, Path] = {}
         failures: list[Exception] = [*refused.values()]
 
@@ -173,11 +208,11 @@ class Downloader:
             for item in items:
                 group.start_soon(fetch, item)
         if failures:
-            raise failures[0]
+            raise next((error for error in failures if isinstance(error, MAY_PASS)), failures[0])
         await run_in_thread(manifest.remove_replaced)
         return {item.stem: files[item.stem] for item in items}
 
-    async def _download(self, item: _StemDownload, split: Split, urls: _URLs) -> Path:
+    async def _download(self, item: _StemDownload, split: Split, urls: StemURLs) -> Path:
         if not item.overwrite:
             finished = await run_in_thread(item.manifest.finished, item.stem)
             if finished is not None:
@@ -190,17 +225,18 @@ class Downloader:
                 renewals = urls.renewals
                 try:
                     return await self._fetch(item, urls.of(item.stem))
-                except APIStatusError as error:
+                except (APIStatusError, UnsafeURLError) as error:
                     if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
                         raise
-                    refusal = error.status_code
-                if renewals == URL_REFRESHES:
+                    refusal = error
+                if not await urls.renew(renewals):
                     break
-                await urls.renew(renewals)
+        if isinstance(refusal, UnsafeURLError):
+            raise refusal
         raise StemsExpiredError(
-            f"the URL of stem {item.stem!r} was refused (HTTP {refusal}), and so were {URL_REFRESHES} fresh ones",
+            f"the URL of stem {item.stem!r} was refused (HTTP {refusal.status_code}), and so was a fresh one",
             split_id=split.id,
-            status_code=refusal,
+            status_code=refusal.status_code,
         )
 
     async def _fetch(self, item: _StemDownload, url: str) -> Path:

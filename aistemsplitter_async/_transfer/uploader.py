@@ -11,7 +11,8 @@ import attrs
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
-from aistemsplitter_async._send.retry import Action, action_for
+from aistemsplitter_async._send.reactions import Action, action_for, is_outage
+from aistemsplitter_async._send.retry import Streak
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.foreign import build_silence
@@ -48,7 +49,8 @@ _SMALLEST_SLICE_BYTES = 16 * 1024
 _FIRST_SLICE_BYTES = 64 * 1024
 _FAST = 0.05  # s for a slice
 _SLOW = 1.0  # s
-_PASSING = frozenset({Action.RETRY, Action.ONCE, Action.CONFLICT})
+_PASSING = frozenset({Action.RETRY, Action.ONCE, Action.CONFLICT, Action.OUTLAST})
+_LATER = 4  # doublings of a pause from one upload to the next: there are only three, and what passes takes seconds
 
 
 @attrs.frozen
@@ -187,12 +189,22 @@ class Uploader:
                         error, expired=lifetime.has_passed(clock.monotonic())
                     ):
                         raise
+                    failure = error
                 else:
                     now = clock.monotonic()
                     expires_at = datetime.fromtimestamp(clock.now(), UTC) + timedelta(seconds=lifetime.left(now))
                     upload = Upload(uploaded, source.filename, source.content_type, source.content_length, expires_at)
                     return Delivery(upload, lifetime.sure_until)
+                await self._pause_after(failure, RESERVATIONS - renewals_left)
         raise AssertionError("unreachable")  # the last turn returns or raises
+
+    async def _pause_after(self, failure: AIStemSplitterError, renewals: int) -> None:
+        """Pause before another upload, unless the worker's own word was that the reservation is at fault."""
+        if is_outage(failure):
+            pipeline = self._pipeline
+            streak = Streak(since=pipeline.clock.monotonic(), pauses=_LATER * renewals)
+            pause = pipeline.plan_pause(streak, longest=pipeline.retry.passing) or 0.0
+            await pipeline.pause(Stage.UPLOAD, pause, failure)
 
     async def _send(
         self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: Listener[Progress] | None

@@ -36,6 +36,9 @@ _STATUS_OF = {
     "RATE_LIMITED": 429,
     "SERVER_ERROR": 500,
 }
+NO_CODE = (
+    "UNSPECIFIED"  # the code of a failure that the API reports without one; an answer that is not its own has none
+)
 _OTHER_REFUSAL, _OTHER_SERVER_ERROR = 400, 500
 _OF_THE_SERVER = re.compile("SERVER|INTERNAL|TIMEOUT|UNAVAILABLE|GATEWAY")  # codes that a refusal would not have
 _REQUEST_IDS = ("x-request-id", "request-id", "cf-ray")
@@ -68,8 +71,10 @@ def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError
         what: the call, for the message, such as "create a split".
         now: POSIX seconds, for Retry-After dates.
     """
-    code, detail = _code_and_message(_envelope(reply), reply)
-    return _build(reply.status, reply, code, detail, what=what, now=now)
+    envelope = _envelope(reply)
+    code, detail = _code_and_message(envelope, reply)
+    own = code or (NO_CODE if envelope is not None and envelope.get("success") is False else None)
+    return _build(reply.status, reply, own, detail, what=what, now=now)
 
 
 def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | None:
@@ -87,12 +92,13 @@ def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | No
         if envelope.get("success") is not False:
             return None
         status = _OTHER_SERVER_ERROR if _OF_THE_SERVER.search((code or "").upper()) else _OTHER_REFUSAL
-    return _build(status, reply, code, detail or "a failure without a reason" * (code is None), what=what, now=now)
+    reason = detail or "a failure without a reason" * (code is None)
+    return _build(status, reply, code or NO_CODE, reason, what=what, now=now)
 
 
 def _build(status: int, reply: Reply, code: str | None, detail: str, *, what: str, now: float) -> APIStatusError:
     cls = _BY_STATUS.get(status) or (ServerError if status in _SERVER_ERRORS else APIStatusError)
-    reason = ": ".join(part for part in (code, detail) if part)
+    reason = ": ".join(part for part in (code if code != NO_CODE else None, detail) if part)
     return cls(
         f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),
         code=code,
@@ -114,11 +120,14 @@ def _envelope(reply: Reply) -> dict[str, Any] | None:
 def _code_and_message(envelope: dict[str, Any] | None, reply: Reply) -> tuple[str | None, str]:
     if envelope is None:
         return None, _summarize(reply)
-    error = envelope.get("error")
+    error, message = envelope.get("error"), envelope.get("message")
+    code = None
     if isinstance(error, dict):  # the API's
         code, message = error.get("code"), error.get("message")
-    else:  # the upload worker's, which is flat
-        code, message = error, envelope.get("message")
+    elif envelope.get("success") is False:  # the upload worker's, which is flat
+        code = error
+    elif isinstance(error, str) and not isinstance(message, str):  # of a gateway that speaks JSON; it has no codes
+        message = error
     return (
         clean_text(code)[:_CODE_CAP] or None if isinstance(code, str) else None,
         clean_text(message) if isinstance(message, str) else "",

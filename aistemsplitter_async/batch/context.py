@@ -85,8 +85,8 @@ class BatchContext:
 
     @property
     def notices(self) -> list[str]:
-        """The outages that are being waited out, to be shown."""
-        parts = (self.disk, self.uploading, self.creating, self.downloading)
+        """What is being waited out, to be shown."""
+        parts = (self.disk, self.uploading, self.creating, self.downloading, self.engine.pipeline)
         return list(dict.fromkeys(part.notice for part in parts if part.notice is not None))
 
     def adapt_to_limit(self) -> None:

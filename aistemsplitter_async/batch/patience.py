@@ -16,19 +16,15 @@ from typing import TypeVar
 
 import attrs
 
+from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.cause import Failures
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import LONGEST_CLOSED, PARK
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
-    APIConnectionError,
     APIStatusError,
     DownloadError,
-    IncompleteDownloadError,
     JournalError,
-    ProtocolError,
-    RateLimitedError,
-    ServerError,
     SubmissionUncertainError,
 )
 from aistemsplitter_async.journal.record import SAME_SPLIT
@@ -37,10 +33,7 @@ T = TypeVar("T")
 
 _FIRST = 1.0  # s before the first probe
 _LONGEST = 30.0  # s between two probes
-_REQUEST_TIMEOUT = 408
-_SERVER_ERROR = 500
 _MINUTE = 60.0
-_TOO_MANY = 429
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -54,15 +47,9 @@ def is_disk_full(error: BaseException) -> bool:
 
 def is_transient(error: AIStemSplitterError) -> bool:
     """Return whether the cause of `error` may end by itself; each was retried already."""
-    if isinstance(error, APIConnectionError):
-        return not error.permanent
-    if isinstance(error, SubmissionUncertainError):
-        if error.code == SAME_SPLIT:  # the same create would be answered in the same way
-            return False
-        status = error.status_code  # a replay that is refused would be refused again
-        return status is None or status in (_REQUEST_TIMEOUT, _TOO_MANY) or status < 400 or status >= _SERVER_ERROR  # noqa: PLR2004
-    transient = isinstance(error, ServerError | RateLimitedError | ProtocolError | IncompleteDownloadError)
-    return transient or error.status_code == _REQUEST_TIMEOUT or is_disk_full(error)
+    if isinstance(error, SubmissionUncertainError) and error.status_code is None:
+        return error.code != SAME_SPLIT  # the same create would be answered in the same way
+    return is_outage(error) or is_disk_full(error)
 
 
 @attrs.frozen

@@ -7,6 +7,7 @@ sends the create.
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 
 import attrs
@@ -14,12 +15,13 @@ import attrs
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.uploader import Delivery
+from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.config import BATCH_WAIT
-from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError
+from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError, StemsExpiredError
 from aistemsplitter_async.journal.record import Record, StoredFile, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
@@ -89,6 +91,7 @@ class Steps:
         into = context.options.into
         assert into is not None and split is not None  # noqa: S101, PT018  # checked by `plan_step`
         standing.release_in_flight()
+        urls = context.engine.downloader.urls(split)
 
         async def attempt() -> dict[str, StoredFile]:
             standing.enter("download")
@@ -98,10 +101,14 @@ class Steps:
                 overwrite=context.options.overwrite,
                 on_progress=standing.note_progress,
                 pattern=record.pattern,
+                urls=urls,
             )
             return await run_in_thread(_describe, into, files)
 
-        stored = await context.downloading.retry_through_outage(attempt)
+        # Stems that are refused are waited out outside: it makes room for the downloads of others.
+        stored = await context.engine.pipeline.outlast(
+            Stage.DOWNLOAD, partial(context.downloading.retry_through_outage, attempt), (StemsExpiredError,)
+        )
         standing.has_worked = True
         downloaded = await context.write(JournalStore.downloaded, record.id, stored)
         return attrs.evolve(downloaded, split=split)  # with the URLs, which the journal does not keep

@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (
@@ -173,7 +174,7 @@ def _message(error: AIStemSplitterError) -> str:
         return str(error).partition(":")[0]
     if error.code in ("EXISTS", "CHANGED") or isinstance(error, SubmissionUncertainError | SpendLimitError):
         return str(error).partition(";")[0]  # the rest is about arguments of functions, not about options
-    if isinstance(error, AuthenticationError):
+    if isinstance(error, AuthenticationError) and not is_outage(error):
         return f"the API key was refused (HTTP {error.status_code}{_detail(error)})"
     if isinstance(error, InsufficientCreditsError):
         return f"not enough credits{_detail(error)}"
@@ -199,7 +200,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
     if error.code in _ADVICE_BY_CODE:
         return _ADVICE_BY_CODE[error.code]
     if isinstance(error, AuthenticationError):
-        return f"check {API_KEY_VARIABLE} or --api-key-file, and --base-url"
+        where = "the network, a proxy or gateway on the way, and " if is_outage(error) else ""
+        return f"check {where}{API_KEY_VARIABLE} or --api-key-file, and --base-url"
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):

@@ -20,16 +20,15 @@ from typing import Literal, Self
 import attrs
 
 import aistemsplitter_async.errors
+from aistemsplitter_async._send.reactions import is_refused
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIStatusError,
     DownloadError,
     SpendLimitError,
     SplitFailedError,
-    StemsExpiredError,
     SubmissionUncertainError,
     UnsafeNameError,
-    UnsafeURLError,
     UploadError,
 )
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
@@ -42,7 +41,10 @@ Changed = Literal["refuse", "same", "new"]
 """What a file is that was bought with other bytes, where its audio cannot be compared with what was bought: the same
 song, a new one, or refused until a person says which."""
 
-_TRANSIENT_STATUSES = frozenset({401, 402, 403, 408, 429})  # of the key, the account or the moment, not of the track
+_PAID: frozenset[StageName] = frozenset({"wait", "download"})
+_FINAL = frozenset(
+    {SplitFailedError.__name__, UnsafeNameError.__name__}
+)  # another try that is free ends in the same way
 _EXPIRY_MARGIN = 30.0  # s; an upload of an earlier run that is about to expire is repeated before its create
 _CLOCK_SLACK = 3600.0  # s that the wall clock may have been set back; beyond that, no age can be trusted
 
@@ -116,7 +118,6 @@ class StoredFailure:
         message: what the error said.
         code: its code.
         status_code: its HTTP status.
-        passing: whether the next run tries again by itself; otherwise only with `retry_failed`.
         detail: the server's own message.
     """
 
@@ -125,8 +126,33 @@ class StoredFailure:
     message: str
     code: str | None = None
     status_code: int | None = None
-    passing: bool = False
     detail: str = ""
+
+    @property
+    def passing(self) -> bool:
+        """Whether the next run tries again by itself; otherwise only with `retry_failed`.
+
+        It does so for whatever is paid for, since that costs nothing, and else unless the API refused this very source
+        or request. It is decided when it is asked, so it holds for what any earlier version has recorded.
+        """
+        if self.kind in _FINAL:
+            return False
+        if self.stage in _PAID:
+            return True
+        # A create that was answered with a page is `uncertain`. Earlier versions took the page for a refusal, and its
+        # key is gone, so only a person may decide to try again.
+        code = self.code or "" if self.stage == "create" else self.code
+        return not is_refused(attrs.evolve(self, code=code).restore())
+
+    def restore(self, split_id: str | None = None) -> AIStemSplitterError:
+        """Return the error, as far as it was recorded."""
+        kind: object = getattr(aistemsplitter_async.errors, self.kind, None)
+        if not (isinstance(kind, type) and issubclass(kind, _RESTORED)):
+            kind = AIStemSplitterError
+        error = kind(self.message, code=self.code, status_code=self.status_code, split_id=split_id)
+        if isinstance(error, APIStatusError):
+            error.detail = self.detail
+        return error
 
 
 @attrs.frozen
@@ -192,13 +218,7 @@ class Record:
             return SubmissionUncertainError(
                 failure.message, submission=self.submission, code=failure.code, status_code=failure.status_code
             )
-        kind: object = getattr(aistemsplitter_async.errors, failure.kind, None)
-        if not (isinstance(kind, type) and issubclass(kind, _RESTORED)):
-            kind = AIStemSplitterError
-        error = kind(failure.message, code=failure.code, status_code=failure.status_code, split_id=self.split_id)
-        if isinstance(error, APIStatusError):
-            error.detail = failure.detail
-        return error
+        return failure.restore(self.split_id)
 
 
 class Step(Enum):
@@ -262,18 +282,6 @@ def is_retried(failure: StoredFailure, retry_failed: RetryFailed) -> bool:
 
 
 def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure:
-    """Return the journal's record of an error.
-
-    It is final if another attempt would only fail again: the API refused this very source or request, the split
-    failed, or its stems must not be downloaded.
-    """
-    refused = isinstance(error, APIStatusError) and error.status_code not in _TRANSIENT_STATUSES and not _is_5xx(error)
-    final = refused or isinstance(error, SplitFailedError | UnsafeNameError | UnsafeURLError | StemsExpiredError)
+    """Return the journal's record of an error."""
     detail = error.detail if isinstance(error, APIStatusError) else ""
-    return StoredFailure(
-        stage, type(error).__name__, str(error), error.code, error.status_code, passing=not final, detail=detail
-    )
-
-
-def _is_5xx(error: APIStatusError) -> bool:
-    return error.status_code is not None and error.status_code >= 500  # noqa: PLR2004
+    return StoredFailure(stage, type(error).__name__, str(error), error.code, error.status_code, detail)

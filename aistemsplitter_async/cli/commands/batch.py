@@ -172,9 +172,7 @@ class _Run:
         self._counts["unusable"] += 1
         self._survey.unusable += 1
         code = "SOURCE_UNREADABLE"
-        self._others[found.source] = StoredFailure(
-            "prepare", SourceUnreadableError.__name__, found.reason, code, passing=True
-        )
+        self._others[found.source] = StoredFailure("prepare", SourceUnreadableError.__name__, found.reason, code)
         message = show(f"{found.source}: {found.reason}")
         self._print_problem(found.source, "prepare", Problem(code=code, message=message, exit_code=Exit.FAILED))
 

@@ -83,7 +83,7 @@ def test_a_batch_advises_only_what_it_has() -> None:
     for error, way_on in {
         errors.DownloadError("the line broke", split_id="split_1"): "when the same command is run again",
         errors.UnsafeNameError("no name", split_id="split_1"): "--retry-failed",
-        errors.StemsExpiredError("gone", split_id="split_1"): "--retry-failed",
+        errors.StemsExpiredError("gone", split_id="split_1"): "when the same command is run again",
     }.items():
         assert explain(error, BATCH).message.endswith(way_on)
 

@@ -24,7 +24,9 @@ FINISHED = Record(
 )
 RUNNING = Record(id=1, source="a.mp3", state=State.CREATED, split_id="split_1")
 SPLIT_FAILED = StoredFailure("wait", "SplitFailedError", "no sound in it")
-GONE = StoredFailure("wait", "APIStatusError", "no such split", status_code=404)
+GONE = StoredFailure("wait", "UnsafeNameError", "..")
+DOWN = StoredFailure("wait", "ServerError", "down", status_code=503)
+REFUSED = StoredFailure("create", "ValidationError", "no", status_code=422)
 FAILED = attrs.evolve(RUNNING, split=attrs.evolve(SPLIT, status="failed", stems={}), failure=SPLIT_FAILED)
 DEFAULT = Variant()
 
@@ -34,7 +36,7 @@ variants = st.builds(Variant, options, formats)
 bought = st.sampled_from([state for state in State if state not in (State.FOUND, State.UPLOADED)])
 states = st.sampled_from(list(State))
 splits = st.none() | st.builds(lambda model: attrs.evolve(SPLIT, stem_model=model or "4s"), options)
-failures = st.sampled_from([None, SPLIT_FAILED, GONE, attrs.evolve(GONE, passing=True)])
+failures = st.sampled_from([None, SPLIT_FAILED, GONE, DOWN, REFUSED])
 records = st.builds(
     Record, id=st.integers(1, 9), source=st.just("a"), state=states, asked=variants, split=splits, failure=failures
 )

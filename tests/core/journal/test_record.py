@@ -18,6 +18,7 @@ from aistemsplitter_async import (
     DownloadError,
     IncompleteDownloadError,
     InsufficientCreditsError,
+    ProtocolError,
     RateLimitedError,
     ServerError,
     SourceChangedError,
@@ -28,6 +29,7 @@ from aistemsplitter_async import (
     Submission,
     SubmissionUncertainError,
     UnsafeNameError,
+    UnsafeURLError,
     UploadedFile,
     ValidationError,
     WaitTimeoutError,
@@ -78,7 +80,11 @@ def plan(known: Record, *, now: float = NOW, wants_files: bool = True) -> Step:
 
 ERRORS: list[AIStemSplitterError] = [
     ValidationError("refused", status_code=422),
+    APIStatusError("gone", status_code=404, code="NOT_FOUND"),
     APIStatusError("gone", status_code=404),
+    APIStatusError("moved", status_code=302),
+    ProtocolError("a web page"),
+    UnsafeURLError("not on the public internet"),
     AuthenticationError("who?", status_code=401),
     InsufficientCreditsError("broke", status_code=402),
     RateLimitedError("slow", status_code=429),
@@ -102,7 +108,7 @@ ERRORS: list[AIStemSplitterError] = [
     age=st.floats(-10 * DAY, 10 * DAY),
     key_age=st.floats(0, 10 * DAY),
     wants_files=st.booleans(),
-    failure=st.sampled_from([None, StoredFailure("create", "ServerError", "down", passing=True)]),
+    failure=st.sampled_from([None, StoredFailure("create", "ServerError", "down", status_code=503)]),
 )
 def test_whatever_may_have_been_sent_is_sent_again_as_it_was_or_handed_to_a_person(
     state: State, age: float, key_age: float, wants_files: bool, failure: StoredFailure | None
@@ -133,9 +139,11 @@ def test_a_split_is_given_up_for_a_new_one_only_if_it_failed(error: AIStemSplitt
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error.status_code}")
 def test_the_next_run_goes_on_by_itself_unless_the_same_would_happen_again(error: AIStemSplitterError) -> None:
-    lasting = {"SplitFailedError", "StemsExpiredError", "UnsafeNameError", "ValidationError", "APIStatusError"}
-    failure = build_failure("download", error)
-    assert failure.passing == (type(error).__name__ not in lasting or error.status_code == 408)
+    lasting = {"SplitFailedError", "UnsafeNameError"}
+    assert build_failure("wait", error).passing == (type(error).__name__ not in lasting)
+    assert build_failure("download", error).passing == (type(error).__name__ not in lasting)
+    refused = type(error) is ValidationError or error.code == "NOT_FOUND"
+    assert build_failure("upload", error).passing == (type(error).__name__ not in lasting and not refused)
 
 
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: f"{type(error).__name__} {error.status_code}")
@@ -158,7 +166,8 @@ def test_an_error_class_that_does_not_exist_is_restored_as_the_root() -> None:
 def test_a_final_failure_stays_until_a_retry_is_requested() -> None:
     failure = build_failure("create", ValidationError("refused", status_code=422))
     assert plan(record(State.FOUND, failure=failure)) is Step.FAILED
-    assert plan(record(State.FOUND, failure=attrs.evolve(failure, passing=True))) is Step.CREATE
+    down = build_failure("create", ServerError("down", status_code=503))
+    assert plan(record(State.FOUND, failure=down)) is Step.CREATE
 
 
 def test_each_state_calls_for_its_step() -> None:
@@ -185,9 +194,19 @@ def test_nothing_leads_from_a_create_that_may_exist_back_to_one_that_was_never_s
     assert State.FOUND not in BEFORE
 
 
-@given(st.booleans(), st.sampled_from(["SplitFailedError", "ValidationError", "UnsafeNameError", "ServerError"]))
-def test_what_is_retried_without_being_told_to_pays_for_nothing_twice(passing: bool, kind: str) -> None:
-    failure = StoredFailure("wait", kind, "no", passing=passing)
+@given(st.sampled_from(ERRORS), st.sampled_from(STAGES))
+def test_what_is_retried_without_being_told_to_pays_for_nothing_twice(
+    error: AIStemSplitterError, stage: StageName
+) -> None:
+    failure = build_failure(stage, error)
     assert is_retried(failure, True)
-    assert is_retried(failure, False) is passing
-    assert is_retried(failure, "unpaid") is (passing or not plan_reopening(failure))
+    assert is_retried(failure, False) is failure.passing
+    assert is_retried(failure, "unpaid") is not plan_reopening(failure)
+    assert not (failure.passing and plan_reopening(failure))
+
+
+@pytest.mark.parametrize("status", [400, 404, 405, 410])
+def test_a_page_that_an_earlier_version_took_for_the_refusal_of_a_create_is_a_persons_decision(status: int) -> None:
+    failure = StoredFailure("create", "APIStatusError", "could not create the split: a web page", status_code=status)
+    assert not failure.passing, "perhaps it was created, and its key is gone"
+    assert attrs.evolve(failure, stage="upload").passing

@@ -53,7 +53,7 @@ FAILED = attrs.evolve(SPLIT, status="failed", stems={})
 BROUGHT = UploadedFile("upl_1", "https://cdn.test/1", "sources/1")
 URL = DirectURL("https://example.com/a.mp3")
 FILES = {"vocals": StoredFile("a/vocals.mp3", 10, "ab" * 32)}
-PASSING = StoredFailure("wait", "ServerError", "down", status_code=503, passing=True)
+PASSING = StoredFailure("wait", "ServerError", "down", status_code=503)
 REFUSED = StoredFailure("create", "ValidationError", "no", status_code=422)
 SPLIT_FAILED = StoredFailure("wait", "SplitFailedError", "bad audio")
 keys = (f"key-{number}" for number in itertools.count())

@@ -11,16 +11,8 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._send.retry import (
-    Action,
-    Ambiguity,
-    Attempts,
-    Retry,
-    RetryQuota,
-    action_for,
-    is_ambiguous,
-    plan_retry,
-)
+from aistemsplitter_async._send.reactions import Action, action_for, is_ambiguous
+from aistemsplitter_async._send.retry import Ambiguity, Attempts, Retry, RetryQuota, plan_retry
 from aistemsplitter_async._wire.dates import parse_retry_after
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Reply, Stage
@@ -39,11 +31,13 @@ POLICY = RetryPolicy()
 START = Attempts()
 FAILED = Retry(0.0, START)
 THROTTLED = Retry(0.0, START, throttled=True)
+OWN = b'{"success": false, "error": {"code": "CODE", "message": "of the service itself"}}'
+PAGE = b"<html><title>404 Not Found"
 
 
-def status(code: int, retry_after: float | None = None) -> AIStemSplitterError:
+def status(code: int, retry_after: float | None = None, body: bytes = OWN) -> AIStemSplitterError:
     headers = {} if retry_after is None else {"retry-after": str(retry_after)}
-    return build_status_error(Reply(status=code, headers=headers), what="test", now=0.0)
+    return build_status_error(Reply(status=code, headers=headers, body=body), what="test", now=0.0)
 
 
 FAULTS: dict[str, AIStemSplitterError] = {
@@ -53,10 +47,13 @@ FAULTS: dict[str, AIStemSplitterError] = {
     "timeout": APITimeoutError("x"),
     "garbage": ProtocolError("x"),
     "incomplete": IncompleteDownloadError("x"),
-} | {str(code): status(code) for code in [*range(300, 310), *range(400, 432), 451, 499, *range(500, 512), 599]}
+}
+CODES = [*range(300, 310), *range(400, 432), 451, 499, *range(500, 512), 599]
+FAULTS |= {str(code): status(code) for code in CODES} | {f"{code}-page": status(code, body=PAGE) for code in CODES}
 
-# The written matrix, word for word in short: r retry, 1 one retry, c conflict, t throttle, x raise, n new reservation,
-# f fresh URLs. Columns: reserve, upload, create, poll, download. Then: is a first create that ends so ambiguous?
+# The written matrix, word for word in short: r retry, 1 one retry, c conflict, o outlast, t throttle, x raise, n new
+# reservation, f fresh URLs. Columns: reserve, upload, create, poll, download. Then: is a first create that ends so
+# ambiguous?
 MATRIX = """
     refused      r r r r r   sure
     certificate  x x x x x   sure
@@ -72,18 +69,35 @@ MATRIX = """
     504          r r r r r   ambiguous
     401          x n x x f   sure
     403          x n x x f   sure
-    402          x n x x x   sure
-    422          x n x x x   sure
-    garbage      1 n r r r   ambiguous
+    404          x n x x f   sure
+    410          x n x x f   sure
+    400          x n x x f   sure
+    402          x n x x f   sure
+    422          x n x x f   sure
+    400-page     o n o r f   ambiguous
+    401-page     o n o r f   sure
+    403-page     o n o r f   ambiguous
+    404-page     o n o r f   ambiguous
+    405-page     o n o r f   ambiguous
+    410-page     o n o r f   ambiguous
+    402-page     x n x x f   sure
+    422-page     x n x x f   sure
+    408-page     r r r r r   ambiguous
+    409-page     1 n c 1 r   ambiguous
+    429-page     t t t t t   sure
+    503-page     r r r r r   ambiguous
+    garbage      o n o r r   ambiguous
     301          x x x x x   ambiguous
-    302          x x x x x   ambiguous
-    307          x x x x x   ambiguous
+    302          o x o r x   ambiguous
+    303-page     o x o r x   ambiguous
+    307          o x o r x   ambiguous
     308          x x x x x   ambiguous
 """
 LETTERS = {
     "r": Action.RETRY,
     "1": Action.ONCE,
     "c": Action.CONFLICT,
+    "o": Action.OUTLAST,
     "t": Action.THROTTLE,
     "x": Action.RAISE,
     "n": Action.RENEW,
@@ -147,13 +161,15 @@ def is_open_after(faults: list[str], *, replay: bool = False) -> bool:
         (Stage.RESERVE, "500", 4),
         (Stage.UPLOAD, "timeout", 4),
         (Stage.CREATE, "reset", 5),
-        (Stage.CREATE, "garbage", 5),
+        (Stage.CREATE, "garbage", 10),
+        (Stage.CREATE, "404-page", 10),
+        (Stage.RESERVE, "403-page", 7),
         (Stage.GET, "503", 4),
         (Stage.DOWNLOAD, "incomplete", 4),
         (Stage.GET, "409", 2),
-        (Stage.RESERVE, "garbage", 2),
+        (Stage.RESERVE, "garbage", 7),
         (Stage.CREATE, "certificate", 1),
-        (Stage.CREATE, "307", 1),
+        (Stage.CREATE, "308", 1),
         (Stage.UPLOAD, "403", 1),
         (Stage.DOWNLOAD, "404", 1),
         (Stage.GET, "429", 7),

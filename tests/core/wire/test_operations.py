@@ -14,7 +14,7 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._send.retry import is_ambiguous
+from aistemsplitter_async._send.reactions import is_ambiguous
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.messages import Origin, Reply, Stage
 from aistemsplitter_async.errors import (

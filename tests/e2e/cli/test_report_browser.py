@@ -66,7 +66,7 @@ async def run(
             with Waveforms() as waveforms:
                 report = await batch.report()
                 seen = Repeated(batch, tracks)
-                denied = StoredFailure("prepare", "SourceUnreadableError", "permission denied", passing=True)
+                denied = StoredFailure("prepare", "SourceUnreadableError", "permission denied")
                 await write_report(
                     folder / page,
                     seen,  # type: ignore[arg-type]  # it does what a batch does

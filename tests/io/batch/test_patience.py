@@ -13,6 +13,7 @@ from aistemsplitter_async import (
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
+    AuthenticationError,
     DownloadError,
     JournalError,
     RateLimitedError,
@@ -137,14 +138,15 @@ async def test_after_giving_up_each_track_tries_at_once_and_by_itself() -> None:
     await service.patience.wait_until_over()  # a new track need not wait
 
 
-@pytest.mark.parametrize("kind", [RateLimitedError, ServerError])
-async def test_a_retry_after_is_waited_for_and_of_a_longer_one_an_hour(kind: type[APIStatusError]) -> None:
+@pytest.mark.parametrize(("kind", "status"), [(RateLimitedError, 429), (ServerError, 503)])
+async def test_a_retry_after_is_waited_for_and_of_a_longer_one_an_hour(kind: type[APIStatusError], status: int) -> None:
     service = Service()
-    service.down_until, service.error = 50 * MINUTE, kind("later", retry_after=50 * MINUTE)
+    service.down_until, service.error = 50 * MINUTE, kind("later", retry_after=50 * MINUTE, status_code=status)
     await service.run(20)
     assert [at for at in service.asked if 1 < at < 50 * MINUTE] == []
     service = Service()
-    service.down_until, service.error = 90 * MINUTE, kind("in the year 9999", retry_after=2.5e11)
+    service.down_until = 90 * MINUTE
+    service.error = kind("in the year 9999", retry_after=2.5e11, status_code=status)
     with pytest.raises(kind):
         await service.run(1)
     first, second = service.asked
@@ -218,4 +220,9 @@ def test_transient_is_what_may_end_by_itself() -> None:
     assert not is_transient(APIConnectionError("certificate", permanent=True))
     assert not is_transient(SubmissionUncertainError("?", submission=unclear, status_code=422))
     assert not is_transient(ValidationError("no", status_code=422))
+    assert not is_transient(AuthenticationError("the API's own word", status_code=403, code="UNAUTHORIZED"))
+    for code in (400, 401, 403, 404, 405, 410):
+        assert is_transient(APIStatusError("a web page", status_code=code)), "of a gateway"
+        assert is_transient(SubmissionUncertainError("?", submission=unclear, status_code=code))
+        assert not is_transient(SubmissionUncertainError("?", submission=unclear, status_code=code, code="NO"))
     assert not is_disk_full(DownloadError("no", code="DISK"))

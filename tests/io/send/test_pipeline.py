@@ -98,22 +98,41 @@ FAULTS: list[tuple[str, Fault, dict[str, tuple[int, type[AIStemSplitterError]]]]
     ("402", lambda: answer(402), {"*": (1, InsufficientCreditsError), "create": (1, InsufficientCreditsError)}),
     ("422", lambda: answer(422), {"*": (1, ValidationError), "create": (1, ValidationError)}),
     ("404", lambda: answer(404), {"*": (1, APIStatusError), "create": (1, APIStatusError)}),
-    ("302", lambda: answer(302, location=API), {"*": (1, APIStatusError), "create": (1, UNCERTAIN)}),
-    ("307", lambda: answer(307, location=API), {"*": (1, APIStatusError), "create": (1, UNCERTAIN)}),
+    (
+        "302",
+        lambda: answer(302, location=API),
+        {"*": (7, APIStatusError), "get": (4, APIStatusError), "create": (10, UNCERTAIN)},
+    ),
+    ("308", lambda: answer(308, location=API), {"*": (1, APIStatusError), "create": (1, UNCERTAIN)}),
+    (
+        "403 page",
+        lambda: answer(403, b"<html>"),
+        {"*": (7, AuthenticationError), "get": (4, AuthenticationError), "create": (10, UNCERTAIN)},
+    ),
+    (
+        "404 of a gateway's JSON",
+        lambda: answer(404, b'{"timestamp": 1, "status": 404, "error": "Not Found", "path": "/v1"}'),
+        {"*": (7, APIStatusError), "get": (4, APIStatusError), "create": (10, UNCERTAIN)},
+    ),
+    (
+        "402 page",
+        lambda: answer(402, b"<html>"),
+        {"*": (1, InsufficientCreditsError), "create": (1, InsufficientCreditsError)},
+    ),
     (
         "garbage",
         lambda: answer(200, b"\xff{"),
-        {"*": (2, ProtocolError), "get": (4, ProtocolError), "create": (5, UNCERTAIN)},
+        {"*": (7, ProtocolError), "get": (4, ProtocolError), "create": (10, UNCERTAIN)},
     ),
     (
         "deep",
         lambda: answer(200, b"[" * 200_000),
-        {"*": (2, ProtocolError), "get": (4, ProtocolError), "create": (5, UNCERTAIN)},
+        {"*": (7, ProtocolError), "get": (4, ProtocolError), "create": (10, UNCERTAIN)},
     ),
     (
         "wrong type",
         lambda: json_reply({"id": 5, "balance": "much"}),
-        {"*": (2, ProtocolError), "get": (4, ProtocolError), "create": (5, UNCERTAIN)},
+        {"*": (7, ProtocolError), "get": (4, ProtocolError), "create": (10, UNCERTAIN)},
     ),
     (
         "cut off",

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from aistemsplitter_async._send.transport import Transport
@@ -30,6 +31,7 @@ from aistemsplitter_async.errors import (
     UnsafeNameError,
     UnsafeURLError,
 )
+from aistemsplitter_async.events import RetryPlanned
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import Flow, World
@@ -101,13 +103,7 @@ FAULTS: list[tuple[Any, int, type[AIStemSplitterError]]] = [
     (lambda: status(503), 4, ServerError),
     (lambda: status(429), 7, RateLimitedError),
     (lambda: status(429, Retry_After="300"), 1, RateLimitedError),
-    (lambda: status(400), 1, APIStatusError),
-    (lambda: status(416), 4, IncompleteDownloadError),
     (lambda: status(302), 1, APIStatusError),
-    (lambda: status(401), 3, StemsExpiredError),
-    (lambda: status(403), 3, StemsExpiredError),
-    (lambda: status(404), 3, StemsExpiredError),
-    (lambda: status(410), 3, StemsExpiredError),
 ]
 
 
@@ -122,8 +118,130 @@ async def test_a_fault_that_stays_is_tried_as_often_as_the_table_says_and_leaves
     assert type(caught.value) is error
     assert caught.value.split_id == "split_1"
     assert world.api.count("download") == attempts
-    assert world.api.count("get") == (2 if error is StemsExpiredError else 0)
+    assert world.api.count("get") == 0
     assert files(tmp_path) == {}
+
+
+LATE: dict[str, tuple[Any, type[AIStemSplitterError]]] = {
+    "400": (lambda: status(400), StemsExpiredError),
+    "401": (lambda: status(401), StemsExpiredError),
+    "403": (lambda: status(403), StemsExpiredError),
+    "404": (lambda: status(404), StemsExpiredError),
+    "410": (lambda: status(410), StemsExpiredError),
+    "416": (lambda: status(416), IncompleteDownloadError),
+    "no length": (lambda: Flow([VOCALS], {}), IncompleteDownloadError),
+}
+
+
+@pytest.mark.parametrize(("fault", "error"), LATE.values(), ids=LATE.keys())
+async def test_a_cdn_that_does_not_have_the_stems_is_waited_for_two_minutes(
+    world: World, tmp_path: Path, fault: Any, error: type[AIStemSplitterError]
+) -> None:
+    split = await poll(world)
+    world.api.always("download", lambda _: fault())
+    with pytest.raises(AIStemSplitterError) as caught:
+        await download(world, split, tmp_path)
+    assert type(caught.value) is error
+    assert caught.value.split_id == "split_1"
+    assert 120 <= world.elapsed() < 150
+    assert world.api.count("download") <= (15 if error is StemsExpiredError else 44)
+    assert world.api.count("get") <= 5, "URLs that are fresh are not renewed again"
+    assert files(tmp_path) == {}
+    pauses = [event.delay for event in world.of(RetryPlanned) if event.stage == "download" and event.delay >= 0.75]
+    assert len(pauses) >= 8, "no wait is silent"
+
+
+@pytest.mark.parametrize("seconds", [0, 1, 10, 60, 110])
+@pytest.mark.parametrize("code", [403, 404])
+async def test_stems_that_come_late_are_downloaded_by_the_same_call(
+    world: World, tmp_path: Path, code: int, seconds: float
+) -> None:
+    split = await poll(world, "vocals", "drums", "bass", "other")
+    there_at = world.clock.monotonic() + seconds
+
+    def late(exchange: Exchange) -> Any:
+        return status(code) if world.clock.monotonic() < there_at else world.api.do_download(exchange)
+
+    world.api.always("download", late)
+    await download(world, split, tmp_path)
+    assert len(files(tmp_path)) == 4
+    assert world.elapsed() <= seconds + 31
+    assert world.api.count("get") <= 5
+
+
+async def test_while_stems_are_waited_for_others_are_downloaded(world: World, tmp_path: Path) -> None:
+    """Twenty splits whose CDN is late take none of the eight places while they pause."""
+    split = await poll(world)
+    there_at = world.clock.monotonic() + 60
+
+    def late(exchange: Exchange) -> Any:
+        is_late = "late" in exchange.request.url and world.clock.monotonic() < there_at
+        return status(404) if is_late else world.api.do_download(exchange)
+
+    world.api.always("download", late)
+    world.api.always("get", lambda exchange: world.api.split(exchange.request.url.rpartition("/")[2], "succeeded"))
+    async with world.client() as client:
+        waits = []
+        for number in range(20):
+            stems = {"vocals": f"{CDN}/late_{number}/vocals.mp3"}
+            one = attrs.evolve(split, id=f"late_{number}", stems=stems, filename=f"late {number}.wav")
+            waits.append(asyncio.create_task(client.download_stems(one, tmp_path)))
+        await world.clock.sleep(5)
+        began = world.elapsed()
+        await client.download_stems(split, tmp_path)
+        assert world.elapsed() == began
+        await asyncio.gather(*waits)
+    assert len(files(tmp_path)) == 21
+
+
+async def test_waiting_for_stems_keeps_the_deadline(world: World, tmp_path: Path) -> None:
+    split = await poll(world)
+    world.api.always("download", lambda _: status(404))
+    with pytest.raises(APITimeoutError):
+        await download(world, split, tmp_path, timeout=20)
+    assert world.elapsed() == 20
+
+
+async def test_an_api_that_is_as_late_as_its_cdn_is_waited_for_too(world: World, tmp_path: Path) -> None:
+    split = await poll(world)
+    there_at = world.clock.monotonic() + 60
+
+    def late(code: int, usual: Answers) -> Answers:
+        return lambda exchange: status(code) if world.clock.monotonic() < there_at else usual(exchange)
+
+    world.api.always("download", late(403, world.api.do_download))
+    world.api.always("get", late(404, world.api.do_get))
+    await download(world, split, tmp_path)
+    assert files(tmp_path) == {"song/vocals.mp3": VOCALS}
+
+
+async def test_urls_that_expire_again_and_again_while_bytes_come_are_renewed_as_often(
+    world: World, tmp_path: Path
+) -> None:
+    """Each URL lives for a minute, and a minute is good for a ninth of the file."""
+    split = await poll(world)
+    data = world.api.files["/split_1/vocals.mp3"] = bytes(range(256)) * 2700
+    expires = {"at": 0.0}
+
+    def renewed(exchange: Exchange) -> Any:
+        expires["at"] = world.clock.monotonic() + 60
+        return world.api.do_get(exchange)
+
+    def some(exchange: Exchange) -> Any:
+        if world.clock.monotonic() >= expires["at"]:
+            return status(403)
+        usual = world.api.do_download(exchange)
+        (rest,) = usual.parts
+        assert isinstance(rest, bytes)
+        if len(rest) <= 80_000:
+            return usual
+        slow = [lambda: world.clock.sleep(59), lambda: world.clock.sleep(1)]
+        return Flow([rest[:80_000], *slow, broken()], usual.headers, usual.status)
+
+    world.api.always("get", renewed)
+    world.api.always("download", some)
+    await download(world, split, tmp_path)
+    assert files(tmp_path) == {"song/vocals.mp3": data}
 
 
 @pytest.mark.parametrize("fault", [broken, lambda: status(503), lambda: status(429), lambda: status(403), lambda: hang])
@@ -351,10 +469,10 @@ async def test_redirects_are_followed_three_times_and_no_more(world: World, tmp_
 )
 async def test_a_redirect_that_must_not_be_followed_is_not(world: World, tmp_path: Path, location: str) -> None:
     split = await poll(world)
-    world.api.script("download", status(302, location=location))
+    world.api.always("download", lambda _: status(302, location=location))
     with pytest.raises(UnsafeURLError):
         await download(world, split, tmp_path)
-    assert world.api.count("download") == 1
+    assert world.api.count("download") == 2  # the second one was the URL of a fresh poll
     assert files(tmp_path) == {}
 
 

@@ -430,3 +430,16 @@ async def test_a_cancelled_upload_closes_the_file(still: World, song: Path, turn
     await asyncio.wait([task])
     still.api._scripts.clear()
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("answer", "least", "most"), [(lambda: status(403), 0, 0), (lambda: Reply(status=403), 12, 18)]
+)
+async def test_a_page_of_a_gateway_is_given_time_and_a_refused_reservation_is_replaced_at_once(
+    world: World, answer: Any, least: float, most: float
+) -> None:
+    world.api.script("upload", answer(), answer())
+    async with world.client() as client:
+        await client.submit(SONG)
+    assert least <= world.elapsed() <= most
+    assert world.api.count("upload") == 3
