@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,18 @@ import aiohttp
 import anyio
 import attrs
 
-from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Job, RateLimit
+from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Gate, Job, RateLimit
+from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.models import DirectURL, Submission
 from benchmarks.trials.kinds import ERRORS
-from benchmarks.trials.scenario import Trial, Where
+from benchmarks.trials.misfits import MISFITS
+from benchmarks.trials.scenario import Feeding, Trial, Where
 from benchmarks.trials.service import API_KEY, Service
 from benchmarks.trials.songs import Song
 from benchmarks.trials.timeline import LoopClock
+from benchmarks.trials.watchdog import Watchdog
 
+_REST = 3700.0  # s (virtual) after which a user tries again: no wait is longer than an hour
 _DEPTH = 7  # what is deeper, nobody finds
 
 
@@ -37,6 +41,16 @@ class Seen:
         hung: why the run never ended.
         turns: of the loop.
         creates: that reached the service.
+        took: seconds (virtual) of the call.
+        ended: seconds of the loop when it had ended.
+        again: what came of making it again: an error, or nothing.
+        answered: the requests as the service noted them.
+        endless: bytes taken of stems without an end.
+        swallowed: requests sent on dead connections.
+        on_loop: files that were synced by the event loop itself.
+        written: bytes written to files.
+        stopped_by: of a batch.
+        asleep: seconds of the loop at which the machine fell asleep.
     """
 
     outcomes: list[Any] = attrs.field(factory=list[Any])
@@ -49,6 +63,16 @@ class Seen:
     hung: str = ""
     turns: int = 0
     creates: int = 0
+    took: float = 0.0
+    ended: float = 0.0
+    again: list[BaseException | None] = attrs.field(factory=list[BaseException | None])
+    answered: list[Any] = attrs.field(factory=list[Any])
+    endless: int = 0
+    swallowed: int = 0
+    on_loop: list[str] = attrs.field(factory=list[str])
+    written: int = 0
+    stopped_by: BaseException | None = None
+    asleep: float | None = None
 
     def known(self) -> set[str | Submission]:
         """Return every text and every submission in what was seen."""
@@ -104,7 +128,17 @@ class Callbacks:
             self._seen.gate.append(error)
             raise
 
-    def feed(self, sources: Iterable[Any]) -> Iterator[Any]:
+    def feed(self, sources: Iterable[Any], how: Feeding = "plain") -> Any:
+        if how == "iter":
+            return _Sources(self._feed(sources))
+        return self._feed(sources) if how == "plain" else self._feed_slowly(sources)
+
+    async def _feed_slowly(self, sources: Iterable[Any]) -> AsyncIterator[Any]:
+        for source in self._feed(sources):
+            await asyncio.sleep(0)
+            yield source
+
+    def _feed(self, sources: Iterable[Any]) -> Iterator[Any]:
         for source in sources:
             try:
                 self._raise("sources")
@@ -136,6 +170,19 @@ class Callbacks:
             raise kind(f"{where} does not like this")
 
 
+class _Sources:
+    """Iterable, and its iterator is made by hand."""
+
+    def __init__(self, sources: Iterator[Any]) -> None:
+        self._sources = sources
+
+    def __iter__(self) -> _Sources:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._sources)
+
+
 @attrs.define
 class Program:
     """One run of the user's program.
@@ -146,6 +193,7 @@ class Program:
         service: what it talks to.
         clock: its time.
         seen: filled as it runs.
+        watchdog: is told what comes of it.
         journal: of a batch.
         healthy: nothing goes wrong: the run after the trouble.
         known: what an earlier run got to know.
@@ -158,16 +206,19 @@ class Program:
     service: Service
     clock: LoopClock
     seen: Seen
+    watchdog: Watchdog
     journal: Path
     healthy: bool = False
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
+    gate: Gate = attrs.field(init=False)
     _client: AsyncAIStemSplitter | None = attrs.field(default=None, init=False)
     _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
         """Make the call, and close the client, unless the program forgets to."""
+        self.gate = Gate(RateLimit(self.trial.limit), clock=self.clock)
         callbacks = Callbacks(self.trial, self.seen, healthy=self.healthy)
         cancel = None if self.healthy else self.trial.cancel
         async with self._session(callbacks) as session:
@@ -196,6 +247,28 @@ class Program:
             await self._client.aclose()
 
     async def _note(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        began = self.clock.monotonic()
+        try:
+            await self._make_call(client, callbacks)
+        finally:
+            self.seen.ended = self.clock.monotonic()
+            self.seen.took = self.seen.ended - began
+        if self.trial.again and not self.healthy and self.seen.errors:
+            await self._make_again(client, callbacks)
+
+    async def _make_again(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        """Rest for an hour, and go on with the same client."""
+        self.watchdog.resting = True
+        await self.clock.sleep(_REST)
+        self.watchdog.resting = False
+        try:
+            await self._recover(client, callbacks)
+        except AIStemSplitterError as error:
+            self.seen.again.append(error)
+        else:
+            self.seen.again.append(None)
+
+    async def _make_call(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         try:
             if self.trial.call == "batch":
                 await self._split_many(client, callbacks)
@@ -215,7 +288,7 @@ class Program:
             API_KEY,
             base_url=f"{base}/v1",
             clock=self.clock,
-            rate_limit=RateLimit(600),
+            gate=self.gate,
             proxy=self.service.base if refusing or self.trial.proxied else None,
             session=session,
             on_event=callbacks.on_event,
@@ -234,18 +307,28 @@ class Program:
         for song in self.trial.songs:
             source = self._source(song)
             raising = self.trial.raising is not None and self.trial.raising.where == "on_progress"
-            sources.append(BatchItem(source=source, on_progress=callbacks.on_progress) if raising else source)
+            listener, timeout = callbacks.on_progress if raising else None, self._timeout
+            plain = listener is None and timeout is None
+            sources.append(source if plain else BatchItem(source=source, on_progress=listener, timeout=timeout))
         sources[1:1] = self.sources
+        sources[:0] = [] if self.healthy else [MISFITS[name]() for name in self.trial.misfits]
         batch = client.split_many(
-            callbacks.feed(sources),
+            callbacks.feed(sources, self.trial.feeding),
             into=self.folder / "stems",
             journal=self.journal,
             in_flight=self.trial.in_flight,
             **self.options,
         )
         async with batch as outcomes:
+            self.watchdog.reasons = lambda: outcomes.progress().notices
             async for outcome in outcomes:
                 self.seen.outcomes.append(outcome)
+                self.watchdog.note_progress(("outcome", len(self.seen.outcomes)))
+            self.seen.stopped_by = (await outcomes.report()).stopped_by
+
+    @property
+    def _timeout(self) -> float | None:
+        return None if self.healthy else self.trial.timeout
 
     async def _call(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         song, name = self.trial.songs[0], self.trial.call
@@ -253,11 +336,15 @@ class Program:
         if name == "split":
             into = self.folder / "stems"
             done = await client.split(
-                self._source(song), into=into, on_progress=callbacks.on_progress, before_send=gate
+                self._source(song),
+                into=into,
+                on_progress=callbacks.on_progress,
+                before_send=gate,
+                timeout=self._timeout,
             )
             self.seen.results.append(done)
         elif name == "submit":
-            self.seen.results.append(await client.submit(self._source(song), before_send=gate))
+            self.seen.results.append(await client.submit(self._source(song), before_send=gate, timeout=self._timeout))
         elif name == "create":
             audio = DirectURL(song.url)
             if song.format != "url":
@@ -275,8 +362,9 @@ class Program:
     async def _recover(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         """Do what a careful user does: go on from an id, else from a submission, else begin again."""
         into = self.folder / "stems"
-        split_ids = {charge.split_id for charge in self.service.account.charges} & self.known
-        submissions = [value for value in self.known if isinstance(value, Submission)]
+        known = self.known | self.seen.known()
+        split_ids = {charge.split_id for charge in self.service.account.charges} & known
+        submissions = [value for value in known if isinstance(value, Submission)]
         if split_ids:
             job = client.job(str(min(map(str, split_ids))))
         elif submissions:

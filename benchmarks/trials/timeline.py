@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 
 import attrs
 
+from benchmarks.trials.watchdog import Watchdog
+
 T = TypeVar("T")
 
 _DEADLOCK = 0.25  # s (real) without an event and without a timer
@@ -52,6 +54,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Attributes:
         turns: how often it has looked for something to do.
         reports: what asyncio complained about: exceptions that nobody retrieved, tasks that were destroyed.
+        in_thread: whether what happens now would happen in a thread.
+        watchdog: watches the run, if there is one.
 
     Args:
         thread_seconds: what a call in a thread takes (virtual seconds).
@@ -60,7 +64,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, thread_seconds: float = 0.0) -> None:
         self.turns = 0
         self.reports: list[str] = []
+        self.in_thread = False
+        self.watchdog: Watchdog | None = None
         self._time = _START
+        self._slept = 0.0
         self._still = 0
         self._hooks: dict[int, list[Callable[[], object]]] = {}
         self._thread_seconds = thread_seconds
@@ -85,6 +92,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise HungError(f"it spins: {self._still} turns without anything happening")
         if self.turns > _MOST_TURNS + _TURNS_PER_SECOND * (self._time - _START):
             raise HungError(f"it goes on and on: {self.turns} turns")
+        if self.watchdog is not None and self.watchdog.broken:
+            raise HungError(self.watchdog.broken[0])
 
     def note_progress(self) -> None:
         self._still = 0
@@ -92,10 +101,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def move_on(self, timeout: float | None) -> None:
         if timeout is None:
             raise HungError("everything waits, and nothing is due")
+        if self.watchdog is not None:
+            self.watchdog.move_on(self._time + timeout)
         self._time += timeout
         self._still = 0
-        if self._time > _START + _LONGEST:
+        if self._time > _START + self._slept + _LONGEST:
             raise HungError("it takes more than five hours")
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass while the machine sleeps."""
+        self._time += seconds
+        self._slept += seconds
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
@@ -104,6 +120,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
 
         def work() -> None:  # even if nobody waits for it any more: a thread cannot be stopped
+            self.in_thread = True
             try:
                 result = func(*args)
             except BaseException as error:  # noqa: BLE001  # the future passes it on
@@ -112,6 +129,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             else:
                 if not future.cancelled():
                     future.set_result(result)
+            finally:
+                self.in_thread = False
 
         if self._thread_seconds:
             self.call_later(self._thread_seconds, work)
