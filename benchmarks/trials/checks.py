@@ -11,10 +11,11 @@ import attrs
 from aistemsplitter_async import Done, Failed
 from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.models import Submission
+from benchmarks.trials.api import TOKEN
 from benchmarks.trials.duties import OF_KINDS, batch_errors, show
-from benchmarks.trials.program import Seen
 from benchmarks.trials.remains import Played
-from benchmarks.trials.service import API_KEY, TOKEN
+from benchmarks.trials.seen import Seen
+from benchmarks.trials.service import API_KEY
 from benchmarks.trials.songs import read_stem
 
 _GRACE = 30.0  # s (virtual) that a call may take after its deadline: what is paid for is recorded

@@ -10,9 +10,9 @@ from aistemsplitter_async import Done, Failed
 from aistemsplitter_async.config import LONGEST_CLOSED
 from aistemsplitter_async.errors import AIStemSplitterError, SubmissionUncertainError
 from aistemsplitter_async.models import Submission
-from benchmarks.trials.program import Seen
 from benchmarks.trials.remains import Played
 from benchmarks.trials.replies import REFUSAL
+from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import MOST_OF_A_STEM, Answered
 
 Check = Callable[[Played], Iterator[tuple[str, str]]]
@@ -133,7 +133,7 @@ def _ends(played: Played) -> Iterator[tuple[str, str]]:
         for outcome in seen.outcomes:
             first = str(outcome.source).endswith(trial.songs[0].filename)
             if isinstance(outcome, Failed) and (not first or trial.disk.room):
-                yield "misreported", f"{outcome.source} is well, but {outcome.error!r}"
+                yield "misreported", f"{outcome.source!r} is well, but {outcome.error!r}"
 
 
 def _linear(played: Played) -> Iterator[tuple[str, str]]:
@@ -230,7 +230,7 @@ def _others_well(played: Played) -> Iterator[tuple[str, str]]:
     for outcome in seen.outcomes:
         sick = f"song{trial.sick}." in str(outcome.source)
         if isinstance(outcome, Done) is sick or (sick and not isinstance(outcome, Failed)):
-            yield "misreported", f"one song is always answered with 500, and {outcome.source} became {outcome!r}"
+            yield "misreported", f"one song is always answered with 500, and {outcome.source!r} became {outcome!r}"
     if len(seen.outcomes) < len(trial.songs):
         yield "misreported", f"{len(seen.outcomes)} outcomes of {len(trial.songs)} songs: {show(seen.errors)}"
     if seen.stopped_by is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 from aistemsplitter_async import BatchItem, stream_source
@@ -39,29 +39,26 @@ async def _read_well() -> AsyncIterator[Any]:
 
 class _Unnamed(_Audio):
     @property
-    def filename(self) -> Any:  # type: ignore[override]
+    def filename(self) -> Any:
         raise LookupError("nobody gave it a name")
 
 
 class _Unopened(_Audio):
-    def opened(self) -> AbstractAsyncContextManager[Any]:
+    def opened(self) -> Any:
         raise PermissionError("not with this one")
 
 
-class _UnopenedLater(_Audio):
+class _OpenedBadly(_Audio):
+    """One whose `opened` raises when it is entered."""
+
+    error: BaseException | None = None
+
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Any]:
-        if True:
-            raise ConnectionError("it is on a disk of another machine")
-        yield
-
-
-class _Cancelled(_Audio):
-    @asynccontextmanager
-    async def opened(self) -> AsyncIterator[Any]:
-        if True:
-            raise asyncio.CancelledError
-        yield
+        await asyncio.sleep(0)
+        if self.error is not None:
+            raise self.error
+        yield self._read
 
 
 class _NoManager(_Audio):
@@ -131,8 +128,8 @@ MISFITS: dict[str, Callable[[], Any]] = {
     "factory that raises": lambda: _stream(lambda: 1 / 0),
     "unnamed": _Unnamed,
     "unopened": _Unopened,
-    "unopened later": _UnopenedLater,
-    "cancels when opened": _Cancelled,
+    "unopened later": lambda: _OpenedBadly(error=ConnectionError("it is on a disk of another machine")),
+    "cancels when opened": lambda: _OpenedBadly(error=asyncio.CancelledError()),
     "no manager": _NoManager,
     "times out when opened": _SlowTimeout,
     "source of text": lambda: _Audio(_yielding("text")),

@@ -1,4 +1,4 @@
-"""Other processes and loops: one that is killed at a certain write, one that waits until it is called, one in a thread."""
+"""Other processes: one that is killed at a write, and one that waits until it is called; and a loop in a thread."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,176 +10,19 @@ import aiohttp
 import anyio
 import attrs
 
-from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Gate, Job, RateLimit
+from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Gate, RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.models import DirectURL, Submission
-from benchmarks.trials.kinds import ERRORS
+from benchmarks.trials.callbacks import Callbacks
 from benchmarks.trials.misfits import MISFITS
-from benchmarks.trials.scenario import Feeding, Trial, Where
+from benchmarks.trials.scenario import Trial
+from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import API_KEY, Service
 from benchmarks.trials.songs import Song
 from benchmarks.trials.timeline import LoopClock
 from benchmarks.trials.watchdog import Watchdog
 
 _REST = 3700.0  # s (virtual) after which a user tries again: no wait is longer than an hour
-_DEPTH = 7  # what is deeper, nobody finds
-
-
-@attrs.define
-class Seen:
-    """What the user got to know in one run, and what the run left behind.
-
-    Attributes:
-        outcomes: of a batch.
-        results: returned by single calls.
-        errors: raised by the call.
-        heard: events, and the submissions that `before_send` stored.
-        gate: what `before_send` or the iterable of sources raised: the caller gets that.
-        left: tasks and descriptors that outlived the client, and complaints of asyncio.
-        logs: what was logged.
-        hung: why the run never ended.
-        turns: of the loop.
-        creates: that reached the service.
-        took: seconds (virtual) of the call.
-        ended: seconds of the loop when it had ended.
-        again: what came of making it again: an error, or nothing.
-        answered: the requests as the service noted them.
-        endless: bytes taken of stems without an end.
-        swallowed: requests sent on dead connections.
-        on_loop: files that were synced by the event loop itself.
-        written: bytes written to files.
-        stopped_by: of a batch.
-        asleep: seconds of the loop at which the machine fell asleep.
-    """
-
-    outcomes: list[Any] = attrs.field(factory=list[Any])
-    results: list[Any] = attrs.field(factory=list[Any])
-    errors: list[BaseException] = attrs.field(factory=list[BaseException])
-    heard: list[Any] = attrs.field(factory=list[Any])
-    gate: list[BaseException] = attrs.field(factory=list[BaseException])
-    left: list[str] = attrs.field(factory=list[str])
-    logs: list[str] = attrs.field(factory=list[str])
-    hung: str = ""
-    turns: int = 0
-    creates: int = 0
-    took: float = 0.0
-    ended: float = 0.0
-    again: list[BaseException | None] = attrs.field(factory=list[BaseException | None])
-    answered: list[Any] = attrs.field(factory=list[Any])
-    endless: int = 0
-    swallowed: int = 0
-    on_loop: list[str] = attrs.field(factory=list[str])
-    written: int = 0
-    stopped_by: BaseException | None = None
-    asleep: float | None = None
-
-    def known(self) -> set[str | Submission]:
-        """Return every text and every submission in what was seen."""
-        found: set[str | Submission] = set()
-        for value in (*self.outcomes, *self.results, *self.errors, *self.heard):
-            found.update(_leaves(value, 0))
-        return found
-
-
-def _leaves(value: Any, depth: int) -> Iterator[str | Submission]:
-    if isinstance(value, str | Submission):
-        yield value
-    elif depth < _DEPTH:
-        for inner in _parts(value):
-            yield from _leaves(inner, depth + 1)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """Return what a user finds in a value."""
-    if isinstance(value, dict):
-        return (*value.keys(), *value.values())
-    if isinstance(value, list | tuple | set):
-        return value
-    if isinstance(value, BaseException):
-        return (vars(value), value.args, value.__cause__, value.__context__)
-    if isinstance(value, Job):
-        return (value.id, value.idempotency_key)
-    if attrs.has(type(value)):
-        return (getattr(value, field.name) for field in attrs.fields(type(value)))
-    return ()
-
-
-class Callbacks:
-    """The user's callbacks: they note what they are told, and one of them raises."""
-
-    def __init__(self, trial: Trial, seen: Seen, *, healthy: bool) -> None:
-        self._raising = None if healthy else trial.raising
-        self._seen = seen
-        self._calls: dict[Where, int] = {}
-
-    def on_event(self, event: object) -> None:
-        self._seen.heard.append(event)
-        self._raise("on_event")
-
-    def on_progress(self, _: object) -> None:
-        self._raise("on_progress")
-
-    async def before_send(self, submission: Submission) -> None:
-        self._seen.heard.append(submission)
-        try:
-            self._raise("before_send")
-        except Exception as error:
-            self._seen.gate.append(error)
-            raise
-
-    def feed(self, sources: Iterable[Any], how: Feeding = "plain") -> Any:
-        if how == "iter":
-            return _Sources(self._feed(sources))
-        return self._feed(sources) if how == "plain" else self._feed_slowly(sources)
-
-    async def _feed_slowly(self, sources: Iterable[Any]) -> AsyncIterator[Any]:
-        for source in self._feed(sources):
-            await asyncio.sleep(0)
-            yield source
-
-    def _feed(self, sources: Iterable[Any]) -> Iterator[Any]:
-        for source in sources:
-            try:
-                self._raise("sources")
-            except BaseException as error:
-                self._seen.gate.append(error)
-                raise
-            yield source
-
-    async def on_request_end(self, *_: object) -> None:
-        self._raise("tracing")
-
-    async def middleware(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> Any:
-        response = await handler(request)
-        try:
-            self._raise("middleware")
-        except Exception:
-            response.close()
-            raise
-        return response
-
-    def _raise(self, where: Where) -> None:
-        raising = self._raising
-        number = self._calls.get(where, 0)
-        self._calls[where] = number + 1
-        if raising is None or raising.where != where:
-            return
-        if raising.nth <= number < raising.nth + raising.times:
-            kind = ERRORS.get(raising.error, asyncio.CancelledError)
-            raise kind(f"{where} does not like this")
-
-
-class _Sources:
-    """Iterable, and its iterator is made by hand."""
-
-    def __init__(self, sources: Iterator[Any]) -> None:
-        self._sources = sources
-
-    def __iter__(self) -> _Sources:
-        return self
-
-    def __next__(self) -> Any:
-        return next(self._sources)
 
 
 @attrs.define

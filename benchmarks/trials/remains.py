@@ -13,8 +13,8 @@ from pathlib import Path
 import attrs
 
 from benchmarks.trials.account import Charge
-from benchmarks.trials.program import Seen
 from benchmarks.trials.scenario import Trial
+from benchmarks.trials.seen import Seen
 
 
 @attrs.define

@@ -13,9 +13,10 @@ import attrs
 from aistemsplitter_async.models import Submission
 from benchmarks.trials.account import Account
 from benchmarks.trials.disk import VirtualDisk
-from benchmarks.trials.program import Program, Seen
+from benchmarks.trials.program import Program
 from benchmarks.trials.remains import Log, open_descriptors
 from benchmarks.trials.scenario import Disk, Trial
+from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import Service
 from benchmarks.trials.timeline import HungError, LoopClock, VirtualLoop
 from benchmarks.trials.watchdog import Watchdog

@@ -14,10 +14,11 @@ from aistemsplitter_async.models import Submission
 from benchmarks.trials.account import Account
 from benchmarks.trials.disk import cut_power
 from benchmarks.trials.processes import Helper, run_in_thread_loop, run_killed
-from benchmarks.trials.program import Program, Seen
+from benchmarks.trials.program import Program
 from benchmarks.trials.remains import Played, Remains, open_descriptors, read_files, read_journal
 from benchmarks.trials.run import Run
 from benchmarks.trials.scenario import Trial
+from benchmarks.trials.seen import Seen
 from benchmarks.trials.timeline import EPOCH
 
 _HEALING = 3  # runs after the trouble, at most

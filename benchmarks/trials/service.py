@@ -3,41 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import socket
 import struct
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
-from datetime import UTC, datetime
-from typing import Any
 
 import attrs
 
-from benchmarks.trials.account import Account, Charge
-from benchmarks.trials.replies import Answer, failure, success, write_reply
+from benchmarks.trials.account import Account
+from benchmarks.trials.api import API, Asked
+from benchmarks.trials.replies import Answer, write_reply
 from benchmarks.trials.scenario import Fault, Op, Trial
-from benchmarks.trials.songs import build_stem
 from benchmarks.trials.watchdog import Watchdog
 
 API_KEY = "ast_torture_4f1d8c"
-TOKEN = "upload-token-77aa"  # noqa: S105  # opens nothing
 MOST_OF_A_STEM = 320 * 1024 * 1024  # bytes of one without end that nobody should take: no song here has a minute
 _BLOCK = bytes(512 * 1024)
 
 
 class HungUpError(Exception):
     """The connection is over."""
-
-
-@attrs.frozen
-class Asked:
-    """One request."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    body: bytes
 
 
 @attrs.frozen
@@ -100,6 +86,7 @@ class Service:
         self._faults = () if healthy else trial.faults
         self._proxy_status = 0 if healthy else trial.proxy_status
         self._now = now
+        self._api = API(account, self.base, trial, healthy, now, watchdog)
         self._watchdog = watchdog
         self.on_sleep: Callable[[], None] = lambda: None
         self.answered: list[Answered] = []
@@ -146,19 +133,15 @@ class Service:
         if writer in self._dead:
             self.swallowed += 1
             await asyncio.Event().wait()
-        asked_at = asyncio.get_running_loop().time()
         first, *lines = head.decode("latin-1").split("\r\n")[:-2]
         method, target, _ = first.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
         if method == "CONNECT":
-            more = "" if self._proxy_status == 200 else "Content-Length: 0\r\n"
-            writer.write(f"HTTP/1.1 {self._proxy_status} Said\r\n{more}\r\n".encode()[: self._trial.proxy_bytes])
-            await writer.drain()
-            raise HungUpError
+            await self._refuse_to_connect(writer)
         path = target.removeprefix(self.base)
         op = _op_of(method, path)
         self._watchdog.note_request(op)
-        number = self._counts.total()
+        number, asked_at = self._counts.total(), asyncio.get_running_loop().time()
         fault = self._take_fault(op, path)
         length = int(headers.get("content-length", "0"))
         if fault.cut is not None and fault.cut.of == "request":
@@ -167,31 +150,47 @@ class Service:
         asked = Asked(method, path, headers, await reader.readexactly(length))
         if ("authorization" in headers) != path.startswith("/v1/"):
             self.account.problems.append(f"the API key went to {path}, or was missing there")
-        if op == "create" and not self._healthy:
-            self.on_create(self._counts[op] - 1)
-            await _let_pass(self._trial.pauses[0])
-            if self._is_sick(asked):
-                fault = Fault(op=op, effect=self._trial.sick_effect, status=500)
-        if op == "upload" and not self._healthy:
-            await asyncio.sleep(self._trial.reservations.upload)
-        usual = self._do(op, asked) if fault.effect else Answer(500)
-        if op == "create" and not self._healthy:
-            await _let_pass(self._trial.pauses[1])
-            await asyncio.sleep(self._trial.slow)
+        if op == "create" and not self._healthy and self._api.is_sick(asked):
+            fault = Fault(op=op, effect=self._trial.sick_effect, status=500)
+        usual = await self._act(op, asked, fault)
         dated = attrs.evolve(fault, date=fault.date or self._trial.dated)
         reply = write_reply(usual, dated, self._now())
         self._note(op, asked_at, fault, usual)
-        if writer in self._dead:
-            await asyncio.Event().wait()
-        if fault.cut is not None:
-            writer.write(reply[: fault.cut.byte])
-            await writer.drain()
-            _hang_up(writer, reset=fault.cut.reset)
         if op == "download" and self._is_endless(path):
             await self._send_without_end(reply, writer)
-        writer.write(reply)
+        await self._send(reply, fault, writer)
+        self._fall_asleep(number)
+
+    async def _refuse_to_connect(self, writer: asyncio.StreamWriter) -> None:
+        more = "" if self._proxy_status == 200 else "Content-Length: 0\r\n"
+        writer.write(f"HTTP/1.1 {self._proxy_status} Said\r\n{more}\r\n".encode()[: self._trial.proxy_bytes])
         await writer.drain()
+        raise HungUpError
+
+    async def _act(self, op: Op, asked: Asked, fault: Fault) -> Answer:
+        """Do what is asked for, unless the fault is that it is not done."""
+        trial, troubled = self._trial, not self._healthy
+        if op == "create" and troubled:
+            self.on_create(self._counts[op] - 1)
+            await _let_pass(trial.pauses[0])
+        if op == "upload" and troubled:
+            await asyncio.sleep(trial.reservations.upload)
+        usual = self._api.do(op, asked) if fault.effect else Answer(500)
+        if op == "create" and troubled:
+            await _let_pass(trial.pauses[1])
+            await asyncio.sleep(trial.slow)
+        return usual
+
+    async def _send(self, reply: bytes, fault: Fault, writer: asyncio.StreamWriter) -> None:
+        if writer in self._dead:
+            await asyncio.Event().wait()
+        writer.write(reply if fault.cut is None else reply[: fault.cut.byte])
+        await writer.drain()
+        if fault.cut is not None:
+            _hang_up(writer, reset=fault.cut.reset)
         self._watchdog.note_sign()
+
+    def _fall_asleep(self, number: int) -> None:
         sleep = self._trial.sleep
         if sleep is not None and sleep.request == number and not self._healthy:
             self._dead |= self._open
@@ -214,9 +213,6 @@ class Service:
         if not fault.nth <= number < fault.nth + fault.times:
             return False
         return not fault.lasts or self._now() < self._began.setdefault(fault, self._now()) + fault.lasts
-
-    def _is_sick(self, asked: Asked) -> bool:
-        return self._trial.sick is not None and self.account.song_of(asked.body) == self._trial.sick
 
     def _note(self, op: Op, asked: float, fault: Fault, usual: Answer) -> None:
         """Note an answer, and tell the watchdog what it brings."""
@@ -247,102 +243,6 @@ class Service:
             sent += len(_BLOCK)
             self.endless = max(self.endless, sent)
         raise HungUpError
-
-    def _do(self, op: Op, asked: Asked) -> Answer:
-        if op == "reserve":
-            return self._reserve()
-        if op == "upload":
-            return self._upload(asked)
-        if op == "create":
-            return self._create(asked)
-        return self._poll(asked) if op == "poll" else self._download(asked)
-
-    def _reserve(self) -> Answer:
-        lifetime = self._trial.reservations.lifetime
-        upload = self.account.reserve(until=self._now() + lifetime)
-        value = {
-            "uploadId": upload,
-            "uploadUrl": f"{self.base}/worker/{upload}",
-            "uploadHeaders": {"X-Upload-Token": TOKEN},
-            "expiresAt": self._time(lifetime),
-        }
-        return success(value)
-
-    def _upload(self, asked: Asked) -> Answer:
-        if asked.headers.get("x-upload-token") != TOKEN:
-            return Answer(403, {"success": False, "error": "FORBIDDEN", "message": "no token"})
-        upload = asked.path.rpartition("/")[2]
-        if self._trial.reservations.refused == "worker" and self._is_over(upload):
-            status = self._trial.reservations.status
-            return Answer(status, {"success": False, "error": "EXPIRED", "message": "the reservation has expired"})
-        if not self.account.store(upload, asked.body):
-            self.account.problems.append(f"{len(asked.body)} bytes without a song were uploaded: {asked.body[:16]!r}")
-            return Answer(422, {"success": False, "error": "NO_AUDIO", "message": "there is no song in it"})
-        self._watchdog.note_progress(("uploaded", self.account.song_of_upload(upload)))
-        return success({"url": f"{self.base}/sources/{upload}", "key": f"sources/{upload}"})
-
-    def _create(self, asked: Asked) -> Answer:
-        upload = self.account.upload_of(asked.body)
-        if upload and self._trial.reservations.refused == "create" and self._is_over(upload):
-            return failure(422, "VALIDATION_ERROR", "the upload has expired")
-        charge = self.account.create(asked.headers.get("idempotency-key", ""), asked.body, now=self._now())
-        if charge is None:
-            return failure(422, "VALIDATION_ERROR", "what upload?")
-        self._watchdog.note_progress(("charge", charge.key))
-        return success(
-            {
-                "id": charge.split_id,
-                "status": "queued",
-                "creditsUsed": charge.credits,
-                "createdAt": self._time(),
-            }
-        )
-
-    def _poll(self, asked: Asked) -> Answer:
-        split_id = asked.path.rpartition("/")[2]
-        charge = self.account.find(split_id)
-        if charge is None:
-            return failure(404, "NOT_FOUND", "no such split")
-        done = self.account.is_done(split_id, self._trial.polls)
-        return success(self._describe(charge, "succeeded" if done else "processing"))
-
-    def _describe(self, charge: Charge, status: str) -> dict[str, Any]:
-        urls = {stem: f"{self.base}/cdn/{charge.split_id}/{charge.song}/{stem}.mp3" for stem in self._trial.stems}
-        return {
-            "id": charge.split_id,
-            "status": status,
-            "stemModel": "4s",
-            "filename": f"song{charge.song}.wav",
-            "durationSeconds": charge.credits,
-            "creditsUsed": charge.credits,
-            "createdAt": self._time(),
-            "updatedAt": self._time(),
-            "stems": urls if status == "succeeded" else None,
-            "error": None,
-        }
-
-    def _download(self, asked: Asked) -> Answer:
-        split_id, song, file = asked.path.split("/")[-3:]
-        body = build_stem(split_id, int(song), file.removesuffix(".mp3"))
-        tag = f'"{len(body)}-{split_id}"'
-        self._watchdog.note_progress(("bytes", asked.path, asked.headers.get("range", "")))
-        usual = (("Content-Type", "audio/mpeg"), ("ETag", tag))
-        if self._trial.framing == "chunked":
-            return Answer(200, body=body, headers=(*usual, ("Transfer-Encoding", "chunked")))
-        wanted = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))
-        if wanted is None or asked.headers.get("if-range", tag) != tag:
-            return Answer(200, body=body, headers=usual)
-        start = int(wanted[1])
-        if start >= len(body):
-            return Answer(416, headers=(("Content-Range", f"bytes */{len(body)}"),))
-        part = ("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
-        return Answer(206, body=body[start:], headers=(*usual, part))
-
-    def _is_over(self, upload: str) -> bool:
-        return not self._healthy and self._now() >= self.account.expires_at(upload)
-
-    def _time(self, later: float = 0.0) -> str:
-        return datetime.fromtimestamp(self._now() + later, UTC).isoformat().replace("+00:00", "Z")
 
 
 async def _let_pass(turns: int) -> None:
