@@ -106,6 +106,8 @@ class API:
         )
 
     def _poll(self, asked: Asked) -> Answer:
+        if asked.path == "/v1/credits":
+            return success({"balance": 6200, "unit": "seconds"})
         split_id = asked.path.rpartition("/")[2]
         charge = self.account.find(split_id)
         if charge is None:

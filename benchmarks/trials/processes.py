@@ -76,11 +76,12 @@ def run_in_thread_loop(work: Callable[[], Awaitable[object]]) -> str:
             loop.run_until_complete(run())
         except HungError:
             came.append("hung")
+            return  # it cannot be closed
         except Exception as error:  # noqa: BLE001  # returned
             came.append(type(error).__name__)
         else:
             came.append("ran")
-            loop.close()
+        loop.close()
 
     thread = threading.Thread(target=run_loop)
     thread.start()

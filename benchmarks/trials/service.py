@@ -219,7 +219,7 @@ class Service:
         status = fault.status or usual.status
         now = asyncio.get_running_loop().time()
         self.answered.append(Answered(op, asked, now, fault.at_least if fault.retry_after else 0.0, status))
-        if fault.cut is None and status == 200 and op == "poll" and usual.value is not None:
+        if fault.cut is None and status == 200 and op == "poll" and "id" in (usual.value or {}).get("data", {}):
             data = usual.value["data"]
             self._watchdog.note_progress(("status", data["id"], data["status"]))
             if data["status"] == "succeeded":
