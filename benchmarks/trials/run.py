@@ -93,6 +93,7 @@ class Run:
             now=lambda: self.wall + loop.time(),
             watchdog=watchdog,
         )
+        service.turns = lambda: loop.turns
         service.on_sleep = lambda: self._sleep(loop, clock)
         loop.run_until_complete(service.start())
         program = Program(
