@@ -18,7 +18,7 @@ from benchmarks.trials.remains import Log, open_descriptors
 from benchmarks.trials.scenario import Disk, Trial
 from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import Service
-from benchmarks.trials.timeline import HungError, LoopClock, VirtualLoop
+from benchmarks.trials.timeline import HungError, LoopClock, MachineClocks, VirtualLoop
 from benchmarks.trials.watchdog import Watchdog
 
 _HUNG: list[VirtualLoop] = []  # closing one would only cause further complaints
@@ -53,6 +53,7 @@ class Run:
     sources: tuple[Path, ...] = ()
     meddle: Callable[[Account, Program], None] = lambda _, __: None
     seen: Seen = attrs.field(factory=Seen)
+    _clocks: MachineClocks = attrs.field(factory=MachineClocks, init=False)
 
     def play(self, account: Account) -> float:
         """Run it to its end; return how long it took (virtual seconds)."""
@@ -64,7 +65,7 @@ class Run:
         disk = VirtualDisk(self.folder, Disk() if self.healthy else trial.disk, loop, self.folder / "durable")
         asyncio.set_event_loop(loop)
         written = _written()
-        with log, disk:
+        with log, disk, self._clocks:
             try:
                 self._play_in(loop, account)
             except HungError as error:
@@ -130,6 +131,7 @@ class Run:
         """Let the machine sleep."""
         sleep = self.trial.sleep
         assert sleep is not None
+        self._clocks.sleep(sleep.seconds, monotonic=sleep.monotonic)
         if sleep.monotonic:
             loop.sleep(sleep.seconds)
         else:

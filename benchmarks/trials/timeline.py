@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -140,6 +141,37 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.reports.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+class MachineClocks:
+    """While it is entered, the clocks of the machine show that it has slept."""
+
+    _NAMES = ("time", "monotonic", "clock_gettime")
+
+    def __init__(self) -> None:
+        self._slept = self._counted = 0.0
+        self._real = {name: getattr(time, name) for name in self._NAMES}
+
+    def sleep(self, seconds: float, *, monotonic: bool) -> None:
+        """Let them go on by so much, the monotonic one only if it counts a sleep."""
+        self._slept += seconds
+        self._counted += seconds if monotonic else 0.0
+
+    def __enter__(self) -> None:
+        real = self._real
+        shown: dict[str, Callable[..., float]] = {
+            "time": lambda: real["time"]() + self._slept,
+            "monotonic": lambda: real["monotonic"]() + self._counted,
+            "clock_gettime": lambda clock: (
+                real["clock_gettime"](clock) + (self._counted if clock == time.CLOCK_MONOTONIC else self._slept)
+            ),
+        }
+        for name, function in shown.items():
+            setattr(time, name, function)
+
+    def __exit__(self, *_: object) -> None:
+        for name, function in self._real.items():
+            setattr(time, name, function)
 
 
 @attrs.define
