@@ -140,6 +140,7 @@ def draw_retry_after(rng: random.Random) -> dict[str, Any]:
         "call": call,
         "songs": draw_songs(rng, 2 if call == "batch" else 1, "wav", "mp3"),
         "again": call != "batch",
+        "rest": 3700.0,
         "timeout": rng.choice((None, None, 60.0, 900.0)),
         "patience": rng.choice((60.0, PARK)),
     }

@@ -145,6 +145,7 @@ class Player:
             self._write_songs("a tag that was edited")
         if meddling == "a day and a half passes":
             self._wall += _DAYS
+        self._wall += self._trial.rest
         return {"stem_model": "4s"} if meddling == "defaults spelled out" else {}
 
     def _restore(self) -> None:
@@ -176,7 +177,9 @@ class Player:
         if self._trial.call != "batch":
             return bool(seen.results)
         errors = [getattr(outcome, "error", None) for outcome in seen.outcomes]
-        done = sum(error is None or error.code == "NEEDS_REVIEW" for error in errors)
+        begun = [getattr(outcome, "reason", "") != "not begun" for outcome in seen.outcomes]
+        ended = [error is None or error.code == "NEEDS_REVIEW" for error in errors]
+        done = sum(map(all, zip(ended, begun, strict=True)))
         return bool(done >= len(self._trial.songs))
 
 

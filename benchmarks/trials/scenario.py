@@ -185,6 +185,7 @@ class Trial:
     journal_in: str = ""  # a folder that is new
     timeout: float | None = None  # s (virtual) that the call, or each song of a batch, may take
     again: bool = False  # a call that failed is made again after an hour, by the same client
+    rest: float = 0.0  # s (virtual) until the next run
     misfits: tuple[str, ...] = ()  # sources that are none, before the songs; see `misfits`
     feeding: Feeding = "plain"  # how the sources are iterated over
     limit: int = 600  # requests a minute that the client is told of
