@@ -21,7 +21,7 @@ INTACT = (
     "UTF-8",
     "none",
 )
-WAITS = ("seconds", "fraction", "spaces", "date", "zone", "epoch", "epoch-millis")  # see `replies.write_wait`
+WAITS = ("seconds", "fraction", "spaces", "date", "zone", "epoch", "epoch", "epoch-millis", "epoch-millis")  # see `replies.write_wait`
 NONSENSE = (
     *("1000000000", "Fri, 31 Dec 9999 23:59:59 GMT", "120000", "86400", "9" * 20, "-5", "0", "soon", "1e3", "0x10"),
     *(
@@ -104,15 +104,15 @@ def draw_gateway(rng: random.Random) -> dict[str, Any]:
 
 def draw_reservation(rng: random.Random) -> dict[str, Any]:
     """Draw reservations that are over soon, by the service's clock or by one that is wrong."""
-    lifetime = rng.choice((-3600.0, -1.0, 1.0, 5.0, 20.0, 29.0, 60.0, 600.0))
+    lifetime = rng.choice((-3600.0, -1.0, 1.0, 20.0, 29.0, 90.0, 600.0, 600.0))
     upload = rng.choice((0.0, 0.0, 3.0, 40.0))
     refused: Literal["", "worker", "create"] = rng.choice(("", "", "worker", "create"))
-    skew = rng.choice((0.0, 0.0, -7200.0, -900.0, 900.0, 7200.0, 90_000.0))
+    skew = rng.choice((0.0, -7200.0, -900.0, 900.0, 900.0, 7200.0, 90_000.0))
     return {
         "reservations": Reservations(
             lifetime=lifetime, refused=refused, upload=upload, status=rng.choice((403, 410, 503))
         ),
-        "dated": rng.random() < 0.7,
+        "dated": rng.random() < 0.8,
         "skew": skew,
         "songs": draw_songs(rng, 2, "wav", "mp3"),
         "call": rng.choice(("batch", "batch", "split")),
