@@ -49,7 +49,7 @@ def draw_coding(rng: random.Random) -> dict[str, Any]:
 
 def draw_endless(rng: random.Random) -> dict[str, Any]:
     """Draw a stem that never ends, and perhaps a disk that does."""
-    room = rng.choice((0, 0, 8 * _MIB))
+    room = rng.choice((0, 0, 48 * _MIB))
     songs = draw_songs(rng, 2, "url", "wav")
     return {
         "call": rng.choice(("batch", "batch", "split")),
