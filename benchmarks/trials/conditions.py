@@ -21,7 +21,17 @@ INTACT = (
     "UTF-8",
     "none",
 )
-WAITS = ("seconds", "fraction", "spaces", "date", "zone", "epoch", "epoch", "epoch-millis", "epoch-millis")  # see `replies.write_wait`
+WAITS = (
+    "seconds",
+    "fraction",
+    "spaces",
+    "date",
+    "zone",
+    "epoch",
+    "epoch",
+    "epoch-millis",
+    "epoch-millis",
+)  # see `replies.write_wait`
 NONSENSE = (
     *("1000000000", "Fri, 31 Dec 9999 23:59:59 GMT", "120000", "86400", "9" * 20, "-5", "0", "soon", "1e3", "0x10"),
     *(
@@ -54,7 +64,7 @@ def draw_endless(rng: random.Random) -> dict[str, Any]:
     return {
         "call": rng.choice(("batch", "batch", "split")),
         "songs": songs,
-        "endless": 1 if room else rng.choice((1, ALWAYS)),
+        "endless": rng.choice((1, ALWAYS)),
         "announced": rng.random() < 0.4,
         "disk": Disk(room=room),
         "framing": "length",

@@ -22,7 +22,6 @@ from typing import Any, Final
 import attrs
 
 from benchmarks.trials import scenario
-from benchmarks.trials.timeline import VirtualLoop
 
 _PATCHED: Final = ("fsync", "fdatasync", "write", "statvfs", "fstatvfs")
 _OF_OTHERS: Final = ("ledger", "seen")  # files that are on another disk
@@ -40,15 +39,15 @@ class VirtualDisk:
     Args:
         folder: of the trial.
         faulty: what is wrong.
-        loop: whose threads may sync.
+        in_thread: whether what happens now happens in a thread.
         keep: where the durable bytes are noted; the process may be killed.
     """
 
-    def __init__(self, folder: Path, faulty: scenario.Disk, loop: VirtualLoop, keep: Path) -> None:
+    def __init__(self, folder: Path, faulty: scenario.Disk, in_thread: Callable[[], bool], keep: Path) -> None:
         self.on_loop: list[str] = []
         self._folder = folder
         self._faulty = faulty
-        self._loop = loop
+        self._in_thread = in_thread
         self._keep = keep
         self._notes = bool(faulty.power or faulty.fails[1])
         self._syncs = 0
@@ -67,7 +66,7 @@ class VirtualDisk:
 
     def _fsync(self, descriptor: int) -> None:
         path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))  # noqa: PTH115
-        if not self._loop.in_thread:
+        if not self._in_thread():
             self.on_loop.append(path.name)
         if self._folder not in path.parents or path.is_dir():
             if self._notes and path.is_dir():

@@ -62,7 +62,8 @@ class Run:
         loop = VirtualLoop(thread_seconds=0.0 if self.healthy else trial.thread_seconds)
         loop.watchdog = Watchdog(loop.time, len(trial.songs) + len(trial.misfits))
         began, wall = loop.time(), self.wall
-        disk = VirtualDisk(self.folder, Disk() if self.healthy else trial.disk, loop, self.folder / "durable")
+        faulty = Disk() if self.healthy else trial.disk
+        disk = VirtualDisk(self.folder, faulty, lambda: loop.in_thread, self.folder / "durable")
         asyncio.set_event_loop(loop)
         written = _written()
         with log, disk, self._clocks:
