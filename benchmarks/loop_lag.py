@@ -6,7 +6,7 @@ Two batches run against a server in a process of its own: of tracks with four st
 process takes 300 ms; and of one split with thousands of small stems, for which a sync takes no time of its own. A
 ticker on the loop notes by how much it is late, less the time that its thread waited for a processor, as the kernel
 counts it: the machine may be busy with other things. What it adds all the same shows the same ticker on an idle loop,
-for as long, before each run. The longest block, as the median of some runs, less the longest of the idle ones, likewise,
+for as long, before each run. The longest block less the longest of the idle ones, each as the median of some runs,
 must be below 20 ms, or the exit code is 1.
 """
 
