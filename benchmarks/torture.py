@@ -6,8 +6,9 @@ A seed draws a trial: a batch or a single call, and what goes wrong in it, as `t
 service is written on bare sockets and keeps a ledger; time is virtual, and every draw is a position (the n-th request,
 byte, turn of the loop, write or call), so that a seed replays. After the trouble the same program runs again without
 it. Then the promises are checked: nothing charged twice, nothing paid and lost, every song finished with one charge, no
-partial or wrong file under a final name, no more spent than allowed, nothing left behind, no hang, no error of a type
-that is not ours, no secret in a message. A failure is printed with its seed and its rate over some replays.
+partial or wrong file under a final name, no more spent than allowed, nothing left behind, no error of a type that is
+not ours, no secret in a message; and nothing may hang or spin, as `trials/watchdog.py` defines it. What a kind of
+trouble requires besides is in `trials/duties.py`. A failure is printed with its seed and its rate over some replays.
 
 With `--broken` a mistake is built in that must be found, one per kind: the negative controls (`trials/mistakes.py`).
 `--broken all` looks for each of them, in the seeds of its kind, until it is found.

@@ -1,30 +1,27 @@
 """Measures the speed and memory of uploading a file, against plain aiohttp's ways of streaming one.
 
-Each way runs in a process of its own against the same server process, which drops what it reads. The ways take turns,
-round after round, and the median of their ratios to the best plain way of the same round is what counts: machines are
-shared and noisy.
+All run against the same server process, which drops what it reads; see `paired.py` for how they are compared. With
+`--against` the package of another checkout is one of them.
 
-    python benchmarks/upload.py [--mib 1024] [--rounds 3] [--tls]
+    python benchmarks/upload.py [--mib 1024] [--rounds 3] [--tls] [--against CHECKOUT]
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
-import resource
 import ssl
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import paired  # type: ignore[import-not-found]  # a script beside this one
+
 MIB = 1024 * 1024
-WAYS = ("ours", "file object", "64 KiB generator", "256 KiB generator", "1 MiB generator", "bytes")
+WAYS = (paired.OURS, "file object", "64 KiB generator", "256 KiB generator", "1 MiB generator", "bytes")
 
 
 def main() -> None:
@@ -32,6 +29,7 @@ def main() -> None:
     parser.add_argument("--mib", type=int, default=1024)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tls", action="store_true")
+    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="another one of this repository")
     parser.add_argument("--child", nargs=4, metavar=("WAY", "FILE", "URL", "CERT"), help=argparse.SUPPRESS)
     parser.add_argument("--serve", metavar="CERT", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -40,10 +38,10 @@ def main() -> None:
     elif options.child:
         asyncio.run(upload(*options.child))
     else:
-        compare(options.mib, options.rounds, tls=options.tls)
+        compare(options.mib, options.rounds, tls=options.tls, other=options.against)
 
 
-def compare(mib: int, rounds: int, *, tls: bool) -> None:
+def compare(mib: int, rounds: int, *, tls: bool, other: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "song.wav"
         with file.open("wb") as out:
@@ -54,27 +52,13 @@ def compare(mib: int, rounds: int, *, tls: bool) -> None:
         server = subprocess.Popen([sys.executable, __file__, "--serve", cert], stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         url = server.stdout.readline().strip()
-        results: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
         try:
-            for _ in range(rounds):
-                for way in WAYS:
-                    child = [sys.executable, __file__, "--child", way, str(file), url, cert]
-                    results[way].append(json.loads(subprocess.check_output(child)))
+            results = paired.run_rounds(__file__, WAYS, [str(file), url, cert], rounds, other)
         finally:
             server.kill()
             server.wait()
-    report(results, mib, rounds, tls=tls)
-
-
-def report(results: dict[str, list[dict[str, float]]], mib: int, rounds: int, *, tls: bool) -> None:
     print(f"{mib} MiB over {'TLS' if tls else 'plain HTTP'} on loopback, medians of {rounds} rounds")
-    plain = [way for way in WAYS if way != "ours"]
-    best = [max(results[way][index]["speed"] for way in plain) for index in range(rounds)]
-    for way in WAYS:
-        speed = statistics.median(result["speed"] for result in results[way])
-        memory = max(result["memory"] for result in results[way])
-        ratio = statistics.median(result["speed"] / best[index] for index, result in enumerate(results[way]))
-        print(f"{way:18} {speed / MIB:7.0f} MiB/s   {ratio:4.2f} of the best plain way   +{memory / MIB:6.1f} MiB peak")
+    paired.report(results)
 
 
 async def serve(cert: str) -> None:
@@ -112,13 +96,10 @@ async def serve(cert: str) -> None:
 
 async def upload(way: str, file: str, base: str, cert: str) -> None:
     context = ssl.create_default_context(cafile=cert) if cert else None
-    run = await prepare_ours(file, base, context) if way == "ours" else await prepare_plain(way, file, base, context)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    started = time.perf_counter()
-    await run()
-    took = time.perf_counter() - started
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024  # Linux counts KiB
-    print(json.dumps({"speed": Path(file).stat().st_size / took, "memory": grown}))
+    run = (
+        await prepare_ours(file, base, context) if way == paired.OURS else await prepare_plain(way, file, base, context)
+    )
+    await paired.print_measured(run, Path(file).stat().st_size)
 
 
 async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> Callable[[], Any]:

@@ -48,7 +48,9 @@ class Account:
         self.problems: list[str] = []
         self._uploads: dict[str, tuple[int, float]] = {}
         self._reserved = 0
+        self._until: dict[str, float] = {}
         self._polls: dict[str, int] = {}
+        self._done: set[str] = set()
         self._same_id = same_id
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -64,15 +66,23 @@ class Account:
         self._read += len(data)
         for line in data.splitlines():
             entry = json.loads(line)
-            if "upload" in entry:
+            if "done" in entry:
+                self._done.add(entry["done"])
+            elif "upload" in entry:
                 self._uploads[entry["upload"]] = (entry["song"], entry["seconds"])
             else:
                 self.charges.append(Charge(**entry))
                 self.seen.setdefault(entry["key"], set()).add(entry["body"])
 
-    def reserve(self) -> str:
+    def reserve(self, *, until: float) -> str:
         self._reserved += 1
-        return f"upl_{os.getpid()}_{self._read}_{self._reserved}"
+        upload = f"upl_{os.getpid()}_{self._read}_{self._reserved}"
+        self._until[upload] = until
+        return upload
+
+    def expires_at(self, upload: str) -> float:
+        """Return when a reservation ends (POSIX seconds); one of another process never does."""
+        return self._until.get(upload, float("inf"))
 
     def store(self, upload: str, audio: bytes) -> bool:
         """Keep the bytes of an upload; return whether there is a song in them."""
@@ -89,8 +99,7 @@ class Account:
         for charge in self.charges:
             if charge.key == key and now - charge.at < FORGETS_AFTER:
                 return charge
-        source = json.loads(body)["input"]
-        found = self._uploads.get(source.get("uploadId", "")) or recognise(source.get("url", "").encode())
+        found = self._source_of(body)
         if found is None:
             return None
         song, seconds = found
@@ -101,13 +110,33 @@ class Account:
         self._append(attrs.asdict(charge))
         return charge
 
+    def upload_of(self, body: bytes) -> str:
+        """Return the upload that a create refers to, empty for a URL."""
+        return str(json.loads(body)["input"].get("uploadId", ""))
+
+    def song_of_upload(self, upload: str) -> int | None:
+        """Return the song that was uploaded."""
+        found = self._uploads.get(upload)
+        return None if found is None else found[0]
+
+    def song_of(self, body: bytes) -> int | None:
+        """Return the song that a create is about."""
+        found = self._source_of(body)
+        return None if found is None else found[0]
+
+    def _source_of(self, body: bytes) -> tuple[int, float] | None:
+        source = json.loads(body)["input"]
+        return self._uploads.get(self.upload_of(body)) or recognise(source.get("url", "").encode())
+
     def find(self, split_id: str) -> Charge | None:
         return next((charge for charge in self.charges if charge.split_id == split_id), None)
 
-    def count_poll(self, split_id: str) -> int:
-        """Return how many polls of this split came before."""
+    def is_done(self, split_id: str, polls: int) -> bool:
+        """Count a poll of this split, and return whether it is done: after so many of them."""
         self._polls[split_id] = self._polls.get(split_id, 0) + 1
-        return self._polls[split_id] - 1
+        if split_id not in self._done and self._polls[split_id] > polls:
+            self._append({"done": split_id})
+        return split_id in self._done
 
     def _append(self, entry: dict[str, Any]) -> None:
         os.write(self._file, json.dumps(entry).encode() + b"\n")

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from typing import Any, Literal
 
 import attrs
 
+from benchmarks.trials.chance import ALWAYS, Draw, draw_songs
+from benchmarks.trials.conditions import CONDITIONS
 from benchmarks.trials.scenario import OPS, CallName, Cancel, Cut, Fault, Meddling, Op, Raising, Trial, Where
-from benchmarks.trials.songs import Format, Song
 
-ALWAYS = 10_000  # times
 AMBIGUOUS = (500, 502, 503, 504, 408, 520)  # a create so answered may have happened
 REFUSING = (400, 401, 402, 403, 404, 422, 429)
 RETRY_AFTER = ("", "0", "2", "-5", "soon", "1800001100", "120000", "1e3", "Thu, 01 Jan 1970 00:00:00 GMT", "9" * 20)
@@ -26,7 +25,6 @@ ERRORS: dict[str, type[Exception]] = {
     for error in (ValueError, RuntimeError, KeyError, BrokenPipeError, TimeoutError, TypeError, AssertionError)
 }
 _WITH_CUTS = ("cancel", "anyio", "leave", "close", "kill", "retag", "options", "spend", "session", "gate")
-Draw = Callable[[random.Random], dict[str, Any]]
 
 
 def draw(seed: int, kind: str = "") -> Trial:
@@ -42,12 +40,6 @@ def draw(seed: int, kind: str = "") -> Trial:
     if "songs" not in own:
         own["songs"] = draw_songs(rng, rng.randint(2, 4) if call == "batch" else 1)
     return Trial(seed=seed, kind=chosen, **(usual | own))
-
-
-def draw_songs(rng: random.Random, count: int, *formats: Format) -> tuple[Song, ...]:
-    return tuple(
-        Song(number, rng.choice(formats or ("wav", "mp3", "url")), rng.randint(1, 3)) for number in range(count)
-    )
 
 
 def draw_status(rng: random.Random) -> dict[str, Any]:
@@ -149,7 +141,8 @@ def draw_close(rng: random.Random) -> dict[str, Any]:
 def draw_feeder(rng: random.Random) -> dict[str, Any]:
     songs = draw_songs(rng, 4)
     error = rng.choice((*ERRORS, "CancelledError"))
-    return {"call": "batch", "songs": songs, "raising": Raising(where="sources", error=error, nth=rng.randrange(4))}
+    raising = Raising(where="sources", error=error, nth=rng.randrange(4))
+    return {"call": "batch", "songs": songs, "raising": raising, "feeding": rng.choice(("plain", "async", "iter"))}
 
 
 def draw_cancelled(rng: random.Random, how: Literal["task", "scope", "leave", "close"]) -> dict[str, Any]:
@@ -278,4 +271,5 @@ KINDS: dict[str, Draw] = {
     "refund": draw_refund,
     "same-id": draw_same_id,
     "old-key": draw_old_key,
+    **CONDITIONS,
 }

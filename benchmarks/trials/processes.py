@@ -1,4 +1,4 @@
-"""Other processes: one that is killed at a certain write, and one that waits until it is called."""
+"""Other processes: one that is killed at a write, and one that waits until it is called; and a loop in a thread."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import os
 import pickle
 import signal
 import socket
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from aistemsplitter_async.journal.store import JournalStore
+from benchmarks.trials.timeline import HungError, VirtualLoop
 
 
 def run_killed(work: Callable[[], Any], point: int, answer: Path) -> Any:
@@ -59,6 +61,32 @@ class Helper:
         os.close(self._orders)
         os.close(self._answers)
         os.waitpid(self._pid, 0)
+
+
+def run_in_thread_loop(work: Callable[[], Awaitable[object]]) -> str:
+    """Await `work` in an event loop of another thread; return what came of it."""
+    came: list[str] = []
+
+    async def run() -> None:
+        await work()
+
+    def run_loop() -> None:
+        loop = VirtualLoop()
+        try:
+            loop.run_until_complete(run())
+        except HungError:
+            came.append("hung")
+            return  # it cannot be closed
+        except Exception as error:  # noqa: BLE001  # returned
+            came.append(type(error).__name__)
+        else:
+            came.append("ran")
+        loop.close()
+
+    thread = threading.Thread(target=run_loop)
+    thread.start()
+    thread.join()
+    return came[0]
 
 
 def _kill_at(point: int) -> None:

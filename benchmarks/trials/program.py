@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,129 +10,19 @@ import aiohttp
 import anyio
 import attrs
 
-from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Job, RateLimit
+from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Gate, RateLimit
+from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.models import DirectURL, Submission
-from benchmarks.trials.kinds import ERRORS
-from benchmarks.trials.scenario import Trial, Where
+from benchmarks.trials.callbacks import Callbacks
+from benchmarks.trials.misfits import MISFITS
+from benchmarks.trials.scenario import Trial
+from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import API_KEY, Service
 from benchmarks.trials.songs import Song
 from benchmarks.trials.timeline import LoopClock
+from benchmarks.trials.watchdog import Watchdog
 
-_DEPTH = 7  # what is deeper, nobody finds
-
-
-@attrs.define
-class Seen:
-    """What the user got to know in one run, and what the run left behind.
-
-    Attributes:
-        outcomes: of a batch.
-        results: returned by single calls.
-        errors: raised by the call.
-        heard: events, and the submissions that `before_send` stored.
-        gate: what `before_send` or the iterable of sources raised: the caller gets that.
-        left: tasks and descriptors that outlived the client, and complaints of asyncio.
-        logs: what was logged.
-        hung: why the run never ended.
-        turns: of the loop.
-        creates: that reached the service.
-    """
-
-    outcomes: list[Any] = attrs.field(factory=list[Any])
-    results: list[Any] = attrs.field(factory=list[Any])
-    errors: list[BaseException] = attrs.field(factory=list[BaseException])
-    heard: list[Any] = attrs.field(factory=list[Any])
-    gate: list[BaseException] = attrs.field(factory=list[BaseException])
-    left: list[str] = attrs.field(factory=list[str])
-    logs: list[str] = attrs.field(factory=list[str])
-    hung: str = ""
-    turns: int = 0
-    creates: int = 0
-
-    def known(self) -> set[str | Submission]:
-        """Return every text and every submission in what was seen."""
-        found: set[str | Submission] = set()
-        for value in (*self.outcomes, *self.results, *self.errors, *self.heard):
-            found.update(_leaves(value, 0))
-        return found
-
-
-def _leaves(value: Any, depth: int) -> Iterator[str | Submission]:
-    if isinstance(value, str | Submission):
-        yield value
-    elif depth < _DEPTH:
-        for inner in _parts(value):
-            yield from _leaves(inner, depth + 1)
-
-
-def _parts(value: Any) -> Iterable[Any]:
-    """Return what a user finds in a value."""
-    if isinstance(value, dict):
-        return (*value.keys(), *value.values())
-    if isinstance(value, list | tuple | set):
-        return value
-    if isinstance(value, BaseException):
-        return (vars(value), value.args, value.__cause__, value.__context__)
-    if isinstance(value, Job):
-        return (value.id, value.idempotency_key)
-    if attrs.has(type(value)):
-        return (getattr(value, field.name) for field in attrs.fields(type(value)))
-    return ()
-
-
-class Callbacks:
-    """The user's callbacks: they note what they are told, and one of them raises."""
-
-    def __init__(self, trial: Trial, seen: Seen, *, healthy: bool) -> None:
-        self._raising = None if healthy else trial.raising
-        self._seen = seen
-        self._calls: dict[Where, int] = {}
-
-    def on_event(self, event: object) -> None:
-        self._seen.heard.append(event)
-        self._raise("on_event")
-
-    def on_progress(self, _: object) -> None:
-        self._raise("on_progress")
-
-    async def before_send(self, submission: Submission) -> None:
-        self._seen.heard.append(submission)
-        try:
-            self._raise("before_send")
-        except Exception as error:
-            self._seen.gate.append(error)
-            raise
-
-    def feed(self, sources: Iterable[Any]) -> Iterator[Any]:
-        for source in sources:
-            try:
-                self._raise("sources")
-            except BaseException as error:
-                self._seen.gate.append(error)
-                raise
-            yield source
-
-    async def on_request_end(self, *_: object) -> None:
-        self._raise("tracing")
-
-    async def middleware(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> Any:
-        response = await handler(request)
-        try:
-            self._raise("middleware")
-        except Exception:
-            response.close()
-            raise
-        return response
-
-    def _raise(self, where: Where) -> None:
-        raising = self._raising
-        number = self._calls.get(where, 0)
-        self._calls[where] = number + 1
-        if raising is None or raising.where != where:
-            return
-        if raising.nth <= number < raising.nth + raising.times:
-            kind = ERRORS.get(raising.error, asyncio.CancelledError)
-            raise kind(f"{where} does not like this")
+_REST = 3700.0  # s (virtual) after which a user tries again: no wait is longer than an hour
 
 
 @attrs.define
@@ -146,6 +35,7 @@ class Program:
         service: what it talks to.
         clock: its time.
         seen: filled as it runs.
+        watchdog: is told what comes of it.
         journal: of a batch.
         healthy: nothing goes wrong: the run after the trouble.
         known: what an earlier run got to know.
@@ -158,16 +48,19 @@ class Program:
     service: Service
     clock: LoopClock
     seen: Seen
+    watchdog: Watchdog
     journal: Path
     healthy: bool = False
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
+    gate: Gate = attrs.field(init=False)
     _client: AsyncAIStemSplitter | None = attrs.field(default=None, init=False)
     _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
 
     async def run(self) -> None:
         """Make the call, and close the client, unless the program forgets to."""
+        self.gate = Gate(RateLimit(self.trial.limit), clock=self.clock)
         callbacks = Callbacks(self.trial, self.seen, healthy=self.healthy)
         cancel = None if self.healthy else self.trial.cancel
         async with self._session(callbacks) as session:
@@ -196,6 +89,28 @@ class Program:
             await self._client.aclose()
 
     async def _note(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        began = self.clock.monotonic()
+        try:
+            await self._make_call(client, callbacks)
+        finally:
+            self.seen.ended = self.clock.monotonic()
+            self.seen.took = self.seen.ended - began
+        if self.trial.again and not self.healthy and self.seen.errors:
+            await self._make_again(client, callbacks)
+
+    async def _make_again(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
+        """Rest for an hour, and go on with the same client."""
+        self.watchdog.resting = True
+        await self.clock.sleep(_REST)
+        self.watchdog.resting = False
+        try:
+            await self._recover(client, callbacks)
+        except AIStemSplitterError as error:
+            self.seen.again.append(error)
+        else:
+            self.seen.again.append(None)
+
+    async def _make_call(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         try:
             if self.trial.call == "batch":
                 await self._split_many(client, callbacks)
@@ -215,7 +130,7 @@ class Program:
             API_KEY,
             base_url=f"{base}/v1",
             clock=self.clock,
-            rate_limit=RateLimit(600),
+            gate=self.gate,
             proxy=self.service.base if refusing or self.trial.proxied else None,
             session=session,
             on_event=callbacks.on_event,
@@ -234,18 +149,28 @@ class Program:
         for song in self.trial.songs:
             source = self._source(song)
             raising = self.trial.raising is not None and self.trial.raising.where == "on_progress"
-            sources.append(BatchItem(source=source, on_progress=callbacks.on_progress) if raising else source)
+            listener, timeout = callbacks.on_progress if raising else None, self._timeout
+            plain = listener is None and timeout is None
+            sources.append(source if plain else BatchItem(source=source, on_progress=listener, timeout=timeout))
         sources[1:1] = self.sources
+        sources[:0] = [] if self.healthy else [MISFITS[name]() for name in self.trial.misfits]
         batch = client.split_many(
-            callbacks.feed(sources),
+            callbacks.feed(sources, self.trial.feeding),
             into=self.folder / "stems",
             journal=self.journal,
             in_flight=self.trial.in_flight,
             **self.options,
         )
         async with batch as outcomes:
+            self.watchdog.reasons = lambda: outcomes.progress().notices
             async for outcome in outcomes:
                 self.seen.outcomes.append(outcome)
+                self.watchdog.note_progress(("outcome", len(self.seen.outcomes)))
+            self.seen.stopped_by = (await outcomes.report()).stopped_by
+
+    @property
+    def _timeout(self) -> float | None:
+        return None if self.healthy else self.trial.timeout
 
     async def _call(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         song, name = self.trial.songs[0], self.trial.call
@@ -253,11 +178,15 @@ class Program:
         if name == "split":
             into = self.folder / "stems"
             done = await client.split(
-                self._source(song), into=into, on_progress=callbacks.on_progress, before_send=gate
+                self._source(song),
+                into=into,
+                on_progress=callbacks.on_progress,
+                before_send=gate,
+                timeout=self._timeout,
             )
             self.seen.results.append(done)
         elif name == "submit":
-            self.seen.results.append(await client.submit(self._source(song), before_send=gate))
+            self.seen.results.append(await client.submit(self._source(song), before_send=gate, timeout=self._timeout))
         elif name == "create":
             audio = DirectURL(song.url)
             if song.format != "url":
@@ -275,8 +204,9 @@ class Program:
     async def _recover(self, client: AsyncAIStemSplitter, callbacks: Callbacks) -> None:
         """Do what a careful user does: go on from an id, else from a submission, else begin again."""
         into = self.folder / "stems"
-        split_ids = {charge.split_id for charge in self.service.account.charges} & self.known
-        submissions = [value for value in self.known if isinstance(value, Submission)]
+        known = self.known | self.seen.known()
+        split_ids = {charge.split_id for charge in self.service.account.charges} & known
+        submissions = [value for value in known if isinstance(value, Submission)]
         if split_ids:
             job = client.job(str(min(map(str, split_ids))))
         elif submissions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -12,8 +13,8 @@ from pathlib import Path
 import attrs
 
 from benchmarks.trials.account import Charge
-from benchmarks.trials.program import Seen
 from benchmarks.trials.scenario import Trial
+from benchmarks.trials.seen import Seen
 
 
 @attrs.define
@@ -25,12 +26,14 @@ class Remains:
         charges: the ledger.
         journal: ids and keys in the journal's rows.
         files: content of the files with final names, by path.
+        downloaded: paths of the files that the journal has as downloaded.
     """
 
     seen: Seen
     charges: list[Charge]
     journal: set[str]
     files: dict[str, bytes]
+    downloaded: list[str] = attrs.field(factory=list[str])
 
 
 @attrs.define
@@ -53,8 +56,11 @@ class Played:
     bodies: dict[str, set[str]] = attrs.field(factory=dict[str, set[str]])
 
 
-def read_journal(journal: Path, copy: Path) -> set[str]:
-    """Return ids and keys in a journal; a copy of it is read, so that nothing in it changes."""
+def read_journal(journal: Path, copy: Path) -> tuple[set[str], list[str]]:
+    """Return ids and keys in a journal, and the files that it has as downloaded.
+
+    A copy of it is read, so that nothing in it changes.
+    """
     shutil.rmtree(copy, ignore_errors=True)
     copy.mkdir()
     for suffix in ("", "-wal", "-journal"):
@@ -64,11 +70,13 @@ def read_journal(journal: Path, copy: Path) -> set[str]:
     db = sqlite3.connect(copy / "journal")
     try:
         rows = db.execute("SELECT split_id, idempotency_key FROM tracks").fetchall()
+        files = db.execute("SELECT files FROM tracks WHERE state = 'downloaded'").fetchall()
     except sqlite3.Error:
-        return set()
+        return set(), []
     finally:
         db.close()
-    return {text for row in rows for text in row if text}
+    paths = [file["path"] for (text,) in files for file in json.loads(text).values()]
+    return {text for row in rows for text in row if text}, paths
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -7,6 +7,7 @@ import json
 import re
 import zlib
 from collections.abc import Callable
+from email.utils import formatdate
 from typing import Any
 
 import attrs
@@ -20,6 +21,15 @@ _COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "gzip": gzip.compress,
     "deflate": zlib.compress,
     "raw-deflate": lambda data: zlib.compress(data)[2:-4],
+}
+_WAITS: dict[str, Callable[[float, float], str]] = {
+    "seconds": lambda seconds, _: f"{seconds:.0f}",
+    "fraction": lambda seconds, _: f"{seconds:.3f}",
+    "spaces": lambda seconds, _: f"  {seconds:.0f} ",
+    "date": lambda seconds, now: formatdate(now + seconds, usegmt=True),
+    "zone": lambda seconds, now: formatdate(now + seconds, usegmt=True).replace("GMT", "+0000"),
+    "epoch": lambda seconds, now: f"{now + seconds:.0f}",
+    "epoch-millis": lambda seconds, now: f"{(now + seconds) * 1000:.0f}",
 }
 _MISSING = {"created-missing": "createdAt", "credits-missing": "creditsUsed", "status-missing": "status"}
 _CREATED_AS = {
@@ -51,13 +61,22 @@ def failure(status: int, code: str, message: str) -> Answer:
     return Answer(status, {"success": False, "error": {"code": code, "message": message}})
 
 
-def write_reply(usual: Answer, fault: Fault) -> bytes:
-    """Return the bytes that are sent in place of the usual answer."""
-    answer = _spoil(usual, fault)
+def write_wait(fault: Fault, now: float) -> str:
+    """Return the `Retry-After` of a fault at a time (POSIX seconds)."""
+    form, at = fault.retry_after, fault.retry_after.startswith("@")
+    return _WAITS[form[1:]](fault.at_least, now) if at else form
+
+
+def write_reply(usual: Answer, fault: Fault, now: float) -> bytes:
+    """Return the bytes that are sent in place of the usual answer at a time (POSIX seconds)."""
+    answer = _spoil(usual, fault, now)
     headers, body = [*answer.headers, *_further_headers(fault.headers)], answer.body
+    headers += [("Date", formatdate(now, usegmt=True))] if fault.date else []
     if answer.value is not None:
         body, coding = _encode(answer.value, fault.body)
-        headers += [("Content-Type", "application/json"), *coding]
+        headers += [("Content-Type", "text/html" if fault.body == "page" else "application/json"), *coding]
+    elif fault.body in _COMPRESS and answer.status == 200:
+        body, headers = _COMPRESS[fault.body](body), [*headers, ("Content-Encoding", fault.body)]
     if fault.body == "chunked" and _CHUNKED not in headers:
         headers.append(_CHUNKED)
     if answer.status == 204:
@@ -70,13 +89,14 @@ def write_reply(usual: Answer, fault: Fault) -> bytes:
     return f"HTTP/1.1 {answer.status} Said\r\n{head}\r\n".encode("latin-1") + body
 
 
-def _spoil(answer: Answer, fault: Fault) -> Answer:
+def _spoil(answer: Answer, fault: Fault, now: float) -> Answer:
     if fault.body == "refusal":
         return Answer(fault.status or 200, {"success": False, "error": REFUSAL})
     if fault.status is None and fault.effect:
-        return answer
+        instead = answer.value is None and fault.body in _NO_JSON  # of a stem
+        return Answer(200, {"no": "stem"}) if instead else answer
     status = fault.status or 503
-    headers = (("Retry-After", fault.retry_after),) if fault.retry_after else ()
+    headers = (("Retry-After", write_wait(fault, now)),) if fault.retry_after else ()
     location = (("Location", "/elsewhere"),) if status // 100 == 3 else ()
     said = failure(status, f"CODE_{status}", f"no, says {status}")
     return attrs.evolve(said, headers=(*headers, *location))
@@ -84,6 +104,8 @@ def _spoil(answer: Answer, fault: Fault) -> Answer:
 
 def _further_headers(form: str) -> list[tuple[str, str]]:
     kind, _, size = form.partition("-")
+    if kind == "coding":
+        return [("Content-Encoding", name) for name in size.split("|")]
     if kind == "huge":
         return [("X-Policy", "p" * int(size))]
     if kind == "many":

@@ -12,15 +12,16 @@ import attrs
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.models import Submission
 from benchmarks.trials.account import Account
-from benchmarks.trials.processes import Helper, run_killed
-from benchmarks.trials.program import Seen
+from benchmarks.trials.disk import cut_power
+from benchmarks.trials.processes import Helper, run_in_thread_loop, run_killed
+from benchmarks.trials.program import Program
 from benchmarks.trials.remains import Played, Remains, open_descriptors, read_files, read_journal
 from benchmarks.trials.run import Run
 from benchmarks.trials.scenario import Trial
+from benchmarks.trials.seen import Seen
 from benchmarks.trials.timeline import EPOCH
 
 _HEALING = 3  # runs after the trouble, at most
-_PATIENCE = 60.0  # s (virtual) that a batch waits out an outage
 _DAYS = 36 * 3600.0  # s (virtual) of the trial in which time passes
 _WITH_HELPER = ("second process", "journal opened and closed", "journal among the sources")
 
@@ -32,7 +33,7 @@ class Player:
         self._trial = trial
         self._folder = folder
         self._music = folder / "music"
-        self._journal = self._music / "batch.journal"
+        self._journal = self._music / trial.journal_in / "batch.journal"
         self._aside = folder / "aside"
         self._wall = EPOCH
         self._played = Played(trial)
@@ -56,6 +57,8 @@ class Player:
             self._helper = Helper(self._run_beside)
         if trial.kill:
             killed = run_killed(lambda: attrs.evolve(self._run(), heard=[]), trial.kill, self._folder / "seen")
+            if trial.disk.power:
+                cut_power(self._folder, self._folder / "durable", random.Random(trial.seed))
             self._note(killed or Seen())
         else:
             self._note(self._run())
@@ -72,7 +75,9 @@ class Player:
 
     def _run(self, *, healthy: bool = False, options: dict[str, Any] | None = None) -> Seen:
         trial, played = self._trial, self._played
-        usual: dict[str, Any] = {"retry_failed": True} if healthy else {"max_credits": trial.max_credits}
+        usual: dict[str, Any] = {"max_credits": trial.max_credits}
+        if healthy:
+            usual = {} if trial.by_itself else {"retry_failed": True}
         run = Run(
             trial,
             self._folder,
@@ -81,7 +86,7 @@ class Player:
             self._wall,
             healthy=healthy,
             known=self._known(),
-            options={"patience": _PATIENCE} | usual | (options or {}),
+            options={"patience": trial.patience} | usual | (options or {}),
             sources=self._further_sources(),
             meddle=self._meddle,
         )
@@ -112,9 +117,12 @@ class Player:
         among = self._trial.meddling == "journal among the sources"
         return tuple(self._beside(suffix) for suffix in ("", "-wal", ".status.json", ".lock")) if among else ()
 
-    def _meddle(self, account: Account) -> None:
-        """Do in the middle of a run what others do to its journal."""
+    def _meddle(self, account: Account, program: Program) -> None:
+        """Do in the middle of a run what others do to its journal, or to its gate."""
         meddling = self._trial.meddling
+        if meddling == "gate in another loop":
+            self._played.other = run_in_thread_loop(program.gate.admit)
+            return
         if not any(target.endswith(str(self._journal)) for target in open_descriptors()):
             return  # too early or too late: nobody owns it
         if meddling == "journal gone":
@@ -137,6 +145,7 @@ class Player:
             self._write_songs("a tag that was edited")
         if meddling == "a day and a half passes":
             self._wall += _DAYS
+        self._wall += self._trial.rest
         return {"stem_model": "4s"} if meddling == "defaults spelled out" else {}
 
     def _restore(self) -> None:
@@ -157,8 +166,9 @@ class Player:
         account = Account(self._folder / "ledger")
         account.close()
         journal = self._journal if self._journal.exists() else self._aside
-        known = read_journal(journal, self._folder / "copy")
-        self._played.rounds.append(Remains(seen, account.charges, known, read_files(self._folder / "stems")))
+        known, downloaded = read_journal(journal, self._folder / "copy")
+        files = read_files(self._folder / "stems")
+        self._played.rounds.append(Remains(seen, account.charges, known, files, downloaded))
 
     def _known(self) -> frozenset[str | Submission]:
         return frozenset(value for remains in self._played.rounds for value in remains.seen.known())
@@ -167,7 +177,9 @@ class Player:
         if self._trial.call != "batch":
             return bool(seen.results)
         errors = [getattr(outcome, "error", None) for outcome in seen.outcomes]
-        done = sum(error is None or error.code == "NEEDS_REVIEW" for error in errors)
+        begun = [getattr(outcome, "reason", "") != "not begun" for outcome in seen.outcomes]
+        ended = [error is None or error.code == "NEEDS_REVIEW" for error in errors]
+        done = sum(map(all, zip(ended, begun, strict=True)))
         return bool(done >= len(self._trial.songs))
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import attrs
 
-from benchmarks.trials.songs import Song
+from benchmarks.trials.songs import STEMS, Song
 
 Op = Literal["reserve", "upload", "create", "poll", "download"]
 CallName = Literal["batch", "split", "submit", "create", "resubmit"]
@@ -21,7 +21,9 @@ Meddling = Literal[
     "retagged",
     "defaults spelled out",
     "a day and a half passes",
+    "gate in another loop",
 ]
+Feeding = Literal["plain", "async", "iter"]
 
 OPS: tuple[Op, ...] = ("reserve", "upload", "create", "poll", "download")
 
@@ -47,8 +49,13 @@ class Fault:
         status: answered instead of the usual.
         body: how the reply is written.
         headers: what its head has besides.
-        retry_after: of a refusal.
+        retry_after: of a refusal; with `@` in front, a form of `at_least` (see `replies.write_wait`).
+        at_least: the seconds that this asks for, as far as that is certain.
+        date: whether a refusal has a `Date`.
         cut: where the connection ends.
+        lasts: seconds (virtual) that it goes on from the first time, instead of `times`.
+        young: what is younger than that (seconds) is not there yet, instead of `times`: a split since its create, a
+            stem since its split was first seen to be done.
     """
 
     op: Op
@@ -59,7 +66,58 @@ class Fault:
     body: str = ""
     headers: str = ""
     retry_after: str = ""
+    at_least: float = 0.0
+    date: bool = False
     cut: Cut | None = None
+    lasts: float = 0.0
+    young: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Reservations:
+    """How uploads are reserved, and how long they take.
+
+    Attributes:
+        lifetime: seconds from the reservation to what it calls its end.
+        refused: by whom an upload is, once that end has come.
+        status: the worker's answer then.
+        upload: seconds that each takes.
+    """
+
+    lifetime: float = 3600.0
+    refused: Literal["", "worker", "create"] = ""
+    status: int = 410
+    upload: float = 0.0
+
+
+@attrs.frozen(kw_only=True)
+class Disk:
+    """What is wrong with the disk.
+
+    Attributes:
+        room: bytes that stems may take; 0 for as many as they like.
+        fails: the first sync of a file that fails, from 1, and how many do.
+        power: whether it loses what was not synced when the first run has ended.
+    """
+
+    room: int = 0
+    fails: tuple[int, int] = (0, 0)
+    power: bool = False
+
+
+@attrs.frozen(kw_only=True)
+class Sleep:
+    """The machine sleeps after a request: the connections that are open then are dead, and nothing says so.
+
+    Attributes:
+        request: its number, from 0.
+        seconds: it sleeps.
+        monotonic: whether its monotonic clock counts them too.
+    """
+
+    request: int
+    seconds: float
+    monotonic: bool = False
 
 
 @attrs.frozen(kw_only=True)
@@ -112,3 +170,22 @@ class Trial:
     pauses: tuple[int, int] = (0, 0)  # turns before and after the effect of a create
     slow: float = 0.0  # seconds (virtual) after it
     in_flight: int | None = None
+    by_itself: bool = False  # the next run is not told to try again what failed
+    patience: float = 60.0  # s (virtual) that a batch waits out an outage
+    stems: tuple[str, ...] = STEMS
+    endless: int = 0  # requests of the first song's first stem that get more and more of it
+    announced: bool = False  # that is a stem of 1 PB, rather than one without a length
+    sick: int | None = None  # the song whose create is answered with 500
+    sick_effect: bool = False  # whether that create happens all the same
+    reservations: Reservations = Reservations()
+    disk: Disk = Disk()
+    sleep: Sleep | None = None
+    dated: bool = False  # whether every answer has a `Date`
+    skew: float = 0.0  # s that the client's wall clock is ahead of the service's, in every run
+    journal_in: str = ""  # a folder that is new
+    timeout: float | None = None  # s (virtual) that the call, or each song of a batch, may take
+    again: bool = False  # a call that failed is made again after an hour, by the same client
+    rest: float = 0.0  # s (virtual) until the next run
+    misfits: tuple[str, ...] = ()  # sources that are none, before the songs; see `misfits`
+    feeding: Feeding = "plain"  # how the sources are iterated over
+    limit: int = 600  # requests a minute that the client is told of

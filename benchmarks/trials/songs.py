@@ -16,6 +16,7 @@ Format = Literal["wav", "mp3", "aac", "half-wav", "url"]
 
 STEMS = ("vocals", "drums")
 _STEM_BYTES = 1500
+_FRAME = b"\xff\xfb\x90\x00"  # how MP3 begins: a stem looks like audio
 _NAME = re.compile(rb"<<song (\d+) ([\d.]+)>>")
 _RATE = 8000  # bytes and samples of a second of wav
 _MP3_FRAME, _MP3_SECONDS = 417, 1152 / 44100  # 128 kbit/s, 44.1 kHz
@@ -87,7 +88,7 @@ def recognise(audio: bytes) -> tuple[int, float] | None:
 
 
 def build_stem(split_id: str, song: int, stem: str) -> bytes:
-    label = f"{split_id}/{song}/{stem}\n".encode()
+    label = _FRAME + f"{split_id}/{song}/{stem}\n".encode()
     body = label + (hashlib.sha256(label).digest() * (_STEM_BYTES // 32))
     return body + hashlib.sha256(body).digest()
 
@@ -96,5 +97,5 @@ def read_stem(data: bytes) -> tuple[str, int, str] | None:
     """Return split, song and stem that a file holds, `None` if it is not complete."""
     if len(data) < 64 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
         return None
-    split_id, song, stem = data.partition(b"\n")[0].decode().split("/")
+    split_id, song, stem = data.removeprefix(_FRAME).partition(b"\n")[0].decode().split("/")
     return split_id, int(song), stem

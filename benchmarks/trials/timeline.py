@@ -9,10 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import attrs
+
+from benchmarks.trials.watchdog import Watchdog
 
 T = TypeVar("T")
 
@@ -52,6 +55,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     Attributes:
         turns: how often it has looked for something to do.
         reports: what asyncio complained about: exceptions that nobody retrieved, tasks that were destroyed.
+        in_thread: whether what happens now would happen in a thread.
+        watchdog: watches the run, if there is one.
 
     Args:
         thread_seconds: what a call in a thread takes (virtual seconds).
@@ -60,7 +65,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, *, thread_seconds: float = 0.0) -> None:
         self.turns = 0
         self.reports: list[str] = []
+        self.in_thread = False
+        self.watchdog: Watchdog | None = None
         self._time = _START
+        self._slept = 0.0
         self._still = 0
         self._hooks: dict[int, list[Callable[[], object]]] = {}
         self._thread_seconds = thread_seconds
@@ -85,6 +93,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             raise HungError(f"it spins: {self._still} turns without anything happening")
         if self.turns > _MOST_TURNS + _TURNS_PER_SECOND * (self._time - _START):
             raise HungError(f"it goes on and on: {self.turns} turns")
+        if self.watchdog is not None and self.watchdog.broken:
+            raise HungError(self.watchdog.broken[0])
 
     def note_progress(self) -> None:
         self._still = 0
@@ -92,10 +102,17 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def move_on(self, timeout: float | None) -> None:
         if timeout is None:
             raise HungError("everything waits, and nothing is due")
+        if self.watchdog is not None:
+            self.watchdog.move_on(self._time + timeout)
         self._time += timeout
         self._still = 0
-        if self._time > _START + _LONGEST:
+        if self._time > _START + self._slept + _LONGEST:
             raise HungError("it takes more than five hours")
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass while the machine sleeps."""
+        self._time += seconds
+        self._slept += seconds
 
     def run_in_executor(  # type: ignore[override]
         self, executor: Any, func: Callable[..., T], *args: Any
@@ -104,6 +121,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         future: asyncio.Future[T] = self.create_future()
 
         def work() -> None:  # even if nobody waits for it any more: a thread cannot be stopped
+            self.in_thread = True
             try:
                 result = func(*args)
             except BaseException as error:  # noqa: BLE001  # the future passes it on
@@ -112,6 +130,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             else:
                 if not future.cancelled():
                     future.set_result(result)
+            finally:
+                self.in_thread = False
 
         if self._thread_seconds:
             self.call_later(self._thread_seconds, work)
@@ -121,6 +141,37 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def _report(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         self.reports.append(f"{context.get('message')}: {context.get('exception')!r}")
+
+
+class MachineClocks:
+    """While it is entered, the clocks of the machine show that it has slept."""
+
+    _NAMES = ("time", "monotonic", "clock_gettime")
+
+    def __init__(self) -> None:
+        self._slept = self._counted = 0.0
+        self._real = {name: getattr(time, name) for name in self._NAMES}
+
+    def sleep(self, seconds: float, *, monotonic: bool) -> None:
+        """Let them go on by so much, the monotonic one only if it counts a sleep."""
+        self._slept += seconds
+        self._counted += seconds if monotonic else 0.0
+
+    def __enter__(self) -> None:
+        real = self._real
+        shown: dict[str, Callable[..., float]] = {
+            "time": lambda: real["time"]() + self._slept,
+            "monotonic": lambda: real["monotonic"]() + self._counted,
+            "clock_gettime": lambda clock: (
+                real["clock_gettime"](clock) + (self._counted if clock == time.CLOCK_MONOTONIC else self._slept)
+            ),
+        }
+        for name, function in shown.items():
+            setattr(time, name, function)
+
+    def __exit__(self, *_: object) -> None:
+        for name, function in self._real.items():
+            setattr(time, name, function)
 
 
 @attrs.define
