@@ -103,7 +103,7 @@ async def test_a_gateway_that_refuses_for_hours_stops_the_batch_and_leaves_what_
         watching = asyncio.create_task(batch.report())
         await world.clock.sleep(10 * MINUTE)
         notices = batch.progress().notices
-        assert any(notice.startswith("paused: ") for notice in notices)
+        assert any(notice.startswith("paused for ") for notice in notices)
         assert all("HTTP 403, a web page titled" in notice for notice in notices)
         report = await watching
     assert isinstance(report.stopped_by, SubmissionUncertainError)
