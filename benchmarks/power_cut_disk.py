@@ -129,7 +129,7 @@ class Disk:
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of every file."""
-        files = [path for path in self.root.rglob("*") if path.is_file()]
+        files = [Path(folder, name) for folder, _, names in os.walk(self.root) for name in names]
         return {str(path.relative_to(self.root)): hash_of(path) for path in files}
 
 
