@@ -42,7 +42,7 @@ class Feeder:
         if isinstance(sources, str | bytes | bytearray | memoryview):  # iterable, but not a list of sources
             raise ConfigurationError(f"sources is a single {kind}; give a list of sources")
         if not isinstance(sources, Iterable | AsyncIterable):
-            raise ConfigurationError(f"sources is a {kind}; give a list or another iterable of sources")
+            raise ConfigurationError(f"sources must be an iterable, not {kind}; give a list of sources")
         self.exhausted = False
         self._sources = sources
         self._take = take
