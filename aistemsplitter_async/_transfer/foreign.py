@@ -290,7 +290,7 @@ def guard(
         length = source.content_length
     except AttributeError as error:
         raise SourceUnreadableError(
-            f"a source is a path, bytes, a URL or an AudioSource, not {kind} ({error.name or 'something'} is missing)"
+            f"a source is a path, bytes, a URL or an AudioSource, not {kind} (it has no {error.name or 'attributes'})"
         ) from None
     except Exception as error:
         raise SourceUnreadableError(f"cannot read the {kind}: it raised {type(error).__name__}") from error

@@ -158,7 +158,8 @@ class PartFile:
         except OSError:  # not every system tells
             return
         if usage.total and usage.free - count < DISK_ROOM_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            kept = f"{os.strerror(errno.ENOSPC)} ({DISK_ROOM_BYTES >> 20} MiB are kept free)"
+            raise OSError(errno.ENOSPC, kept)
 
     @contextlib.contextmanager
     def _or_discard(self) -> Iterator[None]:

@@ -211,7 +211,8 @@ class Patience:
         if isinstance(error, APIStatusError | SubmissionUncertainError) and error.retry_after is not None:
             self._probe_at = max(self._probe_at, now + min(error.retry_after, LONGEST_CLOSED))
         self.outage = error
-        takes_too_long = max(now, self._probe_at) > self._since + self._longest
+        began = self._since if self._probes else now  # tracks that were under way when it began get their answers later
+        takes_too_long = max(now, self._probe_at) > began + self._longest
         if self._given_up or (takes_too_long and not is_disk_full(error)):  # a full disk needs a person
             self._given_up = True
             self._over.set()  # each track finds out on its own

@@ -196,6 +196,7 @@ async def test_the_last_room_of_a_disk_is_not_taken_and_the_part_makes_room(
     assert isinstance(cause, OSError)
     assert (caught.value.code, cause.errno) == ("DISK", errno.ENOSPC)
     assert is_disk_full(caught.value)
+    assert str(caught.value).endswith("(16 MiB are kept free)"), "the disk is not full, as its owner can see"
     assert world.api.count("download") == 2
     assert not part(tmp_path).exists()
     await download(world, split, tmp_path)
