@@ -102,12 +102,13 @@ class Feeder:
 async def _each(sources: Sources) -> AsyncGenerator[Source | BatchItem, None]:
     """Iterate over an async or plain iterable."""
     if isinstance(sources, AsyncIterable):
+        iterator = aiter(sources)
         try:
-            async for source in sources:
+            async for source in iterator:
                 yield source
         finally:
-            if isinstance(sources, AsyncGenerator):
-                await sources.aclose()
+            if isinstance(iterator, AsyncGenerator):  # also that of a class whose `__aiter__` is a generator
+                await iterator.aclose()
         return
     for source in sources:
         yield source
