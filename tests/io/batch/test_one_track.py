@@ -20,6 +20,7 @@ from aistemsplitter_async import (
     Outcome,
     RateLimit,
     RateLimitedError,
+    Reply,
     ServerError,
     SubmissionUncertainError,
 )
@@ -255,3 +256,31 @@ async def test_one_stem_that_cannot_be_downloaded_does_not_keep_the_rest_from_be
     assert sorted(type(outcome).__name__ for outcome in outcomes.values()) == ["Done"] * 5 + ["Failed"]
     assert isinstance(outcomes[0], Failed)
     assert outcomes[0].stage == "download"
+
+
+def html(status: int) -> Reply:
+    return Reply(status=status, headers={"content-type": "text/html"}, body=b"<title>Blocked</title>")
+
+
+@pytest.mark.usefixtures("inline_threads")
+@pytest.mark.parametrize(
+    ("what", "refusal"),
+    [("upload", error_reply(403, "BLOCKED")), ("get", html(401))],
+)
+async def test_what_a_gateway_or_the_worker_refuses_of_one_song_stops_no_other(
+    world: World, tmp_path: Path, what: str, refusal: Reply
+) -> None:
+    """It was taken for the API's word about the key, so no later run got past that song either."""
+
+    def answer(exchange: Exchange) -> Script:
+        asked = exchange.request.url.encode() + exchange.body
+        return refusal if any(mark in asked for mark in (b"0.wav", b"sound 0", b"split_1")) else None
+
+    world.api.always(what, answer)
+    files = [tmp_path / f"{index}.wav" for index in range(2)]
+    for index, file in enumerate(files):
+        file.write_bytes(b"sound %d" % index)
+    outcomes, report = await run(world, tmp_path, files)
+    assert report.stopped_by is None
+    assert sorted(type(outcome).__name__ for outcome in outcomes.values()) == ["Done", "Failed"]
+    assert world.elapsed() < 9 * MINUTE
