@@ -79,9 +79,7 @@ def build_status_error(reply: Reply, *, what: str, now: float, origin: Origin = 
     return _build(reply.status, reply, own, detail, what=what, now=now, origin=origin)
 
 
-def build_refusal(
-    reply: Reply, *, what: str, now: float, origin: Origin = Origin.API
-) -> APIStatusError | None:
+def build_refusal(reply: Reply, *, what: str, now: float, origin: Origin = Origin.API) -> APIStatusError | None:
     """Return the error that a 2xx reply reports in its envelope, `None` if it reports none.
 
     Its class and `status_code` are those that its code stands for; an unknown code is a refusal. The arguments are

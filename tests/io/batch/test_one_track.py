@@ -24,7 +24,7 @@ from aistemsplitter_async import (
     ServerError,
     SubmissionUncertainError,
 )
-from aistemsplitter_async.batch.cause import Failures
+from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async.batch.outcome import BatchReport
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.testing import Exchange, FakeClock, error_reply
@@ -284,3 +284,15 @@ async def test_what_a_gateway_or_the_worker_refuses_of_one_song_stops_no_other(
     assert report.stopped_by is None
     assert sorted(type(outcome).__name__ for outcome in outcomes.values()) == ["Done", "Failed"]
     assert world.elapsed() < 9 * MINUTE
+
+
+@pytest.mark.usefixtures("inline_threads")
+async def test_a_split_whose_polls_always_fail_does_not_keep_the_batch(world: World) -> None:
+    def answer(exchange: Exchange) -> Script:
+        return error_reply(500, "SERVER_ERROR") if exchange.request.url.endswith("/split_1") else None
+
+    world.api.always("get", answer)
+    async with world.client() as client, client.split_many(urls(2)) as batch:
+        outcomes = [outcome async for outcome in batch]
+    assert world.elapsed() < 8 * MINUTE
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Failed"]
