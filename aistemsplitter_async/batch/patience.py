@@ -2,7 +2,8 @@
 
 While something is down, one track at a time probes whether it is back, each time another one; the others wait for its
 result. So an outage of ten minutes costs a request every half minute, whatever the size of the batch, and when it is
-over all tracks continue at once; and a track that fails while the service is well for others stops no other (`_send.cause`).
+over all tracks continue at once; and a track that fails while the service is well for others stops no other
+(`_send.cause`).
 """
 
 from __future__ import annotations

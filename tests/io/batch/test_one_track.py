@@ -296,3 +296,13 @@ async def test_a_split_whose_polls_always_fail_does_not_keep_the_batch(world: Wo
         outcomes = [outcome async for outcome in batch]
     assert world.elapsed() < 8 * MINUTE
     assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Failed"]
+
+
+@pytest.mark.usefixtures("inline_threads")
+async def test_a_key_that_may_not_read_the_credits_still_shows_that_the_service_is_well(world: World) -> None:
+    world.api.always("credits", error_reply(403, "FORBIDDEN"))
+    world.api.always("create", error_reply(500, "SERVER_ERROR"))
+    async with world.client() as client, client.split_many(urls(1)) as batch:
+        report = await batch.report()
+    assert world.elapsed() < 9 * MINUTE
+    assert report.stopped_by is None
