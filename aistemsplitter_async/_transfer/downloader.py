@@ -335,7 +335,8 @@ class Downloader:
             body = chunk
             break  # the first bytes of a refusal are enough to show
         answer = Reply(status=reply.status, headers=reply.headers, body=body)
-        return build_status_error(answer, what=f"download {item.stem}", now=self._pipeline.clock.now())
+        now = self._pipeline.clock.now()
+        return build_status_error(answer, what=f"download {item.stem}", now=now, origin=Origin.CDN)
 
 
 def _join(url: str, location: str) -> str:

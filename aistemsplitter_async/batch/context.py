@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from aistemsplitter_async._engine import Engine
+from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
 from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError
+from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
@@ -139,12 +140,12 @@ class BatchContext:
         return SignsOfLife(lambda: self.engine.pipeline.answers, self._is_answering, same_origin)
 
     async def _is_answering(self) -> bool:
-        """Return whether the API answers one request, which costs nothing and is not repeated."""
+        """Return whether the API answers one request, which costs nothing and is not repeated, be it with a refusal."""
         pipeline, operation = self.engine.pipeline, operations.get_credits(self.engine.base_url)
         try:
             await pipeline.exchange(operation, await pipeline.admit(operation, self.options.priority))
-        except AIStemSplitterError:
-            return False
+        except AIStemSplitterError as error:
+            return isinstance(error, APIStatusError) and not is_outage(error)
         return True
 
     def _build_patience(self, concurrency: int | None = None, signs: SignsOfLife | None = None) -> Patience:
