@@ -20,7 +20,7 @@ from aistemsplitter_async._send.failures import is_foreign_cancellation
 from aistemsplitter_async._tasks import cancel_within
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.clock import Clock, Deadline
-from aistemsplitter_async.config import CLOSE_GRACE
+from aistemsplitter_async.config import ASLEEP, CLOSE_GRACE
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 
 _AHEAD = 2  # chunks read while earlier ones are on their way
@@ -123,10 +123,14 @@ class ForeignSource:
     async def _next(self, chunks: asyncio.Queue[bytes | None]) -> bytes | None:
         if not chunks.empty():
             return chunks.get_nowait()
-        deadline = Deadline.after(self._clock, self._stall)
-        with suppress(TimeoutError):
-            async with deadline.scope():
-                return await chunks.get()
+        grace = min(ASLEEP, self._stall)
+        for patience in (self._stall, grace):
+            due = self._clock.monotonic() + patience
+            with suppress(TimeoutError):
+                async with self._clock.timeout_at(due):
+                    return await chunks.get()
+            if self._clock.monotonic() <= due + grace:
+                break  # and not late, because nothing could come: the machine slept, or the process was stopped
         raise self.give_up()
 
     def give_up(self) -> SourceUnreadableError:

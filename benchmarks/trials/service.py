@@ -200,6 +200,7 @@ class Service:
             self._dead |= self._open
             self._asleep_at = self.turns()
             self.on_sleep()
+            self.account.finish_all()
 
     def _take_fault(self, op: Op, path: str) -> Fault:
         number = self._counts[op]
