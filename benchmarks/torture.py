@@ -10,7 +10,8 @@ partial or wrong file under a final name, no more spent than allowed, nothing le
 not ours, no secret in a message; and nothing may hang or spin, as `trials/watchdog.py` defines it. What a kind of
 trouble requires besides is in `trials/duties.py`. A failure is printed with its seed and its rate over some replays.
 
-With `--broken` a mistake is built in that must be found, one per kind: the negative controls (`trials/mistakes.py`).
+With `--broken` a mistake is built in that must be found, one per kind: the negative controls
+(`trials/mistakes.py` and `oversights.py`).
 `--broken all` looks for each of them, in the seeds of its kind, until it is found.
 """
 

@@ -67,7 +67,7 @@ def draw_endless(rng: random.Random) -> dict[str, Any]:
         "endless": rng.choice((1, ALWAYS)),
         "announced": rng.random() < 0.4,
         "disk": Disk(room=room),
-        "framing": rng.choice(("length", "chunked")),
+        "framing": "length" if room else rng.choice(("length", "chunked")),
     }
 
 
