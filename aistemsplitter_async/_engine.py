@@ -274,8 +274,9 @@ class Engine:
         since: float | None,
         credits_used: float | None,
         deadline: Deadline | None = None,
+        of_many: bool = False,
     ) -> AsyncGenerator[Split, None]:
-        """Iterate over the observed changes of a split. `deadline` is when the caller will give up."""
+        """Iterate over the observed changes of a split. `deadline` is when the caller will give up; see `Poller`."""
         done = self._follower is not None and self._follower.is_done(split_id)
         expects_event = self._follower is not None and self._follower.expects(split_id)
         updates = self.poller.updates(
@@ -286,6 +287,7 @@ class Engine:
             expects_event=expects_event,
             done=done,
             deadline=deadline.at if deadline is not None else None,
+            of_many=of_many,
         )
         async with aclosing(updates):
             async for split in updates:
@@ -300,8 +302,9 @@ class Engine:
         since: float | None,
         credits_used: float | None,
         priority: Priority,
+        of_many: bool = False,
     ) -> Split:
-        """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`.
+        """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split` and `Poller.updates`.
 
         Raises:
             SplitFailedError: it ended as `failed`, and `raise_on_failed` is set.
@@ -309,7 +312,9 @@ class Engine:
         """
         last = None
         deadline = Deadline.after(self._clock, self._longest_wait if timeout is None else timeout)
-        updates = self.updates(split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline)
+        updates = self.updates(
+            split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline, of_many=of_many
+        )
         try:
             async with deadline.scope(), aclosing(updates):
                 async for split in updates:

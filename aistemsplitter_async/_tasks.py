@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Coroutine
-from concurrent.futures import Executor, Future
-from contextlib import suppress
+from collections.abc import Callable, Collection, Coroutine, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
@@ -30,7 +30,10 @@ Arguments = TypeVarTuple("Arguments")
 
 
 async def run_in_thread(
-    function: Callable[[*Arguments], T], *arguments: *Arguments, undo: Callable[[T], object] | None = None
+    function: Callable[[*Arguments], T],
+    *arguments: *Arguments,
+    undo: Callable[[T], object] | None = None,
+    pool: Executor | None = None,
 ) -> T:
     """Return `function(*arguments)`, run in a thread. If the caller is cancelled, the thread ends first.
 
@@ -38,16 +41,27 @@ async def run_in_thread(
         function: may block.
         arguments: for `function`.
         undo: called, in a thread, with the result that a cancelled caller does not get, such as an open file.
+        pool: whose thread; by default one of the loop's, which are few, and in which names are resolved too.
     """
     loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(None, function, *arguments)
+    work = loop.run_in_executor(pool, function, *arguments)
     try:
         await wait_out(work)
     except asyncio.CancelledError:
         if work.exception() is None and undo is not None:
-            await wait_out(loop.run_in_executor(None, undo, work.result()))
+            await wait_out(loop.run_in_executor(pool, undo, work.result()))
         raise
     return work.result()
+
+
+@contextmanager
+def further_threads(count: int) -> Iterator[Executor]:
+    """Open a pool for `run_in_thread`. All that was run there has been waited for when this is left."""
+    pool = ThreadPoolExecutor(count)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False)
 
 
 async def wait_out(*works: asyncio.Future[Any]) -> None:

@@ -372,7 +372,7 @@ class AsyncAIStemSplitter:
     ) -> AsyncIterator[Split]:
         """Iterate over the split as it is first seen and at every observed change, the terminal state last.
 
-        Arguments are those of `wait_for_split`.
+        Arguments and errors are those of `wait_for_split`, but there is no deadline: `asyncio.timeout` sets one.
         """
         return self._bound_engine().updates(split_id, priority=priority, since=since, credits_used=credits_used)
 

@@ -42,6 +42,7 @@ CHECKPOINT_BYTES = 32 * 1024 * 1024
 STEM_BYTES_PER_SECOND = 192_000 * 8 * 2  # stereo WAV at 192 kHz of 64-bit samples, more than any model returns
 STEM_SLACK_BYTES = 64 * 1024 * 1024  # of a stem beyond that: tags, a cover, a duration that is rounded
 STEM_CAP_BYTES = 4 * 1024**3  # of a stem of unknown duration: no WAV is longer
+STEM_LONGEST = 604_800.0  # s (a week) of a split; a longer duration is nonsense, and no bound for a stem
 STEMS_CAP = 256  # of a split; models have 4 or 6. Each is a file, and every save of the manifest names all
 DISK_ROOM_BYTES = 16 * 1024 * 1024  # that downloads leave free: the journal, which says what is paid for, needs some
 WEBHOOK_TOLERANCE = 300.0  # s between signing and arrival, both ways: clock error and time in queues

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import filecmp
-import hashlib
 import json
 import os
 import random
@@ -16,13 +15,15 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import attrs
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it has parts all the same
 
+from aistemsplitter_async._transfer.manifest import MANIFEST_NAME
+from aistemsplitter_async._transfer.partfile import part_path
 from benchmarks.kill import Ledger
 from benchmarks.power_cuts.program import BROKEN, WORKING, Place, Service, command
 
@@ -36,6 +37,9 @@ HURRIED = {"dirty_expire_centisecs": "40", "dirty_writeback_centisecs": "10"}
 BUSY = 20.0  # s that a disk may be in use after a batch
 PATIENCE = 120.0  # s for a batch
 ZEROS = bytes(16)  # no stem has so many in a row
+
+
+Files = dict[str, bytes]
 
 
 @attrs.frozen
@@ -112,7 +116,7 @@ class Disk:
             if filecmp.cmp(self.image, copy, shallow=False):
                 return copy
 
-    def boot(self, copy: Path) -> dict[str, str]:
+    def boot(self, copy: Path) -> Files:
         """Mount the copy in the place of the image, as a boot does; return what was on it before it was checked."""
         copy.replace(self.image)
         if not self.kind.check:
@@ -127,19 +131,14 @@ class Disk:
         self.mount()
         return found
 
-    def files(self) -> dict[str, str]:
-        """Return the SHA-256 of every file."""
-        files = [path for path in self.root.rglob("*") if path.is_file()]
-        return {str(path.relative_to(self.root)): hash_of(path) for path in files}
-
-
-def hash_of(path: Path) -> str:
-    """Return the SHA-256 of a file. What an unchecked ext2 has of it may be unreadable."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        return str(error)
+    def files(self) -> Files:
+        """Return every file. What an unchecked ext2 has may be unreadable, and is left out."""
+        files: Files = {}
+        for folder, _, names in os.walk(self.root):
+            for path in (Path(folder, name) for name in names):
+                with suppress(OSError):
+                    files[str(path.relative_to(self.root))] = path.read_bytes()
+        return files
 
 
 def call(*command: str) -> None:
@@ -190,8 +189,8 @@ class Findings:
         charged_twice: songs.
         wrong: stems with other bytes than were served.
         zeros: those with zeros in them.
-        ruined: stems that were right until the check of the disk, which is no fault of ours: ext2 gives the blocks of a
-            removed file to another before it notes the removal, and e2fsck may then damage the wrong one.
+        ruined: stems whose synced bytes were right until the disk was checked: ext2 gives the blocks of a removed file
+            to another before it notes the removal, and e2fsck may then damage the wrong one.
         parts: unfinished stems that were left.
         failed: the batch did not end well.
     """
@@ -234,28 +233,47 @@ class Total:
         return f"{self.cuts} cuts, {self.taking} took something ({self.counts['taken']} files); {self.bad} bad: {wrong}"
 
 
-def judge(place: Place, ledger: Ledger, before: dict[str, str], findings: Findings) -> None:
-    """Compare journal, files and ledger; `before` is what was on the disk before it was checked."""
+def judge(place: Place, ledger: Ledger, before: Files, left: Files, findings: Findings) -> None:
+    """Compare journal, files and ledger.
+
+    Args:
+        place: of the batch, which has ended.
+        ledger: of the sandbox.
+        before: what was on the disk before it was checked.
+        left: what was there after that.
+        findings: are completed.
+    """
     with closing(sqlite3.connect(place.journal)) as db:
         rows = db.execute("SELECT split_id, files FROM tracks WHERE state = 'downloaded'").fetchall()
     charged = {charge["split_id"] for charge in ledger.charges()}
     findings.charged_twice += max(0, len(ledger.charges()) - SONGS)
     findings.lost += SONGS - len({split_id for split_id, _ in rows} & charged)
     for split_id, files in rows:
-        for file in json.loads(files).values():
+        for stem, file in json.loads(files).items():
             path = place.stems / file["path"]
             held = path.read_bytes() if path.exists() else b""
             served = ledger.read(f"splits/{split_id}/stems/{path.name}")
-            if held == served:
-                continue
-            if before.get(str(path.relative_to(place.disk))) == hashlib.sha256(served).hexdigest():
+            if held != served and is_ruined(str(path.relative_to(place.disk)), stem, served, before, left):
                 findings.ruined += 1
-            else:
+            elif held != served:
                 findings.wrong += 1
                 findings.zeros += ZEROS in held
     names = [path.name for path in place.stems.rglob("*") if path.is_file() and not path.name.endswith(".json")]
     findings.parts += sum(name.endswith(".part") for name in names)
     findings.lost += max(0, SONGS * STEMS - len(names))
+
+
+def is_ruined(path: str, stem: str, served: bytes, before: Files, left: Files) -> bool:
+    """Return whether what the manifest called durable was so, until the disk was checked."""
+    folder, name = Path(path).parent, Path(path).stem
+    try:
+        durable = json.loads(before[str(folder / MANIFEST_NAME)])["stems"][stem]["durable"]
+    except (KeyError, ValueError):
+        return False
+    places = (path, str(part_path(folder, name)))
+    return any(
+        before.get(place, b"")[:durable] == served[:durable] != left.get(place, b"")[:durable] for place in places
+    )
 
 
 def cut(disk: Disk, service: Service, songs: list[Path], after: float, broken: str) -> Findings:
@@ -278,7 +296,7 @@ def cut(disk: Disk, service: Service, songs: list[Path], after: float, broken: s
         if process.returncode:
             findings.failed += 1
             print(output, log.read_text())
-        judge(place, ledger, before, findings)
+        judge(place, ledger, before, left, findings)
         disk.unmount()
     return findings
 

@@ -95,7 +95,7 @@ def find_mistakes(names: list[str], last: int) -> int:
             code = 1
             try:
                 code = find_mistake(name, last)
-            except LookupError as error:
+            except (LookupError, ImportError, AttributeError) as error:  # what it replaces is gone
                 print(f"{name}: {error}")
             finally:
                 sys.stdout.flush()

@@ -103,15 +103,16 @@ async def upload(way: str, file: str, base: str, cert: str) -> None:
 
 
 async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> Callable[[], Any]:
-    import aiohttp
-
     from aistemsplitter_async import AsyncAIStemSplitter
-    from aistemsplitter_async._send.connections import Lease
-    from aistemsplitter_async._wire.messages import Origin
 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
     assert client.gate is not None  # loads the modules of the first call: imports are measured elsewhere
     if context is not None:  # the certificate is our own: only for this benchmark are the sessions made by hand
+        import aiohttp
+
+        from aistemsplitter_async._send.connections import Lease
+        from aistemsplitter_async._wire.messages import Origin
+
         transport: Any = client._engine.pipeline.transport
         for origin in (Origin.API, Origin.WORKER):
             session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context))

@@ -161,6 +161,11 @@ class Gate:
             per=self._limiter.per,
         )
 
+    @property
+    def changes(self) -> int:
+        """How often the state changed by more than the passing of time, which `restore` sees to."""
+        return self._limiter.changes
+
     def export(self) -> dict[str, Any]:
         """Return the learned limit and the slots in use, as plain JSON for `restore` in a later process."""
         return self._limiter.export(self._clock.monotonic()).dump(self._clock.now())

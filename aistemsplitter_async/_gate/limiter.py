@@ -52,6 +52,9 @@ class Limiter:
         limit: what is known.
         retry: `throttle_backoff` and `throttle_cap`, for refusals without a Retry-After.
         now: monotonic seconds.
+
+    Attributes:
+        changes: how often its state changed by more than the passing of time.
     """
 
     def __init__(self, limit: RateLimit, retry: RetryPolicy, *, now: float) -> None:
@@ -73,6 +76,7 @@ class Limiter:
         self._searching = False
         self._refused_within_limit = False  # once already
         self._may_be_too_low = False  # another client may have used part of the window
+        self.changes = 0
         self._latency = 0.0  # s from sending to the reply, smoothed
 
     @property
@@ -109,6 +113,7 @@ class Limiter:
 
     def take(self, now: float) -> None:
         """Occupy a slot."""
+        self.changes += 1
         self._searching = self._searching or (self._may_rise() and self._believed_free_at(now) > now)
         self._counted.take(now)
         if self._bucket is not None:
@@ -116,12 +121,14 @@ class Limiter:
 
     def restore(self) -> None:
         """Free a slot whose request was never sent."""
+        self.changes += 1
         self._counted.restore()
         if self._bucket is not None:
             self._bucket.restore()
 
     def settle(self, now: float, *, sent: float) -> None:
         """Note that a request sent at `sent` was accepted, or may have been, which must count the same."""
+        self.changes += 1
         self._counted.settle(now)
         if self._bucket is not None:
             self._bucket.settle(now)
@@ -139,6 +146,7 @@ class Limiter:
 
     def refuse(self, now: float, *, sent: float, retry_after: float | None) -> None:
         """Note that a request sent at `sent` was answered 429, with the wait it asked for (seconds) if it did."""
+        self.changes += 1
         self._counted.refuse()
         if self._bucket is not None:
             self._bucket.settle(now)
@@ -155,6 +163,7 @@ class Limiter:
 
     def close_until(self, when: float) -> None:
         """Send nothing before `when`, or before a later time set earlier."""
+        self.changes += 1
         self.closed_until = max(self.closed_until, when)
 
     def export(self, now: float) -> GateMemory:
@@ -170,6 +179,7 @@ class Limiter:
 
     def recall(self, memory: GateMemory, now: float) -> None:
         """Restore an exported state: the slots in use, and the limit unless one is known already."""
+        self.changes += 1
         if self.believed is None and memory.believed is not None:
             self.per = memory.per
             self._counted.set_per(memory.per)
@@ -200,6 +210,7 @@ class Limiter:
     def _adopt_limit(self, requests: int, per: float, now: float) -> None:
         if (requests, per) == self._named:
             return
+        self.changes += 1
         self._named = requests, per
         declared = self._declared
         if declared.requests is not None and requests / per >= declared.requests / declared.per:

@@ -17,6 +17,7 @@ from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._poll.entry import PlanEntry
 from aistemsplitter_async._poll.plan import PollPlan
+from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Streak
 from aistemsplitter_async._tasks import cancel_and_wait
@@ -28,6 +29,7 @@ from aistemsplitter_async.events import PollMade, PollPlanned
 from aistemsplitter_async.models import Split
 
 _BACKOFF_CAP = 30.0  # times the first wait: the longest time between two failed polls
+_ASK_EVERY = 30.0  # s between two polls of another split that only find out whether polls are answered
 
 
 @attrs.define(eq=False)
@@ -41,7 +43,9 @@ class _Watch:
     last: Split | None = None
     failure: Exception | None = None
     is_known: bool = False  # that it exists: its create was seen, a poll found it, or an event named it
+    of_many: bool = False  # and so no reason to wait for hours, if it alone is not answered
     failures: int = 0  # polls in a row without an answer
+    cause: Failures | None = None  # of these
     streak: Streak | None = None  # of answers that may pass
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
 
@@ -67,6 +71,9 @@ class Poller:
         self._plan = PollPlan(policy, random=pipeline.random)
         self._chosen: dict[Order, PlanEntry] = {}  # the last results of `best`
         self._polls: set[asyncio.Task[None]] = set()
+        self._answers = 0  # polls
+        self._answered: str | None = None  # the split of the newest
+        self._asked_at = -math.inf  # about it, once more (monotonic seconds)
         self._attached = False
         self._closed = False
 
@@ -80,6 +87,7 @@ class Poller:
         expects_event: bool = False,
         done: bool = False,
         deadline: float | None = None,
+        of_many: bool = False,
     ) -> AsyncGenerator[Split, None]:
         """Yield the split's first known state and every change, the terminal state last.
 
@@ -92,6 +100,7 @@ class Poller:
                 event gets lost.
             done: whether such an event came before this call; it is polled at once.
             deadline: when the caller stops waiting (monotonic seconds); it is polled shortly before in any case.
+            of_many: whether the wait also ends if nothing but its polls fails for minutes (`_send.cause`).
 
         Raises:
             AIStemSplitterError: a reply that waiting does not improve: a refused key at once; others, such as a 404 or
@@ -100,6 +109,7 @@ class Poller:
         watch = self._watches.get(split_id)
         if watch is None:
             watch = self._begin(split_id, priority, since)
+            watch.of_many = of_many
             self._plan.add(
                 split_id,
                 since=watch.since,
@@ -110,6 +120,7 @@ class Poller:
             )
             if done:
                 self._plan.wake(split_id)
+        watch.of_many = watch.of_many and of_many
         watch.is_known = watch.is_known or since is not None or expects_event or done
         if deadline is not None:
             self._plan.note_deadline(split_id, now=self._pipeline.clock.monotonic(), deadline=deadline)
@@ -213,7 +224,7 @@ class Poller:
             status = split.status
             self._note_state(watch, split)
         except AIStemSplitterError as error:
-            retry_in = self._plan_retry(watch, error)
+            retry_in = None if await self._is_about_split(watch, error) else self._plan_retry(watch, error)
             if retry_in is None:
                 error.split_id = watch.split_id
                 watch.failure = error
@@ -265,9 +276,36 @@ class Poller:
         watch.streak = attrs.evolve(streak, pauses=streak.pauses + 1)
         return self._pipeline.plan_pause(streak, longest=longest, asked=asked)
 
+    async def _is_about_split(self, watch: _Watch, error: AIStemSplitterError) -> bool:
+        """Return whether the polls of this split have failed for so long, though others do not, that it is given up."""
+        endless = math.isinf(self._pipeline.wait_time(error, is_known=watch.is_known))
+        if not (watch.of_many and endless):
+            watch.cause = None
+            return False
+        now = self._pipeline.clock.monotonic()
+        cause = watch.cause = watch.cause or Failures(origin_known=True, successes=0, answers=self._answers)
+        cause.note(error, now, successes=0, answers=self._answers)
+        if cause.needs_answer(error, now) and now >= self._asked_at + _ASK_EVERY and await self._are_answered(watch):
+            cause.note_answer(error, self._answers)
+        return cause.is_track(now)
+
+    async def _are_answered(self, watch: _Watch) -> bool:
+        """Return whether the poll of a split that was answered before is still answered."""
+        pipeline, known = self._pipeline, self._answered
+        if known in (None, watch.split_id):
+            return False
+        self._asked_at = pipeline.clock.monotonic()
+        operation = operations.get_split(self._base_url, known)
+        try:
+            await pipeline.exchange(operation, await pipeline.admit(operation, watch.priority))
+        except Exception:  # noqa: BLE001  # whatever it was, it was no answer, and this wait goes on
+            return False
+        return True
+
     def _note_state(self, watch: _Watch, split: Split) -> None:
         watch.is_known = True
         if split.status == "succeeded" and not split.stems:
             raise ProtocolError(f"split {split.id} succeeded, but has no stems")  # which may come a little later
         watch.last = split
-        watch.failures, watch.streak = 0, None
+        watch.failures, watch.streak, watch.cause = 0, None, None
+        self._answers, self._answered = self._answers + 1, split.id

@@ -13,6 +13,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from weakref import WeakSet
 
 import aiohttp
 import attrs
@@ -40,9 +41,10 @@ def read_clocks() -> Readings:
 
 @attrs.define(eq=False)
 class Lease:
-    """A session, and how many exchanges use it."""
+    """A session, its sockets, and how many exchanges use it."""
 
     session: aiohttp.ClientSession
+    sockets: WeakSet[socket.socket] = attrs.field(factory=WeakSet[socket.socket])
     users: int = 0
     retired: bool = False
 
@@ -110,6 +112,9 @@ class Connections:
 
     def _close(self, lease: Lease) -> None:
         closing = own(lease.session.close())
+        for opened in lease.sockets:  # or aiohttp would wait until a peer that reads no more has read all that is sent
+            with suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
@@ -117,16 +122,22 @@ class Connections:
         if origin not in self._resolvers:
             trusted = origin is Origin.API  # the user named it; the other two are named by replies
             self._resolvers[origin] = DefaultResolver() if trusted else VettingResolver(self._urls)
+        sockets = WeakSet[socket.socket]()
+        open_socket = build_socket_factory(origin, self._silence)
+
+        def open_noted(address: AddrInfoType) -> socket.socket:
+            opened = open_socket(address)
+            sockets.add(opened)
+            return opened
+
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(
-                resolver=self._resolvers[origin], socket_factory=build_socket_factory(origin, self._silence)
-            ),
+            connector=aiohttp.TCPConnector(resolver=self._resolvers[origin], socket_factory=open_noted),
             cookie_jar=aiohttp.DummyCookieJar(),
             trust_env=False,
             read_bufsize=READ_BUFFER_BYTES,
             middlewares=(_no_hidden_resend,),
         )
-        return self._leases.setdefault(origin, Lease(session))
+        return self._leases.setdefault(origin, Lease(session, sockets))
 
 
 def build_socket_factory(origin: Origin, silence: float) -> SocketFactoryType:

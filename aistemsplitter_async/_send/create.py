@@ -102,7 +102,7 @@ class Create:
         """Return the error that carries the submission to resend."""
         known = reason if isinstance(reason, AIStemSplitterError) else AIStemSplitterError("")
         return SubmissionUncertainError(
-            f"the split may or may not have been created ({reason}); resubmit it to find out",
+            f"{reason}; the split may or may not have been created: resubmit it to find out",
             submission=self._submission,
             code=known.code,
             status_code=known.status_code,

@@ -11,18 +11,19 @@ import re
 import zlib
 from collections.abc import Iterable, Iterator
 
-from aistemsplitter_async.config import STEM_BYTES_PER_SECOND, STEM_CAP_BYTES, STEM_SLACK_BYTES
+from aistemsplitter_async.config import STEM_BYTES_PER_SECOND, STEM_CAP_BYTES, STEM_LONGEST, STEM_SLACK_BYTES
 from aistemsplitter_async.errors import DownloadError, IncompleteDownloadError
 
 _PIECE_BYTES = 1024 * 1024  # decoded at a time: a few bytes may stand for gigabytes
 _SLICE_BYTES = 64 * 1024  # given to zlib at a time, which copies the rest of it after every piece and member
 _HEAD_BYTES = 16  # enough to tell what begins here
 _MOST_CODINGS = 4  # one inside another; real answers have one, two where a proxy adds its own
+_GZIP_MAGIC = b"\x1f\x8b"
 # The codings of bytes, registered (RFC 9110 section 16.6.1) or in use, and how each begins if it always does so.
 # Every other name is a charset, a transfer encoding of mail, or a mistake, and leaves the bytes as they are.
 _CODINGS: dict[str, bytes | None] = {
-    "gzip": b"\x1f\x8b",
-    "x-gzip": b"\x1f\x8b",
+    "gzip": _GZIP_MAGIC,
+    "x-gzip": _GZIP_MAGIC,
     "deflate": None,
     "br": None,
     "zstd": b"\x28\xb5\x2f\xfd",
@@ -66,7 +67,7 @@ def check_stem(stem: str, head: bytes | bytearray) -> None:
 
 def longest_stem(duration_seconds: float | None) -> int:
     """Return how many bytes a stem of a split of this duration can have at most."""
-    if duration_seconds is None or not math.isfinite(duration_seconds) or duration_seconds <= 0:
+    if duration_seconds is None or not 0 < duration_seconds <= STEM_LONGEST:
         return STEM_CAP_BYTES
     return math.ceil(duration_seconds * STEM_BYTES_PER_SECOND) + STEM_SLACK_BYTES
 
@@ -161,7 +162,7 @@ class _Inflate:
     def _decode(self, left: bytes) -> Iterator[bytes]:
         piece = b""
         while left or len(piece) == _PIECE_BYTES:  # a full piece: more may wait inside
-            if self._stream.eof:
+            if self._stream.eof and left:
                 left = self._begin_member(left)
                 if not left:
                     return
@@ -174,13 +175,13 @@ class _Inflate:
                 yield piece
 
     def _begin_member(self, left: bytes) -> bytes:
-        """Begin the next member of a gzip file; zeros fill it up, and are none."""
-        if self._wbits == _GZIP:
-            left = left.lstrip(b"\0")
-        elif left:
+        """Begin the next member of a gzip file. Other bytes after its end, which a checksum confirms, are not of it."""
+        if self._wbits != _GZIP:
             raise self._wrong("bytes after its end")
-        if left:
-            self._stream = zlib.decompressobj(self._wbits)
+        left = left.lstrip(b"\0")
+        if not left or not _GZIP_MAGIC.startswith(left[:2]):
+            return b""
+        self._stream = zlib.decompressobj(self._wbits)
         return left
 
     def _wrong(self, problem: str) -> IncompleteDownloadError:

@@ -12,6 +12,7 @@ import asyncio
 import math
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
-from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._tasks import further_threads, run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
 from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
@@ -172,10 +173,12 @@ class Downloader:
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
         turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
+        urls = urls or self.urls(split)
         async with turn:
-            return await self._download_all(
-                split, folder, pattern, overwrite=overwrite, listener=listener, urls=urls or self.urls(split)
-            )
+            with further_threads(DOWNLOADS) as syncs:  # a slow disk would keep all of the loop's busy
+                return await self._download_all(
+                    split, folder, pattern, overwrite=overwrite, listener=listener, urls=urls, syncs=syncs
+                )
 
     async def _download_all(
         self,
@@ -186,11 +189,12 @@ class Downloader:
         overwrite: bool,
         listener: Listener[Progress] | None,
         urls: StemURLs,
+        syncs: Executor,
     ) -> dict[str, Path]:
         names, refused = plan_names(split.stems, pattern)
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
-        manifest = await run_in_thread(prepare)
-        saver, cap = ManifestSaver(manifest), longest_stem(split.duration_seconds)
+        manifest = await run_in_thread(prepare, pool=syncs)
+        saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)
         items = [
             _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
             for stem, name in names.items()
@@ -209,12 +213,12 @@ class Downloader:
                 group.start_soon(fetch, item)
         if failures:
             raise next((error for error in failures if isinstance(error, MAY_PASS)), failures[0])
-        await run_in_thread(manifest.remove_replaced)
+        await run_in_thread(manifest.remove_replaced, pool=syncs)
         return {item.stem: files[item.stem] for item in items}
 
     async def _download(self, item: _StemDownload, split: Split, urls: StemURLs) -> Path:
         if not item.overwrite:
-            finished = await run_in_thread(item.manifest.finished, item.stem)
+            finished = await run_in_thread(item.manifest.finished, item.stem, pool=item.saver.syncs)
             if finished is not None:
                 return finished
             target = item.manifest.folder / f"{item.name}.{extension_for(urls.of(item.stem), None)}"
@@ -246,7 +250,8 @@ class Downloader:
             await self._fill(item, url, writer)
             await writer.complete()
             target = item.manifest.folder / writer.record.file
-            await run_in_thread(partial(part.publish, target, overwrite=item.overwrite))
+            publish = partial(part.publish, target, overwrite=item.overwrite)
+            await run_in_thread(publish, pool=item.saver.syncs)
             return target
 
     async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
@@ -330,7 +335,8 @@ class Downloader:
             body = chunk
             break  # the first bytes of a refusal are enough to show
         answer = Reply(status=reply.status, headers=reply.headers, body=body)
-        return build_status_error(answer, what=f"download {item.stem}", now=self._pipeline.clock.now())
+        now = self._pipeline.clock.now()
+        return build_status_error(answer, what=f"download {item.stem}", now=now, origin=Origin.CDN)
 
 
 def _join(url: str, location: str) -> str:

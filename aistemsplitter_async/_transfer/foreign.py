@@ -1,7 +1,7 @@
 """Audio that other people's code yields. Whatever that code does, it ends this upload, with an error that names it.
 
-It may raise at any moment, yield anything, or nothing and never end. Its stream runs in a task of its own, so that one
-that cancels its task, or does not let itself be cancelled, takes nobody with it.
+It may raise at any moment, yield anything, or nothing and never end. Its context and each of its streams run in tasks
+of their own, so that one that cancels its task, or does not let itself be cancelled, takes nobody with it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import operator
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, suppress
 from typing import Any
 
@@ -23,7 +23,8 @@ from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.config import ASLEEP, CLOSE_GRACE
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 
-_AHEAD = 2  # chunks read while earlier ones are on their way
+_AHEAD_BYTES = 256 * 1024  # read while earlier ones are on their way
+_AHEAD_CHUNKS = 64  # likewise: a stream of very small ones must let others run
 _EMPTY_IN_A_ROW = 1000  # empty chunks, after which a stream is taken for one without end
 HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
@@ -47,25 +48,36 @@ class ForeignSource:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[BodyStream]:
-        async with self._blamed("opening it"):
-            context = self._open()
-            body = await context.__aenter__()
-            if not callable(body):
-                raise TypeError("opened() must give a function")
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[Any] = loop.create_future()
+        leave: asyncio.Future[None] = loop.create_future()
+        visit = loop.create_task(_visit(self._open, ready, leave), name=f"open {self.filename}")
         readers = set[asyncio.Task[None]]()
         try:
+            async with self._blamed("opening it"):
+                await asyncio.wait([ready, visit], return_when=asyncio.FIRST_COMPLETED)
+                body = ready.result() if ready.done() else visit.result()
+                if not callable(body):
+                    raise TypeError("opened() must give a function")
             try:
-                yield lambda: self._read(body, readers)
-            finally:
-                await self._stop(readers)
-        except BaseException as error:
-            with suppress(SourceUnreadableError):  # the first error is the one to be told
-                async with self._blamed("closing it"):
-                    await context.__aexit__(type(error), error, error.__traceback__)
-            raise  # also where that code would drop it
-        else:
+                try:
+                    yield lambda: self._read(body, readers)
+                finally:
+                    await self._stop(readers)
+            except BaseException as error:
+                _raise_in(leave, error)
+                with suppress(SourceUnreadableError):  # the first error is the one to be told
+                    async with self._blamed("closing it"):
+                        await asyncio.wait([visit])
+                raise  # also where that code would drop it
+            if not leave.done():  # or else that code ended by itself
+                leave.set_result(None)
             async with self._blamed("closing it"):
-                await context.__aexit__(None, None, None)
+                await asyncio.wait([visit])
+                visit.result()
+        finally:
+            leave.cancel()  # no effect if it was told before; or else one that is left behind would stay for ever
+            await cancel_within(CLOSE_GRACE, visit, clock=self._clock)
 
     async def _read(self, body: BodyStream, readers: set[asyncio.Task[None]]) -> AsyncIterator[bytes]:
         """Pass chunks through, and notice a stream that is shorter or longer than was said, or another one.
@@ -95,21 +107,17 @@ class ForeignSource:
     async def _chunks(self, body: BodyStream, readers: set[asyncio.Task[None]]) -> AsyncGenerator[bytes, None]:
         """Yield what is not empty of the stream."""
         await self._stop(readers)  # of an attempt that was given up: nobody closes its generators at once
-        chunks = asyncio.Queue[bytes | None]()
-        room = asyncio.Semaphore(_AHEAD)
+        handover = _Handover()
         reading = asyncio.get_running_loop().create_task(
-            _pump(self.filename, body, chunks, room), name=f"read {self.filename}"
+            _pump(self.filename, body, handover), name=f"read {self.filename}"
         )
         readers.add(reading)
-        reading.add_done_callback(lambda _: chunks.put_nowait(None))
+        reading.add_done_callback(lambda _: handover.end())
         try:
-            while (chunk := await self._next(chunks)) is not None:
-                room.release()
-                yield chunk
+            while block := await self._next(handover):
+                yield block
             async with self._blamed("its stream"):
-                if reading.cancelled():  # by itself: we are still here
-                    raise asyncio.CancelledError
-                reading.result()
+                reading.result()  # cancelled, if so, by itself: we are still here
         finally:
             await self._stop(readers)
 
@@ -120,15 +128,13 @@ class ForeignSource:
         if running:
             await cancel_within(CLOSE_GRACE, *running, clock=self._clock)
 
-    async def _next(self, chunks: asyncio.Queue[bytes | None]) -> bytes | None:
-        if not chunks.empty():
-            return chunks.get_nowait()
+    async def _next(self, handover: _Handover) -> bytes:
         grace = min(ASLEEP, self._stall)
         for patience in (self._stall, grace):
             due = self._clock.monotonic() + patience
             with suppress(TimeoutError):
                 async with self._clock.timeout_at(due):
-                    return await chunks.get()
+                    return await handover.take()
             if self._clock.monotonic() <= due + grace:
                 break  # and not late, because nothing could come: the machine slept, or the process was stopped
         raise self.give_up()
@@ -163,24 +169,90 @@ def build_silence(name: str, seconds: float) -> SourceUnreadableError:
     return SourceUnreadableError(f"cannot read {name}: nothing more came of it for {seconds:g} s")
 
 
-async def _pump(name: str, body: BodyStream, chunks: asyncio.Queue[bytes | None], room: asyncio.Semaphore) -> None:
+class _Handover:
+    """What a stream has yielded, on its way to another task, which takes all there is at once.
+
+    If the tasks took turns at every chunk, that would be most of the work where chunks are small.
+    """
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+        self._bytes = 0
+        self._is_over = False
+        self._has_some = asyncio.Event()
+        self._has_room = asyncio.Event()
+
+    async def put(self, chunk: bytes) -> None:
+        """Add a chunk, once there is room for it."""
+        while self._bytes >= _AHEAD_BYTES or len(self._chunks) >= _AHEAD_CHUNKS:
+            self._has_room.clear()
+            await self._has_room.wait()
+        self._chunks.append(chunk)
+        self._bytes += len(chunk)
+        self._has_some.set()
+
+    def end(self) -> None:
+        """Note that nothing more comes."""
+        self._is_over = True
+        self._has_some.set()
+
+    async def take(self) -> bytes:
+        """Return what has come, as soon as there is something; nothing at the end."""
+        await self._has_some.wait()
+        block = b"".join(self._chunks)  # no copy of a single one
+        self._chunks.clear()
+        self._bytes = 0
+        self._has_room.set()
+        if not self._is_over:
+            self._has_some.clear()
+        return block
+
+
+async def _visit(
+    open_context: Callable[[], AbstractAsyncContextManager[object]],
+    ready: asyncio.Future[object],
+    leave: asyncio.Future[None],
+) -> None:
+    """Hold a context open from its first line to its last in this one task, and say what it gives."""
+    async with open_context() as given:
+        ready.set_result(given)
+        await leave
+
+
+def _raise_in(future: asyncio.Future[None], error: BaseException) -> None:
+    """Let `error` be raised where `future` is awaited, if it still is."""
+    if future.done():
+        return
+    if isinstance(error, asyncio.CancelledError):
+        future.cancel()
+    else:
+        future.set_exception(error)
+
+
+async def _pump(name: str, body: BodyStream, handover: _Handover) -> None:
     stream: Any = body()
+    if isinstance(stream, Coroutine):
+        stream.close()
+        raise SourceUnreadableError(
+            f"cannot read {name}: what opens its stream returned a coroutine, not an async iterator; let it `yield` "
+            "the chunks, or be no `async def`"
+        )
+    iterator = aiter(stream)
     empty = 0
     try:
-        async for chunk in stream:
+        async for chunk in iterator:
             block = _as_bytes(chunk)
             if block:
                 empty = 0
-                await room.acquire()
-                chunks.put_nowait(block)
+                await handover.put(block)
                 continue
             empty += 1
             if empty >= _EMPTY_IN_A_ROW:
                 raise SourceUnreadableError(f"cannot read {name}: its stream yields no bytes, but {empty} empty chunks")
             await asyncio.sleep(0)  # it need not have let anybody else run
     finally:
-        if isinstance(stream, AsyncGenerator):
-            await stream.aclose()
+        if isinstance(iterator, AsyncGenerator):
+            await iterator.aclose()
 
 
 def _as_bytes(chunk: object) -> bytes:
@@ -222,7 +294,7 @@ def guard(
         length = source.content_length
     except AttributeError as error:
         raise SourceUnreadableError(
-            f"a source is a path, bytes, a URL or an AudioSource, not {kind} ({error.name or 'something'} is missing)"
+            f"a source is a path, bytes, a URL or an AudioSource, not {kind} (it has no {error.name or 'attributes'})"
         ) from None
     except Exception as error:
         raise SourceUnreadableError(f"cannot read the {kind}: it raised {type(error).__name__}") from error

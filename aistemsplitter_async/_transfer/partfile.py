@@ -79,7 +79,7 @@ class PartFile:
             problem = f"{self.path} is not a regular file"
         elif not _lock(self._descriptor):
             problem = f"another process is downloading {self.path}"
-        elif (standing := status_of(self.path)) is None or not os.path.samestat(opened, standing):
+        elif not self._is_in_place():
             problem = f"another process has just finished {self.path}"  # the opened file has its final name now
         if problem:
             raise DownloadError(problem)
@@ -131,14 +131,24 @@ class PartFile:
         """Make the part, which is synced, `target`, atomically and durably.
 
         Raises:
-            DownloadError: `target` exists and may not be overwritten, or it cannot be written.
+            DownloadError: `target` exists and may not be overwritten, it cannot be written, or the part is not in its
+                place any more.
         """
+        self._check_in_place()
         with as_download_error(target):
             if overwrite:
                 self.path.replace(target)
                 sync_folder(target.parent)
             else:
                 _rename_to_new(self.path, target)
+
+    def _check_in_place(self) -> None:
+        if not self._is_in_place():  # another split's, perhaps, which replaces this one
+            raise DownloadError(f"another program removed or replaced {self.path} while it was downloaded")
+
+    def _is_in_place(self) -> bool:
+        standing = status_of(self.path)
+        return standing is not None and os.path.samestat(os.fstat(self._descriptor), standing)
 
     def discard(self) -> None:
         """Remove the part, as far as the disk lets us."""
@@ -158,7 +168,8 @@ class PartFile:
         except OSError:  # not every system tells
             return
         if usage.total and usage.free - count < DISK_ROOM_BYTES:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            kept = f"{os.strerror(errno.ENOSPC)} ({DISK_ROOM_BYTES >> 20} MiB are kept free)"
+            raise OSError(errno.ENOSPC, kept)
 
     @contextlib.contextmanager
     def _or_discard(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import Executor
 
 import attrs
 
@@ -18,10 +19,12 @@ class ManifestSaver:
 
     Attributes:
         manifest: as it will be once every save is done.
+        syncs: threads of those who sync, each perhaps for long.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, syncs: Executor) -> None:
         self.manifest = manifest
+        self.syncs = syncs
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None  # a save that has not begun, and so will have every change
 
@@ -40,4 +43,4 @@ class ManifestSaver:
         async with self._turn:
             self._next = None
             now = attrs.evolve(self.manifest, stems=dict(self.manifest.stems))  # the thread's own
-            await run_in_thread(now.save)
+            await run_in_thread(now.save, pool=self.syncs)

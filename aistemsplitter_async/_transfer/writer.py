@@ -49,6 +49,7 @@ class StemWriter:
         self._cap = cap
         self._body = Body()
         self._gathered = bytearray()
+        self._received = 0  # bytes of this answer, as they were sent
         self._coming: tuple[StemRecord, Incoming] | None = None  # until the first bytes of an answer are here
         self._checkpoint: asyncio.Task[None] | None = None
 
@@ -79,6 +80,7 @@ class StemWriter:
         if incoming.start + (incoming.length or 0) > self._cap:
             raise self._too_long()
         self._gathered.clear()
+        self._received = 0
         self._body = Body(incoming.codings)
         self._coming = record, incoming
 
@@ -89,6 +91,9 @@ class StemWriter:
             IncompleteDownloadError: it is not a stem's, or encoded wrongly.
             DownloadError: the disk refuses it or is full, it is too long, or encoded in an unknown way.
         """
+        self._received += len(chunk)
+        if self._received > self._cap:  # without end, though nothing may come of it, such as zeros behind gzip's end
+            raise await run_in_thread(self._give_up)
         self._gathered += chunk
         if len(self._gathered) >= _WRITE_BYTES:
             await self.flush()
@@ -140,9 +145,12 @@ class StemWriter:
     def _write(self, pieces: Iterator[bytes | bytearray]) -> None:
         for piece in pieces:
             if self._part.size + len(piece) > self._cap:
-                self._part.discard()
-                raise self._too_long()
+                raise self._give_up()
             self._part.write(piece)
+
+    def _give_up(self) -> DownloadError:
+        self._part.discard()
+        return self._too_long()
 
     def _too_long(self) -> DownloadError:
         return DownloadError(
@@ -152,7 +160,7 @@ class StemWriter:
         )
 
     async def _make_durable(self) -> None:
-        durable = await run_in_thread(self._part.sync)
+        durable = await run_in_thread(self._part.sync, pool=self._saver.syncs)
         record = attrs.evolve(self.record, durable=durable)
         await self._saver.record(self._stem, record)
         self.record = record

@@ -8,7 +8,7 @@ from typing import Any
 from aistemsplitter_async._wire.codec import parse_reply
 from aistemsplitter_async._wire.dates import parse_retry_after
 from aistemsplitter_async._wire.encodings import decode_text
-from aistemsplitter_async._wire.messages import Reply
+from aistemsplitter_async._wire.messages import Origin, Reply
 from aistemsplitter_async.config import ERROR_TEXT_CAP_BYTES
 from aistemsplitter_async.errors import (
     APIStatusError,
@@ -27,6 +27,7 @@ _BY_STATUS: dict[int, type[APIStatusError]] = {
     422: ValidationError,
     429: RateLimitedError,
 }
+_OF_THE_KEY = frozenset({AuthenticationError, InsufficientCreditsError})  # others than the API do not see it
 _SERVER_ERRORS = range(500, 600)
 # The status that a code comes with, for a failure that comes with a 2xx.
 _STATUS_OF = {
@@ -63,21 +64,22 @@ def request_id(reply: Reply) -> str | None:
     return next(filter(None, ids), None)
 
 
-def build_status_error(reply: Reply, *, what: str, now: float) -> APIStatusError:
+def build_status_error(reply: Reply, *, what: str, now: float, origin: Origin = Origin.API) -> APIStatusError:
     """Return the error for a reply that is not 2xx.
 
     Args:
         reply: the API's, the upload worker's, or anything that a proxy may send instead.
         what: the call, for the message, such as "create a split".
         now: POSIX seconds, for Retry-After dates.
+        origin: whom was asked; a refusal of any other than the API says nothing about the key.
     """
     envelope = _envelope(reply)
     code, detail = _code_and_message(envelope, reply)
     own = code or (NO_CODE if envelope is not None and envelope.get("success") is False else None)
-    return _build(reply.status, reply, own, detail, what=what, now=now)
+    return _build(reply.status, reply, own, detail, what=what, now=now, origin=origin)
 
 
-def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | None:
+def build_refusal(reply: Reply, *, what: str, now: float, origin: Origin = Origin.API) -> APIStatusError | None:
     """Return the error that a 2xx reply reports in its envelope, `None` if it reports none.
 
     Its class and `status_code` are those that its code stands for; an unknown code is a refusal. The arguments are
@@ -93,11 +95,15 @@ def build_refusal(reply: Reply, *, what: str, now: float) -> APIStatusError | No
             return None
         status = _OTHER_SERVER_ERROR if _OF_THE_SERVER.search((code or "").upper()) else _OTHER_REFUSAL
     reason = detail or "a failure without a reason" * (code is None)
-    return _build(status, reply, code or NO_CODE, reason, what=what, now=now)
+    return _build(status, reply, code or NO_CODE, reason, what=what, now=now, origin=origin)
 
 
-def _build(status: int, reply: Reply, code: str | None, detail: str, *, what: str, now: float) -> APIStatusError:
+def _build(
+    status: int, reply: Reply, code: str | None, detail: str, *, what: str, now: float, origin: Origin
+) -> APIStatusError:
     cls = _BY_STATUS.get(status) or (ServerError if status in _SERVER_ERRORS else APIStatusError)
+    if origin is not Origin.API and cls in _OF_THE_KEY:
+        cls = APIStatusError
     reason = ": ".join(part for part in (code if code != NO_CODE else None, detail) if part)
     return cls(
         f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),

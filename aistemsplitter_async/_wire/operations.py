@@ -57,15 +57,16 @@ class Operation(Generic[T]):
             APIConnectionError: it was cut off before it said anything.
             ProtocolError: it cannot be read.
         """
+        origin = self.request.origin
         if not reply.ok:
-            raise build_status_error(reply, what=self.what, now=now)
+            raise build_status_error(reply, what=self.what, now=now, origin=origin)
         try:
             return self.parse(reply)
         except ProtocolError as error:
             failure: AIStemSplitterError = error
         if reply.cut:
             failure = APIConnectionError(f"could not {self.what}: the connection broke in the middle of the answer")
-        raise build_refusal(reply, what=self.what, now=now) or failure
+        raise build_refusal(reply, what=self.what, now=now, origin=origin) or failure
 
 
 def get_credits(base_url: str) -> Operation[Credits]:

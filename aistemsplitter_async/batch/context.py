@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from aistemsplitter_async._engine import Engine
-from aistemsplitter_async._gate.gate import GateSnapshot
+from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
 from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError
+from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, plan_step
 from aistemsplitter_async.journal.store import JournalStore
@@ -81,7 +81,7 @@ class BatchContext:
         self.creating = self._build_patience(signs=self._build_signs(same_origin=True))
         self.uploading = self._build_patience(options.uploads, signs=self._build_signs(same_origin=False))
         self.downloading = self._build_patience(options.downloads, signs=self._build_signs(same_origin=False))
-        self._gate_saved: GateSnapshot | None = None
+        self._gate_saved = 0  # its `changes` then
 
     @property
     def notices(self) -> list[str]:
@@ -129,11 +129,10 @@ class BatchContext:
 
     async def save_gate(self) -> None:
         """Save what is known of the key's limit, and which of its slots are in use, for the next run."""
-        snapshot = self.gate.snapshot()
-        idle = snapshot == self._gate_saved and not snapshot.used  # nothing changes through time alone
-        if idle or snapshot.used > _SLOTS_KEPT:
+        changes = self.gate.changes
+        if changes == self._gate_saved or self.gate.snapshot().used > _SLOTS_KEPT:
             return
-        self._gate_saved = snapshot
+        self._gate_saved = changes
         with suppress(JournalError):  # a track that needs the journal fails with it
             await self.journal.write(JournalStore.set_note, _GATE, json.dumps(self.gate.export()))
 
@@ -141,12 +140,12 @@ class BatchContext:
         return SignsOfLife(lambda: self.engine.pipeline.answers, self._is_answering, same_origin)
 
     async def _is_answering(self) -> bool:
-        """Return whether the API answers one request, which costs nothing and is not repeated."""
+        """Return whether the API answers one request, which costs nothing and is not repeated, be it with a refusal."""
         pipeline, operation = self.engine.pipeline, operations.get_credits(self.engine.base_url)
         try:
             await pipeline.exchange(operation, await pipeline.admit(operation, self.options.priority))
-        except AIStemSplitterError:
-            return False
+        except AIStemSplitterError as error:
+            return isinstance(error, APIStatusError) and not is_outage(error)
         return True
 
     def _build_patience(self, concurrency: int | None = None, signs: SignsOfLife | None = None) -> Patience:

@@ -42,7 +42,7 @@ class Feeder:
         if isinstance(sources, str | bytes | bytearray | memoryview):  # iterable, but not a list of sources
             raise ConfigurationError(f"sources is a single {kind}; give a list of sources")
         if not isinstance(sources, Iterable | AsyncIterable):
-            raise ConfigurationError(f"sources is a {kind}; give a list or another iterable of sources")
+            raise ConfigurationError(f"sources must be an iterable, not {kind}; give a list of sources")
         self.exhausted = False
         self._sources = sources
         self._take = take
@@ -102,12 +102,13 @@ class Feeder:
 async def _each(sources: Sources) -> AsyncGenerator[Source | BatchItem, None]:
     """Iterate over an async or plain iterable."""
     if isinstance(sources, AsyncIterable):
+        iterator = aiter(sources)
         try:
-            async for source in sources:
+            async for source in iterator:
                 yield source
         finally:
-            if isinstance(sources, AsyncGenerator):
-                await sources.aclose()
+            if isinstance(iterator, AsyncGenerator):  # also that of a class whose `__aiter__` is a generator
+                await iterator.aclose()
         return
     for source in sources:
         yield source

@@ -2,7 +2,8 @@
 
 While something is down, one track at a time probes whether it is back, each time another one; the others wait for its
 result. So an outage of ten minutes costs a request every half minute, whatever the size of the batch, and when it is
-over all tracks continue at once; and a track that fails while the service is well for others stops no other (`cause`).
+over all tracks continue at once; and a track that fails while the service is well for others stops no other
+(`_send.cause`).
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import TypeVar
 
 import attrs
 
+from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async._send.reactions import is_outage
-from aistemsplitter_async.batch.cause import Failures
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import LONGEST_CLOSED, PARK
 from aistemsplitter_async.errors import (
@@ -211,7 +212,8 @@ class Patience:
         if isinstance(error, APIStatusError | SubmissionUncertainError) and error.retry_after is not None:
             self._probe_at = max(self._probe_at, now + min(error.retry_after, LONGEST_CLOSED))
         self.outage = error
-        takes_too_long = max(now, self._probe_at) > self._since + self._longest
+        began = self._since if self._probes else now  # tracks that were under way when it began get their answers later
+        takes_too_long = max(now, self._probe_at) > began + self._longest
         if self._given_up or (takes_too_long and not is_disk_full(error)):  # a full disk needs a person
             self._given_up = True
             self._over.set()  # each track finds out on its own

@@ -252,8 +252,9 @@ class Batch:
         self._cancel(self._tracks)
 
     def _cancel_unpaid(self) -> None:
-        """Take no more sources, and cancel those that have cost nothing."""
-        self._cancel([task for task, track in self._tracks.items() if track.standing.cancellable])
+        """Take no more sources, and cancel those that have cost nothing. The track that stops it says why."""
+        free = {task for task, track in self._tracks.items() if track.standing.cancellable}
+        self._cancel(free - {asyncio.current_task()})
 
     def _cancel(self, tracks: Iterable[asyncio.Task[None]]) -> None:
         self._feeder.stop()

@@ -74,6 +74,7 @@ class Steps:
             since=since,
             credits_used=record.credits_used,
             priority=context.options.priority,
+            of_many=True,
         )
         standing.has_worked = True
         if standing.cost is not None:

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import SplitCreator
@@ -39,7 +40,7 @@ from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
-_STOPPING = (AuthenticationError, InsufficientCreditsError)  # every other source would fail alike
+_STOPPING = (AuthenticationError, InsufficientCreditsError)  # every source fails alike, unless it is a gateway's page
 
 
 class BatchTrack:
@@ -312,7 +313,7 @@ class BatchTrack:
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""
         context, standing = self._context, self.standing
-        if isinstance(error, _STOPPING) or error.code in (SPEND_LIMIT, MOVED):
+        if (isinstance(error, _STOPPING) and not is_outage(error)) or error.code in (SPEND_LIMIT, MOVED):
             context.stop_switch.stop(error)
         error.split_id = error.split_id or standing.split_id
         if self._row is not None:

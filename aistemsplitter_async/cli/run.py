@@ -35,7 +35,7 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
         interrupted: the exit code after a signal, for commands that run until they get one.
     """
     # A logged error is also an error of the command; without a handler, logging would print its traceback.
-    logging.lastResort = None
+    logging.lastResort = logging.NullHandler()
     terminal = Terminal()
     code: int = Exit.FAILED
     with asyncio.Runner() as runner:

@@ -20,7 +20,7 @@ from typing import Literal, Self
 import attrs
 
 import aistemsplitter_async.errors
-from aistemsplitter_async._send.reactions import is_refused
+from aistemsplitter_async._send.reactions import classify, is_ambiguous, is_refused
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIStatusError,
@@ -139,10 +139,16 @@ class StoredFailure:
             return False
         if self.stage in _PAID:
             return True
-        # A create that was answered with a page is `uncertain`. Earlier versions took the page for a refusal, and its
-        # key is gone, so only a person may decide to try again.
-        code = self.code or "" if self.stage == "create" else self.code
-        return not is_refused(attrs.evolve(self, code=code).restore())
+        return not self.may_be_paid and not is_refused(self.restore())
+
+    @property
+    def may_be_paid(self) -> bool:
+        """Whether a create that may have happened ended so, and its key is gone: only a person may decide to try again.
+
+        Today it would be `uncertain`; earlier versions took a page for the API's refusal.
+        """
+        error = self.restore()
+        return self.stage == "create" and classify(error) == "page" and is_ambiguous(error)
 
     def restore(self, split_id: str | None = None) -> AIStemSplitterError:
         """Return the error, as far as it was recorded."""
@@ -278,7 +284,8 @@ def plan_reopening(failure: StoredFailure) -> bool:
 
 def is_retried(failure: StoredFailure, retry_failed: RetryFailed) -> bool:
     """Return whether a run tries again what failed; with `"unpaid"`, whatever can be tried without a second payment."""
-    return failure.passing or retry_failed is True or (retry_failed == "unpaid" and not plan_reopening(failure))
+    is_free = not (failure.may_be_paid or plan_reopening(failure))
+    return failure.passing or retry_failed is True or (retry_failed == "unpaid" and is_free)
 
 
 def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure:

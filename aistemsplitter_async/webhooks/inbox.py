@@ -55,8 +55,7 @@ class MemoryInbox:
         return self._events.get(event, -math.inf) > self._clock.monotonic() - self._keep
 
     async def put(self, event: WebhookEvent) -> None:
-        if self._followers:
-            self._check_loop()
+        self._check_loop()
         self._forget_old()
         if event in self._events:
             return
@@ -67,8 +66,6 @@ class MemoryInbox:
             follower.put_nowait(event)
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
-        if not self._followers:
-            self._loop = asyncio.get_running_loop()
         self._check_loop()
         self._forget_old()
         news: asyncio.Queue[WebhookEvent] = asyncio.Queue()
@@ -82,11 +79,17 @@ class MemoryInbox:
             self._followers.discard(news)
 
     def _check_loop(self) -> None:
-        if self._loop is not asyncio.get_running_loop():  # its followers would not wake up
+        """Check that the followers are of the running event loop. Those of one that was closed follow no more."""
+        loop = asyncio.get_running_loop()
+        if self._loop is loop:
+            return
+        if self._followers and self._loop is not None and not self._loop.is_closed():  # they would not wake up
             raise ConfigurationError(
                 "the receiver and one of its clients run in different event loops; "
                 "give each an SQLiteInbox on the same file"
             )
+        self._loop = loop
+        self._followers.clear()
 
     def _forget_old(self) -> None:
         expiry = self._clock.monotonic() - self._keep

@@ -156,14 +156,14 @@ def trust_sources() -> None:
 @mistake("waits-for-source", "misfit", first=2)
 def wait_for_sources() -> None:
     """A stream is waited for as long as it likes."""
-    replace("_transfer.foreign:ForeignSource._next", lambda _: lambda _, chunks: chunks.get())
+    replace("_transfer.foreign:ForeignSource._next", lambda _: lambda _, handover: handover.take())
 
 
 @mistake("one-for-all", "sick")
 def blame_the_service() -> None:
     """A song that always fails shows that the service is down."""
-    replace("batch.cause:Failures.is_track", lambda _: lambda *_: False)
-    replace("batch.cause:Failures.is_track_beside_others", lambda _: lambda *_: False)
+    replace("_send.cause:Failures.is_track", lambda _: lambda *_: False)
+    replace("_send.cause:Failures.is_track_beside_others", lambda _: lambda *_: False)
 
 
 @mistake("unsynced", "power", first=2)

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import pytest
 
-from aistemsplitter_async import AsyncAIStemSplitter, DirectURL, ValidationError
+from aistemsplitter_async import APIConnectionError, AsyncAIStemSplitter, DirectURL, ValidationError
 from aistemsplitter_async._send import connections
 from aistemsplitter_async._send.connections import build_socket_factory
 from aistemsplitter_async._send.sleep import Readings
@@ -226,6 +226,35 @@ async def test_with_the_options_of_the_api_it_would_lose_it(monkeypatch: pytest.
         async with client_of(server, WATCHFUL) as client:
             await client.upload_audio(bytes(MANY), filename="song.wav")
     assert len(attempts) > 1
+
+
+@pytest.mark.parametrize("end", ["cancel", "close"])
+async def test_an_upload_to_a_worker_that_reads_no_more_is_given_up_at_once_with_its_socket(end: str) -> None:
+    """What it has been given cannot be sent; nobody must wait for that."""
+
+    begun = asyncio.Event()
+
+    async def read_nothing(reader: asyncio.StreamReader, _: int) -> bytes:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        begun.set()
+        await asyncio.Event().wait()
+        return b""
+
+    async with serving() as server, client_of(server, PATIENT) as client:
+        server.read_body = read_nothing
+        upload = asyncio.ensure_future(client.upload_audio(bytes(MANY), filename="song.wav"))
+        await begun.wait()
+        await asyncio.sleep(0.1)  # in which its window closes
+        held = client._engine.pipeline.transport._connections  # type: ignore[attr-defined]
+        sockets = list(held._leases[Origin.WORKER].sockets)
+        if end == "cancel":
+            upload.cancel()
+        else:
+            closing = asyncio.ensure_future(client.aclose())
+            assert (await asyncio.wait({closing}, timeout=5.0))[1] == set()
+        await until(lambda: [opened.fileno() for opened in sockets] == [-1])
+        await asyncio.wait({upload})
+        assert upload.cancelled() or isinstance(upload.exception(), APIConnectionError)
 
 
 async def test_a_failure_leaves_exchanges_under_way_alone_and_their_connections_are_closed_after_them() -> None:

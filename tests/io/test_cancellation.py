@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -202,10 +203,12 @@ async def test_the_sweep_would_notice_a_descriptor_that_is_left_open(
     """The negative control: opening in a thread without undoing it for a caller that is gone."""
     leaked: list[Any] = []
 
-    async def careless(function: Callable[..., Any], *arguments: Any, undo: object = None) -> Any:
+    async def careless(
+        function: Callable[..., Any], *arguments: Any, undo: object = None, pool: Executor | None = None
+    ) -> Any:
         assert undo is None or callable(undo)
         return await asyncio.get_running_loop().run_in_executor(
-            None,
+            pool,
             lambda: leaked.append(function(*arguments)) or leaked[-1],  # type: ignore[func-returns-value]
         )
 

@@ -201,12 +201,16 @@ def test_what_is_retried_without_being_told_to_pays_for_nothing_twice(
     failure = build_failure(stage, error)
     assert is_retried(failure, True)
     assert is_retried(failure, False) is failure.passing
-    assert is_retried(failure, "unpaid") is not plan_reopening(failure)
+    assert is_retried(failure, "unpaid") is not (plan_reopening(failure) or failure.may_be_paid)
     assert not (failure.passing and plan_reopening(failure))
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 410])
+@pytest.mark.parametrize("status", [400, 403, 404, 405, 410])
 def test_a_page_that_an_earlier_version_took_for_the_refusal_of_a_create_is_a_persons_decision(status: int) -> None:
-    failure = StoredFailure("create", "APIStatusError", "could not create the split: a web page", status_code=status)
+    kind = "AuthenticationError" if status == 403 else "APIStatusError"
+    failure = StoredFailure("create", kind, "could not create the split: a web page", status_code=status)
     assert not failure.passing, "perhaps it was created, and its key is gone"
+    assert not is_retried(failure, "unpaid")
+    assert is_retried(failure, True)
     assert attrs.evolve(failure, stage="upload").passing
+    assert attrs.evolve(failure, code="FORBIDDEN", kind="AuthenticationError", status_code=403).passing

@@ -141,6 +141,25 @@ def test_a_part_continues_at_the_given_offset(tmp_path: Path) -> None:
     assert (tmp_path / "vocals.wav").read_bytes() == b"12345"
 
 
+@posix
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_part_that_another_process_put_in_the_place_of_this_one_is_not_published(
+    tmp_path: Path, overwrite: bool
+) -> None:
+    path = part_path(tmp_path, "vocals")
+    part = PartFile(path)
+    part.write(b"12345")
+    path.unlink()  # as a process does that overwrites this split with another one
+    other = PartFile(path)
+    other.write(b"abc")
+    with pytest.raises(DownloadError, match="replaced"):
+        part.publish(tmp_path / "vocals.wav", overwrite=overwrite)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+    assert path.read_bytes() == b"abc"
+    part.close()
+    other.close()
+
+
 HOLD = """
 import sys
 from pathlib import Path

@@ -27,6 +27,7 @@ class BareService:
         uploads: what came, by upload id.
         gets: polls by split.
         processing: seconds until a split is done.
+        held: whether no split is done until this is unset.
     """
 
     base_url: str
@@ -36,6 +37,7 @@ class BareService:
     uploads: dict[str, bytes] = attrs.field(factory=dict)
     gets: Counter[str] = attrs.field(factory=Counter)
     processing: float = 0.0
+    held: bool = False
     _splits: dict[str, str] = attrs.field(factory=dict)
     _done_at: dict[str, float] = attrs.field(factory=dict)
 
@@ -64,7 +66,7 @@ class BareService:
         if path.startswith("/v1/audio/splits/"):
             split_id = path.rpartition("/")[2]
             self.gets[split_id] += 1
-            done = asyncio.get_running_loop().time() >= self._done_at[split_id]
+            done = not self.held and asyncio.get_running_loop().time() >= self._done_at[split_id]
             return {
                 "id": split_id,
                 "status": "succeeded" if done else "processing",

@@ -223,16 +223,16 @@ async def test_a_source_that_is_not_a_file_is_named_and_costs_nothing(cli: CLI, 
 
 async def test_what_cannot_be_decoded_fails_in_one_line_and_leaves_nothing(cli: CLI, make_wav: MakeWav) -> None:
     (cli.folder / "text.mp3").write_text("These are words and not music.\n" * 50)
-    (cli.folder / "cut.wav").write_bytes(make_wav(3.0)[:20_000])
+    (cli.folder / "cut.aiff").write_bytes(b"FORM\0\0\0\x64AIFF" + make_wav(3.0)[44:20_000])
     async with Sandbox(requests_per_minute=None) as real:
         text, cut = await asyncio.gather(
             cli.using(real).run("split", "text.mp3"),
-            cli.using(real).run("split", "cut.wav", "--json", "--into", "others"),
+            cli.using(real).run("split", "cut.aiff", "--json", "--into", "others"),
         )
     assert text.code == cut.code == 1
     assert text.problem.startswith("text.mp3: ")
     assert "not audio" in text.problem
-    assert cut.problem.startswith("cut.wav: ")
+    assert cut.problem.startswith("cut.aiff: ")
     assert cut.json[0]["stems"] == {}
     assert not list(cli.folder.glob("*/*/*.mp3"))
 

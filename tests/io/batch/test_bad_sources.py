@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from aistemsplitter_async import (
@@ -402,8 +403,8 @@ async def test_no_attempt_reads_while_another_one_does_and_none_when_the_source_
         running += 1
         most = max(most, running)
         try:
-            for byte in AUDIO:
-                yield bytes([byte])
+            for _ in range(10_000):
+                yield b"x"
         finally:
             running -= 1
 
@@ -411,7 +412,7 @@ async def test_no_attempt_reads_while_another_one_does_and_none_when_the_source_
         async def __aexit__(self, *_: object) -> None:
             closed_at.append(running)
 
-    source = await build_source(broken(opened=lambda _: Counting(enter=giving(read))))
+    source = await build_source(broken(opened=lambda _: Counting(enter=giving(read)), content_length=10_000))
     assert isinstance(source, ForeignSource)
     async with source.opened() as body:
         given_up = [body() for _ in range(3)]
@@ -533,6 +534,39 @@ async def test_what_is_not_an_iterable_of_sources_is_refused_at_once(world: Worl
             client.split_many(sources)
 
 
+class Feed:
+    """The usual shape of an iterable that is no generator itself."""
+
+    def __init__(self, *chunks: Any) -> None:
+        self._chunks = chunks
+        self.closed_by: list[asyncio.Task[Any] | None] = []
+        self.read_by: asyncio.Task[Any] | None = None
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        self.read_by = asyncio.current_task()
+        try:
+            for chunk in self._chunks:
+                yield chunk
+        finally:
+            await asyncio.sleep(0)
+            self.closed_by.append(asyncio.current_task())
+
+
+async def test_an_iterable_is_closed_by_the_task_that_read_it_before_the_batch_is_left(
+    world: World, tmp_path: Path
+) -> None:
+    """Or else a lock that it holds stays taken, and a scope that it opened cannot be left."""
+    sources = Feed(*[f"https://example.com/{n}.mp3" for n in range(100)])
+    async with world.client() as client, client.split_many(sources, into=tmp_path) as batch:
+        assert isinstance(await anext(batch), Done)
+    assert sources.closed_by == [sources.read_by]
+    feed = Feed(AUDIO, AUDIO, *[b"x"] * 100)  # more than was said
+    async with world.client() as client:
+        with pytest.raises(SourceChangedError):
+            await client.upload_audio(source_of(lambda: feed))
+    assert feed.closed_by == [feed.read_by]
+
+
 async def stubborn(given_up: asyncio.Event) -> AsyncIterator[str]:
     """It does not let itself be closed."""
     try:
@@ -551,6 +585,46 @@ async def given_up() -> AsyncIterator[asyncio.Event]:
     event = asyncio.Event()
     yield event
     event.set()
+
+
+@pytest.mark.parametrize("moment", ["enter", "leave"])
+async def test_a_context_that_does_not_let_itself_be_cancelled_is_left_behind(
+    world: World, given_up: asyncio.Event, moment: str
+) -> None:
+    async def stay() -> None:
+        while not given_up.is_set():
+            with suppress(asyncio.CancelledError):
+                await given_up.wait()
+
+    async with world.client() as client:
+        with pytest.raises(SourceUnreadableError, match="took longer than 60 s"):
+            await client.upload_audio(broken(opened=lambda _: Context(**{moment: stay})))
+
+
+async def test_a_context_whose_task_group_fails_ends_its_own_upload_and_cancels_nobody(world: World) -> None:
+    @asynccontextmanager
+    async def opened(_: object) -> AsyncIterator[Any]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(fail)
+            yield good
+
+    async with world.client() as client:
+        with pytest.raises(SourceUnreadableError, match="closing it raised"):
+            await client.upload_audio(broken(opened=opened))
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_a_stream_that_is_opened_by_a_coroutine_says_what_to_do() -> None:
+    async def read() -> AsyncIterator[bytes]:
+        return good()
+
+    source = await build_source(source_of(read))
+    assert isinstance(source, ForeignSource)
+    async with source.opened() as body:
+        with pytest.raises(SourceUnreadableError, match="not an async iterator; let it `yield`"):
+            await anext(aiter(body()))
 
 
 async def test_an_iterable_that_cannot_be_closed_is_left_behind_when_the_batch_is_left(

@@ -20,10 +20,11 @@ from aistemsplitter_async import (
     Outcome,
     RateLimit,
     RateLimitedError,
+    Reply,
     ServerError,
     SubmissionUncertainError,
 )
-from aistemsplitter_async.batch.cause import Failures
+from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async.batch.outcome import BatchReport
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.testing import Exchange, FakeClock, error_reply
@@ -255,3 +256,53 @@ async def test_one_stem_that_cannot_be_downloaded_does_not_keep_the_rest_from_be
     assert sorted(type(outcome).__name__ for outcome in outcomes.values()) == ["Done"] * 5 + ["Failed"]
     assert isinstance(outcomes[0], Failed)
     assert outcomes[0].stage == "download"
+
+
+def html(status: int) -> Reply:
+    return Reply(status=status, headers={"content-type": "text/html"}, body=b"<title>Blocked</title>")
+
+
+@pytest.mark.usefixtures("inline_threads")
+@pytest.mark.parametrize(
+    ("what", "refusal"),
+    [("upload", error_reply(403, "BLOCKED")), ("get", html(401))],
+)
+async def test_what_a_gateway_or_the_worker_refuses_of_one_song_stops_no_other(
+    world: World, tmp_path: Path, what: str, refusal: Reply
+) -> None:
+    """It was taken for the API's word about the key, so no later run got past that song either."""
+
+    def answer(exchange: Exchange) -> Script:
+        asked = exchange.request.url.encode() + exchange.body
+        return refusal if any(mark in asked for mark in (b"0.wav", b"sound 0", b"split_1")) else None
+
+    world.api.always(what, answer)
+    files = [tmp_path / f"{index}.wav" for index in range(2)]
+    for index, file in enumerate(files):
+        file.write_bytes(b"sound %d" % index)
+    outcomes, report = await run(world, tmp_path, files)
+    assert report.stopped_by is None
+    assert sorted(type(outcome).__name__ for outcome in outcomes.values()) == ["Done", "Failed"]
+    assert world.elapsed() < 9 * MINUTE
+
+
+@pytest.mark.usefixtures("inline_threads")
+async def test_a_split_whose_polls_always_fail_does_not_keep_the_batch(world: World) -> None:
+    def answer(exchange: Exchange) -> Script:
+        return error_reply(500, "SERVER_ERROR") if exchange.request.url.endswith("/split_1") else None
+
+    world.api.always("get", answer)
+    async with world.client() as client, client.split_many(urls(2)) as batch:
+        outcomes = [outcome async for outcome in batch]
+    assert world.elapsed() < 8 * MINUTE
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Failed"]
+
+
+@pytest.mark.usefixtures("inline_threads")
+async def test_a_key_that_may_not_read_the_credits_still_shows_that_the_service_is_well(world: World) -> None:
+    world.api.always("credits", error_reply(403, "FORBIDDEN"))
+    world.api.always("create", error_reply(500, "SERVER_ERROR"))
+    async with world.client() as client, client.split_many(urls(1)) as batch:
+        report = await batch.report()
+    assert world.elapsed() < 9 * MINUTE
+    assert report.stopped_by is None

@@ -116,6 +116,18 @@ async def test_a_gateway_that_refuses_for_hours_stops_the_batch_and_leaves_what_
     assert len(world.api.created) == 30
 
 
+async def test_a_song_that_gives_up_an_outage_before_its_create_says_why(
+    world: World, home: Any, tmp_path: Path
+) -> None:
+    world.api.always("upload", page(502))
+    async with world.client() as client, client.split_many(wavs(tmp_path, 3), patience=5, **home) as batch:
+        outcomes = [outcome async for outcome in batch]
+        report = await batch.report()
+    failed = [outcome for outcome in outcomes if isinstance(outcome, Failed)]
+    assert report.stopped_by in [outcome.error for outcome in failed]
+    assert {outcome.reason for outcome in outcomes if isinstance(outcome, Skipped)} <= {"not begun"}
+
+
 async def test_the_apis_own_word_about_the_key_stops_at_once(world: World, home: Any) -> None:
     world.api.always("create", error_reply(403, "FORBIDDEN"))
     async with world.client() as client, client.split_many(urls(3), **home) as batch:

@@ -154,6 +154,17 @@ async def test_a_retry_after_is_waited_for_and_of_a_longer_one_an_hour(kind: typ
     assert service.given_up == [service.error]
 
 
+async def test_a_refusal_that_is_heard_of_late_is_waited_for_as_well() -> None:
+    """The song that was refused gets its answer after others have met the closed gate."""
+    service = Service()
+    service.down_until = 59 * MINUTE
+    service.error = RateLimitedError("later", retry_after=99 * MINUTE, status_code=429)
+    tracks = [asyncio.create_task(service.patience.retry_through_outage(service.ask))]
+    await service.clock.sleep(0.01)
+    await asyncio.gather(*tracks, service.run(1))
+    assert (len(service.asked), service.given_up) == (4, [])
+
+
 def disk_full() -> DownloadError:
     error = DownloadError("cannot write vocals.mp3: No space left on device", code="DISK")
     error.__cause__ = OSError(errno.ENOSPC, "No space left on device")

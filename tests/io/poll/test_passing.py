@@ -97,7 +97,7 @@ async def test_nobody_waits_long_for_an_id_that_is_mistyped(world: World, answer
         with pytest.raises(APIStatusError) as caught:
             await client.job("split_typo").wait()
         assert caught.value.status_code in (404, 410)
-        assert world.elapsed() <= 10
+        assert world.elapsed() <= 12  # the first and the last poll may take 3.5 s each
         began = world.elapsed()
         with pytest.raises(APIStatusError):
             await anext(aiter(client.updates("split_typo")))

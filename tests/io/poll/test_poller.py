@@ -18,6 +18,7 @@ from aistemsplitter_async.errors import (
     AuthenticationError,
     ConfigurationError,
     ProtocolError,
+    ServerError,
     SplitFailedError,
     WaitTimeoutError,
 )
@@ -34,7 +35,7 @@ from aistemsplitter_async.events import (
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply, json_reply
 from aistemsplitter_async.webhooks import WebhookReceiver
-from tests.io.fakes import World
+from tests.io.fakes import API, World
 
 EVEN = PollPolicy(jitter=0.0)
 
@@ -455,3 +456,40 @@ async def test_a_split_that_is_taken_over_is_as_old_as_it_says_but_not_older_tha
     async with world.client(poll=EVEN) as client:
         await client.wait_for_split("split_1")
     assert world.elapsed() <= (10 if skew <= 0 else 60)
+
+
+async def last_of(poller: Poller, split_id: str) -> Split:
+    return [split async for split in poller.updates(split_id, priority="bulk", of_many=True)][-1]
+
+
+@pytest.mark.parametrize("wrong", [status(500), status(503), APIConnectionError("reset")])
+async def test_one_of_many_whose_polls_alone_fail_is_given_up_in_minutes(world: World, wrong: Any) -> None:
+    """Nobody else is polled meanwhile, so one that was answered before is asked about again, a few times."""
+    poller = Poller(world.pipeline(), API, EVEN)
+    await last_of(poller, "split_1")
+    world.api.always("get", lambda ask: wrong if ask.request.url.endswith("split_2") else None)
+    with pytest.raises(type(wrong) if isinstance(wrong, APIConnectionError) else ServerError):
+        await last_of(poller, "split_2")
+    assert 300 <= world.elapsed() < 500
+    assert sum(ask.exchange.request.url.endswith("split_1") for ask in world.api.of("get")) == 1 + 3
+    await poller.aclose()
+
+
+async def test_polls_that_fail_for_all_of_many_end_no_wait(world: World) -> None:
+    poller = Poller(world.pipeline(), API, EVEN)
+    await last_of(poller, "split_1")
+    world.api.always("get", lambda _: status(500) if world.elapsed() < 1200 else None)
+    ends = await asyncio.gather(*(last_of(poller, f"split_{number}") for number in range(2, 6)))
+    assert all(split.is_terminal for split in ends)
+    assert world.elapsed() < 1240
+    asked = [ask for ask in world.api.of("get") if ask.exchange.request.url.endswith("split_1")]
+    assert len(asked) <= 1 + 1200 / 30
+    await poller.aclose()
+
+
+async def test_a_wait_of_one_caller_is_not_ended_by_that(world: World) -> None:
+    world.api.always("get", lambda ask: status(500) if ask.request.url.endswith("split_2") else None)
+    async with world.client() as client:
+        await client.wait_for_split("split_1")
+        with pytest.raises(WaitTimeoutError):
+            await client.wait_for_split("split_2")

@@ -348,10 +348,31 @@ async def test_a_stream_that_is_given_up_is_closed() -> None:
         finally:
             closed.append(True)
 
-    source = await built(stream_source(factory, content_length=100, filename="song.ogg"))
+    source = await built(stream_source(factory, content_length=10_000, filename="song.ogg"))
     async with source.opened() as body, aclosing(body()) as chunks:  # type: ignore[type-var]
         await anext(chunks)
     assert closed == [True]
+
+
+async def test_small_chunks_are_handed_over_together_but_none_waits_for_later_ones() -> None:
+    """Each costs the receiver a turn; and a slow stream must show life."""
+    more = asyncio.Event()
+
+    async def factory() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"x" * 4096
+        await more.wait()
+        yield b"the end"
+
+    source = await built(stream_source(factory, content_length=1000 * 4096 + 7, filename="song.ogg"))
+    blocks, got = 0, 0
+    async with source.opened() as body:
+        async for block in body():
+            blocks, got = blocks + 1, got + len(block)
+            if got > 900 * 4096:  # one block is held back
+                more.set()
+    assert got == 1000 * 4096 + 7
+    assert blocks < 25
 
 
 def test_a_stream_without_length_is_refused() -> None:

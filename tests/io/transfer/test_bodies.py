@@ -10,11 +10,13 @@ import random
 import shutil
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer import manifest as manifest_module, saver
 from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async.batch.patience import is_disk_full, is_transient
@@ -196,6 +198,7 @@ async def test_the_last_room_of_a_disk_is_not_taken_and_the_part_makes_room(
     assert isinstance(cause, OSError)
     assert (caught.value.code, cause.errno) == ("DISK", errno.ENOSPC)
     assert is_disk_full(caught.value)
+    assert str(caught.value).endswith("(16 MiB are kept free)"), "the disk is not full, as its owner can see"
     assert world.api.count("download") == 2
     assert not part(tmp_path).exists()
     await download(world, split, tmp_path)
@@ -299,7 +302,8 @@ async def test_the_check_above_would_notice_a_save_on_the_loop(
     """The negative control."""
     monkeypatch.setattr(still.clock, "sleep", lambda _: asyncio.sleep(0))
 
-    async def here(function: Any) -> Any:
+    async def here(function: Any, *, pool: Executor) -> Any:
+        del pool
         return function()
 
     monkeypatch.setattr(saver, "run_in_thread", here)
@@ -326,3 +330,44 @@ async def test_many_stems_share_the_saves_of_their_manifest(
     assert saves == sorted(saves), "in order"
     assert saves[-1] == 200
     assert len(saves) < 150
+
+
+async def test_a_slow_sync_holds_up_nothing_that_needs_a_thread_of_the_loop(
+    still: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as the resolving of a name for the next create."""
+    split = await poll(still)
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    began, go = threading.Event(), threading.Event()
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        began.set()
+        assert go.wait(5)
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    task = asyncio.create_task(download(still, split, tmp_path))
+    while not began.is_set():  # noqa: ASYNC110  # a thread's
+        await asyncio.sleep(0.001)
+    try:
+        async with asyncio.timeout(1):
+            assert await run_in_thread(str, "free") == "free"
+    finally:
+        go.set()
+        assert (await task)["vocals"].read_bytes() == VOCALS
+
+
+@inline
+@pytest.mark.parametrize("encoded", [bytes(1 << 16), gzip.compress(b"") * 4000], ids=["zeros", "empty members"])
+async def test_a_stem_without_end_of_which_nothing_comes_stops_too(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoded: bytes
+) -> None:
+    split = await poll(world, durationSeconds=0.1)
+    monkeypatch.setattr("aistemsplitter_async._transfer.contents.STEM_SLACK_BYTES", 1024)
+    headers = {"transfer-encoding": "chunked", "content-encoding": "gzip"}
+    world.api.always("download", Flow([gzip.compress(VOCALS), *[encoded] * 100], headers))
+    with pytest.raises(DownloadError, match="longer than") as caught:
+        await download(world, split, tmp_path)
+    assert caught.value.code == "TOO_LONG"
+    assert not part(tmp_path).exists()

@@ -354,6 +354,21 @@ def test_events_in_memory_are_not_lost_silently_between_event_loops(caplog: pyte
     assert asyncio.run(send(receiver, clock)) == 200  # there is no follower in another loop any more
 
 
+def test_a_follower_in_a_loop_that_was_closed_without_a_word_is_in_nobodys_way() -> None:
+    clock = FakeClock()
+    receiver = make(clock)
+    followed = receiver.inbox.follow()
+
+    async def follow() -> None:
+        await receiver.inbox.put(event("split_0"))
+        await anext(followed)
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(follow())
+    loop.close()
+    assert asyncio.run(send(receiver, clock)) == 200
+
+
 async def test_a_follower_that_leaves_is_forgotten() -> None:
     inbox = MemoryInbox()
     await inbox.put(event())
