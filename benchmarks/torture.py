@@ -10,7 +10,8 @@ partial or wrong file under a final name, no more spent than allowed, nothing le
 not ours, no secret in a message; and nothing may hang or spin, as `trials/watchdog.py` defines it. What a kind of
 trouble requires besides is in `trials/duties.py`. A failure is printed with its seed and its rate over some replays.
 
-With `--broken` a mistake is built in that must be found, one per kind: the negative controls (`trials/mistakes.py`).
+With `--broken` a mistake is built in that must be found, one per kind: the negative controls
+(`trials/mistakes.py` and `oversights.py`).
 `--broken all` looks for each of them, in the seeds of its kind, until it is found.
 """
 
@@ -28,9 +29,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # run as a script, it has parts all the same
 
+from benchmarks.trials import mistakes, oversights  # noqa: F401  # fill the list
+from benchmarks.trials.breaking import MISTAKES
 from benchmarks.trials.checks import Broken, check
 from benchmarks.trials.kinds import KINDS, draw
-from benchmarks.trials.mistakes import MISTAKES
 from benchmarks.trials.runner import Player
 from benchmarks.trials.scenario import Trial
 
@@ -82,20 +84,23 @@ def try_seeds(options: argparse.Namespace) -> int:
 
 
 def find_mistakes(names: list[str], last: int) -> int:
-    """Build each mistake into a process of its own and look for it in the seeds of its kind."""
-    missed = 0
+    """Build each mistake into a process of its own, one per core, and look for it in the seeds of its kind."""
+    missed, running = 0, 0
     for name in names:
-        pid = os.fork()
-        if not pid:
+        if running == (os.cpu_count() or 1):
+            missed += os.wait()[1] != 0
+            running -= 1
+        running += 1
+        if not os.fork():
             code = 1
             try:
                 code = find_mistake(name, last)
-            except LookupError as error:
+            except (LookupError, ImportError, AttributeError) as error:  # what it replaces is gone
                 print(f"{name}: {error}")
             finally:
                 sys.stdout.flush()
                 os._exit(code)
-        missed += os.waitpid(pid, 0)[1] != 0
+    missed += sum(os.wait()[1] != 0 for _ in range(running))
     print(f"torture: {len(names)} mistakes, {missed} not found")
     return 1 if missed else 0
 
@@ -103,7 +108,7 @@ def find_mistakes(names: list[str], last: int) -> int:
 def find_mistake(name: str, last: int) -> int:
     mistake = MISTAKES[name]
     mistake.build_in()
-    for seed in range(1, last + 1):
+    for seed in (*range(mistake.first, last + 1), *range(1, mistake.first)):
         if broken := play(draw(seed, mistake.kind)):
             print(f"{name:22} {mistake.kind:12} seed {seed:3}: {broken[0].promise}: {broken[0].how[:90]}")
             return 0

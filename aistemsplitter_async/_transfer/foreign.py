@@ -20,7 +20,7 @@ from aistemsplitter_async._send.failures import is_foreign_cancellation
 from aistemsplitter_async._tasks import cancel_within
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.clock import Clock, Deadline
-from aistemsplitter_async.config import CLOSE_GRACE
+from aistemsplitter_async.config import ASLEEP, CLOSE_GRACE
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 
 _AHEAD_BYTES = 256 * 1024  # read while earlier ones are on their way
@@ -129,10 +129,14 @@ class ForeignSource:
             await cancel_within(CLOSE_GRACE, *running, clock=self._clock)
 
     async def _next(self, handover: _Handover) -> bytes:
-        deadline = Deadline.after(self._clock, self._stall)
-        with suppress(TimeoutError):
-            async with deadline.scope():
-                return await handover.take()
+        grace = min(ASLEEP, self._stall)
+        for patience in (self._stall, grace):
+            due = self._clock.monotonic() + patience
+            with suppress(TimeoutError):
+                async with self._clock.timeout_at(due):
+                    return await handover.take()
+            if self._clock.monotonic() <= due + grace:
+                break  # and not late, because nothing could come: the machine slept, or the process was stopped
         raise self.give_up()
 
     def give_up(self) -> SourceUnreadableError:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 
-from aistemsplitter_async.config import Timeouts
+from aistemsplitter_async.config import ASLEEP, Timeouts
 
 
 @attrs.frozen
@@ -54,7 +54,16 @@ class Meter:
         return silent_at if self._all_moved else min(silent_at, self._period_start + self._stall)
 
     def is_stalled(self, *, now: float) -> bool:
-        """Return whether the transfer has stalled; begins a new period if enough moved in the old one."""
+        """Return whether the transfer has stalled; begins a new period if enough moved in the old one.
+
+        Nobody could look while the machine slept or the process was stopped. What came meanwhile is not known yet, and
+        gets a moment to show.
+        """
+        grace = min(ASLEEP, self._stall)
+        if now > self.deadline() + grace:
+            self._last_byte = now - self._stall + grace
+            self._period_start, self._period_bytes = now, 0
+            return False
         if now >= self._last_byte + self._stall:
             return True
         if self._all_moved or now < self._period_start + self._stall:

@@ -50,7 +50,7 @@ class Account:
         self._reserved = 0
         self._until: dict[str, float] = {}
         self._polls: dict[str, int] = {}
-        self._done: set[str] = set()
+        self._done: dict[str, float] = {}  # when (POSIX seconds of the service's clock)
         self._same_id = same_id
         self._path = path
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
@@ -67,7 +67,7 @@ class Account:
         for line in data.splitlines():
             entry = json.loads(line)
             if "done" in entry:
-                self._done.add(entry["done"])
+                self._done[entry["done"]] = entry["at"]
             elif "upload" in entry:
                 self._uploads[entry["upload"]] = (entry["song"], entry["seconds"])
             else:
@@ -131,12 +131,18 @@ class Account:
     def find(self, split_id: str) -> Charge | None:
         return next((charge for charge in self.charges if charge.split_id == split_id), None)
 
-    def is_done(self, split_id: str, polls: int) -> bool:
-        """Count a poll of this split, and return whether it is done: after so many of them."""
+    def done_at(self, split_id: str, polls: int, *, now: float) -> float | None:
+        """Count a poll of this split, and return when it was done: after so many of them; `None` if it is not."""
         self._polls[split_id] = self._polls.get(split_id, 0) + 1
         if split_id not in self._done and self._polls[split_id] > polls:
-            self._append({"done": split_id})
-        return split_id in self._done
+            self._append({"done": split_id, "at": now})
+        return self._done.get(split_id)
+
+    def finish_all(self) -> None:
+        """Finish every split there is, each after a few seconds: much time has passed."""
+        for charge in self.charges:
+            if charge.split_id not in self._done:
+                self._append({"done": charge.split_id, "at": charge.at + charge.credits})
 
     def _append(self, entry: dict[str, Any]) -> None:
         os.write(self._file, json.dumps(entry).encode() + b"\n")

@@ -71,7 +71,7 @@ class API:
             "uploadId": upload,
             "uploadUrl": f"{self.base}/worker/{upload}",
             "uploadHeaders": {"X-Upload-Token": TOKEN},
-            "expiresAt": self._time(lifetime),
+            "expiresAt": _as_text(self._now() + lifetime),
         }
         return success(value)
 
@@ -101,7 +101,7 @@ class API:
                 "id": charge.split_id,
                 "status": "queued",
                 "creditsUsed": charge.credits,
-                "createdAt": self._time(),
+                "createdAt": _as_text(charge.at),
             }
         )
 
@@ -112,21 +112,20 @@ class API:
         charge = self.account.find(split_id)
         if charge is None:
             return failure(404, "NOT_FOUND", "no such split")
-        done = self.account.is_done(split_id, self._trial.polls)
-        return success(self._describe(charge, "succeeded" if done else "processing"))
+        return success(self._describe(charge, self.account.done_at(split_id, self._trial.polls, now=self._now())))
 
-    def _describe(self, charge: Charge, status: str) -> dict[str, Any]:
+    def _describe(self, charge: Charge, done_at: float | None) -> dict[str, Any]:
         urls = {stem: f"{self.base}/cdn/{charge.split_id}/{charge.song}/{stem}.mp3" for stem in self._trial.stems}
         return {
             "id": charge.split_id,
-            "status": status,
+            "status": "processing" if done_at is None else "succeeded",
             "stemModel": "4s",
             "filename": f"song{charge.song}.wav",
             "durationSeconds": charge.credits,
             "creditsUsed": charge.credits,
-            "createdAt": self._time(),
-            "updatedAt": self._time(),
-            "stems": urls if status == "succeeded" else None,
+            "createdAt": _as_text(charge.at),
+            "updatedAt": _as_text(self._now() if done_at is None else done_at),
+            "stems": None if done_at is None else urls,
             "error": None,
         }
 
@@ -150,5 +149,6 @@ class API:
     def _is_over(self, upload: str) -> bool:
         return not self._healthy and self._now() >= self.account.expires_at(upload)
 
-    def _time(self, later: float = 0.0) -> str:
-        return datetime.fromtimestamp(self._now() + later, UTC).isoformat().replace("+00:00", "Z")
+
+def _as_text(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat().replace("+00:00", "Z")

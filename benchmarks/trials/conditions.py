@@ -67,7 +67,7 @@ def draw_endless(rng: random.Random) -> dict[str, Any]:
         "endless": rng.choice((1, ALWAYS)),
         "announced": rng.random() < 0.4,
         "disk": Disk(room=room),
-        "framing": "length",
+        "framing": "length" if room else rng.choice(("length", "chunked")),
     }
 
 
@@ -107,8 +107,11 @@ def draw_pages(rng: random.Random) -> dict[str, Any]:
 
 
 def draw_gateway(rng: random.Random) -> dict[str, Any]:
-    """Draw one refusal that is not of the service, but of something in front of it."""
-    fault = Fault(op=rng.choice(OPS), nth=rng.randrange(3), status=403, body="page", effect=False)
+    """Draw refusals, mostly one, that are of something in front of the service, on the way there or back."""
+    op = rng.choice((*OPS, "create"))
+    effect = op == "create" and rng.random() < 0.5  # it looked at the answer, and did not like that
+    times = rng.choice((1, ALWAYS)) if effect else 1  # until the next run
+    fault = Fault(op=op, nth=rng.randrange(3) if times == 1 else 0, times=times, status=403, body="page", effect=effect)
     return {"faults": (fault,), "call": "batch", "by_itself": True}
 
 
@@ -212,8 +215,13 @@ def draw_power(rng: random.Random) -> dict[str, Any]:
 
 def draw_sync(rng: random.Random) -> dict[str, Any]:
     """Draw a disk that cannot write what it took, and says so when it is asked to sync."""
-    fails = (rng.randint(1, 12), rng.choice((1, 1, 3, ALWAYS)))
-    return {"call": rng.choice(("batch", "split")), "disk": Disk(fails=fails), "framing": "length"}
+    cut = Cut(of="reply", byte=rng.randrange(200, 1400), reset=rng.random() < 0.5)
+    return {
+        "call": rng.choice(("batch", "split")),
+        "disk": Disk(fails=(rng.randint(1, 12), rng.choice((1, 1, 3, ALWAYS)))),
+        "faults": (Fault(op="download", times=rng.choice((0, 2, ALWAYS)), cut=cut),),
+        "framing": "length",
+    }
 
 
 CONDITIONS: dict[str, Draw] = {

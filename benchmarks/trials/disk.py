@@ -152,11 +152,13 @@ class _Cut:
         keep: where the durable bytes are noted.
         chance: decides what becomes of a file that was not synced.
         names_too: whether names that were not synced are lost.
+        made: the files, by inode: one may have two names.
     """
 
     keep: Path
     chance: random.Random
     names_too: bool
+    made: dict[int, Path] = attrs.field(factory=dict[int, Path], init=False)
 
     def rebuild(self, old: Path | None, inode: int, new: Path) -> None:
         now = _names(old) if old is not None else {}
@@ -172,9 +174,12 @@ class _Cut:
                 self.rebuild(present, entry, new / name)
             elif present is not None and (is_journals or name in _OF_OTHERS):
                 shutil.copy(present, new / name)
+            elif entry in self.made:
+                (new / name).hardlink_to(self.made[entry])
             else:
                 held = present.read_bytes() if present is not None else None
                 (new / name).write_bytes(_left_of(held, _durable_bytes(entry, self.keep), self.chance))
+                self.made[entry] = new / name
 
 
 def _left_of(held: bytes | None, durable: bytes, chance: random.Random) -> bytes:

@@ -98,6 +98,16 @@ def _later(error: BaseException) -> Callable[[], AsyncIterator[Any]]:
     return read
 
 
+async def _read_for_ever() -> AsyncIterator[Any]:
+    yield _AUDIO[:_HALF]
+    await asyncio.Event().wait()
+
+
+async def _read_nothing() -> AsyncIterator[Any]:
+    while True:
+        yield b""
+
+
 def _stream(read: Callable[[], Any], length: int = len(_AUDIO)) -> Any:
     return stream_source(read, content_length=length, filename="odd.wav")
 
@@ -113,6 +123,8 @@ MISFITS: dict[str, Callable[[], Any]] = {
     "missing": lambda: "/nowhere/song.wav",
     "long name": lambda: "x" * 5000,
     "empty bytes": lambda: b"",
+    "silent stream": lambda: _stream(_read_for_ever),
+    "empty stream": lambda: _stream(_read_nothing),
     "stream of text": lambda: _stream(_yielding("text", "text")),
     "stream of numbers": lambda: _stream(_yielding(1, 2)),
     "stream of nothing": lambda: _stream(_yielding(None)),

@@ -1,8 +1,4 @@
-"""Mistakes to build into the package, each of which a kind of trouble must find: the negative controls.
-
-Each replaces one function of the package by one that does what a careless version would do. A name that is gone is an
-error, so that a mistake cannot become harmless unnoticed.
-"""
+"""Mistakes to build into the package, each of which a kind of trouble must find: the negative controls of `kinds`."""
 
 from __future__ import annotations
 
@@ -11,52 +7,11 @@ import contextlib
 import math
 import uuid
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any
 
 import attrs
 
-_PACKAGE = "aistemsplitter_async"
-
-
-@attrs.frozen
-class Mistake:
-    """A mistake, and the kind of trouble that finds it.
-
-    Attributes:
-        kind: of `scenario.KINDS`.
-        build_in: puts it into the package, for this process and those forked from it.
-        does: what is wrong then.
-    """
-
-    kind: str
-    build_in: Callable[[], None]
-    does: str
-
-
-MISTAKES: dict[str, Mistake] = {}
-
-
-def mistake(name: str, kind: str) -> Callable[[Callable[[], None]], Callable[[], None]]:
-    """Register a function that builds a mistake in."""
-
-    def register(build_in: Callable[[], None]) -> Callable[[], None]:
-        MISTAKES[name] = Mistake(kind, build_in, (build_in.__doc__ or "").strip())
-        return build_in
-
-    return register
-
-
-def replace(where: str, build: Callable[[Any], Any]) -> None:
-    """Replace what `module:Class.name` is with what `build` makes of it."""
-    module, _, path = where.partition(":")
-    owner: Any = import_module(f"{_PACKAGE}.{module}")
-    *outer, name = path.split(".")
-    for part in outer:
-        owner = getattr(owner, part)
-    if name not in vars(owner):
-        raise LookupError(f"{where} is gone: rewrite the mistake that replaces it")
-    setattr(owner, name, build(getattr(owner, name)))
+from benchmarks.trials.breaking import mistake, replace
 
 
 def _ambiguity(says: Callable[[Any, bool], bool]) -> None:
@@ -64,7 +19,7 @@ def _ambiguity(says: Callable[[Any, bool], bool]) -> None:
     replace("_send.retry:is_ambiguous", lambda judge: lambda error: says(error, judge(error)))
 
 
-@mistake("5xx-definite", "status")
+@mistake("5xx-definite", "status", first=20)
 def trust_server_errors() -> None:
     """A create answered with 5xx counts as one that did not happen."""
     _ambiguity(lambda error, ambiguous: ambiguous and type(error).__name__ != "ServerError")
@@ -91,7 +46,7 @@ def decode_strictly() -> None:
     replace("_wire.codec:decode_text", lambda _: decode)
 
 
-@mistake("unreadable-definite", "unreadable")
+@mistake("unreadable-definite", "unreadable", first=21)
 def trust_unreadable_answers() -> None:
     """An answer that cannot be read counts as a create that did not happen."""
     _ambiguity(lambda error, ambiguous: ambiguous and type(error).__name__ != "ProtocolError")
@@ -103,7 +58,7 @@ def ignore_refusals() -> None:
     replace("_wire.operations:build_refusal", lambda _: lambda *_, **__: None)
 
 
-@mistake("cut-definite", "cut")
+@mistake("cut-definite", "cut", first=10)
 def trust_broken_connections() -> None:
     """A broken connection counts as a create that did not arrive."""
     _judge_connections(lambda _, __: False)
@@ -135,7 +90,7 @@ def _judge_connections(says: Callable[[Exception, bool], bool], *, permanent: tu
     replace("_send.transport:convert_error", build)
 
 
-@mistake("endless-uploads", "clock")
+@mistake("endless-uploads", "clock", first=8)
 def trust_the_clock() -> None:
     """An upload that has expired by this machine's clock is made again, however often."""
     replace("batch.standing:Standing.plan", lambda _: lambda standing, record: standing.context.plan(record))
@@ -179,7 +134,7 @@ def forget_what_was_given_up() -> None:
     replace("_send.create:Create._abandon", lambda _: lambda *_: AIStemSplitterError("it was given up"))
 
 
-@mistake("hasty-close", "close")
+@mistake("hasty-close", "close", first=7)
 def close_without_a_trace() -> None:
     """Closing the client aborts creates in progress, which leave no trace."""
 
@@ -290,7 +245,7 @@ def compare_literally() -> None:
     replace("journal.matching:_compare", lambda _: lambda wanted, asked, _: wanted == asked)
 
 
-@mistake("tinytag-length", "spend")
+@mistake("tinytag-length", "spend", first=9)
 def trust_the_name() -> None:
     """A song is as long as a reader of tags believes, who goes by the name of the file."""
 
@@ -327,7 +282,7 @@ def trust_old_keys() -> None:
     )
 
 
-@mistake("fresh-key", "cut")
+@mistake("fresh-key", "cut", first=10)
 def take_fresh_keys() -> None:
     """Whoever sends a create again takes a fresh idempotency key."""
 

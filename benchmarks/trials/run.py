@@ -123,7 +123,7 @@ class Run:
         loop.run_until_complete(_settle())
         if not task.cancelled() and (error := task.exception()) is not None and error not in self.seen.errors:
             self.seen.errors.append(error)
-        self.seen.answered, self.seen.endless = service.answered, service.endless
+        self.seen.answered = service.answered
         self.seen.swallowed = service.swallowed
         self.seen.left += [f"task {stray.get_coro()}" for stray in asyncio.all_tasks(loop) - service.tasks]
         loop.run_until_complete(service.stop())

@@ -32,7 +32,6 @@ class Seen:
         ended: seconds of the loop when it had ended.
         again: what came of making it again: an error, or nothing.
         answered: the requests as the service noted them.
-        endless: bytes taken of stems without an end.
         swallowed: requests sent on dead connections.
         on_loop: files that were synced by the event loop itself.
         written: bytes written to files.
@@ -54,7 +53,6 @@ class Seen:
     ended: float = 0.0
     again: list[BaseException | None] = attrs.field(factory=list[BaseException | None])
     answered: list[Any] = attrs.field(factory=list[Any])
-    endless: int = 0
     swallowed: int = 0
     on_loop: list[str] = attrs.field(factory=list[str])
     written: int = 0

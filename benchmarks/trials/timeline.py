@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import aiohttp.connector
 import attrs
 
 from benchmarks.trials.watchdog import Watchdog
@@ -168,10 +169,12 @@ class MachineClocks:
         }
         for name, function in shown.items():
             setattr(time, name, function)
+        aiohttp.connector.monotonic = shown["monotonic"]  # type: ignore[attr-defined]  # where it was imported to
 
     def __exit__(self, *_: object) -> None:
         for name, function in self._real.items():
             setattr(time, name, function)
+        aiohttp.connector.monotonic = self._real["monotonic"]  # type: ignore[attr-defined]
 
 
 @attrs.define

@@ -53,9 +53,9 @@ class Watchdog:
         self._uploads += op == "upload"
         elapsed = self._now() - self._progress
         if self._requests > self._songs * _REQUESTS + _REQUESTS_PER_SECOND * elapsed:
-            self._bark(f"{self._requests} requests in {elapsed:.0f} s brought no song any further")
+            self.bark(f"{self._requests} requests in {elapsed:.0f} s brought no song any further")
         if self._uploads > self._songs * _UPLOADS + _UPLOADS_PER_SECOND * elapsed:
-            self._bark(f"{self._uploads} uploads in {elapsed:.0f} s brought no song any further")
+            self.bark(f"{self._uploads} uploads in {elapsed:.0f} s brought no song any further")
 
     def note_sign(self) -> None:
         """Note a sign of life."""
@@ -77,8 +77,9 @@ class Watchdog:
             if self.reasons():
                 self.note_sign()
             else:
-                self._bark(f"{until - self._sign:.0f} s passed without a sign of life, and nothing says why")
+                self.bark(f"{until - self._sign:.0f} s passed without a sign of life, and nothing says why")
 
-    def _bark(self, why: str) -> None:
+    def bark(self, why: str) -> None:
+        """End the run, unless something has done so before."""
         if not self.broken:
             self.broken.append(why)

@@ -67,3 +67,10 @@ def test_when_every_byte_has_moved_only_the_answer_is_waited_for() -> None:
 
 def test_a_floor_of_zero_leaves_only_silence() -> None:
     assert drip(Meter(Timeouts(stall=60.0, floor_bytes=0.0), now=0.0), 1, 59.0, until=1000.0) is None
+
+
+def test_nothing_is_stalled_because_nobody_could_look_until_it_had_a_moment_to_show() -> None:
+    meter = Meter(TIMEOUTS, now=0.0)
+    assert not meter.is_stalled(now=600.0), "the machine slept: what came meanwhile has not been read yet"
+    assert meter.deadline() == 605.0
+    assert meter.is_stalled(now=605.0)

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.trials import mistakes, oversights  # noqa: F401  # fill the list
+from benchmarks.trials.breaking import MISTAKES
 from benchmarks.trials.disk import VirtualDisk, cut_power
 from benchmarks.trials.kinds import KINDS, draw
-from benchmarks.trials.mistakes import MISTAKES
 from benchmarks.trials.scenario import Disk
 from benchmarks.trials.watchdog import Watchdog
 

@@ -15,6 +15,7 @@ from aistemsplitter_async._transfer import file_source
 from aistemsplitter_async._transfer.audio import AudioSource, build_source, guess_content_type, stream_source
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError
 from aistemsplitter_async.models import DirectURL
+from aistemsplitter_async.testing import FakeClock
 
 pytestmark = pytest.mark.usefixtures("no_open_files")
 BLOCK = 4096  # instead of the real one, for small files
@@ -390,3 +391,21 @@ async def test_http_urls_are_not_read_here() -> None:
 )
 def test_the_type_follows_the_name(name: str, kind: str) -> None:
     assert guess_content_type(name) == kind
+
+
+async def test_a_stream_is_not_given_up_because_the_process_stood_still() -> None:
+    clock, ready = FakeClock(), asyncio.Event()
+
+    async def read() -> AsyncIterator[bytes]:
+        await ready.wait()
+        yield b"song"
+
+    source = await build_source(stream_source(read, content_length=4, filename="a.wav"), clock=clock, stall=60.0)
+    assert not isinstance(source, DirectURL)
+    async with source.opened() as body:
+        reading = asyncio.ensure_future(anext(aiter(body())))
+        await clock.settle()
+        clock._time += 600.0  # all at once, as it looks after Ctrl-Z and `fg`
+        await clock.advance(0.0)
+        ready.set()
+        assert await reading == b"song"
