@@ -24,7 +24,7 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
-from aistemsplitter_async._transfer.audio import AudioSource, Source, source_name
+from aistemsplitter_async._transfer.audio import AudioSource, source_name
 from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
 from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
@@ -147,12 +147,6 @@ class Engine:
         except AIStemSplitterError as error:
             error.split_id = split_id
             raise
-
-    async def open_source(
-        self, source: Source, *, filename: str | None, content_type: str | None
-    ) -> AudioSource | DirectURL:
-        """Return the audio source for `source`, checked to be readable. See `build_source`."""
-        return await self.uploader.open_source(source, filename=filename, content_type=content_type)
 
     @staticmethod
     def plan_folder(audio: AudioSource | DirectURL, name: str | None) -> str:

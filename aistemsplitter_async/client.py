@@ -479,7 +479,7 @@ class AsyncAIStemSplitter:
         """
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = self._bound_engine()
-        audio = await engine.open_source(source, filename=filename, content_type=content_type)
+        audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
         folder = engine.plan_folder(audio, name)
         await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
         deadline = self._deadline(timeout)

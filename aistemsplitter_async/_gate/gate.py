@@ -342,10 +342,9 @@ class Gate:
             self._on_event(build())
 
     def _wake_at(self, when: float) -> None:
-        if self._timer is not None and (
-            self._timer_at != when or self._timer.done()
-        ):  # done: it was cancelled from outside
-            self._timer.cancel()
+        timer = self._timer
+        if timer is not None and (self._timer_at != when or timer.done()):  # done: it was cancelled from outside
+            timer.cancel()
             self._timer = None
         if self._timer is None and math.isfinite(when):
             self._timer_at = when
