@@ -245,10 +245,10 @@ class AsyncAIStemSplitter:
             UnsafeURLError: the API named an upload worker whose URL must not be requested.
         """
         engine = self._bound_engine()
-        upload = engine.uploader.upload(
+        delivering = engine.uploader.deliver(
             source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
         )
-        return await engine.finish_by(self._deadline(timeout), upload)
+        return (await engine.finish_by(self._deadline(timeout), delivering)).upload
 
     async def create_split(
         self,

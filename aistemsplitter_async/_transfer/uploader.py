@@ -76,21 +76,6 @@ class Uploader:
         reservation, _ = await self._reserve(filename, content_type, content_length, priority)
         return reservation
 
-    async def upload(
-        self,
-        source: Source,
-        *,
-        filename: str | None = None,
-        content_type: str | None = None,
-        on_progress: OnProgress | None,
-        priority: Priority,
-    ) -> Upload:
-        """Send all of `source` to the worker and return the upload. Raises like `deliver`."""
-        delivery = await self.deliver(
-            source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
-        )
-        return delivery.upload
-
     async def deliver(
         self,
         source: Source,
@@ -125,7 +110,7 @@ class Uploader:
         on_progress: OnProgress | None,
         priority: Priority,
     ) -> SplitInput:
-        """Return the input of a create: a URL as it is, anything else once it is uploaded. Raises like `upload`."""
+        """Return the input of a create: a URL as it is, anything else once it is uploaded. Raises like `deliver`."""
         listener = as_listener(on_progress, "on_progress")
         audio = await self.open_source(source, filename=filename, content_type=content_type)
         if isinstance(audio, DirectURL):
