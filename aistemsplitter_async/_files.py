@@ -79,6 +79,7 @@ def make_folder(folder: Path) -> None:
     if not folder.parent.exists():
         make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
+    sync_folder(folder)  # on a disk without a journal, its name might lead to what the disk had in its place
     sync_folder(folder.parent)
 
 

@@ -420,7 +420,7 @@ def test_a_folder_is_synced_in_its_parent_before_anything_is_made_in_it(
     monkeypatch.setattr(Path, "mkdir", note)
     monkeypatch.setattr(_files, "sync_folder", lambda path: acts.append(f"sync {path.name}"))
     make_folder(tmp_path / "a" / "b")
-    assert acts == ["make a", f"sync {tmp_path.name}", "make b", "sync a"]
+    assert acts == ["make a", "sync a", f"sync {tmp_path.name}", "make b", "sync b", "sync a"]
     acts.clear()
     make_folder(tmp_path / "a" / "b")
     assert acts[-1] == "sync a", "whoever made it may have been killed before"
