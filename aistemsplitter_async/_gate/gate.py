@@ -186,7 +186,7 @@ class Gate:
             self._limiter.recall(memory, self._clock.monotonic())
             if memory.closed_for:
                 self._note_closed(asked=memory.closed_for)
-            if self._is_in_use():  # or else nobody waits, and there need not be an event loop
+            if self._is_in_use():  # otherwise there are no waiters, and perhaps no event loop
                 self.pump()
 
     def budget(self) -> Budget:

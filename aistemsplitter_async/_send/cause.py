@@ -65,7 +65,7 @@ class Failures:
         return self._is_suspect(now) and self._answered >= _ROUNDS
 
     def needs_answer(self, error: AIStemSplitterError, now: float) -> bool:
-        """Return whether to ask the service for something else, since nobody else has lately."""
+        """Return whether to send the service another kind of request, because no other caller has done so lately."""
         return self._is_suspect(now) and self._answered < _ROUNDS and self._may_concern_track(error)
 
     def _is_suspect(self, now: float) -> bool:

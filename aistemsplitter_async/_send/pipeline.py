@@ -86,7 +86,7 @@ class Pipeline:
 
     @property
     def notice(self) -> str | None:
-        """The reason of the newest pause, while it lasts, to be shown where nobody listens to events."""
+        """The reason of the newest pause, while it lasts, to be shown by those that have no event listener."""
         if self._held_up is None or (left := self._held_up[1] - self.clock.monotonic()) <= 0:
             return None
         return f"{self._held_up[0]} (trying again in {left:.0f} s)"
@@ -112,8 +112,11 @@ class Pipeline:
     ) -> T:
         """Return the result of `attempt`, repeated after growing pauses while it fails with one of `passing`.
 
-        For what is paid for already. Time is counted anew after an attempt that took longer than all of it: such a one
-        got on, and the next reason to wait is another one.
+        For what is already paid for. The time limit, `RetryPolicy.passing_paid`, starts again after an attempt that
+        took longer than the limit: that attempt made progress, so the next failure has another cause.
+
+        Raises:
+            AIStemSplitterError: what `attempt` raised, if it is none of `passing` or did not pass in time.
         """
         streak: Streak | None = None
         longest = self.retry.passing_paid
@@ -254,7 +257,7 @@ class Pipeline:
             self._wrong.pop(stage, None)
             return now
         since, newest = self._wrong.get(stage, (now, now))
-        if now - newest > self.retry.passing_paid:  # nobody has asked for a while
+        if now - newest > self.retry.passing_paid:  # no call was made for a while
             since = now
         self._wrong[stage] = (since, now)
         return since
