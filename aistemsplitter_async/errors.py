@@ -29,19 +29,27 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 └── SpendLimitError                 the batch's own credit limit would, or could, be exceeded
 ```
 
-All of them can be pickled without loss, so that they cross process pools.
+All of them can be pickled without loss, so that they cross process pools, and made again from their `args`, which are
+plain JSON, so that they cross task queues that keep results as JSON.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-if TYPE_CHECKING:
-    from aistemsplitter_async.models import Split, Submission
+from aistemsplitter_async._plain import Model, PlainValue, to_plain
+from aistemsplitter_async.models import Split, Submission
+
+Kept = Mapping[str, Any] | None
+"""What `args` has besides the message."""
 
 
-class AIStemSplitterError(Exception):
+class AIStemSplitterError(PlainValue, Exception):
     """Root of every error raised by this package.
+
+    `args` are the message and, if there is more to say, a dict of the other attributes; `type(error)(*error.args)` is
+    the same error. No URL in them grants access, and no error has the key.
 
     Attributes:
         code: the API's error code such as `"RATE_LIMITED"`, or ours such as `"TIMEOUT"`; `None` if there is none, as
@@ -53,9 +61,13 @@ class AIStemSplitterError(Exception):
         split_id: the split this error belongs to, if known.
     """
 
+    _kind: ClassVar[bool] = True
+
     def __init__(
         self,
         message: str,
+        kept: Kept = None,
+        /,
         *,
         code: str | None = None,
         status_code: int | None = None,
@@ -69,10 +81,44 @@ class AIStemSplitterError(Exception):
         self.request_id = request_id
         self.idempotency_key = idempotency_key
         self.split_id = split_id
+        for name, value in (kept or {}).items():
+            model = _MODELS.get(name)
+            setattr(self, name, value if model is None or value is None else model.from_dict(value))
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """The message, and a dict of what else is known: plain JSON, from which the class makes the same error."""
+        kept = {name: value for name, value in self._known().items() if value not in (None, "")}
+        return (str(self), kept) if kept else (str(self),)
+
+    @args.setter
+    def args(self, args: tuple[Any, ...]) -> None:
+        Exception.args.__set__(self, args)  # type: ignore[attr-defined]  # what `str` and `repr` show
+
+    def to_plain(self, *, shown: bool) -> dict[str, Any]:  # noqa: ARG002  # errors always go to logs
+        """Return it as a part of another value."""
+        return {"type": self.type_name(), "message": str(self), **self._known()}
+
+    @classmethod
+    def json_schema(cls, *, written: bool = True) -> dict[str, Any]:  # noqa: ARG003  # they are not read
+        """Return the JSON schema of what `to_dict` returns: what errors of every kind have."""
+        text = {"type": "string"}
+        known = {name: {"anyOf": [{"type": "integer"} if name == "status_code" else text, _NULL]} for name in _COMMON}
+        properties = {"type": text, "message": text, **known}
+        return {"title": cls.__name__, "type": "object", "properties": properties, "required": list(properties)}
+
+    def _known(self) -> dict[str, Any]:
+        """Return the attributes as plain JSON, those of every error first."""
+        own = {name: value for name, value in vars(self).items() if not name.startswith("_")}
+        return {name: to_plain(own.get(name), shown=True) for name in dict.fromkeys((*_COMMON, *own))}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By default, exceptions with keyword-only arguments do not unpickle: pickle calls the class with `args` alone.
-        return _restore, (type(self), self.args, self.__dict__)
+        return _restore, (type(self), (str(self),), self.__dict__)
+
+
+_NULL = {"type": "null"}
+_COMMON = ("code", "status_code", "request_id", "idempotency_key", "split_id")
+_MODELS: dict[str, type[Model]] = {"submission": Submission, "split": Split, "last": Split}
 
 
 def _restore(cls: type[AIStemSplitterError], args: tuple[Any, ...], state: dict[str, Any]) -> Exception:
@@ -95,10 +141,19 @@ class APIConnectionError(AIStemSplitterError):
         permanent: whether a retry is pointless (such as after a certificate that does not verify).
     """
 
-    def __init__(self, message: str, *, may_have_arrived: bool = True, permanent: bool = False, **context: Any) -> None:
-        super().__init__(message, **context)
+    def __init__(
+        self,
+        message: str,
+        kept: Kept = None,
+        /,
+        *,
+        may_have_arrived: bool = True,
+        permanent: bool = False,
+        **context: Any,
+    ) -> None:
         self.may_have_arrived = may_have_arrived
         self.permanent = permanent
+        super().__init__(message, kept, **context)
 
 
 class APITimeoutError(APIConnectionError):
@@ -113,10 +168,12 @@ class APIStatusError(AIStemSplitterError):
         detail: the server's own message without terminal escapes, at most 2 KiB.
     """
 
-    def __init__(self, message: str, *, retry_after: float | None = None, detail: str = "", **context: Any) -> None:
-        super().__init__(message, **context)
+    def __init__(
+        self, message: str, kept: Kept = None, /, *, retry_after: float | None = None, detail: str = "", **context: Any
+    ) -> None:
         self.retry_after = retry_after
         self.detail = detail
+        super().__init__(message, kept, **context)
 
 
 class AuthenticationError(APIStatusError):
@@ -131,7 +188,16 @@ class InsufficientCreditsError(APIStatusError):
 
 
 class ValidationError(APIStatusError):
-    """422: the server rejected the request's content or the audio source."""
+    """422: the server rejected the request's content or the audio source.
+
+    Attributes:
+        output_format: the format that the create asked for, if it was another than `mp3`: it may be that which was
+            refused.
+    """
+
+    def __init__(self, message: str, kept: Kept = None, /, *, output_format: str | None = None, **context: Any) -> None:
+        self.output_format = output_format
+        super().__init__(message, kept, **context)
 
 
 class RateLimitedError(APIStatusError):
@@ -158,27 +224,45 @@ class SubmissionUncertainError(AIStemSplitterError):
     and the server answers with the one split that belongs to them.
 
     Attributes:
-        submission: what to resubmit.
+        submission: what to resubmit. Its body is empty in an error that was made again from `args`, if a URL in it
+            grants access: `submission.to_dict()` has all of it, and so has a pickle.
         retry_after: seconds that the server asked to wait before that; `None` if it did not.
     """
 
     def __init__(
-        self, message: str, *, submission: Submission, retry_after: float | None = None, **context: Any
+        self,
+        message: str,
+        kept: Kept = None,
+        /,
+        *,
+        submission: Submission = Submission("", b""),  # noqa: B008  # frozen; `kept` has it
+        retry_after: float | None = None,
+        **context: Any,
     ) -> None:
-        super().__init__(message, **{"idempotency_key": submission.idempotency_key, **context})
         self.submission = submission
         self.retry_after = retry_after
+        super().__init__(message, kept, **{"idempotency_key": submission.idempotency_key or None, **context})
 
 
 class SplitFailedError(AIStemSplitterError):
-    """The split failed at the server; `split.error` says why. It is never resubmitted automatically."""
+    """The split failed at the server; `split.error` says why. It is never resubmitted automatically.
 
-    def __init__(self, split: Split) -> None:
+    Attributes:
+        split: its terminal state.
+    """
+
+    split: Split
+
+    def __init__(self, split: Split | str, kept: Kept = None, /) -> None:
+        if isinstance(split, str):  # a message, as in `args`
+            self.split = Split("", "failed")
+            super().__init__(split, kept)
+            return
+        self.split = split
         known = [text for text in (split.error.code, split.error.message) if text] if split.error else []
         reason = ": ".join(known) or "the server gave no reason"
         code = (split.error.code or None) if split.error else None
         super().__init__(f"split {split.id} failed: {reason}", code=code, split_id=split.id)
-        self.split = split
 
 
 class WaitTimeoutError(AIStemSplitterError):
@@ -188,11 +272,15 @@ class WaitTimeoutError(AIStemSplitterError):
         last: the newest known state, or `None` if no poll succeeded.
     """
 
-    def __init__(self, split_id: str, last: Split | None, reason: str = "") -> None:
-        status = f"last seen {last.status}" if last else "never seen"
-        message = f"split {split_id} did not finish in time ({status}){reason}"
+    def __init__(self, split_id: str, last: Split | Kept = None, reason: str | None = None, /) -> None:
+        self.last: Split | None = None
+        if reason is None and not isinstance(last, Split) and last is not None:  # a message, as in `args`
+            super().__init__(split_id, last)
+            return
+        self.last = last if isinstance(last, Split) else None
+        status = f"last seen {self.last.status}" if self.last else "never seen"
+        message = f"split {split_id} did not finish in time ({status}){reason or ''}"
         super().__init__(message, code="TIMEOUT", split_id=split_id)
-        self.last = last
 
 
 class UploadError(AIStemSplitterError):

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import ClassVar
 
 import attrs
 
+from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async.models import Submission
 
 
+class _Event(PlainValue):
+    """An event goes to logs: its `to_dict()` has no URL that grants access."""
+
+    __slots__ = ()
+    _kind: ClassVar[bool] = True
+    _shown: ClassVar[bool] = True
+
+
 @attrs.frozen(kw_only=True)
-class RequestSent:
+class RequestSent(_Event):
     """An attempt was answered (`status`) or failed (`None`); `duration` in seconds, without waiting for the gate."""
 
     stage: str
@@ -20,7 +30,7 @@ class RequestSent:
 
 
 @attrs.frozen(kw_only=True)
-class RetryPlanned:
+class RetryPlanned(_Event):
     """An attempt failed and will be repeated in `delay` seconds; `reason` is one line for a log.
 
     So will a poll that failed with all its attempts, and the download of stems that are not there yet.
@@ -33,7 +43,7 @@ class RetryPlanned:
 
 
 @attrs.frozen(kw_only=True)
-class Throttled:
+class Throttled(_Event):
     """An attempt was answered 429; `retry_after` is the reply's `Retry-After` in seconds, `None` without one.
 
     If the reply came from the API, a `GateClosed` precedes it. If the call is retried, a `RetryPlanned` follows.
@@ -45,7 +55,7 @@ class Throttled:
 
 
 @attrs.frozen(kw_only=True)
-class GateClosed:
+class GateClosed(_Event):
     """The server answered 429: nothing is sent for this key for `duration` seconds.
 
     A gate that several clients share reports this and the next two events only to its own `on_event`.
@@ -56,7 +66,7 @@ class GateClosed:
 
 
 @attrs.frozen(kw_only=True)
-class GateOpened:
+class GateOpened(_Event):
     """The wait after a 429 is over: one request is sent alone, and if it is accepted the others follow.
 
     Emitted only when there is something to send.
@@ -66,7 +76,7 @@ class GateOpened:
 
 
 @attrs.frozen(kw_only=True)
-class LimitLearned:
+class LimitLearned(_Event):
     """The estimate of the key's limit changed from `old` to `new` requests per window (`None`: unknown)."""
 
     old: int | None
@@ -75,7 +85,7 @@ class LimitLearned:
 
 
 @attrs.frozen(kw_only=True)
-class PollPlanned:
+class PollPlanned(_Event):
     """The next poll of a split is planned in `due_in` seconds. The plan changes with the request budget."""
 
     split_id: str
@@ -84,7 +94,7 @@ class PollPlanned:
 
 
 @attrs.frozen(kw_only=True)
-class PollMade:
+class PollMade(_Event):
     """A split was polled and has this `status`, or the poll failed (`None`)."""
 
     split_id: str
@@ -93,7 +103,7 @@ class PollMade:
 
 
 @attrs.frozen(kw_only=True)
-class SplitCreated:
+class SplitCreated(_Event):
     """A create succeeded and its credits are charged (`None`: the server did not say how many).
 
     `idempotency_key` is the key it was sent with.
@@ -106,7 +116,7 @@ class SplitCreated:
 
 
 @attrs.frozen(kw_only=True)
-class CreateAbandoned:
+class CreateAbandoned(_Event):
     """A create was given up, by an error or a cancellation, although it may have happened and may be charged.
 
     `client.resubmit(submission)` finds out, without charging twice; so store it, key and bytes. The error raised to the
@@ -119,7 +129,7 @@ class CreateAbandoned:
 
 
 @attrs.frozen(kw_only=True)
-class BoughtBefore:
+class BoughtBefore(_Event):
     """A batch is about to buy a song that was bought before and was not delivered as what is asked for now.
 
     `delivered` and `asked` are a stem model and an output format with `/` between them, empty where the service chose

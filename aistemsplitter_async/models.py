@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping  # cattrs reads the annotations at run time
+import json
+from collections.abc import Mapping  # cattrs and `_plain` read the annotations at run time
 from datetime import datetime  # same
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import attrs
+
+from aistemsplitter_async._plain import Model, redact_url as redact_url  # noqa: PLC0414  # a re-export
 
 # Open enums: a string that the API adds later passes through unchanged.
 StemModel = Literal["4s", "6s"] | str  # noqa: PYI051
@@ -15,12 +17,6 @@ OutputFormat = Literal["mp3", "wav"] | str  # noqa: PYI051
 SplitStatus = Literal["queued", "processing", "succeeded", "failed"] | str  # noqa: PYI051
 
 TERMINAL: frozenset[str] = frozenset({"succeeded", "failed"})
-_CREDENTIALS = re.compile("//[^/]*@")
-
-
-def redact_url(url: str) -> str:
-    """Return a URL that is safe to show: without query, fragment and credentials, which may grant access."""
-    return _CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
 
 
 def _without_query(url: str) -> str:
@@ -31,8 +27,18 @@ def _names_only(urls: Mapping[str, str]) -> str:
     return f"<{', '.join(urls)}>"
 
 
+def _grants_access(body: bytes) -> bool:
+    """Return whether a create's body has a URL with a query or credentials in it, or cannot be read."""
+    texts = list[str]()
+    try:
+        json.loads(body, object_hook=lambda found: texts.extend(map(str, found.values())))
+    except ValueError:
+        return True
+    return any("://" in text and redact_url(text) != text for text in texts)
+
+
 @attrs.frozen
-class Credits:
+class Credits(Model):
     """The credits that the key may still spend."""
 
     balance: float
@@ -40,7 +46,7 @@ class Credits:
 
 
 @attrs.frozen
-class Reservation:
+class Reservation(Model):
     """Permission to upload one file, valid until `expires_at` by the server's clock.
 
     The headers grant access and stay out of `repr`.
@@ -53,7 +59,7 @@ class Reservation:
 
 
 @attrs.frozen
-class WorkerReceipt:
+class WorkerReceipt(Model):
     """The upload worker's reply: where it keeps the bytes."""
 
     url: str = attrs.field(repr=_without_query)
@@ -61,15 +67,19 @@ class WorkerReceipt:
 
 
 @attrs.frozen
-class DirectURL:
+class DirectURL(Model):
     """Audio that the API fetches itself."""
+
+    _kind: ClassVar[str] = "direct_url"
 
     url: str = attrs.field(repr=_without_query)
 
 
 @attrs.frozen
-class UploadedFile:
+class UploadedFile(Model):
     """Audio already at the upload worker."""
+
+    _kind: ClassVar[str] = "uploaded_file"
 
     upload_id: str
     file_url: str = attrs.field(repr=_without_query)
@@ -80,7 +90,7 @@ SplitInput = DirectURL | UploadedFile
 
 
 @attrs.frozen
-class Upload:
+class Upload(Model):
     """A finished upload. Pass its `input` to `create_split` before `expires_at`, by this machine's clock."""
 
     input: UploadedFile
@@ -91,7 +101,7 @@ class Upload:
 
 
 @attrs.frozen
-class Submission:
+class Submission(Model):
     """One create: its idempotency key and the exact bytes of its body.
 
     Store it before the POST is sent, and the split can be neither lost nor charged twice: the server answers the same
@@ -101,9 +111,17 @@ class Submission:
     idempotency_key: str
     body: bytes = attrs.field(repr=False)
 
+    def to_plain(self, *, shown: bool) -> dict[str, Any]:
+        """Return it as a part of another value; the body, one character a byte, is left empty in what goes to logs.
+
+        Unless nothing in it grants access: then it can still be resubmitted.
+        """
+        body = "" if shown and _grants_access(self.body) else self.body.decode("latin-1")
+        return {"idempotency_key": self.idempotency_key, "body": body}
+
 
 @attrs.frozen
-class CreatedSplit:
+class CreatedSplit(Model):
     """The reply to a create: the split exists, and is charged for.
 
     Attributes:
@@ -120,7 +138,7 @@ class CreatedSplit:
 
 
 @attrs.frozen
-class SplitErrorDetail:
+class SplitErrorDetail(Model):
     """Why a split failed."""
 
     code: str = ""
@@ -128,7 +146,7 @@ class SplitErrorDetail:
 
 
 @attrs.frozen
-class Split:
+class Split(Model):
     """A split's state at the server.
 
     Everything but `id` and `status` is `None` where the reply does not say it, or not in a way that can be read.

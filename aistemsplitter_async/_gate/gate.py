@@ -24,6 +24,7 @@ from aistemsplitter_async._gate.queues import Queues
 from aistemsplitter_async._gate.rate_headers import parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
@@ -52,7 +53,7 @@ class Source(Protocol):
 
 
 @attrs.frozen
-class GateSnapshot:
+class GateSnapshot(PlainValue):
     """The state of the gate at one moment.
 
     Attributes:

@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import attrs
 
+from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async.config import ASLEEP, Timeouts
 
 
 @attrs.frozen
-class Progress:
+class Progress(PlainValue):
     """How far a transfer has got.
 
     Attributes:

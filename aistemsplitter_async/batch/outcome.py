@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
+from aistemsplitter_async._plain import PlainValue
+from aistemsplitter_async.errors import AIStemSplitterError
+from aistemsplitter_async.models import Split
+
 if TYPE_CHECKING:
     from aistemsplitter_async._transfer.audio import Source
-    from aistemsplitter_async.errors import AIStemSplitterError
     from aistemsplitter_async.journal.record import StageName
-    from aistemsplitter_async.models import Split
 
 SkipReason = Literal["finished", "duplicate", "not begun"]
 
 
+class _Outcome(PlainValue):
+    """An outcome says in its `to_dict()` which of the three it is."""
+
+    __slots__ = ()
+    _kind: ClassVar[bool] = True
+
+
 @attrs.frozen
-class Done:
+class Done(_Outcome):
     """The source is split.
 
     Attributes:
@@ -35,7 +44,7 @@ class Done:
 
 
 @attrs.frozen
-class Failed:
+class Failed(_Outcome):
     """The source has no stems. The journal has how far it got.
 
     Attributes:
@@ -53,7 +62,7 @@ class Failed:
 
 
 @attrs.frozen
-class Skipped:
+class Skipped(_Outcome):
     """There was nothing to do for the source, or it was not started.
 
     Attributes:
@@ -79,7 +88,7 @@ Outcome = Done | Failed | Skipped
 
 
 @attrs.frozen(kw_only=True)
-class BatchReport:
+class BatchReport(PlainValue):
     """The totals of a batch.
 
     Attributes:

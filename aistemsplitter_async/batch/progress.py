@@ -11,11 +11,12 @@ import cattrs
 
 from aistemsplitter_async._files import replacing
 from aistemsplitter_async._gate.gate import GateSnapshot
+from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async.journal.record import StageName
 
 
 @attrs.frozen(kw_only=True)
-class TrackProgress:
+class TrackProgress(PlainValue):
     """One source that is being worked on.
 
     Attributes:
@@ -38,7 +39,7 @@ class TrackProgress:
 
 
 @attrs.frozen(kw_only=True)
-class BatchProgress:
+class BatchProgress(PlainValue):
     """The progress of a batch at one moment.
 
     Attributes:
@@ -79,7 +80,7 @@ class BatchProgress:
 
 
 @attrs.frozen(kw_only=True)
-class BatchStatus:
+class BatchStatus(PlainValue):
     """The content of the status file.
 
     Attributes:

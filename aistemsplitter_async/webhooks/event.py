@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import attrs
 
+from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async._wire.codec import parse_json
 from aistemsplitter_async.errors import ProtocolError, WebhookError
 from aistemsplitter_async.models import TERMINAL, SplitStatus
@@ -14,7 +15,7 @@ _TEXT_CAP = 255  # characters; events are kept, so their size is bounded
 
 
 @attrs.frozen(cache_hash=True)
-class WebhookEvent:
+class WebhookEvent(PlainValue):
     """Something happened to a split. It is only a hint: `get_split` returns the actual state and the stem URLs.
 
     Attributes:

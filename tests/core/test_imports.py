@@ -20,7 +20,8 @@ ROOT = Path(aistemsplitter_async.__file__).parent
 
 # Rooms from the ground up. A room is a folder, or a module of the root; it imports only from floors below its own.
 FLOORS = (
-    ("_lazy", "_version", "_web", "clock", "models"),
+    ("_lazy", "_plain", "_version", "_web", "clock"),
+    ("models",),
     ("errors",),
     ("config", "events"),
     ("_audio", "_files", "_listeners", "_tasks", "_wire"),

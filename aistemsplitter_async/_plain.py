@@ -1,0 +1,250 @@
+"""Values as plain JSON: `to_dict`, `from_dict`, and what pydantic and JSON encoders ask of a value.
+
+A value is written the same way everywhere: its keys are its attribute names, as in `--json`. Where values of several
+kinds come in one list (outcomes, events, errors, inputs), `type` says which it is.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import PurePath
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
+
+import attrs
+
+_CREDENTIALS = re.compile("//[^/]*@")
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*", re.IGNORECASE)
+_SCHEMAS: dict[object, dict[str, Any]] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    datetime: {"type": "string", "format": "date-time"},
+    NoneType: {"type": "null"},
+}
+
+
+def redact_url(url: str) -> str:
+    """Return a URL that is safe to show: without query, fragment and credentials, which may grant access."""
+    return _CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
+
+
+def safe_text(text: str) -> str:
+    """Return text that can be encoded: the name of a file need not be text, and what it is not is escaped."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def to_plain(value: object, *, shown: bool = False) -> Any:
+    """Return `value` as plain JSON: text, numbers, booleans, `None`, lists and dicts.
+
+    Dates become ISO 8601 in UTC with `Z`, paths text, and what no JSON has, such as NaN, `None`. What cannot be a part
+    of JSON at all (a stream, bytes) is named instead.
+
+    Args:
+        value: of any kind.
+        shown: whether it goes to logs: URLs lose what may grant access.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, str | PurePath):
+        text = safe_text(str(value))
+        return redact_url(text) if shown and _URL.fullmatch(text) else text
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, PlainValue):
+        return value.to_plain(shown=shown)
+    if isinstance(value, Mapping):
+        return {to_plain(str(key)): to_plain(item, shown=shown) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [to_plain(item, shown=shown) for item in value]
+    return _name_of(value)
+
+
+def _name_of(value: object) -> str:
+    for attribute in ("filename", "name"):
+        name = getattr(value, attribute, None)
+        if isinstance(name, str) and name:
+            return safe_text(name)
+    return f"<{type(value).__name__}>"
+
+
+class PlainValue:
+    """A value that is written as plain JSON.
+
+    `dict(value)` and `{**value}` are its `to_dict()`, which is how encoders such as FastAPI's read it; `__json__` is
+    for those of Celery and others. In pydantic it is a type like any other.
+    """
+
+    __slots__ = ()
+    _kind: ClassVar[str | bool] = False  # the `type` that is written with it; True for the name of the class
+    _shown: ClassVar[bool] = False  # whether it is made for logs, so that URLs lose what may grant access
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as plain JSON: keys are attribute names, dates ISO 8601 with `Z`, paths text (`docs/values.md`)."""
+        return self.to_plain(shown=self._shown)
+
+    def to_plain(self, *, shown: bool) -> dict[str, Any]:
+        """Return it as a part of another value, which goes to logs if `shown`."""
+        kind = self.type_name()
+        head = {} if kind is None else {"type": kind}
+        return head | {name: to_plain(value, shown=shown) for name, value in self._fields().items()}
+
+    @classmethod
+    def type_name(cls) -> str | None:
+        """Return the `type` that is written with it, if any."""
+        return (cls.__name__ if cls._kind is True else cls._kind) or None
+
+    def _fields(self) -> dict[str, object]:
+        return {field.name: getattr(self, field.name) for field in attrs.fields(type(self))}  # type: ignore[arg-type]
+
+    def keys(self) -> list[str]:
+        """Return the keys of `to_dict()`."""
+        return list(self.to_dict())
+
+    def __getitem__(self, key: str) -> Any:
+        return self.to_dict()[key]
+
+    __iter__ = None  # it is no list: without this, Python would count up `value[0]`
+
+    def __json__(self) -> dict[str, Any]:
+        return self.to_dict()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: object, handler: object) -> Any:
+        from pydantic_core import core_schema  # noqa: PLC0415  # it is the one that calls
+
+        return core_schema.no_info_plain_validator_function(
+            cls._validate, serialization=core_schema.plain_serializer_function_ser_schema(cls._serialize)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: object, handler: Any) -> dict[str, Any]:
+        return cls.json_schema(written=handler.mode == "serialization")
+
+    @classmethod
+    def json_schema(cls, *, written: bool = True) -> dict[str, Any]:
+        """Return the JSON schema of what `to_dict` returns or, if not `written`, of what `from_dict` reads."""
+        kind = cls.type_name()
+        head: dict[str, Any] = {} if kind is None else {"type": {"type": "string", "const": kind}}
+        fields = attrs.fields(cls)  # type: ignore[arg-type]
+        properties = head | {field.name: _schema_of(_type_of(cls, field.type), written=written) for field in fields}
+        required = [*head, *(field.name for field in fields if written or field.default is attrs.NOTHING)]
+        return {"title": cls.__name__, "type": "object", "properties": properties, "required": required}
+
+    @classmethod
+    def _validate(cls, value: object) -> Self:
+        if isinstance(value, cls):
+            return value
+        raise ValueError(f"should be a {cls.__name__}, which is not made from JSON")
+
+    @staticmethod
+    def _serialize(value: PlainValue) -> dict[str, Any]:
+        return value.to_dict()
+
+
+class Model(PlainValue):
+    """A value that can be read back from its plain JSON."""
+
+    __slots__ = ()
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Return the value that `to_dict` wrote. Keys that it does not have are ignored.
+
+        Raises:
+            ValueError: a field is missing or wrong; the message names it.
+        """
+        if not isinstance(data, Mapping):
+            raise _wrong(cls.__name__, "an object", data)
+        kind = cls.type_name()
+        if kind is not None and data.get("type", kind) != kind:
+            raise ValueError(f"{cls.__name__}.type should be {kind!r}, not {data['type']!r}")
+        values = {}
+        for field in attrs.fields(cls):  # type: ignore[arg-type]
+            if field.name in data:
+                values[field.name] = _read(data[field.name], _type_of(cls, field.type), f"{cls.__name__}.{field.name}")
+            elif field.default is attrs.NOTHING:
+                raise ValueError(f"{cls.__name__}.{field.name} is missing")
+        return cls(**values)
+
+    @classmethod
+    def _validate(cls, value: object) -> Self:
+        return value if isinstance(value, cls) else cls.from_dict(value)  # type: ignore[arg-type]  # or it raises
+
+
+def _read(value: object, kind: Any, where: str) -> Any:
+    """Return `value`, read from JSON, as the annotation `kind` says."""
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    if value is None and NoneType in members:
+        return None
+    models = [member for member in members if isinstance(member, type) and issubclass(member, Model)]
+    if models:
+        named = [model for model in models if isinstance(value, Mapping) and value.get("type") == model.type_name()]
+        return (named or models)[0].from_dict(value)  # type: ignore[arg-type]  # or it raises
+    if datetime in members:
+        return _read_time(value, where)
+    if float in members or int in members:
+        if isinstance(value, bool) or not isinstance(value, int if float not in members else int | float):
+            raise _wrong(where, "a number", value)
+        return value
+    if any(get_origin(member) is Mapping for member in members):
+        if not (isinstance(value, Mapping) and all(isinstance(part, str) for pair in value.items() for part in pair)):
+            raise _wrong(where, "an object of texts", value)
+        return dict(value)
+    if not isinstance(value, str):
+        raise _wrong(where, "text", value)
+    return value.encode("latin-1") if bytes in members else value
+
+
+def _read_time(value: object, where: str) -> datetime:
+    time = value
+    if isinstance(value, str):
+        with suppress(ValueError):
+            time = datetime.fromisoformat(value)
+    if not isinstance(time, datetime):
+        raise _wrong(where, "a time in ISO 8601", value)
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def _wrong(where: str, expected: str, value: object) -> ValueError:
+    found = "null" if value is None else "other text" if isinstance(value, str) else type(value).__name__
+    return ValueError(f"{where} should be {expected}, not {found}")
+
+
+def _schema_of(kind: Any, *, written: bool) -> dict[str, Any]:
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, UnionType):
+        schemas = [_schema_of(member, written=written) for member in arguments]
+        if {} in schemas:
+            return {}
+        kept = [schema for schema in schemas if "enum" not in schema or {"type": "string"} not in schemas]
+        return kept[0] if len(kept) == 1 else {"anyOf": kept}
+    if origin is Literal:
+        return {"type": "string", "enum": list(arguments)}
+    if origin in (Mapping, dict):
+        return {"type": "object", "additionalProperties": _schema_of(arguments[1], written=written)}
+    if origin is tuple:
+        return {"type": "array", "items": _schema_of(arguments[0], written=written)}
+    if isinstance(kind, type) and issubclass(kind, PlainValue):
+        return kind.json_schema(written=written)
+    if kind is bytes or (isinstance(kind, type) and issubclass(kind, PurePath)):
+        return {"type": "string"}
+    return _SCHEMAS.get(kind, {})
+
+
+def _type_of(cls: type, annotation: Any) -> Any:
+    """Return what a field's annotation means; `None` if it names something that is not imported at run time."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, vars(sys.modules[cls.__module__]))  # noqa: S307  # text of our own source
+    except NameError:
+        return None
