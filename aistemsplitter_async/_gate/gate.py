@@ -12,6 +12,7 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from typing import Any, Protocol
 
 import attrs
@@ -349,7 +350,8 @@ class Gate:
             self._timer = None
         if self._timer is None and math.isfinite(when):
             self._timer_at = when
-            self._timer = asyncio.get_running_loop().create_task(self._sleep_until(when), name="gate timer")
+            work, nobodys = self._sleep_until(when), Context()  # it serves all calls, and may outlive this one
+            self._timer = asyncio.get_running_loop().create_task(work, name="gate timer", context=nobodys)
 
     async def _sleep_until(self, when: float) -> None:
         await self._clock.sleep(when - self._clock.monotonic())

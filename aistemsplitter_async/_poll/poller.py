@@ -1,6 +1,7 @@
 """Polls running splits, as a source of requests for the gate: when a slot comes free, the plan says which to poll.
 
-Any number of waiters for one split share its polls. A service that does not answer never ends a wait; it ends with a
+Any number of waiters for one split share its polls, which run in the context of the one that has waited longest: a poll
+is planned by whatever call comes by, and must not carry that call's context variables (of tracing, of logging). A service that does not answer never ends a wait; it ends with a
 terminal status, at the waiter's own deadline, or with a reply that no later poll improves: for replies that may pass,
 such as a 404 right after the create, that is known after a while (`_send.reactions`).
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import AsyncGenerator
+from contextvars import Context, copy_context
+from copy import copy
 
 import attrs
 
@@ -39,7 +42,7 @@ class _Watch:
     split_id: str
     priority: Priority
     since: float  # monotonic seconds
-    waiters: int = 0
+    waiters: dict[object, Context] = attrs.field(factory=dict[object, Context])  # in the order in which they came
     last: Split | None = None
     failure: Exception | None = None
     is_known: bool = False  # that it exists: its create was seen, a poll found it, or an event named it
@@ -48,6 +51,10 @@ class _Watch:
     cause: Failures | None = None  # of these
     streak: Streak | None = None  # of answers that may pass
     changed: asyncio.Event = attrs.field(factory=asyncio.Event)
+
+    def build_context(self) -> Context:
+        """Return a copy of the context of the call that has waited longest."""
+        return next(iter(self.waiters.values())).copy()
 
     @property
     def over(self) -> bool:
@@ -124,6 +131,8 @@ class Poller:
         watch.is_known = watch.is_known or since is not None or expects_event or done
         if deadline is not None:
             self._plan.note_deadline(split_id, now=self._pipeline.clock.monotonic(), deadline=deadline)
+        waiter = object()
+        watch.waiters[waiter] = copy_context()
         self._join(watch, priority)
         seen = None
         try:
@@ -133,12 +142,12 @@ class Poller:
                     yield seen
                     continue  # it may have changed again while the caller handled this state
                 if watch.failure is not None:
-                    raise watch.failure
+                    raise _own(watch.failure)
                 if watch.over:
                     return
                 await watch.changed.wait()
         finally:
-            self._leave(watch)
+            self._leave(watch, waiter)
 
     def wake(self, split_id: str) -> None:
         """Poll a split at once, ahead of the others in its lane, if it is waited for: an event says that it is done."""
@@ -146,7 +155,7 @@ class Poller:
         if watch is not None and not watch.over:
             self._plan.wake(split_id)
             self._pipeline.gate.pump()
-            self._emit_planned(split_id)
+            watch.build_context().run(self._emit_planned, split_id)
 
     def typical(self) -> float | None:
         """Return the median processing time in seconds, `None` while nothing is known about it."""
@@ -183,7 +192,9 @@ class Poller:
         entry = self._chosen.pop(order)
         self._plan.note_polling(entry)
         watch = self._watches[entry.split_id]
-        poll = asyncio.get_running_loop().create_task(self._poll(watch, slot), name=f"poll split {watch.split_id}")
+        poll = asyncio.get_running_loop().create_task(
+            self._poll(watch, slot), name=f"poll split {watch.split_id}", context=watch.build_context()
+        )
         self._polls.add(poll)
         poll.add_done_callback(self._polls.discard)
         poll.add_done_callback(lambda _: slot.restore())  # in case it was cancelled before it used the slot
@@ -202,12 +213,11 @@ class Poller:
         if priority == "interactive" and watch.priority == "bulk":
             watch.priority = priority
             self._plan.raise_lane(watch.split_id)
-        watch.waiters += 1
         self._pipeline.gate.pump()
         self._emit_planned(watch.split_id)
 
-    def _leave(self, watch: _Watch) -> None:
-        watch.waiters -= 1
+    def _leave(self, watch: _Watch, waiter: object) -> None:
+        del watch.waiters[waiter]
         if not watch.waiters:
             del self._watches[watch.split_id]  # a poll on its way checks for that
             self._plan.remove(watch.split_id)
@@ -309,3 +319,12 @@ class Poller:
         watch.last = split
         watch.failures, watch.streak, watch.cause = 0, None, None
         self._answers, self._answered = self._answers + 1, split.id
+
+
+def _own(failure: Exception) -> Exception:
+    """Return a waiter's own error: what one of them adds to it is not for the others."""
+    if not isinstance(failure, AIStemSplitterError):
+        return failure
+    own = copy(failure)
+    own.__cause__ = failure.__cause__
+    return own

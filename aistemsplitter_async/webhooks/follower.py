@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
+from contextvars import Context
 
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async.clock import Clock
@@ -48,7 +49,8 @@ class InboxFollower:
     def is_done(self, split_id: str) -> bool:
         """Return whether a notification said that this split is done. The first call begins to follow the inbox."""
         if self._following is None:
-            self._following = asyncio.get_running_loop().create_task(self._follow(), name="follow the webhook inbox")
+            loop = asyncio.get_running_loop()  # in nobody's context: it serves all waits, and outlives the first one
+            self._following = loop.create_task(self._follow(), name="follow the webhook inbox", context=Context())
         self._forget_old()
         return split_id in self._done
 
