@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
+from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
 from aistemsplitter_async.config import (
@@ -232,7 +233,8 @@ class AsyncAIStemSplitter:
         """Send audio to the upload worker, in constant memory, and return what `create_split` needs (`.input`).
 
         Args:
-            source: a path, bytes, or the result of `stream_source`.
+            source: a path, bytes, a binary file object (read from where it stands to its end, in a thread, and not
+                closed), or the result of `stream_source`.
             filename: the name to send; by default the file's own.
             content_type: by default inferred from the name.
             on_progress: a listener like `on_event`, called with a `Progress` as bytes leave.
@@ -252,7 +254,7 @@ class AsyncAIStemSplitter:
 
     async def create_split(
         self,
-        split_input: SplitInput,
+        split_input: SplitInput | Mapping[str, Any],
         *,
         stem_model: StemModel | None = None,
         output_format: OutputFormat | None = None,
@@ -269,7 +271,8 @@ class AsyncAIStemSplitter:
         `CancelledError` is then an error with the `split_id`, or a `SubmissionUncertainError` (`docs/cancellation.md`).
 
         Args:
-            split_input: `upload.input` or `DirectURL(url)`.
+            split_input: `upload.input`, `DirectURL(url)`, or a dict as the official clients take it: the input, with
+                its `type`, or the whole body with an `input` in it.
             stem_model: `"4s"` or `"6s"`; by default the server's choice.
             output_format: `"mp3"` or `"wav"`; by default the server's choice.
             webhook_url: where the API sends a notification when the split is terminal.
@@ -281,15 +284,16 @@ class AsyncAIStemSplitter:
 
         Raises:
             SubmissionUncertainError: it may or may not have happened; `resubmit(error.submission)` finds out.
-            ConfigurationError: `before_send` is not async; nothing was sent.
+            ConfigurationError: `before_send` is not async, or a field of the dict is wrong; nothing was sent.
         """
         engine = self._bound_engine()
+        body = parse_create(split_input, stem_model=stem_model, output_format=output_format, webhook_url=webhook_url)
         submission = engine.build_submission(
-            split_input,
+            body.input,
             idempotency_key=_key_or_fresh(idempotency_key),
-            stem_model=stem_model,
-            output_format=output_format,
-            webhook_url=webhook_url,
+            stem_model=body.stem_model,
+            output_format=body.output_format,
+            webhook_url=body.webhook_url,
         )
         return await engine.create(
             submission, deadline=self._deadline(timeout), priority=priority, before_send=before_send
@@ -431,8 +435,8 @@ class AsyncAIStemSplitter:
     ) -> Job:
         """Upload `source` if it is not a URL, create its split, and return the job to wait for.
 
-        Arguments and errors are those of `upload_audio` and `create_split`; `source` may also be an `https` URL, which
-        the API fetches itself.
+        Arguments and errors are those of `upload_audio` and `create_split`; `source` may also be an `https` URL, as
+        text, as `DirectURL` or as a dict, which the API fetches itself.
         """
         engine, deadline, key = self._bound_engine(), self._deadline(timeout), _key_or_fresh(idempotency_key)
         prepared = engine.uploader.prepare_input(

@@ -1,9 +1,11 @@
 """Polls running splits, as a source of requests for the gate: when a slot comes free, the plan says which to poll.
 
 Any number of waiters for one split share its polls, which run in the context of the one that has waited longest: a poll
-is planned by whatever call comes by, and must not carry that call's context variables (of tracing, of logging). A service that does not answer never ends a wait; it ends with a
-terminal status, at the waiter's own deadline, or with a reply that no later poll improves: for replies that may pass,
-such as a 404 right after the create, that is known after a while (`_send.reactions`).
+is set off by whatever call comes by, and must not carry that call's context variables (of tracing, of logging).
+
+A service that does not answer never ends a wait; it ends with a terminal status, at the waiter's own deadline, or with
+a reply that no later poll improves: for replies that may pass, such as a 404 right after the create, that is known
+after a while (`_send.reactions`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mimetypes
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Protocol
@@ -18,14 +18,16 @@ from urllib.parse import urlsplit
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.file_object import BinaryFile, is_file_object, open_file_object
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file
 from aistemsplitter_async._transfer.foreign import ForeignSource, guard
+from aistemsplitter_async._wire.inputs import parse_input
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async._wire.urls import filename_of_url, is_url
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import Timeouts
 from aistemsplitter_async.errors import ConfigurationError, SourceUnreadableError
-from aistemsplitter_async.models import DirectURL, redact_url
+from aistemsplitter_async.models import DirectURL, UploadedFile, redact_url
 
 _TYPE_BY_SUFFIX = {  # unknown to `mimetypes` on some systems, or named after the container rather than the audio
     ".aac": "audio/aac",
@@ -102,7 +104,7 @@ class StreamSource:
         yield self.factory
 
 
-Source = str | os.PathLike[str] | bytes | AudioSource
+Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | AudioSource | DirectURL
 
 
 def stream_source(
@@ -140,7 +142,8 @@ async def build_source(
     """Return the audio source for a caller's `source`. Nothing that the result does raises anything but our errors.
 
     Args:
-        source: a path, bytes, an http(s) URL as text, or an `AudioSource`, for example from `stream_source`.
+        source: a path, bytes, a binary file object, an http(s) URL, or an `AudioSource`, for example from
+            `stream_source`.
         filename: overrides the name; needed to infer the type of bytes.
         content_type: overrides the type inferred from the name.
         clock: where time comes from.
@@ -150,8 +153,11 @@ async def build_source(
         SourceUnreadableError: it is no source, no such file, not a regular one, empty, or not permitted. Nothing was
             sent.
     """
-    if isinstance(source, BytesSource | FileSource | ForeignSource):
+    clock, stall = clock or SystemClock(), Timeouts().stall if stall is None else stall
+    if isinstance(source, BytesSource | FileSource | ForeignSource | DirectURL):
         return source
+    if isinstance(source, Mapping | UploadedFile):
+        return _parse_direct(source)
     if isinstance(source, str) and _is_url(source):
         return DirectURL(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -161,14 +167,22 @@ async def build_source(
         size = await run_in_thread(_check_file, path)
         name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # a file name need not be text
         return FileSource(path, size, name, content_type or guess_content_type(name))
+    foreign: object = source
+    if is_file_object(source):
+        foreign = await open_file_object(source, filename=filename, content_type=content_type, clock=clock, stall=stall)
     return guard(
-        source,
-        filename=filename,
-        content_type=content_type,
-        guess=guess_content_type,
-        clock=clock or SystemClock(),
-        stall=Timeouts().stall if stall is None else stall,
+        foreign, filename=filename, content_type=content_type, guess=guess_content_type, clock=clock, stall=stall
     )
+
+
+def _parse_direct(source: Mapping[str, object] | UploadedFile) -> DirectURL:
+    try:
+        parsed = source if isinstance(source, UploadedFile) else parse_input(source)
+    except ConfigurationError as error:
+        raise SourceUnreadableError(f"this dict is no source: {error}") from None
+    if isinstance(parsed, DirectURL):
+        return parsed
+    raise SourceUnreadableError("what is uploaded already is no source; give it to create_split")
 
 
 def _is_url(source: str) -> bool:

@@ -7,11 +7,12 @@ finished.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 
 from aistemsplitter_async._tasks import cancel_within, wait_out
 from aistemsplitter_async._transfer.audio import Source
+from aistemsplitter_async._transfer.file_object import is_file_object
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import CLOSE_GRACE
@@ -39,7 +40,8 @@ class Feeder:
         self, sources: Sources, take: Callable[[Source | BatchItem], Awaitable[bool]], *, clock: Clock
     ) -> None:
         kind = type(sources).__name__
-        if isinstance(sources, str | bytes | bytearray | memoryview):  # iterable, but not a list of sources
+        # iterable, but not a list of sources
+        if isinstance(sources, str | bytes | bytearray | memoryview | Mapping) or is_file_object(sources):
             raise ConfigurationError(f"sources is a single {kind}; give a list of sources")
         if not isinstance(sources, Iterable | AsyncIterable):
             raise ConfigurationError(f"sources must be an iterable, not {kind}; give a list of sources")

@@ -58,7 +58,7 @@ SHELLS_OF = {
     "_gate": "gate queues",
     "_poll": "poller",
     "_send": "connections create failures pipeline transport",
-    "_transfer": "audio downloader file_source foreign manifest metered partfile saver uploader writer",
+    "_transfer": "audio downloader file_object file_source foreign manifest metered partfile saver uploader writer",
     "batch": "bounds capacity context create feeder item patience progress runner standing steps track",
     "cli": "connect run sources",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",

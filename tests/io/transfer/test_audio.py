@@ -301,7 +301,7 @@ async def test_cancelling_while_the_file_is_being_opened_leaves_no_descriptor(
 async def test_bytes_are_a_source_of_their_own() -> None:
     data = pattern(2 * BLOCK + 5)
     for given in (data, bytearray(data), memoryview(data)):
-        source = await build_source(given, filename="song.flac")  # type: ignore[arg-type]
+        source = await build_source(given, filename="song.flac")
         assert not isinstance(source, DirectURL)
         assert await read(source) == data
         assert (source.filename, source.content_type, source.content_length) == ("song.flac", "audio/flac", len(data))
