@@ -163,15 +163,18 @@ class AsyncAIStemSplitter:
         """Check that the client is open and belongs to the running event loop.
 
         Raises:
-            ConfigurationError: the client is closed, or belongs to another event loop.
+            ConfigurationError: the client is closed, or belongs to another event loop, or there is none.
         """
-        loop = asyncio.get_running_loop()
+        loop = _running_loop()
         if self._closed:
             raise ConfigurationError("this client is closed; make a new one")
         if self._loop is None:
             self._loop = loop
         elif self._loop is not loop:
-            raise ConfigurationError("a client belongs to the event loop of its first call; make one per loop")
+            raise ConfigurationError(
+                "a client belongs to the event loop of its first call, and this is another one; make the client inside "
+                "the coroutine that asyncio.run runs, one per loop"
+            )
 
     def __repr__(self) -> str:
         return f"AsyncAIStemSplitter(base_url={self.base_url!r})"
@@ -191,6 +194,7 @@ class AsyncAIStemSplitter:
         Creates that are being sent get a few seconds to be answered first, so that their splits are known. All of this
         is done even if the caller is cancelled; another call waits for the same end.
         """
+        _running_loop()
         self._closed = True
         await self._engine.aclose()
 
@@ -313,7 +317,13 @@ class AsyncAIStemSplitter:
 
         Raises:
             SubmissionUncertainError: still uncertain. A refusal now says nothing about the first attempt.
+            ConfigurationError: its body is empty, as in an error that a task queue made again (`docs/values.md`).
         """
+        if not submission.body:
+            raise ConfigurationError(
+                "the body of this submission was not kept, since it names a URL that grants access; store "
+                "submission.to_dict() where the error is caught, or in before_send"
+            )
         created = await self._bound_engine().resubmit(
             submission, deadline=self._deadline(timeout), priority=priority, before_send=before_send
         )
@@ -608,6 +618,17 @@ class AsyncAIStemSplitter:
 
     def _deadline(self, timeout: float | None) -> Deadline:
         return Deadline.after(self._clock, timeout)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    raise ConfigurationError(
+        "no asyncio event loop is running here: await this in a coroutine that asyncio.run(..) runs. Trio and curio "
+        'have none; with anyio, run it with backend="asyncio"'
+    )
 
 
 def _key_or_fresh(key: str | None) -> str:

@@ -13,7 +13,14 @@ import attrs
 from aistemsplitter_async._wire.codec import decode, parse_json, parse_reply, to_camel
 from aistemsplitter_async._wire.error_replies import build_refusal, build_status_error, clean_text
 from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
-from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, ConfigurationError, ProtocolError
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    APIConnectionError,
+    APIStatusError,
+    ConfigurationError,
+    ProtocolError,
+    ValidationError,
+)
 from aistemsplitter_async.models import (
     CreatedSplit,
     Credits,
@@ -28,6 +35,7 @@ from aistemsplitter_async.models import (
 
 T = TypeVar("T")
 
+_EVERYWHERE = "mp3"  # the one output format that every plan and every version of the service has
 _ID_SHOWN = 100  # characters of an unexpected id in a message
 
 # Only the transport sets these: a reservation must not redirect the bytes, misstate them, or add credentials.
@@ -48,6 +56,7 @@ class Operation(Generic[T]):
     what: str  # completes "could not ..."
     request: Request
     parse: Callable[[Reply], T]
+    explain: Callable[[APIStatusError], APIStatusError] = lambda error: error  # adds what the request says about it
 
     def read(self, reply: Reply, *, now: float) -> T:
         """Return what a reply of any status says; `now` in POSIX seconds.
@@ -59,14 +68,15 @@ class Operation(Generic[T]):
         """
         origin = self.request.origin
         if not reply.ok:
-            raise build_status_error(reply, what=self.what, now=now, origin=origin)
+            raise self.explain(build_status_error(reply, what=self.what, now=now, origin=origin))
         try:
             return self.parse(reply)
         except ProtocolError as error:
             failure: AIStemSplitterError = error
         if reply.cut:
             failure = APIConnectionError(f"could not {self.what}: the connection broke in the middle of the answer")
-        raise build_refusal(reply, what=self.what, now=now, origin=origin) or failure
+        refusal = build_refusal(reply, what=self.what, now=now, origin=origin)
+        raise failure if refusal is None else self.explain(refusal)
 
 
 def get_credits(base_url: str) -> Operation[Credits]:
@@ -128,12 +138,31 @@ def build_submission(
 
 def parse_webhook_url(submission: Submission) -> str | None:
     """Return the webhook URL that a create names, `None` if it names none."""
+    return _option(submission, "webhookUrl")
+
+
+def _option(submission: Submission, name: str) -> str | None:
     try:
         body = parse_json(submission.body)
     except ProtocolError:  # a body that was not built here; the API will say what is wrong with it
         return None
-    url = body.get("webhookUrl") if isinstance(body, dict) else None
-    return url if isinstance(url, str) else None
+    value = body.get(name) if isinstance(body, dict) else None
+    return value if isinstance(value, str) else None
+
+
+def _name_format(error: APIStatusError, submission: Submission) -> APIStatusError:
+    """Return a refusal of the request's content with the way out if it may be about the format: not all offer `wav`."""
+    asked = _option(submission, "outputFormat")
+    if not isinstance(error, ValidationError) or asked in (None, _EVERYWHERE):
+        return error
+    says_so = re.search(rf"format|plan|{re.escape(asked)}", error.detail, re.IGNORECASE)
+    hint = "ask for" if says_so else f"if that is about {asked}, ask for"
+    return ValidationError(f'{error}; {hint} output_format="{_EVERYWHERE}"', output_format=asked, **_known(error))
+
+
+def _known(error: APIStatusError) -> dict[str, Any]:
+    names = ("code", "status_code", "request_id", "retry_after", "detail")
+    return {name: getattr(error, name) for name in names}
 
 
 def create_split(base_url: str, submission: Submission) -> Operation[CreatedSplit]:
@@ -145,6 +174,7 @@ def create_split(base_url: str, submission: Submission) -> Operation[CreatedSpli
             base_url, "POST", "/audio/splits", submission.body, {"Idempotency-Key": submission.idempotency_key}
         ),
         parse=_created,
+        explain=lambda error: _name_format(error, submission),
     )
 
 

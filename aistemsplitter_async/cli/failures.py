@@ -178,7 +178,7 @@ def _message(error: AIStemSplitterError) -> str:
         return f"the API key was refused (HTTP {error.status_code}{_detail(error)})"
     if isinstance(error, InsufficientCreditsError):
         return f"not enough credits{_detail(error)}"
-    if isinstance(error, ValidationError) and error.detail:
+    if isinstance(error, ValidationError) and (error.detail or error.output_format):
         return f"the API refused it{_detail(error)}"
     if isinstance(error, RateLimitedError):
         return f"the key's request limit stayed exhausted{_detail(error)}"
@@ -202,6 +202,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
     if isinstance(error, AuthenticationError):
         where = "the network, a proxy or gateway on the way, and " if is_outage(error) else ""
         return f"check {where}{API_KEY_VARIABLE} or --api-key-file, and --base-url"
+    if isinstance(error, ValidationError) and error.output_format:
+        return f"if {error.output_format} is not offered to you, give --output-format mp3"
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):

@@ -30,7 +30,7 @@ def build(cls: Any) -> Any:
     if issubclass(cls, errors.WaitTimeoutError):
         return cls("split_1", SPLIT)
     if issubclass(cls, errors.SubmissionUncertainError):
-        return cls("text", submission=Submission("key", b"body"), **CONTEXT)
+        return cls("text", submission=Submission("key", b'{"input": "body"}'), **CONTEXT)
     if issubclass(cls, APIConnectionError):
         return cls("text", may_have_arrived=False, permanent=True, **CONTEXT)
     if issubclass(cls, APIStatusError):
