@@ -50,10 +50,12 @@ def to_plain(value: object, *, shown: bool = False) -> Any:
         value: of any kind.
         shown: whether it goes to logs: URLs lose what may grant access.
     """
-    if value is None or isinstance(value, bool | int):
+    if value is None or isinstance(value, bool):
         return value
+    if isinstance(value, int):
+        return int(value)
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     if isinstance(value, str | PurePath):
         text = safe_text(str(value))
         return redact_url(text) if shown and _URL.fullmatch(text) else text

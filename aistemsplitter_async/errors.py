@@ -82,8 +82,9 @@ class AIStemSplitterError(PlainValue, Exception):
         self.idempotency_key = idempotency_key
         self.split_id = split_id
         for name, value in (kept or {}).items():
-            model = _MODELS.get(name)
-            setattr(self, name, value if model is None or value is None else model.from_dict(value))
+            if not hasattr(type(self), name):  # what a queue returns must not replace a method
+                model = _MODELS.get(name)
+                setattr(self, name, value if model is None or value is None else model.from_dict(value))
 
     @property
     def args(self) -> tuple[Any, ...]:
@@ -253,7 +254,7 @@ class SplitFailedError(AIStemSplitterError):
 
     split: Split
 
-    def __init__(self, split: Split | str, kept: Kept = None, /) -> None:
+    def __init__(self, split: Split | str, kept: Kept = None) -> None:
         if isinstance(split, str):  # a message, as in `args`
             self.split = Split("", "failed")
             super().__init__(split, kept)
@@ -272,7 +273,7 @@ class WaitTimeoutError(AIStemSplitterError):
         last: the newest known state, or `None` if no poll succeeded.
     """
 
-    def __init__(self, split_id: str, last: Split | Kept = None, reason: str | None = None, /) -> None:
+    def __init__(self, split_id: str, last: Split | Kept = None, reason: str | None = None) -> None:
         self.last: Split | None = None
         if reason is None and not isinstance(last, Split) and last is not None:  # a message, as in `args`
             super().__init__(split_id, last)

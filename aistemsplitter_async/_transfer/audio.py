@@ -12,7 +12,7 @@ import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import attrs
@@ -104,7 +104,9 @@ class StreamSource:
         yield self.factory
 
 
-Source = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | AudioSource | DirectURL
+Source = (
+    str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | AudioSource | DirectURL | Mapping[str, Any]
+)
 
 
 def stream_source(

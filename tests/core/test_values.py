@@ -162,6 +162,7 @@ def test_a_value_is_no_list() -> None:
     with pytest.raises(TypeError):
         list(value)
     assert not isinstance(value, Iterable)
+    assert not hasattr(value, "__dict__"), "it takes no more memory than its fields"
 
 
 @pytest.mark.parametrize("cls", CLASSES)
@@ -178,6 +179,12 @@ def test_every_error_is_made_again_from_its_args_as_task_queues_do(cls: Any) -> 
 def test_an_error_that_says_nothing_more_has_only_its_message() -> None:
     assert errors.ConfigurationError("text").args == ("text",)
     assert repr(errors.ConfigurationError("text", code="C")) == "ConfigurationError('text')"
+
+
+def test_what_a_queue_returns_replaces_no_method() -> None:
+    error = errors.ConfigurationError("text", {"to_dict": "x", "__class__": "x", "args": [], "code": "C", "mine": 1})
+    assert error.args == ("text", {"code": "C", "mine": 1})
+    assert error.to_dict()["message"] == "text"
 
 
 def test_a_body_that_was_not_kept_is_not_sent() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -108,3 +109,9 @@ async def test_the_openapi_document_describes_them() -> None:
     assert '"const": "Failed"' in json.dumps(document["paths"]["/outcomes"])
     body = document["paths"]["/resubmit"]["post"]["requestBody"]["content"]["application/json"]["schema"]
     assert body["required"] == ["idempotency_key", "body"]
+
+
+def test_the_code_in_the_document_runs() -> None:
+    document = (Path(__file__).parents[2] / "docs" / "values.md").read_text("utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    exec(compile(code, "docs/values.md", "exec"), {})  # noqa: S102  # our own docs

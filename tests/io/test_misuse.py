@@ -95,12 +95,12 @@ async def test_no_other_refusal_speaks_of_formats(world: World, options: Any) ->
 
 
 async def test_the_dicts_of_the_official_clients_go_out_as_they_are(world: World) -> None:
-    body = {"input": {"type": "direct_url", "url": URL}, "stemModel": "6s", "outputFormat": "mp3"}
+    body: dict[str, Any] = {"input": {"type": "direct_url", "url": URL}, "stemModel": "6s", "outputFormat": "mp3"}
     async with world.client() as one:
         await one.create_split(body)
-        await one.submit(body["input"], stem_model="6s", output_format="mp3")  # type: ignore[arg-type]  # checked
+        await one.submit(body["input"], stem_model="6s", output_format="mp3")
         with pytest.raises(SourceUnreadableError, match=r"this dict is no source: input\.url is missing"):
-            await one.submit({"type": "direct_url"})  # type: ignore[arg-type]
+            await one.submit({"type": "direct_url"})
         with pytest.raises(ConfigurationError, match="has no field 'stem_model'"):
             await one.create_split(body | {"stem_model": "4s"})
     assert [json.loads(asked.body) for asked in world.api.of("create")] == [body, body]

@@ -160,3 +160,11 @@ def test_a_message_is_one_line_that_a_terminal_only_prints(text: str) -> None:
 def test_keys_are_hidden_known_or_not() -> None:
     assert hide_keys("key ast_live_0123456789 was refused") == "key ast_*** was refused"
     assert hide_keys("key s3cret was refused", "s3cret") == "key ast_*** was refused"
+
+
+def test_a_refused_format_is_told_with_the_option_that_works() -> None:
+    error = errors.ValidationError("could not ..", detail="no wav here", output_format="wav", status_code=422)
+    message = "song.mp3: the API refused it: no wav here; if wav is not offered to you, give --output-format mp3"
+    assert explain(error, HERE, source="song.mp3").message == message
+    other = errors.ValidationError("could not ..", detail="bad audio", status_code=422)
+    assert "--output-format" not in explain(other, HERE, source="song.mp3").message

@@ -279,6 +279,17 @@ async def test_a_cancelled_call_returns_only_when_nothing_reads_any_more(world: 
     assert log == ["read", "returned"]
 
 
+async def test_a_pipe_from_which_nothing_comes_is_given_up(world: World) -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as file, os.fdopen(writing, "wb") as end:
+        async with world.client() as client:
+            with pytest.raises(SourceUnreadableError, match="nothing more came of it for 60 s"):
+                await client.submit(file)
+        assert 60 <= world.elapsed() <= 66
+        end.close()  # or its thread would outlive this test
+        await asyncio.sleep(0.01)
+
+
 async def test_a_copy_is_gone_with_its_source() -> None:
     before = _deleted_files()
     source = await build_source(Minimal())
