@@ -43,7 +43,10 @@ class BinaryFile(Protocol):
 
 def is_file_object(source: object) -> TypeGuard[BinaryFile]:
     """Return whether `source` is to be read as a file object."""
-    return not hasattr(source, "opened") and callable(getattr(source, "read", None))
+    try:
+        return not hasattr(source, "opened") and callable(getattr(source, "read", None))
+    except Exception:  # noqa: BLE001  # other people's code, which `guard` will name
+        return False
 
 
 class _Users:
