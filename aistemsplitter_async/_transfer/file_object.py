@@ -21,7 +21,7 @@ from typing import IO, Any, Protocol, TypeGuard, TypeVar
 
 import attrs
 
-from aistemsplitter_async._tasks import OneThread, wait_out
+from aistemsplitter_async._tasks import OneThread, run_to_end
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.foreign import build_silence
 from aistemsplitter_async._wire.messages import BodyStream
@@ -94,9 +94,12 @@ class _Thread:
         """Wait until nothing is read any more, so that the caller may close the file; where nothing comes, not long."""
         self._thread.shutdown(wait=False)
         if self._calls:
-            with suppress(TimeoutError):
-                async with self._clock.timeout_at(self._clock.monotonic() + CLOSE_GRACE):
-                    await wait_out(*self._calls)
+            await run_to_end(self._wait_within_grace())
+
+    async def _wait_within_grace(self) -> None:
+        with suppress(TimeoutError):
+            async with self._clock.timeout_at(self._clock.monotonic() + CLOSE_GRACE):
+                await asyncio.wait(self._calls)
 
     def _forget(self, call: asyncio.Future[Any]) -> None:
         self._calls.discard(call)
