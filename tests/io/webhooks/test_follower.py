@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from collections.abc import AsyncGenerator
+from contextvars import ContextVar
 
 import pytest
 
@@ -140,3 +141,25 @@ async def test_a_client_that_never_waits_follows_nothing() -> None:
     follower = InboxFollower(MemoryInbox(), print, clock=FakeClock())
     await follower.aclose()
     assert asyncio.all_tasks() == before
+
+
+CALLER = ContextVar("CALLER", default="nobody")
+
+
+async def test_an_inbox_is_followed_in_no_waits_context() -> None:
+    """It serves every wait for as long as the client lives, and the first of them only begins it."""
+    whose, woken = list[str](), asyncio.Event()
+
+    class Noting(MemoryInbox):
+        async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
+            whose.append(CALLER.get())
+            woken.set()
+            await asyncio.Event().wait()
+            yield WebhookEvent("never", "split_1")
+
+    CALLER.set("the first wait")
+    follower = InboxFollower(Noting(), lambda _: None, clock=FakeClock())
+    follower.is_done("split_1")
+    await woken.wait()
+    await follower.aclose()
+    assert whose == ["nobody"]
