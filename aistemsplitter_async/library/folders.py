@@ -48,6 +48,7 @@ class Folders:
     def __init__(self, excluded: Iterable[str | os.PathLike[str]]) -> None:
         self._excluded = [Path(os.path.realpath(folder)) for folder in excluded]
         self._entered: set[tuple[object, ...]] = set()
+        self._counted: set[tuple[str, str]] = set()  # folders of the system that globs have met
         self._taken: set[tuple[object, str]] = set()  # videos that a glob names in folders that were searched before
 
     def walk(self, root: str, glob: Glob | None = None) -> Iterator[Found]:
@@ -109,7 +110,7 @@ class Folders:
             elif not is_folder and not is_hidden(entry.name):
                 yield from self._take(entry, root, visit)
         if not visit.was_searched:
-            yield from left_out.counted(folder, root)
+            yield from left_out.counted(folder, root, None if visit.glob is None else self._counted)
         return subfolders
 
     def _visit(self, folder: str, root: str, glob: Glob | None, states: States | None) -> _Visit | None:
@@ -270,9 +271,14 @@ class _LeftOut:
         extension = name.rpartition(".")[2] if kind is Kind.VIDEO else ""
         self._names.setdefault((kind, extension), []).append(name)
 
-    def counted(self, folder: str, root: str) -> Iterator[Ignored]:
+    def counted(self, folder: str, root: str, known: set[tuple[str, str]] | None) -> Iterator[Ignored]:
+        """Yield the counts, without the folders of the system that other globs have met: they are in `known`."""
         for (kind, _), names in self._names.items():
-            yield Ignored(folder, len(names), kind, tuple(names[:EXAMPLES]), root)
+            if kind is Kind.SYSTEM and known is not None:
+                names = [name for name in names if (folder, name) not in known]  # noqa: PLW2901
+                known.update((folder, name) for name in names)
+            if names:
+                yield Ignored(folder, len(names), kind, tuple(names[:EXAMPLES]), root)
 
 
 def _names_in(folder: os.DirEntry[str]) -> list[str]:

@@ -63,6 +63,8 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     """
     balance, reason = await _get_balance(common, terminal)
     estimate = build_estimate(survey, balance, common.rate_limit)
+    for line in survey.ignored.lines():
+        terminal.say(line)
     if common.json:
         values = attrs.asdict(estimate) | {"ignored": survey.ignored.as_json()}
         terminal.result(json.dumps(values | ({"left_out": left_out} if left_out else {})))
@@ -72,8 +74,6 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
         lines.insert(1, f"         and {left_out:,} that cost{'s' * (left_out == 1)} nothing")
     for line in lines:
         terminal.result(line)
-    for line in survey.ignored.lines():
-        terminal.say(line)
 
 
 async def _get_balance(common: Common, terminal: Terminal) -> tuple[float | None, str]:
