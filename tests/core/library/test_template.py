@@ -252,7 +252,7 @@ def test_a_format_of_a_number_is_refused_with_what_a_number_looks_like() -> None
     ("folder", "disc"),
     [
         *(("CD1", 1), ("cd 02", 2), ("Disc 2", 2), ("Disk_3", 3), ("The Wall (Disc 2)", 2), ("X - CD12 Bonus", 12)),
-        *(("ACDC1", None), ("CD", None), ("Disco 2", None), ("CD2001", None), ("CD0", None), ("", None)),
+        *(("ABCD1", None), ("CD", None), ("Disco 2", None), ("CD2001", None), ("CD0", None), ("", None)),
     ],
 )
 def test_the_name_of_a_folder_tells_the_disc(folder: str, disc: int | None) -> None:
