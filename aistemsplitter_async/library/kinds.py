@@ -130,6 +130,8 @@ def stems_among(names: Collection[str]) -> set[str]:
     That is what has vocals and what remains beside them, in the same words around: `vocals.wav` and `drums.wav`, or
     `1_Song_(Vocals).flac` and `1_Song_(Instrumental).flac`.
     """
+    if not any(_VOCALS in name.lower() for name in names):  # as in nearly all folders
+        return set()
     groups: defaultdict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for name in names:
         if match := _STEM.fullmatch(name.lower()):
