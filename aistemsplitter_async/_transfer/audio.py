@@ -34,13 +34,18 @@ _TYPE_BY_SUFFIX = {  # unknown to `mimetypes` on some systems, or named after th
     ".aif": "audio/aiff",
     ".aiff": "audio/aiff",
     ".flac": "audio/flac",
+    ".m2ts": "video/mp2t",
     ".m4a": "audio/mp4",
+    ".mkv": "video/x-matroska",
     ".mp3": "audio/mpeg",
+    ".mts": "video/mp2t",
     ".oga": "audio/ogg",
     ".ogg": "audio/ogg",
     ".opus": "audio/ogg",
+    ".ts": "video/mp2t",  # and not a translation by Qt
     ".wav": "audio/wav",
     ".wma": "audio/x-ms-wma",
+    ".wv": "audio/x-wavpack",  # and not a page for WAP
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
 import threading
@@ -20,6 +21,8 @@ from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableErro
 # Measured with `benchmarks/upload.py`: every block costs a trip to a thread, so 64 KiB ones reach less than half the
 # speed of 1 MiB ones; larger ones gain nothing that can be told from noise, and cost memory.
 BLOCK_BYTES = 1024 * 1024
+_FETCHED_ON_READ = 0x40000000  # SF_DATALESS of macOS: what a cloud has of it comes as it is read
+_FINDS_DATA = hasattr(os, "SEEK_DATA")  # not so on Windows, whose clouds fetch what is read
 
 
 @attrs.frozen
@@ -149,4 +152,23 @@ def _unusable(path: Path, status: os.stat_result) -> str | None:
         return "it is not a regular file"
     if status.st_size == 0:
         return "it is empty"
-    return None if os.access(path, os.R_OK) else "permission denied"
+    if not os.access(path, os.R_OK):
+        return "permission denied"
+    return "nothing of it is on this disk; download it first" if _is_hollow(path, status) else None
+
+
+def _is_hollow(path: Path, status: os.stat_result) -> bool:
+    """Return whether a file is all hole: it stands in for one in a cloud, or a download has reserved its space."""
+    if getattr(status, "st_blocks", 1) or getattr(status, "st_flags", 0) & _FETCHED_ON_READ or not _FINDS_DATA:
+        return False
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:  # reported where it is read
+        return False
+    try:
+        os.lseek(descriptor, 0, os.SEEK_DATA)
+    except OSError as error:
+        return error.errno == errno.ENXIO
+    finally:
+        os.close(descriptor)
+    return False

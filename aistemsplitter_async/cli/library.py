@@ -6,21 +6,24 @@ import hashlib
 from collections.abc import AsyncGenerator, Callable, Container, Iterator, Sequence
 from functools import partial
 from itertools import islice
+from os import sep
 from pathlib import Path
 
 import attrs
 
 from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.audio import build_source
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import plan_price
+from aistemsplitter_async.cli.ignored import IgnoredFiles
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import measure_file, read_tags
-from aistemsplitter_async.library.template import Tags, Template, parse_template
+from aistemsplitter_async.library.template import Tags, Template, disc_of_folder, parse_template
 
 Note = Callable[[Unusable | Ignored], None]
 _PAGE = 64  # findings that one call in a thread returns
@@ -77,7 +80,8 @@ class Library:
         if self.template is None:
             return BatchItem(source=track.source)
         tags = Tags() if is_url(track.source) else await run_in_thread(read_tags, track.source)
-        tags = attrs.evolve(tags, title=tags.title or track.title)
+        disc = tags.disc or disc_of_folder(track.source.rpartition(sep)[0].rpartition(sep)[2])
+        tags = attrs.evolve(tags, title=tags.title or track.title, disc=disc)
         target = self.template.fill(tags, filename=track.filename, folder=track.folder, id=_id_of(track))
         return BatchItem(source=track.source, folder=target.folder, pattern=target.pattern)
 
@@ -97,6 +101,15 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
     template = None if batching.template is None else parse_template(batching.template)
     own = (*own_files(batching.journal_path), batching.sandbox_path)
     return Library(paths=paths, into=batching.into, template=template, own=own)
+
+
+async def check_track(track: Track) -> None:
+    """Check that a track can be read, as a run does before it spends anything.
+
+    Raises:
+        SourceUnreadableError: it cannot.
+    """
+    await build_source(track.source)
 
 
 async def measure_track(track: Track, *, thorough: bool) -> Length:
@@ -126,6 +139,7 @@ class Survey:
         unknown: tracks whose length is not certain.
         unbounded: tracks that can have any length, such as URLs, whatever a playlist says of them.
         unusable: what was found and cannot be split; not among the tracks.
+        ignored: what is no song.
         complete: whether everything is counted.
     """
 
@@ -138,6 +152,7 @@ class Survey:
     unknown: int = 0
     unbounded: int = 0
     unusable: int = 0
+    ignored: IgnoredFiles = attrs.field(factory=IgnoredFiles)
     complete: bool = False
 
     @property

@@ -7,16 +7,32 @@ kept.
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
+
+import attrs
 
 from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.manifest import Manifest, pattern_of
-from aistemsplitter_async._transfer.names import AUDIO_EXTENSIONS
-from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library.found import EXAMPLES, Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.globs import Glob, States
+from aistemsplitter_async.library.kinds import (
+    Kind,
+    is_ambiguous,
+    is_hidden,
+    is_stem,
+    is_system_folder,
+    is_unfinished,
+    is_video,
+    kind_of,
+    may_be_system_folder,
+    stems_among,
+)
 
 _Subfolders = list[tuple[str, States | None]]
 
@@ -32,6 +48,8 @@ class Folders:
     def __init__(self, excluded: Iterable[str | os.PathLike[str]]) -> None:
         self._excluded = [Path(os.path.realpath(folder)) for folder in excluded]
         self._entered: set[tuple[object, ...]] = set()
+        self._counted: set[tuple[str, str]] = set()  # folders of the system that globs have met
+        self._taken: set[tuple[object, str]] = set()  # videos that a glob names in folders that were searched before
 
     def walk(self, root: str, glob: Glob | None = None) -> Iterator[Found]:
         """Find what is in the folder `root` and below it, as far as it matches `glob`.
@@ -49,7 +67,17 @@ class Folders:
 
     def was_found(self, path: Path) -> bool:
         """Return whether a track at `path` was already found because its folder was entered."""
-        return is_audio(path.name) and not path.name.startswith(".") and _identity(path.parent) in self._entered
+        identity = _identity(path.parent)
+        if is_video(path.name):
+            return (identity, path.name) in self._taken
+        return kind_of(path.name) is None and identity in self._entered
+
+    def take_back(self, path: Path, root: str | None = None) -> Iterator[Ignored]:
+        """Correct the count if `path` is a video that was left out, and is named now."""
+        identity = _identity(path.parent)
+        if is_video(path.name) and identity in self._entered and (identity, path.name) not in self._taken:
+            self._taken.add((identity, path.name))
+            yield Ignored(str(path.parent), -1, Kind.VIDEO, (path.name,), root)
 
     def _scan(
         self, folder: str, root: str, glob: Glob | None, states: States | None
@@ -58,41 +86,59 @@ class Folders:
 
         `states` are those of the glob, `None` if everything in the folder matches.
         """
-        if glob is None or states is None or glob.is_match(states):
-            glob = states = None
         try:
-            if (folder != root and self._is_excluded(Path(folder), root)) or not self._is_new(folder, glob, states):
-                return []
-            with os.scandir(folder) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
+            visit = self._visit(folder, root, glob, states)
         except OSError as error:
             yield Unusable(folder, reason_of(error))
             return []
-        stems = _stems_among(Path(folder), entries)
-        left_out = {path.stat().st_ino: path for path in self._excluded if path.is_file()}
-        names = set[str]() if glob is None else {entry.name for entry in entries}
         subfolders: _Subfolders = []
-        ignored = 0
-        for entry in entries:
-            further = glob.step(states, entry.name, names) if glob is not None and states is not None else None
-            if entry.name.startswith(".") or (glob is not None and not further):
+        if visit is None:
+            return subfolders
+        left_out = _LeftOut()
+        for entry, further in visit.matching():
+            is_folder = _is_folder(entry)
+            if isinstance(is_folder, Unusable):
+                yield is_folder
                 continue
-            if _is(entry.is_dir):
+            if not is_folder and not visit.takes(entry.name):
+                continue
+            kind = visit.kind_of_folder(entry) if is_folder else visit.kind_of_file(entry)
+            if kind is not None:
+                left_out.note(kind, entry.name)
+            elif is_folder and not is_hidden(entry.name):
                 subfolders.append((entry.path, further))
-            elif glob is not None and states is not None and not glob.takes(states, entry.name, names):
-                continue
-            elif not is_audio(entry.name) or entry.name in stems or _is_one_of(left_out, entry):
-                ignored += 1
-            else:
-                yield _classify(entry, root)
-        if ignored:
-            yield Ignored(folder, ignored)
+            elif not is_folder and not is_hidden(entry.name):
+                yield from self._take(entry, root, visit)
+        if not visit.was_searched:
+            yield from left_out.counted(folder, root, None if visit.glob is None else self._counted)
         return subfolders
 
-    def _is_new(self, folder: str, glob: Glob | None, states: States | None) -> bool:
+    def _visit(self, folder: str, root: str, glob: Glob | None, states: States | None) -> _Visit | None:
+        """Return what is in a folder; `None` if it is not to be entered."""
+        if glob is None or states is None or glob.is_match(states):
+            glob = states = None
+        if folder != root and self._is_excluded(Path(folder), root):
+            return None
         identity = _identity(Path(folder))
+        was_searched = identity in self._entered
+        if was_searched and (glob is None or not glob.names_extension):
+            return None
+        if not self._is_new(identity, glob, states):
+            return None
+        with os.scandir(folder) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
+        return _Visit.of(Path(folder), entries, self._excluded, glob, states, was_searched=was_searched)
+
+    def _take(self, entry: os.DirEntry[str], root: str, visit: _Visit) -> Iterator[Found]:
+        if visit.was_searched:
+            if self.was_found(Path(entry.path)):
+                return
+            yield from self.take_back(Path(entry.path), root)
+        yield _classify(entry, root)
+
+    def _is_new(self, identity: tuple[object, ...], glob: Glob | None, states: States | None) -> bool:
         wanted = identity if glob is None else (*identity, glob, states)
-        if identity in self._entered or wanted in self._entered:
+        if wanted in self._entered:
             return False
         self._entered.add(wanted)
         return True
@@ -132,11 +178,122 @@ def has_match(root: str, glob: Glob) -> bool:
     return False
 
 
-def is_audio(name: str) -> bool:
-    """Return whether a file is audio by its name."""
-    # Not with pathlib: it interns every name it sees, and some Python versions never release them.
-    before, _, extension = name.rpartition(".")
-    return bool(before) and extension.lower() in AUDIO_EXTENSIONS
+@attrs.frozen
+class _Visit:
+    """All that is in a folder, and what of it is wanted.
+
+    Attributes:
+        entries: in the order of their names.
+        glob: what the names must match, `None` if all of them do.
+        states: of the glob.
+        was_searched: whether all its songs were found before, so that only the videos are left that the glob names.
+        names: of the entries.
+        stems: of ours, by their manifests.
+        separated: stems by their names.
+        no_songs: what of the folder was excluded, by inode.
+    """
+
+    entries: list[os.DirEntry[str]]
+    glob: Glob | None
+    states: States
+    was_searched: bool
+    names: frozenset[str]
+    stems: frozenset[str]
+    separated: frozenset[str]
+    no_songs: Mapping[int, Path]
+
+    @classmethod
+    def of(
+        cls,
+        folder: Path,
+        entries: list[os.DirEntry[str]],
+        excluded: Iterable[Path],
+        glob: Glob | None,
+        states: States | None,
+        *,
+        was_searched: bool,
+    ) -> Self:
+        names = frozenset(entry.name for entry in entries)
+        no_songs = {}
+        for path in excluded:
+            with suppress(OSError):
+                status = path.stat()
+                if stat.S_ISREG(status.st_mode):
+                    no_songs[status.st_ino] = path
+        stems, separated = frozenset(_stems_among(folder, names)), frozenset(stems_among(names))
+        return cls(entries, glob, states or frozenset(), was_searched, names, stems, separated, no_songs)
+
+    def matching(self) -> Iterator[tuple[os.DirEntry[str], States | None]]:
+        """Yield what matches, or leads to what does, with the states below it; those are `None` without a glob."""
+        for entry in self.entries:
+            further = None if self.glob is None else self.glob.step(self.states, entry.name, self.names)
+            if further or self.glob is None:
+                yield entry, further
+
+    def takes(self, name: str) -> bool:
+        """Return whether a file is wanted, if it is a song."""
+        if self.was_searched and not is_video(name):
+            return False
+        return self.glob is None or self.glob.takes(self.states, name, self.names)
+
+    def kind_of_file(self, entry: os.DirEntry[str]) -> Kind | None:
+        """Return why a file is left out; `None` if it is a song, or hidden and nothing to speak of."""
+        name, kind = entry.name, kind_of(entry.name)
+        if kind is Kind.VIDEO and self.glob is not None and self.glob.names_extension:
+            return None
+        if kind is not None:
+            return None if kind is Kind.OTHER and is_hidden(name) else kind
+        if name in self.stems or (name in self.separated and (self.glob is None or not is_stem(self.glob.parts[-1]))):
+            return Kind.STEM
+        if f"{name}.aria2" in self.names:
+            return Kind.UNFINISHED
+        return Kind.OTHER if _is_one_of(self.no_songs, entry) else None
+
+    def kind_of_folder(self, entry: os.DirEntry[str]) -> Kind | None:
+        """Return why a folder is not entered; `None` if it is."""
+        name = entry.name
+        if is_unfinished(name):
+            return Kind.UNFINISHED
+        if self.glob is not None and self.glob.spells(self.states, name):
+            return None
+        if may_be_system_folder(name) and is_system_folder(name, _names_in(entry) if is_ambiguous(name) else ()):
+            return Kind.SYSTEM
+        return None
+
+
+class _LeftOut:
+    """The names that are left out of one folder, by their kind, and of videos by their extension."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[Kind, str], list[str]] = {}
+
+    def note(self, kind: Kind, name: str) -> None:
+        extension = name.rpartition(".")[2] if kind is Kind.VIDEO else ""
+        self._names.setdefault((kind, extension), []).append(name)
+
+    def counted(self, folder: str, root: str, known: set[tuple[str, str]] | None) -> Iterator[Ignored]:
+        """Yield the counts, without the folders of the system that other globs have met: they are in `known`."""
+        for (kind, _), names in self._names.items():
+            if kind is Kind.SYSTEM and known is not None:
+                names = [name for name in names if (folder, name) not in known]  # noqa: PLW2901
+                known.update((folder, name) for name in names)
+            if names:
+                yield Ignored(folder, len(names), kind, tuple(names[:EXAMPLES]), root)
+
+
+def _names_in(folder: os.DirEntry[str]) -> list[str]:
+    try:
+        return [path.name for path in Path(folder.path).iterdir()]
+    except OSError:  # reported where it is entered
+        return []
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool | Unusable:
+    try:
+        return entry.is_dir()
+    except OSError as error:  # a link to itself, or one to a place that does not answer
+        known = error.errno == errno.ELOOP or is_hidden(entry.name)
+        return False if known else Unusable(entry.path, reason_of(error))
 
 
 def _is_one_of(files: Mapping[int, Path], entry: os.DirEntry[str]) -> bool:
@@ -150,9 +307,9 @@ def _classify(entry: os.DirEntry[str], root: str) -> Found:
     return Unusable(entry.path, "it is a broken link" if entry.is_symlink() else "it is not a regular file")
 
 
-def _stems_among(folder: Path, entries: Iterable[os.DirEntry[str]]) -> set[str]:
+def _stems_among(folder: Path, names: Iterable[str]) -> set[str]:
     """Return the names of stems that were downloaded to this folder: they should not be split again."""
-    patterns = [pattern for entry in entries if (pattern := pattern_of(entry.name)) is not None]
+    patterns = [pattern for name in names if (pattern := pattern_of(name)) is not None]
     manifests = [manifest for pattern in patterns if (manifest := Manifest.load(folder, pattern)) is not None]
     kept = {entry.file for manifest in manifests for entry in manifest.stems.values()}
     return kept.union(*(manifest.replaced for manifest in manifests))
@@ -165,6 +322,7 @@ def _is(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _identity(folder: Path) -> tuple[int, int]:
+def _identity(folder: Path) -> tuple[object, ...]:
     status = folder.stat()
-    return status.st_dev, status.st_ino
+    # Some network file systems number nothing: all their folders would be one.
+    return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(folder),)

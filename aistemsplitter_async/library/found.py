@@ -1,4 +1,4 @@
-"""The results of searching a library: tracks, and what cannot be split."""
+"""The results of searching a library: tracks, what cannot be split, and what is no song."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from os import sep
 import attrs
 
 from aistemsplitter_async._wire.urls import filename_of_url, is_url
+from aistemsplitter_async.library.kinds import Kind
+
+EXAMPLES = 3  # names that are kept of what is left out
 
 
 @attrs.frozen
@@ -49,10 +52,22 @@ class Unusable:
 
 @attrs.frozen
 class Ignored:
-    """How many files of a folder were skipped: not audio by their names, or stems of an earlier download."""
+    """What was left out of a folder for one reason; videos, for each extension.
+
+    Attributes:
+        folder: where it is.
+        files: how many; of the kind `SYSTEM`, folders too. Below zero, it takes back what was said before: a glob names
+            videos in a folder that had been searched.
+        kind: the reason.
+        examples: the names of the first of them.
+        root: the folder that was searched; `None` if it was named itself.
+    """
 
     folder: str
     files: int
+    kind: Kind = Kind.OTHER
+    examples: tuple[str, ...] = ()
+    root: str | None = None
 
 
 Found = Track | Unusable | Ignored

@@ -15,6 +15,8 @@ from fnmatch import fnmatchcase
 
 import attrs
 
+from aistemsplitter_async.library.kinds import is_hidden
+
 _MAGIC = re.compile(r"[*?[]")
 States = frozenset[int]  # the possible counts of parts matched so far
 
@@ -43,9 +45,19 @@ class Glob:
         """Return whether a `[` in it begins a set of characters."""
         return any("[" in part for index, part in enumerate(self.parts) if index not in self.plain)
 
+    @property
+    def names_extension(self) -> bool:
+        """Return whether it says itself which extension a file must have, as `*.mkv` does, and `*.m*` does not."""
+        _, dot, extension = self.parts[-1].rpartition(".")
+        return bool(dot) and not set("*?").intersection(extension)
+
+    def spells(self, states: States | None, name: str) -> bool:
+        """Return whether one of its parts, at one of the states, is this very name."""
+        return any(self.parts[state : state + 1] == (name,) for state in states or ())
+
     def step(self, states: States, name: str, names: Container[str]) -> States:
         """Return the states after one more name, of all `names` of its folder; none if nothing below it can match."""
-        if name.startswith("."):
+        if is_hidden(name):
             return frozenset()
         reached = set()
         for state in states:

@@ -22,9 +22,10 @@ from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._transfer.audio import guess_content_type
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
-from aistemsplitter_async.library.folders import Folders, has_match, is_audio
-from aistemsplitter_async.library.found import Found, Track, Unusable
+from aistemsplitter_async.library.folders import Folders, has_match
+from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
 from aistemsplitter_async.library.globs import Glob, parse_glob
+from aistemsplitter_async.library.kinds import Kind, is_audio, is_resource_fork, is_video
 from aistemsplitter_async.library.playlists import (
     LINE_CAP_BYTES,
     Parse,
@@ -96,7 +97,10 @@ def _explain_nothing(base: str, glob: Glob) -> str:
     if not Path(base).is_dir():
         return f"{glob.base} is not a folder"
     if has_match(base, glob):
-        return "what matches is not audio by its name, or is in the output folder"
+        return (
+            "what matches is not audio by its name, or is in the output folder; videos are taken only if the pattern "
+            "names their extension"
+        )
     if glob.has_sets:
         return "nothing has such a name, and so [..] in it stands for one of the characters between the brackets"
     return "nothing has such a name"
@@ -208,7 +212,10 @@ class _Search:
             yield Unusable(track.source, _EXCLUDED)
         elif parser_for(path.name) is not None:
             yield Unusable(track.source, "lists inside lists are not read")
-        elif not is_audio(path.name) and not kind.startswith(_MAYBE_AUDIO):
+        elif is_resource_fork(path.name):  # `find` names them all
+            yield Ignored(str(path.parent), 1, Kind.SYSTEM, (path.name,))
+        elif not (is_audio(path.name) or is_video(path.name) or kind.startswith(_MAYBE_AUDIO)):
             yield Unusable(track.source, f"it is not audio but {kind}")
         elif not self._folders.was_found(path):
+            yield from self._folders.take_back(path)
             yield attrs.evolve(track, source=str(path))

@@ -15,14 +15,16 @@ from aistemsplitter_async._transfer.names import ANY_STEM, NAME_CAP_BYTES, check
 from aistemsplitter_async.errors import ConfigurationError, UnsafeNameError
 
 FIELDS = (
-    *("artist", "albumartist", "album", "title", "track", "year", "genre"),  # from the tags
+    *("artist", "albumartist", "album", "title", "disc", "track", "year", "genre"),  # from the tags
     *("filename", "folder", "id"),  # from where the track was found
     *("stem", "ext"),  # from the split
 )
+_NUMBERS = ("disc", "track")
 _PATTERN_CAP_BYTES = 80  # of text around `{stem}`: leaves 40 of a name's 120 bytes for the stem
 _ENDING = ".{ext}"
 _FIELD = re.compile(r"\{([^{}]*)\}")
 _YEAR = re.compile(r"\d{4}")
+_DISC = re.compile(r"(?<![^\W_])(?:cd|dis[ck])[\s._-]*(\d{1,2})(?!\d)", re.IGNORECASE)  # `CD1`, `Album (Disc 2)`
 _PLAIN = str.maketrans("{}", "()")  # so that a title cannot contain a `{stem}`
 
 Part = tuple[str, ...]  # text, field, text, field, .., text
@@ -30,13 +32,16 @@ Part = tuple[str, ...]  # text, field, text, field, .., text
 
 @attrs.frozen(kw_only=True)
 class Tags:
-    """A file's tags, as far as it has any."""
+    """A file's tags, as far as it has any; `discs` of the album, and `tracks` of this disc."""
 
     artist: str | None = None
     albumartist: str | None = None
     album: str | None = None
     title: str | None = None
+    disc: int | None = None
+    discs: int | None = None
     track: int | None = None
+    tracks: int | None = None
     year: str | None = None
     genre: str | None = None
 
@@ -71,7 +76,8 @@ class Template:
         """Return the place of one track.
 
         Args:
-            tags: of the track. A missing title is replaced by the file's name, other tags by e.g. `Unknown Artist`.
+            tags: of the track. A missing title is replaced by the file's name, a missing disc by the first, a track
+                number by 00, artist and album artist by each other, other tags by e.g. `Unknown Artist`.
             filename: the track's file name or the last part of its URL.
             folder: where it was found, relative to the folder that was searched, with `/` between its parts.
             id: anything that distinguishes it from other tracks.
@@ -94,9 +100,10 @@ def parse_template(text: str) -> Template:
     """
     for field in _FIELD.findall(text):
         if field not in FIELDS:
-            raise _wrong(
-                text, f"there is no field {{{field}}}; known are {', '.join(f'{{{name}}}' for name in FIELDS)}"
-            )
+            known = ", ".join(f"{{{name}}}" for name in FIELDS)
+            name, colon, _ = field.partition(":")
+            hint = f"; numbers need no format: {{{name}}} has zeros in front" if colon and name in _NUMBERS else ""
+            raise _wrong(text, f"there is no field {{{field}}}{hint}; known are {known}")
     if set("{}").intersection(_FIELD.sub("", text)):
         raise _wrong(text, "it has an unmatched brace")
     *folders, file = text.split("/")
@@ -113,6 +120,12 @@ def parse_template(text: str) -> Template:
         tuple(_parse_part(text, part, NAME_CAP_BYTES) for part in folders),
         _parse_part(text, file.removesuffix(_ENDING), _PATTERN_CAP_BYTES),
     )
+
+
+def disc_of_folder(name: str) -> int | None:
+    """Return which disc a folder such as `CD1` or `Album (Disc 2)` holds, `None` if its name does not say it."""
+    found = _DISC.search(name)
+    return int(found[1]) or None if found else None
 
 
 def choose_place(place: Place, is_taken: Callable[[str], bool]) -> Place:
@@ -157,13 +170,19 @@ def _values(tags: Tags, filename: str, track_id: str) -> Mapping[str, str]:
         "albumartist": albumartist or artist or "Unknown Artist",
         "album": _clean(tags.album) or "Unknown Album",
         "title": _clean(tags.title) or name,
-        "track": f"{tags.track or 0:02}",
+        "disc": _number(tags.disc or 1, tags.discs, 1),
+        "track": _number(tags.track or 0, tags.tracks, 2),
         "year": year[0] if year else "Unknown Year",
         "genre": _clean(tags.genre) or "Unknown Genre",
         "filename": name,
         "id": _clean(track_id) or name,
         "stem": ANY_STEM,
     }
+
+
+def _number(number: int, of: int | None, digits: int) -> str:
+    """Return a number with as many digits as the last one has, so that the names are in the order of the numbers."""
+    return f"{number:0{max(digits, len(str(of or 0)))}}"
 
 
 def _clean(text: str | None) -> str:

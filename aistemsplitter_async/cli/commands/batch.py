@@ -19,6 +19,7 @@ from aistemsplitter_async.cli.commands.status import report_owner
 from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
+from aistemsplitter_async.cli.ignored import IgnoredFiles
 from aistemsplitter_async.cli.library import Survey, build_library
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.report.report import check_report_path, write_report
@@ -50,6 +51,7 @@ from aistemsplitter_async.events import BoughtBefore, Event, SplitCreated
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
+from aistemsplitter_async.library.kinds import Kind
 
 _UNDECIDED = ("CHANGED", "EXISTS")  # failures that say what to do themselves: another run alone changes nothing
 
@@ -88,6 +90,7 @@ class _Run:
         self._survey = Survey()
         self._requests = RequestLog()
         self._counts: Counter[str] = Counter()
+        self._ignored = IgnoredFiles()
         self._created: set[str] = set()  # splits of this run that have not succeeded
         self._others_bought: set[tuple[str, str]] = set()  # what songs were delivered as that are bought again
         self._lost = 0.0  # credits of those that failed
@@ -167,7 +170,7 @@ class _Run:
 
     def _note_unusable(self, found: Unusable | Ignored) -> None:
         if isinstance(found, Ignored):
-            self._counts["ignored"] += found.files
+            self._ignored.note(found)
             return
         self._counts["unusable"] += 1
         self._survey.unusable += 1
@@ -239,7 +242,7 @@ class _Run:
         self._terminal.result("  ".join([title, *result.headline()[:2], *map(show, notes)]))
 
     async def _print_summary(self, report: BatchReport, forecast: Forecast) -> None:
-        counts, terminal = self._counts, self._terminal
+        counts, terminal, others = self._counts, self._terminal, self._ignored.count(Kind.OTHER)
         failed = counts["failed"] + counts["unusable"]
         parts = [
             f"{counts['done']:,} split",
@@ -247,7 +250,7 @@ class _Run:
             f"{counts['finished']:,} finished earlier" if counts["finished"] else "",
             f"{counts['duplicate']:,} duplicate{'s' * (counts['duplicate'] != 1)}" if counts["duplicate"] else "",
             f"{counts['not begun']:,} not begun" if counts["not begun"] else "",
-            f"{counts['ignored']:,} other file{'s' * (counts['ignored'] != 1)} ignored" if counts["ignored"] else "",
+            f"{others:,} other file{'s' * (others != 1)} ignored" if others else "",
         ]
         terminal.say(
             f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
@@ -256,6 +259,8 @@ class _Run:
         stopped = report.stopped_by is not None
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
             terminal.say("no audio was found in the given paths")
+        for line in self._ignored.lines(without=Kind.OTHER):
+            terminal.say(line)
         if report.stopped_by is not None:
             problem = explain(report.stopped_by, self.context)
             self.codes.append(problem.exit_code)

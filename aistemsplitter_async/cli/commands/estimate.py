@@ -12,12 +12,12 @@ from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.preflight import Estimate, plan_wall_seconds
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
-from aistemsplitter_async.cli.library import Library, Survey, measure_track
+from aistemsplitter_async.cli.library import Library, Survey, check_track, measure_track
 from aistemsplitter_async.cli.options import Common, default_journal
-from aistemsplitter_async.cli.screen.render import columns, price, show, words
+from aistemsplitter_async.cli.screen.render import columns, price, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
-from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
+from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, SourceUnreadableError
 from aistemsplitter_async.library.found import Ignored, Unusable
 
 _PROCESSING = 60.0  # s that a split is assumed to take: compared with the limit it hardly matters
@@ -28,7 +28,13 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     survey = Survey()
     try:
         async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
-            survey.add(track, await measure_track(track, thorough=False))
+            try:
+                await check_track(track)
+            except SourceUnreadableError as error:
+                survey.unusable += 1
+                terminal.error(explain(error, Context(is_batch=True), source=shown_source(track.source)).message)
+            else:
+                survey.add(track, await measure_track(track, thorough=False))
         await print_estimate(survey, common, terminal)
         journal = default_journal(library.into)
         if await run_in_thread(journal.exists):
@@ -41,8 +47,10 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
 
 
 def note_unusable(survey: Survey, terminal: Terminal, found: Unusable | Ignored) -> None:
-    """Count and show what was found and cannot be split."""
-    if isinstance(found, Unusable):
+    """Count what was found and is no song, and show what cannot be split."""
+    if isinstance(found, Ignored):
+        survey.ignored.note(found)
+    else:
         survey.unusable += 1
         terminal.error(show(f"{found.source}: {found.reason}"))
 
@@ -55,8 +63,11 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     """
     balance, reason = await _get_balance(common, terminal)
     estimate = build_estimate(survey, balance, common.rate_limit)
+    for line in survey.ignored.lines():
+        terminal.say(line)
     if common.json:
-        terminal.result(json.dumps(attrs.asdict(estimate) | ({"left_out": left_out} if left_out else {})))
+        values = attrs.asdict(estimate) | {"ignored": survey.ignored.as_json()}
+        terminal.result(json.dumps(values | ({"left_out": left_out} if left_out else {})))
         return
     lines = _describe(estimate, survey, reason, common.rate_limit)
     if left_out:

@@ -9,7 +9,7 @@ from hypothesis import example, given, settings, strategies as st
 
 from aistemsplitter_async._transfer.names import check_name, fold, plan_names
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.library.template import FIELDS, Place, Tags, choose_place, parse_template
+from aistemsplitter_async.library.template import FIELDS, Place, Tags, choose_place, disc_of_folder, parse_template
 
 FULL = "{artist}/{album}/{title}/{stem}.{ext}"
 SONG = Tags(
@@ -228,3 +228,32 @@ def test_no_two_tracks_get_the_same_place_and_a_repetition_gives_the_same_ones(n
     chosen = take(wanted)
     assert len({found.key for found in chosen}) == len(names)
     assert chosen == take(wanted)
+
+
+@pytest.mark.parametrize(
+    ("tags", "expected"),
+    [
+        (Tags(), "1-00"),
+        (Tags(disc=2, track=3), "2-03"),
+        (Tags(disc=2, discs=12, track=3, tracks=140), "02-003"),
+        (Tags(disc=2, discs=2, track=100), "2-100"),
+    ],
+)
+def test_disc_and_track_numbers_are_in_the_order_of_their_names(tags: Tags, expected: str) -> None:
+    assert place("{disc}-{track}/{stem}.{ext}", tags) == f"{expected} : {{stem}}"
+
+
+def test_a_format_of_a_number_is_refused_with_what_a_number_looks_like() -> None:
+    with pytest.raises(ConfigurationError, match=r"no field \{track:02\}; numbers need no format: \{track\} has zeros"):
+        parse_template("{track:02} {title}/{stem}.{ext}")
+
+
+@pytest.mark.parametrize(
+    ("folder", "disc"),
+    [
+        *(("CD1", 1), ("cd 02", 2), ("Disc 2", 2), ("Disk_3", 3), ("The Wall (Disc 2)", 2), ("X - CD12 Bonus", 12)),
+        *(("ABCD1", None), ("CD", None), ("Disco 2", None), ("CD2001", None), ("CD0", None), ("", None)),
+    ],
+)
+def test_the_name_of_a_folder_tells_the_disc(folder: str, disc: int | None) -> None:
+    assert disc_of_folder(folder) == disc

@@ -300,7 +300,9 @@ async def test_an_estimate_costs_nothing_and_says_what_would(cli: CLI, library: 
     plain = await cli.run("estimate", library, "--rate-limit", "60/min")
     unknown = await keyless.run("estimate", library)
     (figures,) = printed.json
-    assert (figures["tracks"], figures["credits"], figures["balance"], figures["missing"]) == (7, 16, 10, 6)
+    assert (figures["tracks"], figures["credits"], figures["balance"], figures["missing"]) == (6, 16, 10, 6)
+    assert plain.code == 1
+    assert "it is empty" in plain.err
     assert "6 credits" in next(line for line in plain.out.splitlines() if line.startswith("missing"))
     assert "not known without an API key" in unknown.out
     assert sandbox.ledger.charges == []

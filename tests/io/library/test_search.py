@@ -18,6 +18,7 @@ from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library import folders
 from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library.kinds import Kind
 from aistemsplitter_async.library.search import find_tracks, is_stream
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links, pipes and permissions of POSIX")
@@ -83,10 +84,15 @@ def test_a_track_knows_where_it_was_found(music: Path) -> None:
 def test_files_that_are_not_audio_are_counted_and_hidden_ones_skipped(music: Path) -> None:
     put(music, "a/cover.jpg", "a/notes", "a/song.mp3", "a/song.mp3.part", "a/._song.mp3", ".git/x.mp3", "a/.hidden.mp3")
     put(music, "list.m3u", ".song.part")
+    root = str(music)
+    a = str(music / "a")
     assert find("music") == [
-        Ignored(str(music), 1),
-        Track(str(music / "a" / "song.mp3"), str(music)),
-        Ignored(str(music / "a"), 3),
+        Ignored(root, 1, Kind.OTHER, ("list.m3u",), root),
+        Track(str(music / "a" / "song.mp3"), root),
+        Ignored(a, 1, Kind.SYSTEM, ("._song.mp3",), root),
+        Ignored(a, 1, Kind.HIDDEN, (".hidden.mp3",), root),
+        Ignored(a, 2, Kind.OTHER, ("cover.jpg", "notes"), root),
+        Ignored(a, 1, Kind.UNFINISHED, ("song.mp3.part",), root),
     ]
 
 
