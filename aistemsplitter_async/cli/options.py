@@ -133,6 +133,14 @@ class Common:
             allow_leading_hyphen=True,
         ),
     ] = None
+    allow_host: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Host (or host:port) that may be private, or plain http, like nas.local; can be given several times.",
+            negative_iterable=(),
+            allow_leading_hyphen=False,
+        ),
+    ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
 
     @property
