@@ -21,7 +21,8 @@ from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.rate_headers import parse_rate_headers
+from aistemsplitter_async._gate.quotas import LimitUse
+from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -61,6 +62,7 @@ class GateSnapshot:
         waiting: calls that wait for a slot, per lane.
         closed_for: seconds until the wait after a 429 is over, 0 if the gate is open.
         per: seconds of a window.
+        further: how much is used of the key's other limits, the shortest window first.
     """
 
     limit: int | None
@@ -68,6 +70,7 @@ class GateSnapshot:
     waiting: dict[Priority, int]
     closed_for: float
     per: float = 60.0
+    further: tuple[LimitUse, ...] = ()
 
 
 class Gate:
@@ -159,6 +162,7 @@ class Gate:
             waiting=self._queues.count(),
             closed_for=max(0.0, self._limiter.closed_until - now),
             per=self._limiter.per,
+            further=self._limiter.quotas.uses(now),
         )
 
     @property
@@ -199,11 +203,12 @@ class Gate:
             free=lambda within: self._limiter.free_within(now, within),
         )
 
-    def adopt(self, headers: Mapping[str, str]) -> None:
-        """Adopt the limit in the rate headers of a reply (names in lower case), if they name one."""
-        advice = parse_rate_headers(headers, per=self._limiter.per, now=self._clock.now())
-        if advice is not None:
-            self._limiter.adopt(advice, self._clock.monotonic())
+    def adopt(self, headers: Mapping[str, str], *, sent: float | None = None) -> None:
+        """Adopt the limits in the rate headers of a reply (names in lower case) to a request that was sent at `sent`."""
+        per, now = self._limiter.per, self._clock.now()
+        advice, further = (parse(headers, per=per, now=now) for parse in (parse_rate_headers, parse_further_limits))
+        if advice is not None or further:
+            self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
             self.pump()
 
     def _settle(self, taken_at: float) -> None:

@@ -4,7 +4,10 @@
   (IETF draft-ietf-httpapi-ratelimit-headers, -08 on)
 - `RateLimit: limit=100, remaining=50, reset=30` and `RateLimit-Policy: 100;w=60` (-07)
 - `RateLimit-Limit: 100, 100;w=60`, `RateLimit-Remaining: 50`, `RateLimit-Reset: 30` (-00 to -06)
-- `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in any form that `parse_wait` reads
+- `X-RateLimit-Limit`, `-Remaining` and `-Reset` (GitHub; with a dash more, X), the last in any form that `parse_wait` reads
+- the same with the window in the name: `X-RateLimit-Limit-Minute`, `X-RateLimit-Remaining-Day` (Kong)
+
+A reply may name several limits. One is that of the expected window; `parse_further_limits` returns the others.
 
 Nothing here raises: headers that cannot be parsed are ignored.
 """
@@ -22,7 +25,11 @@ from aistemsplitter_async._wire.dates import parse_date, parse_wait
 _LONGEST = 1000  # characters of a header that are read
 _MOST_REQUESTS = 10**9
 _LONG_WINDOW = 10.0  # times the expected window; a quota per day says nothing about a minute
-_POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit")
+_POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit", "x-rate-limit-limit")
+_SOON = 1.5  # times the expected window; a limit that says no window and resets later has a longer one
+_WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+_USUAL = (900.0, 3600.0, 86_400.0, 30 * 86_400.0)  # s
+_IN_NAME = re.compile(r"(?:x-)?rate-?limit-limit-(second|minute|hour|day|month)")
 _NAME = r'"(?:[^"\\]|\\.)*"|[^,;="\s]+'
 _MEMBER = re.compile(rf"({_NAME})\s*(?:=\s*({_NAME}))?((?:\s*;\s*[^,;\"]*(?:\"[^\"]*\")?)*)")
 _PARAMETER = re.compile(r"([a-z*][a-z0-9_.*-]*)\s*=\s*([^\s;,]+)")
@@ -76,19 +83,65 @@ def parse_rate_headers(headers: Mapping[str, str], *, per: float, now: float) ->
         return next((text for text in texts if text is not None), None)
 
     def plain(what: str) -> str | None:
-        return first(headers.get(f"ratelimit-{what}"), headers.get(f"x-ratelimit-{what}"))
+        return first(*(headers.get(f"{family}-{what}") for family in ("ratelimit", "x-ratelimit", "x-rate-limit")))
 
+    reset = _parse_reset(
+        first(parameters.get("t"), older.get("reset"), plain("reset")), server_now if server_now is not None else now
+    )
+    if (policy is None or policy.window is None) and reset is not None and reset > _SOON * per:
+        return None
     limit = _parse_count(first(policy.quota if policy else None, older.get("limit"), _leading(plain("limit"))))
     advice = RateAdvice(
         requests=limit or None,
         per=policy.window if policy is not None and limit else None,
         remaining=_parse_count(first(parameters.get("r"), older.get("remaining"), _leading(plain("remaining")))),
-        reset=_parse_reset(
-            first(parameters.get("t"), older.get("reset"), plain("reset")),
-            server_now if server_now is not None else now,
-        ),
+        reset=reset,
     )
     return advice if advice != RateAdvice() else None
+
+
+def parse_further_limits(headers: Mapping[str, str], *, per: float, now: float) -> tuple[RateAdvice, ...]:
+    """Return the limits that `headers` name besides that of `parse_rate_headers`, each with its window.
+
+    The arguments are those of `parse_rate_headers`. A limit that does not say its window, and resets later than the
+    expected one does, has the next longer usual one.
+    """
+    server_now = parse_date(headers.get("date", ""))
+    at = server_now if server_now is not None else now
+    chosen = _choose_policy(headers, per)
+    states = {member.name: member.parameters for member in _members(headers.get("ratelimit", ""))}
+    found: dict[float, RateAdvice] = {}
+
+    def add(requests: int | None, window: float | None, remaining: str | None, reset: str | None) -> None:
+        wait = _parse_reset(reset, at)
+        if window is None and wait is not None and wait > _SOON * per:
+            window = next((usual for usual in _USUAL if usual >= wait), None)
+        if requests and window:
+            advice = RateAdvice(requests=requests, per=window, remaining=_parse_count(remaining), reset=wait)
+            least = found.get(window)
+            if least is None or least.requests is None or requests <= least.requests:
+                found[window] = advice
+
+    for policy in _policies(headers):
+        if policy.window is not None and (chosen is None or policy.window != chosen.window):
+            state = states.get(policy.name, {})
+            add(_parse_count(policy.quota), policy.window, state.get("r"), state.get("t"))
+    for family in ("ratelimit", "x-ratelimit", "x-rate-limit"):
+        limits, left, resets = (_items(headers.get(f"{family}-{what}")) for what in ("limit", "remaining", "reset"))
+        if len(limits) == len(left) == len(resets):
+            for limit, remaining, reset in zip(limits, left, resets, strict=True):
+                add(_parse_count(limit), None, remaining, reset)
+    for name, value in headers.items():
+        if match := _IN_NAME.fullmatch(name):
+            remaining, reset = (
+                headers.get(name.replace("limit-limit-", f"limit-{what}-")) for what in ("remaining", "reset")
+            )
+            add(_parse_count(_leading(value)), _WINDOWS[match[1]], _leading(remaining), reset)
+    return tuple(advice for window, advice in sorted(found.items()) if chosen is None or window != chosen.window)
+
+
+def _items(text: str | None) -> list[str]:
+    return [] if text is None else [item.strip() for item in text[:_LONGEST].split(",") if ";" not in item]
 
 
 @attrs.frozen
@@ -100,11 +153,15 @@ class _Policy:
 
 def _choose_policy(headers: Mapping[str, str], per: float) -> _Policy | None:
     """Return the policy with the window nearest to `per`, or one without a window if there is no other."""
-    policies = [_policy(member) for name in _POLICY_HEADERS for member in _members(headers.get(name, ""))]
-    fitting = [policy for policy in policies if policy is not None and (policy.window or per) <= _LONG_WINDOW * per]
+    fitting = [policy for policy in _policies(headers) if (policy.window or per) <= _LONG_WINDOW * per]
     return min(
         fitting, key=lambda policy: abs(math.log(policy.window / per)) if policy.window else math.inf, default=None
     )
+
+
+def _policies(headers: Mapping[str, str]) -> list[_Policy]:
+    read = [_policy(member) for name in _POLICY_HEADERS for member in _members(headers.get(name, ""))]
+    return [policy for policy in read if policy is not None]
 
 
 def _policy(member: _Member) -> _Policy | None:
