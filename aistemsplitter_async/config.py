@@ -189,6 +189,11 @@ _LIMIT = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9}(?:\.\d{1,9})?)?\s*(s|sec|second|m
 _UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
+def _are_limits(_: object, attribute: attrs.Attribute[tuple[RateLimit, ...]], value: tuple[RateLimit, ...]) -> None:
+    if not (isinstance(value, tuple) and all(isinstance(limit, RateLimit) for limit in value)):
+        raise ConfigurationError(f"{attribute.name} must be a tuple of RateLimit, not {value!r}")
+
+
 @attrs.frozen
 class RateLimit:
     """The key's known limit: `requests` every `per` seconds.
@@ -201,7 +206,7 @@ class RateLimit:
     requests: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least_one))
     per: float = attrs.field(default=60.0, validator=_positive)  # s; the API's limit is per minute
     policy: Literal["window", "bucket"] = "window"
-    further: tuple[RateLimit, ...] = attrs.field(default=(), kw_only=True)
+    further: tuple[RateLimit, ...] = attrs.field(default=(), kw_only=True, validator=_are_limits)
 
     def __attrs_post_init__(self) -> None:
         windows = [self.per, *(limit.per for limit in self.further)]

@@ -14,16 +14,14 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import attrs
-
 from aistemsplitter_async._gate.budget import Budget
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.quotas import LimitUse
 from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
@@ -50,27 +48,6 @@ class Source(Protocol):
     def grant(self, order: Order, slot: Slot) -> None:
         """Take the slot for the candidate of `order` that `best` just returned."""
         ...
-
-
-@attrs.frozen
-class GateSnapshot:
-    """The state of the gate at one moment.
-
-    Attributes:
-        limit: requests per window, or `None` if unknown.
-        used: slots occupied now.
-        waiting: calls that wait for a slot, per lane.
-        closed_for: seconds until the wait after a 429 is over, 0 if the gate is open.
-        per: seconds of a window.
-        further: how much is used of the key's other limits, the shortest window first.
-    """
-
-    limit: int | None
-    used: int
-    waiting: dict[Priority, int]
-    closed_for: float
-    per: float = 60.0
-    further: tuple[LimitUse, ...] = ()
 
 
 class Gate:
@@ -204,7 +181,7 @@ class Gate:
         )
 
     def adopt(self, headers: Mapping[str, str], *, sent: float | None = None) -> None:
-        """Adopt the limits in the rate headers of a reply (names in lower case) to a request that was sent at `sent`."""
+        """Adopt the limits in a reply's rate headers (names in lower case); its request was sent at `sent`."""
         per, now = self._limiter.per, self._clock.now()
         advice, further = (parse(headers, per=per, now=now) for parse in (parse_rate_headers, parse_further_limits))
         if advice is not None or further:

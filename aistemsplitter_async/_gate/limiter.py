@@ -229,6 +229,8 @@ class Limiter:
             per = self.quotas.window_of(advice.requests)
             if per is not None:
                 advice, further = None, [*further, attrs.evolve(advice, per=per)]
+        if advice is None or advice.requests is None:
+            advice = next((limit for limit in further if limit.per == self.per), advice)
         others = [limit for limit in further if limit.per != self.per]
         if others:
             self.changes += 1

@@ -21,20 +21,12 @@ import attrs
 
 from aistemsplitter_async._gate.memory import QuotaMemory
 from aistemsplitter_async._gate.rate_headers import RateAdvice
+from aistemsplitter_async._gate.snapshot import LimitUse
 from aistemsplitter_async.config import LONGEST_CLOSED, RateLimit
 
 _GRAIN = 1e-3  # of the window, within which slots are kept as one
 _MOST = 8  # limits at a time; no service has as many
 LONGEST_WINDOW = 32 * 86_400.0  # s: a month
-
-
-@attrs.frozen
-class LimitUse:
-    """How much of one limit is in use: `used` of `limit` requests in the last `per` seconds."""
-
-    limit: int
-    used: int
-    per: float
 
 
 @attrs.define

@@ -4,7 +4,7 @@
   (IETF draft-ietf-httpapi-ratelimit-headers, -08 on)
 - `RateLimit: limit=100, remaining=50, reset=30` and `RateLimit-Policy: 100;w=60` (-07)
 - `RateLimit-Limit: 100, 100;w=60`, `RateLimit-Remaining: 50`, `RateLimit-Reset: 30` (-00 to -06)
-- `X-RateLimit-Limit`, `-Remaining` and `-Reset` (GitHub; with a dash more, X), the last in any form that `parse_wait` reads
+- `X-RateLimit-Limit`, `-Remaining` and `-Reset`, or `X-Rate-Limit-`, the last in any form that `parse_wait` reads
 - the same with the window in the name: `X-RateLimit-Limit-Minute`, `X-RateLimit-Remaining-Day` (Kong)
 
 A reply may name several limits. One is that of the expected window; `parse_further_limits` returns the others.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -29,7 +29,8 @@ _POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit", "
 _SOON = 1.5  # times the expected window; a limit that says no window and resets later has a longer one
 _WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
 _USUAL = (900.0, 3600.0, 86_400.0, 30 * 86_400.0)  # s
-_IN_NAME = re.compile(r"(?:x-)?rate-?limit-limit-(second|minute|hour|day|month)")
+_FAMILIES = ("ratelimit", "x-ratelimit", "x-rate-limit")
+_IN_NAME = re.compile(r"((?:x-)?rate-?limit)-limit-(second|minute|hour|day|month)")
 _NAME = r'"(?:[^"\\]|\\.)*"|[^,;="\s]+'
 _MEMBER = re.compile(rf"({_NAME})\s*(?:=\s*({_NAME}))?((?:\s*;\s*[^,;\"]*(?:\"[^\"]*\")?)*)")
 _PARAMETER = re.compile(r"([a-z*][a-z0-9_.*-]*)\s*=\s*([^\s;,]+)")
@@ -83,10 +84,11 @@ def parse_rate_headers(headers: Mapping[str, str], *, per: float, now: float) ->
         return next((text for text in texts if text is not None), None)
 
     def plain(what: str) -> str | None:
-        return first(*(headers.get(f"{family}-{what}") for family in ("ratelimit", "x-ratelimit", "x-rate-limit")))
+        return first(*(headers.get(f"{family}-{what}") for family in _FAMILIES))
 
     reset = _parse_reset(
-        first(parameters.get("t"), older.get("reset"), plain("reset")), server_now if server_now is not None else now
+        first(parameters.get("t"), older.get("reset"), _first_of_as_many(plain("reset"), plain("limit"))),
+        server_now if server_now is not None else now,
     )
     if (policy is None or policy.window is None) and reset is not None and reset > _SOON * per:
         return None
@@ -109,35 +111,57 @@ def parse_further_limits(headers: Mapping[str, str], *, per: float, now: float) 
     server_now = parse_date(headers.get("date", ""))
     at = server_now if server_now is not None else now
     chosen = _choose_policy(headers, per)
-    states = {member.name: member.parameters for member in _members(headers.get("ratelimit", ""))}
     found: dict[float, RateAdvice] = {}
+    for limit, named, remaining, reset in (*_by_policy(headers), *_by_place(headers, per, at), *_by_name(headers)):
+        requests, wait = _parse_count(limit), _parse_reset(reset, at)
+        window = named or _usual_window(wait, per)
+        if not requests or window is None or (chosen is not None and window == chosen.window):
+            continue
+        least = found.get(window)
+        if least is None or requests <= (least.requests or requests):
+            found[window] = RateAdvice(requests=requests, per=window, remaining=_parse_count(remaining), reset=wait)
+    return tuple(advice for _, advice in sorted(found.items()))
 
-    def add(requests: int | None, window: float | None, remaining: str | None, reset: str | None) -> None:
-        wait = _parse_reset(reset, at)
-        if window is None and wait is not None and wait > _SOON * per:
-            window = next((usual for usual in _USUAL if usual >= wait), None)
-        if requests and window:
-            advice = RateAdvice(requests=requests, per=window, remaining=_parse_count(remaining), reset=wait)
-            least = found.get(window)
-            if least is None or least.requests is None or requests <= least.requests:
-                found[window] = advice
 
+_Raw = tuple[str | None, float | None, str | None, str | None]  # limit, window, remaining, reset
+
+
+def _by_policy(headers: Mapping[str, str]) -> Iterator[_Raw]:
+    states = {member.name: member.parameters for member in _members(headers.get("ratelimit", ""))}
     for policy in _policies(headers):
-        if policy.window is not None and (chosen is None or policy.window != chosen.window):
+        if policy.window is not None:
             state = states.get(policy.name, {})
-            add(_parse_count(policy.quota), policy.window, state.get("r"), state.get("t"))
-    for family in ("ratelimit", "x-ratelimit", "x-rate-limit"):
+            yield policy.quota, policy.window, state.get("r"), state.get("t")
+
+
+def _by_place(headers: Mapping[str, str], per: float, now: float) -> Iterator[_Raw]:
+    """Yield what lists of limits, remaining requests and resets say, if each has as many members."""
+    for family in _FAMILIES:
         limits, left, resets = (_items(headers.get(f"{family}-{what}")) for what in ("limit", "remaining", "reset"))
         if len(limits) == len(left) == len(resets):
             for limit, remaining, reset in zip(limits, left, resets, strict=True):
-                add(_parse_count(limit), None, remaining, reset)
+                wait = _parse_reset(reset, now)
+                is_expected = len(limits) > 1 and wait is not None and wait <= _SOON * per
+                yield limit, per if is_expected else None, remaining, reset
+
+
+def _by_name(headers: Mapping[str, str]) -> Iterator[_Raw]:
     for name, value in headers.items():
         if match := _IN_NAME.fullmatch(name):
-            remaining, reset = (
-                headers.get(name.replace("limit-limit-", f"limit-{what}-")) for what in ("remaining", "reset")
-            )
-            add(_parse_count(_leading(value)), _WINDOWS[match[1]], _leading(remaining), reset)
-    return tuple(advice for window, advice in sorted(found.items()) if chosen is None or window != chosen.window)
+            remaining, reset = (headers.get(f"{match[1]}-{what}-{match[2]}") for what in ("remaining", "reset"))
+            yield _leading(value), _WINDOWS[match[2]], _leading(remaining), reset
+
+
+def _usual_window(reset: float | None, per: float) -> float | None:
+    if reset is None or reset <= _SOON * per:
+        return None
+    return next((usual for usual in _USUAL if usual >= reset), None)
+
+
+def _first_of_as_many(text: str | None, others: str | None) -> str | None:
+    """Return the first member if `text` lists as many as `others`; a date has a comma too."""
+    members = _items(text)
+    return members[0] if 1 < len(members) == len(_items(others)) else text
 
 
 def _items(text: str | None) -> list[str]:
