@@ -97,12 +97,20 @@ class Gate:
 
         Raises:
             RateLimitedError: the server answered 429 and asked for a longer wait (`retry_after`) than the policy
-                allows. It is raised without a request, as long as more of that is left.
+                allows, or, for an interactive call, a limit such as that of a day is used up for longer. It is raised
+                without a request, as long as more of that is left.
             ConfigurationError: the gate belongs to another event loop.
         """
         self._bind()
         if self._refusing_until - self._clock.monotonic() > self._longest_wait:
             raise self._refusal()
+        used_up_for = self._limiter.quotas.free_at(self._clock.monotonic()) - self._clock.monotonic()
+        if priority == "interactive" and self._longest_wait < used_up_for < math.inf:
+            raise RateLimitedError(
+                f"a limit of the key is used up for another {used_up_for:.0f} s",
+                retry_after=used_up_for,
+                status_code=429,
+            )
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = self._clock.monotonic()
         order = Order.of(priority, rank)
@@ -183,7 +191,8 @@ class Gate:
     def adopt(self, headers: Mapping[str, str], *, sent: float | None = None) -> None:
         """Adopt the limits in a reply's rate headers (names in lower case); its request was sent at `sent`."""
         per, now = self._limiter.per, self._clock.now()
-        advice, further = (parse(headers, per=per, now=now) for parse in (parse_rate_headers, parse_further_limits))
+        advice = parse_rate_headers(headers, per=per, now=now)
+        further = parse_further_limits(headers, per=per, now=now)
         if advice is not None or further:
             self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
             self.pump()

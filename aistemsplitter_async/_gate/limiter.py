@@ -228,7 +228,8 @@ class Limiter:
         if advice is not None and advice.requests is not None and advice.per is None:
             per = self.quotas.window_of(advice.requests)
             if per is not None:
-                advice, further = None, [*further, attrs.evolve(advice, per=per)]
+                further = [*further, attrs.evolve(advice, per=per)]
+                advice = None
         if advice is None or advice.requests is None:
             advice = next((limit for limit in further if limit.per == self.per), advice)
         others = [limit for limit in further if limit.per != self.per]

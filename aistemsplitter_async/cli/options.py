@@ -43,7 +43,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_rate_limit(text: str) -> RateLimit:
-    """Return the limit written as `60/min`, `20/s` or `100/30s`.
+    """Return the limit written as `60/min`, `20/s` or `100/30s`, or several with commas.
 
     Raises:
         ValueError: `text` is not of that form.
@@ -124,7 +124,7 @@ class Common:
     rate_limit: Annotated[
         RateLimit | None,
         _read_by(parse_rate_limit),
-        Parameter(help="The key's limit, like 60/min, if you know it: then no request is refused."),
+        Parameter(help="The key's limit, like 60/min or 60/min,1000/day, if you know it: then no request is refused."),
     ] = None
     api_key_file: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""Headers as real servers write them, by hand on a bare socket: repeated lines, several limits, interim answers, 425."""
+"""Headers as servers write them, by hand on a bare socket: repeated lines, several limits, interim answers, 425."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ async def test_interim_answers_before_the_last_one_are_passed_over_on_every_call
 
 
 def too_early(times: int) -> Any:
-    def created(got: Got, split_id: str) -> bytes:
+    def created(_: Got, split_id: str) -> bytes:
         nonlocal times
         times -= 1
         return answer(b"", status="425 Too Early") if times >= 0 else answer(envelope(CREATED | {"id": split_id}))

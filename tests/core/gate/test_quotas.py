@@ -105,6 +105,9 @@ def test_a_limiter_that_knows_one_limit_only_is_refused_by_such_a_server() -> No
     assert run(declared(limits[0]), server(*limits), until=20 * PER).refused
 
 
+ROUND_TRIP = 0.2  # s, at most
+
+
 def announced(*limits: tuple[int, float], fixed: bool, others: int, seed: int) -> Traffic:
     there = server(*limits, fixed=fixed)
     there.windows[1].used += [0.0] * others
@@ -118,7 +121,7 @@ def test_an_announced_limit_is_kept_from_the_first_word_of_it_also_if_others_use
     others: int, fixed: bool, seed: int
 ) -> None:
     traffic = announced((20, PER), (100, 10 * PER), fixed=fixed, others=others, seed=seed)
-    assert traffic.refused == []
+    assert [at for at in traffic.refused if at > 2 * ROUND_TRIP] == []  # what was sent before the first word came
     assert len(traffic.sent) >= 0.85 * (300 - others)
 
 
@@ -175,10 +178,10 @@ def test_both_limits_survive_a_restart() -> None:
     limiter = declared(*limits)
     run(limiter, server(*limits), until=90.0)
     dumped = json.loads(json.dumps(limiter.export(90.0).dump(1e9)))
-    for later, build in ((10.0, lambda: declared(*limits)), (500.0, lambda: declared(limits[0]))):
+    for later, known in ((10.0, limits), (500.0, limits[:1])):
         memory = parse_gate_memory(dumped, 1e9 + later)
         assert memory is not None
-        again = build()
+        again = declared(*known)
         again.recall(memory, 0.0)
         (day,) = again.quotas.uses(0.0)
         assert (day.limit, day.used) == (100, 100)
