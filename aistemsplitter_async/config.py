@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import attrs
 
@@ -206,7 +206,8 @@ class RateLimit:
     requests: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least_one))
     per: float = attrs.field(default=60.0, validator=_positive)  # s; the API's limit is per minute
     policy: Literal["window", "bucket"] = "window"
-    further: tuple[RateLimit, ...] = attrs.field(default=(), kw_only=True, validator=_are_limits)
+    # Of `RateLimit`; what reads annotations at run time, such as a command line, cannot resolve a class inside itself.
+    further: tuple[Any, ...] = attrs.field(default=(), kw_only=True, validator=_are_limits)
 
     def __attrs_post_init__(self) -> None:
         windows = [self.per, *(limit.per for limit in self.further)]
