@@ -90,9 +90,9 @@ def parse_rate_headers(headers: Mapping[str, str], *, per: float, now: float) ->
         first(parameters.get("t"), older.get("reset"), _first_of_as_many(plain("reset"), plain("limit"))),
         server_now if server_now is not None else now,
     )
-    if (policy is None or policy.window is None) and reset is not None and reset > _SOON * per:
-        return None
     limit = _parse_count(first(policy.quota if policy else None, older.get("limit"), _leading(plain("limit"))))
+    if limit and (policy is None or policy.window is None) and reset is not None and reset > _SOON * per:
+        return None
     advice = RateAdvice(
         requests=limit or None,
         per=policy.window if policy is not None and limit else None,
