@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 from aistemsplitter_async._lazy import lazy
 
 if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
-    from aistemsplitter_async._gate.gate import Gate as Gate, GateSnapshot as GateSnapshot
+    from aistemsplitter_async._gate.gate import Gate as Gate
     from aistemsplitter_async._gate.lanes import Priority as Priority
+    from aistemsplitter_async._gate.snapshot import GateSnapshot as GateSnapshot
     from aistemsplitter_async._send.transport import StreamedReply as StreamedReply, Transport as Transport
     from aistemsplitter_async._transfer.audio import (
         AudioSource as AudioSource,
@@ -113,8 +114,9 @@ else:
     lazy(
         __name__,
         {
-            "_gate.gate": "Gate GateSnapshot",
+            "_gate.gate": "Gate",
             "_gate.lanes": "Priority",
+            "_gate.snapshot": "GateSnapshot",
             "_send.transport": "StreamedReply Transport",
             "_transfer.audio": "AudioSource Source stream_source",
             "_transfer.meter": "Progress",

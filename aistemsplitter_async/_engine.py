@@ -12,7 +12,6 @@ from contextlib import aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -31,6 +30,7 @@ from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
+from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
 from aistemsplitter_async.clock import Clock, Deadline
@@ -72,8 +72,7 @@ class Engine:
         on_event: OnEvent | None,
         webhooks: WebhookReceiver | None,
     ) -> None:
-        local = is_loopback_url(base_url)
-        self._urls = URLPolicy(allow_loopback=local, allow_hosts=allow_hosts)
+        self._urls = URLPolicy(allow_loopback=is_loopback_url(base_url), allow_hosts=allow_hosts)
         self.pipeline = Pipeline(
             transport=transport
             or AiohttpTransport(
@@ -91,8 +90,7 @@ class Engine:
         self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.owner = {
-            # A sandbox's port is random; its key is not.
-            "api": (urlsplit(base_url).hostname or "") if local else base_url,
+            "api": identify_api(base_url),  # a sandbox's port is random; its key is not
             "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
         }
         self.base_url = base_url

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async._wire.inputs import parse_create
+from aistemsplitter_async._wire.urls import parse_allowed_hosts
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
 from aistemsplitter_async.config import (
@@ -85,7 +86,8 @@ class AsyncAIStemSplitter:
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
         proxy: an http(s) proxy URL for everything.
-        allow_hosts: host names of upload workers and CDNs that need not be public or https.
+        allow_hosts: hosts (`nas.local`, `10.0.0.7`, `[fd00::7]`, with or without `:port`) of upload workers and CDNs
+            that need not be public or https, and of an API over plain http.
         on_event: a listener: called with each event, a value of `events`. It must be an ordinary function and return
             quickly. What it raises changes nothing; each kind is logged once, by the logger `aistemsplitter_async`.
 
@@ -117,7 +119,7 @@ class AsyncAIStemSplitter:
             raise ConfigurationError("session and proxy belong to the aiohttp transport; give them or transport")
         if isinstance(allow_hosts, str):
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
-        hosts = frozenset(host.lower() for host in allow_hosts)
+        hosts = parse_allowed_hosts(allow_hosts)
         self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Literal, NoReturn, Self
+from typing import Any, Literal, NoReturn, Self
 
 import attrs
 
@@ -185,8 +185,13 @@ class PollPolicy:
         )
 
 
-_LIMIT = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9}(?:\.\d{1,9})?)?\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
-_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0}
+_LIMIT = re.compile(r"(\d{1,9})\s*/\s*(\d{1,9}(?:\.\d{1,9})?)?\s*(s|sec|second|m|min|minute|h|hour|d|day)", re.ASCII)
+_UNIT = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def _are_limits(_: object, attribute: attrs.Attribute[tuple[RateLimit, ...]], value: tuple[RateLimit, ...]) -> None:
+    if not (isinstance(value, tuple) and all(isinstance(limit, RateLimit) for limit in value)):
+        raise ConfigurationError(f"{attribute.name} must be a tuple of RateLimit, not {value!r}")
 
 
 @attrs.frozen
@@ -195,32 +200,44 @@ class RateLimit:
 
     `requests=None` means unknown: nothing is held back until the server answers 429. `policy="window"` is safe for
     servers that count in fixed or sliding windows; `policy="bucket"` is for a token bucket, which refills steadily.
+    `further` are limits that hold besides, of other windows: `RateLimit(60, further=(RateLimit(1000, per=86_400),))`.
     """
 
     requests: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least_one))
     per: float = attrs.field(default=60.0, validator=_positive)  # s; the API's limit is per minute
     policy: Literal["window", "bucket"] = "window"
+    # Of `RateLimit`; what reads annotations at run time, such as a command line, cannot resolve a class inside itself.
+    further: tuple[Any, ...] = attrs.field(default=(), kw_only=True, validator=_are_limits)
 
     def __attrs_post_init__(self) -> None:
+        windows = [self.per, *(limit.per for limit in self.further)]
+        plain = all(limit.requests is not None and limit.policy == "window" for limit in self.further)
+        if len(set(windows)) < len(windows) or not plain or any(limit.further for limit in self.further):
+            raise ConfigurationError("further limits are windows of other lengths, each with its number of requests")
         if self.policy not in ("window", "bucket"):
             raise ConfigurationError(f'policy must be "window" or "bucket", not {self.policy!r}')
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return the limit written as `60/min`, `20/s` or `100/30s`.
+        """Return the limit written as `60/min`, `20/s` or `100/30s`, or several: `60/min, 1000/day`.
 
         Raises:
             ConfigurationError: `text` is not of that form.
         """
-        match = _LIMIT.fullmatch(text.strip().lower())
-        if match is None:
-            raise ConfigurationError(f"{text!r} is not a rate limit; write it like 60/min, 5/s or 100/30s")
-        requests, count, unit = match.groups()
-        return cls(int(requests), float(count or 1) * _UNIT[unit[0]])
+        limits = []
+        for part in text.lower().split(","):
+            match = _LIMIT.fullmatch(part.strip())
+            if match is None:
+                raise ConfigurationError(f"{text!r} is not a rate limit; write it like 60/min, 5/s or 60/min,1000/day")
+            requests, count, unit = match.groups()
+            limits.append(cls(int(requests), float(count or 1) * _UNIT[unit[0]]))
+        limits.sort(key=lambda limit: abs(math.log(limit.per / _UNIT["m"])))  # the first is what polls are planned by
+        return attrs.evolve(limits[0], further=tuple(limits[1:]))
 
     def scaled(self, factor: float) -> Self:
         """Return this limit with the window multiplied by `factor`."""
-        return attrs.evolve(self, per=self.per * factor)
+        further = tuple(limit.scaled(factor) for limit in self.further)
+        return attrs.evolve(self, per=self.per * factor, further=further)
 
 
 @attrs.frozen(kw_only=True)

@@ -15,17 +15,15 @@ from collections.abc import Callable, Mapping
 from contextvars import Context
 from typing import Any, Protocol
 
-import attrs
-
 from aistemsplitter_async._gate.budget import Budget
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.rate_headers import parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._listeners import as_listener
-from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
@@ -51,25 +49,6 @@ class Source(Protocol):
     def grant(self, order: Order, slot: Slot) -> None:
         """Take the slot for the candidate of `order` that `best` just returned."""
         ...
-
-
-@attrs.frozen
-class GateSnapshot(PlainValue):
-    """The state of the gate at one moment.
-
-    Attributes:
-        limit: requests per window, or `None` if unknown.
-        used: slots occupied now.
-        waiting: calls that wait for a slot, per lane.
-        closed_for: seconds until the wait after a 429 is over, 0 if the gate is open.
-        per: seconds of a window.
-    """
-
-    limit: int | None
-    used: int
-    waiting: dict[Priority, int]
-    closed_for: float
-    per: float = 60.0
 
 
 class Gate:
@@ -119,12 +98,20 @@ class Gate:
 
         Raises:
             RateLimitedError: the server answered 429 and asked for a longer wait (`retry_after`) than the policy
-                allows. It is raised without a request, as long as more of that is left.
+                allows, or, for an interactive call, a limit such as that of a day is used up for longer. It is raised
+                without a request, as long as more of that is left.
             ConfigurationError: the gate belongs to another event loop.
         """
         self._bind()
         if self._refusing_until - self._clock.monotonic() > self._longest_wait:
             raise self._refusal()
+        used_up_for = self._limiter.quotas.free_at(self._clock.monotonic()) - self._clock.monotonic()
+        if priority == "interactive" and self._longest_wait < used_up_for < math.inf:
+            raise RateLimitedError(
+                f"a limit of the key is used up for another {used_up_for:.0f} s",
+                retry_after=used_up_for,
+                status_code=429,
+            )
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = self._clock.monotonic()
         order = Order.of(priority, rank)
@@ -161,6 +148,7 @@ class Gate:
             waiting=self._queues.count(),
             closed_for=max(0.0, self._limiter.closed_until - now),
             per=self._limiter.per,
+            further=self._limiter.quotas.uses(now),
         )
 
     @property
@@ -201,11 +189,13 @@ class Gate:
             free=lambda within: self._limiter.free_within(now, within),
         )
 
-    def adopt(self, headers: Mapping[str, str]) -> None:
-        """Adopt the limit in the rate headers of a reply (names in lower case), if they name one."""
-        advice = parse_rate_headers(headers, per=self._limiter.per, now=self._clock.now())
-        if advice is not None:
-            self._limiter.adopt(advice, self._clock.monotonic())
+    def adopt(self, headers: Mapping[str, str], *, sent: float | None = None) -> None:
+        """Adopt the limits in a reply's rate headers (names in lower case); its request was sent at `sent`."""
+        per, now = self._limiter.per, self._clock.now()
+        advice = parse_rate_headers(headers, per=per, now=now)
+        further = parse_further_limits(headers, per=per, now=now)
+        if advice is not None or further:
+            self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
             self.pump()
 
     def _settle(self, taken_at: float) -> None:

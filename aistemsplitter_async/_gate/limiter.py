@@ -12,6 +12,8 @@ lower than believed. After some windows without a refusal, counting is tried aga
 A refusal when nothing was accepted for a whole window shows only that another client uses the key, or that the server
 is busy: it is waited for, and nothing is learned. A limit that the server names in its headers counts as declared.
 
+Further limits, of a day or a second, are kept beside it (`quotas`), and teach nothing about it.
+
 After a refusal nothing is sent until a believed slot is free again and the backoff has passed; then one request is sent
 alone, and the others follow only once it is accepted.
 
@@ -21,8 +23,12 @@ All times are monotonic seconds and must not run backwards.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import attrs
 
 from aistemsplitter_async._gate.memory import GateMemory
+from aistemsplitter_async._gate.quotas import Quotas
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.window import BucketWindow, CountingWindow
 from aistemsplitter_async.config import LONGEST_CLOSED, RateLimit, RetryPolicy
@@ -55,6 +61,7 @@ class Limiter:
 
     Attributes:
         changes: how often its state changed by more than the passing of time.
+        quotas: the limits of other windows.
     """
 
     def __init__(self, limit: RateLimit, retry: RetryPolicy, *, now: float) -> None:
@@ -67,6 +74,7 @@ class Limiter:
         self._counted = CountingWindow(limit.requests if limit.requests is not None else math.inf, limit.per)
         self._is_bucket = limit.policy == "bucket" and limit.requests is not None
         self._bucket = BucketWindow(limit.requests, limit.per, now) if self._is_bucket and limit.requests else None
+        self.quotas = Quotas(limit.further, now=now)
         self.closed_until = -math.inf
         self._refused_at = -math.inf
         self._refusals = 0  # since the last accepted request
@@ -103,12 +111,13 @@ class Limiter:
         if at > now and self.in_flight == 0 and self._may_rise() and (not spare or self._believed_free_at(now) > now):
             patience = _EARLY_SEARCH if self._may_be_too_low else SEARCH_AFTER
             search_at = now if self._searching else self._refused_at + patience * self.per
-            return max(now, min(at, search_at))
-        return at
+            at = max(now, min(at, search_at))
+        return max(at, self.quotas.free_at(now, spare=spare))
 
     def free_within(self, now: float, seconds: float) -> float:
         """Return how many requests the believed limit allows in the next `seconds`: infinity if it is unknown."""
         counted = math.inf if self._is_bucket else self._counted.free_within(now, seconds)
+        counted = min(counted, self.quotas.free_within(now, seconds))
         return counted if self._bucket is None else min(counted, self._bucket.free_within(now, seconds))
 
     def take(self, now: float) -> None:
@@ -116,6 +125,7 @@ class Limiter:
         self.changes += 1
         self._searching = self._searching or (self._may_rise() and self._believed_free_at(now) > now)
         self._counted.take(now)
+        self.quotas.take(now)
         if self._bucket is not None:
             self._bucket.take(now)
 
@@ -123,6 +133,7 @@ class Limiter:
         """Free a slot whose request was never sent."""
         self.changes += 1
         self._counted.restore()
+        self.quotas.restore()
         if self._bucket is not None:
             self._bucket.restore()
 
@@ -130,6 +141,7 @@ class Limiter:
         """Note that a request sent at `sent` was accepted, or may have been, which must count the same."""
         self.changes += 1
         self._counted.settle(now)
+        self.quotas.settle(now)
         if self._bucket is not None:
             self._bucket.settle(now)
         self._latency += _LATENCY_SHARE * (max(0.0, now - sent) - self._latency)
@@ -148,6 +160,7 @@ class Limiter:
         """Note that a request sent at `sent` was answered 429, with the wait it asked for (seconds) if it did."""
         self.changes += 1
         self._counted.refuse()
+        self.quotas.restore()
         if self._bucket is not None:
             self._bucket.settle(now)
         if sent >= self._refused_at:  # otherwise it was in flight during a refusal that is known already
@@ -156,9 +169,9 @@ class Limiter:
         backoff = min(self._retry.throttle_cap, self._retry.throttle_backoff * 2.0**doublings)
         wait = retry_after or backoff  # a Retry-After of 0 s cannot be intended
         if retry_after is None:
-            free_at = self._counted.free_at(now)
-            if not self._is_bucket and math.isfinite(free_at):
-                wait = max(wait, free_at - now)
+            counted = now if self._is_bucket else self._counted.free_at(now)
+            for free_at in (counted, self.quotas.free_at(now)):
+                wait = max(wait, free_at - now) if math.isfinite(free_at) else wait
         self.close_until(now + min(wait, LONGEST_CLOSED))
 
     def close_until(self, when: float) -> None:
@@ -175,6 +188,7 @@ class Limiter:
             full_in=self._bucket.full_in(now) if self._bucket is not None else 0.0,
             ages=tuple(self._counted.ages(now)),
             closed_for=max(0.0, self.closed_until - now),
+            further=self.quotas.export(now),
         )
 
     def recall(self, memory: GateMemory, now: float) -> None:
@@ -187,6 +201,7 @@ class Limiter:
             self._refused_at = now  # so that a higher limit is not searched for at once
             self._may_be_too_low = memory.believed < _LIKELY_TOO_LOW
         self._counted.occupy(memory.ages, now)
+        self.quotas.recall(memory.further, now)
         if memory.paced and self._bucket is None and self.believed is not None:
             self._pace(self.believed, now)
             self._refused_at = now
@@ -196,12 +211,34 @@ class Limiter:
             self.close_until(now + memory.closed_for)
             self._accepted = 0
 
-    def adopt(self, advice: RateAdvice, now: float) -> None:
-        """Adopt the limit in a reply's rate headers, but never more than was declared.
+    def adopt(
+        self, advice: RateAdvice | None, now: float, *, further: Sequence[RateAdvice] = (), sent: float | None = None
+    ) -> None:
+        """Adopt the limits in a reply's rate headers, but never more than was declared.
 
         The same values again change nothing: refusals may have taught better since. If no request remains although
         there should be some, another client uses the key: then nothing is sent until the reset.
+
+        Args:
+            advice: about the expected window.
+            now: monotonic seconds.
+            further: about others.
+            sent: when the request was sent.
         """
+        if advice is not None and advice.requests is not None and advice.per is None:
+            per = self.quotas.window_of(advice.requests)
+            if per is not None:
+                further = [*further, attrs.evolve(advice, per=per)]
+                advice = None
+        if advice is None or advice.requests is None:
+            advice = next((limit for limit in further if limit.per == self.per), advice)
+        others = [limit for limit in further if limit.per != self.per]
+        if others:
+            self.changes += 1
+            sent = now if sent is None else sent
+            self.quotas.adopt(others, now, sent=sent, in_flight=self.in_flight, ages=self._counted.settled_ages(now))
+        if advice is None:
+            return
         if advice.requests is not None:
             self._adopt_limit(advice.requests, advice.per or self._declared.per, now)
         if advice.remaining == 0 and advice.reset is not None and self._believed_free_at(now) <= now:
@@ -229,7 +266,7 @@ class Limiter:
         self._refusals += 1
         self._accepted = 0
         self._may_be_too_low = self.believed is None and accepted < _LIKELY_TOO_LOW
-        if not accepted:
+        if not accepted or self.quotas.is_full(now):
             return
         if self.believed is None or (self._searching and self._bucket is None):
             self._believe(accepted, now)

@@ -9,7 +9,7 @@ ignored.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -20,6 +20,22 @@ _VERSION = 1
 _MOST_SLOTS = 100_000
 _MOST_REQUESTS = 10**9
 _LONGEST_WINDOW = 86_400.0  # s
+_LONGEST_QUOTA = 32 * 86_400.0  # s
+_MOST_QUOTAS = 8
+_MOST_BATCHES = 2000
+
+
+@attrs.frozen(kw_only=True)
+class QuotaMemory:
+    """The state of a further limit. `slots` are pairs of the seconds since replies arrived and how many these were.
+
+    `named` are the seconds since a reply named it last.
+    """
+
+    requests: int
+    per: float
+    slots: tuple[tuple[float, int], ...] = ()
+    named: float = 0.0
 
 
 @attrs.frozen(kw_only=True)
@@ -33,6 +49,7 @@ class GateMemory:
         full_in: seconds until the bucket is full again, if there is one.
         ages: of each occupied slot, the seconds since its reply arrived.
         closed_for: seconds for which the gate stays closed.
+        further: the limits besides.
     """
 
     believed: int | None
@@ -41,6 +58,7 @@ class GateMemory:
     full_in: float = 0.0
     ages: tuple[float, ...] = ()
     closed_for: float = 0.0
+    further: tuple[QuotaMemory, ...] = ()
 
     def dump(self, now: float) -> dict[str, Any]:
         """Return it as plain JSON; `now` is POSIX seconds."""
@@ -49,6 +67,7 @@ class GateMemory:
             "at": round(now, 3),
             **attrs.asdict(self),
             "ages": [round(age, 3) for age in self.ages],
+            "further": [attrs.asdict(quota) for quota in self.further],
         }
 
 
@@ -72,7 +91,22 @@ def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory |
         full_in=_left(remembered.get("full_in"), passed, per),
         ages=tuple(sorted(max(0.0, age) + passed for age in known if age is not None)),
         closed_for=_left(remembered.get("closed_for"), passed, LONGEST_CLOSED),
+        further=tuple(_parse_quotas(remembered.get("further"), passed)),
     )
+
+
+def _parse_quotas(remembered: object, passed: float) -> Iterator[QuotaMemory]:
+    for quota in remembered[:_MOST_QUOTAS] if isinstance(remembered, list) else ():
+        if not isinstance(quota, Mapping):
+            continue
+        requests, per, slots = _count(quota.get("requests")), _number(quota.get("per")), quota.get("slots")
+        if requests is None or per is None or not 0 < per <= _LONGEST_QUOTA:
+            continue
+        pairs = [pair for pair in slots if isinstance(pair, list | tuple)] if isinstance(slots, list | tuple) else []
+        known = [(_number(pair[0]), _count(pair[1])) for pair in pairs[:_MOST_BATCHES] if len(pair) == 2]  # noqa: PLR2004
+        aged = [(max(0.0, age) + passed, count) for age, count in known if age is not None and count is not None]
+        named = max(0.0, _number(quota.get("named")) or 0.0) + passed
+        yield QuotaMemory(requests=requests, per=per, slots=tuple(sorted(aged, reverse=True)), named=named)
 
 
 def _left(value: object, passed: float, most: float) -> float:

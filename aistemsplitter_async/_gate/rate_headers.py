@@ -4,7 +4,10 @@
   (IETF draft-ietf-httpapi-ratelimit-headers, -08 on)
 - `RateLimit: limit=100, remaining=50, reset=30` and `RateLimit-Policy: 100;w=60` (-07)
 - `RateLimit-Limit: 100, 100;w=60`, `RateLimit-Remaining: 50`, `RateLimit-Reset: 30` (-00 to -06)
-- `X-RateLimit-Limit`, `-Remaining` and `-Reset`, the last in any form that `parse_wait` reads
+- `X-RateLimit-Limit`, `-Remaining` and `-Reset`, or `X-Rate-Limit-`, the last in any form that `parse_wait` reads
+- the same with the window in the name: `X-RateLimit-Limit-Minute`, `X-RateLimit-Remaining-Day` (Kong)
+
+A reply may name several limits. One is that of the expected window; `parse_further_limits` returns the others.
 
 Nothing here raises: headers that cannot be parsed are ignored.
 """
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import attrs
 
@@ -22,7 +25,12 @@ from aistemsplitter_async._wire.dates import parse_date, parse_wait
 _LONGEST = 1000  # characters of a header that are read
 _MOST_REQUESTS = 10**9
 _LONG_WINDOW = 10.0  # times the expected window; a quota per day says nothing about a minute
-_POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit")
+_POLICY_HEADERS = ("ratelimit-policy", "ratelimit-limit", "x-ratelimit-limit", "x-rate-limit-limit")
+_SOON = 1.5  # times the expected window; a limit that says no window and resets later has a longer one
+_WINDOWS = {"second": 1.0, "minute": 60.0, "hour": 3600.0, "day": 86_400.0, "month": 30 * 86_400.0}
+_USUAL = (900.0, 3600.0, 86_400.0, 30 * 86_400.0)  # s
+_FAMILIES = ("ratelimit", "x-ratelimit", "x-rate-limit")
+_IN_NAME = re.compile(r"((?:x-)?rate-?limit)-limit-(second|minute|hour|day|month)")
 _NAME = r'"(?:[^"\\]|\\.)*"|[^,;="\s]+'
 _MEMBER = re.compile(rf"({_NAME})\s*(?:=\s*({_NAME}))?((?:\s*;\s*[^,;\"]*(?:\"[^\"]*\")?)*)")
 _PARAMETER = re.compile(r"([a-z*][a-z0-9_.*-]*)\s*=\s*([^\s;,]+)")
@@ -76,19 +84,88 @@ def parse_rate_headers(headers: Mapping[str, str], *, per: float, now: float) ->
         return next((text for text in texts if text is not None), None)
 
     def plain(what: str) -> str | None:
-        return first(headers.get(f"ratelimit-{what}"), headers.get(f"x-ratelimit-{what}"))
+        return first(*(headers.get(f"{family}-{what}") for family in _FAMILIES))
 
+    reset = _parse_reset(
+        first(parameters.get("t"), older.get("reset"), _first_of_as_many(plain("reset"), plain("limit"))),
+        server_now if server_now is not None else now,
+    )
     limit = _parse_count(first(policy.quota if policy else None, older.get("limit"), _leading(plain("limit"))))
+    if limit and (policy is None or policy.window is None) and reset is not None and reset > _SOON * per:
+        return None
     advice = RateAdvice(
         requests=limit or None,
         per=policy.window if policy is not None and limit else None,
         remaining=_parse_count(first(parameters.get("r"), older.get("remaining"), _leading(plain("remaining")))),
-        reset=_parse_reset(
-            first(parameters.get("t"), older.get("reset"), plain("reset")),
-            server_now if server_now is not None else now,
-        ),
+        reset=reset,
     )
     return advice if advice != RateAdvice() else None
+
+
+def parse_further_limits(headers: Mapping[str, str], *, per: float, now: float) -> tuple[RateAdvice, ...]:
+    """Return the limits that `headers` name besides that of `parse_rate_headers`, each with its window.
+
+    The arguments are those of `parse_rate_headers`. A limit that does not say its window, and resets later than the
+    expected one does, has the next longer usual one.
+    """
+    server_now = parse_date(headers.get("date", ""))
+    at = server_now if server_now is not None else now
+    chosen = _choose_policy(headers, per)
+    found: dict[float, RateAdvice] = {}
+    for limit, named, remaining, reset in (*_by_policy(headers), *_by_place(headers, per, at), *_by_name(headers)):
+        requests, wait = _parse_count(limit), _parse_reset(reset, at)
+        window = named or _usual_window(wait, per)
+        if not requests or window is None or (chosen is not None and window == chosen.window):
+            continue
+        least = found.get(window)
+        if least is None or requests <= (least.requests or requests):
+            found[window] = RateAdvice(requests=requests, per=window, remaining=_parse_count(remaining), reset=wait)
+    return tuple(advice for _, advice in sorted(found.items()))
+
+
+_Raw = tuple[str | None, float | None, str | None, str | None]  # limit, window, remaining, reset
+
+
+def _by_policy(headers: Mapping[str, str]) -> Iterator[_Raw]:
+    states = {member.name: member.parameters for member in _members(headers.get("ratelimit", ""))}
+    for policy in _policies(headers):
+        if policy.window is not None:
+            state = states.get(policy.name, {})
+            yield policy.quota, policy.window, state.get("r"), state.get("t")
+
+
+def _by_place(headers: Mapping[str, str], per: float, now: float) -> Iterator[_Raw]:
+    """Yield what lists of limits, remaining requests and resets say, if each has as many members."""
+    for family in _FAMILIES:
+        limits, left, resets = (_items(headers.get(f"{family}-{what}")) for what in ("limit", "remaining", "reset"))
+        if len(limits) == len(left) == len(resets):
+            for limit, remaining, reset in zip(limits, left, resets, strict=True):
+                wait = _parse_reset(reset, now)
+                is_expected = len(limits) > 1 and wait is not None and wait <= _SOON * per
+                yield limit, per if is_expected else None, remaining, reset
+
+
+def _by_name(headers: Mapping[str, str]) -> Iterator[_Raw]:
+    for name, value in headers.items():
+        if match := _IN_NAME.fullmatch(name):
+            remaining, reset = (headers.get(f"{match[1]}-{what}-{match[2]}") for what in ("remaining", "reset"))
+            yield _leading(value), _WINDOWS[match[2]], _leading(remaining), reset
+
+
+def _usual_window(reset: float | None, per: float) -> float | None:
+    if reset is None or reset <= _SOON * per:
+        return None
+    return next((usual for usual in _USUAL if usual >= reset), None)
+
+
+def _first_of_as_many(text: str | None, others: str | None) -> str | None:
+    """Return the first member if `text` lists as many as `others`; a date has a comma too."""
+    members = _items(text)
+    return members[0] if 1 < len(members) == len(_items(others)) else text
+
+
+def _items(text: str | None) -> list[str]:
+    return [] if text is None else [item.strip() for item in text[:_LONGEST].split(",") if ";" not in item]
 
 
 @attrs.frozen
@@ -100,11 +177,15 @@ class _Policy:
 
 def _choose_policy(headers: Mapping[str, str], per: float) -> _Policy | None:
     """Return the policy with the window nearest to `per`, or one without a window if there is no other."""
-    policies = [_policy(member) for name in _POLICY_HEADERS for member in _members(headers.get(name, ""))]
-    fitting = [policy for policy in policies if policy is not None and (policy.window or per) <= _LONG_WINDOW * per]
+    fitting = [policy for policy in _policies(headers) if (policy.window or per) <= _LONG_WINDOW * per]
     return min(
         fitting, key=lambda policy: abs(math.log(policy.window / per)) if policy.window else math.inf, default=None
     )
+
+
+def _policies(headers: Mapping[str, str]) -> list[_Policy]:
+    read = [_policy(member) for name in _POLICY_HEADERS for member in _members(headers.get(name, ""))]
+    return [policy for policy in read if policy is not None]
 
 
 def _policy(member: _Member) -> _Policy | None:

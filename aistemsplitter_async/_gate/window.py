@@ -68,8 +68,12 @@ class CountingWindow:
 
     def ages(self, now: float) -> list[float]:
         """Return the seconds since the reply of each occupied slot arrived; 0 for requests in flight."""
+        return self.settled_ages(now) + [0.0] * self.in_flight
+
+    def settled_ages(self, now: float) -> list[float]:
+        """Return the same without requests in flight."""
         self._forget(now)
-        return [now - at + self.per for at in self._frees] + [0.0] * self.in_flight
+        return [now - at + self.per for at in self._frees]
 
     def occupy(self, ages: Iterable[float], now: float) -> None:
         """Occupy slots of another process or an earlier run, given the seconds since their replies arrived."""

@@ -14,7 +14,7 @@ from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError,
 _ROUNDS = 3  # failures, each after a success that an outage would not have allowed
 _FAILURES = 5  # in all, before successes of other work count: a part of the service may be down for a moment
 _ALONE = 300.0  # s since the first failure, likewise; creates may be down for a while though polls are answered
-_GATEWAY = frozenset({408, 429, 502, 503, 504})  # what stands before a service that is down, or busy, answers
+_GATEWAY = frozenset({408, 425, 429, 502, 503, 504})  # what stands before a service that is down, or busy, answers
 
 
 @attrs.define

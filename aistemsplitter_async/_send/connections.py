@@ -26,7 +26,7 @@ from aistemsplitter_async._send.sleep import Readings, has_slept
 from aistemsplitter_async._tasks import own, wait_out
 from aistemsplitter_async._wire.messages import Origin
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.errors import APIConnectionError, UnsafeURLError
+from aistemsplitter_async.errors import APIConnectionError
 
 READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
 _SLEEP_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # the 2nd on macOS
@@ -203,9 +203,9 @@ class VettingResolver(AbstractResolver):
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        allowed = [result for result in found if self._urls.allows(result["host"], host=host)]
+        allowed = [result for result in found if self._urls.allows(result["host"], host=host, port=port)]
         if not allowed:
-            raise UnsafeURLError(f"refused to visit {host!r}: it is not on the public internet")
+            raise self._urls.build_refusal(host, [result["host"] for result in found])
         return allowed
 
     async def close(self) -> None:

@@ -300,5 +300,5 @@ class Pipeline:
             self.emit(lambda: RequestSent(stage=operation.stage, status=status, duration=ended - started, at=started))
         if reply is None:
             raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
-        self.gate.adopt(reply.headers)
+        self.gate.adopt(reply.headers, sent=started)
         return reply

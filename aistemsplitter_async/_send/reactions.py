@@ -94,6 +94,7 @@ _TABLE: Final = {
     "408": Reaction((_R, _R, _R, _R, _R), Wait.ENDLESS, pauses=True),
     "402": Reaction((_X, _N, _X, _X, _F)),
     "409 423": Reaction((_1, _N, _C, _1, _R), Wait.PAID),
+    "425": Reaction((_R, _R, _R, _R, _R), Wait.ENDLESS, pauses=True),
     "429": Reaction((_T, _T, _T, _T, _T), Wait.ENDLESS, pauses=True),
     "4xx": Reaction((_X, _N, _X, _X, _F), refused=True),
     "5xx": Reaction((_R, _R, _R, _R, _R), Wait.ENDLESS, pauses=True),
@@ -104,8 +105,9 @@ _TABLE: Final = {
 # Failures of a create that are not ambiguous: the service refused it. For a connection, the error itself says it. A
 # page is not among them: most gateways refuse before the service hears of a request, but others inspect its answer on
 # the way back, or put a page of their own in the place of an error; which of them it was, the page does not tell. A 401
-# is: it asks who is there, before anything is done.
-_REFUSALS: Final = frozenset({"401 403", "402", "404 410", "429", "4xx"})
+# is: it asks who is there, before anything is done. So is a 425, whoever sends it: what came too early was not done
+# (RFC 8470 section 5.2).
+_REFUSALS: Final = frozenset({"401 403", "402", "404 410", "425", "429", "4xx"})
 
 # Refusals that no gateway makes on its own: they are the service's word in whatever form they come.
 _MEANT: Final = frozenset({402, 422})

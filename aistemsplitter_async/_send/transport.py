@@ -17,6 +17,7 @@ from yarl import URL
 
 from aistemsplitter_async._send.connections import Connections
 from aistemsplitter_async._send.failures import Body, convert_error, is_foreign_cancellation
+from aistemsplitter_async._urls import is_of_origin, parse_http_url
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.codec import is_readable
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
@@ -90,7 +91,7 @@ class AiohttpTransport:
         urls: URLPolicy = URLPolicy(),  # noqa: B008  # frozen
     ) -> None:
         self._api_key = api_key
-        self._api_origin = URL(base_url).origin()
+        self._api_origin = parse_http_url(base_url).origin
         self._injected = session
         self._timeouts = timeouts
         self._proxy = proxy
@@ -158,7 +159,7 @@ class AiohttpTransport:
         if self._closed:  # a retry must not open a session that is never closed
             raise APIConnectionError("the client is closed", may_have_arrived=False, permanent=True)
         if request.origin is Origin.API:
-            if URL(request.url, encoded=True).origin() != self._api_origin:
+            if not is_of_origin(request.url, self._api_origin):
                 raise ConfigurationError(f"the API key is for {self._api_origin} only")
             if self._injected is not None and self._injected.closed:
                 raise APIConnectionError("the session is closed", may_have_arrived=False, permanent=True)

@@ -244,7 +244,7 @@ class Downloader:
         )
 
     async def _fetch(self, item: _StemDownload, url: str) -> Path:
-        self._allowed.vet(url)
+        url = self._allowed.vet(url)
         part = await run_in_thread(item.open_part, undo=PartFile.close)
         async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
             await self._fill(item, url, writer)
@@ -326,8 +326,7 @@ class Downloader:
                 if reply.status not in _REDIRECTS or location is None or not hops_left:
                     yield reply
                     return
-            url = _join(url, location)
-            self._allowed.vet(url)
+            url = self._allowed.vet(_join(url, location))
 
     async def _status_error(self, reply: StreamedReply, item: _StemDownload) -> APIStatusError:
         body = b""

@@ -166,7 +166,7 @@ class Uploader:
                 reservation, lifetime = await self._reserve(
                     source.filename, source.content_type, source.content_length, priority
                 )
-                self._urls.vet(reservation.upload_url)
+                reservation = attrs.evolve(reservation, upload_url=self._urls.vet(reservation.upload_url))
                 try:
                     uploaded = await self._send(source, body, reservation, on_progress)
                 except AIStemSplitterError as error:

@@ -2,31 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Iterable
 
-from aistemsplitter_async._wire.urls import is_loopback_url, split_http_url
+from aistemsplitter_async._urls import parse_http_url
+from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL, Secret
 from aistemsplitter_async.errors import ConfigurationError
 
+_SLASHES = re.compile("/{2,}")
 _KEY_CAP = 255  # characters; what servers commonly accept as an Idempotency-Key
 
 
-def parse_base_url(text: str, allow_hosts: Collection[str] = ()) -> str:
-    """Return a base URL without a trailing slash, with `/v1` appended if it has no path.
+def parse_base_url(text: str, allow_hosts: Iterable[str] = ()) -> str:
+    """Return a base URL in its one spelling, without a slash at its end, with `/v1` appended if it has no path.
 
     Raises:
         ConfigurationError: not an http(s) URL, or plain http to another machine, which would reveal the key to the
             network (if the network is your own, name the host in `allow_hosts`).
     """
-    url = text.strip().rstrip("/")
-    parts = split_http_url(url)
-    if parts is None or "@" in parts.netloc or "?" in url or "#" in url:
+    try:
+        url = parse_http_url(text.strip())
+        problem = "it has a query or a fragment" if "?" in text or "#" in text else None
+    except ValueError as error:
+        url, problem = None, str(error)
+    if url is None or problem:
+        shown = text.rpartition("@")[2].partition("?")[0]
+        raise ConfigurationError(f"{shown!r} is not a base URL: {problem}; it looks like {BASE_URL}")
+    if (
+        url.scheme == "http"
+        and not url.is_loopback
+        and not URLPolicy(allow_hosts=allow_hosts).names(url.host, url.port)
+    ):
         raise ConfigurationError(
-            f"{text.rpartition('@')[2].partition('?')[0]!r} is not a base URL; it looks like {BASE_URL}"
+            f"refused to send the key to {url.host} over plain http; use https, or, if the network is your own, name "
+            "the host in allow_hosts (--allow-host)"
         )
-    if parts.scheme == "http" and not is_loopback_url(url) and parts.hostname not in allow_hosts:
-        raise ConfigurationError(f"refused to send the key to {parts.hostname} over plain http; use https")
-    return url if parts.path else f"{url}/v1"
+    path = _SLASHES.sub("/", url.path).rstrip("/")
+    return f"{url.origin}{path or '/v1'}"
+
+
+def identify_api(base_url: str) -> str:
+    """Return what tells one API from another, however its base URL is spelt: what a journal is bound to.
+
+    Of an API on this machine that is only that it is here: a sandbox's port is random, and it has many names.
+
+    Args:
+        base_url: of an API, or what an earlier version has written in its place, such as a host of this machine.
+    """
+    try:
+        known = base_url if "://" in base_url else f"http://{f'[{base_url}]' if ':' in base_url else base_url}"
+        url = parse_http_url(known)
+    except ValueError:
+        return base_url
+    return "localhost" if url.is_loopback else url.origin + _SLASHES.sub("/", url.path).rstrip("/")
 
 
 def parse_api_key(text: str | None) -> Secret:

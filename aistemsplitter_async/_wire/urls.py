@@ -1,16 +1,19 @@
-"""URLs and IP addresses: which may be requested, and which are refused."""
+"""URLs: which may be requested, and which are refused."""
 
 from __future__ import annotations
 
-import ipaddress
-import re
+from collections.abc import Collection, Iterable
 from pathlib import PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import attrs
 
-from aistemsplitter_async.errors import UnsafeURLError
+from aistemsplitter_async._addresses import describe_special, is_loopback, is_public, parse_address
+from aistemsplitter_async._urls import HTTPURL, parse_http_url, parse_netloc
+from aistemsplitter_async.errors import ConfigurationError, UnsafeURLError
 from aistemsplitter_async.models import redact_url
+
+_WAY_OUT = "if you trust it, name the host in allow_hosts (--allow-host)"
 
 
 def is_url(source: str) -> bool:
@@ -19,7 +22,7 @@ def is_url(source: str) -> bool:
 
 
 def split_http_url(url: str) -> SplitResult | None:
-    """Return the parts of an http(s) URL; `None` if it is not one, or has no host or an invalid port."""
+    """Return the parts of an http(s) URL that is for others to request; `None` if it is not one."""
     try:
         parts = urlsplit(url)
         _ = parts.port
@@ -37,55 +40,39 @@ def filename_of_url(url: str) -> str:
     return PurePosixPath(unquote(path)).name
 
 
-# IPv6 outside the one block that IANA has assigned to the public internet (RFC 4291) is local, obsolete, or an embedded
-# IPv4 address; `is_global` calls much of it public.
-_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
-_NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_SIX_TO_FOUR = ipaddress.IPv6Network("2002::/16")
-_HOST = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?")
-_NUMERIC = re.compile(r"\d+|0x[0-9a-f]*")  # the last label of an IPv4 address, in any spelling that resolvers accept
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-
-def is_public(address: Address) -> bool:
-    """Return whether an address belongs to the public internet. An IPv4 address inside IPv6 is checked as IPv4."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = _embedded_ipv4(address)
-        if inner is not None:
-            return is_public(inner)
-        if address.scope_id is not None or address not in _GLOBAL_UNICAST:
-            return False
-    return address.is_global and not address.is_multicast
-
-
-def is_loopback(address: Address) -> bool:
-    """Return whether an address is this machine itself."""
-    # Only the mapped form: behind NAT64 or 6to4, 127.0.0.1 would be the gateway.
-    inner = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (inner or address).is_loopback
-
-
-def _embedded_ipv4(address: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    if address.ipv4_mapped is not None:
-        return address.ipv4_mapped
-    if address in _NAT64:
-        return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
-    return address.sixtofour if address in _SIX_TO_FOUR else None
-
-
-def parse_address(host: str) -> Address | None:
-    """Return `host` as an IP address if it is a literal one."""
-    try:
-        return ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return None
-
-
 def is_loopback_url(url: str) -> bool:
     """Return whether a URL's host is `localhost` or a literal loopback address."""
-    host = urlsplit(url).hostname or ""
-    address = parse_address(host)
-    return host == "localhost" or (address is not None and is_loopback(address))
+    try:
+        return parse_http_url(url).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_allowed_hosts(hosts: Iterable[str]) -> frozenset[str]:
+    """Return host names or addresses, each alone or with the one port that is meant, in their one spelling.
+
+    Raises:
+        ConfigurationError: one of them is neither.
+    """
+    return frozenset(_parse_allowed_host(host) for host in hosts)
+
+
+def _parse_allowed_host(text: str) -> str:
+    if not isinstance(text, str):
+        raise ConfigurationError(f"allow_hosts has host names, not {type(text).__name__}")
+    stripped = text.strip()
+    try:
+        bare = parse_address(stripped)
+        host, port = parse_netloc(f"[{stripped}]" if bare is not None and bare.version == 6 else stripped)  # noqa: PLR2004
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{text[:80]!r} in allow_hosts is no host ({error}); write nas.local, nas.local:9000, 10.0.0.7 or [fd00::7]"
+        ) from None
+    return host if port is None else _with_port(host, port)
+
+
+def _with_port(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 @attrs.frozen
@@ -94,51 +81,54 @@ class URLPolicy:
 
     Attributes:
         allow_loopback: allow this machine, over http too. Only for an API that is on this machine itself.
-        allow_hosts: host names (lower case) that may resolve to any address, over http too.
+        allow_hosts: hosts, or hosts with a port, that may be or resolve to any address, over http too.
     """
 
     allow_loopback: bool = False
-    allow_hosts: frozenset[str] = frozenset()
+    allow_hosts: frozenset[str] = attrs.field(default=(), converter=parse_allowed_hosts)
 
-    def vet(self, url: str) -> None:
-        """Check a URL before it is requested. `allows` checks what its host resolves to, on connecting.
+    def vet(self, url: str) -> str:
+        """Return a URL as it is to be requested. `allows` checks what its host resolves to, on connecting.
 
         Raises:
             UnsafeURLError: it is not https, has no host, contains credentials, or names an address that is not public.
         """
-        problem = self._find_problem(url)
-        if problem:
+        try:
+            parsed = parse_http_url(url)
+            problem = self._find_problem(parsed)
+        except ValueError as error:
+            parsed, problem = None, str(error)
+        if parsed is None or problem:
             raise UnsafeURLError(f"refused to visit {redact_url(url)[:200]!r}: {problem}")
+        return str(parsed)
 
-    def allows(self, address: str, *, host: str) -> bool:
+    def names(self, host: str, port: int) -> bool:
+        """Return whether the user allowed a host by name."""
+        return host in self.allow_hosts or _with_port(host, port) in self.allow_hosts
+
+    def allows(self, address: str, *, host: str, port: int = 443) -> bool:
         """Return whether to connect to `address`, an IP address that `host` resolved to."""
-        if host in self.allow_hosts:
+        if self.names(host, port):
             return True
         parsed = parse_address(address)
         return parsed is not None and (is_public(parsed) or (self.allow_loopback and is_loopback(parsed)))
 
-    def _find_problem(self, url: str) -> str | None:
-        try:
-            parts = urlsplit(url)
-            host, _ = parts.hostname, parts.port
-        except ValueError:
-            return "not a URL"
-        if not host or any(ord(character) <= 0x20 or character in '\\"<>^`{|}' for character in url):  # noqa: PLR2004
-            return "not a URL"
-        if parts.username is not None or parts.password is not None:
-            return "it contains credentials"
-        if parts.scheme in ("http", "https") and (
-            host in self.allow_hosts or (self.allow_loopback and is_loopback_url(url))
-        ):
+    def build_refusal(self, host: str, addresses: Collection[str]) -> UnsafeURLError:
+        """Return the error for a host none of whose addresses is allowed."""
+        known = (parse_address(address) for address in addresses)
+        whats = {f"{address}, {describe_special(address)}" for address in known if address is not None}
+        leads = f"it leads to {min(whats)}" if whats else "it is not on the public internet"
+        return UnsafeURLError(f"refused to visit {host[:200]!r}: {leads}; {_WAY_OUT}")
+
+    def _find_problem(self, url: HTTPURL) -> str | None:
+        if self.names(url.host, url.port) or (self.allow_loopback and url.is_loopback):
             return None
-        if parts.scheme != "https":
-            return f"only https is allowed, not {parts.scheme or 'no scheme'}"
-        address = parse_address(host)
+        if url.scheme != "https":
+            return f"only https is allowed, not {url.scheme}; {_WAY_OUT}"
+        address = url.address
         if address is not None:
-            return None if is_public(address) else "not a public address"
-        if not _HOST.fullmatch(host) or "[" in parts.netloc:
-            return "its host is not a name in ASCII (xn-- for others)"
-        labels = host.removesuffix(".").split(".")
-        if labels[-1] == "localhost" or _NUMERIC.fullmatch(labels[-1]):
-            return "not a public address"
+            what = describe_special(address)
+            return what and f"{address} is {what}; {_WAY_OUT}"
+        if url.host.rpartition(".")[2] == "localhost":
+            return f"it is this machine itself; {_WAY_OUT}"
         return None

@@ -94,7 +94,9 @@ def plan_wall_seconds(limit: RateLimit | None, *, uploads: int, urls: int, proce
 
 
 def _earliest(request: int, limit: RateLimit, allowed: int) -> float:
-    """Return after how many seconds request number `request` can be sent."""
+    """Return after how many seconds request number `request` can be sent, by all limits."""
     if limit.policy == "bucket":
-        return max(0.0, (request - allowed) * limit.per / allowed)
-    return limit.per * ((request - 1) // allowed)
+        earliest = max(0.0, (request - allowed) * limit.per / allowed)
+    else:
+        earliest = limit.per * ((request - 1) // allowed)
+    return max([earliest, *(_earliest(request, other, other.requests) for other in limit.further if other.requests)])

@@ -10,7 +10,7 @@ import attrs
 import cattrs
 
 from aistemsplitter_async._files import replacing
-from aistemsplitter_async._gate.gate import GateSnapshot
+from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._plain import PlainValue
 from aistemsplitter_async.journal.record import StageName
 

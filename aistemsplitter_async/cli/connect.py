@@ -66,7 +66,14 @@ async def connected(
         elif common.api_key_file is not None:
             key = await asyncio.to_thread(_read_key, common.api_key_file)
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
-        client = AsyncAIStemSplitter(key, base_url=base_url, rate_limit=common.rate_limit, poll=poll, on_event=on_event)
+        client = AsyncAIStemSplitter(
+            key,
+            base_url=base_url,
+            rate_limit=common.rate_limit,
+            poll=poll,
+            allow_hosts=common.allow_host or (),
+            on_event=on_event,
+        )
         yield await stack.enter_async_context(client)
 
 

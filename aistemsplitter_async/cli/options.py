@@ -43,7 +43,7 @@ def parse_duration(text: str) -> float:
 
 
 def parse_rate_limit(text: str) -> RateLimit:
-    """Return the limit written as `60/min`, `20/s` or `100/30s`.
+    """Return the limit written as `60/min`, `20/s` or `100/30s`, or several with commas.
 
     Raises:
         ValueError: `text` is not of that form.
@@ -124,13 +124,21 @@ class Common:
     rate_limit: Annotated[
         RateLimit | None,
         _read_by(parse_rate_limit),
-        Parameter(help="The key's limit, like 60/min, if you know it: then no request is refused."),
+        Parameter(help="The key's limit, like 60/min or 60/min,1000/day, if you know it: then no request is refused."),
     ] = None
     api_key_file: Annotated[
         Path | None,
         Parameter(
             help=f"File with the API key, - for standard input (instead of {API_KEY_VARIABLE}).",
             allow_leading_hyphen=True,
+        ),
+    ] = None
+    allow_host: Annotated[
+        list[str] | None,
+        Parameter(
+            help="Host (or host:port) that may be private, or plain http, like nas.local; can be given several times.",
+            negative_iterable=(),
+            allow_leading_hyphen=False,
         ),
     ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import attrs
 
+from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
 from aistemsplitter_async.journal.claims import Claims
 from aistemsplitter_async.journal.file import open_file
@@ -84,9 +85,10 @@ class JournalStore(Claims):
         """
         for name, value in owner.items():
             known = self.note(name)
-            if known is None or (known != value and not self._is_begun()):
+            is_same = known is not None and (known == value or (name == "api" and identify_api(known) == value))
+            if known is None or (not is_same and not self._is_begun()):
                 self.set_note(name, value)
-            elif known != value:
+            elif not is_same:
                 what = "API key" if name == "key" else f"API ({known})"
                 raise JournalError(
                     f"{self.path} belongs to another {what}; use the one it was started with: with another journal, "

@@ -131,7 +131,9 @@ def test_a_limit_is_read_as_it_is_written(text: str, requests: int, per: float) 
         "60/-1s",
         "60/1.s",
         "60/1e3s",
-        "60/day",
+        "60/week",
+        "60/min,",
+        "60/min, 30/60s",
         "60/mins",
         "60 per minute",
         "60/min/s",
@@ -160,3 +162,25 @@ def test_any_text_is_a_limit_or_a_configuration_error(text: str) -> None:
     assert limit.requests is not None
     assert limit.requests >= 1
     assert 0 < limit.per < math.inf
+
+
+def test_several_limits_are_written_with_commas_and_that_nearest_to_a_minute_leads() -> None:
+    limit = RateLimit.parse("1000/day, 60/min,2/s")
+    assert limit == RateLimit(60, further=(RateLimit(2, 1.0), RateLimit(1000, 86_400.0)))
+    assert limit.scaled(0.5).further == (RateLimit(2, 0.5), RateLimit(1000, 43_200.0))
+
+
+@pytest.mark.parametrize(
+    "further",
+    [
+        (RateLimit(5),),
+        (RateLimit(None, 5.0),),
+        (RateLimit(5, 1.0), RateLimit(6, 1.0)),
+        (RateLimit(5, 1.0, policy="bucket"),),
+        (RateLimit(5, 1.0, further=(RateLimit(9, 2.0),)),),
+        [RateLimit(5, 1.0)],
+    ],
+)
+def test_further_limits_that_cannot_be_meant_are_refused(further: Any) -> None:
+    with pytest.raises(ConfigurationError):
+        RateLimit(60, further=further)

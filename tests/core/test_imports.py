@@ -20,9 +20,9 @@ ROOT = Path(aistemsplitter_async.__file__).parent
 
 # Rooms from the ground up. A room is a folder, or a module of the root; it imports only from floors below its own.
 FLOORS = (
-    ("_lazy", "_plain", "_version", "_web", "clock"),
+    ("_addresses", "_lazy", "_plain", "_version", "_web", "clock"),
     ("models",),
-    ("errors",),
+    ("_urls", "errors"),
     ("config", "events"),
     ("_audio", "_files", "_listeners", "_tasks", "_wire"),
     ("_gate",),
@@ -50,7 +50,8 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 LAZY = ("", "sandbox", "webhooks")  # packages whose names load on first use: above everything they offer
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
-SANDBOX_MAY_USE = frozenset({"_files", "_lazy", "_tasks", "_version", "_web", "clock"})  # nothing that knows the wire
+# Nothing that knows the wire.
+SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls", "_version", "_web", "clock"})
 
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {

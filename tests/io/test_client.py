@@ -125,7 +125,39 @@ def test_a_base_url_that_cannot_be_right_or_would_show_the_key_is_refused(url: s
 
 def test_plain_http_to_another_machine_needs_its_name_in_allow_hosts() -> None:
     client = AsyncAIStemSplitter("k", base_url="http://api.lan:80", allow_hosts=["API.lan"])
-    assert client.base_url == "http://api.lan:80/v1"
+    assert client.base_url == "http://api.lan/v1"
+
+
+@pytest.mark.parametrize(
+    ("spelt", "url"),
+    [
+        ("https://API.Test/v1", "https://api.test/v1"),
+        (" HTTPS://api.test.:0443//v1// ", "https://api.test/v1"),
+        ("https://münchen.test", "https://xn--mnchen-3ya.test/v1"),
+        ("https://api.test:08443/a//b/", "https://api.test:8443/a/b"),
+        ("http://[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080/v1"),
+        ("http://127.1:08080/v1", "http://127.0.0.1:8080/v1"),
+        ("http://0x7f000001", "http://127.0.0.1/v1"),
+    ],
+)
+def test_a_base_url_has_one_spelling(spelt: str, url: str) -> None:
+    assert AsyncAIStemSplitter("k", base_url=spelt).base_url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "reason"),
+    [
+        ("https://[fe80::1%25eth0]/v1", "zone"),
+        ("https://me:word@api.test/v1", "credentials"),
+        ("https://api.test/v1?a=b", "query"),
+        ("https://api.test:0/v1", "port"),
+        ("api.test/v1", "does not begin with https://"),
+        ("http://100.64.0.7/v1", "allow_hosts"),
+    ],
+)
+def test_a_base_url_is_refused_with_the_reason(url: str, reason: str) -> None:
+    with pytest.raises(ConfigurationError, match=reason):
+        AsyncAIStemSplitter("k", base_url=url)
 
 
 def test_arguments_that_exclude_each_other_are_refused() -> None:

@@ -105,7 +105,9 @@ def build_estimate(survey: Survey, balance: float | None, limit: RateLimit | Non
 
 def _describe(estimate: Estimate, survey: Survey, reason: str, limit: RateLimit | None) -> list[str]:
     more = f", and {estimate.unknown_tracks:,} of uncertain length" if estimate.unknown_tracks else ""
-    at = f" at {limit.requests} requests per {words(limit.per)}" if limit is not None else ""
+    limits = [limit, *limit.further] if limit is not None else []
+    per = " and ".join(f"{one.requests:,} per {words(one.per)}" for one in limits[1:])
+    at = f" at {limits[0].requests} requests per {words(limits[0].per)}{per and ' and '}{per}" if limits else ""
     time = "not known without --rate-limit"
     if estimate.wall_seconds is not None:
         time = f"about {words(estimate.wall_seconds)}{at}, if uploads and downloads keep up"

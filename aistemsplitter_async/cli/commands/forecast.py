@@ -50,11 +50,14 @@ def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> flo
         return 0.0
     estimates = [left / pace] if pace else []
     gate = progress.gate
-    if gate.limit is not None:
+    if gate.limit is not None or gate.further:
         new = max(0, survey.tracks - progress.taken)
         each = (3 * survey.files + 2 * survey.urls) / survey.tracks
         requests = new * each + sum(_REQUESTS_LEFT[stage] * count for stage, count in progress.stages.items())
-        estimates.append(requests / gate.limit * gate.per + (progress.processing or 0.0))
+        waits = [requests / gate.limit * gate.per] if gate.limit is not None else []
+        # A long window is seldom used up: what is left of it can be sent at once.
+        waits += [max(0.0, requests - (one.limit - one.used)) / one.limit * one.per for one in gate.further]
+        estimates.append(max(waits) + (progress.processing or 0.0))
     return max(estimates, default=None)
 
 

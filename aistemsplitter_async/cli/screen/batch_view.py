@@ -45,7 +45,8 @@ def describe_budget(progress: BatchProgress) -> str:
     gate = progress.gate
     used = f"{gate.used} of {gate.limit}" if gate.limit is not None else f"{gate.used}"
     closed = f", gate closed for {gate.closed_for:.0f} s" if gate.closed_for >= 1 else ""
-    return f"{used} requests in the last {words(gate.per)}{closed}, {charged(progress.credits_used, 0)}"
+    further = "".join(f", {one.used:,} of {one.limit:,} in the last {words(one.per)}" for one in gate.further)
+    return f"{used} requests in the last {words(gate.per)}{further}{closed}, {charged(progress.credits_used, 0)}"
 
 
 def describe_count(progress: BatchProgress, counted: Counted) -> str:

@@ -109,11 +109,11 @@ class Deliveries:
         if self._session is None:
             self._session = open_session(allow_private=self._allow_private)
         try:
-            vet_url(url, allow_private=self._allow_private, field="webhookUrl")
+            vetted = vet_url(url, allow_private=self._allow_private, field="webhookUrl")
             async with (
                 self._connections,
                 asyncio.timeout(self._limits.webhook_timeout),
-                self._session.post(url, data=body, headers=headers, allow_redirects=False) as response,
+                self._session.post(vetted, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 return response.status, ""
         except InvalidRequestError as refusal:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import socket
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urljoin
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from yarl import URL
 
+from aistemsplitter_async._addresses import Address, describe_special, is_loopback, parse_address
+from aistemsplitter_async._urls import parse_http_url
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError
 from aistemsplitter_async.sandbox.service.limits import Limits
 
@@ -50,10 +52,10 @@ class HTTPFetcher:
 
     async def _follow(self, session: aiohttp.ClientSession, url: str, target: Path) -> None:
         for _ in range(_MAX_REDIRECTS + 1):
-            vet_url(url, allow_private=self._allow_private)
-            async with session.get(url, allow_redirects=False) as response:
+            vetted = vet_url(url, allow_private=self._allow_private)
+            async with session.get(vetted, allow_redirects=False) as response:
                 if response.status in (301, 302, 303, 307, 308):
-                    url = urljoin(url, response.headers.get("Location", ""))
+                    url = urljoin(str(vetted), response.headers.get("Location", ""))
                     continue
                 await self._save(response, target)
                 return
@@ -91,44 +93,32 @@ def open_session(*, allow_private: bool) -> aiohttp.ClientSession:
     )
 
 
-def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> None:
-    """Check a URL as far as that is possible without resolving its name.
+def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> URL:
+    """Return a URL as it is to be requested, checked as far as that is possible without resolving its name.
 
     Raises:
         InvalidRequestError: It must not be requested.
     """
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-    except ValueError:
-        raise InvalidRequestError(f"{field} is not a valid URL.") from None
-    if parts.username is not None or parts.password is not None:
-        raise InvalidRequestError(f"{field} must not carry a user name or password.")
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        loopback = host == "localhost"
-    else:
-        loopback = address.is_loopback
-        vet_address(str(address), allow_private=allow_private, field=field)
-    if parts.scheme != "https" and not (parts.scheme == "http" and (loopback or allow_private)):
+        parsed = parse_http_url(url)
+    except ValueError as error:
+        raise InvalidRequestError(f"{field} is not a valid URL: {error}.") from None
+    if parsed.address is not None:
+        vet_address(parsed.address, allow_private=allow_private, field=field)
+    if parsed.scheme != "https" and not (parsed.is_loopback or allow_private):
         raise InvalidRequestError(f"{field} must be https (plain http is taken from loopback only).")
+    return URL(str(parsed), encoded=True)  # or yarl would spell it anew, and signatures in it would be wrong
 
 
-def vet_address(text: str, *, allow_private: bool, field: str = "input.url") -> None:
+def vet_address(address: Address, *, allow_private: bool, field: str = "input.url") -> None:
     """Check an IP address.
 
     Raises:
         InvalidRequestError: It is neither public nor loopback.
     """
-    address = ipaddress.ip_address(text)
-    if isinstance(address, ipaddress.IPv6Address):
-        # An IPv4-mapped IPv6 address, or one for 6to4, is checked as IPv4.
-        address = address.ipv4_mapped or address.sixtofour or address
-    if address.is_loopback or allow_private:
-        return
-    if not address.is_global or address.is_multicast:
-        raise InvalidRequestError(f"{field} points into a private network, which the sandbox does not visit.")
+    what = describe_special(address)
+    if what and not is_loopback(address) and not allow_private:
+        raise InvalidRequestError(f"{field} leads to {address}, {what}, which the sandbox does not visit.")
 
 
 class _VettingResolver(AbstractResolver):
@@ -143,7 +133,9 @@ class _VettingResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
         for result in found:
-            vet_address(result["host"], allow_private=self._allow_private)
+            address = parse_address(result["host"])
+            if address is not None:
+                vet_address(address, allow_private=self._allow_private)
         return found
 
     async def close(self) -> None:

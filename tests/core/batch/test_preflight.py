@@ -64,3 +64,9 @@ def test_no_schedule_that_keeps_the_limit_is_quicker(requests: int, uploads: int
     makespan = max((send(at) for at in sorted(ready)), default=0.0)
     assert bound is not None
     assert makespan >= bound
+
+
+def test_of_several_limits_the_tightest_bounds_the_time() -> None:
+    both = RateLimit(60, further=(RateLimit(1000, 86_400.0),))
+    days = [plan_wall_seconds(both, uploads=count, urls=0, processing=60) for count in (100, 334, 1000)]
+    assert days == [plan_wall_seconds(PER_MINUTE, uploads=100, urls=0, processing=60), 86_400.0, 2 * 86_400.0]

@@ -20,6 +20,7 @@ from aistemsplitter_async import (
     SplitFailedError,
     TrackProgress,
 )
+from aistemsplitter_async._gate.snapshot import LimitUse
 from aistemsplitter_async.cli.commands.forecast import Pace, plan_eta
 from aistemsplitter_async.cli.commands.status import describe, is_running
 from aistemsplitter_async.cli.library import Survey
@@ -96,6 +97,16 @@ def test_a_line_says_what_is_going_on_and_what_it_costs() -> None:
     assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits charged"
     closed = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, closed_for=7.2))
     assert "gate closed for 7 s" in describe_budget(closed)
+
+
+def test_a_limit_of_a_day_is_shown_and_counts_for_the_time_left() -> None:
+    day = attrs.evolve(GATE, further=(LimitUse(1000, 940, 86_400.0),))
+    both = attrs.evolve(PROGRESS, gate=day)
+    assert describe_budget(both).startswith("38 of 60 requests in the last 1 min, 940 of 1,000 in the last ")
+    requests = 70 * 3 + 3 * 2 + 16
+    assert plan_eta(both, SURVEY, None) == pytest.approx((requests - 60) / 1000 * 86_400 + 60)
+    plenty = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, further=(LimitUse(1000, 0, 86_400.0),)))
+    assert plan_eta(plenty, SURVEY, None) == plan_eta(PROGRESS, SURVEY, None)
     times = iter([0.0, 14.0, 15.0, 15.0])
     view = BatchView(lambda: PROGRESS, SURVEY, now=lambda: next(times))
     assert view.due_lines() == []

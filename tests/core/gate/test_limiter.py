@@ -127,6 +127,7 @@ def run(  # noqa: C901  # a small world: its parts are short
     changes: dict[float, int] | None = None,
     retry_after: Callable[[float], float | None] = lambda _: None,
     most: int = 5000,
+    told: Callable[[float], list[RateAdvice]] = lambda _: [],
 ) -> Traffic:
     """Send whenever the limiter lets, until `until`, or until `most` were sent."""
     latency = latency or steady()
@@ -149,9 +150,12 @@ def run(  # noqa: C901  # a small world: its parts are short
         let_in = server.accepts(now)
         if let_in:
             traffic.let_in.append(now)
-        at(now + back, lambda: reply(sent, let_in=let_in))
+        named = told(now)
+        at(now + back, lambda: reply(sent, named, let_in=let_in))
 
-    def reply(sent: float, *, let_in: bool) -> None:
+    def reply(sent: float, named: list[RateAdvice], *, let_in: bool) -> None:
+        if named:
+            limiter.adopt(None, now, further=named, sent=sent)
         if let_in:
             limiter.settle(now, sent=sent)
         else:

@@ -7,7 +7,7 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._gate.rate_headers import RateAdvice, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import RateAdvice, parse_further_limits, parse_rate_headers
 
 NOW = 1_800_000_000.0
 DATE = "Fri, 15 Jan 2027 08:00:00 GMT"  # the same moment
@@ -78,6 +78,62 @@ def test_the_window_nearest_to_the_expected_one_counts() -> None:
     assert [advice and advice.per for advice in chosen] == [1, 10, 60]
 
 
+FURTHER = [
+    ({"ratelimit-policy": '"day";q=5000;w=86400'}, [RateAdvice(requests=5000, per=86400)]),
+    (
+        {
+            "ratelimit-policy": '"m";q=60;w=60, "h";q=900;w=3600;pk=:aa:, "d";q=5000;w=86400',
+            "ratelimit": '"m";r=59;t=60, "d";r=0;t=7200',
+        },
+        [RateAdvice(requests=900, per=3600), RateAdvice(requests=5000, per=86400, remaining=0, reset=7200)],
+    ),
+    ({"ratelimit-policy": '"burst";q=10;w=1, "minute";q=60;w=60'}, [RateAdvice(requests=10, per=1)]),
+    ({"ratelimit-policy": "100;w=60, 1000;w=3600"}, [RateAdvice(requests=1000, per=3600)]),
+    ({"ratelimit-limit": "100, 100;w=60, 1000;w=3600"}, [RateAdvice(requests=1000, per=3600)]),
+    (
+        {
+            "x-ratelimit-limit": "5000",
+            "x-ratelimit-remaining": "4999",
+            "x-ratelimit-reset": f"{NOW + 3540:.0f}",
+            "x-ratelimit-used": "1",
+            "x-ratelimit-resource": "core",
+        },
+        [RateAdvice(requests=5000, per=3600, remaining=4999, reset=3540)],
+    ),
+    (
+        {
+            "x-rate-limit-limit": "900",
+            "x-rate-limit-remaining": "7",
+            "x-rate-limit-reset": f"{NOW + 500:.0f}",
+        },
+        [RateAdvice(requests=900, per=900, remaining=7, reset=500)],
+    ),
+    (
+        {"x-ratelimit-limit": "60, 1000", "x-ratelimit-remaining": "5, 900", "x-ratelimit-reset": "30, 50000"},
+        [
+            RateAdvice(requests=60, per=60, remaining=5, reset=30),
+            RateAdvice(requests=1000, per=86400, remaining=900, reset=50000),
+        ],
+    ),
+    (
+        {"x-ratelimit-limit-minute": "20", "x-ratelimit-remaining-minute": "19", "x-ratelimit-limit-day": "500"},
+        [RateAdvice(requests=20, per=60, remaining=19), RateAdvice(requests=500, per=86400)],
+    ),
+    ({"x-ratelimit-limit": "60", "x-ratelimit-remaining": "9", "x-ratelimit-reset": "50"}, []),
+    ({"x-ratelimit-limit": "60", "x-ratelimit-reset": DATE}, []),
+    ({"content-type": "application/json"}, []),
+]
+
+
+@pytest.mark.parametrize(("headers", "limits"), FURTHER)
+def test_every_limit_besides_is_found(headers: dict[str, str], limits: list[RateAdvice]) -> None:
+    assert list(parse_further_limits(headers, per=60.0, now=NOW)) == limits
+
+
+def test_a_limit_of_an_hour_that_does_not_say_so_is_none_of_a_minute() -> None:
+    assert parse(x_ratelimit_limit="5000", x_ratelimit_remaining="9", x_ratelimit_reset="3540") is None
+
+
 NAMES = (
     "ratelimit",
     "ratelimit-policy",
@@ -97,8 +153,8 @@ TEXTS = st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=30).map("".joi
 
 @given(st.dictionaries(st.sampled_from(NAMES), TEXTS))
 def test_whatever_comes_is_sense_or_nothing(headers: dict[str, str]) -> None:
-    advice = parse_rate_headers(headers, per=60.0, now=NOW)
-    if advice is not None:
+    advices = [parse_rate_headers(headers, per=60.0, now=NOW), *parse_further_limits(headers, per=60.0, now=NOW)]
+    for advice in filter(None, advices):
         assert advice.requests is None or advice.requests >= 1
         assert advice.per is None or (math.isfinite(advice.per) and advice.per > 0)
         assert advice.remaining is None or advice.remaining >= 0

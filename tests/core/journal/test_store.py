@@ -325,6 +325,28 @@ def test_a_journal_with_nothing_uploaded_or_created_can_change_its_key(tmp_path:
             store.bind({"api": "https://api.test/v1", "key": "mistyped"})
 
 
+@pytest.mark.parametrize(
+    ("written", "now"),
+    [
+        ("https://API.test/v1", "https://api.test/v1"),
+        ("https://api.test:443/v1", "https://api.test/v1"),
+        ("https://api.test//v1", "https://api.test/v1"),
+        ("https://münchen.test/v1", "https://xn--mnchen-3ya.test/v1"),
+        ("127.0.0.1", "localhost"),
+        ("::1", "localhost"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_what_an_earlier_version_wrote_is_the_same_api_in_any_spelling(tmp_path: Path, written: str, now: str) -> None:
+    with closing(JournalStore(tmp_path / "journal")) as store:
+        store.bind({"api": written, "key": "abc"})
+        at(store, State.UPLOADED)
+        store.bind({"api": now, "key": "abc"})
+        for other in ("https://other.test/v1", "http://api.test/v1"):
+            with pytest.raises(JournalError, match="another API"):
+                store.bind({"api": other, "key": "abc"})
+
+
 def test_only_the_owner_can_read_it(tmp_path: Path) -> None:
     mask = os.umask(0)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Callable
 from itertools import pairwise
 from random import Random
@@ -137,4 +138,4 @@ def test_public_and_loopback_addresses_are_fetched(url: str) -> None:
 
 def test_private_networks_can_be_allowed() -> None:
     vet_url("http://10.0.0.1/a.mp3", allow_private=True)
-    vet_address("192.168.0.1", allow_private=True)
+    vet_address(ipaddress.ip_address("192.168.0.1"), allow_private=True)

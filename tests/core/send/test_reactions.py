@@ -97,6 +97,7 @@ def test_a_replay_is_judged_as_the_answer_it_got() -> None:
         (ProtocolError("a web page"), 120, 120),
         (status(503, b""), math.inf, math.inf),
         (status(408, b""), math.inf, math.inf),
+        (status(425, b""), math.inf, math.inf),
         (status(429, b""), math.inf, math.inf),
         (APIConnectionError("reset"), math.inf, math.inf),
         (APIConnectionError("certificate", permanent=True), 0, 0),

@@ -1,0 +1,198 @@
+"""Several limits of one key in virtual time: none of them is ever exceeded, and the tighter one is used."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+
+import attrs
+import pytest
+from hypothesis import given, settings, strategies as st
+
+from aistemsplitter_async._gate.limiter import Limiter
+from aistemsplitter_async._gate.memory import parse_gate_memory
+from aistemsplitter_async._gate.quotas import Quota, Quotas
+from aistemsplitter_async._gate.rate_headers import RateAdvice
+from aistemsplitter_async.config import RateLimit, RetryPolicy
+from tests.core.gate.test_limiter import PER, Traffic, moments, pairs, run, steady, uneven
+
+
+@attrs.define
+class Window:
+    """One limit at the server, sliding or fixed; `used` are the times of requests, also of others."""
+
+    limit: int
+    per: float
+    fixed: bool = False
+    used: list[float] = attrs.field(factory=list[float])
+
+    def count(self, now: float) -> int:
+        begin = now // self.per * self.per if self.fixed else now - self.per
+        return sum(at >= begin if self.fixed else at > begin for at in self.used)
+
+    def say(self, now: float) -> RateAdvice:
+        reset = self.per - now % self.per if self.fixed else self.per
+        return RateAdvice(
+            requests=self.limit, per=self.per, remaining=max(0, self.limit - self.count(now)), reset=reset
+        )
+
+
+@attrs.define
+class Both:
+    """A server that counts in several windows; what one of them refuses, none counts."""
+
+    windows: list[Window]
+    limit: int = 0
+
+    def accepts(self, now: float) -> bool:
+        if any(window.count(now) >= window.limit for window in self.windows):
+            return False
+        for window in self.windows:
+            window.used.append(now)
+        return True
+
+    def say(self, now: float) -> list[RateAdvice]:
+        return [window.say(now) for window in self.windows[1:]]
+
+
+def declared(*limits: tuple[int, float]) -> Limiter:
+    first, *further = (RateLimit(requests, per) for requests, per in limits)
+    return Limiter(attrs.evolve(first, further=tuple(further)), RetryPolicy(), now=0.0)
+
+
+def server(*limits: tuple[int, float], fixed: bool = False) -> Both:
+    return Both([Window(requests, per, fixed) for requests, per in limits])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    minute=st.integers(1, 6),
+    other=st.integers(1, 9),
+    per=st.sampled_from([1.0, 10.0, 3 * PER, 10 * PER]),
+    fixed=st.booleans(),
+    latencies=pairs,
+)
+def test_no_window_is_ever_exceeded_whatever_the_latencies(
+    minute: int, other: int, per: float, fixed: bool, latencies: list[tuple[float, float]]
+) -> None:
+    limits = (minute, PER), (other, per)
+    latency = itertools.cycle(latencies).__next__
+    traffic = run(declared(*limits), server(*limits, fixed=fixed), until=math.inf, latency=latency, most=30)
+    assert traffic.refused == []
+
+
+@pytest.mark.parametrize(
+    ("limits", "bound"),
+    [
+        (((60, PER), (100, 5 * PER)), 400),  # the longer one is the tighter
+        (((60, PER), (1000, 5 * PER)), 1200),  # the shorter one is
+        (((60, PER), (2, 1.0)), 1200),
+        (((60, PER), (1, 2.0), (300, 10 * PER)), 600),
+    ],
+)
+def test_the_tighter_limit_of_any_moment_is_used_to_the_last_slot(
+    limits: tuple[tuple[int, float], ...], bound: int
+) -> None:
+    traffic = run(declared(*limits), server(*limits), until=20 * PER - 1, latency=steady(), most=10**5)
+    assert bound * 0.95 <= len(traffic.sent) <= bound
+    assert traffic.refused == []
+
+
+def test_a_limiter_that_knows_one_limit_only_is_refused_by_such_a_server() -> None:
+    """The negative control."""
+    limits = (60, PER), (100, 5 * PER)
+    assert run(declared(limits[0]), server(*limits), until=20 * PER).refused
+
+
+ROUND_TRIP = 0.2  # s, at most
+
+
+def announced(*limits: tuple[int, float], fixed: bool, others: int, seed: int) -> Traffic:
+    there = server(*limits, fixed=fixed)
+    there.windows[1].used += [0.0] * others
+    limiter = declared(limits[0])
+    return run(limiter, there, until=30 * PER, latency=uneven(seed), told=there.say, most=10**5)
+
+
+@settings(max_examples=25, deadline=None)
+@given(others=st.integers(0, 99), fixed=st.booleans(), seed=st.integers(0, 99))
+def test_an_announced_limit_is_kept_from_the_first_word_of_it_also_if_others_use_it(
+    others: int, fixed: bool, seed: int
+) -> None:
+    traffic = announced((20, PER), (100, 10 * PER), fixed=fixed, others=others, seed=seed)
+    assert [at for at in traffic.refused if at > 2 * ROUND_TRIP] == []  # what was sent before the first word came
+    assert len(traffic.sent) >= 0.85 * (300 - others)
+
+
+def test_a_refusal_by_a_used_up_limit_teaches_nothing_about_the_other() -> None:
+    limiter = declared((60, PER))
+    for number in range(5):
+        limiter.take(float(number))
+        limiter.settle(number + 0.1, sent=float(number))
+    limiter.take(5.0)
+    day = RateAdvice(requests=1000, per=86_400.0, remaining=0, reset=3000.0)
+    limiter.adopt(None, 5.1, further=[day], sent=5.0)
+    limiter.refuse(5.1, sent=5.0, retry_after=None)
+    assert limiter.believed == 60
+    assert limiter.free_at(6.0) == pytest.approx(3005.1)
+    assert limiter.free_within(6.0, 60.0) == 0
+
+
+def test_after_an_hour_one_request_asks_whether_an_announced_limit_is_still_used_up() -> None:
+    quota = Quota(10, 86_400.0, declared=False, now=0.0)
+    quota.occupy([(0.0, 10)], 0.0)
+    assert quota.free_at(1.0) == 3600.0
+    quota.take(3600.0)
+    assert quota.free_at(3600.0) == 86_400.0
+    quota.note(RateAdvice(requests=10, per=86_400.0, remaining=9), 3601.0, sent=3600.0)
+    quota.settle(3601.0)
+    assert quota.used(3601.0) == 1  # the server had begun a new day
+    told = Quota(10, 86_400.0, declared=True, now=0.0)
+    told.occupy([(0.0, 10)], 0.0)
+    assert told.free_at(1.0) == 86_400.0
+
+
+def test_what_no_reply_names_for_a_whole_window_is_forgotten() -> None:
+    quotas = Quotas((), now=0.0)
+    quotas.adopt([RateAdvice(requests=1, per=100.0)], 0.0, sent=0.0, in_flight=0, ages=[])
+    quotas.take(0.0)
+    quotas.settle(0.0)
+    assert quotas.free_at(50.0) == 100.0
+    quotas.take(100.5)
+    assert quotas.uses(100.5) == ()
+    assert quotas.free_at(100.5) == 100.5
+
+
+def test_the_memory_of_a_long_window_is_small_and_never_too_early() -> None:
+    quota = Quota(100_000, 86_400.0, declared=True, now=0.0)
+    for number in range(100_000):
+        quota.take(number * 0.8)
+        quota.settle(number * 0.8)
+    assert len(quota.export(80_000.0).slots) <= 1001
+    assert 86_400.0 <= quota.free_at(80_000.0) <= 86_400.0 * 1.001
+
+
+def test_both_limits_survive_a_restart() -> None:
+    limits = (60, PER), (100, 86_400.0)
+    limiter = declared(*limits)
+    run(limiter, server(*limits), until=90.0)
+    dumped = json.loads(json.dumps(limiter.export(90.0).dump(1e9)))
+    for later, known in ((10.0, limits), (500.0, limits[:1])):
+        memory = parse_gate_memory(dumped, 1e9 + later)
+        assert memory is not None
+        again = declared(*known)
+        again.recall(memory, 0.0)
+        (day,) = again.quotas.uses(0.0)
+        assert (day.limit, day.used) == (100, 100)
+        assert again.free_at(1.0) > 80_000 or later == 500.0  # one that was not declared is asked about every hour
+    assert not parse_gate_memory(dumped | {"further": [{"requests": "x"}, 5, {"requests": 1, "per": -1}]}, 1e9).further  # type: ignore[union-attr]
+
+
+@given(st.lists(st.tuples(moments, st.integers(1, 5)), max_size=20), st.integers(1, 9))
+def test_kept_as_one_or_not_the_slots_are_as_many(slots: list[tuple[float, int]], requests: int) -> None:
+    quota = Quota(requests, PER, declared=True, now=100.0)
+    quota.occupy(sorted(slots, reverse=True), 100.0)
+    exact = sum(count for age, count in slots if age < PER)
+    assert quota.used(100.0) >= exact
+    assert quota.used(100.0 + PER * 1.001) == 0
