@@ -18,6 +18,7 @@ from aistemsplitter_async.cli.options import (
     STEMS_FOLDER,
     AsDuration,
     AsPath,
+    AsText,
     Batching,
     Common,
     Duration,
@@ -171,7 +172,9 @@ def download(
     /,
     *,
     into: Into = STEMS_FOLDER,
-    name: Annotated[str | None, Parameter(help="Name of the folder inside; the source's name if not given.")] = None,
+    name: Annotated[
+        str | None, AsText, Parameter(help="Name of the folder inside; the source's name if not given.")
+    ] = None,
     overwrite: Annotated[bool, Switch, Parameter(help="Replace existing files.")] = False,
     timeout: Timeout = None,
     common: Common = DEFAULTS,

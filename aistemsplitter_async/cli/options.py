@@ -66,6 +66,19 @@ def parse_webhook_url(text: str) -> str:
     return text
 
 
+def parse_text(text: str) -> str:
+    """Return `text` if it is text: a word of a command line may be any bytes.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} is not UTF-8") from None
+    return text
+
+
 class Duration(float):
     """Seconds; the help shows the type's name."""
 
@@ -76,17 +89,19 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
 
 
 AsPath = _read_by(expand_path)  # of every option that is a path
+AsText = _read_by(parse_text)  # of those that the journal keeps, or that become names
 AsDuration = _read_by(lambda text: Duration(parse_duration(text)))
 Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
 
 StemModel = Annotated[
     str | None,
+    AsText,
     Parameter(
         help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later. "
         "Without it, a song is not bought again whatever it was split into."
     ),
 ]
-OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
+OutputFormat = Annotated[str | None, AsText, Parameter(help="wav, mp3, or what the API adds later.")]
 Into = Annotated[Path, AsPath, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
 UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
 WebhookURL = Annotated[
@@ -182,7 +197,9 @@ class Batching:
         Parameter(help="File that records all progress; a hidden one in the --into folder if not given."),
     ] = None
     template: Annotated[
-        str | None, Parameter(help="Where stems go, like {artist}/{album}/{title}/{stem}.{ext}, filled from tags.")
+        str | None,
+        AsText,
+        Parameter(help="Where stems go, like {artist}/{album}/{title}/{stem}.{ext}, filled from tags."),
     ] = None
     in_flight: Annotated[
         int | None, Parameter(help="Splits processed at a time; as many as the key's limit allows if not given.")

@@ -62,7 +62,7 @@ def test_what_exists_as_it_is_written_is_not_expanded(home: Path) -> None:
     assert expand_source("~song.wav") == "~song.wav"
 
 
-def test_a_name_with_a_tilde_that_is_no_user_stays(home: Path) -> None:
+def test_a_name_with_a_tilde_that_is_no_user_stays() -> None:
     assert expand_home("~no-such-user-1/x") == "~no-such-user-1/x"
     assert expand_home("a~/b") == "a~/b"
     assert expand_home("~root/x").endswith("/x")
