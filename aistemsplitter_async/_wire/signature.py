@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
 from typing import NoReturn
 
 from aistemsplitter_async.config import WEBHOOK_TOLERANCE, Secret
@@ -53,21 +53,47 @@ class Keys:
 Secrets = str | Secret | Collection[str | Secret] | Keys  # a `str` is one secret, not a collection of characters
 
 
-def sign(body: bytes, secret: str | Secret, timestamp: int) -> str:
+Body = bytes | bytearray | memoryview | str
+
+
+def raw_body(body: object) -> bytes:
+    """Return the bytes of a body that a framework gives as bytes, or as the text that it decoded from UTF-8.
+
+    Raises:
+        TypeError: it is something else, such as parsed JSON, which is not what was signed.
+    """
+    if isinstance(body, bytes | bytearray | memoryview):
+        return bytes(body)
+    if isinstance(body, str):
+        return body.encode("utf-8", "surrogatepass")
+    reason = ""
+    if isinstance(body, Mapping | list | tuple):
+        reason = "; the signature is of the bytes that were sent, which parsed JSON does not give back"
+    elif isinstance(body, Awaitable):
+        reason = "; await it"
+    elif callable(body):
+        reason = "; call it"
+    raise TypeError(f"the body of a webhook must be its raw bytes, or their text, not {type(body).__name__}{reason}")
+
+
+def sign(body: Body, secret: str | Secret, timestamp: int) -> str:
     """Return the value of the `AIStemSplitter-Signature` header for `body`, sent at `timestamp` (POSIX seconds).
 
     Raises:
         ConfigurationError: the secret is empty.
     """
     (keyed,) = Keys(secret)
-    return f"t={timestamp},{_SCHEME}={_digest(body, str(timestamp), keyed)}"
+    return f"t={timestamp},{_SCHEME}={_digest(raw_body(body), str(timestamp), keyed)}"
 
 
-def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolerance: float = WEBHOOK_TOLERANCE) -> int:
+def verify(
+    body: Body, header: str | bytes | None, secrets: Secrets, now: float, tolerance: float = WEBHOOK_TOLERANCE
+) -> int:
     """Verify a signature by one of `secrets`, made within `tolerance` of `now`; return its time (POSIX seconds).
 
     Args:
-        body: the raw bytes as they arrived; JSON that was parsed and serialised again is not what was signed.
+        body: the raw bytes as they arrived, or their text; JSON that was parsed and serialised again is not what was
+            signed.
         header: the value of `AIStemSplitter-Signature`, `None` if there was none.
         secrets: the signing secret, or several during a rotation.
         now: POSIX seconds.
@@ -77,7 +103,13 @@ def verify(body: bytes, header: str | None, secrets: Secrets, now: float, tolera
         WebhookError: not genuine; `code` is `SIGNATURE_MISSING`, `SIGNATURE_MALFORMED`, `SIGNATURE_MISMATCH`,
             `TIMESTAMP_STALE` or `TIMESTAMP_FUTURE`.
         ConfigurationError: there is no secret, or an empty one.
+        TypeError: the body or the header is something else, such as parsed JSON or all headers.
     """
+    body = raw_body(body)
+    if isinstance(header, bytes):
+        header = header.decode("latin-1")
+    if not isinstance(header, str | None):
+        raise TypeError(f"the header must be the value of {SIGNATURE_HEADER}, not {type(header).__name__}")
     keys = secrets if isinstance(secrets, Keys) else Keys(secrets)
     if header is None:
         raise WebhookError(f"there is no {SIGNATURE_HEADER} header", code="SIGNATURE_MISSING")

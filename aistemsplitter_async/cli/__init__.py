@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from importlib.util import find_spec
-from pathlib import Path
 
 _INTERRUPTED = 130
 _USAGE = 2
@@ -14,17 +12,17 @@ _USAGE = 2
 
 def main() -> int:
     """Run the command line on `sys.argv` and return its exit code."""
-    for name in ("stdout", "stderr"):
-        if getattr(sys, name) is None:  # closed by the process that started this one
-            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # stays open
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as quiet as Ctrl-C, until a command starts
-    missing = [name for name in ("cyclopts", "rich") if find_spec(name) is None]
-    if missing:
-        sys.stderr.write(
-            f"error: the command line needs {' and '.join(missing)}; pip install 'aistemsplitter-async[cli]'\n"
-        )
-        return _USAGE
     try:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as quiet as Ctrl-C, until a command starts
+        from aistemsplitter_async.cli.startup import prepare  # noqa: PLC0415  # from here on, Ctrl-C is quiet
+
+        prepare()
+        missing = [name for name in ("cyclopts", "rich") if find_spec(name) is None]
+        if missing:
+            sys.stderr.write(
+                f"error: the command line needs {' and '.join(missing)}; pip install 'aistemsplitter-async[cli]'\n"
+            )
+            return _USAGE
         from aistemsplitter_async.cli.app import run_app  # noqa: PLC0415  # only now is it known that it can be imported
 
         return run_app(sys.argv[1:])

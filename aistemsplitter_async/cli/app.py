@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async.cli.failures import Exit
 from aistemsplitter_async.cli.options import (
     STEMS_FOLDER,
     AsDuration,
+    AsPath,
+    AsText,
     Batching,
     Common,
     Duration,
@@ -24,6 +28,7 @@ from aistemsplitter_async.cli.options import (
     Splitting,
     Switch,
 )
+from aistemsplitter_async.cli.paths import STDIN, expand_source, protect_paths
 from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
 from aistemsplitter_async.cli.screen.terminal import discard_output
 
@@ -56,17 +61,24 @@ app = App(
 
 SplitId = Annotated[str, Parameter(name="ID", help="The split's id, like split_123.")]
 Timeout = Annotated[Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")]
+AsSources = Parameter(converter=lambda _type, tokens: [expand_source(token.value) for token in tokens])
 DEFAULTS = Common()
 
 
 @app.command
 def split(
-    sources: Annotated[list[str], Parameter(name="SOURCE", help="Audio files, or https URLs that the API fetches.")],
+    sources: Annotated[
+        list[str],
+        AsSources,
+        Parameter(name="SOURCE", help="Audio files, or https URLs that the API fetches.", allow_leading_hyphen=True),
+    ],
     /,
     *,
     splitting: Splitting = Splitting(),  # noqa: B008  # frozen
 ) -> int:
     """Split songs into stems."""
+    if (problem := _find_option(sources, "split")) is not None:
+        return _refuse(problem, "split")
     if splitting.idempotency_key is not None and len(sources) > 1:
         return _refuse("--idempotency-key is for one split; give one source with it", "split")
     if splitting.sandbox and splitting.common.names_an_api:
@@ -80,6 +92,7 @@ def split(
 def batch(
     paths: Annotated[
         list[str] | None,
+        AsSources,
         Parameter(
             name="PATH",
             help="Folders, globs, playlists, lists of URLs, files, URLs; - for a list on stdin.",
@@ -95,7 +108,7 @@ def batch(
         return _refuse(_SANDBOX_CONFLICT, "batch")
     if not paths and not batching.status:
         return _refuse("give at least one PATH to split, or --status", "batch")
-    if (problem := _find_option(paths or [])) is not None:
+    if (problem := _find_option(paths or [], "batch", batching.common)) is not None:
         return _refuse(problem, "batch")
     from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
 
@@ -108,6 +121,7 @@ def batch(
 def estimate(
     paths: Annotated[
         list[str],
+        AsSources,
         Parameter(
             name="PATH",
             help="Folders, globs, playlists, lists of URLs, files; - for a list on stdin.",
@@ -120,7 +134,7 @@ def estimate(
     common: Common = DEFAULTS,
 ) -> int:
     """Show what splitting a library would cost, in credits and time."""
-    if (problem := _find_option(paths)) is not None:
+    if (problem := _find_option(paths, "estimate", common)) is not None:
         return _refuse(problem, "estimate")
     from aistemsplitter_async.cli.commands import estimate as module  # noqa: PLC0415
     from aistemsplitter_async.cli.library import Library  # noqa: PLC0415
@@ -158,7 +172,9 @@ def download(
     /,
     *,
     into: Into = STEMS_FOLDER,
-    name: Annotated[str | None, Parameter(help="Name of the folder inside; the source's name if not given.")] = None,
+    name: Annotated[
+        str | None, AsText, Parameter(help="Name of the folder inside; the source's name if not given.")
+    ] = None,
     overwrite: Annotated[bool, Switch, Parameter(help="Replace existing files.")] = False,
     timeout: Timeout = None,
     common: Common = DEFAULTS,
@@ -189,13 +205,14 @@ def listen(*, listening: Listening = Listening()) -> int:  # noqa: B008  # froze
 
 
 @app.command
-def demo(*, into: Annotated[Path, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER) -> int:
+def demo(*, into: Annotated[Path, AsPath, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER) -> int:
     """Split a demo song on this machine: no key, no network."""
     from aistemsplitter_async.cli.commands import demo as module  # noqa: PLC0415
 
     return _run(partial(module.demo, into))
 
 
+_MEANT = {"status": "batch --status", "help": "--help", "version": "--version", "list": "batch", "resume": "batch"}
 _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
 
 
@@ -205,38 +222,75 @@ def _run(work: Work, *, interrupted: Exit = Exit.INTERRUPTED) -> int:
     return run(work, interrupted=interrupted)
 
 
-def _find_option(paths: Sequence[str]) -> str | None:
+def _find_option(paths: Sequence[str], command: str, common: Common | None = None) -> str | None:
     """Return a complaint about an option that was taken for a path: PATH may begin with a hyphen, as `-` is a path."""
-    option = next((path for path in paths if path.startswith("-") and path != "-"), None)
-    return None if option is None else f"there is no option {option}; write a path like that as ./{option}"
+    for path in paths:
+        if path == STDIN and common is None:
+            return f"{STDIN}, a list on standard input, is for batch; write a file that is called so as ./{STDIN}"
+        if path == STDIN and common is not None and str(common.api_key_file) == STDIN:
+            return f"standard input can be read once: for {STDIN} as PATH or for --api-key-file {STDIN}, not for both"
+        if path.startswith("-") and path != STDIN:
+            option = path.partition("=")[0]
+            known = [name for one in app[command].assemble_argument_collection() for name in one.names]
+            close = [name for name in known if name.startswith(option)] or get_close_matches(option, known, 1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            return f"there is no option {option}; {hint}write a path like that as ./{path}"
+    return None
 
 
 def run_app(arguments: Sequence[str]) -> int:
     """Run one command line and return its exit code."""
-    if not arguments:
-        app.help_print([])
-        return Exit.USAGE
+    code: object = Exit.DONE if arguments else Exit.USAGE
     try:
-        code = app(list(arguments))
+        if arguments:
+            code = app(protect_paths(arguments))
+        else:
+            app.help_print([])
+        sys.stdout.flush()
     except CycloptsError as error:
         return _refuse(_explain(error, arguments), *(error.command_chain or ()))
-    except SystemExit:  # how rich ends when the pipe it prints help to is closed
-        return Exit.DONE
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
+    except (SystemExit, BrokenPipeError):  # the pipe that help is printed to is closed; rich ends with the former
         discard_output(sys.stdout)
+    except OSError as error:  # of the help: a command handles its own
+        discard_output(sys.stdout)
+        _print_error(f"cannot write to standard output: {reason_of(error)}")
+        return Exit.FAILED
     return code if isinstance(code, int) else Exit.DONE
 
 
 def _explain(error: CycloptsError, arguments: Sequence[str]) -> str:
     if any(argument.startswith("--api-key") and not argument.startswith("--api-key-file") for argument in arguments):
         return "every user can see a key on a command line; set AISTEMSPLITTER_API_KEY or give --api-key-file FILE"
+    if isinstance(error, UnknownCommandError) or not error.command_chain:
+        return hide_keys(_explain_command(arguments[0]))
+    if isinstance(error, UnusedCliTokensError):
+        return hide_keys(f"there is nothing for {' '.join(error.unused_tokens or ())} to mean here")
     error.verbose = False
     return hide_keys(" ".join(str(error).split()))
 
 
+def _explain_command(word: str) -> str:
+    """Return why the first word of a command line is no command, and what was probably meant."""
+    if word.startswith("-"):
+        return f"{word} is no command, and the command comes first, like {PROGRAM} batch"
+    commands = [name for name in app if not name.startswith("-")]
+    if word in _MEANT:
+        return f"there is no command {word}; use {_MEANT[word]}"
+    close = get_close_matches(word, commands, 1)
+    return f"there is no command {word}; " + (
+        f"did you mean {close[0]}?" if close else f"it is one of {', '.join(commands)}"
+    )
+
+
 def _refuse(problem: str, *chain: str) -> int:
     usage = " ".join((PROGRAM, *chain, "--help"))
-    sys.stderr.write(f"error: {show(problem.rstrip('.'))}; see {usage}\n")
+    _print_error(f"{problem.rstrip('.')}; see {usage}")
     return Exit.USAGE
+
+
+def _print_error(text: str) -> None:
+    try:
+        sys.stderr.write(f"error: {show(text)}\n")
+        sys.stderr.flush()
+    except OSError:  # nobody reads it: the exit code tells
+        discard_output(sys.stderr)

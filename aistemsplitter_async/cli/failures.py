@@ -144,7 +144,7 @@ def explain(error: AIStemSplitterError, context: Context, *, source: str | None 
     advice = _advice(error, context)
     return Problem(
         code=error.code or _code(error),
-        message=f"{show(message).rstrip('.')}; {advice}" if advice else show(message),
+        message=show(f"{message.rstrip('.')}; {advice}" if advice else message),
         exit_code=exit_code(error),
         split_id=error.split_id,
         idempotency_key=error.idempotency_key,
@@ -204,6 +204,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
         return f"check {where}{API_KEY_VARIABLE} or --api-key-file, and --base-url"
     if isinstance(error, ValidationError) and error.output_format:
         return f"if {error.output_format} is not offered to you, give --output-format mp3"
+    if isinstance(error, ConfigurationError):
+        return None
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):

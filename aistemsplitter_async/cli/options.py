@@ -12,6 +12,7 @@ import attrs
 from cyclopts import Parameter
 
 from aistemsplitter_async._wire.urls import split_http_url
+from aistemsplitter_async.cli.paths import expand_path
 from aistemsplitter_async.config import (
     API_KEY_VARIABLE,
     BASE_URL_VARIABLE,
@@ -65,6 +66,19 @@ def parse_webhook_url(text: str) -> str:
     return text
 
 
+def parse_text(text: str) -> str:
+    """Return `text` if it is text: a word of a command line may be any bytes.
+
+    Raises:
+        ValueError: it is not UTF-8.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"{text!r} is not UTF-8") from None
+    return text
+
+
 class Duration(float):
     """Seconds; the help shows the type's name."""
 
@@ -74,18 +88,21 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
     return Parameter(converter=lambda _type, tokens: parse(tokens[0].value), n_tokens=1, accepts_keys=False)
 
 
+AsPath = _read_by(expand_path)  # of every option that is a path
+AsText = _read_by(parse_text)  # of those that the journal keeps, or that become names
 AsDuration = _read_by(lambda text: Duration(parse_duration(text)))
 Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
 
 StemModel = Annotated[
     str | None,
+    AsText,
     Parameter(
         help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later. "
         "Without it, a song is not bought again whatever it was split into."
     ),
 ]
-OutputFormat = Annotated[str | None, Parameter(help="wav, mp3, or what the API adds later.")]
-Into = Annotated[Path, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
+OutputFormat = Annotated[str | None, AsText, Parameter(help="wav, mp3, or what the API adds later.")]
+Into = Annotated[Path, AsPath, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
 UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
 WebhookURL = Annotated[
     str | None, _read_by(parse_webhook_url), Parameter(help="URL that the API calls when a split has ended.")
@@ -128,6 +145,7 @@ class Common:
     ] = None
     api_key_file: Annotated[
         Path | None,
+        AsPath,
         Parameter(
             help=f"File with the API key, - for standard input (instead of {API_KEY_VARIABLE}).",
             allow_leading_hyphen=True,
@@ -182,10 +200,14 @@ class Batching:
 
     into: Into = STEMS_FOLDER
     journal: Annotated[
-        Path | None, Parameter(help="File that records all progress; a hidden one in the --into folder if not given.")
+        Path | None,
+        AsPath,
+        Parameter(help="File that records all progress; a hidden one in the --into folder if not given."),
     ] = None
     template: Annotated[
-        str | None, Parameter(help="Where stems go, like {artist}/{album}/{title}/{stem}.{ext}, filled from tags.")
+        str | None,
+        AsText,
+        Parameter(help="Where stems go, like {artist}/{album}/{title}/{stem}.{ext}, filled from tags."),
     ] = None
     in_flight: Annotated[
         int | None, Parameter(help="Splits processed at a time; as many as the key's limit allows if not given.")
@@ -205,7 +227,7 @@ class Batching:
     ] = None
     retry_failed: RetryFailed = False
     changed: WhatChanged = "refuse"
-    report: Annotated[Path | None, Parameter(help="Write an HTML report about all tracks at the end.")] = None
+    report: Annotated[Path | None, AsPath, Parameter(help="Write an HTML report about all tracks at the end.")] = None
     stem_model: StemModel = None
     output_format: OutputFormat = None
     sandbox: UseSandbox = False
@@ -257,7 +279,9 @@ class Serving:
         Literal["instant", "timed", "manual"] | None,
         Parameter(help="A split ends at once, takes its time, or waits for POST /control/step."),
     ] = None
-    data: Annotated[Path | None, Parameter(help="Folder to keep everything in, also for the next start.")] = None
+    data: Annotated[Path | None, AsPath, Parameter(help="Folder to keep everything in, also for the next start.")] = (
+        None
+    )
     fault: Annotated[
         list[str] | None,
         Parameter(
@@ -278,7 +302,9 @@ class Listening:
 
     port: Annotated[int, Parameter(help="Port to listen on; any free one if not given.")] = 0
     secret_file: Annotated[
-        Path | None, Parameter(help=f"File with the signing secret (instead of {WEBHOOK_SECRET_VARIABLE}).")
+        Path | None,
+        AsPath,
+        Parameter(help=f"File with the signing secret (instead of {WEBHOOK_SECRET_VARIABLE})."),
     ] = None
     sandbox: Annotated[bool, Switch, Parameter(help="Show a whole round trip with a local sandbox; needs no key.")] = (
         False

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async.cli.failures import Exit, UsageError
 from aistemsplitter_async.cli.screen.render import show
 from aistemsplitter_async.cli.screen.terminal import Terminal, discard_output
@@ -28,7 +29,8 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
     """Run a command's coroutine to its end, or to Ctrl-C, and return the exit code.
 
     The first SIGINT or SIGTERM cancels it, so that it can print how to continue; the next one ends the process at once.
-    A command with `on_first_signal` gets one signal more.
+    A command with `on_first_signal` gets one signal more. SIGHUP, after which nobody sees anything, cancels it too, and
+    never more than that; where it is ignored, as under nohup, it stays so.
 
     Args:
         work: the command: takes the terminal and returns the exit code.
@@ -51,8 +53,12 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
         except UsageError as error:
             terminal.error(show(error))
             code = Exit.USAGE
+        except OSError as error:
+            terminal.error(_explain_system(error, terminal.kept))
         except Exception as error:  # noqa: BLE001  # a bug: one line about it is enough for the user
             terminal.error(_bug(error))
+        if terminal.is_output_lost:
+            code = code or Exit.FAILED
         if signals.count:
             leave(code)
     return code
@@ -67,7 +73,7 @@ def leave(code: int) -> NoReturn:
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
-        except (BrokenPipeError, ValueError):
+        except (OSError, ValueError):
             discard_output(stream)
     os._exit(code)
 
@@ -85,6 +91,9 @@ class _Signals:
     def install(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        hangup = getattr(signal, "SIGHUP", None)  # Windows has none
+        if hangup is not None and signal.getsignal(hangup) is not signal.SIG_IGN:
+            signal.signal(hangup, self._on_hangup)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         first = self._terminal.on_first_signal
@@ -95,12 +104,19 @@ class _Signals:
         self.count += 1
         if self.count > 1 or self._loop.is_closed():
             if sys.stderr.isatty():
-                os.write(2, _SHOW_CURSOR)  # live lines hide it, and they have no time to clean up
+                with suppress(OSError):
+                    os.write(2, _SHOW_CURSOR)  # live lines hide it, and they have no time to clean up
             if self._terminal.on_forced_exit is not None and not self._task.done():
                 with suppress(Exception):  # the interrupted code may hold the stream
                     self._terminal.on_forced_exit()
             leave(Exit.INTERRUPTED)
         self._loop.call_soon_threadsafe(self._stop)
+
+    def _on_hangup(self, _number: int, _frame: FrameType | None) -> None:
+        """Stop, once: a shell and the terminal may both report that the terminal was closed."""
+        if self.count == 0 and not self._loop.is_closed():
+            self.count = 1
+            self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
         self._task.cancel()
@@ -109,6 +125,16 @@ class _Signals:
     def _explain(self) -> None:
         if not self._task.done():
             self._terminal.say(f"stopping: {self._terminal.stopping_note}; Ctrl-C again quits at once")
+
+
+def _explain_system(error: OSError, kept: str) -> str:
+    """Return the message for an error of the system that nothing below has explained."""
+    try:
+        Path.cwd()
+    except OSError:
+        return "the current folder does not exist any more; change to one that does"
+    what = f"{error.filename}: " if error.filename else ""
+    return f"{what}{reason_of(error)}{f'; {kept}' if kept else ''}"
 
 
 def _bug(error: Exception) -> str:

@@ -123,8 +123,7 @@ class _Search:
         if not path:
             raise SourceUnreadableError("cannot read '': no such file or folder")
         if path == STDIN:
-            stdin = self._stdin or sys.stdin.buffer
-            return _NAMED, partial(self._find_listed, stdin, "standard input", parse_text, [Path.cwd()])
+            return _NAMED, partial(self._read_stdin, self._stdin or sys.stdin.buffer)
         if is_url(path):
             return _NAMED, partial(iter, [Track(path)])
         spellings = possible_paths(path) if path[:5].lower() == "file:" else (path,)
@@ -162,6 +161,12 @@ class _Search:
         if not any(isinstance(found, Track) for found in Folders(excluded).walk(base, glob)):
             raise SourceUnreadableError(f"no audio matches {path}: {_explain_nothing(base, glob)}")
         return partial(self._folders.walk, base, glob)
+
+    def _read_stdin(self, stdin: BinaryIO) -> Iterator[Found]:
+        try:
+            yield from self._find_listed(stdin, "standard input", parse_text, [Path.cwd()])
+        except OSError as error:  # it is closed, or not for reading
+            yield Unusable("standard input", reason_of(error))
 
     def _read_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
         if find_same(path, self._excluded) is not None:

@@ -8,22 +8,32 @@ import logging
 import math
 import os
 import re
-from collections.abc import Awaitable, Callable, Collection, Coroutine
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aistemsplitter_async._listeners import as_listener
-from aistemsplitter_async._wire.signature import Keys, Secrets
+from aistemsplitter_async._wire.signature import Body, Keys, Secrets, raw_body
 from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
 from aistemsplitter_async.config import WEBHOOK_HANDLING, WEBHOOK_SECRET_VARIABLE, WEBHOOK_TOLERANCE
 from aistemsplitter_async.errors import ConfigurationError, WebhookError
 from aistemsplitter_async.models import redact_url
+from aistemsplitter_async.webhooks import aws
 from aistemsplitter_async.webhooks.aiohttp_handler import answer
 from aistemsplitter_async.webhooks.asgi import ASGIApp
 from aistemsplitter_async.webhooks.event import WebhookEvent
 from aistemsplitter_async.webhooks.inbox import Inbox, MemoryInbox
-from aistemsplitter_async.webhooks.verdict import OK, REFUSED, TRY_AGAIN, Headers, Sent, judge, judge_unread
+from aistemsplitter_async.webhooks.verdict import (
+    NOT_ALLOWED,
+    OK,
+    REFUSED,
+    TRY_AGAIN,
+    Headers,
+    Sent,
+    judge,
+    judge_unread,
+)
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -100,20 +110,43 @@ class WebhookReceiver:
         self._check_keys()
         return partial(answer, self)
 
-    async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
+    async def handle(self, body: Body, headers: Headers | Sent) -> int:
         """Handle a request of any other framework and return the status to answer with.
 
         Args:
-            body: its raw bytes, neither decoded nor decompressed. More than 64 KiB need not be read (`refuse_unread`).
-            headers: a mapping, or pairs of name and value, as your framework provides them.
+            body: its raw bytes (`bytes`, `bytearray`, `memoryview`), or their text where a platform decodes UTF-8; not
+                decompressed. More than 64 KiB need not be read (`refuse_unread`).
+            headers: a mapping, or pairs of name and value, as your framework provides them; a WSGI environ, too.
+
+        Raises:
+            TypeError: the body is something else, such as parsed JSON, or the headers are. Nothing that a sender does
+                causes it.
         """
         keys = self._check_keys()
-        sent = headers if isinstance(headers, Sent) else Sent.parse(headers)
+        raw, sent = raw_body(body), headers if isinstance(headers, Sent) else Sent.parse(headers)
         try:
-            event = judge(bytes(body), sent, secrets=keys, now=self._clock.now(), tolerance=self._tolerance)
+            event = judge(raw, sent, secrets=keys, now=self._clock.now(), tolerance=self._tolerance)
         except WebhookError as error:
             return self._refuse(error)
         return OK if event is None else await self._process_once(event)
+
+    async def handle_lambda(self, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Handle a request that AWS passes to a Lambda function, and return the function's result.
+
+        Args:
+            event: of an API Gateway (REST or HTTP API, payload 1.0 or 2.0), a function URL or a load balancer.
+
+        Raises:
+            TypeError: the event is not an HTTP request.
+        """
+        request = aws.parse_request(event)
+        if request.method != "POST":
+            return aws.build_result(NOT_ALLOWED, request)
+        sent = Sent.parse(request.headers)
+        status = self.refuse_unread(sent, size=request.size)
+        if status is None:
+            status = await self.handle(request.read(), sent)
+        return aws.build_result(status, request)
 
     def refuse_unread(self, headers: Headers | Sent, *, size: int | None = None) -> int | None:
         """Return the status to answer with before the body is read (any further), `None` if it must be read.

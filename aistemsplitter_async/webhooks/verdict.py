@@ -7,13 +7,14 @@ from typing import Any, Protocol, Self
 
 import attrs
 
-from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, Secrets, verify
+from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, Body, Secrets, verify
 from aistemsplitter_async.config import WEBHOOK_CAP_BYTES
 from aistemsplitter_async.errors import WebhookError
 from aistemsplitter_async.webhooks.event import WebhookEvent, parse_event
 
 OK = 200
 REFUSED = 400
+NOT_ALLOWED = 405
 TOO_LARGE = 413
 TRY_AGAIN = 503
 
@@ -32,6 +33,10 @@ Headers = HasItems | Iterable[tuple[Text, Text]] | None
 
 FIELDS = (SIGNATURE_HEADER, "Content-Encoding", "Content-Length")  # all other headers are ignored
 _POSITIONS = {name.lower(): position for position, name in enumerate(FIELDS)}
+# WSGI and Django's META call them so (PEP 3333). It is no harm that a stranger may, too: what counts is the signature.
+_POSITIONS |= {f"http_{name}".replace("-", "_"): position for name, position in _POSITIONS.items()} | {
+    "content_length": 2
+}
 _MOST_DIGITS = 20  # of a length; the first 20 digits are enough to see that it is too large
 
 
@@ -47,7 +52,10 @@ class Sent:
     def parse(cls, headers: Headers) -> Self:
         """Parse headers. Names may be in any case, and repeated.
 
-        Anything that cannot be a header is ignored, so that the request is answered as if it had none.
+        An item that cannot be a header is ignored, so that the request is answered as if it had none.
+
+        Raises:
+            TypeError: they are neither a mapping nor pairs.
         """
         found: tuple[list[str], list[str], list[str]] = ([], [], [])
         for field, value in _pairs(headers):
@@ -71,7 +79,7 @@ class Sent:
 class Handler(Protocol):
     """The interface of a receiver for the adapters of web frameworks."""
 
-    async def handle(self, body: bytes | bytearray, headers: Headers | Sent) -> int:
+    async def handle(self, body: Body, headers: Headers | Sent) -> int:
         """Handle a request and return the status to answer with."""
         ...
 
@@ -119,8 +127,12 @@ def judge_unread(sent: Sent, *, size: int | None = None) -> None:
 
 
 def _pairs(headers: Any) -> Iterator[tuple[Any, Any]]:
-    items = headers.items() if hasattr(headers, "items") else headers
-    for pair in items if isinstance(items, Iterable) else ():
+    items = headers.items() if hasattr(headers, "items") else () if headers is None else headers
+    if not isinstance(items, Iterable) or isinstance(items, str | bytes | bytearray):
+        raise TypeError(
+            f"the headers of a webhook must be a mapping, or pairs of name and value, not {type(headers).__name__}"
+        )
+    for pair in items:
         if isinstance(pair, tuple | list) and len(pair) == 2:  # noqa: PLR2004
             yield pair[0], pair[1]
 

@@ -61,7 +61,7 @@ SHELLS_OF = {
     "_send": "connections create failures pipeline transport",
     "_transfer": "audio downloader file_object file_source foreign manifest metered partfile saver uploader writer",
     "batch": "bounds capacity context create feeder item patience progress runner standing steps track",
-    "cli": "connect run sources",
+    "cli": "connect paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",

@@ -59,6 +59,7 @@ _UNDECIDED = ("CHANGED", "EXISTS")  # failures that say what to do themselves: a
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
     """Split a library, print a result for each track, and return the exit code."""
     run = _Run(arguments, terminal)
+    terminal.kept = f"nothing is lost: stems go to {arguments.into}, and the same command goes on from there"
     try:
         await run.split_all(paths)
     except AIStemSplitterError as error:

@@ -36,6 +36,7 @@ class Recovered:
 async def demo(folder: Path, terminal: Terminal) -> int:
     """Render the song, split it through a sandbox, measure the stems, and show what to do next."""
     check_sandbox_extra()
+    terminal.kept = f"the song and its stems go to {folder}"
     terminal.result(terminal.paint("AIStemSplitter demo", BOLD))
     terminal.paragraph(
         "A song is mixed from four known parts and split again: over HTTP, on this machine, without a key."

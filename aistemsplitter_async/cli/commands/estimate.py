@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from functools import partial
 
 import attrs
@@ -14,7 +13,7 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, check_track, measure_track
 from aistemsplitter_async.cli.options import Common, default_journal
-from aistemsplitter_async.cli.screen.render import columns, price, show, shown_source, words
+from aistemsplitter_async.cli.screen.render import columns, price, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, SourceUnreadableError
@@ -38,8 +37,8 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
         await print_estimate(survey, common, terminal)
         journal = default_journal(library.into)
         if await run_in_thread(journal.exists):
-            again = f"batch --dry-run --into {shlex.quote(str(library.into))}"
-            terminal.say(f"that is the price of all of it; what a journal has already is left out by: {show(again)}")
+            again = f"batch --dry-run --into {quote(str(library.into))}"
+            terminal.say(f"that is the price of all of it; what a journal has already is left out by: {again}")
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
         return exit_code(error)

@@ -62,7 +62,7 @@ async def listen(listening: Listening, terminal: Terminal) -> int:
             task.cancel()
 
     terminal.stopping_note = "requests in progress get a moment to finish"
-    terminal.on_reader_gone = stop
+    terminal.on_reader_gone = terminal.on_output_lost = stop
     try:
         async with AsyncExitStack() as stack:
             stack.enter_context(_watching_stdout(stop))

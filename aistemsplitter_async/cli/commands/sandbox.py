@@ -10,7 +10,7 @@ from aistemsplitter_async.cli.connect import check_sandbox_extra
 from aistemsplitter_async.cli.failures import Exit, UsageError
 from aistemsplitter_async.cli.options import Serving
 from aistemsplitter_async.cli.results import print_json
-from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, words
+from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, show, words
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from aistemsplitter_async.sandbox import Instant, Manual, Sandbox, Timed
@@ -28,6 +28,8 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
     if serving.separation != "silent":
         check_sandbox_extra()
     sandbox = build_sandbox(serving)
+    task = asyncio.current_task()
+    terminal.on_output_lost = task.cancel if task is not None else None  # nobody knows the address and the key
     try:
         await sandbox.start()
     except (OSError, OverflowError, RuntimeError) as error:
@@ -47,7 +49,7 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
             _introduce(sandbox, terminal, serving)
         await asyncio.Event().wait()
     except asyncio.CancelledError:
-        if not serving.json:
+        if not serving.json and not terminal.is_output_lost:
             terminal.say("stopped")
         return Exit.DONE
     finally:
@@ -105,7 +107,7 @@ def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
     if sandbox.faults.rules:
         rows.append(("faults", ", ".join(f"{rule.operation} {rule.name}" for rule in sandbox.faults.rules)))
     if serving.data is not None:
-        rows.append(("data", str(serving.data)))
+        rows.append(("data", show(serving.data)))
     silent = serving.separation == "silent"
     kind = "with stems of silence" if silent else "with a local preview separation; not the hosted model"
     terminal.result(terminal.paint("AIStemSplitter sandbox", BOLD))
@@ -117,5 +119,5 @@ def _introduce(sandbox: Sandbox, terminal: Terminal, serving: Serving) -> None:
     terminal.result(f"  export {BASE_URL_VARIABLE}={sandbox.base_url}")
     terminal.result(f"  export {API_KEY_VARIABLE}={sandbox.api_key}")
     terminal.result(f"  {PROGRAM} split song.mp3\n")
-    kept = "is then lost" if serving.data is None else f"is kept in {serving.data}"
+    kept = "is then lost" if serving.data is None else f"is kept in {show(serving.data)}"
     terminal.result(f"Ctrl-C stops it; what it holds {kept}.")

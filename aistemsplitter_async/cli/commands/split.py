@@ -56,6 +56,9 @@ async def split(given: Sequence[str], arguments: Splitting, terminal: Terminal) 
     ]
     board = Board([job.activity for job in jobs], now=time.monotonic, log=terminal.log)
     run = _Run(arguments, jobs, board, terminal)
+    terminal.kept = f"nothing is lost: stems go to {arguments.into}"
+    if not arguments.sandbox:
+        terminal.kept += ", and the same command shows them again without being charged"
     terminal.on_forced_exit = run.interrupt_the_rest
     if arguments.sandbox:
         terminal.say("sandbox: a local preview separation, not the hosted model")

@@ -13,7 +13,7 @@ import cattrs
 from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, read_status
 from aistemsplitter_async.cli.failures import Exit
 from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe_stages, describe_track, over
-from aistemsplitter_async.cli.screen.render import clock, columns, show, shown_source, words
+from aistemsplitter_async.cli.screen.render import clock, columns, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.errors import AIStemSplitterError, JournalLockedError
 from aistemsplitter_async.journal.file import status_path
@@ -109,4 +109,4 @@ async def report_owner(error: AIStemSplitterError, journal: Path, terminal: Term
         status = await asyncio.to_thread(read_status, status_path(journal))
     except (OSError, ValueError):
         return
-    terminal.say(f"process {status.pid} has it; see its progress with: batch --status --journal {show(journal)}")
+    terminal.say(f"process {status.pid} has it; see its progress with: batch --status --journal {quote(str(journal))}")

@@ -9,6 +9,8 @@ from __future__ import annotations
 from math import ceil
 from typing import TYPE_CHECKING
 
+from aistemsplitter_async.cli.screen.terminal import discard_output
+
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
@@ -63,5 +65,8 @@ class Region:
         return f"\r{up}{_ERASE_BELOW}"
 
     def _write(self, text: str) -> None:
-        self._console.file.write(text)
-        self._console.file.flush()
+        try:
+            self._console.file.write(text)
+            self._console.file.flush()
+        except OSError:  # the terminal was closed
+            discard_output(self._console.file)

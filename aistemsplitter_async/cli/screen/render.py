@@ -111,8 +111,28 @@ def charged(credits_used: float, lost: float) -> str:
 
 
 def command(*arguments: object) -> str:
-    """Return a command line of this program that can be pasted into a shell."""
-    return " ".join((PROGRAM, *(shlex.quote(str(argument)) for argument in arguments)))
+    """Return a command line of this program that can be pasted into a shell, and shown on a terminal."""
+    return " ".join((PROGRAM, *(quote(str(argument)) for argument in arguments)))
+
+
+def quote(word: str) -> str:
+    """Return a word for a shell: as `shlex.quote` does, or as `$'..'` where it holds what a terminal would act on.
+
+    A name that is not UTF-8 comes back as the bytes that it is.
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escape, word)) + "'"
+
+
+def _escape(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character.isprintable():
+        return character
+    is_byte = "\udc80" <= character <= "\udcff"  # of a name that is not UTF-8
+    data = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")
+    return "".join(f"\\{byte:03o}" for byte in data)
 
 
 def given_options(options: Mapping[str, object]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The two streams of a command: results on stdout, everything else on stderr. A closed pipe is not an error."""
+"""The two streams of a command: results on stdout, all else on stderr. A closed pipe is no error; a full disk is."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable
-from typing import TextIO
+from typing import IO, TextIO
 
-from aistemsplitter_async.cli.screen.render import hide_keys
+from aistemsplitter_async._files import reason_of
+from aistemsplitter_async.cli.screen.render import hide_keys, show
 
 _MAX_LINE = 72  # columns of running text: longer lines are hard to read
 _MIN_WIDTH = 20  # columns; some environments report 0
@@ -25,7 +26,10 @@ class Terminal:
         above: writes text above the live lines, while there are any.
         on_first_signal: called by the first signal instead of cancelling the command, if set.
         stopping_note: what a cancelled command still waits for.
+        kept: where the results are and how to see them again, in case stdout cannot be written to.
+        is_output_lost: whether it could not, other than because its reader had gone.
         on_reader_gone: called when stdout is a pipe that was closed; most commands go on.
+        on_output_lost: called when stdout cannot be written to for another reason, such as a full disk.
         on_forced_exit: prints the state of the work when the process must end at once.
     """
 
@@ -35,7 +39,10 @@ class Terminal:
         self.above: Callable[[str], None] | None = None
         self.on_first_signal: Callable[[], None] | None = None
         self.stopping_note = "a create in progress gets a few seconds to finish"
+        self.kept = ""
+        self.is_output_lost = False
         self.on_reader_gone: Callable[[], object] | None = None
+        self.on_output_lost: Callable[[], object] | None = None
         self.on_forced_exit: Callable[[], None] | None = None
         for stream in (sys.stdout, sys.stderr):
             reconfigure = getattr(stream, "reconfigure", None)
@@ -56,8 +63,8 @@ class Terminal:
         return max(_MIN_WIDTH, shutil.get_terminal_size().columns)
 
     def say(self, text: str) -> None:
-        """Write a line about the work."""
-        self._write(sys.stderr, f"{self._masked(text)}\n")
+        """Write a line about the work. What a terminal would act on is written as an escape, as in `error`."""
+        self._write(sys.stderr, f"{self._safe(text)}\n")
 
     def log(self, text: str) -> None:
         """Write a line of progress, unless live lines show it."""
@@ -67,7 +74,7 @@ class Terminal:
     def error(self, text: str) -> None:
         """Write an error, on one line."""
         prefix = self.paint("error:", RED, sys.stderr)
-        self._write(sys.stderr, f"{prefix} {self._masked(text)}\n")
+        self._write(sys.stderr, f"{prefix} {self._safe(text)}\n")
 
     @staticmethod
     def paint(text: str, style: str, stream: TextIO | None = None) -> str:
@@ -75,8 +82,8 @@ class Terminal:
         plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
         return text if plain or not (stream or sys.stdout).isatty() else f"\x1b[{style}m{text}\x1b[0m"
 
-    def _masked(self, text: str) -> str:
-        return hide_keys(text, self.key) if self.key else text
+    def _safe(self, text: str) -> str:
+        return show(hide_keys(text, self.key) if self.key else text)
 
     def _write(self, stream: TextIO, text: str) -> None:
         try:
@@ -89,6 +96,18 @@ class Terminal:
             discard_output(stream)
             if self.on_reader_gone is not None and stream is sys.stdout:
                 self.on_reader_gone()
+        except OSError as error:  # a full disk, a terminal that was closed
+            discard_output(stream)
+            if stream is sys.stdout:
+                self._lose_output(error)
+
+    def _lose_output(self, error: OSError) -> None:
+        """Say once that results cannot be shown; those that follow are discarded, and the work goes on."""
+        self.is_output_lost = True
+        kept = f"; {self.kept}" if self.kept else ""
+        self.error(f"cannot write to standard output: {reason_of(error)}{kept}")
+        if self.on_output_lost is not None:
+            self.on_output_lost()
 
 
 def _is_same_terminal(stream: TextIO) -> bool:
@@ -96,8 +115,8 @@ def _is_same_terminal(stream: TextIO) -> bool:
     return stream.isatty() and os.path.sameopenfile(stream.fileno(), sys.stderr.fileno())
 
 
-def discard_output(stream: TextIO) -> None:
-    """Redirect a stream with a closed reader to nowhere, so that later writes and Python's exit do not fail."""
+def discard_output(stream: IO[str]) -> None:
+    """Redirect a stream that cannot be written to to nowhere, so that later writes and Python's exit do not fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, stream.fileno())
     os.close(nowhere)

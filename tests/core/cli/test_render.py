@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import os
 import shlex
+import shutil
+import subprocess
 
 import pytest
 from hypothesis import given, strategies as st
@@ -63,9 +66,23 @@ def test_escapes_and_undecodable_bytes_in_a_name_are_written_out() -> None:
     assert show("a\x1b[2Jb\n\udcff") == r"a\x1b[2Jb\n\udcff"
 
 
-@given(st.lists(st.text(alphabet=st.characters(exclude_characters="\0"))))
+BASH = shutil.which("bash") or ""
+
+
+@given(st.lists(st.text().filter(str.isprintable)))
 def test_a_shown_command_pastes_back_into_a_shell_word_for_word(arguments: list[str]) -> None:
     assert shlex.split(command(*arguments)) == ["aistemsplitter-async", *arguments]
+
+
+@pytest.mark.skipif(not BASH, reason="needs bash")
+def test_a_shown_command_with_escapes_is_safe_to_show_and_pastes_back_as_it_was() -> None:
+    words = ["a\x1b[31m", "it's\n\\n", "\u202egpj", "caf\udce9.wav", "n\x07" + "1", "\u00fc \u65e5"]
+    shown = command(*words)
+    assert shown.isprintable()
+    printed = subprocess.run(
+        [BASH, "-c", shown.replace("aistemsplitter-async", "printf '%s\\0'", 1)], capture_output=True, check=True
+    )
+    assert printed.stdout.split(b"\0")[:-1] == [os.fsencode(word) for word in words]
 
 
 def test_columns_line_up() -> None:
