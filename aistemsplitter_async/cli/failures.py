@@ -29,6 +29,8 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
     ValidationError,
 )
+from aistemsplitter_async.journal.file import UNUSABLE
+from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.record import SAME_SPLIT, build_failure
 
 
@@ -57,7 +59,8 @@ _SEVERITY = (
     Exit.DONE,
 )
 
-
+# Never a new one: it would pay for everything again.
+_ELSEWHERE = "keep the journal on a local disk with --journal FILE: move it there, if there is one already"
 _ADVICE_BY_CODE = {
     "NO_API_KEY": f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox",
     "CHANGED": (
@@ -68,6 +71,8 @@ _ADVICE_BY_CODE = {
     "LENGTH_UNKNOWN": (
         "convert it, to FLAC for example (a URL: download it), leave it out, or run without --max-credits"
     ),
+    NO_LOCKS: _ELSEWHERE,
+    UNUSABLE: _ELSEWHERE,
     "CHARGED_MORE": "check the price before going on without --max-credits",
 }
 
