@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import stat
 import sys
+import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -186,6 +186,37 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def is_read_only(path: Path) -> bool:
+    """Return whether the file system at `path` says that nothing can be written to it."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except (OSError, AttributeError):  # Windows
+        return False
+
+
+def find_refused_name(folder: Path, *names: str) -> tuple[str, OSError] | None:
+    """Return the first of `names` that no file below `folder` can have, and why; nothing of the trial is left.
+
+    Names of ASCII, which `check_name` has passed, every file system takes; they are not tried.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    doubtful = [name for name in names if not name.isascii()]
+    if not doubtful:
+        return None
+    with tempfile.TemporaryDirectory(prefix=".names-", dir=folder, ignore_cleanup_errors=True) as trial:
+        for name in doubtful:
+            try:
+                Path(trial, name).mkdir()
+            except FileExistsError:  # as the one before
+                continue
+            except OSError as error:
+                Path(trial, "plain").mkdir()  # raises if it is not the name that is refused
+                return name, error
+    return None
 
 
 def find_same(path: str | os.PathLike[str], others: Iterable[Path]) -> Path | None:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from aistemsplitter_async._send.reactions import is_outage
+from aistemsplitter_async._transfer.manifest import NAME_REFUSED
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (
@@ -60,7 +61,7 @@ _SEVERITY = (
 )
 
 # Never a new one: it would pay for everything again.
-_ELSEWHERE = "keep the journal on a local disk with --journal FILE: move it there, if there is one already"
+_ELSEWHERE = "--journal FILE keeps it elsewhere: move it there, if there is one already"
 _ADVICE_BY_CODE = {
     "NO_API_KEY": f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox",
     "CHANGED": (
@@ -70,6 +71,9 @@ _ADVICE_BY_CODE = {
     "SPEND_LIMIT": "raise --max-credits to go on",
     "LENGTH_UNKNOWN": (
         "convert it, to FLAC for example (a URL: download it), leave it out, or run without --max-credits"
+    ),
+    NAME_REFUSED: (
+        "choose names that it takes, in batch with --template '{id}/{stem}.{ext}' for example, or mount it with Unicode"
     ),
     NO_LOCKS: _ELSEWHERE,
     UNUSABLE: _ELSEWHERE,

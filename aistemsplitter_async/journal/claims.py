@@ -197,10 +197,13 @@ class Claims:
 
     def _remember(self, found: Sighting) -> None:
         """Note what identifies a file: it is not read again as long as it does not change."""
-        if found.stamp is not None and self.audio_of(found.source, found.stamp) != found.audio:
+        if found.stamp is None:
+            return
+        stamp = found.stamp if found.settled else attrs.evolve(found.stamp, size=-1)  # of no file: it is read again
+        if self.audio_of(found.source, stamp) != found.audio:
             self._db.execute(
                 "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (dump_name(found.source), *attrs.astuple(found.stamp), found.audio.content, found.audio.identity),
+                (dump_name(found.source), *attrs.astuple(stamp), found.audio.content, found.audio.identity),
             )
 
     def _select(self, where: str, *values: Any) -> list[Record]:

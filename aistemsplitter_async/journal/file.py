@@ -276,7 +276,8 @@ def check_not_lost(path: Path) -> None:
 
 
 def _make_private(path: Path) -> bool:
-    return all([make_private(file) for file in (path, _beside(path, _WAL)) if file.exists()])
+    private = [make_private(file) for file in (path, _beside(path, _WAL)) if file.exists()]
+    return all(private)
 
 
 def is_exposed(path: Path) -> bool:
