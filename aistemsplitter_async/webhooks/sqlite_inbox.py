@@ -200,7 +200,7 @@ class SQLiteInbox:
 def _can_share_memory(path: Path) -> bool:
     """Return whether processes can map a file beside `path` into memory together, as write-ahead logging needs.
 
-    Some network shares cannot. There a commit is found out of the log's turn, within a second.
+    Some network shares cannot. There a commit, which changes no log, is seen within a second.
     """
     try:
         with tempfile.TemporaryFile(prefix=f".{path.name}-", dir=path.parent) as file:

@@ -156,7 +156,8 @@ def one_component(name: str) -> bool:
 
 nasty = st.text(
     st.sampled_from(
-        "\u200d\u200c\U000e0067\U000e007f\U0001f3f4./\\:* \x00\n\u202e\uff0f\uff0e\u2024\u00b9\u00e9\u0301aconCOM1$~é🎵\ud800\u2105"
+        "\u200d\u200c\U000e0067\U000e007f\U0001f3f4"
+        "./\\:* \x00\n\u202e\uff0f\uff0e\u2024\u00b9\u00e9\u0301aconCOM1$~é🎵\ud800\u2105"
     )
     | st.characters(),
     max_size=12,

@@ -26,7 +26,7 @@ from aistemsplitter_async.journal.file import UNUSABLE
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.store import JournalStore
-from aistemsplitter_async.webhooks import SQLiteInbox, sqlite_inbox
+from aistemsplitter_async.webhooks import SQLiteInbox
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="file systems of POSIX")
 
@@ -73,22 +73,22 @@ def test_a_journal_that_can_be_private_is_so_and_nothing_is_said(
 
 
 BROKEN = {
-    "its folder cannot be made": (os, "mkdir", errno.EROFS, named("folder")),
-    "its folder cannot be synced": (os, "fsync", errno.EIO, lambda _: True),
-    "it cannot be created": (os, "open", errno.EDQUOT, named("journal")),
-    "nor its lock": (os, "open", errno.EROFS, named("journal.lock")),
-    "it is stale": (os, "stat", errno.ESTALE, named("journal")),
-    "its folder is not to be searched": (os, "stat", errno.EACCES, named("journal.status.json")),
+    "its folder cannot be made": ("mkdir", errno.EROFS, named("folder")),
+    "its folder cannot be synced": ("fsync", errno.EIO, lambda _: True),
+    "it cannot be created": ("open", errno.EDQUOT, named("journal")),
+    "nor its lock": ("open", errno.EROFS, named("journal.lock")),
+    "it is stale": ("stat", errno.ESTALE, named("journal")),
+    "its folder is not to be searched": ("stat", errno.EACCES, named("journal.status.json")),
 }
 
 
-@pytest.mark.parametrize(("module", "name", "number", "when"), BROKEN.values(), ids=BROKEN.keys())
+@pytest.mark.parametrize(("name", "number", "when"), BROKEN.values(), ids=BROKEN.keys())
 async def test_whatever_the_file_system_refuses_is_one_line_about_the_journal(
-    module: Any, name: str, number: int, when: Callable[[str], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, number: int, when: Callable[[str], bool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "folder" / "journal"
     with monkeypatch.context() as patched:
-        patched.setattr(module, name, refusing(number, getattr(module, name), when=when))
+        patched.setattr(os, name, refusing(number, getattr(os, name), when=when))
         with pytest.raises(JournalError) as caught:
             await Journal.open(path, owner={})
     error = caught.value
@@ -115,15 +115,18 @@ async def test_so_is_what_it_refuses_later(tmp_path: Path) -> None:
 def test_posix_locks_that_do_not_exist_are_no_other_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "journal"
     JournalStore(path).close()
+    problem: JournalError | None = None
     for number, code in ((errno.EAGAIN, "LOCKED"), (errno.ENOLCK, NO_LOCKS)):
         with closing(sqlite3.connect(path, isolation_level=None)) as other:  # to SQLite, ENOLCK looks like this
             other.execute("BEGIN EXCLUSIVE")
             monkeypatch.setattr("fcntl.lockf", refusing(number))
             with pytest.raises(JournalError) as caught:
                 JournalStore(path)
-        assert caught.value.code == code
-        assert isinstance(caught.value, JournalLockedError) == (code == "LOCKED")
-    assert "--journal" in explain(caught.value, Context()).message
+        problem = caught.value
+        assert problem.code == code
+        assert isinstance(problem, JournalLockedError) == (code == "LOCKED")
+    assert problem is not None
+    assert "--journal" in explain(problem, Context()).message
 
 
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EPERM, errno.EACCES])
@@ -272,7 +275,7 @@ async def test_an_inbox_where_no_memory_is_shared_needs_none(tmp_path: Path, mon
         with closing(sqlite3.connect(tmp_path / "inbox")) as db:
             return str(db.execute("PRAGMA journal_mode").fetchone()[0])
 
-    monkeypatch.setattr(sqlite_inbox.mmap, "mmap", refusing(errno.ENODEV))
+    monkeypatch.setattr("mmap.mmap", refusing(errno.ENODEV))
     async with SQLiteInbox(tmp_path / "inbox"):
         assert mode() == "delete"
     monkeypatch.undo()
