@@ -27,7 +27,7 @@ _UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EO
 _NO_FOLDER_SYNC: Final = _UNKNOWN | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM, errno.EROFS}
 _NO_LOCKS: Final = _UNKNOWN | {errno.ENOLCK}
 # What network shares and Windows answer to the rename of a file that a program has open, or over one.
-_IN_USE: Final = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
+IN_USE: Final = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
 _PAUSES: Final = (0.05, 0.1, 0.25)  # s until another program has read a small file, or has looked for viruses in it
 
 
@@ -116,7 +116,7 @@ def put_over(fresh: Path, path: Path) -> None:
     try:
         rename(fresh, path)
     except OSError as error:
-        if error.errno not in _IN_USE | {errno.EEXIST} or not os.path.lexists(path):
+        if error.errno not in IN_USE | {errno.EEXIST} or not os.path.lexists(path):
             raise
         path.unlink()
         fresh.replace(path)
@@ -132,7 +132,7 @@ def rename(path: Path, target: Path) -> None:
         try:
             path.replace(target)
         except OSError as error:
-            if error.errno not in _IN_USE:
+            if error.errno not in IN_USE:
                 raise
             time.sleep(pause)
         else:

@@ -188,15 +188,36 @@ def test_what_cannot_be_renamed_leaves_the_old_file(
     assert old.read_text() == "old"
 
 
-def test_without_hard_links_a_part_that_is_in_use_is_published_once_it_is_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ETXTBSY, errno.EACCES])
+def test_without_hard_links_a_part_that_must_not_be_open_is_published(
+    number: int, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Renames(monkeypatch, errno.EBUSY)
-    part = PartFile(part_path(tmp_path, "vocals"))
+    """As over SMB: nothing that a program has open gets another name."""
+    replace, close, first = os.replace, os.close, True
+
+    def rename(source: Any, target: Any) -> None:
+        nonlocal first
+        if part._descriptor >= 0 or first:
+            first = part._descriptor >= 0  # another program has it for a moment, too
+            raise OSError(number, os.strerror(number))
+        replace(source, target)
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+    monkeypatch.setattr(os, "replace", rename)
+    part = PartFile(path := part_path(tmp_path, "vocals"))
     part.write(b"12345")
-    part.publish(tmp_path / "vocals.wav", overwrite=False)
+    part.publish(tmp_path / "vocals.wav", overwrite=overwrite)
     part.close()
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("vocals.wav", b"12345")]
+    part, first = PartFile(path := part_path(tmp_path, "drums")), True
+    part.write(b"12345")
+    monkeypatch.setattr(os, "close", lambda number: (close(number), path.write_bytes(b"1")))  # another process takes it
+    with pytest.raises(DownloadError, match=os.strerror(number)):
+        part.publish(tmp_path / "drums.wav", overwrite=overwrite)
+    monkeypatch.undo()
+    assert not (tmp_path / "drums.wav").exists()
 
 
 def test_a_part_whose_old_name_stays_while_it_is_open_loses_it_when_it_is_closed(
