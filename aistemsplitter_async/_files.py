@@ -8,14 +8,27 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
+import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
-PRIVATE = 0o600
-# What file systems answer that cannot sync a folder, or not through a descriptor that only reads. Their names are as
-# durable as they ever get; anything else, such as EIO, says that names may be lost.
-_NO_FOLDER_SYNC = frozenset({errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EROFS})
+if sys.platform != "win32":
+    import fcntl
+
+PRIVATE: Final = 0o600
+_OTHERS: Final = 0o077
+_UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
+"""What file systems answer to what they have no notion of."""
+# A sync of a folder is also refused to a descriptor that only reads, and in Windows there is none. Names are as durable
+# as they ever get there; anything else, such as EIO, says that they may be lost.
+_NO_FOLDER_SYNC: Final = _UNKNOWN | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM, errno.EROFS}
+_NO_LOCKS: Final = _UNKNOWN | {errno.ENOLCK}
+# What network shares and Windows answer to the rename of a file that a program has open, or over one.
+IN_USE: Final = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
+_PAUSES: Final = (0.05, 0.1, 0.25)  # s until another program has read a small file, or has looked for viruses in it
 
 
 def create_private(path: Path) -> None:
@@ -29,6 +42,44 @@ def create_private(path: Path) -> None:
         OSError: it cannot be created.
     """
     os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, PRIVATE))
+
+
+def make_private(path: Path) -> bool:
+    """Let only the owner read a file, and return whether that is so now: not every file system has such rights.
+
+    Raises:
+        OSError: the file cannot be found.
+    """
+    if sys.platform == "win32":  # who may read a file there, it has from its folder
+        return True
+    with contextlib.suppress(OSError):
+        path.chmod(PRIVATE)
+    return not path.stat().st_mode & _OTHERS  # some file systems accept the change, and forget it
+
+
+def has_locks(path: Path) -> bool:
+    """Return whether programs can lock the existing file at `path`, be it locked now or not.
+
+    It must not be open: this process would lose its locks on it.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    if sys.platform == "win32":
+        return True
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in _NO_LOCKS
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def are_missing_locks(error: OSError) -> bool:
+    """Return whether `error`, of an attempt to lock a file, says that files cannot be locked there."""
+    return error.errno in _NO_LOCKS
 
 
 @contextlib.contextmanager
@@ -51,9 +102,42 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iter
         if durable:
             file.flush()
             os.fsync(file.fileno())
-    fresh.replace(path)
+    put_over(fresh, path)
     if durable:
         sync_folder(path.parent)
+
+
+def put_over(fresh: Path, path: Path) -> None:
+    """Rename `fresh` to `path`, atomically if the file system replaces files; or else the old one is removed first.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    try:
+        rename(fresh, path)
+    except OSError as error:
+        if error.errno not in IN_USE | {errno.EEXIST} or not os.path.lexists(path):
+            raise
+        path.unlink()
+        fresh.replace(path)
+
+
+def rename(path: Path, target: Path) -> None:
+    """Rename a file; if another program has it or `target` open, where that matters, wait for a moment.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    for pause in _PAUSES:
+        try:
+            path.replace(target)
+        except OSError as error:
+            if error.errno not in IN_USE:
+                raise
+            time.sleep(pause)
+        else:
+            return
+    path.replace(target)
 
 
 def fresh_path(path: Path) -> Path:
@@ -91,7 +175,9 @@ def sync_folder(folder: Path) -> None:
     """
     try:
         descriptor = os.open(folder, os.O_RDONLY)
-    except PermissionError:  # Windows opens no folders; others do not where names may be used but not listed
+    except OSError as error:  # Windows opens no folders; others do not where names may be used but not listed
+        if error.errno not in _NO_FOLDER_SYNC:
+            raise
         return
     try:
         os.fsync(descriptor)
@@ -100,6 +186,37 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+def is_read_only(path: Path) -> bool:
+    """Return whether the file system at `path` says that nothing can be written to it."""
+    try:
+        return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except (OSError, AttributeError):  # Windows
+        return False
+
+
+def find_refused_name(folder: Path, *names: str) -> tuple[str, OSError] | None:
+    """Return the first of `names` that no file below `folder` can have, and why; nothing of the trial is left.
+
+    Names of ASCII, which `check_name` has passed, every file system takes; they are not tried.
+
+    Raises:
+        OSError: nothing can be written there.
+    """
+    doubtful = [name for name in names if not name.isascii()]
+    if not doubtful:
+        return None
+    with tempfile.TemporaryDirectory(prefix=".names-", dir=folder, ignore_cleanup_errors=True) as trial:
+        for name in doubtful:
+            try:
+                Path(trial, name).mkdir()
+            except FileExistsError:  # as the one before
+                continue
+            except OSError as error:
+                Path(trial, "plain").mkdir()  # raises if it is not the name that is refused
+                return name, error
+    return None
 
 
 def find_same(path: str | os.PathLike[str], others: Iterable[Path]) -> Path | None:

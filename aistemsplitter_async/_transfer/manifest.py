@@ -6,16 +6,26 @@ Everything here blocks, and is called in a thread.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import stat
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
-from aistemsplitter_async._files import fresh_path, make_folder, replacing, sync_folder
+from aistemsplitter_async._files import (
+    find_refused_name,
+    fresh_path,
+    is_read_only,
+    make_folder,
+    reason_of,
+    replacing,
+    sync_folder,
+)
 from aistemsplitter_async._transfer.names import (
     ANY_STEM,
     AUDIO_EXTENSIONS,
@@ -32,6 +42,7 @@ from aistemsplitter_async.config import REPLY_CAP_BYTES
 from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 MANIFEST_NAME = ".stems.json"
+NAME_REFUSED = "NAME_REFUSED"  # the code of the error that says that a file system does not take a name
 _VERSION = 1
 _NOT_BOUGHT = (
     "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting, buys it"
@@ -149,7 +160,9 @@ class Manifest:
         """
         names, _ = plan_names(self.stems, self.pattern)
         remove_parts(self.folder, names.values())
-        finished = {path.name: path.stat().st_size for stem in self.stems if (path := self.finished(stem)) is not None}
+        with as_download_error(self.folder):
+            files = [path for stem in self.stems if (path := self.finished(stem)) is not None]
+            finished = {path.name: path.stat().st_size for path in files}
         manifest = type(self)(self.folder, split_id, pattern=self.pattern, replaced={**self.replaced, **finished})
         manifest.save()
         return manifest
@@ -266,7 +279,7 @@ def prepare_folder(
         return Manifest(folder, split_id, pattern=pattern)
     if manifest.split_id == split_id:
         return manifest
-    if not overwrite and any((folder / entry.file).exists() for entry in manifest.stems.values()):
+    if not overwrite and _has_stems(folder, manifest):
         advice = "choose another folder or overwrite them"
         raise DownloadError(f"{_holds(folder, manifest)}; {advice}", code="EXISTS")
     remove_parts(folder, names.values())
@@ -274,15 +287,13 @@ def prepare_folder(
 
 
 def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
-    """Check that stems named by `pattern` can be written to `folder`.
+    """Check that stems named by `pattern` can be written to `folder`. Nothing is left behind.
 
     Raises:
         DownloadError: it cannot be written to, or stems would be overwritten without permission.
     """
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists() or path.is_symlink())
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
-        reason = "permission denied" if existing.is_dir() else "not a folder"
-        raise DownloadError(f"cannot write to {existing}: {reason}", code="DISK")
+    with as_download_error(folder):
+        _check_writable(folder, pattern)
     if overwrite:
         return
     manifest = Manifest.load(folder, pattern)
@@ -290,14 +301,43 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
         raise DownloadError(f"{_holds(folder, manifest)}; {_NOT_BOUGHT}", code="EXISTS")
     for stem in KNOWN_STEMS:  # other files in the way: better refused now than after the split is paid for
         name = pattern.replace(ANY_STEM, stem)
-        taken = next(
-            (folder / f"{name}.{kind}" for kind in ("mp3", "wav") if (folder / f"{name}.{kind}").exists()), None
-        )
+        taken = next((path for kind in ("mp3", "wav") if status_of(path := folder / f"{name}.{kind}")), None)
         if taken is not None:
             raise DownloadError(f"{taken} exists already; {_NOT_BOUGHT}", code="EXISTS")
 
 
+def _check_writable(folder: Path, pattern: str) -> None:
+    above = list(takewhile(_is_missing, (folder, *folder.absolute().parents)))
+    existing = above[-1].absolute().parent if above else folder
+    if not existing.is_dir():
+        raise DownloadError(f"cannot write to {existing}: not a folder", code="DISK")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        reason = errno.EROFS if is_read_only(existing) else errno.EACCES
+        raise DownloadError(f"cannot write to {existing}: {os.strerror(reason).lower()}", code="DISK")
+    part = part_path(folder, pattern.replace(ANY_STEM, "vocals")).name
+    refusal = find_refused_name(existing, *(path.name for path in above), part)
+    if refusal is not None:
+        name, error = refusal
+        raise DownloadError(
+            f"cannot write {name!r} to {existing}: the file system there does not take this name "
+            f"({reason_of(error)}); nothing was bought",
+            code=NAME_REFUSED,
+        ) from error
+
+
+def _is_missing(path: Path) -> bool:
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    return False
+
+
+def _has_stems(folder: Path, manifest: Manifest) -> bool:
+    return any(status_of(folder / entry.file) is not None for entry in manifest.stems.values())
+
+
 def _holds(folder: Path, manifest: Manifest) -> str:
-    if any((folder / entry.file).exists() for entry in manifest.stems.values()):
+    if _has_stems(folder, manifest):
         return f"{folder} holds the stems of split {manifest.split_id} already"
     return f"{folder} held the stems of split {manifest.split_id}, as {manifest_name(manifest.pattern)} in it says"

@@ -42,6 +42,13 @@ EXTENSION_BY_TYPE = {
 _RESERVED = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9]|lpt[0-9]) *(\..*)?", re.IGNORECASE)  # after NFKC
 _FORBIDDEN_CHARACTERS = frozenset('/\\:*?"<>|')
 _FORBIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # controls, bidi marks, unassigned
+# Invisible characters that belong to what is seen: joiners, which Persian, Indian scripts and emoji are written with,
+# and the tags behind a black flag that make it England's or Scotland's.
+_JOINERS = frozenset("\u200c\u200d")
+_FLAG = re.compile("(?<=\U0001f3f4)[\U000e0030-\U000e0039\U000e0061-\U000e007a]{3,6}\U000e007f")
+_SHAPED = frozenset("LMS")  # letters, marks, symbols: a joiner shapes the one before it
+_ASCII = 0x7F
+_EMOJI = range(0x1F300, 0x1FB00)  # reserved for them: which of these are assigned depends on the version of Python
 
 
 def check_name(name: str) -> str:
@@ -49,9 +56,9 @@ def check_name(name: str) -> str:
 
     Raises:
         UnsafeNameError: it is empty, only dots, longer than 120 bytes, reserved on Windows, begins or ends with a dot
-            or space, or holds a separator, a colon, a wildcard, a control or a bidirectional mark. Normalising comes
-            first: a fullwidth solidus must not turn into a separator afterwards. A dot in front hides a file, and is
-            where our own parts and manifests are.
+            or space, or holds a separator, a colon, a wildcard, a control, a bidirectional mark, or a joiner that joins
+            nothing. Normalising comes first: a fullwidth solidus must not turn into a separator afterwards. A dot in
+            front hides a file, and is where our own parts and manifests are.
     """
     if name in KNOWN_STEMS:
         return name
@@ -65,7 +72,7 @@ def check_name(name: str) -> str:
 def _problem(name: str) -> str | None:
     if not name.strip(". "):
         return "it has nothing but dots or spaces"
-    if any(unicodedata.category(character) in _FORBIDDEN_CATEGORIES for character in name):
+    if _controls_in(name):
         return "it has control or unassigned characters"
     if _FORBIDDEN_CHARACTERS.intersection(name):
         return 'it has one of / \\ : * ? " < > |'
@@ -76,6 +83,23 @@ def _problem(name: str) -> str | None:
     if len(name.encode()) > NAME_CAP_BYTES:
         return f"it is longer than {NAME_CAP_BYTES} bytes"
     return None
+
+
+def _controls_in(name: str) -> set[int]:
+    """Return where in `name` characters are that are not seen, and part of none that is."""
+    flags = {place for found in _FLAG.finditer(name) for place in range(*found.span())}
+    return {
+        place
+        for place, (before, character) in enumerate(zip(f" {name}", name, strict=False))
+        if unicodedata.category(character) in _FORBIDDEN_CATEGORIES
+        and ord(character) not in _EMOJI
+        and not (character in _JOINERS and ord(before) > _ASCII and _is_shaped(before))
+        and place not in flags
+    }
+
+
+def _is_shaped(character: str) -> bool:
+    return unicodedata.category(character)[0] in _SHAPED or ord(character) in _EMOJI
 
 
 def stem_file_name(stem: str, pattern: str = ANY_STEM) -> str:
@@ -122,23 +146,31 @@ def plan_names(stems: Collection[str], pattern: str = ANY_STEM) -> tuple[dict[st
 
 
 def fold(name: str) -> str:
-    """Return a key that is equal for names that are one file on some systems."""
-    return unicodedata.normalize("NFKC", name.casefold())
+    """Return a key that is equal for names that are one file on some systems; HFS+ does not see joiners."""
+    seen = "".join(character for character in name if character not in _JOINERS)
+    return unicodedata.normalize("NFKC", seen.casefold())
 
 
 def make_name(text: str, *, fallback: str) -> str:
     """Return the nearest name to `text` that `check_name` accepts, or `fallback` if nothing of it is left."""
     normal = unicodedata.normalize("NFKC", text)
+    controls = _controls_in(normal)
     kept = "".join(
-        "_"
-        if character in _FORBIDDEN_CHARACTERS or unicodedata.category(character) in _FORBIDDEN_CATEGORIES
-        else character
-        for character in normal
+        "_" if character in _FORBIDDEN_CHARACTERS or place in controls else character
+        for place, character in enumerate(normal)
     )
-    short = kept.encode()[:NAME_CAP_BYTES].decode("utf-8", "ignore").strip(". ")
+    short = cut_name(kept, NAME_CAP_BYTES).strip(". ")
     if _RESERVED.fullmatch(short):
         short = f"_{short}"
     return short if short and _problem(short) is None else fallback
+
+
+def cut_name(name: str, most: int) -> str:
+    """Return the beginning of `name` that has at most `most` bytes, without half a character or the joiner of one."""
+    short = name.encode()[:most].decode("utf-8", "ignore")
+    if short != name:  # the rest of a flag is none
+        short = short.rstrip("\u200c\u200d").rstrip("".join(map(chr, range(0xE0020, 0xE007F))))
+    return short
 
 
 def folder_name(filename: str | None, *, fallback: str) -> str:

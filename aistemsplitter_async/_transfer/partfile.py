@@ -11,10 +11,10 @@ import os
 import shutil
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from aistemsplitter_async._files import open_no_link, reason_of, sync_folder
+from aistemsplitter_async._files import IN_USE, open_no_link, put_over, reason_of, rename, sync_folder
 from aistemsplitter_async.config import DISK_ROOM_BYTES
 from aistemsplitter_async.errors import DownloadError
 
@@ -62,6 +62,7 @@ class PartFile:
         self.path = path
         self.broken = False
         self._is_name_synced = False
+        self._is_left = False  # published, with its old name too
         with as_download_error(path):
             if (found := status_of(path)) is not None and found.st_nlink > 1 and stat.S_ISREG(found.st_mode):
                 path.unlink()  # it shares its bytes with another file, which must not change too
@@ -136,11 +137,26 @@ class PartFile:
         """
         self._check_in_place()
         with as_download_error(target):
-            if overwrite:
-                self.path.replace(target)
-                sync_folder(target.parent)
-            else:
-                _rename_to_new(self.path, target)
+            try:
+                self._rename(target, overwrite, Path.replace, Path.replace)
+            except OSError as error:
+                if error.errno not in IN_USE:
+                    raise
+                # It is open, which some network shares mind. No other process can take it over meanwhile: then it would
+                # be open again, and have no new name either.
+                self.close()
+                if (left := status_of(self.path)) is None or left.st_size != self.size:
+                    raise
+                self._rename(target, overwrite, put_over, rename)
+
+    def _rename(
+        self, target: Path, overwrite: bool, over: Callable[[Path, Path], object], move: Callable[[Path, Path], object]
+    ) -> None:
+        if overwrite:
+            over(self.path, target)
+            sync_folder(target.parent)
+        else:
+            self._is_left = not _rename_to_new(self.path, target, move)
 
     def _check_in_place(self) -> None:
         if not self._is_in_place():  # another split's, perhaps, which replaces this one
@@ -159,8 +175,14 @@ class PartFile:
             self.path.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Close the descriptor, and with it give up the lock."""
-        os.close(self._descriptor)
+        """Close the descriptor, and with it give up the lock. All that must be durable is synced by then."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            with contextlib.suppress(OSError):  # some network shares report here what no sync has waited for
+                os.close(descriptor)
+        if self._is_left:
+            with contextlib.suppress(OSError):  # or else `Manifest.finished` does it
+                self.path.unlink()
 
     def _leave_room(self, count: int) -> None:
         try:
@@ -194,8 +216,11 @@ def _lock(descriptor: int) -> bool:
     return True
 
 
-def _rename_to_new(part: Path, target: Path) -> None:
-    """Rename durably, without replacing anything: a hard link fails where a rename would overwrite."""
+def _rename_to_new(part: Path, target: Path, move: Callable[[Path, Path], object]) -> bool:
+    """Rename durably, without replacing anything: a hard link fails where a rename would overwrite.
+
+    Return whether the old name is gone; where an open file cannot be removed, it is not.
+    """
     try:
         os.link(part, target, follow_symlinks=False)
     except FileExistsError:
@@ -203,11 +228,15 @@ def _rename_to_new(part: Path, target: Path) -> None:
     except (OSError, NotImplementedError):  # no hard links here
         if os.path.lexists(target):
             raise FileExistsError from None
-        part.replace(target)
+        move(part, target)
         sync_folder(target.parent)
-    else:
-        sync_folder(target.parent)  # before the old name goes: a power cut could keep neither
+        return True
+    sync_folder(target.parent)  # before the old name goes: a power cut could keep neither
+    try:
         part.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True
 
 
 @contextlib.contextmanager

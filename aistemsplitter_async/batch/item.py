@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import time
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -185,6 +186,7 @@ class OpenedItem:
             audio=audio,
             source=self.label,
             stamp=self.stamp,
+            settled=self.stamp is None or self.stamp.is_settled(time.time()),  # by the clock of the file system
             folder=self.folder,
             pattern=pattern,
             split_input=self.audio if isinstance(self.audio, DirectURL) else None,

@@ -36,7 +36,7 @@ from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, writ
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SourceUnreadableError
-from aistemsplitter_async.journal.file import own_files, status_path
+from aistemsplitter_async.journal.file import is_exposed, own_files, status_path
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
@@ -209,6 +209,11 @@ class Batch:
         If such a file has another name and other tags by now, its song is bought again.
         """
         return await self._context.journal.write(JournalStore.unrecognised)
+
+    async def exposed_folder(self) -> Path | None:
+        """Return the journal's folder if others can read the journal, since the file system keeps no private files."""
+        path = self._journal_path
+        return path.parent if path is not None and await run_in_thread(is_exposed, path) else None
 
     def progress(self) -> BatchProgress:
         """Return a snapshot of the batch, to be shown."""

@@ -24,8 +24,9 @@ from aistemsplitter_async.cli.screen.render import describe_again
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
-from aistemsplitter_async.errors import ConfigurationError, JournalLockedError
+from aistemsplitter_async.errors import ConfigurationError, JournalError, JournalLockedError
 from aistemsplitter_async.events import BoughtBefore, Event, OnEvent
+from aistemsplitter_async.journal.file import UNUSABLE
 
 if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox
@@ -130,6 +131,10 @@ async def _exclusive(sandbox: Sandbox) -> AsyncIterator[Sandbox]:
         await sandbox.start()
     except RuntimeError as error:
         raise JournalLockedError(f"{error}; wait for it or stop it", code="LOCKED") from None
+    except OSError as error:
+        raise JournalError(
+            f"cannot keep the sandbox's state: {error.filename}: {reason_of(error)}", code=UNUSABLE
+        ) from None
     try:
         yield sandbox
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 
 from aistemsplitter_async._send.reactions import is_outage
+from aistemsplitter_async._transfer.manifest import NAME_REFUSED
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (
@@ -29,6 +30,8 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
     ValidationError,
 )
+from aistemsplitter_async.journal.file import UNUSABLE
+from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.record import SAME_SPLIT, build_failure
 
 
@@ -57,7 +60,8 @@ _SEVERITY = (
     Exit.DONE,
 )
 
-
+# Never a new one: it would pay for everything again.
+_ELSEWHERE = "--journal FILE keeps it elsewhere: move it there, if there is one already"
 _ADVICE_BY_CODE = {
     "NO_API_KEY": f"set {API_KEY_VARIABLE} or give --api-key-file FILE; without a key, try split --sandbox",
     "CHANGED": (
@@ -68,6 +72,11 @@ _ADVICE_BY_CODE = {
     "LENGTH_UNKNOWN": (
         "convert it, to FLAC for example (a URL: download it), leave it out, or run without --max-credits"
     ),
+    NAME_REFUSED: (
+        "choose names that it takes, in batch with --template '{id}/{stem}.{ext}' for example, or mount it with Unicode"
+    ),
+    NO_LOCKS: _ELSEWHERE,
+    UNUSABLE: _ELSEWHERE,
     "CHARGED_MORE": "check the price before going on without --max-credits",
 }
 
@@ -199,15 +208,10 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
     """Return what the user can do, best first."""
     if error.code in _ADVICE_BY_CODE:
         return _ADVICE_BY_CODE[error.code]
-    if isinstance(error, AuthenticationError):
-        where = "the network, a proxy or gateway on the way, and " if is_outage(error) else ""
-        return f"check {where}{API_KEY_VARIABLE} or --api-key-file, and --base-url"
-    if isinstance(error, ValidationError) and error.output_format:
-        return f"if {error.output_format} is not offered to you, give --output-format mp3"
+    if (advice := _advice_for_refusal(error)) is not None:
+        return advice
     if isinstance(error, ConfigurationError):
         return None
-    if isinstance(error, InsufficientCreditsError):
-        return f"add credits, and see what is left with: {command('credits')}"
     if isinstance(error, SubmissionUncertainError):
         return _advice_for_uncertain(error, context)
     if error.code == "EXISTS":
@@ -220,6 +224,17 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
         return f"try again{wait}, and give the key's limit with --rate-limit"
     if isinstance(error, APIConnectionError | ProtocolError):
         return "check the network and --base-url"
+    return None
+
+
+def _advice_for_refusal(error: AIStemSplitterError) -> str | None:
+    if isinstance(error, AuthenticationError):
+        where = "the network, a proxy or gateway on the way, and " if is_outage(error) else ""
+        return f"check {where}{API_KEY_VARIABLE} or --api-key-file, and --base-url"
+    if isinstance(error, InsufficientCreditsError):
+        return f"add credits, and see what is left with: {command('credits')}"
+    if isinstance(error, ValidationError) and error.output_format:
+        return f"if {error.output_format} is not offered to you, give --output-format mp3"
     return None
 
 

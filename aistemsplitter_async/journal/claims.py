@@ -169,10 +169,16 @@ class Claims:
         return int(since)
 
     def _take(self, record: Record, found: Sighting, wanted: Variant | None = None) -> Record:
-        """Claim a row of an earlier run; with `wanted`, that is asked for it from now on."""
+        """Claim a row of an earlier run; with `wanted`, that is asked for it from now on.
+
+        As long as nothing was bought, its stems go where they are wanted now: a volume may have refused the old name.
+        """
         self._remember(found)
         audio = merge(record.audio, found.audio)
         values: dict[str, Any] = {"run": self.run, "content": audio.content, "identity": audio.identity}
+        if not is_bought(record):
+            place = self._choose_place(found, record.id)
+            values |= {"folder": place.folder, "pattern": place.pattern, "place": place.key}
         if wanted not in (None, record.asked):
             values |= {"variant": str(wanted), "failure": None}  # another request failed, not this one
         return self._set(record.id, **values)
@@ -184,7 +190,7 @@ class Claims:
 
     def _insert(self, found: Sighting, wanted: Variant) -> Record:
         self._remember(found)
-        place = choose_place(Place(found.folder, found.pattern), self._is_taken)
+        place = self._choose_place(found)
         cursor = self._db.execute(
             "INSERT INTO tracks (content, identity, variant, run, source, state, folder, pattern, place, input) "
             "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -197,10 +203,13 @@ class Claims:
 
     def _remember(self, found: Sighting) -> None:
         """Note what identifies a file: it is not read again as long as it does not change."""
-        if found.stamp is not None and self.audio_of(found.source, found.stamp) != found.audio:
+        if found.stamp is None:
+            return
+        stamp = found.stamp if found.settled else attrs.evolve(found.stamp, size=-1)  # of no file: it is read again
+        if self.audio_of(found.source, stamp) != found.audio:
             self._db.execute(
                 "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (dump_name(found.source), *attrs.astuple(found.stamp), found.audio.content, found.audio.identity),
+                (dump_name(found.source), *attrs.astuple(stamp), found.audio.content, found.audio.identity),
             )
 
     def _select(self, where: str, *values: Any) -> list[Record]:
@@ -211,5 +220,9 @@ class Claims:
         self._db.execute(f"UPDATE tracks SET {names} WHERE id = ?", (*values.values(), track))  # noqa: S608  # our names
         return self.get(track)
 
-    def _is_taken(self, place: str) -> bool:
-        return self._db.execute("SELECT 1 FROM tracks WHERE place = ?", (place,)).fetchone() is not None
+    def _choose_place(self, found: Sighting, track: int | None = None) -> Place:
+        def is_taken(place: str) -> bool:
+            rows = self._db.execute("SELECT 1 FROM tracks WHERE place = ? AND id IS NOT ?", (place, track))
+            return rows.fetchone() is not None
+
+        return choose_place(Place(found.folder, found.pattern), is_taken)

@@ -9,6 +9,8 @@ These functions block; a caller on the event loop goes through `_tasks.run_in_th
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import random
 import sqlite3
@@ -20,12 +22,16 @@ from typing import Final
 
 import attrs
 
-from aistemsplitter_async._files import PRIVATE, create_private, fresh_path, make_folder, reason_of, sync_folder
+from aistemsplitter_async._files import create_private, fresh_path, make_folder, make_private, reason_of, sync_folder
 from aistemsplitter_async.errors import JournalError, JournalLockedError
-from aistemsplitter_async.journal.lock import JournalLock, lock_path
+from aistemsplitter_async.journal.lock import JournalLock, has_no_locks, lock_path, no_locks
 from aistemsplitter_async.journal.schema import MIGRATIONS
 
+_log = logging.getLogger(__name__)
+
 MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
+UNUSABLE: Final = "JOURNAL_UNUSABLE"  # of the error that says that its file system refuses it
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
@@ -131,14 +137,19 @@ def open_file(path: Path | None) -> JournalFile:
 def _open_once(path: Path | None) -> JournalFile:
     if path is None:
         return _connect(None, None)
-    _check_kind(path)
-    lock = JournalLock(path)
     try:
-        _ensure_file(path)
-        return _connect(path, lock)
-    except BaseException:
-        lock.discard()
-        raise
+        _check_kind(path)
+        lock = JournalLock(path)
+        try:
+            check_not_lost(path)
+            if not path.exists():
+                create_private(path)  # SQLite gives its companion files the same mode
+            return _connect(path, lock)
+        except BaseException:
+            lock.discard()
+            raise
+    except OSError as error:
+        raise refused(error, path) from error
 
 
 def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
@@ -154,7 +165,10 @@ def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
-            raise explain(error, path) from None
+            problem = explain(error, path)
+            if path is not None and isinstance(problem, JournalLockedError) and has_no_locks(path):
+                problem = no_locks(path, path)
+            raise problem from None
         raise
 
 
@@ -178,8 +192,8 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
     # With every index: one that misses a row would make what is paid for look new.
     if not empty and db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError
-    if path is not None:
-        _make_private(path)  # it may have existed already, readable by others
+    if path is not None and not _make_private(path):  # it may have existed already, readable by others
+        _log.warning("others can read the journal in %s: the file system there keeps no private files", path.parent)
     # The undo file is kept as it is between commits, which saves syncing its size; clearing its first bytes commits.
     mode: str = db.execute("PRAGMA journal_mode = PERSIST").fetchone()[0]
     if mode != "persist":
@@ -224,11 +238,9 @@ def _check_kind(path: Path) -> None:
     """Check that the file, if there is one, can be a journal, and create its folder."""
     try:
         make_folder(path.parent)
-        status = path.stat() if path.exists() else None
     except FileExistsError:
         raise JournalError(f"cannot create {path}: {path.parent} is not a folder") from None
-    except OSError as error:
-        raise JournalError(f"cannot create {path}: {reason_of(error)}") from None
+    status = path.stat() if path.exists() else None
     if status is None and path.is_symlink():
         raise JournalError(f"{path} is a link to {path.readlink()}, which does not exist")
     if status is not None and not stat.S_ISREG(status.st_mode):  # a device, too: its mode would be changed for all
@@ -238,16 +250,6 @@ def _check_kind(path: Path) -> None:
             f"{path} has {status.st_nlink} names (hard links), and a batch under each would pay for everything again; "
             "make a copy of it, and use that under one name"
         )
-
-
-def _ensure_file(path: Path) -> None:
-    """Create the file, readable by its owner only; SQLite gives its companion files the same mode."""
-    try:
-        check_not_lost(path)
-        if not path.exists():
-            create_private(path)
-    except OSError as error:
-        raise JournalError(f"cannot create {path}: {reason_of(error)}") from None
 
 
 def check_not_lost(path: Path) -> None:
@@ -273,10 +275,17 @@ def check_not_lost(path: Path) -> None:
         )
 
 
-def _make_private(path: Path) -> None:
-    for file in (path, _beside(path, _WAL)):
-        if file.exists():
-            file.chmod(PRIVATE)
+def _make_private(path: Path) -> bool:
+    private = [make_private(file) for file in (path, _beside(path, _WAL)) if file.exists()]
+    return all(private)
+
+
+def is_exposed(path: Path) -> bool:
+    """Return whether others may read the journal, which is open."""
+    try:
+        return not _make_private(path)
+    except OSError:  # the next write reports it
+        return False
 
 
 def _beside(path: Path, suffix: str) -> Path:
@@ -292,15 +301,25 @@ def _identify(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
+def refused(error: OSError, path: Path | None) -> JournalError:
+    """Return this package's error for one of the system's."""
+    other = isinstance(error.filename, str) and error.filename not in (str(path), os.path.realpath(path or ""))
+    what = f"{error.filename}: {reason_of(error)}" if other else reason_of(error)
+    return JournalError(f"cannot use the journal {path}: {what}", code="DISK" if error.errno in _FULL else UNUSABLE)
+
+
 def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     """Return this package's error for one of SQLite's."""
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return JournalLockedError(f"another batch is running on {path}; wait for it or stop it", code="LOCKED")
+    if path is not None and (name == "SQLITE_PROTOCOL" or (name.startswith("SQLITE_IOERR") and "LOCK" in name)):
+        return no_locks(path, path)
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         return JournalError(f"cannot write {path}: the disk is full or failing", code="DISK")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
-        return JournalError(f"cannot write {path}: permission denied, or its folder is missing")
+        why = "permission denied, a read-only file system, or its folder is missing"
+        return JournalError(f"cannot write {path}: {why}", code=UNUSABLE)
     if isinstance(error, sqlite3.OperationalError | sqlite3.ProgrammingError | sqlite3.InterfaceError):
         return JournalError(f"the journal refused: {error}")
     return JournalError(

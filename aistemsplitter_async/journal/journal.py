@@ -17,7 +17,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from aistemsplitter_async._tasks import OneThread, run_in_thread, wait_out
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
-from aistemsplitter_async.journal.file import explain
+from aistemsplitter_async.journal.file import explain, refused
 from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
@@ -118,6 +118,8 @@ def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
         problem = JournalError(f"the journal refused: {error!r}")
         if isinstance(error, sqlite3.Error):
             problem = explain(error, store.path)
+        elif isinstance(error, OSError):
+            problem = refused(error, store.path)
         return [(future, problem) for _, future in changes]
     return results
 

@@ -9,7 +9,6 @@ These functions block; a caller on the event loop goes through `_tasks.run_in_th
 
 from __future__ import annotations
 
-import errno
 import os
 import stat
 from contextlib import suppress
@@ -17,10 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock, SoftFileLock, Timeout
 
-from aistemsplitter_async._files import PRIVATE, reason_of
+from aistemsplitter_async._files import are_missing_locks, create_private, has_locks, reason_of
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 
-_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL})
+NO_LOCKS = "NO_LOCKS"  # the code of the error that says that nothing can be locked there
 
 
 def lock_path(journal: Path) -> Path:
@@ -55,25 +54,28 @@ class JournalLock:
         self._path = path = lock_path(journal)
         self._is_new = _check_name(path, journal)
         if issubclass(FileLock, SoftFileLock):
-            raise _no_locks(path, journal)
-        # Acquired in one thread, released in another; a lock that only exists as a file would outlive its owner.
-        self._lock = FileLock(path, mode=PRIVATE, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
+            raise no_locks(path, journal)
+        # Acquired in one thread, released in another; a lock that only exists as a file would outlive its owner. It is
+        # private from the beginning, so that no mode need be set, which not every file system can.
+        self._lock = FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
         try:
+            with suppress(FileExistsError):
+                create_private(path)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise JournalLockedError(
                 f"another batch is running on {journal}; wait for it or stop it", code="LOCKED"
             ) from None
-        except NotImplementedError:
-            raise _no_locks(path, journal) from None
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                raise _no_locks(path, journal) from None
-            raise JournalError(f"cannot lock {journal}: {path}: {reason_of(error)}") from None
+        except (OSError, NotImplementedError) as error:
+            self.discard()
+            if isinstance(error, NotImplementedError) or are_missing_locks(error):
+                raise no_locks(path, journal) from None
+            raise JournalError(f"cannot lock {journal}: {path}: {reason_of(error)}") from error
 
     def release(self) -> None:
         """Let another process own the journal."""
-        self._lock.release(force=True)
+        with suppress(OSError):  # the file system is gone, and the lock with it
+            self._lock.release(force=True)
 
     def discard(self) -> None:
         """Release it because there is no journal; leave no lock file that was not there before."""
@@ -97,8 +99,21 @@ def _check_name(path: Path, journal: Path) -> bool:
     return False
 
 
-def _no_locks(path: Path, journal: Path) -> JournalError:
+def no_locks(path: Path, journal: Path) -> JournalError:
+    """Return the error of a journal that is where files cannot be locked."""
     return JournalError(
         f"cannot lock {path}: files cannot be locked there, and two processes on one journal would pay for everything "
-        f"twice; put {journal.name} on a local disk"
+        f"twice; put {journal.name} on a local disk",
+        code=NO_LOCKS,
     )
+
+
+def has_no_locks(journal: Path) -> bool:
+    """Return whether SQLite, which holds it for a lock of another process, was told that there are no locks.
+
+    The journal must not be open.
+    """
+    try:
+        return not has_locks(journal)
+    except OSError:
+        return False

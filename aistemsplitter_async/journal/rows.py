@@ -15,6 +15,9 @@ COLUMNS: Final = (
     "id, content, identity, variant, source, state, folder, pattern, input, expires_at, idempotency_key, body, "
     "intended_at, split_id, credits_used, created_at, split, files, failure"
 )  # as `load_record` reads them
+_SECOND: Final = 10**9  # ns
+_COARSE: Final = 2.5  # s: FAT has times of two seconds, older file systems of one
+_FINE: Final = 0.05  # s: exFAT has hundredths, and others as fine as the ticks of the system's clock
 _json = make_converter()
 
 
@@ -27,6 +30,15 @@ class Stamp:
     ctime_ns: int
     inode: int
 
+    def is_settled(self, now: float) -> bool:
+        """Return whether a change from now on gives the file another stamp.
+
+        Args:
+            now: POSIX seconds; the file was read before.
+        """
+        changed = max(self.mtime_ns, self.ctime_ns) / _SECOND
+        return now - changed > (_COARSE if self.mtime_ns % _SECOND == 0 else _FINE)
+
 
 @attrs.frozen(kw_only=True)
 class Sighting:
@@ -36,6 +48,7 @@ class Sighting:
         audio: what identifies it.
         source: the path or URL it was found under.
         stamp: of the file, if it is one.
+        settled: whether the stamp shows every change after this sighting.
         folder: where its stems would go; numbered if that is taken.
         pattern: how their files would be called.
         split_input: the URL, if the source is one.
@@ -44,6 +57,7 @@ class Sighting:
     audio: AudioId
     source: str
     stamp: Stamp | None = None
+    settled: bool = True
     folder: str
     pattern: str
     split_input: SplitInput | None = None

@@ -11,7 +11,15 @@ from collections.abc import Callable, Mapping
 
 import attrs
 
-from aistemsplitter_async._transfer.names import ANY_STEM, NAME_CAP_BYTES, check_name, fold, folder_name, make_name
+from aistemsplitter_async._transfer.names import (
+    ANY_STEM,
+    NAME_CAP_BYTES,
+    check_name,
+    cut_name,
+    fold,
+    folder_name,
+    make_name,
+)
 from aistemsplitter_async.errors import ConfigurationError, UnsafeNameError
 
 FIELDS = (
@@ -205,7 +213,7 @@ def _size(text: str) -> int:
 
 
 def _cut(text: str, size_bytes: int) -> str:
-    return text.encode()[:size_bytes].decode("utf-8", "ignore").rstrip(". ")
+    return cut_name(text, size_bytes).rstrip(". ")
 
 
 def _parse_part(template: str, text: str, cap_bytes: int) -> Part:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import math
+import mmap
 import sqlite3
+import tempfile
 import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
@@ -189,9 +191,24 @@ class SQLiteInbox:
             kind, tables = 0, 1
         if tables and kind != _APPLICATION_ID:
             raise ConfigurationError(f"{self._path} is not a webhook inbox; choose another file")
-        _enable_wal(db)
+        if _can_share_memory(self._path):
+            _enable_wal(db)
         db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
         db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
+
+
+def _can_share_memory(path: Path) -> bool:
+    """Return whether processes can map a file beside `path` into memory together, as write-ahead logging needs.
+
+    Some network shares cannot. There a commit, which changes no log, is seen within a second.
+    """
+    try:
+        with tempfile.TemporaryFile(prefix=f".{path.name}-", dir=path.parent) as file:
+            file.truncate(1)
+            mmap.mmap(file.fileno(), 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def _enable_wal(db: sqlite3.Connection) -> None:

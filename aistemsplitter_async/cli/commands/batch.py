@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.manifest import NAME_REFUSED
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
@@ -53,7 +54,11 @@ from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Unusable
 from aistemsplitter_async.library.kinds import Kind
 
-_UNDECIDED = ("CHANGED", "EXISTS")  # failures that say what to do themselves: another run alone changes nothing
+_UNDECIDED = (
+    "CHANGED",
+    "EXISTS",
+    NAME_REFUSED,
+)  # failures that say what to do themselves: another run alone changes nothing
 
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:

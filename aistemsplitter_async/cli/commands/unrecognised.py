@@ -1,4 +1,4 @@
-"""Songs that were bought before journals knew songs by their audio, and are not where they were."""
+"""Warnings before a batch takes its sources: of songs that it may not recognise, and of who can read its journal."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ def describe_missing(sources: Sequence[str]) -> str:
     )
 
 
+def describe_exposed(folder: Path) -> str:
+    """Return the warning about a journal that others can read."""
+    return show(
+        f"others who use {folder} can read the journal in it, which has the addresses of uploads and stems: the file "
+        "system there keeps no private files"
+    )
+
+
 def find_missing(sources: Sequence[str]) -> list[str]:
     """Return the files that are not where they were; a name without a folder is none."""
     return [source for source in sources if Path(source).is_absolute() and not Path(source).is_file()]
@@ -32,7 +40,9 @@ def find_missing(sources: Sequence[str]) -> list[str]:
 async def announced(
     items: AsyncGenerator[BatchItem, None] | Iterable[BatchItem], get_batch: Callable[[], Batch], terminal: Terminal
 ) -> AsyncGenerator[BatchItem, None]:
-    """Iterate over the sources of a batch, after a warning about songs that it may not recognise."""
+    """Iterate over the sources of a batch, after its warnings."""
+    if exposed := await get_batch().exposed_folder():
+        terminal.say(describe_exposed(exposed))
     if missing := await run_in_thread(find_missing, await get_batch().unrecognised()):
         terminal.say(describe_missing(missing))
     if isinstance(items, AsyncGenerator):

@@ -6,7 +6,9 @@ moment loses no acknowledged split and no charge. A power cut may lose the last 
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import sqlite3
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +16,7 @@ from typing import Any, Final, TypeVar
 
 import cattrs
 
-from aistemsplitter_async._files import create_private, replacing
+from aistemsplitter_async._files import create_private, has_locks, replacing
 from aistemsplitter_async.sandbox.service.account import Account
 from aistemsplitter_async.sandbox.service.state import Split, Upload
 
@@ -64,6 +66,7 @@ class SQLiteRecords(Records):
 
     Raises:
         RuntimeError: Another sandbox uses the folder, or the database in it is not a sandbox's.
+        OSError: The folder cannot be written to, or files in it cannot be locked.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -76,6 +79,8 @@ class SQLiteRecords(Records):
         except sqlite3.DatabaseError as error:
             self._db.close()
             busy = isinstance(error, sqlite3.OperationalError)
+            if busy and not has_locks(path):  # SQLite takes that for the lock of another process
+                raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK), str(path)) from None
             message = f"another sandbox is using {folder}" if busy else f"{path} is not a sandbox's file"
             raise RuntimeError(message) from None
         if version not in (0, _VERSION):

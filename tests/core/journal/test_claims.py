@@ -459,3 +459,23 @@ def test_who_says_that_changed_files_are_the_same_buys_nothing(
                 write(name, song, count, readable=edit == "repair" or (edit == "tag" and is_readable))
             meet_all()
         assert bought == ["one", "two"]
+
+
+def test_as_long_as_nothing_was_bought_stems_go_where_they_are_wanted_now(tmp_path: Path) -> None:
+    """A volume may have refused the first name, so that another one is asked for; it stays once a split exists."""
+    path = tmp_path / "journal"
+
+    def claim(name: str, folder: str, *, buy: bool = False) -> tuple[str, str]:
+        with closing(JournalStore(path)) as store:
+            found = Sighting(audio=AudioId(f"sha256:{name}", None), source=name, folder=folder, pattern="{stem}")
+            record = store.claim(found, DEFAULT, dedupe=True).record
+            if buy:
+                store.intend(record.id, Submission(name, b"{}"), 1.0)
+            return record.folder, record.pattern
+
+    assert claim("a", "\u66f2") == ("\u66f2", "{stem}")
+    assert claim("b", "\u66f2") == ("\u66f2 (2)", "{stem}")
+    assert claim("b", "\u66f2") == ("\u66f2 (2)", "{stem}")  # the number of another run
+    assert claim("a", "plain") == ("plain", "{stem}")
+    assert claim("b", "plain", buy=True) == ("plain (2)", "{stem}")
+    assert claim("b", "other") == ("plain (2)", "{stem}")

@@ -59,6 +59,13 @@ REFUSED = {
     "byte order mark": "\ufeffvocals",
     "line separator": "a\u2028b",
     "tag": "a\U000e0041",
+    "tag behind a flag": "\U0001f3f4\U000e0041",
+    "flag without its end": "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e",
+    "joiner between letters that do not join": "vo\u200dcals",
+    "joiner of nothing": "\u200dvocals",
+    "two joiners": "\u0647\u200d\u200d",
+    "joiner behind a space": "a \u200cb",
+    "override behind an emoji": "\U0001f3b5\u202egpj",
     "private use": "a\ue000",
     "unassigned": "a\u0378",
     "noncharacter": "a\uffff",
@@ -104,6 +111,17 @@ ACCEPTED = [
     "x" * NAME_CAP_BYTES,
     "🎵",
     "a..b",
+    "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian: a joiner keeps the parts of the word apart
+    "\u0647\u200d",
+    "\u0dc1\u0dca\u200d\u0dbb\u0dd3",  # Sinhala: Shri
+    "\u0915\u094d\u200d\u0937",
+    "\U0001f468\u200d\U0001f469\u200d\U0001f467 family",
+    "\u2764\ufe0f\u200d\U0001f525",
+    "\U0001f3c3\U0001f3fd\u200d\u2640\ufe0f",
+    "\U0001f642\u200d\u2194\ufe0f",
+    "\U0001f3f3\ufe0f\u200d\U0001f308",
+    "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",  # England
+    "\U0001faea",  # newer than the Unicode of every Python there is
 ]
 
 
@@ -137,7 +155,10 @@ def one_component(name: str) -> bool:
 
 
 nasty = st.text(
-    st.sampled_from("./\\:* \x00\n\u202e\uff0f\uff0e\u2024\u00b9\u00e9\u0301aconCOM1$~é🎵\ud800\u2105")
+    st.sampled_from(
+        "\u200d\u200c\U000e0067\U000e007f\U0001f3f4"
+        "./\\:* \x00\n\u202e\uff0f\uff0e\u2024\u00b9\u00e9\u0301aconCOM1$~é🎵\ud800\u2105"
+    )
     | st.characters(),
     max_size=12,
 )
@@ -181,6 +202,7 @@ def test_every_accepted_name_can_be_written_and_listed(tmp_path: Path) -> None:
         ("\uff56\uff4f\uff43\uff41\uff4c\uff53", "vocals"),
         ("K", "\u212a"),
         ("ς", "\u03c3"),
+        ("\u0645\u06cc\u200c\u062e", "\u0645\u06cc\u062e"),  # to HFS+
         ("ǰ", "J\u030c"),
         ("\u0390", "\u1fd3"),
     ],
@@ -260,6 +282,16 @@ def test_a_made_name_always_passes_the_check(text: str) -> None:
         ("   ", "fallback"),
         ("日本語の歌.flac", "日本語の歌"),
         ("é" * 100 + ".wav", "é" * 60),
+        (
+            "\U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e.wav",
+            "\U0001f468\u200d\U0001f469 \u0645\u06cc\u200c\u062e",
+        ),
+        ("vo\u200dc\u202eals.wav", "vo_c_als"),
+        ("x" * 113 + "\U0001f468\u200d\U0001f469.wav", "x" * 113 + "\U0001f468"),
+        (
+            "x" * 112 + "\U0001f3f4\U000e0067\U000e0062\U000e0065\U000e006e\U000e0067\U000e007f",
+            "x" * 112 + "\U0001f3f4",
+        ),
     ],
 )
 def test_a_sources_folder_is_the_nearest_safe_name(filename: str | None, folder: str) -> None:

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 
 from aistemsplitter_async import (
@@ -27,6 +28,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.batch import item as item_module
+from aistemsplitter_async.journal import rows
 from aistemsplitter_async.testing import error_reply
 from tests.core.audio.made import encoded
 from tests.io.batch.test_runner import GENEROUS, kinds, run
@@ -144,11 +146,28 @@ async def test_files_that_did_not_change_are_not_read_again(
     world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     songs = [write(tmp_path / f"{pitch}.wav", pitch) for pitch in (40, 41, 42, 40)]
+    monkeypatch.setattr(rows, "_FINE", -3600.0)  # as if they were written an hour ago; no file's ctime can be set
+    monkeypatch.setattr(rows, "_COARSE", -3600.0)
     await run(world, songs, **home)
     examined = list[str]()
     monkeypatch.setattr(item_module, "_examine_file", lambda path: examined.append(str(path)))
     assert kinds(await run(world, songs[:3], **home)) == {"Skipped finished": 3}
     assert examined == []
+
+
+async def test_another_song_within_the_same_tick_of_the_time_stamps_is_not_taken_for_the_first(
+    world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FAT has times of two seconds: a file that is written twice in them has one stamp, if it has one length."""
+    stamp = item_module._stamp(Path(write(tmp_path / "a.wav", 40)))
+    assert stamp is not None
+    coarse = attrs.evolve(stamp, mtime_ns=stamp.mtime_ns // 2_000_000_000 * 2_000_000_000)
+    coarse = attrs.evolve(coarse, ctime_ns=coarse.mtime_ns)
+    monkeypatch.setattr(item_module, "_stamp", lambda _: coarse)
+    await run(world, [tmp_path / "a.wav"], **home)
+    write(tmp_path / "a.wav", 41)
+    assert (tmp_path / "a.wav").stat().st_size == coarse.size
+    assert kinds(await run(world, [tmp_path / "a.wav"], **home)) == {"Done": 1}
 
 
 @pytest.mark.parametrize(

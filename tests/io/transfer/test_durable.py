@@ -275,10 +275,11 @@ async def claim_before_sync(stem: StemWriter) -> None:
     await asyncio.get_running_loop().run_in_executor(None, stem._part.sync)
 
 
-def link_and_unlink(part: Path, target: Path) -> None:
+def link_and_unlink(part: Path, target: Path, _: object) -> bool:
     os.link(part, target)
     part.unlink()
     sync_folder(target.parent)
+    return True
 
 
 def leave_names(part: PartFile, target: Path, *, overwrite: bool) -> None:
