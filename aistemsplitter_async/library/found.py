@@ -1,4 +1,4 @@
-"""The results of searching a library: tracks, and what cannot be split."""
+"""The results of searching a library: tracks, what cannot be split, what was named before."""
 
 from __future__ import annotations
 
@@ -55,4 +55,11 @@ class Ignored:
     files: int
 
 
-Found = Track | Unusable | Ignored
+@attrs.frozen
+class Repeated:
+    """A song or list that was named before in the same search, perhaps spelled otherwise. It is not an error."""
+
+    source: str
+
+
+Found = Track | Unusable | Ignored | Repeated
