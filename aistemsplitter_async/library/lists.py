@@ -83,7 +83,7 @@ class Lists:
             elif not entry.may_be_comment:
                 hint = f"; {entry.hint}" if entry.hint else ""
                 where = f"{name}, line {entry.line}"
-                yield Unusable(show_name(entry.names[0].strip() if entry.names else b""), f"{found}{hint} ({where})")
+                yield Unusable(show_name(entry.names[0].strip()), f"{found}{hint} ({where})")
 
     def once(self, found: Iterator[Found]) -> Iterator[Found]:
         """Iterate over what was found, each file once in this search."""
@@ -96,9 +96,10 @@ class Lists:
     def check(
         self, track: Track, status: os.stat_result, depth: int = 0, *, named: bool = True
     ) -> Iterator[Found] | str:
-        """Return what a file that was named is, or why it is not usable. The service decides whether it is audio,
-        unless its name rules that out.
-        """  # noqa: D205
+        """Return what a file is that was named, or why it is not usable.
+
+        The service decides whether it is audio, unless its name rules that out.
+        """
         path, name = track.source, track.filename
         kind = guess_content_type(name)
         if find_same(path, self._excluded) is not None:
@@ -121,13 +122,12 @@ class Lists:
 
     def find_url(self, track: Track) -> Iterator[Found]:
         """Return a URL as it was named, once."""
-        return iter(
-            [track if self._remember(track.source.encode("utf-8", "surrogatepass")) else Repeated(track.source)]
-        )
+        is_new = self._remember(track.source.encode("utf-8", "surrogatepass"))
+        return iter([track if is_new else Repeated(track.source)])
 
     def _find(self, entry: PlaylistEntry, folders: list[str], depth: int) -> Iterator[Found] | str:
         """Return what an entry stands for, or why that is nothing."""
-        if entry.names and _URL.match(entry.names[0]) and not entry.may_be_comment:
+        if _URL.match(entry.names[0]) and not entry.may_be_comment:
             title = None if entry.title is None else read_text(entry.title)
             return self.find_url(Track(url_of(entry.names[0]), title=title, seconds=entry.seconds))
         name, place = self._locate(entry, folders)
@@ -145,37 +145,40 @@ class Lists:
 
     def _locate(self, entry: PlaylistEntry, folders: list[str]) -> tuple[bytes, str | Unreadable]:
         """Return which of an entry's names is there, and where."""
-        reason = Unreadable("no such file")
-        nearly: list[tuple[bytes, str]] = []
+        reasons: list[str] = []
+        missing: list[tuple[bytes, str]] = []
         for name in entry.names:
             spelled = spell(name)
             if isinstance(spelled, Unreadable):
-                reason = spelled
+                reasons.append(spelled.reason)
                 continue
             for path in _places(spelled[:1] if entry.may_be_comment else spelled, folders):
                 try:
                     os.stat(path)  # noqa: PTH116
-                except FileNotFoundError:
-                    nearly.append((name, path))
+                except (FileNotFoundError, NotADirectoryError):
+                    missing.append((name, path))
                 except (OSError, ValueError) as error:
-                    if not isinstance(error, NotADirectoryError):
-                        reason = Unreadable(reason_of(error))
+                    reasons.append(reason_of(error))
                 else:
                     return name, path
+        return self._locate_nearly(entry, missing, folders[0]) or (
+            entry.names[0],
+            Unreadable(_explain_missing(entry.names[0], reasons)),
+        )
+
+    def _locate_nearly(
+        self, entry: PlaylistEntry, missing: list[tuple[bytes, str]], folder: str
+    ) -> tuple[bytes, str | Unreadable] | None:
+        """Return which of the paths that are missing is there under a name that is almost the same."""
         most = Closeness.REENCODED if entry.may_be_comment else Closeness.CASELESS
-        for name, path in nearly:
-            found = self._names.find(path, folders[0], most)
+        for name, path in missing:
+            found = self._names.find(path, folder, most)
             if isinstance(found, str):
                 return name, found
             if isinstance(found, Several):
-                alike = " and ".join(os.path.relpath(one, folders[0]) for one in found.paths[:3])
-                return name, Unreadable(f"no file is called exactly so, and {alike} almost are")
-        first = entry.names[0] if entry.names else b""
-        if machine := machine_of(first):
-            return first, Unreadable(f"it is on another machine ({machine})")
-        if b"*" in first and reason.reason == "no such file":
-            return first, Unreadable("no such file; patterns in lists are not read")
-        return first, reason
+                alike = " and ".join(os.path.relpath(one, folder) for one in found.paths[:3])
+                return name, Unreadable(f"nothing is called exactly so, and {alike} almost are")
+        return None
 
     def _is_new(self, path: str, status: os.stat_result | None = None) -> bool:
         """Return whether a file is named for the first time, and remember it.
@@ -218,3 +221,11 @@ def _and_above(folders: list[str]) -> Iterator[str]:
             if above == folder:
                 break
             folder = above  # noqa: PLW2901
+
+
+def _explain_missing(name: bytes, reasons: list[str]) -> str:
+    if machine := machine_of(name):
+        return f"it is on another machine ({machine})"
+    if reasons:
+        return reasons[0]
+    return "no such file; patterns in lists are not read" if b"*" in name else "no such file"

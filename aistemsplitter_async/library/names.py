@@ -87,7 +87,7 @@ class Names:
 def _divide(path: str, folder: str) -> tuple[str, list[str]]:
     """Return where to begin, and the parts below it."""
     start = folder if path.startswith(folder.rstrip(os.sep) + os.sep) else Path(path).anchor
-    return start, [part for part in path[len(start) :].split(os.sep) if part]
+    return start, list(filter(None, path[len(start) :].split(os.sep)))  # noqa: PTH206
 
 
 def _is_same(one: str, other: str) -> bool:

@@ -1,4 +1,4 @@
-"""The lines of a list, from its bytes as they arrive: line ends of any system, NUL between names, UTF-16, endless lines.
+"""The lines of a list, from its bytes as they arrive: line ends of any system, NUL, UTF-16, lines without end.
 
 What a line holds stays bytes, for a file name need not be text. UTF-16 is changed to UTF-8.
 """
@@ -113,7 +113,7 @@ def _by_nul(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
 
 
 def _by_line(chunks: Iterator[bytes]) -> Iterator[bytes | None]:
-    """Yield the lines, `None` for one that is too long unless it is a comment, which some programs put pictures into."""
+    """Yield the lines, `None` for one that is too long; a comment may be, some programs put pictures into them."""
     buffer = b""
     for chunk in chunks:
         whole = (buffer + chunk).splitlines(keepends=True)

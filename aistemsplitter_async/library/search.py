@@ -48,9 +48,9 @@ def find_tracks(
     Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped.
 
     Args:
-        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, iTunes' xml, txt, csv, tsv);
-            http(s) URLs; files; `-` for a list on standard input. What exists as it is written is never read as a glob, in any part of a path:
-            `Album [2001]/*.wav` are the files of that album.
+        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, the xml of iTunes, txt, csv,
+            tsv); http(s) URLs; files; `-` for a list on standard input. What exists as it is written is never read as
+            a glob, in any part of a path: `Album [2001]/*.wav` are the files of that album.
         exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
             opened, such as a journal; they need not exist yet. A folder that is one of `paths`, or contains one of
             them, is not excluded.
@@ -141,9 +141,7 @@ class _Search:
         """
         found = self._names.find(_absolute(path), _absolute("."), Closeness.REENCODED)
         if isinstance(found, Several):
-            raise SourceUnreadableError(
-                f"cannot read {path}: nothing is called exactly so, and several files almost are"
-            )
+            raise SourceUnreadableError(f"cannot read {path}: nothing is called exactly so, and several almost are")
         return found if found is not None and os.path.exists(found) else None  # noqa: PTH110
 
     def _plan_existing(self, path: str, status: os.stat_result) -> tuple[int, Find]:

@@ -6,12 +6,12 @@ backslashes, a drive letter. What exists exactly as it is written always comes f
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import IntEnum
+from os import fsdecode, fsencode
 from urllib.parse import unquote_to_bytes
 
 import attrs
@@ -115,14 +115,14 @@ def respell(name: str) -> frozenset[str]:
     found = set()
     if _ESCAPED.search(name) is not None:
         with suppress(UnicodeError):
-            raw = os.fsencode(name)
+            raw = fsencode(name)
             for page in _PAGES:
                 with suppress(UnicodeDecodeError):
                     found.add(composed(raw.decode(page)))
         return frozenset(found)
     for page in _PAGES:
         with suppress(UnicodeError):
-            found.add(os.fsdecode(composed(name).encode(page)))
+            found.add(fsdecode(composed(name).encode(page)))
     return frozenset(found)
 
 
@@ -161,13 +161,11 @@ def _decode(name: bytes) -> str:
 
 
 def _spell_plain(name: bytes) -> Iterator[Spelling]:
-    texts = dict.fromkeys([_decode(name), os.fsdecode(name)])
+    texts = dict.fromkeys([_decode(name), fsdecode(name)])
     for text in texts:
         yield Spelling(text)
     for text in texts:
-        if "\\" in text or _DRIVE.match(
-            text
-        ):  # in Japanese and Chinese code pages, a backslash may be half a character
+        if "\\" in text or _DRIVE.match(text):  # which is half a character in some code pages
             for reading in (text, *sorted(respell(text) if _ESCAPED.search(text) else ())):
                 yield Spelling(reading.replace("\\", "/"))
                 if drive := _DRIVE.match(reading):

@@ -56,6 +56,7 @@ class _Song:
     title: str = ""
     seconds: float | None = None
     key: str = ""  # the last one of a `dict`
+    is_song: bool = False  # a `dict` may be anything
 
 
 class _Reader:
@@ -69,7 +70,7 @@ class _Reader:
         self._songs: list[_Song] = []
         self._text: list[str] = []
         self._length = 0
-        self._entries: list[PlaylistEntry] = []
+        self._entries: list[PlaylistEntry | Problem] = []
 
     def feed(self, chunk: bytes, *, last: bool) -> Problem | None:
         try:
@@ -78,13 +79,11 @@ class _Reader:
             return Problem(self._parser.CurrentLineNumber, f"{error}; the rest of the list was not read")
         except (expat.ExpatError, ValueError, LookupError) as error:
             what = expat.ErrorString(error.code) if isinstance(error, expat.ExpatError) else str(error)
-            return Problem(
-                self._parser.CurrentLineNumber,
-                f"this is not XML from here on: {what}; the rest of the list was not read",
-            )
+            reason = f"this is not XML from here on: {what}; the rest of the list was not read"
+            return Problem(self._parser.CurrentLineNumber, reason)
         return None
 
-    def take(self) -> list[PlaylistEntry]:
+    def take(self) -> list[PlaylistEntry | Problem]:
         taken, self._entries = self._entries, []
         return taken
 
@@ -127,13 +126,14 @@ class _Reader:
             song.title = text.strip()
         elif key == "Total Time":
             song.seconds = parse_seconds(text, _MILLISECONDS)
+            song.is_song = True
 
     def _finish(self, song: _Song) -> None:
         if song.names:
             names = tuple(name.encode() for name in song.names)
             self._entries.append(PlaylistEntry(names, song.line, song.title.encode() or None, song.seconds))
-        elif self._path[:1] == ["playlist"]:
-            self._entries.append(PlaylistEntry((), song.line))
+        elif song.is_song or self._path[:1] == ["playlist"]:
+            self._entries.append(Problem(song.line, f"{song.title or 'a song'} has no file, only a place in the list"))
 
     def _add(self, text: str) -> None:
         self._length += len(text)

@@ -30,6 +30,7 @@ from aistemsplitter_async.cli.screen.live import shown
 from aistemsplitter_async.cli.screen.render import (
     charged,
     describe_again,
+    describe_repeated,
     describe_without_price,
     number,
     show,
@@ -49,7 +50,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.events import BoughtBefore, Event, SplitCreated
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
-from aistemsplitter_async.library.found import Ignored, Unusable
+from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 
 _UNDECIDED = ("CHANGED", "EXISTS")  # failures that say what to do themselves: another run alone changes nothing
 
@@ -165,14 +166,19 @@ class _Run:
             self._others_bought.add(other)
             self._terminal.say(describe_again(event))
 
-    def _note_unusable(self, found: Unusable | Ignored) -> None:
+    def _note_unusable(self, found: Unusable | Ignored | Repeated) -> None:
         if isinstance(found, Ignored):
             self._counts["ignored"] += found.files
+            return
+        if isinstance(found, Repeated):
+            self._counts["repeated"] += 1
             return
         self._counts["unusable"] += 1
         self._survey.unusable += 1
         code = "SOURCE_UNREADABLE"
-        self._others[found.source] = StoredFailure("prepare", SourceUnreadableError.__name__, found.reason, code)
+        if self._waveforms is not None:
+            failure = StoredFailure("prepare", SourceUnreadableError.__name__, label(found.reason), code)
+            self._others[label(found.source)] = failure
         message = show(f"{found.source}: {found.reason}")
         self._print_problem(found.source, "prepare", Problem(code=code, message=message, exit_code=Exit.FAILED))
 
@@ -253,6 +259,8 @@ class _Run:
             f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
             f"{words(report.seconds)}, {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         )
+        if counts["repeated"]:
+            terminal.say(describe_repeated(counts["repeated"]))
         stopped = report.stopped_by is not None
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
             terminal.say("no audio was found in the given paths")

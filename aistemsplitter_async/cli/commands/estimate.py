@@ -14,11 +14,11 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, measure_track
 from aistemsplitter_async.cli.options import Common, default_journal
-from aistemsplitter_async.cli.screen.render import columns, price, show, words
+from aistemsplitter_async.cli.screen.render import columns, describe_repeated, price, show, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
-from aistemsplitter_async.library.found import Ignored, Unusable
+from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 
 _PROCESSING = 60.0  # s that a split is assumed to take: compared with the limit it hardly matters
 
@@ -40,11 +40,12 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     return Exit.FAILED if survey.unusable else Exit.DONE
 
 
-def note_unusable(survey: Survey, terminal: Terminal, found: Unusable | Ignored) -> None:
-    """Count and show what was found and cannot be split."""
+def note_unusable(survey: Survey, terminal: Terminal, found: Unusable | Ignored | Repeated) -> None:
+    """Count and show what was found and cannot be split, and count what was named again."""
     if isinstance(found, Unusable):
         survey.unusable += 1
         terminal.error(show(f"{found.source}: {found.reason}"))
+    survey.repeated += isinstance(found, Repeated)
 
 
 async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, left_out: int = 0) -> None:
@@ -55,8 +56,11 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     """
     balance, reason = await _get_balance(common, terminal)
     estimate = build_estimate(survey, balance, common.rate_limit)
+    if survey.repeated:
+        terminal.say(describe_repeated(survey.repeated))
     if common.json:
-        terminal.result(json.dumps(attrs.asdict(estimate) | ({"left_out": left_out} if left_out else {})))
+        extra = {"left_out": left_out, "repeated": survey.repeated}
+        terminal.result(json.dumps(attrs.asdict(estimate) | {name: count for name, count in extra.items() if count}))
         return
     lines = _describe(estimate, survey, reason, common.rate_limit)
     if left_out:

@@ -104,6 +104,11 @@ def describe_without_price(count: int) -> str:
     )
 
 
+def describe_repeated(count: int) -> str:
+    """Return the notice about songs that were named more than once."""
+    return f"{number(count)} named again: the same file under any name is one song"
+
+
 def charged(credits_used: float, lost: float) -> str:
     """Return the credits charged, and how many of them for splits that failed: the API does not document refunds."""
     failed = f", {number(lost)} of them for splits that failed" if lost else ""
