@@ -39,7 +39,7 @@ def parse_list(chunks: Iterable[bytes], kind: str) -> Entries:
     head = next(rest, b"")
     if starts_xml(head):
         return parse_xml(chain([head], rest))
-    first, lines = read_lines(chain([head], rest)).peek()
+    first, lines = read_lines(chain([head], rest), may_have_nul=kind == "txt").peek()
     start = first.strip().lower()
     if lines.verbatim:
         return _parse_lines(lines)

@@ -16,7 +16,7 @@ LINE_CAP_BYTES = 64 * 1024  # no path or URL is longer
 _BOM = b"\xef\xbb\xbf"
 _UTF_16 = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _SNIFFED = 8  # bytes without a byte order mark that show UTF-16: every other one is NUL
-_BINARY = re.compile(rb"\A\x00|\A[^\x00]*[\x01-\x08\x0b\x0c\x0e-\x1f]|\x00\x00")
+_BINARY = re.compile(rb"\A[^\x00]*([\x01-\x08\x0b\x0c\x0e-\x1f]|\n\x00|\A\x00)|\x00\x00")  # no names with NUL between
 
 
 @attrs.frozen
@@ -53,10 +53,11 @@ class Lines:
         return text, Lines(self.verbatim, chain([first], self.rest))
 
 
-def read_lines(chunks: Iterable[bytes]) -> Lines:
+def read_lines(chunks: Iterable[bytes], *, may_have_nul: bool = False) -> Lines:
     """Return the lines of what arrives in chunks of any size.
 
-    They are read as they are asked for, but for the first chunk, which shows what ends the lines.
+    They are read as they are asked for, but for the first chunk, which shows what ends the lines: with `may_have_nul`
+    that may be NUL, as `find -print0` writes it.
     """
     rest = iter(chunks)
     head = next(rest, b"")
@@ -67,7 +68,7 @@ def read_lines(chunks: Iterable[bytes]) -> Lines:
         rest = _recode(chain([head], rest), encoding)
         head = next(rest, b"")
     head = head.removeprefix(_BOM)
-    verbatim = b"\x00" in head and _BINARY.search(head) is None
+    verbatim = may_have_nul and b"\x00" in head and _BINARY.search(head) is None
     pieces = chain([head], rest)
     return Lines(verbatim, _number(_by_nul(pieces) if verbatim else _by_line(pieces), verbatim=verbatim))
 
