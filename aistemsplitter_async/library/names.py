@@ -41,16 +41,16 @@ class Names:
         `folder` is taken as it is if the path is in it.
         """
         start, parts = _divide(path, folder)
-        ways = [(Closeness.SAME, start)]
+        ways = [(0, 0, start)]  # how far the farthest part is, and all of them together
         for part in parts:
             ways = [
-                (max(close, way), os.path.join(above, name))  # noqa: PTH118  # pathlib keeps every name it sees
-                for close, above in ways
-                for name, way in self._among(above, part)
-                if way <= most
+                (max(far, close), together + close, os.path.join(above, name))  # noqa: PTH118  # pathlib keeps names
+                for far, together, above in ways
+                for name, close in self._among(above, part)
+                if close <= most
             ]
             ways = sorted(ways)[:_MOST_WAYS]
-        closest = [found for close, found in ways if close == ways[0][0]]
+        closest = [found for *far, found in ways if far == [*ways[0][:2]]]
         if not closest:
             return None
         return closest[0] if all(_is_same(closest[0], other) for other in closest[1:]) else Several(tuple(closest))

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import IntEnum
+from functools import lru_cache
 from os import fsdecode, fsencode
 from urllib.parse import unquote_to_bytes
 
@@ -22,6 +23,8 @@ _PAGES = (
     *("cp1252", "latin-1", "mac_roman", "cp437", "cp850", "cp932", "cp1251", "cp1250", "gbk", "cp949", "cp950"),
     *("cp866", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
 )
+_DOUBLE_PAGES = ("cp932", "gbk", "cp950")
+_HALF = re.compile(rb"[\x80-\xff]\\")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # at least two letters: C:// is a drive
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]+|\\(?!\\)")
 _UNC = re.compile(r"\\\\([^\\/]+)[\\/]")
@@ -108,6 +111,7 @@ def fold(name: str) -> str:
     return composed(name.lower() if name.isascii() else composed(name).lower())
 
 
+@lru_cache(4096)  # the parts of paths repeat
 def respell(name: str) -> frozenset[str]:
     """Return what else a name is called if its text, or that of the disk, is in another code page than UTF-8."""
     if name.isascii():
@@ -165,8 +169,8 @@ def _spell_plain(name: bytes) -> Iterator[Spelling]:
     for text in texts:
         yield Spelling(text)
     for text in texts:
-        if "\\" in text or _DRIVE.match(text):  # which is half a character in some code pages
-            for reading in (text, *sorted(respell(text) if _ESCAPED.search(text) else ())):
+        if "\\" in text or _DRIVE.match(text):
+            for reading in (text, *_read_halves(name)):
                 yield Spelling(reading.replace("\\", "/"))
                 if drive := _DRIVE.match(reading):
                     yield Spelling(reading[drive.end() :].replace("\\", "/"), rooted=True)
@@ -174,6 +178,15 @@ def _spell_plain(name: bytes) -> Iterator[Spelling]:
             volume, _, rest = text.replace("/", "\x00").replace(":", "/").replace("\x00", ":").partition("/")
             yield Spelling(f"/{rest}")
             yield Spelling(f"/Volumes/{volume}/{rest}")
+
+
+def _read_halves(name: bytes) -> Iterator[str]:
+    """Yield the readings of a name in which a backslash may be half of a character."""
+    if _HALF.search(name) is None:
+        return
+    for page in _DOUBLE_PAGES:
+        with suppress(UnicodeDecodeError):
+            yield name.decode(page)
 
 
 def _path_of_url(url: bytes) -> bytes | Unreadable:
