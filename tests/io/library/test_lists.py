@@ -230,7 +230,12 @@ def test_a_folder_is_read_once_however_many_lines_are_in_it(monkeypatch: pytest.
     put(*(f"m/é{number}.wav" for number in range(50)))
     read: list[str] = []
     listdir = os.listdir
-    monkeypatch.setattr(os, "listdir", lambda folder: [read.append(folder), listdir(folder)][1])
+
+    def note(folder: str) -> list[str]:
+        read.append(folder)
+        return listdir(folder)
+
+    monkeypatch.setattr(os, "listdir", note)
     found = found_in("".join(f"m/e\u0301{number}.WAV\nm/gone{number}\n" for number in range(50)).encode())
     assert len([one for one in found if isinstance(one, Track)]) == 50
     assert len(read) == len(set(read))
