@@ -20,12 +20,12 @@ from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.cli.ignored import IgnoredFiles
 from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.journal.file import own_files
-from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library.found import Found, Ignored, Repeated, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import measure_file, read_tags
 from aistemsplitter_async.library.template import Tags, Template, disc_of_folder, parse_template
 
-Note = Callable[[Unusable | Ignored], None]
+Note = Callable[[Unusable | Ignored | Repeated], None]
 _PAGE = 64  # findings that one call in a thread returns
 
 
@@ -140,6 +140,7 @@ class Survey:
         unbounded: tracks that can have any length, such as URLs, whatever a playlist says of them.
         unusable: what was found and cannot be split; not among the tracks.
         ignored: what is no song.
+        repeated: what was named again; not among the tracks.
         complete: whether everything is counted.
     """
 
@@ -153,6 +154,7 @@ class Survey:
     unbounded: int = 0
     unusable: int = 0
     ignored: IgnoredFiles = attrs.field(factory=IgnoredFiles)
+    repeated: int = 0
     complete: bool = False
 
     @property

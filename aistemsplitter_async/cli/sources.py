@@ -10,6 +10,8 @@ from pathlib import Path
 from aistemsplitter_async._transfer.names import folder_name
 from aistemsplitter_async._wire.urls import filename_of_url, is_url
 from aistemsplitter_async.cli.screen.render import shown_source
+from aistemsplitter_async.library.names import Names
+from aistemsplitter_async.library.spellings import Closeness
 
 _FALLBACK = "audio"  # the folder for a URL without a file name
 
@@ -38,12 +40,31 @@ def usual_folder(source: str) -> str:
     return folder_name(_name_of(source), fallback=_FALLBACK)
 
 
-def without_repeats(sources: Sequence[str]) -> list[str]:
-    """Return the sources in their order, each once: the same file twice would be paid for twice."""
-    seen: dict[str, str] = {}
+def settle_sources(sources: Sequence[str]) -> list[str]:
+    """Return the sources in their order, each once: the same file twice would be paid for twice.
+
+    A file that is called so but for the form of its accents (NFC, NFD) or its code page is meant.
+    """
+    seen: dict[object, str] = {}
     for source in sources:
-        seen.setdefault(source if is_url(source) else os.path.realpath(source), source)
+        if is_url(source):
+            seen.setdefault(source, source)
+            continue
+        path = _find_spelled(source)
+        try:
+            status = os.stat(path)  # noqa: PTH116
+        except (OSError, ValueError):
+            seen.setdefault(source, source)
+        else:
+            seen.setdefault((status.st_dev, status.st_ino or os.path.realpath(path)), path)
     return list(seen.values())
+
+
+def _find_spelled(source: str) -> str:
+    if "\x00" in source or os.path.lexists(source):
+        return source
+    found = Names().find(os.path.abspath(source), os.getcwd(), Closeness.REENCODED)  # noqa: PTH100, PTH109
+    return found if isinstance(found, str) else source
 
 
 def plan_labels(sources: Sequence[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The results of searching a library: tracks, what cannot be split, and what is no song."""
+"""The results of searching a library: tracks, what cannot be split, what is no song, what was named before."""
 
 from __future__ import annotations
 
@@ -70,4 +70,11 @@ class Ignored:
     root: str | None = None
 
 
-Found = Track | Unusable | Ignored
+@attrs.frozen
+class Repeated:
+    """A song or list that was named before in the same search, perhaps spelled otherwise. It is not an error."""
+
+    source: str
+
+
+Found = Track | Unusable | Ignored | Repeated

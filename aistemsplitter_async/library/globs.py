@@ -16,6 +16,7 @@ from fnmatch import fnmatchcase
 import attrs
 
 from aistemsplitter_async.library.kinds import is_hidden
+from aistemsplitter_async.library.spellings import composed
 
 _MAGIC = re.compile(r"[*?[]")
 States = frozenset[int]  # the possible counts of parts matched so far
@@ -97,7 +98,8 @@ class Glob:
         part = self.parts[index]
         if part in names:
             return name == part
-        return fnmatchcase(name, part.replace("[", "[[]") if index in self.plain else part)
+        pattern = part.replace("[", "[[]") if index in self.plain else part
+        return fnmatchcase(composed(name), composed(pattern))
 
     def _skip(self, states: set[int]) -> States:
         """Add the states in which a `**` matches no folder at all."""

@@ -1,7 +1,7 @@
 """Finds tracks: in folders, by globs, in playlists and lists of URLs or paths, or named one by one.
 
-Folders are searched first, so that a file given in addition to its folder is found once. Apart from that, files are not
-remembered: memory does not grow with their number, and a track that two lists name is found twice.
+Folders are searched first, so that a file given in addition to its folder is found once. The files in them are not
+remembered: memory does not grow with their number. Of what is named one by one, half a million files and URLs are.
 """
 
 from __future__ import annotations
@@ -18,28 +18,19 @@ from typing import BinaryIO
 
 import attrs
 
-from aistemsplitter_async._files import find_same, reason_of
-from aistemsplitter_async._transfer.audio import guess_content_type
+from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library.folders import Folders, has_match
-from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library.found import Found, Track, Unusable
 from aistemsplitter_async.library.globs import Glob, parse_glob
-from aistemsplitter_async.library.kinds import Kind, is_audio, is_resource_fork, is_video
-from aistemsplitter_async.library.playlists import (
-    LINE_CAP_BYTES,
-    Parse,
-    PlaylistEntry,
-    Problem,
-    parse_text,
-    parser_for,
-    possible_paths,
-)
+from aistemsplitter_async.library.lists import Lists
+from aistemsplitter_async.library.names import Names, Several
+from aistemsplitter_async.library.playlists import kind_of
+from aistemsplitter_async.library.spellings import Closeness, Unreadable, spell
 
 STDIN = "-"
-_MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
 _DESCRIPTOR = re.compile(r"/dev/(stdin|fd/\d+)|/proc/self/fd/\d+")  # a file that the shell has opened for us
-_EXCLUDED = "it belongs to the journal of this batch"
 _ERROR_INVALID_NAME = 123  # what Windows says of a path with `*` or `?` in it
 _FOLDER, _GLOB, _NAMED = range(3)  # in the order in which they are searched
 
@@ -57,9 +48,9 @@ def find_tracks(
     Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped.
 
     Args:
-        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, txt, csv, tsv); http(s) URLs; files; `-`
-            for a list on standard input. What exists as it is written is never read as a glob, in any part of a path:
-            `Album [2001]/*.wav` are the files of that album.
+        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, the xml of iTunes, txt, csv,
+            tsv); http(s) URLs; files; `-` for a list on standard input. What exists as it is written is never read as
+            a glob, in any part of a path: `Album [2001]/*.wav` are the files of that album.
         exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
             opened, such as a journal; they need not exist yet. A folder that is one of `paths`, or contains one of
             them, is not excluded.
@@ -69,8 +60,9 @@ def find_tracks(
         SourceUnreadableError: one of `paths` does not exist or matches nothing. Raised here, not while iterating.
     """
     excluded = list(exclude)
-    search = _Search(Folders(excluded), [Path(path) for path in excluded], stdin)
-    plans = [search.plan(os.fspath(path), excluded) for path in paths]
+    folders, names = Folders(excluded), Names()
+    search = _Search(folders, names, Lists(folders, names, [Path(path) for path in excluded]), stdin)
+    plans = [search.plan(os.fsdecode(path), excluded) for path in paths]
     return chain.from_iterable(find() for _, find in sorted(plans, key=lambda plan: plan[0]))
 
 
@@ -114,9 +106,9 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 @attrs.define
 class _Search:
     _folders: Folders
-    _excluded: list[Path]
+    _names: Names
+    _lists: Lists
     _stdin: BinaryIO | None
-    _named: set[tuple[int, int]] = attrs.field(factory=set)  # files among the arguments, by device and inode
 
     def plan(self, path: str, excluded: list[str | os.PathLike[str]]) -> tuple[int, Find]:
         """Return at which step and how to find the tracks of one argument."""
@@ -125,102 +117,67 @@ class _Search:
         if path == STDIN:
             return _NAMED, partial(self._read_stdin, self._stdin or sys.stdin.buffer)
         if is_url(path):
-            return _NAMED, partial(iter, [Track(path)])
-        spellings = possible_paths(path) if path[:5].lower() == "file:" else (path,)
-        if isinstance(spellings, Problem):
-            raise SourceUnreadableError(f"cannot read {path}: {spellings.reason}")
+            return _NAMED, partial(self._lists.find_url, Track(path))
+        place = path
+        if path[:5].lower() == "file:":
+            spelled = spell(os.fsencode(path))
+            if isinstance(spelled, Unreadable):
+                raise SourceUnreadableError(f"cannot read {path}: {spelled.reason}")
+            place = spelled[0].path
         try:
-            status = Path(spellings[0]).stat()
+            status = os.stat(place)  # noqa: PTH116
         except (OSError, ValueError) as error:
-            if _may_be_glob(error):
-                return _GLOB, self._plan_glob(spellings[0], excluded)
-            raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
-        return self._plan_existing(Path(_absolute(spellings[0])), status)
+            if not _may_be_glob(error):
+                raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
+            existing = self._find_spelled(place)
+            if existing is None:
+                return _GLOB, self._plan_glob(place, excluded)
+            place, status = existing, os.stat(existing)  # noqa: PTH116
+        return self._plan_existing(_absolute(place), status)
 
-    def _plan_existing(self, path: Path, status: os.stat_result) -> tuple[int, Find]:
+    def _find_spelled(self, path: str) -> str | None:
+        """Return the file or folder that is called like `path` but for the form of its accents or its code page.
+
+        Raises:
+            SourceUnreadableError: several are.
+        """
+        found = self._names.find(_absolute(path), _absolute("."), Closeness.REENCODED)
+        if isinstance(found, Several):
+            raise SourceUnreadableError(f"cannot read {path}: nothing is called exactly so, and several almost are")
+        return found if found is not None and os.path.exists(found) else None  # noqa: PTH110
+
+    def _plan_existing(self, path: str, status: os.stat_result) -> tuple[int, Find]:
         if stat.S_ISDIR(status.st_mode):
-            return _FOLDER, partial(self._folders.walk, str(path))
-        identity = (status.st_dev, status.st_ino)
-        if identity in self._named:
-            return _NAMED, partial(iter, ())
-        self._named.add(identity)
+            return _FOLDER, partial(self._folders.walk, path)
         # Shells turn `<(find ..)` into a pipe, and `/dev/stdin` with `< songs.txt` is a descriptor.
-        if stat.S_ISFIFO(status.st_mode) or _DESCRIPTOR.fullmatch(str(path)):
-            return _NAMED, partial(self._read_list, path, parse_text, [Path.cwd()])
-        parser = parser_for(path.name)
-        if parser is not None:
-            return _NAMED, partial(self._read_list, path, parser, [path.parent, Path.cwd()])
-        return _NAMED, partial(self._check_file, path, Track(str(path)), status)
+        if stat.S_ISFIFO(status.st_mode) or _DESCRIPTOR.fullmatch(path):
+            return _NAMED, partial(self._lists.read_file, path, "txt", folders=[os.getcwd()])  # noqa: PTH109
+        kind = kind_of(path.rpartition(os.sep)[2])
+        if kind is not None:
+            return _NAMED, partial(self._lists.read_file, path, kind)
+        return _NAMED, partial(self._check_file, path, status)
 
     def _plan_glob(self, path: str, excluded: list[str | os.PathLike[str]]) -> Find:
-        glob = parse_glob(path.replace(os.sep, "/"), os.path.lexists)
+        glob = parse_glob(path.replace(os.sep, "/"), self._exists)
         if glob is None:
             raise SourceUnreadableError(f"cannot read {path}: no such file or folder")
         base = _absolute(glob.base)
+        if not os.path.lexists(base):
+            base = self._find_spelled(base) or base
         glob = glob.settle(partial(has_match, base))
         if not any(isinstance(found, Track) for found in Folders(excluded).walk(base, glob)):
             raise SourceUnreadableError(f"no audio matches {path}: {_explain_nothing(base, glob)}")
-        return partial(self._folders.walk, base, glob)
+        return lambda: self._lists.once(self._folders.walk(base, glob))
 
     def _read_stdin(self, stdin: BinaryIO) -> Iterator[Found]:
         try:
-            yield from self._find_listed(stdin, "standard input", parse_text, [Path.cwd()])
+            yield from self._lists.read(stdin, "standard input", "txt", [os.getcwd()])  # noqa: PTH109
         except OSError as error:  # it is closed, or not for reading
             yield Unusable("standard input", reason_of(error))
 
-    def _read_list(self, path: Path, parser: Parse, folders: list[Path]) -> Iterator[Found]:
-        if find_same(path, self._excluded) is not None:
-            yield Unusable(str(path), _EXCLUDED)
-            return
-        try:
-            with path.open("rb") as file:
-                yield from self._find_listed(file, str(path), parser, folders)
-        except OSError as error:
-            yield Unusable(str(path), reason_of(error))
+    def _exists(self, path: str) -> bool:
+        return os.path.lexists(path) or self._find_spelled(path) is not None
 
-    def _find_listed(self, file: BinaryIO, name: str, parser: Parse, folders: list[Path]) -> Iterator[Found]:
-        """Find what a list names. Its entries are relative to the first of `folders` where they exist."""
-        for entry in parser(iter(partial(file.readline, LINE_CAP_BYTES + 1), b"")):
-            if isinstance(entry, Problem):
-                yield Unusable(name, f"line {entry.line}: {entry.reason}")
-                continue
-            for found in self._find_entry(entry, folders):
-                if isinstance(found, Unusable) and found.source == entry.text:
-                    yield Unusable(entry.text, f"{found.reason} ({name}, line {entry.line})")
-                else:
-                    yield found
-
-    def _find_entry(self, entry: PlaylistEntry, folders: list[Path]) -> Iterator[Found]:
-        track = Track(entry.text, title=entry.title, seconds=entry.seconds)
-        if is_url(entry.text):
-            return iter([track])
-        spellings = possible_paths(entry.text)
-        if isinstance(spellings, Problem):
-            return iter([Unusable(entry.text, spellings.reason)])
-        for path in (Path(_absolute(folder / spelling)) for folder in folders for spelling in spellings):
-            try:
-                status = path.stat()
-            except (OSError, ValueError):
-                continue
-            if stat.S_ISDIR(status.st_mode):
-                return self._folders.walk(str(path))
-            return self._check_file(path, attrs.evolve(track, root=str(folders[0])), status)
-        reason = "no such file; patterns in lists are not read" if "*" in entry.text else "no such file"
-        return iter([Unusable(entry.text, reason)])
-
-    def _check_file(self, path: Path, track: Track, status: os.stat_result) -> Iterator[Found]:
-        """Check a file that was named. The service decides whether it is audio, unless its name rules that out."""
-        kind = guess_content_type(path.name)
-        if not stat.S_ISREG(status.st_mode):
-            yield Unusable(track.source, "it is not a regular file")
-        elif find_same(path, self._excluded) is not None:
-            yield Unusable(track.source, _EXCLUDED)
-        elif parser_for(path.name) is not None:
-            yield Unusable(track.source, "lists inside lists are not read")
-        elif is_resource_fork(path.name):  # `find` names them all
-            yield Ignored(str(path.parent), 1, Kind.SYSTEM, (path.name,))
-        elif not (is_audio(path.name) or is_video(path.name) or kind.startswith(_MAYBE_AUDIO)):
-            yield Unusable(track.source, f"it is not audio but {kind}")
-        elif not self._folders.was_found(path):
-            yield from self._folders.take_back(path)
-            yield attrs.evolve(track, source=str(path))
+    def _check_file(self, path: str, status: os.stat_result) -> Iterator[Found]:
+        found = self._lists.check(Track(path), status)
+        return iter([Unusable(path, found)]) if isinstance(found, str) else found

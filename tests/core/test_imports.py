@@ -66,7 +66,7 @@ SHELLS_OF = {
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "journal": "claims file journal lock store",
-    "library": "folders search tags",
+    "library": "folders lists names search tags",
     "sandbox": "blocking origins server",
     "sandbox.control": "control overview page",
     "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin sending stems worker",

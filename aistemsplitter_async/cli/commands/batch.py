@@ -32,6 +32,7 @@ from aistemsplitter_async.cli.screen.live import shown
 from aistemsplitter_async.cli.screen.render import (
     charged,
     describe_again,
+    describe_repeated,
     describe_without_price,
     number,
     show,
@@ -51,7 +52,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.events import BoughtBefore, Event, SplitCreated
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.record import StoredFailure, build_failure
-from aistemsplitter_async.library.found import Ignored, Unusable
+from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 from aistemsplitter_async.library.kinds import Kind
 
 _UNDECIDED = (
@@ -174,14 +175,19 @@ class _Run:
             self._others_bought.add(other)
             self._terminal.say(describe_again(event))
 
-    def _note_unusable(self, found: Unusable | Ignored) -> None:
+    def _note_unusable(self, found: Unusable | Ignored | Repeated) -> None:
         if isinstance(found, Ignored):
             self._ignored.note(found)
+            return
+        if isinstance(found, Repeated):
+            self._counts["repeated"] += 1
             return
         self._counts["unusable"] += 1
         self._survey.unusable += 1
         code = "SOURCE_UNREADABLE"
-        self._others[found.source] = StoredFailure("prepare", SourceUnreadableError.__name__, found.reason, code)
+        if self._waveforms is not None:
+            failure = StoredFailure("prepare", SourceUnreadableError.__name__, label(found.reason), code)
+            self._others[label(found.source)] = failure
         message = show(f"{found.source}: {found.reason}")
         self._print_problem(found.source, "prepare", Problem(code=code, message=message, exit_code=Exit.FAILED))
 
@@ -265,8 +271,7 @@ class _Run:
         stopped = report.stopped_by is not None
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
             terminal.say("no audio was found in the given paths")
-        for line in self._ignored.lines(without=Kind.OTHER):
-            terminal.say(line)
+        self._print_left_out()
         if report.stopped_by is not None:
             problem = explain(report.stopped_by, self.context)
             self.codes.append(problem.exit_code)
@@ -287,6 +292,12 @@ class _Run:
                 f"{number(counts['for good'])} failed for good: they are tried again only with --retry-failed, which "
                 "pays for a failed split again"
             )
+
+    def _print_left_out(self) -> None:
+        if self._counts["repeated"]:
+            self._terminal.say(describe_repeated(self._counts["repeated"]))
+        for line in self._ignored.lines(without=Kind.OTHER):
+            self._terminal.say(line)
 
     async def _write_report(self, path: Path, batch: Batch, report: BatchReport, waveforms: Waveforms) -> None:
         await write_report(

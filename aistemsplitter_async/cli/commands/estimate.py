@@ -13,11 +13,11 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, check_track, measure_track
 from aistemsplitter_async.cli.options import Common, default_journal
-from aistemsplitter_async.cli.screen.render import columns, price, quote, show, shown_source, words
+from aistemsplitter_async.cli.screen.render import columns, describe_repeated, price, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, SourceUnreadableError
-from aistemsplitter_async.library.found import Ignored, Unusable
+from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 
 _PROCESSING = 60.0  # s that a split is assumed to take: compared with the limit it hardly matters
 
@@ -45,10 +45,12 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
     return Exit.FAILED if survey.unusable else Exit.DONE
 
 
-def note_unusable(survey: Survey, terminal: Terminal, found: Unusable | Ignored) -> None:
-    """Count what was found and is no song, and show what cannot be split."""
+def note_unusable(survey: Survey, terminal: Terminal, found: Unusable | Ignored | Repeated) -> None:
+    """Count what was found and is no song, or was named again, and show what cannot be split."""
     if isinstance(found, Ignored):
         survey.ignored.note(found)
+    elif isinstance(found, Repeated):
+        survey.repeated += 1
     else:
         survey.unusable += 1
         terminal.error(show(f"{found.source}: {found.reason}"))
@@ -64,9 +66,12 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     estimate = build_estimate(survey, balance, common.rate_limit)
     for line in survey.ignored.lines():
         terminal.say(line)
+    if survey.repeated:
+        terminal.say(describe_repeated(survey.repeated))
     if common.json:
+        extra = {"left_out": left_out, "repeated": survey.repeated}
         values = attrs.asdict(estimate) | {"ignored": survey.ignored.as_json()}
-        terminal.result(json.dumps(values | ({"left_out": left_out} if left_out else {})))
+        terminal.result(json.dumps(values | {name: count for name, count in extra.items() if count}))
         return
     lines = _describe(estimate, survey, reason, common.rate_limit)
     if left_out:

@@ -29,7 +29,7 @@ from aistemsplitter_async.cli.results import (
 from aistemsplitter_async.cli.screen.board import DONE, FAILED, Activity, Board
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.cli.sources import plan_folders, plan_labels, usual_folder, without_repeats
+from aistemsplitter_async.cli.sources import plan_folders, plan_labels, settle_sources, usual_folder
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.errors import AIStemSplitterError, SplitFailedError
 
@@ -47,7 +47,7 @@ class SourceJob:
 
 async def split(given: Sequence[str], arguments: Splitting, terminal: Terminal) -> int:
     """Split every source, print a result for each, and return the exit code."""
-    sources = without_repeats(given)
+    sources = settle_sources(given)
     if len(sources) < len(given):
         terminal.say("some sources were given more than once; each is split once")
     jobs = [

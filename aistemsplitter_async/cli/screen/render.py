@@ -21,9 +21,13 @@ def show(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(
-        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
-    )
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not text
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def shown_source(source: str) -> str:
@@ -104,6 +108,11 @@ def describe_without_price(count: int) -> str:
     )
 
 
+def describe_repeated(count: int) -> str:
+    """Return the notice about songs that were named more than once."""
+    return f"{number(count)} named again: the same file under any name is one song"
+
+
 def charged(credits_used: float, lost: float) -> str:
     """Return the credits charged, and how many of them for splits that failed: the API does not document refunds."""
     failed = f", {number(lost)} of them for splits that failed" if lost else ""
@@ -122,10 +131,10 @@ def quote(word: str) -> str:
     """
     if word.isprintable():
         return shlex.quote(word)
-    return "$'" + "".join(map(_escape, word)) + "'"
+    return "$'" + "".join(map(_escape_in_quotes, word)) + "'"
 
 
-def _escape(character: str) -> str:
+def _escape_in_quotes(character: str) -> str:
     if character in "\\'":
         return f"\\{character}"
     if character.isprintable():

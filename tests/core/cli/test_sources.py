@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.cli.sources import plan_folders, plan_labels, without_repeats
+from aistemsplitter_async.cli.sources import plan_folders, plan_labels, settle_sources
 
 
 def test_a_folder_is_named_like_its_source() -> None:
@@ -34,7 +35,19 @@ def test_a_file_given_twice_is_split_once(tmp_path: Path) -> None:
     song.touch()
     other = tmp_path / "other.mp3"
     other.symlink_to(song)
-    assert without_repeats([str(song), f"{tmp_path}/./song.mp3", str(other), "b.mp3"]) == [str(song), "b.mp3"]
+    (tmp_path / "hard.mp3").hardlink_to(song)
+    given = [str(song), f"{tmp_path}/./song.mp3", str(other), "b.mp3", str(tmp_path / "hard.mp3"), "b.mp3"]
+    assert settle_sources(given) == [str(song), "b.mp3"]
+
+
+def test_a_file_is_found_whatever_the_form_of_its_accents(tmp_path: Path) -> None:
+    song = tmp_path / "Mu\u0301sica" / "\xe9.mp3"
+    song.parent.mkdir()
+    song.touch()
+    for form in ("NFC", "NFD"):
+        (found,) = settle_sources([unicodedata.normalize(form, str(song))])
+        assert Path(found).samefile(song)
+    assert settle_sources([str(song).upper(), "a\x00b"]) == [str(song).upper(), "a\x00b"], "capitals count"
 
 
 def test_a_label_is_as_short_as_it_can_be() -> None:

@@ -16,8 +16,8 @@ import pytest
 
 from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async.errors import SourceUnreadableError
-from aistemsplitter_async.library import folders
-from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library import folders, lists
+from aistemsplitter_async.library.found import Found, Ignored, Repeated, Track, Unusable
 from aistemsplitter_async.library.kinds import Kind
 from aistemsplitter_async.library.search import find_tracks, is_stream
 
@@ -442,8 +442,8 @@ def test_a_playlist_is_read_from_its_own_folder(music: Path, tmp_path: Path) -> 
         two,
         Track(str(music / "x" / "thr%65e.mp3"), root),
         Track("https://radio.example/live", None, "Radio"),
-        two,
-        two,
+        Repeated(two.source),
+        Repeated(two.source),
         Unusable("../missing.mp3", f"no such file ({playlist}, line 10)"),
         Unusable("rtsp://x.example/a", f"rtsp URLs cannot be read, only http, https and file ({playlist}, line 11)"),
     ]
@@ -451,8 +451,8 @@ def test_a_playlist_is_read_from_its_own_folder(music: Path, tmp_path: Path) -> 
 
 def test_a_list_names_files_folders_and_urls_from_its_folder_or_the_current_one(music: Path, tmp_path: Path) -> None:
     put(music, "a/1.mp3", "a/2.mp3", "3.mp3")
-    put(tmp_path / "lists", "4.mp3", "inner.m3u")
-    (tmp_path / "lists" / "all.txt").write_text("# all\nmusic/a\n4.mp3\nmusic/3.mp3\nhttps://x.example/5\ninner.m3u\n")
+    put(tmp_path / "lists", "4.mp3", "inner.txt")
+    (tmp_path / "lists" / "all.txt").write_text("# all\nmusic/a\n4.mp3\nmusic/3.mp3\nhttps://x.example/5\ninner.txt\n")
     assert tracks("lists/all.txt") == [
         "music/a/1.mp3",
         "music/a/2.mp3",
@@ -461,14 +461,15 @@ def test_a_list_names_files_folders_and_urls_from_its_folder_or_the_current_one(
         "https://x.example/5",
     ]
     (reason,) = unusable(find("lists/all.txt")).values()
-    assert reason == f"lists inside lists are not read ({tmp_path / 'lists' / 'all.txt'}, line 6)"
+    assert reason.startswith("a text or table inside a list is not read as another list")
+    assert reason.endswith(f"({tmp_path / 'lists' / 'all.txt'}, line 6)")
 
 
 def test_a_csv_and_a_pls_are_lists_too(music: Path) -> None:
-    put(music, "a.mp3")
+    put(music, "a.mp3", "b.mp3")
     put(music, "list.csv", data=b"name;url\nA;https://x.example/a\nB;a.mp3\n")
-    put(music, "list.pls", data=b"[playlist]\nFile1=a.mp3\nLength1=5\n")
-    assert tracks("music/list.csv", "music/list.pls") == ["https://x.example/a", "music/a.mp3", "music/a.mp3"]
+    put(music, "list.pls", data=b"[playlist]\nFile1=b.mp3\nLength1=5\n")
+    assert tracks("music/list.csv", "music/list.pls") == ["https://x.example/a", "music/a.mp3", "music/b.mp3"]
 
 
 def test_standard_input_is_a_list(music: Path) -> None:
@@ -513,14 +514,13 @@ def test_a_list_that_is_not_text_or_cannot_be_read_is_reported(music: Path, monk
     put(music, "a.txt", data=b"\x00\x01")
     put(music, "b.txt", data=b"music/c.mp3")
     put(music, "c.mp3")
-    opened = Path.open
 
-    def refuse(path: Path, *arguments: Any, **options: Any) -> Any:
-        if path.name == "b.txt":
+    def refuse(path: str, mode: str) -> Any:
+        if path.endswith("b.txt"):
             raise PermissionError(13, "Permission denied")
-        return opened(path, *arguments, **options)
+        return Path(path).open(mode)
 
-    monkeypatch.setattr(Path, "open", refuse)
+    monkeypatch.setattr(lists, "open", refuse, raising=False)
     assert unusable(find("music/a.txt", "music/b.txt")) == {
         str(music / "a.txt"): "line 1: this is not text; the rest of the list was not read",
         str(music / "b.txt"): "Permission denied",
@@ -538,14 +538,17 @@ def test_what_a_list_names_in_a_folder_that_was_searched_is_found_once(music: Pa
 
 def test_a_list_without_end_is_read_as_far_as_it_is_wanted() -> None:
     class Endless(io.RawIOBase):
+        lines = 0
+
         def readable(self) -> bool:
             return True
 
         def readline(self, size: int | None = -1, /) -> bytes:  # noqa: ARG002
-            return b"https://x.example/a.mp3\n"
+            self.lines += 1
+            return f"https://x.example/{self.lines}.mp3\n".encode()
 
     found: Iterator[Found] = find_tracks(["-"], stdin=Endless())  # type: ignore[arg-type]
-    assert [next(found) for _ in range(1000)] == [Track("https://x.example/a.mp3")] * 1000
+    assert [next(found) for _ in range(1000)] == [Track(f"https://x.example/{number}.mp3") for number in range(1, 1001)]
 
 
 def test_manifest_does_not_grow_with_the_number_of_files(music: Path) -> None:
