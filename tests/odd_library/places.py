@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import unicodedata
-from collections.abc import Mapping
+from collections import Counter
 from pathlib import Path
 
 import attrs
@@ -16,6 +16,7 @@ import attrs
 from tests.odd_library.sounds import id3v1, id3v2, odd_songs, refused_files, song, with_title
 
 NFC, NFD = (unicodedata.normalize(form, "Beyonc\u00e9 - D\u00e9j\u00e0 Vu") for form in ("NFC", "NFD"))
+URL = "https://example.com/a song|1.wav?seconds=1&signature=a%2Fb"
 KINDS = (
     ("wav", "WAV", None),
     ("flac", "FLAC", None),
@@ -33,33 +34,34 @@ ODD_NAMES = (
     "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.wav".encode(), "\u65e5\u672c\u8a9e.wav".encode(),
     "M\u00f6t\u00f6rhead.wav".encode("latin-1"), "\u65e5\u672c.wav".encode("shift-jis"), b"\xff\xfe.wav",
     NFC.encode() + b".wav", NFD.encode() + b".wav", b"Case.wav", b"case.wav", b"CASE.WAV", b"x" * 251 + b".wav",
+    "\u0645\u06cc\u062e\u0648\u0627\u0647\u0645.wav".encode(), "\U0001f3f4\U000e0067\U000e0062.wav".encode(),
 )  # fmt: skip
 SYSTEM_FOLDERS = (
-    "#recycle", "@Recycle", "$RECYCLE.BIN/S-1-5-21", "RECYCLER", ".Trash-1000/files", ".Trashes", "@eaDir/song.wav",
-    "System Volume Information", "lost+found", "__MACOSX", ".AppleDouble", "#snapshot",
+    "#recycle", "@Recycle", "$RECYCLE.BIN/S-1-5-21", "RECYCLER/S-1-5-21-1", ".Trash-1000/files", ".Trashes",
+    "@eaDir/song.wav", "System Volume Information", "lost+found", "__MACOSX", ".AppleDouble", "#snapshot",
 )  # fmt: skip
 
 
 @attrs.define
 class OddLibrary:
-    """Where the library is, and what is expected of it.
+    """Where the library is, and what has to come of it.
 
     Attributes:
         folder: the working folder of the commands.
-        songs: the files that are to be split, by their bytes' names.
+        songs: the files that are to be split, each charged once, by their paths in the folder; and URLs.
         copies: the files that hold the sound of another one, each a duplicate.
-        refused: the files and lines that cannot be split, each a failure.
-        again: lines of lists that name a file another line or folder named already.
-        skipped: files that are no songs and are not counted as failures.
+        refused: the files and the lines of lists that cannot be split, each a failure.
+        again: how often a list names what was named before.
+        ignored: how many files are no songs, by the kind that the commands state.
         lists: the lists among the arguments.
     """
 
     folder: Path
-    songs: list[str] = attrs.field(factory=list[str])
-    copies: list[str] = attrs.field(factory=list[str])
-    refused: list[str] = attrs.field(factory=list[str])
-    again: list[str] = attrs.field(factory=list[str])
-    skipped: list[str] = attrs.field(factory=list[str])
+    songs: set[str] = attrs.field(factory=set[str])
+    copies: set[str] = attrs.field(factory=set[str])
+    refused: set[str] = attrs.field(factory=set[str])
+    again: int = 0
+    ignored: Counter[str] = attrs.field(factory=Counter[str])
     lists: list[str] = attrs.field(factory=list[str])
     _number: int = 0
 
@@ -68,30 +70,33 @@ class OddLibrary:
         """What the commands are given."""
         return ("music", "films/**/*.mkv", *self.lists)
 
-    def put(self, path: str | bytes, data: bytes, among: list[str]) -> str:
-        """Write a file below the folder and count it."""
+    def put(self, path: str | bytes, data: bytes) -> str:
+        """Write a file below the folder and return its path there."""
         name = os.fsdecode(path)
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-        among.append(name)
         return name
 
-    def sing(self, path: str | bytes, kind: str = "WAV", subtype: str | None = None, **options: object) -> bytes:
+    def sing(self, path: str | bytes, kind: str = "WAV", subtype: str | None = None) -> bytes:
         """Write a song that no other file holds, and return it."""
         self._number += 1
-        data = song(self._number, kind, subtype, **options)  # type: ignore[arg-type]
-        self.put(path, data, self.songs)
+        data = song(self._number, kind, subtype)
+        self.songs.add(self.put(path, data))
         return data
 
-    def note(self, path: str, lines: list[bytes | str], *, end: bytes = b"\n", is_argument: bool = True) -> None:
-        """Write a list."""
-        if is_argument:
-            self.lists.append(f"lists/{path}")
-        text = b"".join((line if isinstance(line, bytes) else line.encode()) + end for line in lines)
-        place = self.folder / "lists" / path
-        place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(text)
+    def ignore(self, kind: str, path: str, data: bytes = b"x" * 50) -> None:
+        """Write a file that is no song."""
+        self.put(path, data)
+        self.ignored[kind] += 1
+
+    def note(self, path: str, *lines: bytes | str, end: bytes = b"\n") -> str:
+        """Write a list and return its path."""
+        return self.put(path, b"".join((line if isinstance(line, bytes) else line.encode()) + end for line in lines))
+
+    def give(self, path: str, *lines: bytes | str, end: bytes = b"\n") -> None:
+        """Write a list that is one of the arguments."""
+        self.lists.append(self.note(path, *lines, end=end))
 
 
 def build(folder: Path) -> OddLibrary:
@@ -99,11 +104,14 @@ def build(folder: Path) -> OddLibrary:
     library = OddLibrary(folder)
     _add_albums(library)
     _add_names(library)
-    _add_system_folders(library)
+    _add_share(library)
     _add_audio(library)
     _add_copies(library)
     _add_films(library)
-    _add_lists(library)
+    _add_playlists(library)
+    _add_code_pages(library)
+    _add_tables(library)
+    _add_plain_lists(library)
     return library
 
 
@@ -123,118 +131,129 @@ def _add_names(library: OddLibrary) -> None:
     library.sing("music/" + "/".join(["deep"] * 40) + "/down.wav")
 
 
-def _add_system_folders(library: OddLibrary) -> None:
+def _add_share(library: OddLibrary) -> None:
+    """What servers and desktops leave among the songs."""
     for name in SYSTEM_FOLDERS:
-        library.put(f"music/share/{name}/deleted.wav", song(80_000), library.skipped)
+        library.put(f"music/share/{name}/deleted.wav", song(80_000))
+        library.ignored["system"] += 1
+    library.ignore("system", "music/share/._song.wav", b"\0\5\x16\7" + bytes(100))
+    library.ignore("hidden", "music/share/.hidden.wav", song(80_001))
+    library.ignore("elsewhere", "music/share/.in a cloud.mp3.icloud")
+    library.ignore("protected", "music/share/bought.m4p")
+    for name in ("cover.jpg", "booklet.pdf", "album.cue", "album.log", "Thumbs.db", "desktop.ini", "more.m3u"):
+        library.ignore("other", f"music/share/{name}")
+    for name in ("song.wav.part", "half.wav.aria2"):
+        library.ignore("unfinished", f"music/share/{name}")
+    library.ignore("unfinished", "music/share/half.wav", song(80_002))
+    for name in ("vocals.wav", "no_vocals.wav"):
+        library.ignore("stem", f"music/share/separated/song/{name}", song(80_003))
     library.sing("music/share/song.wav")
-    library.put("music/share/._song.wav", b"\0\5\x16\7" + bytes(100), library.skipped)
-    library.put("music/share/.hidden.wav", song(80_001), library.skipped)
-    for name in ("cover.jpg", "booklet.pdf", "album.cue", "album.log", "song.wav.part", "Thumbs.db", "desktop.ini"):
-        library.put(f"music/share/{name}", b"x" * 50, library.skipped)
+    library.sing("music/share/...And Justice for All.wav")
+    library.sing("music/ZZ Top/Recycler/01.wav")
 
 
 def _add_audio(library: OddLibrary) -> None:
     for name, data in odd_songs(70_000).items():
-        library.put(f"music/odd/{name}", data, library.songs)
+        library.songs.add(library.put(f"music/odd/{name}", data))
     for name, data in refused_files().items():
-        library.put(f"music/refused/{name}", data, library.refused)
+        library.refused.add(library.put(f"music/refused/{name}", data))
     place = library.folder / "music" / "refused"
     os.mkfifo(place / "pipe.wav")
     (place / "broken link.wav").symlink_to("nowhere.wav")
     (place / "loop.wav").symlink_to("loop.wav")
-    library.refused += ["music/refused/pipe.wav", "music/refused/broken link.wav", "music/refused/loop.wav"]
+    library.refused |= {f"music/refused/{name}.wav" for name in ("pipe", "broken link", "loop")}
     (library.folder / "music" / "circle").symlink_to(".")
 
 
 def _add_copies(library: OddLibrary) -> None:
     wav = library.sing("music/copies/a.wav")
-    library.put("music/copies/b other name.wav", wav, library.copies)
-    library.put("music/copies/c retagged.wav", with_title(wav, "another title"), library.copies)
     mp3 = library.sing("music/copies/d.mp3", "MP3")
-    library.put("music/copies/e retagged.mp3", id3v2(TIT2="title", TPE1="artist") + mp3 + id3v1("t"), library.copies)
     flac = library.sing("music/copies/f.flac", "FLAC")
-    library.put("music/copies/g retagged.flac", flac + id3v1("old tag"), library.copies)
+    copies = {
+        "b under another name.wav": wav,
+        "c with another title.wav": with_title(wav, "another title"),
+        "e with tags.mp3": id3v2(TIT2="title", TPE1="artist") + mp3 + id3v1("title"),
+        "g with an old tag.flac": flac + id3v1("old tag"),
+    }
+    library.copies |= {library.put(f"music/copies/{name}", data) for name, data in copies.items()}
     (library.folder / "music/copies/h link.flac").symlink_to("f.flac")
     os.link(library.folder / "music/copies/a.wav", library.folder / "music/copies/i hard link.wav")
-    library.copies += ["music/copies/h link.flac", "music/copies/i hard link.wav"]
+    library.copies |= {"music/copies/h link.flac", "music/copies/i hard link.wav"}
 
 
 def _add_films(library: OddLibrary) -> None:
     for name in ("clip.mp4", "clip.webm", "clip.mov", "clip.mkv"):
-        library.put(f"music/films/{name}", b"\0" * 64, library.skipped)
-    library.sing("films/concert/one.mkv")  # a name that only a pattern takes; the service looks at the sound
+        library.ignore("video", f"music/films/{name}")
+    library.sing("films/concert/one.mkv")  # its name is that of a video; the service looks at the sound
 
 
-def _add_lists(library: OddLibrary) -> None:
-    _add_encoded_lists(library)
-    _add_tables(library)
-    _add_plain_lists(library)
-    for name in ("first", "second", "third"):
+def _add_playlists(library: OddLibrary) -> None:
+    """Playlists inside playlists, one of them in a circle, and one as an XML file."""
+    for name in ("first", "second", "third", "in xml"):
         library.sing(f"listed/nested/{name}.wav")
-    inner = ["../listed/nested/second.wav", "../listed/nested/third.wav", "outer.m3u"]
-    library.note("inner.m3u", ["#EXTM3U", *inner], is_argument=False)
-    library.note("outer.m3u", ["#EXTM3U", "../listed/nested/first.wav", "inner.m3u"])
-    library.refused.append("the circle of lists")
+    inner = ("../listed/nested/second.wav", "../listed/nested/third.wav", "outer.m3u")
+    library.note("lists/inner.m3u", "#EXTM3U", *inner)
+    library.give("lists/outer.m3u", "#EXTM3U", "../listed/nested/first.wav", "inner.m3u")
+    library.again += 1
+    track = "<track><location>../listed/nested/in%20xml.wav</location></track>"
+    head = '<?xml version="1.0"?><playlist version="1" xmlns="http://xspf.org/ns/0/"><trackList>'
+    library.give("lists/list.xspf", f"{head}{track}</trackList></playlist>")
 
 
-def _add_encoded_lists(library: OddLibrary) -> None:
-    """Lists in other encodings and other forms of Unicode than the names of the files."""
+def _add_code_pages(library: OddLibrary) -> None:
+    """Lists in other encodings and other forms of accents than the names of the files."""
     for name in (f"nfd {NFD}.wav", f"nfc {NFC}.wav"):
         library.sing(f"listed/forms/{name}")
-    library.note("forms.m3u8", ["\ufeff#EXTM3U", f"../listed/forms/nfd {NFC}.wav", f"../listed/forms/nfc {NFD}.wav"])
-    for number, encoding in enumerate(("latin-1", "cp1252", "utf-8")):
+    library.give(
+        "lists/forms.m3u8", "\ufeff#EXTM3U", f"../listed/forms/nfd {NFC}.wav", f"../listed/forms/nfc {NFD}.wav"
+    )
+    for number, encoding in enumerate(("latin-1", "cp1252", "utf-8", "utf-8")):
         library.sing(f"listed/code pages/{number} {NFC}.wav".encode(encoding))
-    library.sing(f"listed/code pages/3 {NFC}.wav")
     written = [f"../listed/code pages/{number} {NFC}.wav".encode("cp1252") for number in (0, 1, 3)]
-    library.note("winamp.m3u", ["#EXTM3U", f"#EXTINF:1,{NFC}".encode("cp1252"), *written], end=b"\r\n")
-    library.note("mixed.txt", [f"listed/code pages/2 {NFC}.wav"])
+    library.give("lists/winamp.m3u", "#EXTM3U", f"#EXTINF:1,{NFC}".encode("cp1252"), *written, end=b"\r\n")
+    library.give("lists/utf8.txt", f"listed/code pages/2 {NFC}.wav")
+    library.sing("listed/code pages/4 \u30bd\u30fc\u30b9.wav")
+    library.give("lists/japanese.txt", "listed/code pages/4 \u30bd\u30fc\u30b9.wav".encode("cp932"))
+    library.sing("listed/code pages/5 \u00e6.wav")
+    library.give("lists/notepad.txt", "listed/code pages/5 \u00e6.wav\r\n".encode("utf-16"), end=b"")
 
 
 def _add_tables(library: OddLibrary) -> None:
     for name in ("excel 1", "excel 2", "itunes", "path", "pls 1", "Pls 2"):
         library.sing(f"listed/tables/{name}.wav")
-    library.note(
-        "excel.csv",
-        ["sep=;", "Title;Filename", "One;listed/tables/excel 1.wav", 'Two;"listed/tables/excel 2.wav"'],
-        end=b"\r\n",
-    )
+    rows = ("One;listed/tables/excel 1.wav", 'Two;"listed/tables/excel 2.wav"')
+    library.give("lists/excel.csv", "sep=;", "Title;Filename", *rows, end=b"\r\n")
     location = (library.folder / "listed/tables/itunes.wav").as_uri()
-    library.note("itunes.csv", ["Name,Location", f"Song,{location}"])
-    library.note("both.csv", ["url,path", ",listed/tables/path.wav"])
-    library.note(
-        "windows.pls",
-        [
-            "[playlist]",
-            "NumberOfEntries=2",
-            r"File1=..\listed\tables\pls 1.wav",
-            "Title1=One",
-            r"File2=..\LISTED\TABLES\PLS 2.WAV",
-            "Version=2",
-        ],
-        end=b"\r\n",
-    )
+    library.give("lists/itunes.csv", "Name,Location", f"Song,{location}")
+    library.give("lists/both.csv", "url,path", ",listed/tables/path.wav", f"{URL},")
+    library.songs.add(URL)
+    files = (r"File1=..\listed\tables\pls 1.wav", "Title1=One", r"File2=..\LISTED\TABLES\PLS 2.WAV")
+    library.give("lists/windows.pls", "[playlist]", "NumberOfEntries=2", *files, "Version=2", end=b"\r\n")
 
 
 def _add_plain_lists(library: OddLibrary) -> None:
     names = ("#1 Crush.wav", " leading.wav", "\u3000wide.wav", "trailing .wav", "[x]*.wav")
     for name in names:
         library.sing(f"listed/plain/{name}")
-    library.note("../listed/plain/list.txt", ["# a comment", *names, "", "#EXTM3U"])
-    found = [b"listed/zero/\xe9.wav", b"listed/zero/two\nlines.wav", b"listed/zero/plain.wav"]
-    for name in found:
-        library.sing(name)
-    library.note("zero.txt", list(found), end=b"\0")
-    library.note(
-        "missing.txt", ["listed/gone.wav", "nothing at all", "ftp://example.com/song.wav", "listed/plain/*.wav"]
+    library.give("listed/plain/list.txt", "# a comment", *names, "", "#EXTM3U")
+    found = (b"listed/zero/\xe9.wav", b"listed/zero/two\nlines.wav", b"listed/zero/plain.wav")
+    for path in found:
+        library.sing(path)
+    library.give("lists/zero.txt", *found, end=b"\0")
+    for name in ("Twin.wav", "twin.wav"):
+        library.sing(f"music/twins/{name}")
+    missing = (
+        "listed/gone.wav",
+        "nothing at all",
+        "ftp://example.com/song.wav",
+        "listed/plain/*.wav",
+        "MUSIC/twins/TWIN.wav",
+        "music/share/album.cue",
+        "music/share/cover.jpg",
     )
-    library.refused += ["listed/gone.wav", "nothing at all", "ftp://example.com/song.wav", "listed/plain/*.wav"]
+    library.give("lists/missing.txt", *missing)
+    library.refused |= set(missing)
     library.sing("listed/twice.wav")
-    library.note(
-        "twice.txt", ["listed/twice.wav", "./listed/../listed/twice.wav", "LISTED/Twice.WAV", "music/share/song.wav"]
-    )
-    library.again += ["./listed/../listed/twice.wav", "LISTED/Twice.WAV", "music/share/song.wav"]
-
-
-def counts(library: OddLibrary) -> Mapping[str, int]:
-    """Return the numbers that the summary has to state."""
-    return {"split": len(library.songs), "failed": len(library.refused), "duplicates": len(library.copies)}
+    repeats = ("./listed/../listed/twice.wav", "LISTED/Twice.WAV", "music/share/song.wav", URL)
+    library.give("lists/twice.txt", "listed/twice.wav", *repeats)
+    library.again += len(repeats)

@@ -82,8 +82,8 @@ def odd_songs(first: int) -> dict[str, bytes]:
     """Return odd files that hold a whole song each, numbered from `first`, by name."""
     numbers = iter(range(first, first + 100))
 
-    def made(kind: str = "WAV", subtype: str | None = None, **options: int) -> bytes:
-        return song(next(numbers), kind, subtype, **options)
+    def made(kind: str = "WAV", subtype: str | None = None, *, rate: int = RATE, channels: int = 1) -> bytes:
+        return song(next(numbers), kind, subtype, rate=rate, channels=channels)
 
     return {
         "chained vorbis.ogg": made("OGG", "VORBIS") + made("OGG", "VORBIS"),

@@ -1,13 +1,18 @@
 """A library of several hundred odd files, from the estimate to the report: every count is what the script expects.
 
-The sandbox's stems are silent, but every upload is decoded to its end first, by the real decoder.
+The sandbox's stems are silence, but every upload is decoded to its end first, by the real decoder: what is no audio is
+refused before it is charged.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +37,12 @@ def library(cli: CLI, monkeypatch: pytest.MonkeyPatch) -> OddLibrary:
     return build(cli.folder)
 
 
-async def stop(cli: CLI, sandbox: Sandbox, charges: int, by: int, *arguments: str) -> Ended:
+def sources(rows: Iterable[dict[str, Any]], library: OddLibrary) -> set[str]:
+    """Return what rows of JSON are about: paths in the library, lines of lists, URLs."""
+    return {row["source"].removeprefix(f"{library.folder}{os.sep}") for row in rows}
+
+
+async def stop(cli: CLI, sandbox: Sandbox, charges: int, by: signal.Signals, *arguments: str) -> Ended:
     """Run a batch until so many splits are charged, and stop it then."""
     process = await cli.start("batch", *arguments)
     while len(sandbox.ledger.charges) < charges:
@@ -42,13 +52,43 @@ async def stop(cli: CLI, sandbox: Sandbox, charges: int, by: int, *arguments: st
     return await cli.end(process)
 
 
-async def test_the_library(cli: CLI, library: OddLibrary) -> None:
+async def test_every_song_is_split_once_and_nothing_is_dropped_in_silence(cli: CLI, library: OddLibrary) -> None:
+    songs, copies, refused = library.songs, library.copies, library.refused
+    assert len(songs | copies | refused) + library.ignored.total() > 300
     async with Sandbox(separation="silent", requests_per_minute=None) as sandbox:
         cli = cli.using(sandbox)
-        into = ("music", "--into", "out")
-        await stop(cli, sandbox, 80, signal.SIGKILL, *into)
+        into = (*library.arguments, "--into", "out")
+
+        estimate = await cli.run("estimate", *library.arguments, "--json")
+        (said,) = estimate.json
+        unreadable = estimate.err.count("error: ")
+        assert estimate.code == 1
+        assert said["tracks"] + unreadable == len(songs | copies | refused)
+        assert said["ignored"] == library.ignored
+        assert said["repeated"] == library.again
+
+        dry = await cli.run("batch", *into, "--dry-run", "--json")
+        *plans, said = dry.json
+        kinds = Counter(plan["plan"] for plan in plans)
+        assert dry.code == 1
+        assert kinds == {"split": len(songs | refused) - unreadable, "duplicate": len(copies)}
+        assert sources((plan for plan in plans if plan["plan"] == "split"), library) >= songs
+        assert sources((plan for plan in plans if plan["plan"] == "duplicate"), library) == copies
+        assert not sandbox.ledger.charges
+
+        await stop(cli, sandbox, 90, signal.SIGKILL, *into)
+        interrupted = await stop(cli, sandbox, 180, signal.SIGINT, *into)
+        assert interrupted.code == 130
         ended = await cli.run("batch", *into, "--json")
         rows = ended.json
-        print(len(sandbox.ledger.charges), ended.err[-3000:])
-        print([r for r in rows if r["outcome"] == "failed"])
-        assert 0
+        assert ended.code == 1
+        assert sources((row for row in rows if row["outcome"] == "failed"), library) == refused
+        assert sources((row for row in rows if row["status"] == "duplicate"), library) == copies
+        assert sources((row for row in rows if row["status"] == "succeeded"), library) == songs
+        assert len(sandbox.ledger.charges) == len(songs)
+
+        again = await cli.run("batch", *into, "--report", "report.html")
+        assert len(sandbox.ledger.charges) == len(songs)
+        assert again.code == 1
+        summary = f"0 split, {len(refused)} failed, {len(songs)} finished earlier, {len(copies)} duplicates"
+        assert summary in again.err
