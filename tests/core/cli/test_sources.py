@@ -53,5 +53,5 @@ def test_folders_lists_and_patterns_are_sent_to_batch(tmp_path: Path) -> None:
         advice = advise_on(str(tmp_path / name))
         assert advice is not None
         assert "batch" in advice
-    for source in (str(tmp_path / "page.mp3"), str(tmp_path / "missing.wav"), "https://x.example/a?b=[c]", "a\0*"):
+    for source in (str(tmp_path / "page.mp3"), str(tmp_path / "missing.wav"), "https://x.example/a?b=[c]"):
         assert advise_on(source) is None
