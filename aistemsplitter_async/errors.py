@@ -289,7 +289,11 @@ class UploadError(AIStemSplitterError):
 
 
 class SourceUnreadableError(UploadError):
-    """The source is missing, empty, a folder, or cannot be read. Nothing was sent."""
+    """The source is missing, empty, a folder, or cannot be read. Nothing was sent.
+
+    `code` is `NOT_AUDIO` if its content cannot be audio (a web page, a picture, a playlist), `NOT_FETCHED` if it is an
+    address that the API does not fetch, such as one of FTP.
+    """
 
 
 class SourceChangedError(UploadError):

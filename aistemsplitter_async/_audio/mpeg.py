@@ -27,6 +27,7 @@ _PROBE_BYTES = 8192  # at each: five of the largest frames of MP3
 _STEP_BYTES = 4  # by which padding moves a frame
 _UNEVEN = 1.5  # what the mean size of a frame may differ from that of a few dozen
 _SYNC_OR_TAG = re.compile(rb"\xff[\xe2-\xe7\xf0-\xff]|ID3[\x02-\x04]|APETAGEX", re.DOTALL)
+_COUNTS = re.compile(rb"Xing|Info|VBRI")
 _LAYERS = {3: "mp1", 2: "mp2", 1: "mp3"}
 _BITRATES = {  # kbit/s, by whether it is MPEG 1, and layer
     (True, "mp1"): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -76,6 +77,7 @@ class _Count:
     kinds: int = 0
     junk: int = 0
     halts: int = 0  # places where no frame follows
+    infos: int = 0  # frames that say how many there are: of each of the files that were joined
 
 
 @attrs.frozen
@@ -126,7 +128,8 @@ def _length(blocks: Blocks) -> Length:
     seconds = (frames * first.samples - (info.cut if info else 0)) / first.rate
     junk = count.junk + (start - sound.start if _has_content(blocks, Range(sound.start, start)) else 0)
     at_most = max(count.samples, claimed * first.samples) / count.slowest + junk / _JUNK_RATE
-    agreed = abs(claimed - frames) <= _FRAMES_AMISS and count.kinds == 1 and not junk and seconds >= 0
+    alone = count.kinds == 1 and count.infos == (info is not None)  # what else was joined, some decoders do not play
+    agreed = abs(claimed - frames) <= _FRAMES_AMISS and alone and not junk and seconds >= 0
     return Length(seconds if agreed else None, at_most)
 
 
@@ -196,6 +199,7 @@ def _walk(blocks: Blocks, sound: Range) -> _Count:
     """Count what is in the frames of `sound`, which begins with one; behind junk, look for the next."""
     count = _Count()
     position, kind, in_step = sound.start, None, False
+    mark = -1  # where the next frame that counts the others may be
     while position < sound.stop:
         frame = _frame_at(blocks, position)
         if frame is not None and ((in_step and frame.kind == kind) or _is_chain(blocks, position, sound.stop, 2)):
@@ -203,6 +207,10 @@ def _walk(blocks: Blocks, sound: Range) -> _Count:
                 kind = frame.kind
                 count.kinds += 1
                 count.slowest = min(count.slowest or frame.rate, frame.rate)
+            if mark < position:
+                mark = blocks.find(_COUNTS, position, sound.stop)
+            if mark < position + min(frame.size, _INFO_BYTES):
+                count.infos += _info(blocks.read(position, min(frame.size, _INFO_BYTES)), frame) is not None
             in_step = True
             count.frames += 1
             count.samples += frame.samples

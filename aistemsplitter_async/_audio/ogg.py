@@ -204,7 +204,8 @@ def _length(blocks: Blocks) -> Length:
         return UNKNOWN_LENGTH
     seconds = [stream.seconds for stream in streams]
     known = [each for each in seconds if each is not None]
-    agreed = agreed and len(known) == len(seconds)
+    codecs = {type(stream.codec) for stream in streams}  # where it changes, some decoders stop
+    agreed = agreed and len(known) == len(seconds) and len(codecs) == 1
     return Length(sum(known) if agreed else None, sum(stream.at_most for stream in streams))
 
 

@@ -29,6 +29,7 @@ class _Layout:
     chunks: Chunks
     fmt: Chunk
     sound: Chunk
+    large: int | None  # the size of the samples that RF64 and BW64 state by themselves
 
     @property
     def consistent(self) -> bool:
@@ -64,7 +65,7 @@ def _layout(blocks: Blocks) -> _Layout | None:
             sizes[b"data"] = int.from_bytes(ds64[16:24], "little")
     chunks = walk(blocks, _FIRST_CHUNK, "little", sizes, endless=b"data")
     fmt, sound = chunks.named(b"fmt "), chunks.named(b"data")
-    return _Layout(chunks, fmt[0], sound[0]) if fmt and sound else None
+    return _Layout(chunks, fmt[0], sound[0], sizes.get(b"data")) if fmt and sound else None
 
 
 def _parts(blocks: Blocks) -> Iterator[Part]:
@@ -84,7 +85,8 @@ def _length(blocks: Blocks) -> Length:
     if layout is None or encoding is None or not encoding.rate or not encoding.channels:
         return UNKNOWN_LENGTH
     sound = layout.sound
-    agreed = layout.consistent and sound.claimed == sound.body.length
+    # If the two sizes of a large file differ, decoders disagree about which one counts.
+    agreed = layout.consistent and sound.claimed == sound.body.length and layout.large in {None, sound.claimed}
     most = sound.body.length if agreed else blocks.size - sound.body.start
     if sound.claimed not in _UNKNOWN_SIZES:
         most = max(most, sound.claimed)

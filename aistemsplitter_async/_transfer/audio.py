@@ -7,8 +7,10 @@ send a part of one that grows.
 
 from __future__ import annotations
 
+import io
 import mimetypes
 import os
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -19,7 +21,7 @@ import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.file_object import BinaryFile, is_file_object, open_file_object
-from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file
+from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_foreign
 from aistemsplitter_async._transfer.foreign import ForeignSource, guard
 from aistemsplitter_async._wire.inputs import parse_input
 from aistemsplitter_async._wire.messages import BodyStream
@@ -49,6 +51,9 @@ _TYPE_BY_SUFFIX = {  # unknown to `mimetypes` on some systems, or named after th
 }
 
 
+_SCHEME = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
+
+
 class AudioSource(Protocol):
     """Bytes to upload. `build_source` makes one from a caller's argument."""
 
@@ -65,7 +70,7 @@ class AudioSource(Protocol):
         """Open the source; the function inside reads it from its beginning, again at every call.
 
         Raises:
-            SourceUnreadableError: it cannot be opened.
+            SourceUnreadableError: it cannot be opened, or (`code` is `NOT_AUDIO`) its content cannot be audio.
             SourceChangedError: while reading, if it has changed.
         """
         ...
@@ -157,8 +162,9 @@ async def build_source(
         stall: seconds in which a source that is other people's code must yield something; see `Timeouts.stall`.
 
     Raises:
-        SourceUnreadableError: it is no source, no such file, not a regular one, empty, or not permitted. Nothing was
-            sent.
+        SourceUnreadableError: it is no source, no such file, not a regular one, empty, or not permitted; `code` is
+            `NOT_FETCHED` for an address such as one of FTP, and `NOT_AUDIO` for bytes that cannot be audio, which of
+            a file is told when it is opened. Nothing was sent.
     """
     clock, stall = clock or SystemClock(), Timeouts().stall if stall is None else stall
     if isinstance(source, BytesSource | FileSource | ForeignSource | DirectURL):
@@ -171,7 +177,12 @@ async def build_source(
         return _build_bytes(source, filename or "audio", content_type)
     if isinstance(source, str | os.PathLike):
         path = _as_path(source)
-        size = await run_in_thread(_check_file, path)
+        try:
+            size = await run_in_thread(_check_file, path)
+        except SourceUnreadableError:
+            if isinstance(source, str) and (scheme := _SCHEME.match(source)):
+                raise _build_not_fetched(source, scheme[0]) from None
+            raise
         name = filename or os.fsencode(path.name).decode("utf-8", "replace")  # a file name need not be text
         return FileSource(path, size, name, content_type or guess_content_type(name))
     foreign: object = source
@@ -206,6 +217,12 @@ def _is_url(source: str) -> bool:
     raise SourceUnreadableError(f"{redact_url(source)!a} is not a URL: {problem}")
 
 
+def _build_not_fetched(source: str, scheme: str) -> SourceUnreadableError:
+    way = "give the file's path" if scheme.lower() == "file://" else "download it, and give the file's path"
+    reason = f"of addresses, only https:// is fetched by the API, not {scheme.lower()}"
+    return SourceUnreadableError(f"cannot read {redact_url(source)}: {reason}; {way}", code="NOT_FETCHED")
+
+
 def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: str | None) -> BytesSource:
     try:
         copy = bytes(data)
@@ -213,7 +230,9 @@ def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: 
         raise SourceUnreadableError(f"cannot read {name}: {error}") from None
     if not copy:
         raise SourceUnreadableError(f"{name} is empty")
-    return BytesSource(copy, name, content_type or guess_content_type(name))
+    kind = content_type or guess_content_type(name)
+    refuse_foreign(io.BytesIO(copy), name, kind)
+    return BytesSource(copy, name, kind)
 
 
 def _as_path(source: str | os.PathLike[str]) -> Path:

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from aistemsplitter_async._transfer.names import folder_name
 from aistemsplitter_async._wire.urls import filename_of_url, is_url
-from aistemsplitter_async.cli.screen.render import shown_source
+from aistemsplitter_async.cli.screen.render import command, shown_source
 from aistemsplitter_async.library.names import Names
+from aistemsplitter_async.library.playlists import kind_of
 from aistemsplitter_async.library.spellings import Closeness
 
+_PATTERN = re.compile(r"[*?[]")
 _FALLBACK = "audio"  # the folder for a URL without a file name
+
+
+def advise_on(source: str) -> str | None:
+    """Return the command for a source that cannot be split as one song: a folder, a list, a pattern. It blocks."""
+    if "://" in source:
+        return None
+    path, batch = Path(source), command("batch", source)
+    with suppress(OSError, ValueError):
+        if path.is_dir():
+            return f"all songs in a folder are split by: {batch}"
+        if path.is_file():
+            return f"the songs in a list are split by: {batch}" if kind_of(path.name) is not None else None
+        if _PATTERN.search(source):
+            return f"if it is a pattern, the shell did not expand it; this does: {batch}"
+    return None
 
 
 def plan_folders(sources: Sequence[str]) -> list[str]:

@@ -10,7 +10,9 @@ from functools import partial
 
 import attrs
 
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import build_source
+from aistemsplitter_async._transfer.file_source import FileSource
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.runner import Batch
@@ -29,7 +31,7 @@ from aistemsplitter_async.cli.results import (
 from aistemsplitter_async.cli.screen.board import DONE, FAILED, Activity, Board
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
-from aistemsplitter_async.cli.sources import plan_folders, plan_labels, settle_sources, usual_folder
+from aistemsplitter_async.cli.sources import advise_on, plan_folders, plan_labels, settle_sources, usual_folder
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.errors import AIStemSplitterError, SplitFailedError
 
@@ -115,9 +117,12 @@ class _Run:
     async def _is_usable(self, job: SourceJob) -> bool:
         """Check a source before anything, even a folder, is created for it."""
         try:
-            await build_source(job.source)
+            source = await build_source(job.source)
+            if isinstance(source, FileSource):
+                async with source.opened():  # it may be audio
+                    pass
         except AIStemSplitterError as error:
-            self._fail(job, error)
+            self._fail(job, error, advice=await run_in_thread(advise_on, job.source))
             return False
         return True
 
@@ -206,9 +211,13 @@ class _Run:
             return "may or may not have been created; find out without paying twice:", [again]
         return None
 
-    def _fail(self, job: SourceJob, error: AIStemSplitterError, *, begun: bool = True) -> None:
+    def _fail(
+        self, job: SourceJob, error: AIStemSplitterError, *, begun: bool = True, advice: str | None = None
+    ) -> None:
         self._board.enter(job.activity, FAILED)
         problem = explain(error, self._context(job), source=job.activity.label)
+        if advice is not None:
+            problem = attrs.evolve(problem, message=f"{problem.message}; {show(advice)}")
         if not begun:
             problem = attrs.evolve(problem, message=f"{show(job.activity.label)}: not begun, see above")
         split = error.split if isinstance(error, SplitFailedError) else None

@@ -46,9 +46,9 @@ def separate(source: Path, into: Path, *, stem_model: str, output_format: str) -
     # Loaded here, because `STEMS` is also used where numpy is not installed.
     from aistemsplitter_async.sandbox.separation import audio_files, stems  # noqa: PLC0415
 
-    info = audio_files.probe(source)
-    decimation = audio_files.plan_decimation(info.sample_rate, output_format)
-    sample_rate = info.sample_rate // decimation
+    header = audio_files.read_header(source)
+    decimation = audio_files.plan_decimation(header.sample_rate, output_format)
+    sample_rate = header.sample_rate // decimation
     names = {stem: f"{stem}.{output_format}" for stem in STEMS[stem_model]}
     into.mkdir(parents=True, exist_ok=True)
     # A file with its final name is complete, even if this process is killed.
@@ -63,7 +63,7 @@ def separate(source: Path, into: Path, *, stem_model: str, output_format: str) -
             pool = stack.enter_context(ThreadPoolExecutor(len(writers)))
             writing: list[Future[None]] = []
             blocks = audio_files.read_blocks(source)
-            for parts in stems.split_blocks(blocks, info.sample_rate, tuple(names), decimation=decimation):
+            for parts in stems.split_blocks(blocks, header.sample_rate, tuple(names), decimation=decimation):
                 frames += parts.shape[1]
                 _finish(writing)
                 writing = [pool.submit(write, part) for write, part in zip(writers, parts, strict=True)]

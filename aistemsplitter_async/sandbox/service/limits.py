@@ -42,8 +42,8 @@ class Limits:
     """Reservations remembered at a time."""
     ledger_requests: int = 100_000
     """Request records kept; counts have no cap."""
-    probe_timeout: float = 60.0
-    """Seconds for measuring a file; a create request is waiting for it."""
+    probe_timeout: float = 100.0
+    """Seconds for measuring a file, by decoding it: ten hours of music. A create waits for it, for 120 s."""
     probe_workers: int = 4
     """Files measured at a time: each takes a process with a hundred megabytes, and many creates may come at once."""
     separation_timeout: float = 120.0

@@ -154,3 +154,10 @@ def test_a_tag_that_is_not_whole_is_not_taken_for_one() -> None:
     lying = b"ID3" + b"\x04\0\0" + b"\x7f\x7f\x7f\x7f" + MP3
     assert identity(lying).startswith("mp3:")
     assert identity(lying) != identity(MP3)
+
+
+def test_a_length_is_not_known_of_a_file_with_the_header_of_another_one_in_its_middle() -> None:
+    joined = measured(cbr(50) + with_xing(50, 50))
+    assert joined.seconds is None
+    assert joined.at_most is not None
+    assert joined.at_most >= measured(cbr(101)).seconds  # type: ignore[operator]

@@ -124,8 +124,9 @@ def test_granule_positions_that_the_packets_contradict_give_only_a_bound(kind: s
 
 def test_streams_that_follow_one_another_add_up() -> None:
     joined = VORBIS + OPUS
+    assert measured(VORBIS + VORBIS).seconds == pytest.approx(2 * SECONDS, abs=0.001)
     length = measured(joined)
-    assert length.seconds == pytest.approx(2 * SECONDS, abs=0.001)
+    assert length.seconds is None  # some decoders stop where the codec changes
     assert length.at_most is not None
     assert length.at_most >= 2 * SECONDS
     assert len({identity(VORBIS), identity(OPUS), identity(joined), identity(OPUS + VORBIS)}) == 4

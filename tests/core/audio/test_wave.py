@@ -149,3 +149,11 @@ def test_aiff_tags_do_not_matter() -> None:
     tagged = data + chunk(b"ID3 ", noise(77), ">") + chunk(b"NAME", b"Song", ">")
     assert identity(tagged) == identity(data)
     assert measured(tagged) == measured(data)
+
+
+def test_a_length_is_not_known_of_a_large_file_with_two_sizes() -> None:
+    large = encoded("RF64", "PCM_16")
+    at = large.index(b"data") + 4
+    plain = large[:at] + struct.pack("<I", SIZE) + large[at + 4 :]
+    assert measured(plain) == Length(SECONDS, SECONDS)
+    assert measured(plain[:28] + bytes(8) + plain[36:]).seconds is None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.cli.sources import plan_folders, plan_labels, settle_sources
+from aistemsplitter_async.cli.sources import advise_on, plan_folders, plan_labels, settle_sources
 
 
 def test_a_folder_is_named_like_its_source() -> None:
@@ -57,3 +57,14 @@ def test_a_label_is_as_short_as_it_can_be() -> None:
         "b.mp3",
         "https://h.example/",
     ]
+
+
+def test_folders_lists_and_patterns_are_sent_to_batch(tmp_path: Path) -> None:
+    (tmp_path / "songs.m3u").write_text("a.wav")
+    (tmp_path / "page.mp3").write_text("<html>")
+    for name in (".", "songs.m3u", "*.wav"):
+        advice = advise_on(str(tmp_path / name))
+        assert advice is not None
+        assert "batch" in advice
+    for source in (str(tmp_path / "page.mp3"), str(tmp_path / "missing.wav"), "https://x.example/a?b=[c]"):
+        assert advise_on(source) is None

@@ -86,22 +86,19 @@ def test_a_compressed_file_that_holds_less_than_it_announces_is_refused(tmp_path
     assert str(tmp_path) not in str(caught.value)
 
 
-def test_a_file_that_announces_a_few_milliseconds_too_much_ends_in_silence(tmp_path: Path) -> None:
+def test_a_file_that_announces_a_few_milliseconds_too_much_is_as_long_as_it_sounds(tmp_path: Path) -> None:
     path = store(tmp_path / "note.flac", NOTE, kind="flac")
     whole = bytearray(path.read_bytes())
     whole[22:26] = struct.pack(">I", len(NOTE) + 100)  # the number of samples, but for its highest four bits
     path.write_bytes(whole)
     stereo = load(path)
-    assert len(stereo) == probe(path).frames == len(NOTE) + 100
-    assert not stereo[len(NOTE) :].any()
-    assert stereo[: len(NOTE)].any()
+    assert len(stereo) == probe(path).frames == len(NOTE)
 
 
 WITHOUT_SAMPLES = {
     *("wav of 0x1", "wav of 0x2", "extensible of 0x1", "extensible of 0x2"),  # not a whole sample, by its header
     *("wav header", "extensible header", "rf64 header", "aiff header"),
     "ds64 8 0x1",
-    "ds64 8 0xffffffffffffffff",  # libsndfile cannot open it
 }
 
 

@@ -201,6 +201,8 @@ UNREADABLE: dict[str, Callable[[], Any]] = {
     "a path with an odd byte": lambda: os.fsdecode(b"song\xff.wav"),
     "a path that is too long": lambda: "x" * 100_000,
     "a folder": lambda: "/",
+    "a web page in memory": lambda: b"<!DOCTYPE html><title>404</title>",
+    "an address of FTP": lambda: "ftp://user:password@example.com/a.wav",
     "a device": lambda: "/dev/null",
     "half a URL": lambda: "http://[::1",
     "a URL with a lookalike": lambda: "https://exa\u2100mple.com/a.wav",
@@ -669,3 +671,21 @@ async def test_an_iterable_that_cannot_be_closed_is_reported_when_the_batch_is_d
 def test_a_bad_field_of_an_item_is_refused_where_the_item_is_made(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(fields))):
         BatchItem(source=GOOD[0], **fields)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_web_page_under_the_name_of_a_song_is_refused_before_any_request(
+    call: str, world: World, tmp_path: Path
+) -> None:
+    page, song = tmp_path / "page.mp3", tmp_path / "song.mp3"
+    page.write_bytes(b"<html>404</html>")
+    song.write_bytes(b"whatever a service makes of it")
+    async with world.client(rate_limit=RateLimit(1000)) as client:
+        with pytest.raises(SourceUnreadableError, match="is not audio but a web page") as caught:
+            await CALLS[call](client, str(page), tmp_path / "stems")
+        assert caught.value.code == "NOT_AUDIO"
+        assert not world.api.asked
+        async with client.split_many([str(page), str(song)], into=tmp_path / "batch") as batch:
+            outcomes = [outcome async for outcome in batch]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["Done", "Failed"]
+    assert list(world.api.uploads.values()) == [song.read_bytes()]
