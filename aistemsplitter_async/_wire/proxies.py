@@ -18,6 +18,7 @@ from aistemsplitter_async.errors import ConfigurationError
 
 _EXAMPLE = "http://proxy.example.com:3128"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,15})://", re.IGNORECASE)
+_NAME = re.compile(r"[a-z0-9_.-]+")
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
@@ -111,10 +112,8 @@ def _read_place(kind: str, place: str, name: str) -> tuple[str, int]:
         port = _DEFAULT_PORTS[kind] if parts.port is None else parts.port
     except ValueError:
         host, port = "", 0
-    if not port:
-        _refuse(name, "its host or its port, a number from 1 to 65535, is invalid")
-    if not host:
-        _refuse(name, "it has no host")
+    if not port or not (_NAME.fullmatch(host) or parse_address(host)):
+        _refuse(name, "it has no host, or its host or its port (1 to 65535) is invalid")
     return host, port
 
 
