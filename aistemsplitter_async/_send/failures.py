@@ -20,6 +20,7 @@ from aistemsplitter_async._wire.proxies import Proxy
 from aistemsplitter_async.errors import APIConnectionError, APITimeoutError
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+PROXY = "PROXY"  # the code where a proxy is in the way
 _TWO_AUTHORIZATIONS = "Cannot combine AUTHORIZATION header"  # aiohttp's words; only the message depends on them
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
@@ -66,7 +67,12 @@ class ConnectionLostError(aiohttp.ClientConnectionError):
 
 
 def convert_error(
-    error: BaseException, *, host: str | None, body: object = None, proxy: Proxy | None = None
+    error: BaseException,
+    *,
+    host: str | None,
+    body: object = None,
+    proxy: Proxy | None = None,
+    injected: bool = True,
 ) -> APIConnectionError:
     """Return our error for one that ended an attempt, with nothing of the original kept but its type's name.
 
@@ -75,14 +81,20 @@ def convert_error(
         host: whom the request is for.
         body: of the request.
         proxy: what it went through.
+        injected: whether the session is not ours; if it is, other people's code can only be in its connector.
     """
     arrived = body.taken if isinstance(body, Body) else not isinstance(error, _NO_CONNECTION)
     failure = _describe(error, host or "a URL without a host", proxy, arrived=arrived)
+    if failure is None and injected:
+        failure = _describe_foreign(error, host or "", arrived=arrived)
+    elif failure is None:  # such as that a SOCKS proxy cannot be reached
+        failure = APIConnectionError(f"the connector for {host} raised {type(error).__name__}")
     failure.may_have_arrived = arrived
     return failure
 
 
-def _describe(error: BaseException, host: str, proxy: Proxy | None, *, arrived: bool) -> APIConnectionError:
+def _describe(error: BaseException, host: str, proxy: Proxy | None, *, arrived: bool) -> APIConnectionError | None:
+    """Return our error for one of aiohttp or the system, `None` for others."""
     target = host if proxy is None else f"{host} through the proxy {proxy}"
     if isinstance(error, aiohttp.ClientHttpProxyError):
         return describe_refusal(error.status, host, proxy)
@@ -107,7 +119,7 @@ def _describe(error: BaseException, host: str, proxy: Proxy | None, *, arrived: 
         return APIConnectionError(
             f"the connection to {target} broke{'' if arrived else ' before a request was sent'}{kind}"
         )
-    return _describe_foreign(error, host, arrived=arrived)
+    return None
 
 
 def _describe_unconnected(
@@ -121,15 +133,16 @@ def _describe_unconnected(
         peer = f"the proxy {error.host}" if proxy is None else _name_proxy(proxy)
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         return _describe_certificate(peer, error.certificate_error, None if is_proxy else proxy)
+    code = PROXY if is_proxy else None
     if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return APIConnectionError(f"the host name {'of ' * is_proxy}{peer} cannot be resolved")
+        return APIConnectionError(f"the host name {'of ' * is_proxy}{peer} cannot be resolved", code=code)
     if isinstance(error, ssl.SSLError):
         way_out = "; if it speaks plain HTTP, its URL begins with http://" if is_proxy else ""
-        why = (error.reason or "no reason given").replace("_", " ").lower()
+        why = (getattr(error.os_error, "reason", None) or "no reason given").replace("_", " ").lower()
         behind = f" through the proxy {proxy}" if proxy is not None and not is_proxy else ""
-        return APIConnectionError(f"no TLS connection to {peer}{behind}: {why}{way_out}")
+        return APIConnectionError(f"no TLS connection to {peer}{behind}: {why}{way_out}", code=code)
     reason = error.os_error.strerror or type(error.os_error).__name__
-    return APIConnectionError(f"cannot connect to {peer}: {reason}")
+    return APIConnectionError(f"cannot connect to {peer}: {reason}", code=code)
 
 
 def _describe_certificate(peer: str, error: Exception, proxy: Proxy | None) -> APIConnectionError:
@@ -168,7 +181,7 @@ def describe_refusal(status: int, host: str, proxy: Proxy | None) -> APIConnecti
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         knows = proxy is not None and proxy.authorization is not None
         refused += "; it does not accept this user and password" if knows else "; it asks for a user and a password"
-    return APIConnectionError(refused, code="PROXY", permanent=not passing, may_have_arrived=False)
+    return APIConnectionError(refused, code=PROXY, permanent=not passing, may_have_arrived=False)
 
 
 def _name_proxy(proxy: Proxy | None) -> str:

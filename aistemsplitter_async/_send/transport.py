@@ -137,6 +137,7 @@ class AiohttpTransport:
         self, session: aiohttp.ClientSession, request: Request, proxy: Proxy | None
     ) -> aiohttp.ClientResponse:
         host, body = None, _open_body(request)
+        injected = session is self._injected
         failure: BaseException
         try:
             url = URL(request.url, encoded=True)
@@ -162,9 +163,9 @@ class AiohttpTransport:
             # A copy without the traceback, whose frames hold the headers: a caller's own timeout would show it.
             failure = asyncio.CancelledError(*error.args)
             if is_foreign_cancellation():
-                failure = convert_error(error, host=host, body=body, proxy=proxy)
+                failure = convert_error(error, host=host, body=body, proxy=proxy, injected=injected)
         except Exception as error:  # noqa: BLE001  # an injected session runs other people's code
-            failure = convert_error(error, host=host, body=body, proxy=proxy)
+            failure = convert_error(error, host=host, body=body, proxy=proxy, injected=injected)
             if isinstance(error, UnsafeURLError) and request.origin is not Origin.API:  # of our own resolver
                 failure = error
         raise failure

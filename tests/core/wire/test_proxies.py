@@ -33,7 +33,12 @@ def test_a_proxy_is_its_normal_url(text: str, url: str, place: str) -> None:
 
 @pytest.mark.parametrize(
     ("userinfo", "pair"),
-    [("me:p%40s%2Fs", b"me:p@s/s"), ("me", b"me:"), ("j%C3%BCrgen:%E2%82%AC", "jürgen:€".encode()), ("a:b:c", b"a:b:c")],
+    [
+        ("me:p%40s%2Fs", b"me:p@s/s"),
+        ("me", b"me:"),
+        ("j%C3%BCrgen:%E2%82%AC", "jürgen:€".encode()),
+        ("a:b:c", b"a:b:c"),
+    ],
 )
 def test_credentials_are_for_one_header_and_for_nobody_elses_eyes(userinfo: str, pair: bytes) -> None:
     proxy = parse_proxy(f"http://{userinfo}@proxy:3128")
