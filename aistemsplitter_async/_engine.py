@@ -19,6 +19,7 @@ from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._poll.poller import Poller
 from aistemsplitter_async._send.create import BeforeSend, Create, OnCreated
+from aistemsplitter_async._send.network import Network
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
@@ -67,7 +68,7 @@ class Engine:
         gate: Gate | None,
         transport: Transport | None,
         clock: Clock,
-        proxy: str | None,
+        network: Network,
         allow_hosts: frozenset[str],
         on_event: OnEvent | None,
         webhooks: WebhookReceiver | None,
@@ -76,7 +77,7 @@ class Engine:
         self.pipeline = Pipeline(
             transport=transport
             or AiohttpTransport(
-                api_key=api_key, base_url=base_url, session=session, timeouts=timeouts, proxy=proxy, urls=self._urls
+                api_key=api_key, base_url=base_url, session=session, timeouts=timeouts, network=network, urls=self._urls
             ),
             gate=gate or Gate(rate_limit, clock=clock, retry=retry, on_event=on_event),
             retry=retry,

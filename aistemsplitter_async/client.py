@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async._wire.urls import parse_allowed_hosts
@@ -35,12 +36,15 @@ from aistemsplitter_async.job import Job
 from aistemsplitter_async.models import DirectURL
 
 if TYPE_CHECKING:  # loaded with the engine, at the first call
+    from ssl import SSLContext
+
     import aiohttp
 
     from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.gate import Gate
     from aistemsplitter_async._gate.lanes import Priority
     from aistemsplitter_async._send.create import BeforeSend
+    from aistemsplitter_async._send.network import ConnectorFactory
     from aistemsplitter_async._send.transport import Transport
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
@@ -85,14 +89,21 @@ class AsyncAIStemSplitter:
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
-        proxy: an http(s) proxy URL for everything.
+        proxy: the URL of an http(s) proxy for everything, like `http://user:password@proxy.example.com:3128`. It
+            resolves names itself: through it, names of upload workers and CDNs are vetted, addresses cannot be.
+        trust_env: use the proxies of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, as they are now. Nothing
+            else of the environment is trusted, no `.netrc` either.
+        ssl: whom to trust, for all requests, instead of the system's certificates.
+        connector_factory: a function that makes a new `aiohttp.TCPConnector`, or a kind of it, for each of the client's
+            own sessions, which close it. Its own limits and sockets are kept, and the vetting of names is added.
         allow_hosts: hosts (`nas.local`, `10.0.0.7`, `[fd00::7]`, with or without `:port`) of upload workers and CDNs
             that need not be public or https, and of an API over plain http.
         on_event: a listener: called with each event, a value of `events`. It must be an ordinary function and return
             quickly. What it raises changes nothing; each kind is logged once, by the logger `aistemsplitter_async`.
 
     Raises:
-        ConfigurationError: no key, an invalid URL, an async `on_event`, or arguments that exclude each other.
+        ConfigurationError: no key, an invalid URL, proxy or `ssl`, a bad value of a variable that `trust_env` reads, an
+            async `on_event`, or arguments that exclude each other.
     """
 
     def __init__(
@@ -110,17 +121,32 @@ class AsyncAIStemSplitter:
         transport: Transport | None = None,
         clock: Clock | None = None,
         proxy: str | None = None,
+        trust_env: bool = False,
+        ssl: SSLContext | None = None,
+        connector_factory: ConnectorFactory | None = None,
         allow_hosts: Collection[str] = (),
         on_event: OnEvent | None = None,
     ) -> None:
         if gate is not None and rate_limit is not None:
             raise ConfigurationError("give either gate or rate_limit: a gate has its limit already")
-        if transport is not None and (session is not None or proxy is not None):
-            raise ConfigurationError("session and proxy belong to the aiohttp transport; give them or transport")
+        theirs = session, proxy, ssl, connector_factory
+        if transport is not None and (trust_env or any(argument is not None for argument in theirs)):
+            raise ConfigurationError(
+                "session, proxy, trust_env, ssl and connector_factory belong to the aiohttp transport; give them or "
+                "transport"
+            )
         if isinstance(allow_hosts, str):
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
         hosts = parse_allowed_hosts(allow_hosts)
         self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
+        network = build_network(
+            self.base_url,
+            proxy=proxy,
+            trust_env=trust_env,
+            environment=os.environ,
+            ssl=ssl,
+            connector_factory=connector_factory,
+        )
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
@@ -139,7 +165,7 @@ class AsyncAIStemSplitter:
                 gate=gate,
                 transport=transport,
                 clock=self._clock,
-                proxy=proxy,
+                network=network,
                 allow_hosts=hosts,
                 on_event=listener,
                 webhooks=webhooks,

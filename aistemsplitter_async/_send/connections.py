@@ -17,11 +17,13 @@ from weakref import WeakSet
 
 import aiohttp
 import attrs
-from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.abc import AbstractResolver
 from aiohttp.connector import AddrInfoType, SocketFactoryType
 from aiohttp.resolver import DefaultResolver
 
+from aistemsplitter_async._send.connectors import VettingResolver, adopt_connector, noted, watch_sockets
 from aistemsplitter_async._send.failures import ConnectionLostError
+from aistemsplitter_async._send.network import ConnectorFactory
 from aistemsplitter_async._send.sleep import Readings, has_slept
 from aistemsplitter_async._tasks import own, wait_out
 from aistemsplitter_async._wire.messages import Origin
@@ -49,32 +51,63 @@ class Lease:
     retired: bool = False
 
 
+@attrs.frozen
+class Way:
+    """Whom a session's connections lead to. No two ways share a resolver, nor what it has resolved.
+
+    Attributes:
+        origin: whom its requests are for.
+        proxied: whether they go through a proxy. Then the proxy's is the only name that is resolved here.
+    """
+
+    origin: Origin
+    proxied: bool = False
+
+    @property
+    def is_trusted(self) -> bool:
+        """Return whether the user named the hosts it connects to. Others are named by replies, and are vetted."""
+        return self.proxied or self.origin is Origin.API
+
+
 class Connections:
-    """One session for each origin.
+    """One session for each way that requests take.
 
     Args:
         urls: where worker and CDN may be.
         silence: see `Timeouts.silence`.
+        factory: makes the connectors, if it is not done here.
+        injected: the caller's own session, if there is one: its connector is not for others.
         read: returns the machine's clocks.
     """
 
-    def __init__(self, urls: URLPolicy, *, silence: float, read: Callable[[], Readings] = read_clocks) -> None:
+    def __init__(
+        self,
+        urls: URLPolicy,
+        *,
+        silence: float,
+        factory: ConnectorFactory | None = None,
+        injected: aiohttp.ClientSession | None = None,
+        read: Callable[[], Readings] = read_clocks,
+    ) -> None:
         self._urls = urls
         self._silence = silence
+        self._factory = factory
+        self._injected = injected
+        self._adopted = WeakSet[aiohttp.BaseConnector]()
         self._read = read
         self._readings = read()
-        self._leases: dict[Origin, Lease] = {}
-        self._resolvers: dict[Origin, AbstractResolver] = {}
+        self._leases: dict[Way, Lease] = {}
+        self._resolvers: dict[Way, AbstractResolver] = {}
         self._retired: set[Lease] = set()
         self._closing: set[asyncio.Task[None]] = set()
 
     @contextmanager
-    def session(self, origin: Origin) -> Iterator[aiohttp.ClientSession]:
+    def session(self, way: Way) -> Iterator[aiohttp.ClientSession]:
         """Lend the session for one exchange. If that gets no answer, no idle connection is used any more."""
         before, self._readings = self._readings, self._read()
         if has_slept(before, self._readings):
             self.retire()
-        lease = self._leases.get(origin) or self._open(origin)
+        lease = self._leases.get(way) or self._open(way)
         lease.users += 1
         try:
             yield lease.session
@@ -118,26 +151,36 @@ class Connections:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    def _open(self, origin: Origin) -> Lease:
-        if origin not in self._resolvers:
-            trusted = origin is Origin.API  # the user named it; the other two are named by replies
-            self._resolvers[origin] = DefaultResolver() if trusted else VettingResolver(self._urls)
+    def _open(self, way: Way) -> Lease:
         sockets = WeakSet[socket.socket]()
-        open_socket = build_socket_factory(origin, self._silence)
-
-        def open_noted(address: AddrInfoType) -> socket.socket:
-            opened = open_socket(address)
-            sockets.add(opened)
-            return opened
-
+        open_socket = build_socket_factory(way.origin, self._silence)
+        if self._factory is None:
+            connector = self._build_connector(way, noted(open_socket, sockets.add))
+        else:
+            connector = self._adopt(self._factory, way)
+            watch_sockets(connector, open_socket, sockets.add)
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(resolver=self._resolvers[origin], socket_factory=open_noted),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            trust_env=False,
+            trust_env=False,  # it would also send what a .netrc has; which proxy to use is decided elsewhere
             read_bufsize=READ_BUFFER_BYTES,
             middlewares=(_no_hidden_resend,),
         )
-        return self._leases.setdefault(origin, Lease(session, sockets))
+        return self._leases.setdefault(way, Lease(session, sockets))
+
+    def _build_connector(self, way: Way, open_socket: SocketFactoryType) -> aiohttp.TCPConnector:
+        if way not in self._resolvers:
+            inner = DefaultResolver()
+            self._resolvers[way] = inner if way.is_trusted else VettingResolver(self._urls, inner)
+        return aiohttp.TCPConnector(resolver=self._resolvers[way], socket_factory=open_socket)
+
+    def _adopt(self, factory: ConnectorFactory, way: Way) -> aiohttp.TCPConnector:
+        def is_taken(connector: aiohttp.BaseConnector) -> bool:
+            return connector in self._adopted or (self._injected is not None and connector is self._injected.connector)
+
+        connector = adopt_connector(factory, None if way.is_trusted else self._urls, is_taken=is_taken)
+        self._adopted.add(connector)
+        return connector
 
 
 def build_socket_factory(origin: Origin, silence: float) -> SocketFactoryType:
@@ -190,23 +233,3 @@ async def _no_hidden_resend(
     except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
         lost = ConnectionLostError(str(error) or "the server closed the connection")
     raise lost
-
-
-class VettingResolver(AbstractResolver):
-    """Resolves a name and keeps only allowed addresses, so that a public name cannot lead into a private network."""
-
-    def __init__(self, urls: URLPolicy) -> None:
-        self._urls = urls
-        self._inner = DefaultResolver()
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        allowed = [result for result in found if self._urls.allows(result["host"], host=host, port=port)]
-        if not allowed:
-            raise self._urls.build_refusal(host, [result["host"] for result in found])
-        return allowed
-
-    async def close(self) -> None:
-        await self._inner.close()

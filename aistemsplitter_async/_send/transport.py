@@ -1,8 +1,8 @@
 """Exactly one attempt: a request value goes in, a reply value or a typed error comes out.
 
-Three sessions keep the three origins apart (`connections`). The API key is added here, per request, after asserting
-that the URL is the API's own origin. Errors are converted (`failures`) outside their `except` block, because their
-`repr` and `__context__` hold the request's headers, and with them the key.
+Sessions keep the three origins apart, and what goes through a proxy from what does not (`connections`). The API key is
+added here, per request, after asserting that the URL is the API's own origin. Errors are converted (`failures`) outside
+their `except` block, because their `repr` and `__context__` hold the request's headers, and with them the key.
 """
 
 from __future__ import annotations
@@ -10,17 +10,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext
+from http import HTTPStatus
 from typing import Protocol
 
 import aiohttp
 from yarl import URL
 
-from aistemsplitter_async._send.connections import Connections
-from aistemsplitter_async._send.failures import Body, convert_error, is_foreign_cancellation
+from aistemsplitter_async._send.connections import Connections, Way
+from aistemsplitter_async._send.failures import Body, convert_error, describe_refusal, is_foreign_cancellation
+from aistemsplitter_async._send.network import Network
 from aistemsplitter_async._urls import is_of_origin, parse_http_url
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.codec import is_readable
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
+from aistemsplitter_async._wire.proxies import Proxy
 from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import (
     REPLY_CAP_BYTES,
@@ -76,7 +79,8 @@ class AiohttpTransport:
         base_url: where the API is.
         session: carries the API calls if given, and is not closed here.
         timeouts: `connect` and `silence` are used here; everything else is the pipeline's.
-        proxy: an http(s) proxy for every request. It resolves names by itself, so only literal addresses are vetted.
+        network: how to get out. A proxy resolves names by itself, so through one only names and literal addresses are
+            vetted.
         urls: where worker and CDN may be.
     """
 
@@ -87,15 +91,18 @@ class AiohttpTransport:
         base_url: str,
         session: aiohttp.ClientSession | None = None,
         timeouts: Timeouts,
-        proxy: str | None = None,
+        network: Network = Network(),  # noqa: B008  # frozen
         urls: URLPolicy = URLPolicy(),  # noqa: B008  # frozen
     ) -> None:
         self._api_key = api_key
         self._api_origin = parse_http_url(base_url).origin
         self._injected = session
         self._timeouts = timeouts
-        self._proxy = proxy
-        self._connections = Connections(urls, silence=timeouts.silence)
+        self._network = network
+        self._urls = urls
+        self._connections = Connections(
+            urls, silence=timeouts.silence, factory=network.connector_factory, injected=session
+        )
         self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
@@ -114,16 +121,24 @@ class AiohttpTransport:
     @asynccontextmanager
     async def _exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
         self._check(request)
-        with self._session(request.origin) as session:
-            response = await self._open(session, request)
+        proxy = self._network.proxy_for(request.url)
+        if proxy is not None:
+            self._check_target(request, proxy)
+        with self._session(Way(request.origin, proxied=proxy is not None)) as session:
+            response = await self._open(session, request, proxy)
             try:
+                if proxy is not None and response.url.scheme == "http":  # there is no tunnel
+                    _raise_refusal(response, proxy)
                 yield response
             finally:
                 # Not `release`: the rest of a body is not worth reading, and a complete one has released it already.
                 response.close()
 
-    async def _open(self, session: aiohttp.ClientSession, request: Request) -> aiohttp.ClientResponse:
+    async def _open(
+        self, session: aiohttp.ClientSession, request: Request, proxy: Proxy | None
+    ) -> aiohttp.ClientResponse:
         host, body = None, _open_body(request)
+        injected = session is self._injected
         failure: BaseException
         try:
             url = URL(request.url, encoded=True)
@@ -131,12 +146,14 @@ class AiohttpTransport:
             return await session.request(
                 request.method,
                 url,
-                headers=self._headers(request),  # not a variable, which a traceback would show
+                headers=self._headers(request, url, proxy),  # not a variable, which a traceback would show
                 data=body,
                 allow_redirects=False,
                 raise_for_status=False,  # an injected session may have it set: the status is ours to judge
-                proxy=self._proxy,
-                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeouts.connect),
+                proxy=None if proxy is None else proxy.url,
+                proxy_headers=None if proxy is None else _introduce(proxy),
+                ssl=self._network.ssl or True,  # said here for an injected session and the connectors of a factory
+                timeout=self._limit_connecting(session, proxy),
                 # Said here and not of our sessions, so that an injected one does the same.
                 auto_decompress=False,
                 max_line_size=REPLY_HEADER_BYTES,
@@ -147,12 +164,22 @@ class AiohttpTransport:
             # A copy without the traceback, whose frames hold the headers: a caller's own timeout would show it.
             failure = asyncio.CancelledError(*error.args)
             if is_foreign_cancellation():
-                failure = convert_error(error, host=host, body=body)
+                failure = convert_error(error, host=host, body=body, proxy=proxy, injected=injected)
         except Exception as error:  # noqa: BLE001  # an injected session runs other people's code
-            failure = convert_error(error, host=host, body=body)
+            failure = convert_error(error, host=host, body=body, proxy=proxy, injected=injected)
             if isinstance(error, UnsafeURLError) and request.origin is not Origin.API:  # of our own resolver
                 failure = error
         raise failure
+
+    def _limit_connecting(self, session: aiohttp.ClientSession, proxy: Proxy | None) -> aiohttp.ClientTimeout:
+        """Return the limit of a connection, and of a tunnel: the proxy connects as well, and may never say how it went.
+
+        Where the caller decides how many connections there are, waiting for one would count, so there is none.
+        """
+        connect = self._timeouts.connect
+        is_ours = session is not self._injected and self._network.connector_factory is None
+        whole = 2 * connect if proxy is not None and is_ours else None
+        return aiohttp.ClientTimeout(total=None, sock_connect=connect, connect=whole)
 
     def _check(self, request: Request) -> None:
         """Raise what can be known before an attempt."""
@@ -164,16 +191,38 @@ class AiohttpTransport:
             if self._injected is not None and self._injected.closed:
                 raise APIConnectionError("the session is closed", may_have_arrived=False, permanent=True)
 
-    def _headers(self, request: Request) -> dict[str, str]:
+    def _check_target(self, request: Request, proxy: Proxy) -> None:
+        """Refuse a reply's URL that names the proxy, which would then visit itself, in the network it stands in."""
+        url = parse_http_url(request.url)
+        is_named = url.address is None and url.host == proxy.host
+        if request.origin is Origin.API or not is_named or self._urls.names(url.host, url.port):
+            return
+        if not (self._urls.allow_loopback and url.is_loopback):
+            raise UnsafeURLError(f"refused to visit {url.host!r}: that is the proxy itself")
+
+    def _headers(self, request: Request, url: URL, proxy: Proxy | None) -> dict[str, str]:
         headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **request.headers}
+        if proxy is not None and url.scheme == "http":  # there is no tunnel: this very request is read by the proxy
+            headers |= _introduce(proxy)
         if request.origin is Origin.API:
             headers["Authorization"] = f"Bearer {self._api_key.reveal()}"
         return headers
 
-    def _session(self, origin: Origin) -> AbstractContextManager[aiohttp.ClientSession]:
-        if origin is Origin.API and self._injected is not None:
+    def _session(self, way: Way) -> AbstractContextManager[aiohttp.ClientSession]:
+        if way.origin is Origin.API and self._injected is not None:
             return nullcontext(self._injected)  # which of its connections are used is its owner's affair
-        return self._connections.session(origin)
+        return self._connections.session(way)
+
+
+def _raise_refusal(response: aiohttp.ClientResponse, proxy: Proxy) -> None:
+    """Raise what a proxy says before it passes anything on. Of other answers it is not known whose they are."""
+    if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        raise describe_refusal(response.status, response.url.host or "", proxy)
+
+
+def _introduce(proxy: Proxy) -> dict[str, str]:
+    """Return the headers that are for a proxy."""
+    return {} if proxy.authorization is None else {"Proxy-Authorization": proxy.authorization.reveal()}
 
 
 def _open_body(request: Request) -> Body | AsyncIterator[bytes] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._send.certificates import find_problem
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async.cli.failures import UsageError
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from aistemsplitter_async.sandbox import Sandbox
 
 _SECRET_CAP_BYTES = 4096  # no key or secret is longer; a song given as its file must not be read to the end
+_CERTIFICATES_CAP_BYTES = 16 * 1024 * 1024  # all the world's issuers have less than one
+_ENVIRONMENT = "env"  # the value of --proxy that stands for the environment's variables
 _SANDBOX_CREDITS = 10**8  # s: more than any library needs
 _SANDBOX_POLL = PollPolicy(first=0.2, shortest=0.2)  # polls of a local sandbox cost nothing
 
@@ -50,13 +54,13 @@ async def connected(
     With `sandbox_data`, a folder, the sandbox continues from its last state in the folder.
 
     Raises:
-        ConfigurationError: no key, or an invalid URL.
+        ConfigurationError: no key, an invalid URL or proxy, or certificates that cannot be read.
         JournalLockedError: another process uses the sandbox's folder.
         UsageError: the sandbox's libraries are missing.
     """
     async with AsyncExitStack() as stack:
-        poll = None
-        key, base_url = None, common.base_url
+        poll, context = None, None
+        key, base_url, proxy = None, common.base_url, common.proxy
         if sandbox:
             from aistemsplitter_async.sandbox import Sandbox  # noqa: PLC0415  # most commands do without
 
@@ -64,15 +68,21 @@ async def connected(
             own = Sandbox(credits=_SANDBOX_CREDITS, requests_per_minute=None, data=sandbox_data)
             running = await stack.enter_async_context(_exclusive(own))
             key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
+            proxy = None  # it is on this machine
         elif common.api_key_file is not None:
             key = await asyncio.to_thread(_read_key, common.api_key_file)
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
+        if common.ca_file is not None and not sandbox:
+            context = await asyncio.to_thread(_read_certificates, common.ca_file)
         client = AsyncAIStemSplitter(
             key,
             base_url=base_url,
             rate_limit=common.rate_limit,
             poll=poll,
             allow_hosts=common.allow_host or (),
+            proxy=None if proxy == _ENVIRONMENT else proxy,
+            trust_env=proxy == _ENVIRONMENT,
+            ssl=context,
             on_event=on_event,
         )
         yield await stack.enter_async_context(client)
@@ -164,6 +174,29 @@ def _read_key(file: Path) -> str:
             return key
         problem = f"no API key in {name}"
     raise ConfigurationError(problem, code="NO_API_KEY")
+
+
+def _read_certificates(file: Path) -> ssl.SSLContext:
+    """Return a context that trusts the certificates in a file, and those of the system.
+
+    Raises:
+        ConfigurationError: there are none in it.
+    """
+    problem = None
+    context = ssl.create_default_context()
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(_CERTIFICATES_CAP_BYTES)
+        problem = find_problem(content)
+        if problem is None:
+            context.load_verify_locations(cadata=content.decode("latin-1"))
+    except ssl.SSLError as error:
+        problem = f"its certificate cannot be decoded ({(error.reason or 'no reason given').lower().replace('_', ' ')})"
+    except OSError as error:
+        problem = reason_of(error)
+    if problem is not None:
+        raise ConfigurationError(f"cannot use the certificates of --ca-file {file}: {problem}")
+    return context
 
 
 def read_secret(file: Path | None) -> str:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -108,8 +107,7 @@ class Context:
     Attributes:
         into: the folder for all splits, `None` for commands that download nothing.
         name: the folder inside, if it is not the usual one of the source.
-        base_url: as it was given.
-        api_key_file: as it was given.
+        connection: the options to reach the same API, see `Common.connection`.
         is_batch: whether the command is `batch`, which is continued by running it again.
         is_split: whether the command is `split`, which buys and has a journal too.
         retry_failed: whether `--retry-failed` was given; the command to continue must not repeat it.
@@ -118,8 +116,7 @@ class Context:
 
     into: str | None = None
     name: str | None = None
-    base_url: str | None = None
-    api_key_file: Path | None = None
+    connection: Mapping[str, object] = attrs.field(factory=dict[str, object])
     is_batch: bool = False
     is_split: bool = False
     retry_failed: bool = False
@@ -134,7 +131,7 @@ class Context:
         """Return the commands that continue with the split later, the best first; none if it ends with this process."""
         if not self.resumable:
             return []
-        connection = given_options({"--base-url": self.base_url, "--api-key-file": self.api_key_file})
+        connection = given_options(self.connection)
         wait = command("wait", split_id, *connection)
         target = given_options({"--into": self.into, "--name": self.name})
         return [wait] if self.into is None else [command("download", split_id, *target, *connection), wait]
@@ -222,6 +219,8 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
         asked = error.retry_after
         wait = f" in {asked:.0f} s" if asked and asked <= LONGEST_CLOSED else " later"
         return f"try again{wait}, and give the key's limit with --rate-limit"
+    if error.code in ("CERTIFICATE", "PROXY"):  # it says itself what to do, or that the proxy is the one to ask
+        return "check --proxy" if error.code == "PROXY" else None
     if isinstance(error, APIConnectionError | ProtocolError):
         return "check the network and --base-url"
     return None

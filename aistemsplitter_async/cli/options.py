@@ -159,7 +159,31 @@ class Common:
             allow_leading_hyphen=False,
         ),
     ] = None
+    proxy: Annotated[
+        str | None,
+        Parameter(
+            help="URL of an HTTP proxy for everything, like http://proxy.example.com:3128; or env: what HTTPS_PROXY, "
+            "HTTP_PROXY, ALL_PROXY and NO_PROXY say, where others do not see a password."
+        ),
+    ] = None
+    ca_file: Annotated[
+        Path | None,
+        AsPath,
+        Parameter(help="PEM file of certificates to trust beside the system's, as of a proxy that reads along."),
+    ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
+
+    @property
+    def connection(self) -> dict[str, object]:
+        """Return the options that another command needs to reach the same API in the same way; no password."""
+        proxy = self.proxy if self.proxy is None or "@" not in self.proxy else "env"
+        return {
+            "--base-url": self.base_url,
+            "--api-key-file": self.api_key_file,
+            "--proxy": proxy,
+            "--ca-file": self.ca_file,
+            "--allow-host": self.allow_host,
+        }
 
     @property
     def names_an_api(self) -> bool:

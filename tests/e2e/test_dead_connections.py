@@ -13,7 +13,7 @@ import pytest
 
 from aistemsplitter_async import APIConnectionError, AsyncAIStemSplitter, DirectURL, ValidationError
 from aistemsplitter_async._send import connections
-from aistemsplitter_async._send.connections import build_socket_factory
+from aistemsplitter_async._send.connections import Way, build_socket_factory
 from aistemsplitter_async._send.sleep import Readings
 from aistemsplitter_async._wire.messages import Origin
 from aistemsplitter_async.config import RateLimit, RetryPolicy, Timeouts
@@ -246,7 +246,7 @@ async def test_an_upload_to_a_worker_that_reads_no_more_is_given_up_at_once_with
         await begun.wait()
         await asyncio.sleep(0.1)  # in which its window closes
         held = client._engine.pipeline.transport._connections  # type: ignore[attr-defined]
-        sockets = list(held._leases[Origin.WORKER].sockets)
+        sockets = list(held._leases[Way(Origin.WORKER)].sockets)
         if end == "cancel":
             upload.cancel()
         else:

@@ -36,6 +36,7 @@ class Proxy:
 
     refusal: bytes | None
     url: str = ""
+    place: str = ""
     asked: list[str] = attrs.field(factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +66,8 @@ async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 async def proxy(refusal: bytes | None = None) -> AsyncIterator[Proxy]:
     made = Proxy(refusal)
     async with listening(made.serve) as port:
-        made.url = f"http://user:hunter2@127.0.0.1:{port}"
+        made.place = f"127.0.0.1:{port}"
+        made.url = f"http://user:hunter2@{made.place}"
         yield made
 
 
@@ -133,7 +135,7 @@ async def test_a_proxy_that_refuses_to_connect_is_certain_and_named(status: int,
     error = ended.error
     assert isinstance(error, APIConnectionError)
     assert (error.may_have_arrived, error.permanent, error.code) == (False, tries == 1, "PROXY")
-    assert f"the proxy refused to connect to 127.0.0.1: HTTP {status}" in str(error)
+    assert f"the proxy {through.place} refused to connect to 127.0.0.1: HTTP {status}" in str(error)
     assert [line.split(" ")[0] for line in through.asked] == ["CONNECT"] * tries
     assert ended.count(GateClosed) == 0, "a proxy's 429 is not the key's"
     assert (api.got, api.splits) == ([], {})
@@ -142,7 +144,7 @@ async def test_a_proxy_that_refuses_to_connect_is_certain_and_named(status: int,
 async def test_the_proxys_wish_for_a_password_is_told() -> None:
     async with raw_api() as api, proxy(head("407 Who", "Proxy-Authenticate: Basic")) as through:
         ended = await create(api.url.replace("http:", "https:"), through)
-    assert str(ended.error).endswith("HTTP 407; it asks for a user and a password")
+    assert str(ended.error).endswith("HTTP 407; it does not accept this user and password")
 
 
 @pytest.mark.parametrize(
@@ -163,14 +165,14 @@ async def test_a_proxy_that_cannot_be_reached_is_named_as_the_proxy() -> None:
         ended = await create(url, through)
         assert isinstance(ended.error, APIConnectionError)
         assert not ended.error.may_have_arrived
-        assert str(ended.error).startswith("cannot connect to the proxy 127.0.0.1: ")
+        assert str(ended.error).startswith(f"cannot connect to the proxy {through.place}: ")
 
 
 async def test_a_proxy_whose_name_does_not_resolve_is_named_as_the_proxy() -> None:
     ended = await create("https://127.0.0.1:9/v1", Proxy(None, url="http://proxy.invalid:3128"))
     assert isinstance(ended.error, APIConnectionError)
     assert not ended.error.may_have_arrived
-    assert str(ended.error) == "the host name of the proxy proxy.invalid cannot be resolved"
+    assert str(ended.error) == "the host name of the proxy proxy.invalid:3128 cannot be resolved"
 
 
 async def test_through_the_tunnel_a_wrong_certificate_is_certain_too(tls: ssl.SSLContext) -> None:
@@ -178,7 +180,9 @@ async def test_through_the_tunnel_a_wrong_certificate_is_certain_too(tls: ssl.SS
         ended = await create(api.url, through)
     assert isinstance(ended.error, APIConnectionError)
     assert (ended.error.may_have_arrived, ended.error.permanent) == (False, True)
-    assert str(ended.error) == "the certificate of 127.0.0.1 does not verify"
+    assert str(ended.error).startswith(
+        "the certificate of 127.0.0.1 does not verify: it is self-signed; perhaps the proxy "
+    )
     assert api.got == []
 
 

@@ -87,8 +87,7 @@ class _Run:
         self.is_draining = False
         self.context = Context(
             into=str(arguments.into),
-            base_url=arguments.common.base_url,
-            api_key_file=arguments.common.api_key_file,
+            connection=arguments.common.connection,
             is_batch=True,
             retry_failed=arguments.retry_failed,
         )

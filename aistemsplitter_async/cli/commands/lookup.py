@@ -58,7 +58,7 @@ async def show_split(split_id: str, common: Common, terminal: Terminal) -> int:
 
 async def wait(split_id: str, timeout: float | None, common: Common, terminal: Terminal) -> int:
     """Wait until a split is finished, and show how it ended."""
-    context = Context(base_url=common.base_url, api_key_file=common.api_key_file)
+    context = Context(connection=common.connection)
     terminal.kept = "nothing is lost: the same command shows it again"
     try:
         async with working(Activity(split_id, split_id=split_id), common, terminal, follow=True) as (client, _):
@@ -84,7 +84,7 @@ async def download(
     """Wait until a split is finished, and download its stems."""
     activity = Activity(split_id, split_id=split_id)
     terminal.kept = f"nothing is lost: the stems go to {into}"
-    context = Context(into=into, name=name, base_url=common.base_url, api_key_file=common.api_key_file)
+    context = Context(into=into, name=name, connection=common.connection)
     try:
         async with working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)

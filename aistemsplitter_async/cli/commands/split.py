@@ -233,8 +233,7 @@ class _Run:
         return Context(
             into=str(arguments.into),
             name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
-            base_url=arguments.common.base_url,
-            api_key_file=arguments.common.api_key_file,
+            connection=arguments.common.connection,
             is_split=True,
             retry_failed=arguments.retry_failed,
             resumable=not arguments.sandbox,
@@ -248,7 +247,6 @@ def _command_for(source: str, arguments: Splitting) -> str:
         "--stem-model": arguments.stem_model,
         "--output-format": arguments.output_format,
         "--webhook-url": arguments.webhook_url,
-        "--base-url": arguments.common.base_url,
-        "--api-key-file": arguments.common.api_key_file,
+        **arguments.common.connection,
     }
     return command("split", source, *given_options(options))

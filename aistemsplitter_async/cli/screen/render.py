@@ -145,8 +145,14 @@ def _escape_in_quotes(character: str) -> str:
 
 
 def given_options(options: Mapping[str, object]) -> list[str]:
-    """Return the options that have a value, as the words of a command line."""
-    return [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    """Return the options that have a value, or several in a list, as the words of a command line."""
+    return [
+        word
+        for name, value in options.items()
+        if value is not None
+        for one in (value if isinstance(value, list) else [value])
+        for word in (name, str(one))
+    ]
 
 
 def columns(rows: Sequence[tuple[str, ...]], *, indent: str = "  ", gap: str = "  ") -> list[str]:

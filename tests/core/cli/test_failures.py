@@ -56,7 +56,9 @@ def test_an_uncertain_create_names_its_key_and_the_way_on() -> None:
 
 
 def test_a_wait_that_took_too_long_says_how_to_go_on_with_the_same_options() -> None:
-    context = Context(into="my stems", name="song-2", base_url="https://a.example/v1", api_key_file=Path("k"))
+    context = Context(
+        into="my stems", name="song-2", connection={"--base-url": "https://a.example/v1", "--api-key-file": Path("k")}
+    )
     message = explain(errors.WaitTimeoutError("split_1", None), context, source="song.mp3").message
     assert message.startswith("song.mp3: ")
     connection = "--base-url https://a.example/v1 --api-key-file k"
