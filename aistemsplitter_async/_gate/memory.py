@@ -20,8 +20,8 @@ _VERSION = 1
 _MOST_SLOTS = 100_000
 _MOST_REQUESTS = 10**9
 _LONGEST_WINDOW = 86_400.0  # s
-_LONGEST_QUOTA = 32 * 86_400.0  # s
-_MOST_QUOTAS = 8
+LONGEST_QUOTA = 32 * 86_400.0  # s: a month, of a further limit
+MOST_QUOTAS = 8  # no service has as many
 _MOST_BATCHES = 2000
 
 
@@ -96,11 +96,11 @@ def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory |
 
 
 def _parse_quotas(remembered: object, passed: float) -> Iterator[QuotaMemory]:
-    for quota in remembered[:_MOST_QUOTAS] if isinstance(remembered, list) else ():
+    for quota in remembered[:MOST_QUOTAS] if isinstance(remembered, list) else ():
         if not isinstance(quota, Mapping):
             continue
         requests, per, slots = _count(quota.get("requests")), _number(quota.get("per")), quota.get("slots")
-        if requests is None or per is None or not 0 < per <= _LONGEST_QUOTA:
+        if requests is None or per is None or not 0 < per <= LONGEST_QUOTA:
             continue
         pairs = [pair for pair in slots if isinstance(pair, list | tuple)] if isinstance(slots, list | tuple) else []
         known = [(_number(pair[0]), _count(pair[1])) for pair in pairs[:_MOST_BATCHES] if len(pair) == 2]  # noqa: PLR2004
