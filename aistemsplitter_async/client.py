@@ -102,8 +102,8 @@ class AsyncAIStemSplitter:
             quickly. What it raises changes nothing; each kind is logged once, by the logger `aistemsplitter_async`.
 
     Raises:
-        ConfigurationError: no key, an invalid URL, proxy or `ssl`, a bad value of a variable that `trust_env` reads, an
-            async `on_event`, or arguments that exclude each other.
+        ConfigurationError: no key, an invalid URL, limit, proxy or `ssl`, a bad value of a variable that `trust_env`
+            reads, an async `on_event`, or arguments that exclude each other.
     """
 
     def __init__(
@@ -129,6 +129,7 @@ class AsyncAIStemSplitter:
     ) -> None:
         if gate is not None and rate_limit is not None:
             raise ConfigurationError("give either gate or rate_limit: a gate has its limit already")
+        limit = RateLimit() if rate_limit is None else RateLimit.check(rate_limit)
         theirs = session, proxy, ssl, connector_factory
         if transport is not None and (trust_env or any(argument is not None for argument in theirs)):
             raise ConfigurationError(
@@ -158,7 +159,7 @@ class AsyncAIStemSplitter:
                 base_url=self.base_url,
                 api_key=secret,
                 session=session,
-                rate_limit=rate_limit or RateLimit(),
+                rate_limit=limit,
                 retry=retry or RetryPolicy(),
                 poll=poll or PollPolicy(),
                 timeouts=timeouts or Timeouts(),
