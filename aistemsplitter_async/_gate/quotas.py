@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 import attrs
 
-from aistemsplitter_async._gate.memory import LONGEST_QUOTA, MOST_QUOTAS, QuotaMemory
+from aistemsplitter_async._gate.memory import LONGEST_WINDOW, MOST_QUOTAS, QuotaMemory
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.snapshot import LimitUse
 from aistemsplitter_async.config import LONGEST_CLOSED, RateLimit
@@ -226,7 +226,7 @@ class Quotas:
             ages: seconds since the replies that are known, for a limit that is new.
         """
         for limit in limits:
-            if limit.requests is None or limit.per is None or not 0 < limit.per <= LONGEST_QUOTA:
+            if limit.requests is None or limit.per is None or not 0 < limit.per <= LONGEST_WINDOW:
                 continue
             quota = self._quotas.get(limit.per)
             if quota is None:

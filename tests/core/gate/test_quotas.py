@@ -190,6 +190,16 @@ def test_both_limits_survive_a_restart() -> None:
 
 
 DAY = 86_400.0
+
+
+def test_a_limit_of_a_week_survives_a_restart() -> None:
+    limiter = declared((5, 7 * DAY))
+    limiter.take(0.0)
+    memory = parse_gate_memory(limiter.export(0.0).dump(1e9), 1e9)
+    assert memory is not None
+    assert memory.ages == (0.0,)
+
+
 words = st.builds(
     RateAdvice,
     requests=st.integers(1, 9),
