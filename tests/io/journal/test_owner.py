@@ -248,3 +248,22 @@ def test_a_name_that_no_lock_file_can_have_is_refused_and_asking_raises_nothing(
     assert is_locked(path) is None
     with pytest.raises(JournalError, match="too long"):
         JournalStore(path)
+
+
+def test_a_lock_file_that_another_process_made_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its name, a third process would make another one, and the journal would have two owners."""
+
+    def create(path: Path) -> None:
+        path.touch()  # by the other process
+        raise FileExistsError
+
+    def acquire(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(lock, "create_private", create)
+    monkeypatch.setattr(lock.FileLock, "acquire", acquire)
+    with pytest.raises(JournalError, match="too many open files"):
+        lock.JournalLock(tmp_path / "journal")
+    assert (tmp_path / "journal.lock").exists()
