@@ -9,7 +9,7 @@ import zipfile
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._audio.foreign import what_else
+from aistemsplitter_async._audio.non_audio import what_else
 from tests.core.audio.made import encoded, noise
 
 
