@@ -49,7 +49,7 @@ _TEXTS = tuple(
             r"(?:\s*(?:REM|PERFORMER|TITLE|CATALOG|CDTEXTFILE|SONGWRITER) [^\n]*\n)*\s*FILE [^\n]+\n\s*TRACK \d",
             "a cue sheet",
         ),
-        (r"[{\[].*[}\]]\s*\Z", "text (JSON)"),
+        (r"(?:\{\s*[\"}]|\[\s*[\[{\"\]]).*[}\]]\s*\Z", "text (JSON)"),
         (r"<[?!a-z]", "text (XML)"),
     )
 )
