@@ -65,19 +65,25 @@ class Folders:
                 subfolders = yield from self._scan(folder, root, glob, states)
                 waiting.append(iter(subfolders))
 
-    def was_found(self, path: Path) -> bool:
+    def was_found(self, path: str) -> bool:
         """Return whether a track at `path` was already found because its folder was entered."""
-        identity = _identity(path.parent)
-        if is_video(path.name):
-            return (identity, path.name) in self._taken
-        return kind_of(path.name) is None and identity in self._entered
+        folder, _, name = path.rpartition(os.sep)
+        if not self._entered:
+            return False
+        identity = _identity(folder or os.sep)
+        if is_video(name):
+            return (identity, name) in self._taken
+        return kind_of(name) is None and identity in self._entered
 
-    def take_back(self, path: Path, root: str | None = None) -> Iterator[Ignored]:
+    def take_back(self, path: str, root: str | None = None) -> Iterator[Ignored]:
         """Correct the count if `path` is a video that was left out, and is named now."""
-        identity = _identity(path.parent)
-        if is_video(path.name) and identity in self._entered and (identity, path.name) not in self._taken:
-            self._taken.add((identity, path.name))
-            yield Ignored(str(path.parent), -1, Kind.VIDEO, (path.name,), root)
+        folder, _, name = path.rpartition(os.sep)
+        if not is_video(name):
+            return
+        identity = _identity(folder or os.sep)
+        if identity in self._entered and (identity, name) not in self._taken:
+            self._taken.add((identity, name))
+            yield Ignored(folder, -1, Kind.VIDEO, (name,), root)
 
     def _scan(
         self, folder: str, root: str, glob: Glob | None, states: States | None
@@ -119,7 +125,7 @@ class Folders:
             glob = states = None
         if folder != root and self._is_excluded(Path(folder), root):
             return None
-        identity = _identity(Path(folder))
+        identity = _identity(folder)
         was_searched = identity in self._entered
         if was_searched and (glob is None or not glob.names_extension):
             return None
@@ -131,9 +137,9 @@ class Folders:
 
     def _take(self, entry: os.DirEntry[str], root: str, visit: _Visit) -> Iterator[Found]:
         if visit.was_searched:
-            if self.was_found(Path(entry.path)):
+            if self.was_found(entry.path):
                 return
-            yield from self.take_back(Path(entry.path), root)
+            yield from self.take_back(entry.path, root)
         yield _classify(entry, root)
 
     def _is_new(self, identity: tuple[object, ...], glob: Glob | None, states: States | None) -> bool:
@@ -162,7 +168,7 @@ def has_match(root: str, glob: Glob) -> bool:
         try:
             with os.scandir(folder) as scan:
                 entries = list(scan)
-            visit = (*_identity(Path(folder)), states)
+            visit = (*_identity(folder), states)
         except OSError:  # reported where it is searched for tracks
             continue
         if visit in entered:
@@ -322,7 +328,7 @@ def _is(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _identity(folder: Path) -> tuple[object, ...]:
-    status = folder.stat()
+def _identity(folder: str) -> tuple[object, ...]:
+    status = os.stat(folder)  # noqa: PTH116  # pathlib keeps every name it sees
     # Some network file systems number nothing: all their folders would be one.
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(folder),)
