@@ -25,6 +25,7 @@ _PAGES = (
 )
 _WIDE_PAGES = ("cp932", "gbk", "cp949", "cp950")  # those with characters of two bytes
 _HALF = re.compile(rb"[\x80-\xff]\\")
+_QUOTED = re.compile(rb"""\s*(["'])([^"']|[^"'].*[^"'])\1\s*""", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # at least two letters: C:// is a drive
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]+|\\(?!\\)")
 _UNC = re.compile(r"\\\\([^\\/]+)[\\/]")
@@ -78,6 +79,9 @@ def spell(name: bytes) -> tuple[Spelling, ...] | Unreadable:
     spelled = [*_spell_plain(name)]
     if b"%" in name and b"\x00" not in (unquoted := unquote_to_bytes(name)):
         spelled += _spell_plain(unquoted)
+    if quoted := _QUOTED.fullmatch(name):  # as Explorer copies paths
+        inside = spell(quoted[2])
+        spelled += () if isinstance(inside, Unreadable) else inside
     for one in tuple(spelled):  # what somebody typed has spaces around it that are in no name
         if (stripped := one.path.strip()) != one.path:
             spelled.append(attrs.evolve(one, path=stripped))
