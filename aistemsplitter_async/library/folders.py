@@ -127,9 +127,9 @@ class Folders:
         """Return what is in a folder; `None` if it is not to be entered."""
         if glob is None or states is None or glob.is_match(states):
             glob = states = None
-        if folder != root and self._is_excluded(Path(folder), root):
-            return None
         identity = _identity(folder)
+        if folder != root and self._is_excluded(folder, identity, root):
+            return None
         was_searched = identity in self._entered
         if was_searched and not (glob and (glob.names_extension or is_stem(glob.parts[-1]))):
             return None
@@ -155,14 +155,15 @@ class Folders:
         self._entered.add(wanted)
         return True
 
-    def _is_excluded(self, folder: Path, root: str) -> bool:
+    def _is_excluded(self, folder: str, identity: tuple[object, ...], root: str) -> bool:
         for excluded in self._excluded:
             with suppress(OSError):  # it need not exist yet
-                if folder.samefile(excluded):
+                if _identity(str(excluded)) == identity:
                     return True
-            if folder.is_symlink() and folder.resolve().is_relative_to(excluded):
-                return not Path(root).resolve().is_relative_to(excluded)
-        return False
+        if not os.path.islink(folder):  # noqa: PTH114
+            return False
+        inside = [excluded for excluded in self._excluded if Path(folder).resolve().is_relative_to(excluded)]
+        return bool(inside) and not Path(root).resolve().is_relative_to(inside[0])
 
 
 def has_match(root: str, glob: Glob) -> bool:
