@@ -576,7 +576,8 @@ class AsyncAIStemSplitter:
 
         Args:
             sources: an iterable or async iterable of sources, or of `BatchItem`s for sources with names of their own.
-                Consumed only as fast as they are processed.
+                Consumed only as fast as they are processed. A path is one file, called exactly so; folders, lists,
+                patterns and names in other spellings are for the command, `aistemsplitter-async batch`.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
             journal: the file that records everything; without one, a crash loses what was in progress.
             stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only

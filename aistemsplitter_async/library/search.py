@@ -24,6 +24,7 @@ from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library.folders import Folders, has_match
 from aistemsplitter_async.library.found import Found, Track, Unusable
 from aistemsplitter_async.library.globs import Glob, parse_glob
+from aistemsplitter_async.library.kinds import is_audio
 from aistemsplitter_async.library.lists import Lists
 from aistemsplitter_async.library.names import Names, Several
 from aistemsplitter_async.library.playlists import kind_of
@@ -45,10 +46,12 @@ def find_tracks(
 ) -> Iterator[Found]:
     """Return an iterator over the tracks that `paths` name. It blocks, so iterate in a thread.
 
-    Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped.
+    Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped,
+    unless they are named themselves. What a file holds is not read.
 
     Args:
-        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, the xml of iTunes, txt, csv,
+        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, the xml of iTunes
+            and rekordbox, txt, csv,
             tsv); http(s) URLs; files; `-` for a list on standard input. What exists as it is written is never read as
             a glob, in any part of a path: `Album [2001]/*.wav` are the files of that album.
         exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
@@ -150,9 +153,10 @@ class _Search:
         if stat.S_ISDIR(status.st_mode):
             return _FOLDER, partial(self._folders.walk, path)
         # Shells turn `<(find ..)` into a pipe, and `/dev/stdin` with `< songs.txt` is a descriptor.
-        if stat.S_ISFIFO(status.st_mode) or _DESCRIPTOR.fullmatch(path):
+        name = path.rpartition(os.sep)[2]
+        if (stat.S_ISFIFO(status.st_mode) and not is_audio(name)) or _DESCRIPTOR.fullmatch(path):
             return _NAMED, partial(self._lists.read_file, path, "txt", folders=[os.getcwd()])  # noqa: PTH109
-        kind = kind_of(path.rpartition(os.sep)[2])
+        kind = kind_of(name)
         if kind is not None:
             return _NAMED, partial(self._lists.read_file, path, kind)
         return _NAMED, partial(self._check_file, path, status)
