@@ -16,7 +16,7 @@ from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import AudioSource, BytesSource, Source, build_source, source_name
-from aistemsplitter_async._transfer.file_source import FileSource, refuse_foreign
+from aistemsplitter_async._transfer.file_source import FileSource, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import HEADER_TEXT, ForeignSource
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
@@ -244,7 +244,7 @@ def _stamp(path: Path) -> Stamp | None:
 def _examine_file(path: Path, content_type: str) -> Examined:
     try:
         with path.open("rb") as file:
-            refuse_foreign(file, str(path), content_type)
+            refuse_non_audio(file, str(path), content_type)
             return examine(file)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
