@@ -120,8 +120,9 @@ def _describe(error: BaseException, host: str, proxy: Proxy | None, *, arrived: 
             f"the certificate of {host} is not the expected one", code=CERTIFICATE, permanent=True
         )
     if isinstance(error, TimeoutError):
-        late = f"no connection to {target} in time" if isinstance(error, aiohttp.ConnectionTimeoutError) else None
-        return APITimeoutError(late or f"{target} did not answer in time")
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return APITimeoutError(f"no connection to {target} in time", code=None if proxy is None else PROXY)
+        return APITimeoutError(f"{target} did not answer in time")
     if isinstance(error, aiohttp.InvalidURL | UnicodeError) and not arrived:
         return APIConnectionError(f"{host} cannot be connected to", permanent=True)
     if isinstance(error, aiohttp.ClientResponseError):

@@ -195,8 +195,9 @@ async def test_a_proxy_that_says_nothing_is_named_and_nothing_was_sent() -> None
     ):
         with pytest.raises(APIConnectionError) as caught:
             await client.create_split(DirectURL("https://example.com/a.wav"))
-    assert str(caught.value) == f"no connection to api.test through the proxy localhost:{port} in time"
-    assert not caught.value.may_have_arrived
+    error = caught.value
+    assert str(error) == f"no connection to api.test through the proxy localhost:{port} in time"
+    assert (error.code, error.may_have_arrived) == ("PROXY", False)
 
 
 async def test_a_proxy_that_is_spoken_to_in_tls_and_speaks_none() -> None:
@@ -414,7 +415,8 @@ async def test_commands_take_a_proxy_and_certificates(cli: CLI, certificate: Pat
     async with raw_api(tls=tls) as api, forwarding() as proxy:
         api.polled = credit
         through = f"http://user:hunter2@localhost:{proxy.port}"
-        only = certificate.with_name("cert.pem")
+        only = certificate.with_name("commented.pem")
+        only.write_bytes("Főtanúsítvány\n".encode() + certificate.with_name("cert.pem").read_bytes())
         asking = cli.with_(
             AISTEMSPLITTER_API_KEY=KEY,
             AISTEMSPLITTER_BASE_URL=api.url.replace("127.0.0.1", "api.test"),
