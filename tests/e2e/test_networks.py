@@ -264,6 +264,26 @@ async def test_ssl_is_for_uploads_and_stems_too(certificate: Path, tls: ssl.SSLC
                 await made.aclose()
 
 
+async def test_there_are_as_many_connections_as_transfers() -> None:
+    """Those that had to wait for one would be taken for stalled."""
+    waiting, all_there = set[object](), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        waiting.add(writer)
+        if len(waiting) > 100:  # where aiohttp would stop
+            all_there.set()
+        await all_there.wait()
+        writer.write(head("204 No Content"))
+        await writer.drain()
+
+    async with listening(serve) as port, asyncio.timeout(10):
+        made = transport(Network(), urls=URLPolicy(allow_loopback=True))
+        request = cdn(f"http://127.0.0.1:{port}/stem.wav")
+        assert {one.status for one in await asyncio.gather(*(made.send(request) for _ in range(101)))} == {204}
+        await made.aclose()
+
+
 async def test_a_netrc_is_never_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though aiohttp reads it in a session that trusts the environment; of such a session it is told."""
     netrc = tmp_path / "netrc"
