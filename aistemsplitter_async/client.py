@@ -90,7 +90,8 @@ class AsyncAIStemSplitter:
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
         proxy: the URL of an http(s) proxy for everything, like `http://user:password@proxy.example.com:3128`. It
-            resolves names itself: through it, names of upload workers and CDNs are vetted, addresses cannot be.
+            resolves names itself: through it, names of upload workers and CDNs are vetted, addresses cannot be. For an
+            API on this machine over plain http, it must be here as well.
         trust_env: use the proxies of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, as they are now. Nothing
             else of the environment is trusted, no `.netrc` either.
         ssl: whom to trust, for all requests, instead of the system's certificates.

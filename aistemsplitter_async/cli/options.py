@@ -113,7 +113,7 @@ class Common:
             help="URL of an HTTP proxy for everything, like http://proxy.example.com:3128; or env: what HTTPS_PROXY, "
             "HTTP_PROXY, ALL_PROXY and NO_PROXY say, where others do not see a password."
         ),
-    ] = None
+    ] = attrs.field(default=None, repr=False)
     ca_file: Annotated[
         Path | None,
         AsPath,
@@ -124,7 +124,9 @@ class Common:
     @property
     def connection(self) -> dict[str, object]:
         """Return the options that another command needs to reach the same API in the same way; no password."""
-        proxy = self.proxy if self.proxy is None or "@" not in self.proxy else "env"
+        proxy = self.proxy
+        if proxy is not None and "@" in proxy:
+            proxy = f"{proxy.partition('://')[0]}://USER:PASSWORD@{proxy.rpartition('@')[2]}"
         return {
             "--base-url": self.base_url,
             "--api-key-file": self.api_key_file,

@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from aistemsplitter_async.cli.app import app, run_app
 from aistemsplitter_async.cli.commands.sandbox import build_sandbox
 from aistemsplitter_async.cli.failures import UsageError
-from aistemsplitter_async.cli.options import Serving
+from aistemsplitter_async.cli.options import Common, Serving
 from aistemsplitter_async.cli.values import parse_duration, parse_port, parse_rate_limit
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed
@@ -165,3 +165,11 @@ def test_what_makes_no_sense_for_a_sandbox_says_why(arguments: list[str], proble
 def test_a_choice_that_there_is_not_is_refused_before_anything_is_built(arguments: list[str]) -> None:
     with pytest.raises(CycloptsError):
         serving(*arguments)
+
+
+def test_a_command_to_continue_with_has_a_place_for_the_password_of_the_proxy() -> None:
+    common = Common(proxy="http://me:hunter2@proxy.example.com:3128")
+    assert common.connection["--proxy"] == "http://USER:PASSWORD@proxy.example.com:3128"
+    assert "hunter2" not in repr(common)
+    for proxy in (None, "env", "http://proxy.example.com:3128"):
+        assert Common(proxy=proxy).connection["--proxy"] == proxy
