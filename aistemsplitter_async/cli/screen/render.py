@@ -11,9 +11,6 @@ from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.models import redact_url
 
 PROGRAM = "aistemsplitter-async"
-_OF_NAMES = frozenset(
-    "\u200c\u200d\u3000"
-)  # joiners, and the space of Chinese and Japanese names: letters to a terminal
 _STEP = 1000
 _MINUTE = 60
 _HOUR = 3600
@@ -24,9 +21,7 @@ def show(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(
-        character if character.isprintable() or character in _OF_NAMES else _escape(character) for character in text
-    )
+    return "".join(character if character.isprintable() else _escape(character) for character in text)
 
 
 def _escape(character: str) -> str:

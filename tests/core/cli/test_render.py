@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -56,17 +55,7 @@ def test_one_credit_is_singular() -> None:
 
 @given(st.text(alphabet=st.characters()))
 def test_whatever_a_name_holds_nothing_of_it_acts_on_the_terminal(name: str) -> None:
-    assert re.sub("[\u200c\u200d\u3000]", "", show(name)).isprintable()
-
-
-def test_what_belongs_to_the_names_of_a_language_is_shown_as_it_is() -> None:
-    for name in (
-        "\u66f2\u3000\u540d.mp3",
-        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645.mp3",
-        "\U0001f468\u200d\U0001f469.wav",
-    ):
-        assert show(name) == name
-    assert show("a\u202egpj\u200e\u2028") == r"a\u202egpj\u200e\u2028"  # direction and lines: these act
+    assert show(name).isprintable()
 
 
 def test_markup_in_a_name_stays_as_it_is() -> None:
