@@ -231,7 +231,7 @@ def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: 
     if not copy:
         raise SourceUnreadableError(f"{name} is empty")
     kind = content_type or guess_content_type(name)
-    refuse_non_audio(io.BytesIO(copy), name, kind)
+    refuse_non_audio(io.BytesIO(copy), name, kind, is_unnamed=kind == "application/octet-stream")
     return BytesSource(copy, name, kind)
 
 

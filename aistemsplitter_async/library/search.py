@@ -6,6 +6,7 @@ remembered: memory does not grow with their number. Of what is named one by one,
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -122,11 +123,12 @@ class _Search:
         if is_url(path):
             return _NAMED, partial(self._lists.find_url, Track(path))
         place = path
-        if path[:5].lower() == "file:":
+        is_file_url = path[:5].lower() == "file:"
+        if is_file_url or ("://" in path and not os.path.lexists(path)):
             spelled = spell(os.fsencode(path))
             if isinstance(spelled, Unreadable):
                 raise SourceUnreadableError(f"cannot read {path}: {spelled.reason}")
-            place = spelled[0].path
+            place = spelled[0].path if is_file_url else path
         try:
             status = os.stat(place)  # noqa: PTH116
         except (OSError, ValueError) as error:
@@ -177,7 +179,7 @@ class _Search:
         try:
             yield from self._lists.read(stdin, "standard input", "txt", [os.getcwd()])  # noqa: PTH109
         except OSError as error:  # it is closed, or not for reading
-            yield Unusable("standard input", reason_of(error))
+            yield Unusable("standard input", "it is closed" if error.errno == errno.EBADF else reason_of(error))
 
     def _exists(self, path: str) -> bool:
         return os.path.lexists(path) or self._find_spelled(path) is not None
