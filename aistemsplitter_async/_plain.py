@@ -24,6 +24,7 @@ _ODD_CREDENTIALS = re.compile(r"//[^/?#@[]*:(?!\d*[/?#])[^/?#@]*[/?#].*@.*", re.
 _URL = re.compile(
     r"""[a-z][a-z0-9+.-]{0,15}://\S*?(?=[])}>"'.,:;]{0,3}(?:\s|$))""", re.IGNORECASE
 )  # without what ends it
+_RAW_BYTE = re.compile("[\udc80-\udcff]")  # as Python reads one in a name that is not text
 _ONE_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,15}://", re.IGNORECASE)
 _DEEPEST = 32  # levels of lists and dicts; what is deeper may contain itself
 _INTEGERS = range(-(2**63), 2**64)  # that encoders other than Python's write, too
@@ -52,6 +53,11 @@ def safe_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
+def printable_text(text: str) -> str:
+    r"""Return text for people that can be printed: a byte of a file name that is not text is written as `\xNN`."""
+    return safe_text(_RAW_BYTE.sub(lambda half: rf"\x{ord(half[0]) - 0xDC00:02x}", text))
+
+
 def to_plain(value: object, *, shown: bool = False, _depth: int = 0) -> Any:
     """Return `value` as plain JSON: text, numbers, booleans, `None`, lists and dicts.
 
@@ -76,11 +82,11 @@ def to_plain(value: object, *, shown: bool = False, _depth: int = 0) -> Any:
     if isinstance(value, PlainValue):
         return value.to_plain(shown=shown)
     if isinstance(value, Mapping) and _depth < _DEEPEST:
-        items = value.items()
-        return {
-            to_plain(key if isinstance(key, str) else repr(key)): to_plain(item, shown=shown, _depth=_depth + 1)
-            for key, item in items
-        }
+        with suppress(Exception):  # other people's code
+            return {
+                to_plain(key if isinstance(key, str) else repr(key)): to_plain(item, shown=shown, _depth=_depth + 1)
+                for key, item in value.items()
+            }
     if isinstance(value, list | tuple | set | frozenset) and _depth < _DEEPEST:
         return [to_plain(item, shown=shown, _depth=_depth + 1) for item in value]
     return _name_of(value)

@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from aistemsplitter_async._plain import Model, PlainValue, redact_text, safe_text, to_plain
+from aistemsplitter_async._plain import Model, PlainValue, printable_text, redact_text, to_plain
 from aistemsplitter_async.models import Split, Submission
 
 Kept = Mapping[str, Any] | None
@@ -75,7 +75,7 @@ class AIStemSplitterError(PlainValue, Exception):
         idempotency_key: str | None = None,
         split_id: str | None = None,
     ) -> None:
-        super().__init__(redact_text(str(message)))
+        super().__init__(redact_text(printable_text(str(message))))
         self.code = code
         self.status_code = status_code
         self.request_id = request_id
@@ -90,8 +90,7 @@ class AIStemSplitterError(PlainValue, Exception):
     def args(self) -> tuple[Any, ...]:
         """The message, and a dict of what else is known: plain JSON, from which the class makes the same error."""
         kept = {name: value for name, value in self._known().items() if value not in (None, "")}
-        text = safe_text(str(self))
-        return (text, kept) if kept else (text,)
+        return (str(self), kept) if kept else (str(self),)
 
     @args.setter
     def args(self, args: tuple[Any, ...]) -> None:
@@ -99,7 +98,7 @@ class AIStemSplitterError(PlainValue, Exception):
 
     def to_plain(self, *, shown: bool) -> dict[str, Any]:  # noqa: ARG002  # errors always go to logs
         """Return it as a part of another value."""
-        return {"type": self.type_name(), "message": safe_text(str(self)), **self._known()}
+        return {"type": self.type_name(), "message": str(self), **self._known()}
 
     @classmethod
     def json_schema(cls, *, written: bool = True) -> dict[str, Any]:  # noqa: ARG003  # they are not read

@@ -200,6 +200,10 @@ def _parse_direct(source: Mapping[str, object] | UploadedFile) -> DirectURL:
         parsed = source if isinstance(source, UploadedFile) else parse_input(source)
     except ConfigurationError as error:
         raise SourceUnreadableError(f"this dict is no source: {error}") from None
+    except Exception as error:  # a mapping of other people's making
+        raise SourceUnreadableError(
+            f"cannot read the {type(source).__name__}: it raised {type(error).__name__}"
+        ) from error
     if isinstance(parsed, DirectURL):
         return parsed
     raise SourceUnreadableError("what is uploaded already is no source; give it to create_split")

@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from collections import UserDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -171,14 +172,21 @@ def test_what_json_lacks_is_null_or_named() -> None:
         def name(self) -> str:
             raise RuntimeError
 
+    class Lazy(UserDict[str, str]):
+        def __getitem__(self, key: str) -> str:
+            raise ConnectionError(key)
+
     endless: list[Any] = []
     endless.append(endless)
     assert to_plain([Model.FOUR, 2**64, 10**5000, Hidden(), {b"k": 1}]) == ["4s", None, None, "<Hidden>", {"b'k'": 1}]
+    assert to_plain([Lazy(k="v")]) == ["<Lazy>"]
     assert "<list>" in json.dumps(to_plain(endless))
     assert to_plain(datetime(1, 1, 1, tzinfo=AT.tzinfo)) == "0001-01-01T00:00:00+02:00"  # no such day in UTC
     assert to_plain(AT.replace(tzinfo=None)) == "2026-05-04T12:30:00Z"
     assert is_plain(errors.UploadError("cannot read caf\udce9.wav").to_dict())
-    assert is_plain(list(errors.UploadError("cannot read caf\udce9.wav").args))
+    assert errors.UploadError("cannot read caf\udce9\ud800.wav").args == (
+        "cannot read caf\\xe9\\ud800.wav",
+    )  # for `print`
 
 
 @pytest.mark.parametrize("body", [json.dumps([SIGNED]), json.dumps({"a": [{"b": f"see {SIGNED}"}]}), "[" * 100_000])
