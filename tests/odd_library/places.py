@@ -13,6 +13,7 @@ from pathlib import Path
 
 import attrs
 
+from aistemsplitter_async._plain import safe_text
 from tests.odd_library.sounds import foreign_files, id3v1, id3v2, odd_songs, song, undecodable_files, with_title
 
 NFC, NFD = (unicodedata.normalize(form, "Beyonc\u00e9 - D\u00e9j\u00e0 Vu") for form in ("NFC", "NFD"))
@@ -73,12 +74,12 @@ class OddLibrary:
         return ("music", "films/**/*.mkv", *self.lists)
 
     def put(self, path: str | bytes, data: bytes) -> str:
-        """Write a file below the folder and return its path there."""
+        """Write a file below the folder and return its path there, as JSON has it."""
         name = os.fsdecode(path)
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-        return name
+        return safe_text(name)
 
     def sing(self, path: str | bytes, kind: str = "WAV", subtype: str | None = None) -> bytes:
         """Write a song that no other file holds, and return it."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import attrs
@@ -13,6 +12,7 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, check_track, measure_track
 from aistemsplitter_async.cli.options import Common, default_journal
+from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import columns, describe_repeated, price, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
@@ -71,7 +71,7 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     if common.json:
         extra = {"left_out": left_out, "repeated": survey.repeated}
         values = attrs.asdict(estimate) | {"ignored": survey.ignored.as_json()}
-        terminal.result(json.dumps(values | {name: count for name, count in extra.items() if count}))
+        print_json(values | {name: count for name, count in extra.items() if count}, terminal)
         return
     lines = _describe(estimate, survey, reason, common.rate_limit)
     if left_out:

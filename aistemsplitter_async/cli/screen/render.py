@@ -7,6 +7,7 @@ import shlex
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from aistemsplitter_async._plain import printable_text
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.models import redact_url
@@ -32,9 +33,8 @@ def _is_shown(character: str) -> bool:
 
 
 def _escape(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not text
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
+    escaped = printable_text(character)
+    return escaped if escaped != character else character.encode("unicode_escape").decode()
 
 
 def shown_source(source: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+from collections import UserDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -180,6 +181,16 @@ def released() -> memoryview:
     return view
 
 
+class Lazy(UserDict[str, Any]):
+    """A mapping that is not there when it is wanted."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise ConnectionError(key)
+
+    def __iter__(self) -> Any:
+        raise ConnectionError
+
+
 UNREADABLE: dict[str, Callable[[], Any]] = {
     "nothing": lambda: None,
     "a number": lambda: 7,
@@ -189,6 +200,7 @@ UNREADABLE: dict[str, Callable[[], Any]] = {
     "a class": lambda: Theirs,
     "a list": lambda: [AUDIO],
     "a dict": lambda: {"opened": 1},
+    "a mapping that raises": Lazy,
     "an exception": TheirError,
     "a coroutine function": lambda: fail,
     "an array": lambda: array.array("h", [1, 2]),
