@@ -13,6 +13,7 @@ import errno
 import logging
 import os
 import random
+import re
 import sqlite3
 import stat
 import time
@@ -35,6 +36,7 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
+_LOCKING: Final = re.compile("SQLITE_(BUSY|LOCKED|PROTOCOL|IOERR_.*LOCK)")  # what SQLite says if it cannot lock
 _APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
@@ -148,7 +150,7 @@ def _open_once(path: Path | None) -> JournalFile:
         except BaseException:
             lock.discard()
             raise
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second of a path that is none: NUL, or what no name can have here
         raise refused(error, path) from error
 
 
@@ -165,10 +167,9 @@ def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
-            problem = explain(error, path)
-            if path is not None and isinstance(problem, JournalLockedError) and has_no_locks(path):
-                problem = no_locks(path, path)
-            raise problem from None
+            if path is not None and _LOCKING.match(getattr(error, "sqlite_errorname", "")) and has_no_locks(path):
+                raise no_locks(path, path) from None
+            raise explain(error, path) from None
         raise
 
 
@@ -301,8 +302,10 @@ def _identify(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def refused(error: OSError, path: Path | None) -> JournalError:
+def refused(error: OSError | ValueError, path: Path | None) -> JournalError:
     """Return this package's error for one of the system's."""
+    if isinstance(error, ValueError):
+        return JournalError(f"cannot use the journal {str(path)!r}: {reason_of(error)}", code=UNUSABLE)
     other = isinstance(error.filename, str) and error.filename not in (str(path), os.path.realpath(path or ""))
     what = f"{error.filename}: {reason_of(error)}" if other else reason_of(error)
     return JournalError(f"cannot use the journal {path}: {what}", code="DISK" if error.errno in _FULL else UNUSABLE)
@@ -313,8 +316,6 @@ def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return JournalLockedError(f"another batch is running on {path}; wait for it or stop it", code="LOCKED")
-    if path is not None and (name == "SQLITE_PROTOCOL" or (name.startswith("SQLITE_IOERR") and "LOCK" in name)):
-        return no_locks(path, path)
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
         return JournalError(f"cannot write {path}: the disk is full or failing", code="DISK")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
