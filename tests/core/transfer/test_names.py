@@ -228,8 +228,8 @@ def test_planned_names_never_meet_in_any_case_or_normal_form(stems: list[str]) -
     names, refused = plan_names(stems)
     assert sorted([*names, *refused]) == sorted(stems)
     for form in ("NFC", "NFD", "NFKC", "NFKD"):
-        for fold in (str.casefold, str.lower, str.upper):
-            folded = [unicodedata.normalize(form, fold(name)) for name in names.values()]
+        for spell in (str.casefold, str.lower, str.upper):
+            folded = [unicodedata.normalize(form, spell(name)) for name in names.values()]
             assert len({unicodedata.normalize("NFKC", name.casefold()) for name in folded}) == len(names)
 
 

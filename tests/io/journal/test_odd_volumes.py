@@ -22,8 +22,7 @@ from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED, PartFile, part_path
 from aistemsplitter_async.cli.failures import Context, explain
 from aistemsplitter_async.errors import DownloadError
-from aistemsplitter_async.journal.file import UNUSABLE
-from aistemsplitter_async.journal.file import explain as explain_sqlite
+from aistemsplitter_async.journal.file import UNUSABLE, explain as explain_sqlite
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.store import JournalStore
