@@ -27,6 +27,8 @@ _UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EO
 # given up on a disk.
 _NO_FOLDER_SYNC: Final = _UNKNOWN | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM}
 _NO_LOCKS: Final = _UNKNOWN | {errno.ENOLCK}
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TRIAL_BYTES: Final = 64 * 1024  # of a few blocks, which a full disk has not
 # What network shares and Windows answer to the rename of a file that a program has open, or over one.
 IN_USE: Final = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
 _PAUSES: Final = (0.05, 0.1, 0.25)  # s until another program has read a small file, or has looked for viruses in it
@@ -196,6 +198,18 @@ def is_read_only(path: Path) -> bool:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except (OSError, AttributeError):  # Windows
         return False
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether the disk of `folder`, or a quota, has no room left, rather than that it fails."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_TRIAL_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno in FULL
+    return False
 
 
 def find_refused_name(folder: Path, *names: str) -> tuple[str, OSError] | None:

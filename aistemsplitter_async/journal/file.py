@@ -9,7 +9,6 @@ These functions block; a caller on the event loop goes through `_tasks.run_in_th
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import random
@@ -23,7 +22,16 @@ from typing import Final
 
 import attrs
 
-from aistemsplitter_async._files import create_private, fresh_path, make_folder, make_private, reason_of, sync_folder
+from aistemsplitter_async._files import (
+    FULL,
+    create_private,
+    fresh_path,
+    is_full,
+    make_folder,
+    make_private,
+    reason_of,
+    sync_folder,
+)
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.lock import JournalLock, has_no_locks, lock_path, no_locks
 from aistemsplitter_async.journal.schema import MIGRATIONS
@@ -32,7 +40,6 @@ _log = logging.getLogger(__name__)
 
 MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
 UNUSABLE: Final = "JOURNAL_UNUSABLE"  # of the error that says that its file system refuses it
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
@@ -308,7 +315,7 @@ def refused(error: OSError | ValueError, path: Path | None) -> JournalError:
         return JournalError(f"cannot use the journal {str(path)!r}: {reason_of(error)}", code=UNUSABLE)
     other = isinstance(error.filename, str) and error.filename not in (str(path), os.path.realpath(path or ""))
     what = f"{error.filename}: {reason_of(error)}" if other else reason_of(error)
-    return JournalError(f"cannot use the journal {path}: {what}", code="DISK" if error.errno in _FULL else UNUSABLE)
+    return JournalError(f"cannot use the journal {path}: {what}", code="DISK" if error.errno in FULL else UNUSABLE)
 
 
 def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
@@ -316,8 +323,10 @@ def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return JournalLockedError(f"another batch is running on {path}; wait for it or stop it", code="LOCKED")
+    if name.startswith("SQLITE_IOERR") and path is not None and not is_full(path.parent):  # to SQLite, a quota is one
+        return JournalError(f"cannot write {path}: the disk is failing", code=UNUSABLE)
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        return JournalError(f"cannot write {path}: the disk is full or failing", code="DISK")
+        return JournalError(f"cannot write {path}: the disk is full", code="DISK")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
         why = "permission denied, a read-only file system, or its folder is missing"
         return JournalError(f"cannot write {path}: {why}", code=UNUSABLE)

@@ -127,9 +127,18 @@ def test_posix_locks_that_do_not_exist_are_no_other_batch(tmp_path: Path, monkey
         assert isinstance(problem, JournalLockedError) == (code == "LOCKED")
     assert problem is not None
     assert "--journal" in explain(problem, Context()).message
+
+
+def test_a_disk_that_fails_is_not_taken_for_a_full_one_nor_for_one_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch waits until there is room; a disk that has failed once is not to be trusted again."""
     failing = sqlite3.OperationalError()
-    failing.sqlite_errorname = "SQLITE_IOERR_LOCK"  # of a disk that fails, as of a volume without locks
-    assert explain_sqlite(failing, path).code == "DISK"
+    for name in ("SQLITE_IOERR_LOCK", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE"):
+        failing.sqlite_errorname = name
+        for number, code in ((errno.EIO, UNUSABLE), (errno.EROFS, UNUSABLE), (errno.EDQUOT, "DISK")):
+            monkeypatch.setattr(os, "fsync", refusing(number))
+            assert explain_sqlite(failing, tmp_path / "journal").code == code
 
 
 def test_a_part_that_is_locked_elsewhere_is_left_alone_and_one_that_cannot_be_is_written(
