@@ -21,7 +21,7 @@ import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.file_object import BinaryFile, is_file_object, open_file_object
-from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_foreign
+from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import ForeignSource, guard
 from aistemsplitter_async._wire.inputs import parse_input
 from aistemsplitter_async._wire.messages import BodyStream
@@ -231,7 +231,7 @@ def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: 
     if not copy:
         raise SourceUnreadableError(f"{name} is empty")
     kind = content_type or guess_content_type(name)
-    refuse_foreign(io.BytesIO(copy), name, kind)
+    refuse_non_audio(io.BytesIO(copy), name, kind, is_unnamed=kind == "application/octet-stream")
     return BytesSource(copy, name, kind)
 
 

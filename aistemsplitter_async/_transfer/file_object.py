@@ -213,6 +213,8 @@ def _name_of(file: object) -> str:
 
 def _examine(file: Any, name: str) -> tuple[int, int] | None:
     """Return where a binary file stands and where it ends, `None` if it cannot go back there."""
+    if getattr(file, "closed", False) is True:
+        raise SourceUnreadableError(f"cannot read {name}: it is closed; open it again, and close it after the call")
     nothing = "" if isinstance(file, io.TextIOBase) else file.read(0)
     if isinstance(nothing, str):
         raise SourceUnreadableError(f'cannot read {name}: it is open as text; open it with mode "rb"')

@@ -158,7 +158,9 @@ def _name_format(error: APIStatusError, submission: Submission) -> APIStatusErro
         return error
     says_so = re.search(rf"format|plan|{re.escape(asked)}", error.detail, re.IGNORECASE)
     hint = "ask for" if says_so else f"if that is about {asked}, ask for"
-    return ValidationError(f'{error}; {hint} output_format="{_EVERYWHERE}"', output_format=asked, **_known(error))
+    return ValidationError(
+        f'{str(error).rstrip(".")}; {hint} output_format="{_EVERYWHERE}"', output_format=asked, **_known(error)
+    )
 
 
 def _known(error: APIStatusError) -> dict[str, Any]:

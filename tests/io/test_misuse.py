@@ -65,6 +65,7 @@ async def test_a_client_of_another_run_says_where_to_make_it() -> None:
     [
         ("outputFormat wav is not available on your plan", '; ask for output_format="mp3"'),
         ("invalid request", '; if that is about wav, ask for output_format="mp3"'),
+        ("outputFormat must be mp3.", 'must be mp3; ask for output_format="mp3"'),
         ("", '; if that is about wav, ask for output_format="mp3"'),
     ],
 )

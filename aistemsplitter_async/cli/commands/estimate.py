@@ -16,7 +16,7 @@ from aistemsplitter_async.cli.options import Common, default_journal
 from aistemsplitter_async.cli.screen.render import columns, describe_repeated, price, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
-from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, SourceUnreadableError
+from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, UploadError
 from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 
 _PROCESSING = 60.0  # s that a split is assumed to take: compared with the limit it hardly matters
@@ -29,7 +29,7 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
         async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
             try:
                 await check_track(track)
-            except SourceUnreadableError as error:
+            except UploadError as error:
                 survey.unusable += 1
                 terminal.error(explain(error, Context(is_batch=True), source=shown_source(track.source)).message)
             else:

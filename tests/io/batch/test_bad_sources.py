@@ -673,6 +673,18 @@ def test_a_bad_field_of_an_item_is_refused_where_the_item_is_made(fields: dict[s
         BatchItem(source=GOOD[0], **fields)
 
 
+async def test_a_list_without_the_name_of_one_is_not_uploaded_as_a_song(world: World, tmp_path: Path) -> None:
+    songs = b"/music/a.wav\n/music/b.wav\n"
+    async with world.client(rate_limit=RateLimit(1000)) as client:
+        for name in ("songs", "songs.lst", "take.raw"):
+            (tmp_path / name).write_bytes(songs)
+            with pytest.raises(SourceUnreadableError, match="it is not audio but text"):
+                await client.upload_audio(tmp_path / name)
+        (tmp_path / "song.mp3").write_bytes(songs)
+        await client.upload_audio(tmp_path / "song.mp3")
+        await client.upload_audio(songs)  # bytes have no name that could say what they are
+
+
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_web_page_under_the_name_of_a_song_is_refused_before_any_request(
     call: str, world: World, tmp_path: Path

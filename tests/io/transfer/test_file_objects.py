@@ -194,7 +194,7 @@ def closed() -> io.BytesIO:
         (Coroutine(), "is async; give the file inside"),
         (at_end(), "stands at its end; seek(0)"),
         (io.BytesIO(), "is empty"),
-        (closed(), "closed file"),
+        (closed(), "it is closed; open it again"),
         (Broken(SONG), "Input/output error"),
         (Words(SONG), "it yields int, not bytes"),
     ],

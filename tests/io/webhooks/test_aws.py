@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -40,7 +42,12 @@ def balancer(*, lists: bool = False) -> Event:
     return {"requestContext": context, "httpMethod": "POST", "multiValueHeaders" if lists else "headers": given}
 
 
-EVENTS = {"rest": rest_api(), "http": http_api(), "balancer": balancer(), "balancer, lists": balancer(lists=True)}
+EVENTS: dict[str, Callable[[], Event]] = {
+    "rest": rest_api,
+    "http": http_api,
+    "balancer": balancer,
+    "balancer, lists": partial(balancer, lists=True),
+}
 
 
 def make_receiver(seen: list[WebhookEvent]) -> WebhookReceiver:
@@ -53,7 +60,7 @@ async def test_an_event_of_every_service_is_handled_and_answered_as_it_wants(nam
     seen: list[WebhookEvent] = []
     receiver = make_receiver(seen)
     text = base64.b64encode(BODY).decode() if encoded else BODY.decode()
-    event = EVENTS[name] | {"body": text, "isBase64Encoded": encoded}
+    event = EVENTS[name]() | {"body": text, "isBase64Encoded": encoded}
     result = await receiver.handle_lambda(event)
     assert [one.split_id for one in seen] == ["split_1"]
     assert result["statusCode"] == 200
@@ -66,7 +73,7 @@ async def test_an_event_of_every_service_is_handled_and_answered_as_it_wants(nam
 
 @pytest.mark.parametrize("name", EVENTS)
 async def test_what_is_refused_is_not_decoded_or_handled(name: str) -> None:
-    receiver, event = make_receiver([]), EVENTS[name]
+    receiver, event = make_receiver([]), EVENTS[name]()
     for body, encoded, status in (
         ("x" * 70_000, False, 413),
         ("A" * 100_000, True, 413),
