@@ -158,7 +158,12 @@ def test_a_kill_between_removing_and_renaming_leaves_the_manifest(
     Manifest(tmp_path, "split_1").save()
     with monkeypatch.context() as patched:
         renames = Renames(patched, over_any=True)
-        patched.setattr(os, "unlink", lambda path: (Path(path).rename(tmp_path / "removed"), renames.fail(errno.EIO)))
+
+        def remove(path: str) -> None:
+            Path(path).rename(tmp_path / "removed")
+            renames.fail(errno.EIO)
+
+        patched.setattr(os, "unlink", remove)
         with pytest.raises(DownloadError):
             Manifest(tmp_path, "split_2").save()
     assert not (tmp_path / ".stems.json").exists()
