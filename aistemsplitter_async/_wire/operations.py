@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
+from aistemsplitter_async._plain import safe_text
 from aistemsplitter_async._wire.codec import decode, parse_json, parse_reply, to_camel
 from aistemsplitter_async._wire.error_replies import build_refusal, build_status_error, clean_text
 from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
@@ -263,6 +264,9 @@ def _request(
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
+    wrong = next((name for name, value in body.items() if safe_text(str(value)) != str(value)), None)
+    if wrong is not None:  # half a surrogate pair, which no JSON in UTF-8 has
+        raise ConfigurationError(f"{wrong} is not text: {str(body[wrong])!a}")
     return json.dumps(body, separators=(",", ":")).encode()
 
 

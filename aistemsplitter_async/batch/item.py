@@ -28,7 +28,7 @@ from aistemsplitter_async.journal.rows import Sighting, Stamp
 from aistemsplitter_async.library.tags import measure_file
 from aistemsplitter_async.models import DirectURL
 
-_MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
+_MAX_INTEGER = 2**63 - 1  # that SQLite can store; ext4 has times after the year 2262
 
 
 def _text(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
@@ -238,7 +238,7 @@ def _stamp(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INTEGER)
+    return Stamp(status.st_size, *(at & _MAX_INTEGER for at in (status.st_mtime_ns, status.st_ctime_ns)))
 
 
 def _examine_file(path: Path, content_type: str) -> Examined:
