@@ -23,9 +23,12 @@ _OTHERS: Final = 0o077
 _UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
 """What file systems answer to what they have no notion of."""
 # A sync of a folder is also refused to a descriptor that only reads, and in Windows there is none. Names are as durable
-# as they ever get there; anything else, such as EIO, says that they may be lost.
-_NO_FOLDER_SYNC: Final = _UNKNOWN | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM, errno.EROFS}
+# as they ever get there; anything else says that they may be lost: EIO, or EROFS, with which ext4 answers once it has
+# given up on a disk.
+_NO_FOLDER_SYNC: Final = _UNKNOWN | {errno.EACCES, errno.EBADF, errno.EISDIR, errno.EPERM}
 _NO_LOCKS: Final = _UNKNOWN | {errno.ENOLCK}
+FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+_TRIAL_BYTES: Final = 64 * 1024  # of a few blocks, which a full disk has not
 # What network shares and Windows answer to the rename of a file that a program has open, or over one.
 IN_USE: Final = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
 _PAUSES: Final = (0.05, 0.1, 0.25)  # s until another program has read a small file, or has looked for viruses in it
@@ -164,7 +167,8 @@ def make_folder(folder: Path) -> None:
         make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
     sync_folder(folder)  # on a disk without a journal, its name might lead to what the disk had in its place
-    sync_folder(folder.parent)
+    if not os.path.ismount(folder):  # that has its name in another file system, perhaps a read-only one
+        sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -194,6 +198,18 @@ def is_read_only(path: Path) -> bool:
         return bool(os.statvfs(path).f_flag & os.ST_RDONLY)
     except (OSError, AttributeError):  # Windows
         return False
+
+
+def is_full(folder: Path) -> bool:
+    """Return whether the disk of `folder`, or a quota, has no room left, rather than that it fails."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(_TRIAL_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        return error.errno in FULL
+    return False
 
 
 def find_refused_name(folder: Path, *names: str) -> tuple[str, OSError] | None:
@@ -242,4 +258,8 @@ def reason_of(error: OSError | ValueError) -> str:
     """Return the system's own text of the error, without the path."""
     if isinstance(error, FileNotFoundError):
         return "no such file"
+    if isinstance(error, UnicodeEncodeError):
+        lost = error.object[error.start : error.end]
+        way = "" if error.encoding == "utf-8" else "; with PYTHONUTF8=1 in the environment they are UTF-8"
+        return f"file names are {error.encoding} in this process, which has no {lost!a}{way}"
     return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

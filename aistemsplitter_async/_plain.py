@@ -19,7 +19,15 @@ from typing import Any, ClassVar, Literal, Self, Union, get_args, get_origin
 import attrs
 
 _CREDENTIALS = re.compile("//[^/]*@")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://\S*", re.IGNORECASE)
+# A password with a `#`, `?` or `/` in it: what comes first looks like a host with a port that is no number.
+_ODD_CREDENTIALS = re.compile(r"//[^/?#@[]*:(?!\d*[/?#])[^/?#@]*[/?#].*@.*", re.DOTALL)
+_URL = re.compile(
+    r"""[a-z][a-z0-9+.-]{0,15}://\S*?(?=[])}>"'.,:;]{0,3}(?:\s|$))""", re.IGNORECASE
+)  # without what ends it
+_RAW_BYTE = re.compile("[\udc80-\udcff]")  # as Python reads one in a name that is not text
+_ONE_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,15}://", re.IGNORECASE)
+_DEEPEST = 32  # levels of lists and dicts; what is deeper may contain itself
+_INTEGERS = range(-(2**63), 2**64)  # that encoders other than Python's write, too
 _SCHEMAS: dict[object, dict[str, Any]] = {
     str: {"type": "string"},
     int: {"type": "integer"},
@@ -32,7 +40,12 @@ _SCHEMAS: dict[object, dict[str, Any]] = {
 
 def redact_url(url: str) -> str:
     """Return a URL that is safe to show: without query, fragment and credentials, which may grant access."""
-    return _CREDENTIALS.sub("//", re.split("[?#]", url, maxsplit=1)[0])
+    return _CREDENTIALS.sub("//", re.split("[?#]", _ODD_CREDENTIALS.sub("//..", url), maxsplit=1)[0])
+
+
+def redact_text(text: str) -> str:
+    """Return text in which every URL is safe to show."""
+    return _URL.sub(lambda found: redact_url(found[0]), text) if "://" in text else text
 
 
 def safe_text(text: str) -> str:
@@ -40,11 +53,16 @@ def safe_text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-def to_plain(value: object, *, shown: bool = False) -> Any:
+def printable_text(text: str) -> str:
+    r"""Return text for people that can be printed: a byte of a file name that is not text is written as `\xNN`."""
+    return safe_text(_RAW_BYTE.sub(lambda half: rf"\x{ord(half[0]) - 0xDC00:02x}", text))
+
+
+def to_plain(value: object, *, shown: bool = False, _depth: int = 0) -> Any:
     """Return `value` as plain JSON: text, numbers, booleans, `None`, lists and dicts.
 
-    Dates become ISO 8601 in UTC with `Z`, paths text, and what no JSON has, such as NaN, `None`. What cannot be a part
-    of JSON at all (a stream, bytes) is named instead.
+    Dates become ISO 8601 in UTC with `Z`, paths text, and numbers that not all JSON has, such as NaN, `None`. What
+    cannot be a part of JSON at all (a stream, bytes, what contains itself) is named instead.
 
     Args:
         value: of any kind.
@@ -53,28 +71,45 @@ def to_plain(value: object, *, shown: bool = False) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
-        return int(value)
+        return int(value) if int(value) in _INTEGERS else None
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, str | PurePath):
-        text = safe_text(str(value))
-        return redact_url(text) if shown and _URL.fullmatch(text) else text
+        text = safe_text(str.__str__(value) if isinstance(value, str) else str(value))  # an enum's own is its name
+        return _redact(text) if shown else text
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return _write_time(value)
     if isinstance(value, PlainValue):
         return value.to_plain(shown=shown)
-    if isinstance(value, Mapping):
-        return {to_plain(str(key)): to_plain(item, shown=shown) for key, item in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [to_plain(item, shown=shown) for item in value]
+    if isinstance(value, Mapping) and _depth < _DEEPEST:
+        with suppress(Exception):  # other people's code
+            return {
+                to_plain(key if isinstance(key, str) else repr(key)): to_plain(item, shown=shown, _depth=_depth + 1)
+                for key, item in value.items()
+            }
+    if isinstance(value, list | tuple | set | frozenset) and _depth < _DEEPEST:
+        return [to_plain(item, shown=shown, _depth=_depth + 1) for item in value]
     return _name_of(value)
 
 
+def _redact(text: str) -> str:
+    """Return text for logs. One that is a URL may have spaces in it."""
+    return redact_url(text) if _ONE_URL.match(text) else redact_text(text)
+
+
+def _write_time(time: datetime) -> str:
+    aware = time if time.tzinfo is not None else time.replace(tzinfo=UTC)  # as `_read_time` takes it
+    with suppress(OverflowError):  # of the first or the last day there is
+        aware = aware.astimezone(UTC)
+    return aware.isoformat().replace("+00:00", "Z")
+
+
 def _name_of(value: object) -> str:
-    for attribute in ("filename", "name"):
-        name = getattr(value, attribute, None)
-        if isinstance(name, str) and name:
-            return safe_text(name)
+    with suppress(Exception):  # other people's code
+        for attribute in ("filename", "name"):
+            name = getattr(value, attribute, None)
+            if isinstance(name, str) and name:
+                return safe_text(name)
     return f"<{type(value).__name__}>"
 
 
@@ -203,7 +238,14 @@ def _read(value: object, kind: Any, where: str) -> Any:
         return dict(value)
     if not isinstance(value, str):
         raise _wrong(where, "text", value)
-    return value.encode("latin-1") if bytes in members else value
+    return _read_bytes(value, where) if bytes in members else value
+
+
+def _read_bytes(value: str, where: str) -> bytes:
+    try:
+        return value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise _wrong(where, "text of one character a byte", value) from None
 
 
 def _read_time(value: object, where: str) -> datetime:

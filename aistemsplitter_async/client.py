@@ -66,6 +66,17 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 
+_POLICIES = {"rate_limit": RateLimit, "retry": RetryPolicy, "poll": PollPolicy, "timeouts": Timeouts}
+
+
+def _check_kinds(**policies: object) -> None:
+    for name, policy in policies.items():
+        kind = _POLICIES[name]
+        if policy is not None and not isinstance(policy, kind):
+            example = ', like RateLimit(60) or RateLimit.parse("60/min")' if kind is RateLimit else ""
+            raise ConfigurationError(f"{name} is a {kind.__name__}{example}, not {type(policy).__name__}")
+
+
 class AsyncAIStemSplitter:
     """An asyncio client of the AIStemSplitter API. Use it as `async with`, or call `aclose()`.
 
@@ -90,7 +101,8 @@ class AsyncAIStemSplitter:
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
         proxy: the URL of an http(s) proxy for everything, like `http://user:password@proxy.example.com:3128`. It
-            resolves names itself: through it, names of upload workers and CDNs are vetted, addresses cannot be.
+            resolves names itself: through it, names of upload workers and CDNs are vetted, addresses cannot be. For an
+            API on this machine over plain http, it must be here as well.
         trust_env: use the proxies of `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, as they are now. Nothing
             else of the environment is trusted, no `.netrc` either.
         ssl: whom to trust, for all requests, instead of the system's certificates.
@@ -102,7 +114,7 @@ class AsyncAIStemSplitter:
             quickly. What it raises changes nothing; each kind is logged once, by the logger `aistemsplitter_async`.
 
     Raises:
-        ConfigurationError: no key, an invalid URL, limit, proxy or `ssl`, a bad value of a variable that `trust_env`
+        ConfigurationError: no key, an invalid URL, proxy, policy or `ssl`, a bad value of a variable that `trust_env`
             reads, an async `on_event`, or arguments that exclude each other.
     """
 
@@ -129,13 +141,13 @@ class AsyncAIStemSplitter:
     ) -> None:
         if gate is not None and rate_limit is not None:
             raise ConfigurationError("give either gate or rate_limit: a gate has its limit already")
-        limit = RateLimit() if rate_limit is None else RateLimit.check(rate_limit)
         theirs = session, proxy, ssl, connector_factory
         if transport is not None and (trust_env or any(argument is not None for argument in theirs)):
             raise ConfigurationError(
                 "session, proxy, trust_env, ssl and connector_factory belong to the aiohttp transport; give them or "
                 "transport"
             )
+        _check_kinds(rate_limit=rate_limit, retry=retry, poll=poll, timeouts=timeouts)
         if isinstance(allow_hosts, str):
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
         hosts = parse_allowed_hosts(allow_hosts)
@@ -159,7 +171,7 @@ class AsyncAIStemSplitter:
                 base_url=self.base_url,
                 api_key=secret,
                 session=session,
-                rate_limit=limit,
+                rate_limit=rate_limit or RateLimit(),
                 retry=retry or RetryPolicy(),
                 poll=poll or PollPolicy(),
                 timeouts=timeouts or Timeouts(),
@@ -577,7 +589,8 @@ class AsyncAIStemSplitter:
 
         Args:
             sources: an iterable or async iterable of sources, or of `BatchItem`s for sources with names of their own.
-                Consumed only as fast as they are processed.
+                Consumed only as fast as they are processed. A path is one file, called exactly so; folders, lists,
+                patterns and names in other spellings are for the command, `aistemsplitter-async batch`.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
             journal: the file that records everything; without one, a crash loses what was in progress.
             stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only

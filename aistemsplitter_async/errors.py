@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from aistemsplitter_async._plain import Model, PlainValue, to_plain
+from aistemsplitter_async._plain import Model, PlainValue, printable_text, redact_text, to_plain
 from aistemsplitter_async.models import Split, Submission
 
 Kept = Mapping[str, Any] | None
@@ -75,7 +75,7 @@ class AIStemSplitterError(PlainValue, Exception):
         idempotency_key: str | None = None,
         split_id: str | None = None,
     ) -> None:
-        super().__init__(message)
+        super().__init__(redact_text(printable_text(str(message))))
         self.code = code
         self.status_code = status_code
         self.request_id = request_id

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import attrs
 
-from aistemsplitter_async._plain import Model, redact_url as redact_url  # noqa: PLC0414  # a re-export
+from aistemsplitter_async._plain import Model, redact_url as redact_url, to_plain  # noqa: PLC0414  # a re-export
 
 # Open enums: a string that the API adds later passes through unchanged.
 StemModel = Literal["4s", "6s"] | str  # noqa: PYI051
@@ -29,12 +29,11 @@ def _names_only(urls: Mapping[str, str]) -> str:
 
 def _grants_access(body: bytes) -> bool:
     """Return whether a create's body has a URL with a query or credentials in it, or cannot be read."""
-    texts = list[str]()
     try:
-        json.loads(body, object_hook=lambda found: texts.extend(map(str, found.values())))
-    except ValueError:
+        found = to_plain(json.loads(body))
+    except (ValueError, RecursionError):
         return True
-    return any("://" in text and redact_url(text) != text for text in texts)
+    return bool(found != to_plain(found, shown=True))
 
 
 @attrs.frozen

@@ -33,11 +33,15 @@ class Range:
 
 
 class Blocks:
-    """A seekable file, read in aligned blocks of which the last 2 MiB are kept: going forward, each is read once."""
+    """A seekable file, or what is `within` a range of it, read in aligned blocks.
 
-    def __init__(self, file: BinaryIO, block_bytes: int = BLOCK_BYTES) -> None:
+    The last 2 MiB of them are kept: going forward, each is read once.
+    """
+
+    def __init__(self, file: BinaryIO, block_bytes: int = BLOCK_BYTES, within: Range | None = None) -> None:
         self._file = file
-        self.size = file.seek(0, io.SEEK_END)
+        part = within or Range(0, file.seek(0, io.SEEK_END))
+        self._start, self.size = part.start, part.length
         self._block_bytes = block_bytes
         self._number, self._block = -1, b""
         self._kept: dict[int, bytes] = {}  # by number, in the order in which they were last read
@@ -87,15 +91,16 @@ class Blocks:
         if block is None:
             if len(self._kept) * self._block_bytes >= _KEPT_BYTES:
                 del self._kept[next(iter(self._kept))]
-            self._file.seek(number * self._block_bytes)
-            block = self._fill()
+            start = number * self._block_bytes
+            self._file.seek(self._start + start)
+            block = self._fill(min(self._block_bytes, self.size - start))
         self._kept[number] = block
         self._number, self._block = number, block
         return block
 
-    def _fill(self) -> bytes:
-        pieces, left = [], self._block_bytes
-        while left and (piece := self._file.read(left)):  # an unbuffered file may return less than was asked for
+    def _fill(self, left: int) -> bytes:
+        pieces = []
+        while left > 0 and (piece := self._file.read(left)):  # an unbuffered file may return less than was asked for
             pieces.append(piece)
             left -= len(piece)
         return b"".join(pieces)

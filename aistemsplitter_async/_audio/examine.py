@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import BinaryIO
 
 import attrs
@@ -11,10 +12,12 @@ import attrs
 from aistemsplitter_async._audio import aiff, flac, mp4, mpeg, ogg, wave
 from aistemsplitter_async._audio.blocks import SMALL_BLOCK_BYTES, Blocks, Range
 from aistemsplitter_async._audio.description import UNKNOWN_LENGTH, Format, InconsistentError, Length, Part
+from aistemsplitter_async._audio.tags import without_tags
 
 __all__ = ["Examined", "Length", "examine", "glance", "measure"]
 
-FORMATS: tuple[Format, ...] = (*wave.FORMATS, *aiff.FORMATS, *flac.FORMATS, *ogg.FORMATS, *mp4.FORMATS, *mpeg.FORMATS)
+_TAGLESS = (*wave.FORMATS, *aiff.FORMATS)  # no place for tags in front or behind, where some programs write them
+FORMATS: tuple[Format, ...] = (*_TAGLESS, *flac.FORMATS, *ogg.FORMATS, *mp4.FORMATS, *mpeg.FORMATS)
 
 
 @attrs.frozen
@@ -37,10 +40,12 @@ def examine(file: BinaryIO) -> Examined:
     for block in blocks.stream(Range(0, blocks.size)):
         whole.update(block)
     content = f"sha256:{whole.hexdigest()}"
-    try:
-        return Examined(content, _identity(blocks) or content)
-    except InconsistentError:
-        return Examined(content, content)
+    identity = _identity(FORMATS, blocks)
+    if identity is None:
+        sound = Blocks(file, within=without_tags(blocks))
+        # A tag that takes some of the samples for its own is none: header and size must agree without it.
+        identity = _identity([known for known in _TAGLESS if known.length(sound).seconds is not None], sound)
+    return Examined(content, identity or content)
 
 
 def measure(file: BinaryIO) -> Length:
@@ -69,10 +74,13 @@ def glance(file: BinaryIO) -> Length:
     return UNKNOWN_LENGTH
 
 
-def _identity(blocks: Blocks) -> str | None:
-    for known in FORMATS:
+def _identity(formats: Iterable[Format], blocks: Blocks) -> str | None:
+    """Return what the audio is, `None` if none of the formats is sure about it."""
+    for known in formats:
         if name := known.recognise(blocks):
-            return f"{name}:{_digest(known.parts(blocks), blocks)}"
+            with suppress(InconsistentError):
+                return f"{name}:{_digest(known.parts(blocks), blocks)}"
+            return None
     return None
 
 

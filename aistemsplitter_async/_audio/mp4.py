@@ -16,6 +16,7 @@ from aistemsplitter_async._audio.mp4_fragments import runs
 
 _FIRST_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"})
 _TRACKS = 100
+_FRAGMENTED_TRACKS = 8  # with sound; for each, all fragments are walked
 _EDITS = 10_000
 _SLACK_SECONDS = 0.3  # an encoder puts up to 0.25 s of its own around the sound, and edit lists leave it out
 _UNKNOWN = {4: (1 << 32) - 1, 8: (1 << 64) - 1}  # a duration that was not known, by width
@@ -52,9 +53,10 @@ def _movie(blocks: Blocks) -> _Movie:
     found = list(boxes(blocks, moov))
     tracks = [box.body for box in found if box.kind == b"trak"]
     sounding = tuple(track for track in tracks[:_TRACKS] if _is_audio(blocks, track))
-    if not sounding or len(tracks) > _TRACKS:
+    fragmented = any(box.kind == b"mvex" for box in found)
+    if not sounding or len(tracks) > _TRACKS or (fragmented and len(sounding) > _FRAGMENTED_TRACKS):
         raise InconsistentError
-    return _Movie(moov, _clock(blocks, mvhd), sounding, any(box.kind == b"mvex" for box in found))
+    return _Movie(moov, _clock(blocks, mvhd), sounding, fragmented)
 
 
 def _is_audio(blocks: Blocks, track: Range) -> bool:

@@ -22,7 +22,7 @@ _REASONS = {
     _WRONG_ADDRESS: "it is not for this IP address",
 }
 _PEM = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
-_CERTIFICATES = frozenset({b"CERTIFICATE", b"TRUSTED CERTIFICATE", b"X509 CERTIFICATE"})
+_CERTIFICATES = frozenset({b"CERTIFICATE", b"X509 CERTIFICATE"})
 
 
 def explain_verification(code: int, text: str) -> str:
@@ -54,6 +54,8 @@ def find_problem(content: bytes) -> str | None:
         return "it has a private key in it; name a file with the issuer's certificate alone, and keep that key secret"
     if _CERTIFICATES.intersection(kinds):
         return None
+    if b"TRUSTED CERTIFICATE" in kinds:
+        return "its certificate is in a form of OpenSSL's own; convert it: openssl x509 -in FILE -out FILE.pem"
     if kinds:
         return f"it has no certificate, but {kinds[0].decode().lower()}"
     if not content.strip():

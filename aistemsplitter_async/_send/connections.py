@@ -31,6 +31,7 @@ from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.errors import APIConnectionError
 
 READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
+_API_CONNECTIONS = 100  # aiohttp's own limit; calls are small, and the key's limit holds them back before
 _SLEEP_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # the 2nd on macOS
 _KEEPALIVE_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # the second on macOS
 
@@ -172,7 +173,9 @@ class Connections:
         if way not in self._resolvers:
             inner = DefaultResolver()
             self._resolvers[way] = inner if way.is_trusted else VettingResolver(self._urls, inner)
-        return aiohttp.TCPConnector(resolver=self._resolvers[way], socket_factory=open_socket)
+        # How many transfers there are is the caller's choice; waiting for a connection would count as a stall.
+        limit = _API_CONNECTIONS if way.origin is Origin.API else 0
+        return aiohttp.TCPConnector(resolver=self._resolvers[way], socket_factory=open_socket, limit=limit)
 
     def _adopt(self, factory: ConnectorFactory, way: Way) -> aiohttp.TCPConnector:
         def is_taken(connector: aiohttp.BaseConnector) -> bool:

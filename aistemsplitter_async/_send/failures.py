@@ -20,8 +20,11 @@ from aistemsplitter_async._wire.proxies import Proxy
 from aistemsplitter_async.errors import APIConnectionError, APITimeoutError
 
 _NO_CONNECTION = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.ClientHttpProxyError)
+_HIDING = (aiohttp.ClientConnectionError, aiohttp.ClientOSError)  # these alone: those derived from them say more
+_DEEPEST = 5  # links of a chain of causes; one of other people's code may be a circle
 PROXY = "PROXY"  # the code where a proxy is in the way
 _TWO_AUTHORIZATIONS = "Cannot combine AUTHORIZATION header"  # aiohttp's words; only the message depends on them
+_LOGIN = frozenset({HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAUTHORIZED})  # tinyproxy sends the second
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
 
 
@@ -84,13 +87,23 @@ def convert_error(
         injected: whether the session is not ours; if it is, other people's code can only be in its connector.
     """
     arrived = body.taken if isinstance(body, Body) else not isinstance(error, _NO_CONNECTION)
-    failure = _describe(error, host or "a URL without a host", proxy, arrived=arrived)
+    failure = _describe(_find_certificate_error(error) or error, host or "a URL without a host", proxy, arrived=arrived)
     if failure is None and injected:
         failure = _describe_foreign(error, host or "", arrived=arrived)
     elif failure is None:  # such as that a SOCKS proxy cannot be reached
         failure = APIConnectionError(f"the connector for {host} raised {type(error).__name__}")
     failure.may_have_arrived = arrived
     return failure
+
+
+def _find_certificate_error(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    """Return the failed verification that an error hides: those of TLS inside TLS, and of SOCKS connectors."""
+    hidden: BaseException | None = error if type(error) in _HIDING else None
+    for _ in range(_DEEPEST):
+        if hidden is None or isinstance(hidden, ssl.SSLCertVerificationError):
+            return hidden
+        hidden = hidden.__cause__ or hidden.__context__
+    return None
 
 
 def _describe(error: BaseException, host: str, proxy: Proxy | None, *, arrived: bool) -> APIConnectionError | None:
@@ -107,8 +120,9 @@ def _describe(error: BaseException, host: str, proxy: Proxy | None, *, arrived: 
             f"the certificate of {host} is not the expected one", code=CERTIFICATE, permanent=True
         )
     if isinstance(error, TimeoutError):
-        late = f"no connection to {target} in time" if isinstance(error, aiohttp.ConnectionTimeoutError) else None
-        return APITimeoutError(late or f"{target} did not answer in time")
+        if isinstance(error, aiohttp.ConnectionTimeoutError):
+            return APITimeoutError(f"no connection to {target} in time", code=None if proxy is None else PROXY)
+        return APITimeoutError(f"{target} did not answer in time")
     if isinstance(error, aiohttp.InvalidURL | UnicodeError) and not arrived:
         return APIConnectionError(f"{host} cannot be connected to", permanent=True)
     if isinstance(error, aiohttp.ClientResponseError):
@@ -178,7 +192,7 @@ def describe_refusal(status: int, host: str, proxy: Proxy | None) -> APIConnecti
     """Describe a proxy's refusal to connect. Its 429 is about itself, so it is no answer of the API."""
     passing = status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     refused = f"{_name_proxy(proxy)} refused to connect to {host}: HTTP {status}"
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+    if status in _LOGIN:
         knows = proxy is not None and proxy.authorization is not None
         refused += "; it does not accept this user and password" if knows else "; it asks for a user and a password"
     return APIConnectionError(refused, code=PROXY, permanent=not passing, may_have_arrived=False)

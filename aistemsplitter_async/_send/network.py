@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ssl as tls
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from aistemsplitter_async._wire.proxies import Proxy, choose_proxy, parse_proxy
+from aistemsplitter_async._wire.urls import is_loopback_url
 from aistemsplitter_async.errors import ConfigurationError
 
 if TYPE_CHECKING:  # a client is made before aiohttp is loaded
@@ -62,10 +62,17 @@ def build_network(
     proxy_for: Callable[[str], Proxy | None] = _go_directly
     if proxy is not None:
         fixed = parse_proxy(proxy)
+        if base_url.startswith("http:") and is_loopback_url(base_url) and not is_loopback_url(fixed.url):
+            raise ConfigurationError(
+                f"{base_url} is on this machine, and the proxy {fixed} is not: it would get the API key in clear, and "
+                "ask itself; give no proxy"
+            )
         proxy_for = lambda _url: fixed  # noqa: E731  # the shortest way to write it
     elif trust_env:
         # As it is now: what changes it later, in this process, does not move the uploads of a running batch elsewhere.
-        proxy_for = partial(choose_proxy, environment=dict(environment))
+        # In a closure, whose text has none of the passwords in it.
+        snapshot = dict(environment)
+        proxy_for = lambda url: choose_proxy(url, snapshot)  # noqa: E731  # likewise
         for url in (base_url, _ELSEWHERE):
             proxy_for(url)
     return Network(proxy_for, ssl, connector_factory)

@@ -24,7 +24,7 @@ from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.codec import is_readable
 from aistemsplitter_async._wire.messages import Origin, Reply, Request
 from aistemsplitter_async._wire.proxies import Proxy
-from aistemsplitter_async._wire.urls import URLPolicy
+from aistemsplitter_async._wire.urls import WAY_OUT, URLPolicy
 from aistemsplitter_async.config import (
     REPLY_CAP_BYTES,
     REPLY_END,
@@ -106,20 +106,18 @@ class AiohttpTransport:
         self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
-        async with self._exchange(request) as response:
-            return await _Streamed(response).read()
+        async with self._exchange(request) as reply:
+            return await reply.read()
 
-    @asynccontextmanager
-    async def stream(self, request: Request, /) -> AsyncIterator[StreamedReply]:
-        async with self._exchange(request) as response:
-            yield _Streamed(response)
+    def stream(self, request: Request, /) -> AbstractAsyncContextManager[StreamedReply]:
+        return self._exchange(request)
 
     async def aclose(self) -> None:
         self._closed = True
         await self._connections.aclose()
 
     @asynccontextmanager
-    async def _exchange(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
+    async def _exchange(self, request: Request) -> AsyncIterator[_Streamed]:
         self._check(request)
         proxy = self._network.proxy_for(request.url)
         if proxy is not None:
@@ -129,7 +127,7 @@ class AiohttpTransport:
             try:
                 if proxy is not None and response.url.scheme == "http":  # there is no tunnel
                     _raise_refusal(response, proxy)
-                yield response
+                yield _Streamed(response, proxy)
             finally:
                 # Not `release`: the rest of a body is not worth reading, and a complete one has released it already.
                 response.close()
@@ -142,7 +140,7 @@ class AiohttpTransport:
         failure: BaseException
         try:
             url = URL(request.url, encoded=True)
-            host = url.host
+            host = url.raw_host  # as errors of aiohttp have it
             return await session.request(
                 request.method,
                 url,
@@ -198,7 +196,7 @@ class AiohttpTransport:
         if request.origin is Origin.API or not is_named or self._urls.names(url.host, url.port):
             return
         if not (self._urls.allow_loopback and url.is_loopback):
-            raise UnsafeURLError(f"refused to visit {url.host!r}: that is the proxy itself")
+            raise UnsafeURLError(f"refused to visit {url.host!r}: that is the proxy itself; {WAY_OUT}")
 
     def _headers(self, request: Request, url: URL, proxy: Proxy | None) -> dict[str, str]:
         headers = {"User-Agent": _USER_AGENT, "Accept-Encoding": "identity", **request.headers}
@@ -217,7 +215,7 @@ class AiohttpTransport:
 def _raise_refusal(response: aiohttp.ClientResponse, proxy: Proxy) -> None:
     """Raise what a proxy says before it passes anything on. Of other answers it is not known whose they are."""
     if response.status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        raise describe_refusal(response.status, response.url.host or "", proxy)
+        raise describe_refusal(response.status, response.url.raw_host or "", proxy)
 
 
 def _introduce(proxy: Proxy) -> dict[str, str]:
@@ -234,8 +232,9 @@ def _open_body(request: Request) -> Body | AsyncIterator[bytes] | None:
 class _Streamed:
     """A `StreamedReply` over aiohttp's response."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, proxy: Proxy | None) -> None:
         self._response = response
+        self._proxy = proxy
         self.status = response.status
         self.headers = _join_lines(response.headers)
 
@@ -277,7 +276,7 @@ class _Streamed:
             async for chunk in self._response.content.iter_any():
                 yield chunk
         except Exception as error:  # noqa: BLE001  # as in `_open`
-            failure = convert_error(error, host="the server")
+            failure = convert_error(error, host=self._response.url.raw_host, proxy=self._proxy)
         if failure is not None:
             raise failure
 

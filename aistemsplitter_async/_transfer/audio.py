@@ -21,7 +21,7 @@ import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.file_object import BinaryFile, is_file_object, open_file_object
-from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_foreign
+from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import ForeignSource, guard
 from aistemsplitter_async._wire.inputs import parse_input
 from aistemsplitter_async._wire.messages import BodyStream
@@ -163,8 +163,8 @@ async def build_source(
 
     Raises:
         SourceUnreadableError: it is no source, no such file, not a regular one, empty, or not permitted; `code` is
-            `NOT_FETCHED` for an address such as one of FTP, and `NOT_AUDIO` for bytes that cannot be audio, which of
-            a file is told when it is opened. Nothing was sent.
+            `NOT_FETCHED` for an address such as one of FTP, and `NOT_AUDIO` for bytes and file objects that cannot be
+            audio, which of a path is told when it is opened. Nothing was sent.
     """
     clock, stall = clock or SystemClock(), Timeouts().stall if stall is None else stall
     if isinstance(source, BytesSource | FileSource | ForeignSource | DirectURL):
@@ -187,7 +187,9 @@ async def build_source(
         return FileSource(path, size, name, content_type or guess_content_type(name))
     foreign: object = source
     if is_file_object(source):
-        foreign = await open_file_object(source, filename=filename, content_type=content_type, clock=clock, stall=stall)
+        foreign = await open_file_object(
+            source, filename=filename, content_type=content_type, guess=guess_content_type, clock=clock, stall=stall
+        )
     return guard(
         foreign, filename=filename, content_type=content_type, guess=guess_content_type, clock=clock, stall=stall
     )
@@ -198,6 +200,10 @@ def _parse_direct(source: Mapping[str, object] | UploadedFile) -> DirectURL:
         parsed = source if isinstance(source, UploadedFile) else parse_input(source)
     except ConfigurationError as error:
         raise SourceUnreadableError(f"this dict is no source: {error}") from None
+    except Exception as error:  # a mapping of other people's making
+        raise SourceUnreadableError(
+            f"cannot read the {type(source).__name__}: it raised {type(error).__name__}"
+        ) from error
     if isinstance(parsed, DirectURL):
         return parsed
     raise SourceUnreadableError("what is uploaded already is no source; give it to create_split")
@@ -231,7 +237,7 @@ def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: 
     if not copy:
         raise SourceUnreadableError(f"{name} is empty")
     kind = content_type or guess_content_type(name)
-    refuse_foreign(io.BytesIO(copy), name, kind)
+    refuse_non_audio(io.BytesIO(copy), name, kind, is_unnamed=kind == "application/octet-stream")
     return BytesSource(copy, name, kind)
 
 

@@ -11,25 +11,26 @@ import inspect
 import io
 import os
 import tempfile
-import threading
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import PurePath
-from typing import IO, Any, Protocol, TypeGuard, TypeVar
+from typing import IO, Any, BinaryIO, Protocol, TypeGuard, TypeVar, TypeVarTuple, cast
 
 import attrs
 
 from aistemsplitter_async._tasks import OneThread, run_to_end
-from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
+from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import build_silence
 from aistemsplitter_async._wire.messages import BodyStream
+from aistemsplitter_async._wire.urls import filename_of_url, is_url
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import CLOSE_GRACE
-from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError
+from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError, UploadError
 
 T = TypeVar("T")
+Arguments = TypeVarTuple("Arguments")
 _UNNAMED = "audio"
 
 
@@ -49,52 +50,58 @@ def is_file_object(source: object) -> TypeGuard[BinaryFile]:
         return False
 
 
-class _Users:
-    """The file objects that are being read. One has one position, so of two readers each would get a part."""
-
-    def __init__(self) -> None:
-        self._ids = set[int]()  # of objects that their readers keep alive; not all kinds can be marked
-        self._lock = threading.Lock()
-
-    @contextmanager
-    def reading(self, file: object, name: str) -> Iterator[None]:
-        with self._lock:
-            if id(file) in self._ids:
-                raise SourceUnreadableError(
-                    f"cannot read {name}: the same file object is being read by another call; open the file once for "
-                    "each, or give its path"
-                )
-            self._ids.add(id(file))
-        try:
-            yield
-        finally:
-            self._ids.discard(id(file))
+# Whose thread reads which file objects, by their ids. It is the process's, as the position of a file object is: of two
+# readers, of any client in any loop, each would get a part. Not all kinds can be marked themselves, or be weak keys.
+_READERS: dict[int, _Reader] = {}
 
 
-_USERS = _Users()  # of the process, like the position of a file object
+class _Reader:
+    """Runs calls on one file object, one after the other, in the context of their callers. Nobody else does meanwhile.
 
+    Raises:
+        SourceUnreadableError: another one does, even one that was left behind.
+    """
 
-class _Thread:
-    """Runs calls on one file object, one after the other, in the context of their callers."""
-
-    def __init__(self, name: str, clock: Clock) -> None:
+    def __init__(self, file: BinaryFile, name: str, clock: Clock) -> None:
+        if _READERS.setdefault(id(file), self) is not self:  # one step, for all threads
+            raise SourceUnreadableError(
+                f"cannot read {name}: the same file object is being read by another call; open the file once for "
+                "each, or give its path"
+            )
+        self._file = file  # so that no other one gets its id
+        self._name = name
+        self._clock = clock
         self._thread = OneThread(f"read {name}")
         self._calls = set[asyncio.Future[Any]]()
-        self._clock = clock
 
-    async def run(self, function: Callable[..., T], *arguments: object) -> T:
-        loop = asyncio.get_running_loop()
-        call: asyncio.Future[T] = loop.run_in_executor(self._thread, copy_context().run, function, *arguments)
-        self._calls.add(call)
-        call.add_done_callback(self._forget)
-        await asyncio.wait([call])  # if we are cancelled, the call goes on: `aclose` waits for it
+    async def run(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        """Return `function(*arguments)`. If the caller is cancelled, it goes on: `aclose` waits for it."""
+        call = self._start(self._guarded, function, *arguments)
+        await asyncio.wait([call])
         return call.result()
 
     async def aclose(self) -> None:
         """Wait until nothing is read any more, so that the caller may close the file; where nothing comes, not long."""
+        self._start(_READERS.pop, id(self._file))
         self._thread.shutdown(wait=False)
-        if self._calls:
-            await run_to_end(self._wait_within_grace())
+        await run_to_end(self._wait_within_grace())
+
+    def _start(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> asyncio.Future[T]:
+        loop = asyncio.get_running_loop()
+        call = loop.run_in_executor(self._thread, copy_context().run, function, *arguments)
+        self._calls.add(call)
+        call.add_done_callback(self._forget)
+        return call
+
+    def _guarded(self, function: Callable[[*Arguments], T], *arguments: *Arguments) -> T:
+        try:
+            return function(*arguments)
+        except (UploadError, KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # other people's code, which may even say that it was cancelled
+            says = str(error) if isinstance(error, OSError | ValueError | EOFError) else ""
+            reason = says or f"it raised {type(error).__name__}"
+            raise SourceUnreadableError(f"cannot read {self._name}: {reason}") from error
 
     async def _wait_within_grace(self) -> None:
         with suppress(TimeoutError):
@@ -112,7 +119,7 @@ class FileObjectSource:
     """What a file object has from `start` on: `content_length` bytes."""
 
     filename: str
-    content_type: str | None
+    content_type: str
     content_length: int
     _file: Any
     _start: int
@@ -120,24 +127,22 @@ class FileObjectSource:
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[BodyStream]:
-        thread = _Thread(self.filename, self._clock)
-        with _USERS.reading(self._file, self.filename):
-            try:
-                yield lambda: self._read(thread)
-            finally:
-                await thread.aclose()
+        reader = _Reader(self._file, self.filename, self._clock)
+        try:
+            yield lambda: self._read(reader)
+        finally:
+            await reader.aclose()
 
-    async def _read(self, thread: _Thread) -> AsyncIterator[bytes]:
+    async def _read(self, reader: _Reader) -> AsyncIterator[bytes]:
         """Read it from its start. A length that is not as announced is for whoever counts."""
         offset, block = 0, b"the first"
         while block and offset < self.content_length:
-            block = await thread.run(
-                self._read_at, self._start + offset, min(BLOCK_BYTES, self.content_length - offset)
-            )
+            size = min(BLOCK_BYTES, self.content_length - offset)
+            block = await reader.run(self._read_at, self._start + offset, size)
             offset += len(block)
             if block:
                 yield block
-        if await thread.run(_end, self._file) != self._start + self.content_length:
+        if await reader.run(_end, self._file) != self._start + self.content_length:
             raise SourceChangedError(f"{self.filename} changed while it was read; nothing was split")
 
     def _read_at(self, place: int, size: int) -> bytes:
@@ -149,7 +154,13 @@ class FileObjectSource:
 
 
 async def open_file_object(
-    file: BinaryFile, *, filename: str | None, content_type: str | None, clock: Clock, stall: float
+    file: BinaryFile,
+    *,
+    filename: str | None,
+    content_type: str | None,
+    guess: Callable[[str], str],
+    clock: Clock,
+    stall: float,
 ) -> FileObjectSource:
     """Return what is left of a file object as a source.
 
@@ -157,45 +168,46 @@ async def open_file_object(
         file: it, at the place to begin at.
         filename: overrides its name.
         content_type: overrides what the name suggests.
+        guess: returns the type that a name suggests.
         clock: where time comes from.
         stall: seconds in which it must yield something.
 
     Raises:
-        SourceUnreadableError: it is open as text, or async, closed, at its end, in use, or cannot be read.
+        SourceUnreadableError: it is open as text, or async, closed, at its end, in use, or cannot be read; `code` is
+            `NOT_AUDIO` if what it has cannot be audio.
     """
     name = filename or _name_of(file)
-    thread = _Thread(name, clock)
+    kind = content_type or guess(name)
+    reader = _Reader(file, name, clock)
     try:
-        with _USERS.reading(file, name):
-            async with clock.timeout_at(clock.monotonic() + stall):
-                span = await thread.run(_examine, file, name)
-            if span is not None:
-                return FileObjectSource(name, content_type, span[1] - span[0], file, span[0], clock)
-            copy, size = await _spool(file, name, thread, clock=clock, stall=stall)
-    except SourceUnreadableError:
-        raise
+        async with clock.timeout_at(clock.monotonic() + stall):
+            span = await reader.run(_examine, file, name, kind)
+        if span is not None:
+            return FileObjectSource(name, kind, span[1] - span[0], file, span[0], clock)
+        copy, size = await _spool(file, name, kind, reader, clock=clock, stall=stall)
     except TimeoutError:
         raise build_silence(name, stall) from None
-    except Exception as error:  # other people's code
-        raise _unreadable(name, error) from error
     finally:
-        await thread.aclose()
-    source = FileObjectSource(name, content_type, size, copy, 0, clock)
+        await reader.aclose()
+    source = FileObjectSource(name, kind, size, copy, 0, clock)
     weakref.finalize(source, copy.close)
     return source
 
 
-async def _spool(file: BinaryFile, name: str, thread: _Thread, *, clock: Clock, stall: float) -> tuple[IO[bytes], int]:
+async def _spool(
+    file: BinaryFile, name: str, kind: str, reader: _Reader, *, clock: Clock, stall: float
+) -> tuple[IO[bytes], int]:
     """Copy what is left of a file object to a temporary file without a name; return that and its size."""
     copy, size = tempfile.TemporaryFile(), 0  # noqa: SIM115  # closed below, or with its source
     try:
         while True:
             async with clock.timeout_at(clock.monotonic() + stall):
-                block = await thread.run(_read, file, BLOCK_BYTES, name)
+                block = await reader.run(_read, file, BLOCK_BYTES, name)
             if not block:
                 break
-            await thread.run(copy.write, block)
+            await reader.run(copy.write, block)
             size += len(block)
+        await reader.run(_refuse_non_audio, copy, name, kind)
     except BaseException:
         copy.close()
         raise
@@ -203,16 +215,25 @@ async def _spool(file: BinaryFile, name: str, thread: _Thread, *, clock: Clock, 
 
 
 def _name_of(file: object) -> str:
-    name = getattr(file, "name", None)
+    name: object = None
+    with suppress(Exception):  # other people's code
+        name = file.name  # type: ignore[attr-defined]  # or it raises
     if isinstance(name, bytes):
         name = name.decode("utf-8", "replace")
     if not isinstance(name, str):  # of a descriptor it is a number
         return _UNNAMED
-    return PurePath(name).name.encode("utf-8", "replace").decode() or _UNNAMED
+    name = filename_of_url(name) if is_url(name) else PurePath(name).name
+    return name.encode("utf-8", "replace").decode() or _UNNAMED
 
 
-def _examine(file: Any, name: str) -> tuple[int, int] | None:
-    """Return where a binary file stands and where it ends, `None` if it cannot go back there."""
+def _refuse_non_audio(file: BinaryIO, name: str, kind: str) -> None:
+    refuse_non_audio(file, name, kind, is_unnamed=name == _UNNAMED)
+
+
+def _examine(file: Any, name: str, kind: str) -> tuple[int, int] | None:
+    """Return where a binary file stands and where it ends, `None` if it cannot go there and back."""
+    if getattr(file, "closed", False) is True:
+        raise SourceUnreadableError(f"cannot read {name}: it is closed; open it again, and close it after the call")
     nothing = "" if isinstance(file, io.TextIOBase) else file.read(0)
     if isinstance(nothing, str):
         raise SourceUnreadableError(f'cannot read {name}: it is open as text; open it with mode "rb"')
@@ -231,11 +252,35 @@ def _examine(file: Any, name: str) -> tuple[int, int] | None:
         file.seek(place)
     except (AttributeError, OSError):
         return None
-    end = _end(file)
-    file.seek(place)
+    try:
+        end = _end(file)
+    except Exception:
+        if file.tell() != place:
+            raise
+        return None  # it knows no end
     if 0 < end <= place:
         raise SourceUnreadableError(f"cannot read {name}: it stands at its end; seek(0) goes back to its beginning")
+    _refuse_non_audio(cast(BinaryIO, _Rest(file, place, end, name)), name, kind)
+    file.seek(place)
     return place, end
+
+
+class _Rest:
+    """What a file object has from `start` to `end`, as a file of its own, as far as `Blocks` uses one."""
+
+    def __init__(self, file: Any, start: int, end: int, name: str) -> None:
+        self._file, self._start, self._end, self._name = file, start, end, name
+        self._at = start
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (self._end if whence == os.SEEK_END else self._start)
+        return self._at - self._start
+
+    def read(self, size: int) -> bytes:
+        self._file.seek(self._at)
+        block = _read(self._file, size, self._name)
+        self._at += len(block)
+        return block
 
 
 def _end(file: Any) -> int:
@@ -244,16 +289,8 @@ def _end(file: Any) -> int:
 
 
 def _read(file: Any, size: int, name: str) -> bytes:
-    try:
-        block = file.read(size)
-    except Exception as error:  # other people's code
-        raise _unreadable(name, error) from error
+    block = file.read(size)
     if isinstance(block, bytes | bytearray | memoryview):
         return bytes(block)
     found = "nothing yet, and does not wait for it" if block is None else type(block).__name__
     raise SourceUnreadableError(f"cannot read {name}: it yields {found}, not bytes")
-
-
-def _unreadable(name: str, error: Exception) -> SourceUnreadableError:
-    says = str(error) if isinstance(error, OSError | ValueError) else ""
-    return SourceUnreadableError(f"cannot read {name}: {says or f'it raised {type(error).__name__}'}")

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 import attrs
 
-from aistemsplitter_async._audio.foreign import what_else
+from aistemsplitter_async._audio.non_audio import what_else
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread, wait_out
 from aistemsplitter_async._wire.messages import BodyStream
@@ -25,7 +25,7 @@ from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableErro
 BLOCK_BYTES = 1024 * 1024
 _FETCHED_ON_READ = 0x40000000  # SF_DATALESS of macOS: what a cloud has of it comes as it is read
 _FINDS_DATA = hasattr(os, "SEEK_DATA")  # not so on Windows, whose clouds fetch what is read
-_MAYBE_AUDIO = ("audio/", "video/", "application/ogg", "application/octet-stream")
+_MAYBE_AUDIO = ("audio/", "video/", "application/ogg")
 
 
 @attrs.frozen
@@ -43,7 +43,7 @@ class FileSource:
         try:
             before = reader.fingerprint()
             self._expect(unchanged=before.size == self.content_length)
-            await run_in_thread(reader.refuse_foreign, self.content_type)
+            await run_in_thread(reader.refuse_non_audio, self.content_type)
             yield lambda: self._read(reader, before)
         finally:
             await reader.aclose()
@@ -127,10 +127,10 @@ class _BlockReader:
         finally:
             self.close()
 
-    def refuse_foreign(self, content_type: str) -> None:
+    def refuse_non_audio(self, content_type: str) -> None:
         """Raise `SourceUnreadableError` for a file that cannot be audio."""
         with self._turn, os.fdopen(os.dup(self._descriptor), "rb") as file:
-            refuse_foreign(file, str(self._path), content_type)
+            refuse_non_audio(file, str(self._path), content_type)
 
     def _read_block(self, offset: int) -> bytes:
         with self._turn:  # a read of an abandoned attempt may still be running
@@ -143,14 +143,16 @@ class _BlockReader:
             read.exception()  # retrieve it: the attempt that wanted this block may be over
 
 
-def refuse_foreign(file: BinaryIO, name: str, content_type: str) -> None:
+def refuse_non_audio(file: BinaryIO, name: str, content_type: str, *, is_unnamed: bool = False) -> None:
     """Refuse what cannot be audio before anything is sent: a web page under the name of a song, a list of songs.
+
+    Text is refused unless its name says that it is audio; of bytes with no name, nothing says that they are not.
 
     Raises:
         SourceUnreadableError: it is certain; `code` is `NOT_AUDIO`.
     """
     try:
-        other = what_else(file, named_audio=content_type.startswith(_MAYBE_AUDIO))
+        other = what_else(file, named_audio=content_type.startswith(_MAYBE_AUDIO) or is_unnamed)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {name}: {reason_of(error)}") from None
     if other is not None:

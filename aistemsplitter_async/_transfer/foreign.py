@@ -294,7 +294,8 @@ def guard(
         length = source.content_length
     except AttributeError as error:
         raise SourceUnreadableError(
-            f"a source is a path, bytes, a URL or an AudioSource, not {kind} (it has no {error.name or 'attributes'})"
+            f"a source is a path, bytes, a binary file object, a URL or an AudioSource, not {kind}"
+            + (f" (it has no {error.name})" if hasattr(source, "opened") else "")
         ) from None
     except Exception as error:
         raise SourceUnreadableError(f"cannot read the {kind}: it raised {type(error).__name__}") from error

@@ -36,13 +36,12 @@ from aistemsplitter_async._transfer.names import (
     plan_names,
     stem_file_name,
 )
-from aistemsplitter_async._transfer.partfile import as_download_error, part_path, status_of
+from aistemsplitter_async._transfer.partfile import NAME_REFUSED, as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.ranges import read_etag
 from aistemsplitter_async.config import REPLY_CAP_BYTES
 from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 MANIFEST_NAME = ".stems.json"
-NAME_REFUSED = "NAME_REFUSED"  # the code of the error that says that a file system does not take a name
 _VERSION = 1
 _NOT_BOUGHT = (
     "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting, buys it"
@@ -99,8 +98,8 @@ class Manifest:
             UnsafeNameError: the pattern is not a safe name.
         """
         path = folder / manifest_name(pattern)
-        try:
-            saved: Any = json.loads(_read_small(path))
+        try:  # where nothing is renamed over a file, a kill may leave only the fresh one; what it says was true before
+            saved: Any = json.loads(_read_small(path if os.path.lexists(path) else fresh_path(path)))
             stems = {stem: StemRecord(**entry) for stem, entry in saved["stems"].items()}
             version, split_id, replaced = saved["version"], saved["split_id"], dict(saved.get("replaced", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -148,7 +148,8 @@ def plan_names(stems: Collection[str], pattern: str = ANY_STEM) -> tuple[dict[st
 def fold(name: str) -> str:
     """Return a key that is equal for names that are one file on some systems; HFS+ does not see joiners."""
     seen = "".join(character for character in name if character not in _JOINERS)
-    return unicodedata.normalize("NFKC", seen.casefold())
+    # Before, since marks in another order are folded otherwise; after, since folding leaves letters and marks apart.
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", seen).casefold())
 
 
 def make_name(text: str, *, fallback: str) -> str:

@@ -21,6 +21,9 @@ from aistemsplitter_async.errors import DownloadError
 if sys.platform != "win32":
     import fcntl
 
+NAME_REFUSED = "NAME_REFUSED"  # the code of the error that says that a file system does not take a name
+_LOCKED = frozenset({errno.EAGAIN, errno.EACCES})  # the second from some network shares
+
 
 def part_path(folder: Path, name: str) -> Path:
     """Return the path of a stem's unfinished bytes; `name` has passed `check_name`."""
@@ -209,10 +212,8 @@ def _lock(descriptor: int) -> bool:
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks
-        return True
+    except OSError as error:  # of another kind: a file system without locks
+        return error.errno not in _LOCKED
     return True
 
 
@@ -241,10 +242,12 @@ def _rename_to_new(part: Path, target: Path, move: Callable[[Path, Path], object
 
 @contextlib.contextmanager
 def as_download_error(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals into `DownloadError`."""
+    """Turn the disk's refusals, and those of paths that are none, into `DownloadError`."""
     try:
         yield
     except FileExistsError:
         raise DownloadError(f"{path} exists already; nothing was overwritten", code="EXISTS") from None
     except OSError as error:
         raise DownloadError(f"cannot write {path}: {reason_of(error)}", code="DISK") from error
+    except ValueError as error:  # NUL, or characters that the process cannot encode
+        raise DownloadError(f"cannot write {str(path)!r}: {reason_of(error)}", code=NAME_REFUSED) from error

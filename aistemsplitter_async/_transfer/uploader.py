@@ -28,6 +28,7 @@ from aistemsplitter_async.config import RESERVATIONS
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
+    APITimeoutError,
     SourceChangedError,
     SourceUnreadableError,
     UnsafeURLError,
@@ -208,6 +209,12 @@ class Uploader:
                 failure: BaseException = sending.broken_by or error
                 if error.code == STALLED and sending.waits_for_source:
                     failure = build_silence(source.filename, pipeline.timeouts.stall)
+                elif error.code == STALLED and sending.waits_for_answer:
+                    failure = APITimeoutError(
+                        f"the upload was sent, and no answer came within {pipeline.timeouts.stall:g} s; a proxy that "
+                        "takes the whole of it before it passes any on needs longer: raise Timeouts.stall",
+                        code=STALLED,
+                    )
             else:
                 if sending.broken_by is None:
                     receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
@@ -235,6 +242,7 @@ class _Sending:
         self.meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
         self.broken_by: BaseException | None = None
         self.waits_for_source = False  # if nothing moves, that is why
+        self.waits_for_answer = False
         self.handed = 0  # bytes that the transport was given
         self._source = source
         self._body = body
@@ -272,6 +280,7 @@ class _Sending:
             broken = SourceUnreadableError(f"{self._source.filename} raised {type(error).__name__}")
         else:
             self.meter.finish(now=self._clock.monotonic())
+            self.waits_for_answer = True
             return
         raise broken  # a transport need not notice anything but an Exception in a task of its own
 

@@ -40,7 +40,7 @@ def parse_input(value: SplitInput | Mapping[str, Any], where: str = "input") -> 
     kind = value.get("type")
     cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        found = "is missing; it is" if kind is None else f"is {kind!r}; it must be"
+        found = "is missing; it is" if kind is None else f"is {_show(kind)}; it must be"
         raise ConfigurationError(f"{where}.type {found} one of {', '.join(_KINDS)}")
     names = {field.name: to_camel(field.name) for field in attrs.fields(cls)}
     known = {"type", *names, *names.values()}
@@ -74,12 +74,19 @@ def parse_create(value: SplitInput | Mapping[str, Any], **options: str | None) -
 def _refuse_unknown(value: Mapping[str, Any], known: set[str], where: str, *, shown: list[str]) -> None:
     unknown = [key for key in value if key not in known]
     if unknown:
-        raise ConfigurationError(f"{where} has no field {unknown[0]!r}; it has {', '.join(shown)}")
+        raise ConfigurationError(f"{where} has no field {_show(unknown[0])}; it has {', '.join(shown)}")
 
 
 def _text(value: Mapping[str, Any], names: tuple[str, ...], where: str) -> str:
-    found = next((value[name] for name in names if name in value), None)
+    given = [value[name] for name in dict.fromkeys(names) if name in value]
+    if len(given) > 1:
+        raise ConfigurationError(f"{where} is given twice: give {' or '.join(names)}")
+    found = given[0] if given else None
     if isinstance(found, str) and found:
         return found
     problem = "is missing" if found is None else "is empty" if found == "" else f"is {type(found).__name__}"
     raise ConfigurationError(f"{where} {problem}; it must be text")
+
+
+def _show(value: object) -> str:
+    return repr(value[:80]) if isinstance(value, str) else type(value).__name__

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import attrs
 
+from aistemsplitter_async._plain import safe_text
 from aistemsplitter_async._wire.codec import decode, parse_json, parse_reply, to_camel
 from aistemsplitter_async._wire.error_replies import build_refusal, build_status_error, clean_text
 from aistemsplitter_async._wire.messages import BodyStream, Origin, Reply, Request, Stage
@@ -157,7 +158,9 @@ def _name_format(error: APIStatusError, submission: Submission) -> APIStatusErro
         return error
     says_so = re.search(rf"format|plan|{re.escape(asked)}", error.detail, re.IGNORECASE)
     hint = "ask for" if says_so else f"if that is about {asked}, ask for"
-    return ValidationError(f'{error}; {hint} output_format="{_EVERYWHERE}"', output_format=asked, **_known(error))
+    return ValidationError(
+        f'{str(error).rstrip(".")}; {hint} output_format="{_EVERYWHERE}"', output_format=asked, **_known(error)
+    )
 
 
 def _known(error: APIStatusError) -> dict[str, Any]:
@@ -261,6 +264,9 @@ def _request(
 
 
 def _encode(body: Mapping[str, Any]) -> bytes:
+    wrong = next((name for name, value in body.items() if safe_text(str(value)) != str(value)), None)
+    if wrong is not None:  # half a surrogate pair, which no JSON in UTF-8 has
+        raise ConfigurationError(f"{wrong} is not text: {str(body[wrong])!a}")
     return json.dumps(body, separators=(",", ":")).encode()
 
 

@@ -19,6 +19,7 @@ from aistemsplitter_async.errors import ConfigurationError
 _EXAMPLE = "http://proxy.example.com:3128"
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]{0,15})://", re.IGNORECASE)
 _BAD_ESCAPE = re.compile(r"%(?![0-9a-fA-F]{2})")
+_ENTRY = re.compile(r"(?:\[(.+)\]|([^:]+))(?::(\d{1,5}))?")  # of no_proxy, but for an IPv6 address without brackets
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _SOCKS = ("socks", "socks4", "socks4a", "socks5", "socks5h")
 _CGI = "REQUEST_METHOD"  # set where a web server passes headers of requests as HTTP_*: HTTP_PROXY may be a visitor's
@@ -134,8 +135,8 @@ def choose_proxy(url: str, environment: Mapping[str, str]) -> Proxy | None:
     name, text = _find_variable((f"{target.scheme}_proxy", "all_proxy"), environment)
     if not text:
         return None
-    exceptions, listed = _find_variable(("no_proxy",), environment)
-    if any(_covers(entry, target.host, target.port, exceptions) for entry in re.split(r"[\s,]+", listed) if entry):
+    _, listed = _find_variable(("no_proxy",), environment)
+    if any(_covers(entry, target.host, target.port) for entry in re.split(r"[\s,]+", listed) if entry):
         return None
     return parse_proxy(text if "://" in text else f"http://{text}", name=name)
 
@@ -149,24 +150,21 @@ def _find_variable(names: tuple[str, ...], environment: Mapping[str, str]) -> tu
     return "", ""
 
 
-def _covers(entry: str, host: str, port: int, name: str) -> bool:
-    """Return whether an entry of `no_proxy`, the variable `name`, covers a target."""
+def _covers(entry: str, host: str, port: int) -> bool:
+    """Return whether an entry of `no_proxy` covers a target. What cannot be read covers none, as for other programs."""
     if entry == "*":
         return True
     address = parse_address(host)
     if "/" in entry:
         try:
-            network = ipaddress.ip_network(entry, strict=False)
-        except ValueError:
-            network = None
-        if network is None:
-            _refuse(name, f"{entry[:80]!r} is not a network", "write it like 10.0.0.0/8, or a name without a slash")
-        return address is not None and address in network
-    exact = parse_address(entry)
-    if exact is None and (match := re.fullmatch(r"(.*):(\d{1,5})", entry)):
-        if int(match[2]) != port:
+            return address is not None and address in ipaddress.ip_network(entry, strict=False)
+        except ValueError:  # the path of a socket, or a URL
             return False
-        entry, exact = match[1], parse_address(match[1])
+    if (match := _ENTRY.fullmatch(entry)) is not None:
+        if match[3] and int(match[3]) != port:
+            return False
+        entry = match[1] or match[2]
+    exact = parse_address(entry)
     if address is not None or exact is not None:
         return address == exact
     suffix = entry.lower().removeprefix("*").strip(".")

@@ -13,7 +13,7 @@ from aistemsplitter_async._urls import HTTPURL, parse_http_url, parse_netloc
 from aistemsplitter_async.errors import ConfigurationError, UnsafeURLError
 from aistemsplitter_async.models import redact_url
 
-_WAY_OUT = "if you trust it, name the host in allow_hosts (--allow-host)"
+WAY_OUT = "if you trust it, name the host in allow_hosts (--allow-host)"
 
 
 def is_url(source: str) -> bool:
@@ -118,17 +118,17 @@ class URLPolicy:
         known = (parse_address(address) for address in addresses)
         whats = {f"{address}, {describe_special(address)}" for address in known if address is not None}
         leads = f"it leads to {min(whats)}" if whats else "it is not on the public internet"
-        return UnsafeURLError(f"refused to visit {host[:200]!r}: {leads}; {_WAY_OUT}")
+        return UnsafeURLError(f"refused to visit {host[:200]!r}: {leads}; {WAY_OUT}")
 
     def _find_problem(self, url: HTTPURL) -> str | None:
         if self.names(url.host, url.port) or (self.allow_loopback and url.is_loopback):
             return None
         if url.scheme != "https":
-            return f"only https is allowed, not {url.scheme}; {_WAY_OUT}"
+            return f"only https is allowed, not {url.scheme}; {WAY_OUT}"
         address = url.address
         if address is not None:
             what = describe_special(address)
-            return what and f"{address} is {what}; {_WAY_OUT}"
+            return what and f"{address} is {what}; {WAY_OUT}"
         if url.host.rpartition(".")[2] == "localhost":
-            return f"it is this machine itself; {_WAY_OUT}"
+            return f"it is this machine itself; {WAY_OUT}"
         return None

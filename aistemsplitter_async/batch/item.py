@@ -16,7 +16,7 @@ from aistemsplitter_async._files import find_same, reason_of
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import AudioSource, BytesSource, Source, build_source, source_name
-from aistemsplitter_async._transfer.file_source import FileSource
+from aistemsplitter_async._transfer.file_source import FileSource, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import HEADER_TEXT, ForeignSource
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
@@ -28,7 +28,7 @@ from aistemsplitter_async.journal.rows import Sighting, Stamp
 from aistemsplitter_async.library.tags import measure_file
 from aistemsplitter_async.models import DirectURL
 
-_MAX_INTEGER = 2**63 - 1  # that SQLite can store; some file systems have larger inode numbers
+_MAX_INTEGER = 2**63 - 1  # that SQLite can store; ext4 has times after the year 2262
 
 
 def _text(_: object, attribute: attrs.Attribute[str], value: str | None) -> None:
@@ -163,12 +163,12 @@ class OpenedItem:
         A stream cannot be read out of order, which its format may need: only its bytes identify it.
 
         Raises:
-            SourceUnreadableError, SourceChangedError: it cannot be read to its end.
+            SourceUnreadableError, SourceChangedError: it cannot be read to its end, or is a file that cannot be audio.
         """
         if isinstance(self.audio, DirectURL):
             return AudioId(None, f"url:{self.audio.url}")
         if self.path is not None:
-            examined = await run_in_thread(_examine_file, self.path)
+            examined = await run_in_thread(_examine_file, self.path, self.audio.content_type)
             await self.check_unchanged()
             return AudioId(examined.content, examined.identity)
         if isinstance(self.audio, BytesSource):
@@ -238,12 +238,13 @@ def _stamp(path: Path) -> Stamp | None:
         status = path.stat()
     except OSError:
         return None
-    return Stamp(status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & _MAX_INTEGER)
+    return Stamp(status.st_size, *(at & _MAX_INTEGER for at in (status.st_mtime_ns, status.st_ctime_ns)))
 
 
-def _examine_file(path: Path) -> Examined:
+def _examine_file(path: Path, content_type: str) -> Examined:
     try:
         with path.open("rb") as file:
+            refuse_non_audio(file, str(path), content_type)
             return examine(file)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None

@@ -9,7 +9,6 @@ over all tracks continue at once; and a track that fails while the service is we
 from __future__ import annotations
 
 import asyncio
-import errno
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext, suppress
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 import attrs
 
+from aistemsplitter_async._files import FULL
 from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.clock import Clock, Random
@@ -35,7 +35,6 @@ T = TypeVar("T")
 _FIRST = 1.0  # s before the first probe
 _LONGEST = 30.0  # s between two probes
 _MINUTE = 60.0
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -43,7 +42,7 @@ def is_disk_full(error: BaseException) -> bool:
     if isinstance(error, JournalError):
         return error.code == "DISK"
     cause = error.__cause__
-    return isinstance(error, DownloadError) and isinstance(cause, OSError) and cause.errno in _FULL
+    return isinstance(error, DownloadError) and isinstance(cause, OSError) and cause.errno in FULL
 
 
 def is_transient(error: AIStemSplitterError) -> bool:

@@ -14,7 +14,6 @@ continue at the server, and are in the journal.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
@@ -32,17 +31,16 @@ from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
-from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, write_status
+from aistemsplitter_async.batch.progress import BatchProgress
+from aistemsplitter_async.batch.ticker import Ticker
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SourceUnreadableError
-from aistemsplitter_async.journal.file import is_exposed, own_files, status_path
+from aistemsplitter_async.journal.file import is_exposed, own_files
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
-_TICK = 1.0  # s between two adaptations to the limit
-_STATUS_TICKS = 2  # ticks between two writes of the status file
 _PAGE = 200  # records read at a time
 _SHOWN = 30  # tracks a snapshot names
 _LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "create", "prepare", "wait")
@@ -115,7 +113,7 @@ class Batch:
         self._feeder.start(self._resolve_open_creates)
         self._helpers = [
             self._loop.create_task(self._end(), name="batch end"),
-            self._loop.create_task(self._tick(), name="batch ticker"),
+            self._loop.create_task(self._build_ticker().run(), name="batch ticker"),
         ]
         return self
 
@@ -133,8 +131,7 @@ class Batch:
             await self._feeder.wait_out()
             await wait_out(*self._helpers, *self._tracks)
             self._close()
-            await self._context.save_gate()
-            await self._write_status(ended=True)
+            await self._build_ticker().finish()
         finally:
             await self._context.journal.aclose()
 
@@ -331,26 +328,5 @@ class Batch:
         error = SourceUnreadableError(f"{standing.label or 'a source'} cancelled the task that read it")
         return Failed(standing.item.source, standing.stage, error, standing.position)
 
-    async def _tick(self) -> None:
-        """Adapt to the key's limit, and write the status file."""
-        ticks = 0
-        while True:
-            if ticks % _STATUS_TICKS == 0:
-                await self._write_status(ended=False)
-            await self._clock.sleep(_TICK)
-            self._context.adapt_to_limit()
-            await self._context.save_gate()
-            ticks += 1
-
-    async def _write_status(self, *, ended: bool) -> None:
-        if self._journal_path is None:
-            return
-        try:
-            tracks = await self._context.journal.write(JournalStore.count)
-        except JournalError:  # a track that needs the journal fails with it
-            return
-        status = BatchStatus(
-            at=self._clock.now(), pid=os.getpid(), ended=ended, tracks=tracks, progress=self.progress()
-        )
-        with suppress(OSError):  # a full disk is reported by the journal
-            await run_in_thread(write_status, status_path(self._journal_path), status)
+    def _build_ticker(self) -> Ticker:
+        return Ticker(self._context, self._journal_path, self.progress)

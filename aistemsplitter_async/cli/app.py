@@ -21,7 +21,6 @@ from aistemsplitter_async.cli.options import (
     AsText,
     Batching,
     Common,
-    Duration,
     Into,
     Listening,
     Serving,
@@ -31,6 +30,7 @@ from aistemsplitter_async.cli.options import (
 from aistemsplitter_async.cli.paths import STDIN, expand_source, protect_paths
 from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
 from aistemsplitter_async.cli.screen.terminal import discard_output
+from aistemsplitter_async.cli.values import Duration
 
 if TYPE_CHECKING:
     from aistemsplitter_async.cli.run import Work
@@ -213,6 +213,7 @@ def demo(*, into: Annotated[Path, AsPath, Parameter(help="Folder for the song an
 
 
 _MEANT = {"status": "batch --status", "help": "--help", "version": "--version", "list": "batch", "resume": "batch"}
+_KEY_IN_SIGHT = "every user can see a key on a command line; set AISTEMSPLITTER_API_KEY or give --api-key-file FILE"
 _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
 
 
@@ -231,6 +232,8 @@ def _find_option(paths: Sequence[str], command: str, common: Common | None = Non
             return f"standard input can be read once: for {STDIN} as PATH or for --api-key-file {STDIN}, not for both"
         if path.startswith("-") and path != STDIN:
             option = path.partition("=")[0]
+            if option == "--api-key":
+                return _KEY_IN_SIGHT
             known = [name for one in app[command].assemble_argument_collection() for name in one.names]
             close = [name for name in known if name.startswith(option)] or get_close_matches(option, known, 1)
             hint = f"did you mean {close[0]}? " if close else ""
@@ -259,14 +262,15 @@ def run_app(arguments: Sequence[str]) -> int:
 
 
 def _explain(error: CycloptsError, arguments: Sequence[str]) -> str:
-    if any(argument.startswith("--api-key") and not argument.startswith("--api-key-file") for argument in arguments):
-        return "every user can see a key on a command line; set AISTEMSPLITTER_API_KEY or give --api-key-file FILE"
+    options = [argument.partition("=")[0] for argument in arguments]
+    if "--api-key" in options and options[0] != "sandbox":  # that one is no secret
+        return _KEY_IN_SIGHT
     if isinstance(error, UnknownCommandError) or not error.command_chain:
-        return hide_keys(_explain_command(arguments[0]))
+        return _explain_command(arguments[0])
     if isinstance(error, UnusedCliTokensError):
-        return hide_keys(f"there is nothing for {' '.join(error.unused_tokens or ())} to mean here")
+        return f"there is nothing for {' '.join(error.unused_tokens or ())} to mean here"
     error.verbose = False
-    return hide_keys(" ".join(str(error).split()))
+    return " ".join(str(error).split())
 
 
 def _explain_command(word: str) -> str:
@@ -284,7 +288,7 @@ def _explain_command(word: str) -> str:
 
 def _refuse(problem: str, *chain: str) -> int:
     usage = " ".join((PROGRAM, *chain, "--help"))
-    _print_error(f"{problem.rstrip('.')}; see {usage}")
+    _print_error(f"{hide_keys(problem).rstrip('.')}; see {usage}")
     return Exit.USAGE
 
 

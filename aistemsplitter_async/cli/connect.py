@@ -189,7 +189,7 @@ def _read_certificates(file: Path) -> ssl.SSLContext:
             content = opened.read(_CERTIFICATES_CAP_BYTES)
         problem = find_problem(content)
         if problem is None:
-            context.load_verify_locations(cadata=content.decode("latin-1"))
+            context.load_verify_locations(cadata=content.decode("ascii", "ignore"))  # names in comments may be any
     except ssl.SSLError as error:
         problem = f"its certificate cannot be decoded ({(error.reason or 'no reason given').lower().replace('_', ' ')})"
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 
 from aistemsplitter_async._send.reactions import is_outage
-from aistemsplitter_async._transfer.manifest import NAME_REFUSED
+from aistemsplitter_async._transfer.partfile import NAME_REFUSED
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (

@@ -24,6 +24,7 @@ from aistemsplitter_async.library.found import Found, Ignored, Repeated, Track, 
 from aistemsplitter_async.library.search import find_tracks, is_stream
 from aistemsplitter_async.library.tags import measure_file, read_tags
 from aistemsplitter_async.library.template import Tags, Template, disc_of_folder, parse_template
+from aistemsplitter_async.models import DirectURL
 
 Note = Callable[[Unusable | Ignored | Repeated], None]
 _PAGE = 64  # findings that one call in a thread returns
@@ -104,12 +105,16 @@ def build_library(paths: Sequence[str], batching: Batching) -> Library:
 
 
 async def check_track(track: Track) -> None:
-    """Check that a track can be read, as a run does before it spends anything.
+    """Check that a track can be read and may be audio, as a run does before it spends anything.
 
     Raises:
-        SourceUnreadableError: it cannot.
+        SourceUnreadableError: it cannot be read, or cannot be audio.
+        SourceChangedError: it is being written.
     """
-    await build_source(track.source)
+    source = await build_source(track.source)
+    if not isinstance(source, DirectURL):
+        async with source.opened():
+            pass
 
 
 async def measure_track(track: Track, *, thorough: bool) -> Length:

@@ -1,9 +1,7 @@
-"""The options of the commands, and how their text becomes values such as durations and limits."""
+"""The options of the commands."""
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
@@ -11,8 +9,15 @@ from typing import Annotated, Literal
 import attrs
 from cyclopts import Parameter
 
-from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.cli.paths import expand_path
+from aistemsplitter_async.cli.values import (
+    Duration,
+    parse_duration,
+    parse_port,
+    parse_rate_limit,
+    parse_text,
+    parse_webhook_url,
+)
 from aistemsplitter_async.config import (
     API_KEY_VARIABLE,
     BASE_URL_VARIABLE,
@@ -21,66 +26,7 @@ from aistemsplitter_async.config import (
     WEBHOOK_SECRET_VARIABLE,
     RateLimit,
 )
-from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
-
-_DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
-_UNIT_SECONDS = (3600.0, 60.0, 1.0)
-_MAX_SECONDS = 30 * 24 * 3600.0  # longer is a typing mistake
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds in a duration such as `30m`, `1h30m`, `90s`, `1.5h` or `90`.
-
-    Raises:
-        ValueError: `text` is not of that form, or not between 0 and 30 days.
-    """
-    match = _DURATION.fullmatch(text.strip().lower().replace(" ", ""))
-    parts = match.groups() if match else ()
-    seconds = sum(float(part) * unit for part, unit in zip(parts, _UNIT_SECONDS, strict=False) if part)
-    if not any(parts) or not math.isfinite(seconds) or not 0 < seconds <= _MAX_SECONDS:
-        raise ValueError(f"{text!r} is not a duration; write it like 30m, 1h30m or 90s")
-    return seconds
-
-
-def parse_rate_limit(text: str) -> RateLimit:
-    """Return the limit written as `60/min`, `20/s` or `100/30s`, or several with commas.
-
-    Raises:
-        ValueError: `text` is not of that form.
-    """
-    try:
-        return RateLimit.parse(text)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from None
-
-
-def parse_webhook_url(text: str) -> str:
-    """Return `text` if it can be the URL of a webhook.
-
-    Raises:
-        ValueError: it is not an http(s) URL.
-    """
-    if split_http_url(text) is None or not text.isprintable() or " " in text:
-        raise ValueError(f"{text[:80]!r} is not a URL for webhooks; write it like https://example.com/webhooks")
-    return text
-
-
-def parse_text(text: str) -> str:
-    """Return `text` if it is text: a word of a command line may be any bytes.
-
-    Raises:
-        ValueError: it is not UTF-8.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"{text!r} is not UTF-8") from None
-    return text
-
-
-class Duration(float):
-    """Seconds; the help shows the type's name."""
 
 
 def _read_by(parse: Callable[[str], object]) -> Parameter:
@@ -89,7 +35,8 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
 
 
 AsPath = _read_by(expand_path)  # of every option that is a path
-AsText = _read_by(parse_text)  # of those that the journal keeps, or that become names
+AsText = _read_by(parse_text)  # of those that are sent, that the journal keeps, or that become names
+AsPort = _read_by(parse_port)
 AsDuration = _read_by(lambda text: Duration(parse_duration(text)))
 Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
 
@@ -136,7 +83,7 @@ class Common:
     """The options of every command that uses the API."""
 
     base_url: Annotated[
-        str | None, Parameter(help=f"Base URL of another API, such as a sandbox (or {BASE_URL_VARIABLE}).")
+        str | None, AsText, Parameter(help=f"Base URL of another API, such as a sandbox (or {BASE_URL_VARIABLE}).")
     ] = None
     rate_limit: Annotated[
         RateLimit | None,
@@ -161,11 +108,12 @@ class Common:
     ] = None
     proxy: Annotated[
         str | None,
+        AsText,
         Parameter(
             help="URL of an HTTP proxy for everything, like http://proxy.example.com:3128; or env: what HTTPS_PROXY, "
             "HTTP_PROXY, ALL_PROXY and NO_PROXY say, where others do not see a password."
         ),
-    ] = None
+    ] = attrs.field(default=None, repr=False)
     ca_file: Annotated[
         Path | None,
         AsPath,
@@ -176,7 +124,9 @@ class Common:
     @property
     def connection(self) -> dict[str, object]:
         """Return the options that another command needs to reach the same API in the same way; no password."""
-        proxy = self.proxy if self.proxy is None or "@" not in self.proxy else "env"
+        proxy = self.proxy
+        if proxy is not None and "@" in proxy:
+            proxy = f"{proxy.partition('://')[0]}://USER:PASSWORD@{proxy.rpartition('@')[2]}"
         return {
             "--base-url": self.base_url,
             "--api-key-file": self.api_key_file,
@@ -212,7 +162,7 @@ class Splitting:
     ] = None
     webhook_url: WebhookURL = None
     idempotency_key: Annotated[
-        str | None, Parameter(help="Create under this key: repeating it is not charged again. One source only.")
+        str | None, AsText, Parameter(help="Create under this key: repeating it is not charged again. One source only.")
     ] = None
     common: Common = Common()
 
@@ -281,10 +231,10 @@ class Batching:
 class Serving:
     """The options of `sandbox`. For those not given, the sandbox has its own defaults."""
 
-    port: Annotated[int, Parameter(help="Port of the API; any free one if not given.")] = 0
-    api_key: Annotated[str | None, Parameter(help="Key to accept, starting with ast_; a random one if not given.")] = (
-        None
-    )
+    port: Annotated[int, AsPort, Parameter(help="Port of the API; any free one if not given.")] = 0
+    api_key: Annotated[
+        str | None, AsText, Parameter(help="Key to accept, starting with ast_; a random one if not given.")
+    ] = None
     credits_given: Annotated[int | None, Parameter(name="--credits", help="Opening balance in seconds.")] = None
     requests_per_minute: Annotated[int | None, Parameter(help="The key's limit; 0 for none.")] = None
     minute: Annotated[float | None, Parameter(help="Length of that minute in seconds.")] = None
@@ -324,7 +274,7 @@ class Serving:
 class Listening:
     """The options of `listen`."""
 
-    port: Annotated[int, Parameter(help="Port to listen on; any free one if not given.")] = 0
+    port: Annotated[int, AsPort, Parameter(help="Port to listen on; any free one if not given.")] = 0
     secret_file: Annotated[
         Path | None,
         AsPath,

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from aistemsplitter_async._plain import to_plain
 from aistemsplitter_async.cli.failures import Exit, Problem
 from aistemsplitter_async.cli.screen.render import clock, columns, price, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
@@ -85,8 +86,8 @@ def print_result(result: Result, terminal: Terminal, *, as_json: bool) -> None:
 
 
 def print_json(value: dict[str, Any], terminal: Terminal) -> None:
-    """Write one JSON object on a line of its own."""
-    text = json.dumps(value)
+    """Write one JSON object on a line of its own, as every JSON parser takes it (`to_plain`)."""
+    text = json.dumps(to_plain(value))
     terminal.result(text if terminal.key is None else text.replace(terminal.key, "ast_***"))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 _MOST = 10_000  # columns or lines; nothing real has more, and help would be drawn that wide
 _FEWEST = 5  # columns; for one, or none, the layout of the help never ends
@@ -53,10 +54,13 @@ def _use_utf8_names() -> None:
     encoding of the locale, with escapes for what it lacks.
     """
     is_utf8 = os.name != "posix" or sys.getfilesystemencoding() == "utf-8"
-    if is_utf8 or "utf8" in sys._xoptions or not sys.executable:  # noqa: SLF001  # documented for `-X`
+    if is_utf8 or "utf8" in sys._xoptions:  # noqa: SLF001  # documented for `-X`
         return
-    environment = {"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace"} | os.environ
-    os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)  # noqa: S606  # ourselves
+    if not sys.executable or getattr(sys, "frozen", False) or sys.argv[0] in ("", "-"):
+        return  # no Python to start; an application that would take `-X` for its own; a program that stdin has no more
+    environment = {b"PYTHONIOENCODING": f"{sys.stdout.encoding}:backslashreplace".encode()} | os.environb
+    with suppress(OSError):  # the command line is as long as can be, or Python was removed meanwhile
+        os.execve(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]], environment)  # noqa: S606  # ourselves
 
 
 def _bound_sizes() -> None:

@@ -62,7 +62,7 @@ class Claims:
     def audio_of(self, path: str, stamp: Stamp) -> AudioId | None:
         """Return what identifies a file that was read before and has not changed since."""
         row = self._db.execute(
-            "SELECT content, identity FROM sources WHERE (path, size, mtime_ns, ctime_ns, inode) = (?, ?, ?, ?, ?)",
+            "SELECT content, identity FROM sources WHERE (path, size, mtime_ns, ctime_ns) = (?, ?, ?, ?)",
             (dump_name(path), *attrs.astuple(stamp)),
         ).fetchone()
         return None if row is None or row[1] is None else AudioId(*row)
@@ -208,7 +208,8 @@ class Claims:
         stamp = found.stamp if found.settled else attrs.evolve(found.stamp, size=-1)  # of no file: it is read again
         if self.audio_of(found.source, stamp) != found.audio:
             self._db.execute(
-                "INSERT OR REPLACE INTO sources VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO sources (path, size, mtime_ns, ctime_ns, content, identity) "
+                "VALUES (?, ?, ?, ?, ?, ?)",
                 (dump_name(found.source), *attrs.astuple(stamp), found.audio.content, found.audio.identity),
             )
 

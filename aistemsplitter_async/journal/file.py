@@ -9,10 +9,10 @@ These functions block; a caller on the event loop goes through `_tasks.run_in_th
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import random
+import re
 import sqlite3
 import stat
 import time
@@ -22,7 +22,16 @@ from typing import Final
 
 import attrs
 
-from aistemsplitter_async._files import create_private, fresh_path, make_folder, make_private, reason_of, sync_folder
+from aistemsplitter_async._files import (
+    FULL,
+    create_private,
+    fresh_path,
+    is_full,
+    make_folder,
+    make_private,
+    reason_of,
+    sync_folder,
+)
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.lock import JournalLock, has_no_locks, lock_path, no_locks
 from aistemsplitter_async.journal.schema import MIGRATIONS
@@ -31,10 +40,10 @@ _log = logging.getLogger(__name__)
 
 MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
 UNUSABLE: Final = "JOURNAL_UNUSABLE"  # of the error that says that its file system refuses it
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
+_LOCKING: Final = re.compile("SQLITE_(BUSY|LOCKED|PROTOCOL|IOERR_.*LOCK)")  # what SQLite says if it cannot lock
 _APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
@@ -148,7 +157,7 @@ def _open_once(path: Path | None) -> JournalFile:
         except BaseException:
             lock.discard()
             raise
-    except OSError as error:
+    except (OSError, ValueError) as error:  # the second of a path that is none: NUL, or what no name can have here
         raise refused(error, path) from error
 
 
@@ -165,10 +174,9 @@ def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
-            problem = explain(error, path)
-            if path is not None and isinstance(problem, JournalLockedError) and has_no_locks(path):
-                problem = no_locks(path, path)
-            raise problem from None
+            if path is not None and _LOCKING.match(getattr(error, "sqlite_errorname", "")) and has_no_locks(path):
+                raise no_locks(path, path) from None
+            raise explain(error, path) from None
         raise
 
 
@@ -301,11 +309,13 @@ def _identify(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def refused(error: OSError, path: Path | None) -> JournalError:
+def refused(error: OSError | ValueError, path: Path | None) -> JournalError:
     """Return this package's error for one of the system's."""
+    if isinstance(error, ValueError):
+        return JournalError(f"cannot use the journal {str(path)!r}: {reason_of(error)}", code=UNUSABLE)
     other = isinstance(error.filename, str) and error.filename not in (str(path), os.path.realpath(path or ""))
     what = f"{error.filename}: {reason_of(error)}" if other else reason_of(error)
-    return JournalError(f"cannot use the journal {path}: {what}", code="DISK" if error.errno in _FULL else UNUSABLE)
+    return JournalError(f"cannot use the journal {path}: {what}", code="DISK" if error.errno in FULL else UNUSABLE)
 
 
 def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
@@ -313,10 +323,10 @@ def explain(error: sqlite3.Error, path: Path | None) -> JournalError:
     name = getattr(error, "sqlite_errorname", "")
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return JournalLockedError(f"another batch is running on {path}; wait for it or stop it", code="LOCKED")
-    if path is not None and (name == "SQLITE_PROTOCOL" or (name.startswith("SQLITE_IOERR") and "LOCK" in name)):
-        return no_locks(path, path)
+    if name.startswith("SQLITE_IOERR") and path is not None and not is_full(path.parent):  # to SQLite, a quota is one
+        return JournalError(f"cannot write {path}: the disk is failing", code=UNUSABLE)
     if name.startswith(("SQLITE_FULL", "SQLITE_IOERR")):
-        return JournalError(f"cannot write {path}: the disk is full or failing", code="DISK")
+        return JournalError(f"cannot write {path}: the disk is full", code="DISK")
     if name.startswith(("SQLITE_CANTOPEN", "SQLITE_PERM", "SQLITE_READONLY")):
         why = "permission denied, a read-only file system, or its folder is missing"
         return JournalError(f"cannot write {path}: {why}", code=UNUSABLE)

@@ -18,17 +18,21 @@ COLUMNS: Final = (
 _SECOND: Final = 10**9  # ns
 _COARSE: Final = 2.5  # s: FAT has times of two seconds, older file systems of one
 _FINE: Final = 0.05  # s: exFAT has hundredths, and others as fine as the ticks of the system's clock
+_AHEAD: Final = 60.0  # s that a server's clock may be ahead of ours; a time further on was set by a program
 _json = make_converter()
 
 
 @attrs.frozen
 class Stamp:
-    """Shows whether a file is still the same without reading it."""
+    """Shows whether a file is still the same without reading it.
+
+    Its inode number is no part of it: FAT and many network shares number a file anew whenever they are mounted. Where
+    it means something, a rename of another file to this name shows in the time of that file's last change.
+    """
 
     size: int
     mtime_ns: int
     ctime_ns: int
-    inode: int
 
     def is_settled(self, now: float) -> bool:
         """Return whether a change from now on gives the file another stamp.
@@ -36,7 +40,8 @@ class Stamp:
         Args:
             now: POSIX seconds; the file was read before.
         """
-        changed = max(self.mtime_ns, self.ctime_ns) / _SECOND
+        times = (at / _SECOND for at in (self.mtime_ns, self.ctime_ns))
+        changed = max((at for at in times if at < now + _AHEAD), default=0.0)
         return now - changed > (_COARSE if self.mtime_ns % _SECOND == 0 else _FINE)
 
 

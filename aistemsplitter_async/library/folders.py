@@ -1,8 +1,8 @@
 """Walks through folders of music, lazily and in an order that depends only on the names: files first, then folders.
 
 It keeps in memory the names in one folder and in those above it, and the identity of every folder entered (about 100
-bytes each), so that each is entered once however often it is named or linked, and a loop of links ends. Files are not
-kept.
+bytes each), so that each is entered once however often it is named or linked, and a loop of links ends. Of files, only
+stems and the like are kept, which are left out unless they are named.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from aistemsplitter_async.library.kinds import (
     stems_among,
 )
 
+_MAY_BE_NAMED = (Kind.STEM, Kind.HIDDEN, Kind.UNFINISHED)
 _Subfolders = list[tuple[str, States | None]]
 
 
@@ -49,6 +50,7 @@ class Folders:
         self._excluded = [Path(os.path.realpath(folder)) for folder in excluded]
         self._entered: set[tuple[object, ...]] = set()
         self._counted: set[tuple[str, str]] = set()  # folders of the system that globs have met
+        self._left: dict[tuple[object, str], Kind] = {}  # stems and the like, which may be named by themselves
         self._taken: set[tuple[object, str]] = set()  # videos that a glob names in folders that were searched before
 
     def walk(self, root: str, glob: Glob | None = None) -> Iterator[Found]:
@@ -65,19 +67,26 @@ class Folders:
                 subfolders = yield from self._scan(folder, root, glob, states)
                 waiting.append(iter(subfolders))
 
-    def was_found(self, path: Path) -> bool:
+    def was_found(self, path: str) -> bool:
         """Return whether a track at `path` was already found because its folder was entered."""
-        identity = _identity(path.parent)
-        if is_video(path.name):
-            return (identity, path.name) in self._taken
-        return kind_of(path.name) is None and identity in self._entered
+        folder, _, name = path.rpartition(os.sep)
+        if not self._entered:
+            return False
+        identity = _identity(folder or os.sep)
+        if is_video(name):
+            return (identity, name) in self._taken
+        return kind_of(name) is None and identity in self._entered and (identity, name) not in self._left
 
-    def take_back(self, path: Path, root: str | None = None) -> Iterator[Ignored]:
-        """Correct the count if `path` is a video that was left out, and is named now."""
-        identity = _identity(path.parent)
-        if is_video(path.name) and identity in self._entered and (identity, path.name) not in self._taken:
-            self._taken.add((identity, path.name))
-            yield Ignored(str(path.parent), -1, Kind.VIDEO, (path.name,), root)
+    def take_back(self, path: str, root: str | None = None) -> Iterator[Ignored]:
+        """Correct the count if `path` was left out, as a video or a stem, and is named now."""
+        folder, _, name = path.rpartition(os.sep)
+        identity = _identity(folder or os.sep)
+        kind = self._left.pop((identity, name), None)
+        if is_video(name) and identity in self._entered and (identity, name) not in self._taken:
+            self._taken.add((identity, name))
+            kind = Kind.VIDEO
+        if kind is not None:
+            yield Ignored(folder, -1, kind, (name,), root)
 
     def _scan(
         self, folder: str, root: str, glob: Glob | None, states: States | None
@@ -109,6 +118,7 @@ class Folders:
                 subfolders.append((entry.path, further))
             elif not is_folder and not is_hidden(entry.name):
                 yield from self._take(entry, root, visit)
+        left_out.remember(visit.identity, self._left)
         if not visit.was_searched:
             yield from left_out.counted(folder, root, None if visit.glob is None else self._counted)
         return subfolders
@@ -117,23 +127,25 @@ class Folders:
         """Return what is in a folder; `None` if it is not to be entered."""
         if glob is None or states is None or glob.is_match(states):
             glob = states = None
-        if folder != root and self._is_excluded(Path(folder), root):
+        identity = _identity(folder)
+        if folder != root and self._is_excluded(folder, identity, root):
             return None
-        identity = _identity(Path(folder))
         was_searched = identity in self._entered
-        if was_searched and (glob is None or not glob.names_extension):
+        if was_searched and not (glob and (glob.names_extension or is_stem(glob.parts[-1]))):
             return None
         if not self._is_new(identity, glob, states):
             return None
         with os.scandir(folder) as scan:
             entries = sorted(scan, key=lambda entry: entry.name)
-        return _Visit.of(Path(folder), entries, self._excluded, glob, states, was_searched=was_searched)
+        return _Visit.of(
+            Path(folder), entries, self._excluded, glob, states, identity=identity, was_searched=was_searched
+        )
 
     def _take(self, entry: os.DirEntry[str], root: str, visit: _Visit) -> Iterator[Found]:
         if visit.was_searched:
-            if self.was_found(Path(entry.path)):
+            if self.was_found(entry.path):
                 return
-            yield from self.take_back(Path(entry.path), root)
+            yield from self.take_back(entry.path, root)
         yield _classify(entry, root)
 
     def _is_new(self, identity: tuple[object, ...], glob: Glob | None, states: States | None) -> bool:
@@ -143,14 +155,15 @@ class Folders:
         self._entered.add(wanted)
         return True
 
-    def _is_excluded(self, folder: Path, root: str) -> bool:
+    def _is_excluded(self, folder: str, identity: tuple[object, ...], root: str) -> bool:
         for excluded in self._excluded:
             with suppress(OSError):  # it need not exist yet
-                if folder.samefile(excluded):
+                if _identity(str(excluded)) == identity:
                     return True
-            if folder.is_symlink() and folder.resolve().is_relative_to(excluded):
-                return not Path(root).resolve().is_relative_to(excluded)
-        return False
+        if not os.path.islink(folder):  # noqa: PTH114
+            return False
+        inside = [excluded for excluded in self._excluded if Path(folder).resolve().is_relative_to(excluded)]
+        return bool(inside) and not Path(root).resolve().is_relative_to(inside[0])
 
 
 def has_match(root: str, glob: Glob) -> bool:
@@ -162,7 +175,7 @@ def has_match(root: str, glob: Glob) -> bool:
         try:
             with os.scandir(folder) as scan:
                 entries = list(scan)
-            visit = (*_identity(Path(folder)), states)
+            visit = (*_identity(folder), states)
         except OSError:  # reported where it is searched for tracks
             continue
         if visit in entered:
@@ -183,16 +196,18 @@ class _Visit:
     """All that is in a folder, and what of it is wanted.
 
     Attributes:
+        identity: of the folder.
         entries: in the order of their names.
         glob: what the names must match, `None` if all of them do.
         states: of the glob.
-        was_searched: whether all its songs were found before, so that only the videos are left that the glob names.
+        was_searched: whether its songs were found before, so that only videos and stems are left that the glob names.
         names: of the entries.
         stems: of ours, by their manifests.
         separated: stems by their names.
         no_songs: what of the folder was excluded, by inode.
     """
 
+    identity: tuple[object, ...]
     entries: list[os.DirEntry[str]]
     glob: Glob | None
     states: States
@@ -211,6 +226,7 @@ class _Visit:
         glob: Glob | None,
         states: States | None,
         *,
+        identity: tuple[object, ...],
         was_searched: bool,
     ) -> Self:
         names = frozenset(entry.name for entry in entries)
@@ -221,7 +237,7 @@ class _Visit:
                 if stat.S_ISREG(status.st_mode):
                     no_songs[status.st_ino] = path
         stems, separated = frozenset(_stems_among(folder, names)), frozenset(stems_among(names))
-        return cls(entries, glob, states or frozenset(), was_searched, names, stems, separated, no_songs)
+        return cls(identity, entries, glob, states or frozenset(), was_searched, names, stems, separated, no_songs)
 
     def matching(self) -> Iterator[tuple[os.DirEntry[str], States | None]]:
         """Yield what matches, or leads to what does, with the states below it; those are `None` without a glob."""
@@ -232,7 +248,7 @@ class _Visit:
 
     def takes(self, name: str) -> bool:
         """Return whether a file is wanted, if it is a song."""
-        if self.was_searched and not is_video(name):
+        if self.was_searched and not (is_video(name) or name in self.separated):
             return False
         return self.glob is None or self.glob.takes(self.states, name, self.names)
 
@@ -271,6 +287,12 @@ class _LeftOut:
         extension = name.rpartition(".")[2] if kind is Kind.VIDEO else ""
         self._names.setdefault((kind, extension), []).append(name)
 
+    def remember(self, folder: tuple[object, ...], left: dict[tuple[object, str], Kind]) -> None:
+        """Note what may be named by itself."""
+        for (kind, _), names in self._names.items():
+            if kind in _MAY_BE_NAMED:
+                left.update(((folder, name), kind) for name in names)
+
     def counted(self, folder: str, root: str, known: set[tuple[str, str]] | None) -> Iterator[Ignored]:
         """Yield the counts, without the folders of the system that other globs have met: they are in `known`."""
         for (kind, _), names in self._names.items():
@@ -304,7 +326,7 @@ def _is_one_of(files: Mapping[int, Path], entry: os.DirEntry[str]) -> bool:
 def _classify(entry: os.DirEntry[str], root: str) -> Found:
     if _is(entry.is_file):
         return Track(entry.path, root)
-    return Unusable(entry.path, "it is a broken link" if entry.is_symlink() else "it is not a regular file")
+    return Unusable(entry.path, "it is not a regular file" if os.path.exists(entry.path) else "it is a broken link")  # noqa: PTH110
 
 
 def _stems_among(folder: Path, names: Iterable[str]) -> set[str]:
@@ -322,7 +344,7 @@ def _is(check: Callable[[], bool]) -> bool:
         return False
 
 
-def _identity(folder: Path) -> tuple[object, ...]:
-    status = folder.stat()
+def _identity(folder: str) -> tuple[object, ...]:
+    status = os.stat(folder)  # noqa: PTH116  # pathlib keeps every name it sees
     # Some network file systems number nothing: all their folders would be one.
     return (status.st_dev, status.st_ino) if status.st_ino else (os.path.realpath(folder),)

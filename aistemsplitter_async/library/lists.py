@@ -103,7 +103,6 @@ class Lists:
         The service decides whether it is audio, unless its name rules that out.
         """
         path, name = track.source, track.filename
-        kind = guess_content_type(name)
         if find_same(path, self._excluded) is not None:
             return _EXCLUDED
         if not stat.S_ISREG(status.st_mode):
@@ -118,11 +117,11 @@ class Lists:
             return reason
         if is_resource_fork(name):  # `find` names them all
             return iter([Ignored(path.rpartition(os.sep)[0], 1, Kind.SYSTEM, (name,))])
-        if not (is_audio(name) or is_video(name) or kind.startswith(_MAYBE_AUDIO)):
+        if not (is_audio(name) or is_video(name) or (kind := guess_content_type(name)).startswith(_MAYBE_AUDIO)):
             return f"it is not audio but {kind}"
-        if self._folders.was_found(Path(path)) or not self._is_new(path, status):
+        if self._folders.was_found(path) or not self._is_new(path, status):
             return iter([Repeated(path)])
-        return chain(self._folders.take_back(Path(path)), [track])
+        return chain(self._folders.take_back(path), [track])
 
     def find_url(self, track: Track) -> Iterator[Found]:
         """Return a URL as it was named, once."""
@@ -175,7 +174,7 @@ class Lists:
     ) -> tuple[bytes, str | Unreadable] | None:
         """Return which of the paths that are missing is there under a name that is almost the same."""
         most = Closeness.REENCODED if entry.may_be_comment else Closeness.CASELESS
-        for name, path in missing:
+        for name, path in sorted(missing, key=lambda one: "\\" in one[1]):  # mostly between folders, not in a name
             found = self._names.find(path, folder, most)
             if isinstance(found, str):
                 return name, found

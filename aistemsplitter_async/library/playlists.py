@@ -1,4 +1,4 @@
-"""Lists of songs: m3u, m3u8, pls, XSPF, WPL and iTunes playlists, plain text, CSV. Bytes in, entries out.
+"""Lists of songs: m3u, m3u8, pls, XSPF, WPL, the XML of iTunes and rekordbox, plain text, CSV. Bytes in, entries out.
 
 Lists of any length are parsed lazily, line by line. `library.spellings` says which paths an entry may stand for,
 `library.lists` which of them exists.
@@ -102,7 +102,9 @@ _UNREAD = {
     "b4s": "this kind of playlist is not read; save it as m3u8",
     "cue": "a cue sheet is not audio, and no list of songs; give the audio file beside it",
     "fpl": "only foobar2000 reads this; save it as m3u8",
+    "aimppl4": "this kind of playlist is not read; save it as m3u8",
     "jspf": "this kind of playlist is not read; save it as xspf",
+    "nml": "this kind of playlist is not read; save it as m3u8",
     "wax": "this kind of playlist is not read; save it as m3u8",
     "wvx": "this kind of playlist is not read; save it as m3u8",
 }

@@ -6,6 +6,7 @@ remembered: memory does not grow with their number. Of what is named one by one,
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -24,6 +25,7 @@ from aistemsplitter_async.errors import SourceUnreadableError
 from aistemsplitter_async.library.folders import Folders, has_match
 from aistemsplitter_async.library.found import Found, Track, Unusable
 from aistemsplitter_async.library.globs import Glob, parse_glob
+from aistemsplitter_async.library.kinds import is_audio
 from aistemsplitter_async.library.lists import Lists
 from aistemsplitter_async.library.names import Names, Several
 from aistemsplitter_async.library.playlists import kind_of
@@ -45,10 +47,12 @@ def find_tracks(
 ) -> Iterator[Found]:
     """Return an iterator over the tracks that `paths` name. It blocks, so iterate in a thread.
 
-    Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped.
+    Within folders, hidden files, files that are not audio by their names, and stems of an earlier download are skipped,
+    unless they are named themselves. What a file holds is not read.
 
     Args:
-        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, the xml of iTunes, txt, csv,
+        paths: folders; globs such as `music/**/*.flac`; lists (m3u, m3u8, pls, xspf, wpl, the xml of iTunes
+            and rekordbox, txt, csv,
             tsv); http(s) URLs; files; `-` for a list on standard input. What exists as it is written is never read as
             a glob, in any part of a path: `Album [2001]/*.wav` are the files of that album.
         exclude: folders that are not entered, such as the one for the stems, and files that are no tracks and not
@@ -119,11 +123,12 @@ class _Search:
         if is_url(path):
             return _NAMED, partial(self._lists.find_url, Track(path))
         place = path
-        if path[:5].lower() == "file:":
+        is_file_url = path[:5].lower() == "file:"
+        if is_file_url or ("://" in path and not os.path.lexists(path)):
             spelled = spell(os.fsencode(path))
             if isinstance(spelled, Unreadable):
                 raise SourceUnreadableError(f"cannot read {path}: {spelled.reason}")
-            place = spelled[0].path
+            place = spelled[0].path if is_file_url else path
         try:
             status = os.stat(place)  # noqa: PTH116
         except (OSError, ValueError) as error:
@@ -150,9 +155,10 @@ class _Search:
         if stat.S_ISDIR(status.st_mode):
             return _FOLDER, partial(self._folders.walk, path)
         # Shells turn `<(find ..)` into a pipe, and `/dev/stdin` with `< songs.txt` is a descriptor.
-        if stat.S_ISFIFO(status.st_mode) or _DESCRIPTOR.fullmatch(path):
+        name = path.rpartition(os.sep)[2]
+        if (stat.S_ISFIFO(status.st_mode) and not is_audio(name)) or _DESCRIPTOR.fullmatch(path):
             return _NAMED, partial(self._lists.read_file, path, "txt", folders=[os.getcwd()])  # noqa: PTH109
-        kind = kind_of(path.rpartition(os.sep)[2])
+        kind = kind_of(name)
         if kind is not None:
             return _NAMED, partial(self._lists.read_file, path, kind)
         return _NAMED, partial(self._check_file, path, status)
@@ -173,7 +179,7 @@ class _Search:
         try:
             yield from self._lists.read(stdin, "standard input", "txt", [os.getcwd()])  # noqa: PTH109
         except OSError as error:  # it is closed, or not for reading
-            yield Unusable("standard input", reason_of(error))
+            yield Unusable("standard input", "it is closed" if error.errno == errno.EBADF else reason_of(error))
 
     def _exists(self, path: str) -> bool:
         return os.path.lexists(path) or self._find_spelled(path) is not None

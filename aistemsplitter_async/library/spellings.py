@@ -11,7 +11,7 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from enum import IntEnum
-from functools import lru_cache
+from functools import cache, lru_cache
 from os import fsdecode, fsencode
 from urllib.parse import unquote_to_bytes
 
@@ -23,8 +23,9 @@ _PAGES = (
     *("cp1252", "latin-1", "mac_roman", "cp437", "cp850", "cp932", "cp1251", "cp1250", "gbk", "cp949", "cp950"),
     *("cp866", "koi8_r", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257", "cp874"),
 )
-_DOUBLE_PAGES = ("cp932", "gbk", "cp950")
+_WIDE_PAGES = ("cp932", "gbk", "cp949", "cp950")  # those with characters of two bytes
 _HALF = re.compile(rb"[\x80-\xff]\\")
+_QUOTED = re.compile(rb"""\s*(["'])([^"']|[^"'].*[^"'])\1\s*""", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")  # at least two letters: C:// is a drive
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]+|\\(?!\\)")
 _UNC = re.compile(r"\\\\([^\\/]+)[\\/]")
@@ -78,6 +79,9 @@ def spell(name: bytes) -> tuple[Spelling, ...] | Unreadable:
     spelled = [*_spell_plain(name)]
     if b"%" in name and b"\x00" not in (unquoted := unquote_to_bytes(name)):
         spelled += _spell_plain(unquoted)
+    if quoted := _QUOTED.fullmatch(name):  # as Explorer copies paths
+        inside = spell(quoted[2])
+        spelled += () if isinstance(inside, Unreadable) else inside
     for one in tuple(spelled):  # what somebody typed has spaces around it that are in no name
         if (stripped := one.path.strip()) != one.path:
             spelled.append(attrs.evolve(one, path=stripped))
@@ -108,26 +112,23 @@ def composed(name: str) -> str:
 
 def fold(name: str) -> str:
     """Return the key under which names are found that are the same but for capitals and the form of their accents."""
-    return composed(name.lower() if name.isascii() else composed(name).lower())
+    return name.lower() if name.isascii() else composed(composed(name).lower())
 
 
-@lru_cache(4096)  # the parts of paths repeat
+@lru_cache(1024)  # the parts of paths repeat
 def respell(name: str) -> frozenset[str]:
     """Return what else a name is called if its text, or that of the disk, is in another code page than UTF-8."""
     if name.isascii():
         return frozenset()
-    found = set()
-    if _ESCAPED.search(name) is not None:
-        with suppress(UnicodeError):
-            raw = fsencode(name)
-            for page in _PAGES:
-                with suppress(UnicodeDecodeError):
-                    found.add(composed(raw.decode(page)))
-        return frozenset(found)
-    for page in _PAGES:
-        with suppress(UnicodeError):
-            found.add(fsdecode(composed(name).encode(page)))
-    return frozenset(found)
+    if _ESCAPED.search(name) is None:
+        return frozenset(_written(composed(name)))
+    return frozenset(map(composed, _read(name)))
+
+
+@lru_cache(1024)
+def keys(name: str) -> frozenset[str]:
+    """Return the keys of all names that a name may stand for."""
+    return frozenset(map(fold, (name, *respell(name))))
 
 
 def closeness(written: str, name: str) -> Closeness | None:
@@ -136,10 +137,9 @@ def closeness(written: str, name: str) -> Closeness | None:
         return Closeness.SAME
     if composed(written) == composed(name):
         return Closeness.EQUIVALENT
-    others = respell(written)
-    if composed(name) in others:
+    if composed(name) in respell(written):
         return Closeness.REENCODED
-    return Closeness.CASELESS if fold(name) in {fold(written), *map(fold, others)} else None
+    return Closeness.CASELESS if fold(name) in keys(written) else None
 
 
 def read_text(raw: bytes, written: bytes = b"", found: str = "") -> str:
@@ -158,6 +158,42 @@ def read_text(raw: bytes, written: bytes = b"", found: str = "") -> str:
     with suppress(UnicodeDecodeError):
         return raw.decode("cp1252")
     return raw.decode("latin-1")  # five bytes are undefined in cp1252
+
+
+def _written(text: str) -> Iterator[str]:
+    """Yield what a text is called on a disk that knows another code page."""
+    for page in _PAGES:
+        with suppress(UnicodeError):
+            yield fsdecode(text.encode(page))
+
+
+def _read(name: str) -> Iterator[str]:
+    """Yield the readings of a name that is not text. With tables, since to decode it by each page takes much longer."""
+    with suppress(UnicodeError):
+        raw = fsencode(name)
+        escaped = raw.decode("ascii", "surrogateescape")
+        for table in _tables_for(frozenset(_ESCAPED.findall(escaped))):
+            yield escaped.translate(table)
+        for page in _WIDE_PAGES:
+            with suppress(UnicodeDecodeError):
+                yield raw.decode(page)
+
+
+@lru_cache(256)  # names have few letters with accents
+def _tables_for(escaped: frozenset[str]) -> tuple[dict[int, str], ...]:
+    """Return the tables that differ in what these bytes are, and know them all."""
+    found = {tuple(table.get(ord(byte)) for byte in escaped): table for table in _tables()}
+    return tuple(table for letters, table in found.items() if None not in letters)
+
+
+@cache
+def _tables() -> tuple[dict[int, str], ...]:
+    """Return what each byte that is not ASCII is, by the pages of single bytes."""
+    pages = (page for page in _PAGES if page not in _WIDE_PAGES)
+    return tuple(
+        {0xDC00 + byte: text for byte in range(0x80, 0x100) if (text := bytes([byte]).decode(page, "ignore"))}
+        for page in pages
+    )
 
 
 def _decode(name: bytes) -> str:
@@ -184,7 +220,7 @@ def _read_halves(name: bytes) -> Iterator[str]:
     """Yield the readings of a name in which a backslash may be half of a character."""
     if _HALF.search(name) is None:
         return
-    for page in _DOUBLE_PAGES:
+    for page in _WIDE_PAGES:
         with suppress(UnicodeDecodeError):
             yield name.decode(page)
 

@@ -96,11 +96,12 @@ class _Columns:
         if not named and not starts_comment:
             what = " or ".join(dict.fromkeys(self.titles[column].strip() for column in (*self.whole, *self.names)))
             return Problem(source.line, f"it has no {what or 'first cell'}")
+        hint = None if self.count or len(row) == 1 else "of a table, the column called path or url is read"
         return PlaylistEntry(
             tuple(dict.fromkeys(name.encode("utf-8", "surrogateescape") for name in named or [source.raw])),
             source.line,
             may_be_comment=starts_comment and len(row) != max(2, self.count),
-            hint=f"a quote in line {source.line} may not be closed" if source.taken > 1 else None,
+            hint=f"a quote in line {source.line} may not be closed" if source.taken > 1 else hint,
         )
 
 

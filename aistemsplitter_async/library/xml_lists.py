@@ -1,4 +1,4 @@
-"""Playlists in XML: XSPF (VLC), WPL (Windows Media Player), and what iTunes and Music export.
+"""Playlists in XML: XSPF (VLC), WPL (Windows Media Player), and what iTunes, Music and rekordbox export.
 
 They are parsed as they arrive. A document that declares entities is refused: none of these has any, and they can make a
 few lines as large as a disk. Nothing outside of the document is read.
@@ -16,9 +16,10 @@ from aistemsplitter_async.library.entries import Entries, PlaylistEntry, parse_s
 from aistemsplitter_async.library.records import LINE_CAP_BYTES, Problem
 
 _START = re.compile(
-    rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<(\?xml|!doctype|playlist|plist|smil|\?wpl|\?zpl)", re.IGNORECASE
+    rb"(\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*<(\?xml|!doctype|playlist|plist|smil|dj_playlists|\?wpl|\?zpl)",
+    re.IGNORECASE,
 )
-_ROOTS = ("playlist", "plist", "smil")
+_ROOTS = ("playlist", "plist", "smil", "dj_playlists")
 _DEEPEST = 64  # elements inside each other
 _MILLISECONDS = 0.001
 
@@ -100,6 +101,10 @@ class _Reader:
             self._songs.append(_Song(line))
         elif self._path[0] == "smil" and local == "media" and attributes.get("src"):
             self._entries.append(PlaylistEntry((attributes["src"].encode(),), line))
+        elif self._path[0] == "dj_playlists" and local == "track" and attributes.get("Location"):  # not in a playlist
+            location, title, seconds = (attributes.get(key, "") for key in ("Location", "Name", "TotalTime"))
+            entry = PlaylistEntry((location.encode(),), line, title.encode() or None, parse_seconds(seconds))
+            self._entries.append(entry)
 
     def _end(self, name: str) -> None:
         local = name.rpartition(" ")[2].lower()

@@ -18,7 +18,7 @@ from aistemsplitter_async.sandbox.service.account import SandboxKey
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.limits import CREDITS, MINUTE, REQUESTS_PER_MINUTE, Lifetimes, Limits
 from aistemsplitter_async.sandbox.service.persistence import remember_secret
-from aistemsplitter_async.sandbox.service.progression import Instant, Progression
+from aistemsplitter_async.sandbox.service.progression import Instant, Manual, Progression, Timed
 from aistemsplitter_async.sandbox.service.settings import build_accounts
 from aistemsplitter_async.sandbox.service.state import Status
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock
@@ -54,6 +54,7 @@ class Sandbox:
 
     Raises:
         ValueError: An argument is out of its range.
+        TypeError: `progression` is none of the three.
     """
 
     def __init__(
@@ -82,6 +83,8 @@ class Sandbox:
     ) -> None:
         if separation not in ("real", "silent"):
             raise ValueError("separation must be real or silent")
+        if not isinstance(progression, Instant | Manual | Timed | None):
+            raise TypeError(f"progression must be Instant(), Timed(...) or Manual(), not {progression!r}")
         self._made_up = frozenset(
             name for name, given in (("api-key", api_key), ("webhook-secret", webhook_secret)) if given is None
         )

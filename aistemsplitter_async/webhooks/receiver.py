@@ -93,7 +93,8 @@ class WebhookReceiver:
         self._on_event = on_event
         self._on_refused = as_listener(on_refused, "on_refused")
         self._clock = clock or SystemClock()
-        self._in_progress: dict[WebhookEvent, list[asyncio.Future[int]]] = {}  # with the duplicates that wait for each
+        # With the duplicates that wait for each. Another event loop is like another process: it waits for its own.
+        self._in_progress: dict[tuple[asyncio.AbstractEventLoop, WebhookEvent], list[asyncio.Future[int]]] = {}
 
     def __repr__(self) -> str:
         return f"WebhookReceiver(url={redact_url(self.url)!r})"
@@ -168,16 +169,18 @@ class WebhookReceiver:
 
     async def _process_once(self, event: WebhookEvent) -> int:
         """Process an event; a duplicate that arrives during that time gets the same answer."""
-        if event in self._in_progress:
-            duplicate: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-            self._in_progress[event].append(duplicate)
+        loop = asyncio.get_running_loop()
+        key = loop, event
+        if key in self._in_progress:
+            duplicate: asyncio.Future[int] = loop.create_future()
+            self._in_progress[key].append(duplicate)
             return await duplicate
-        self._in_progress[event] = []
+        self._in_progress[key] = []
         status = TRY_AGAIN  # the duplicates' answer if this is cancelled
         try:
             status = await self._process(event)
         finally:
-            for duplicate in self._in_progress.pop(event):
+            for duplicate in self._in_progress.pop(key):
                 if not duplicate.done():
                     duplicate.set_result(status)
         return status

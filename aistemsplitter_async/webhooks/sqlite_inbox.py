@@ -6,13 +6,14 @@ check many times a second whether the file has changed, which costs next to noth
 
 from __future__ import annotations
 
-import asyncio
 import math
 import mmap
 import sqlite3
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from os import PathLike
@@ -20,7 +21,7 @@ from pathlib import Path
 from typing import Final, Self, TypeVar
 
 from aistemsplitter_async._files import create_private
-from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
+from aistemsplitter_async._tasks import run_in_thread, run_to_end
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
 from aistemsplitter_async.errors import ConfigurationError
@@ -54,6 +55,8 @@ _NEWS: Final = "SELECT place, event, split_id, status, signed_at FROM events WHE
 class SQLiteInbox:
     """An inbox in the SQLite file at `path`, which is created if it does not exist. Not for network file systems.
 
+    Event loops of several threads may share one, as where a framework runs each request in its own.
+
     Args:
         path: the same for the receiver and every client.
         capacity: the most events to keep.
@@ -82,9 +85,8 @@ class SQLiteInbox:
         self._clock = clock or SystemClock()
         self._db: sqlite3.Connection | None = None
         self._file: _FileID | None = None  # the one that is open
-        self._lock = asyncio.Lock()  # one thread at a time uses the connection
-        self._uncommitted: list[WebhookEvent] = []
-        self._commit: asyncio.Task[None] | None = None  # the task that will commit them
+        self._thread = ThreadPoolExecutor(1)  # the only one that uses the connection, for whichever event loop
+        self._uncommitted: deque[tuple[WebhookEvent, Future[None]]] = deque()
 
     def __repr__(self) -> str:
         return f"SQLiteInbox({str(self._path)!r})"
@@ -101,22 +103,18 @@ class SQLiteInbox:
         await run_to_end(self._close())
 
     async def _close(self) -> None:
-        if self._commit is not None:
-            await wait_out(self._commit)
-        async with self._lock:
-            db, self._db = self._db, None
-            if db is not None:
-                await run_in_thread(db.close)
+        thread, self._thread = self._thread, ThreadPoolExecutor(1)  # without a thread, until the inbox is used again
+        await run_in_thread(self._close_file, pool=thread)
+        thread.shutdown(wait=False)
 
     async def has(self, event: WebhookEvent) -> bool:
         arguments = (event.event, event.split_id, event.status, self._clock.now() - self._keep)
         return await self._run(lambda db: db.execute(_HAS, arguments).fetchone() is not None)
 
     async def put(self, event: WebhookEvent) -> None:
-        self._uncommitted.append(event)
-        if self._commit is None or self._commit.done():  # done: it was cancelled before it began
-            self._commit = asyncio.get_running_loop().create_task(self._commit_all(), name="commit webhook events")
-        await asyncio.shield(self._commit)
+        committed = Future[None]()
+        self._uncommitted.append((event, committed))
+        await run_in_thread(self._commit, committed, pool=self._thread)
 
     async def follow(self) -> AsyncGenerator[WebhookEvent, None]:
         log = self._path.with_name(f"{self._path.name}-wal")  # where SQLite puts commits first
@@ -134,17 +132,29 @@ class SQLiteInbox:
                 read_again_at = now + _MAX_UNREAD if stamp == last and not news else -math.inf
             await self._clock.sleep(self._look)
 
-    async def _commit_all(self) -> None:
-        """Commit every event that was put until the lock is ours; later ones are left to the next commit."""
-        async with self._lock:
-            events, self._uncommitted, self._commit = self._uncommitted, [], None
-            await run_in_thread(self._write, events)
-
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        async with self._lock:
-            return await run_in_thread(lambda: work(self._open()))
+        return await run_in_thread(lambda: work(self._open()), pool=self._thread)
 
-    # The methods below run in a thread.
+    # The methods below run in the thread.
+
+    def _close_file(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def _commit(self, committed: Future[None]) -> None:
+        """Commit every event that was put by now, unless the one that `committed` is about is committed already."""
+        if not committed.done():
+            puts = [self._uncommitted.popleft() for _ in range(len(self._uncommitted))]
+            try:
+                self._write([event for event, _ in puts])
+            except BaseException as error:  # noqa: BLE001  # each of them raises it
+                for _, future in puts:
+                    future.set_exception(error)
+            else:
+                for _, future in puts:
+                    future.set_result(None)
+        committed.result()
 
     def _write(self, events: list[WebhookEvent]) -> None:
         now = self._clock.now()

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import enum
 import inspect
 import io
 import json
 import math
+import re
+from collections import UserDict
 from collections.abc import Iterable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -17,7 +20,7 @@ from hypothesis import given, strategies as st
 
 import aistemsplitter_async
 from aistemsplitter_async import errors, events, models
-from aistemsplitter_async._plain import Model, PlainValue, to_plain
+from aistemsplitter_async._plain import Model, PlainValue, redact_text, to_plain
 from aistemsplitter_async.batch import outcome, progress
 from aistemsplitter_async.models import (
     CreatedSplit,
@@ -36,6 +39,7 @@ from tests.core.test_errors import CLASSES, build
 AT = datetime(2026, 5, 4, 12, 30, tzinfo=timezone(timedelta(hours=2)))
 SIGNED = "https://me:SECRET@cdn.example/v.mp3?token=SECRET#SECRET"
 UPLOADED = UploadedFile("u", SIGNED, "k")
+SPACED = "https://cdn.example/a song.mp3?token=SECRET"  # as some servers give them
 SPLIT = Split("s", "succeeded", "4s", 214, AT, AT, "a.wav", math.nan, {"vocals": SIGNED}, SplitErrorDetail("C", "m"))
 SUBMISSION = Submission("key", json.dumps({"input": {"url": SIGNED}}).encode())
 MODELS: list[Model] = [
@@ -150,11 +154,74 @@ def test_what_is_wrong_in_json_is_named(data: Any, says: str) -> None:
         Split.from_dict(data)
     with pytest.raises(ValueError, match=r"DirectURL\.type should be 'direct_url', not 'uploaded_file'"):
         DirectURL.from_dict(UPLOADED.to_dict())
+    with pytest.raises(ValueError, match=r"Submission\.body should be text of one character a byte"):
+        Submission.from_dict({"idempotency_key": "key", "body": "\u0416"})
 
 
 @given(st.recursive(st.none() | st.floats() | st.text() | st.binary() | st.dates(), st.lists, max_leaves=5))
 def test_anything_becomes_plain(value: object) -> None:
     assert is_plain(to_plain(value))
+
+
+def test_what_json_lacks_is_null_or_named() -> None:
+    class Model(str, enum.Enum):  # noqa: UP042  # whose `str` is another text
+        FOUR = "4s"
+
+    class Hidden:
+        @property
+        def name(self) -> str:
+            raise RuntimeError
+
+    class Lazy(UserDict[str, str]):
+        def __getitem__(self, key: str) -> str:
+            raise ConnectionError(key)
+
+    endless: list[Any] = []
+    endless.append(endless)
+    assert to_plain([Model.FOUR, 2**64, 10**5000, Hidden(), {b"k": 1}]) == ["4s", None, None, "<Hidden>", {"b'k'": 1}]
+    assert to_plain([Lazy(k="v")]) == ["<Lazy>"]
+    assert "<list>" in json.dumps(to_plain(endless))
+    assert to_plain(datetime(1, 1, 1, tzinfo=AT.tzinfo)) == "0001-01-01T00:00:00+02:00"  # no such day in UTC
+    assert to_plain(AT.replace(tzinfo=None)) == "2026-05-04T12:30:00Z"
+    assert is_plain(errors.UploadError("cannot read caf\udce9.wav").to_dict())
+    assert errors.UploadError("cannot read caf\udce9\ud800.wav").args == (
+        "cannot read caf\\xe9\\ud800.wav",
+    )  # for `print`
+
+
+@pytest.mark.parametrize("body", [json.dumps([SIGNED]), json.dumps({"a": [{"b": f"see {SIGNED}"}]}), "[" * 100_000])
+def test_no_body_that_grants_access_or_cannot_be_read_goes_to_logs(body: str) -> None:
+    assert Submission("key", body.encode()).to_plain(shown=True)["body"] == ""
+
+
+def test_no_url_in_an_error_grants_access_whoever_wrote_it() -> None:
+    said = f"cannot fetch '{SIGNED}', or <{SPACED.replace(' ', '%20')}>."
+    failed = Split("s", "failed", stems={"v": SPACED}, error=SplitErrorDetail("C", said))
+    for error in (
+        errors.ServerError(f"could not create: {said}", detail=said),
+        errors.SplitFailedError(failed),
+        errors.WaitTimeoutError("s", failed),
+    ):
+        shown = [str(error), repr(error), json.dumps(error.args), json.dumps(error.to_dict())]
+        assert [text for text in shown if "SECRET" in text or "token" in text] == []
+    assert (
+        str(errors.ServerError(said))
+        == "cannot fetch 'https://cdn.example/v.mp3', or <https://cdn.example/a%20song.mp3>."
+    )
+    assert str(errors.ServerError("a:// b:/c? http://x/y.")) == "a:// b:/c? http://x/y."
+
+
+@pytest.mark.parametrize("password", ["pa#SECRET", "pa?SECRET", "pa/SECRET", "p@a#SECRET", "SECRET"])
+def test_no_part_of_a_password_is_shown(password: str) -> None:
+    shown = models.redact_url(f"https://user:{password}@host:8443/a.wav?b=c")
+    assert not {"pa", "SECRET", "user"} & set(re.split(r"\W", shown))
+
+
+@given(st.text(), st.text())
+def test_redacting_is_done_after_once(before: str, after: str) -> None:
+    text = redact_text(f"{before}https://a.example/b?SECRET {after}")
+    assert redact_text(text) == text
+    assert "SECRET" not in text.removeprefix(before)
 
 
 def test_a_value_is_no_list() -> None:

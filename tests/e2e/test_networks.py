@@ -144,7 +144,7 @@ async def test_what_the_proxys_name_resolved_to_is_not_taken_for_a_target() -> N
             APIConnectionError, match=f"the proxy localhost:{proxy.port} refused to connect to cdn.test"
         ):
             await made.send(cdn("https://cdn.test/stem.wav"))
-        with pytest.raises(UnsafeURLError, match="not on the public internet"):
+        with pytest.raises(UnsafeURLError, match="an address of this machine itself"):
             await made.send(cdn(f"https://localhost:{proxy.port}/stem.wav"))
         await made.aclose()
     assert len(proxy.heads) == 1
@@ -160,6 +160,23 @@ async def test_a_407_for_an_http_target_is_the_proxys_word_and_certain() -> None
     assert (error.code, error.permanent, error.may_have_arrived) == ("PROXY", True, False)
     assert str(error).endswith(": HTTP 407; it asks for a user and a password")
     assert len(proxy.heads) == 1
+
+
+async def test_an_international_name_is_not_taken_for_a_proxys() -> None:
+    async with AsyncAIStemSplitter(KEY, base_url="https://bücher.invalid", retry=QUICK) as client:
+        with pytest.raises(APIConnectionError) as caught:
+            await client.get_credits()
+    assert (str(caught.value), caught.value.code) == ("the host name xn--bcher-kva.invalid cannot be resolved", None)
+
+
+async def test_a_body_that_breaks_names_its_host_and_the_proxy() -> None:
+    async with forwarding(head("200 OK", "Content-Length: 9")) as proxy:
+        through = parse_proxy(f"http://localhost:{proxy.port}")
+        made = transport(Network(lambda _url: through))
+        async with made.stream(cdn("http://cdn.test/stem.wav")) as reply:
+            with pytest.raises(APIConnectionError, match=f"to cdn.test through the proxy localhost:{proxy.port} broke"):
+                [chunk async for chunk in reply.chunks()]
+        await made.aclose()
 
 
 async def test_a_proxy_that_says_nothing_is_named_and_nothing_was_sent() -> None:
@@ -178,8 +195,9 @@ async def test_a_proxy_that_says_nothing_is_named_and_nothing_was_sent() -> None
     ):
         with pytest.raises(APIConnectionError) as caught:
             await client.create_split(DirectURL("https://example.com/a.wav"))
-    assert str(caught.value) == f"no connection to api.test through the proxy localhost:{port} in time"
-    assert not caught.value.may_have_arrived
+    error = caught.value
+    assert str(error) == f"no connection to api.test through the proxy localhost:{port} in time"
+    assert (error.code, error.may_have_arrived) == ("PROXY", False)
 
 
 async def test_a_proxy_that_is_spoken_to_in_tls_and_speaks_none() -> None:
@@ -194,6 +212,25 @@ async def test_a_proxy_that_is_spoken_to_in_tls_and_speaks_none() -> None:
                 await client.get_credits()
     assert str(caught.value).startswith(f"no TLS connection to the proxy localhost:{port}: ")
     assert str(caught.value).endswith("its URL begins with http://")
+
+
+async def test_a_proxy_that_is_spoken_to_in_tls(certificate: Path, tls: ssl.SSLContext) -> None:
+    """There, too, a certificate at the other end says why it does not verify, though asyncio raises another error."""
+    through = Forwarder()
+    async with raw_api(tls=tls) as api, listening(through.serve, tls) as port:
+        arguments: dict[str, Any] = {
+            "proxy": f"https://me:hunter2@127.0.0.1:{port}",
+            "ssl": ssl.create_default_context(cafile=str(certificate)),
+        }
+        async with AsyncAIStemSplitter(KEY, base_url=api.url, **arguments) as client:
+            await client.create_split(DirectURL("https://example.com/a.wav"))
+        wrong = api.url.replace("127.0.0.1", "localhost")
+        async with AsyncAIStemSplitter(KEY, base_url=wrong, **arguments) as client:
+            with pytest.raises(APIConnectionError, match="it is for another host name; perhaps the proxy") as caught:
+                await client.create_split(DirectURL("https://example.com/a.wav"))
+    error = caught.value
+    assert (error.code, error.permanent, error.may_have_arrived) == ("CERTIFICATE", True, False)
+    assert (len(api.got), len(through.heads)) == (1, 2)
 
 
 async def test_a_certificate_for_another_host_says_so(certificate: Path, tls: ssl.SSLContext) -> None:
@@ -225,6 +262,26 @@ async def test_ssl_is_for_uploads_and_stems_too(certificate: Path, tls: ssl.SSLC
                 else:
                     assert (await made.send(request)).body == body
                 await made.aclose()
+
+
+async def test_there_are_as_many_connections_as_transfers() -> None:
+    """Those that had to wait for one would be taken for stalled."""
+    waiting, all_there = set[object](), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        waiting.add(writer)
+        if len(waiting) > 100:  # where aiohttp would stop
+            all_there.set()
+        await all_there.wait()
+        writer.write(head("204 No Content"))
+        await writer.drain()
+
+    async with listening(serve) as port, asyncio.timeout(10):
+        made = transport(Network(), urls=URLPolicy(allow_loopback=True))
+        request = cdn(f"http://127.0.0.1:{port}/stem.wav")
+        assert {one.status for one in await asyncio.gather(*(made.send(request) for _ in range(101)))} == {204}
+        await made.aclose()
 
 
 async def test_a_netrc_is_never_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +329,7 @@ async def test_the_names_of_a_connector_of_the_callers_are_vetted() -> None:
 
     async with listening(lambda _reader, _writer: asyncio.sleep(0)) as port:
         made = transport(Network(connector_factory=build))
-        with pytest.raises(UnsafeURLError, match=r"'cdn\.test': it is not on the public internet"):
+        with pytest.raises(UnsafeURLError, match=r"'cdn\.test': it leads to 127\.0\.0\.1, an address of this machine"):
             await made.send(cdn(f"https://cdn.test:{port}/"))
         await made.aclose()
         assert not resolver.closed, "it is the caller's"
@@ -378,7 +435,8 @@ async def test_commands_take_a_proxy_and_certificates(cli: CLI, certificate: Pat
     async with raw_api(tls=tls) as api, forwarding() as proxy:
         api.polled = credit
         through = f"http://user:hunter2@localhost:{proxy.port}"
-        only = certificate.with_name("cert.pem")
+        only = certificate.with_name("commented.pem")
+        only.write_bytes("Főtanúsítvány\n".encode() + certificate.with_name("cert.pem").read_bytes())
         asking = cli.with_(
             AISTEMSPLITTER_API_KEY=KEY,
             AISTEMSPLITTER_BASE_URL=api.url.replace("127.0.0.1", "api.test"),

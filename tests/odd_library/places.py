@@ -13,7 +13,8 @@ from pathlib import Path
 
 import attrs
 
-from tests.odd_library.sounds import id3v1, id3v2, odd_songs, refused_files, song, with_title
+from aistemsplitter_async._plain import safe_text
+from tests.odd_library.sounds import foreign_files, id3v1, id3v2, odd_songs, song, undecodable_files, with_title
 
 NFC, NFD = (unicodedata.normalize(form, "Beyonc\u00e9 - D\u00e9j\u00e0 Vu") for form in ("NFC", "NFD"))
 URL = "https://example.com/a song|1.wav?seconds=1&signature=a%2Fb"
@@ -51,6 +52,7 @@ class OddLibrary:
         songs: the files that are to be split, each charged once, by their paths in the folder; and URLs.
         copies: the files that hold the sound of another one, each a duplicate.
         refused: the files and the lines of lists that cannot be split, each a failure.
+        undecodable: those among them that only the service refuses.
         again: how often a list names what was named before.
         ignored: how many files are no songs, by the kind that the commands state.
         lists: the lists among the arguments.
@@ -60,6 +62,7 @@ class OddLibrary:
     songs: set[str] = attrs.field(factory=set[str])
     copies: set[str] = attrs.field(factory=set[str])
     refused: set[str] = attrs.field(factory=set[str])
+    undecodable: set[str] = attrs.field(factory=set[str])
     again: int = 0
     ignored: Counter[str] = attrs.field(factory=Counter[str])
     lists: list[str] = attrs.field(factory=list[str])
@@ -71,12 +74,12 @@ class OddLibrary:
         return ("music", "films/**/*.mkv", *self.lists)
 
     def put(self, path: str | bytes, data: bytes) -> str:
-        """Write a file below the folder and return its path there."""
+        """Write a file below the folder and return its path there, as JSON has it."""
         name = os.fsdecode(path)
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(data)
-        return name
+        return safe_text(name)
 
     def sing(self, path: str | bytes, kind: str = "WAV", subtype: str | None = None) -> bytes:
         """Write a song that no other file holds, and return it."""
@@ -155,8 +158,11 @@ def _add_share(library: OddLibrary) -> None:
 def _add_audio(library: OddLibrary) -> None:
     for name, data in odd_songs(70_000).items():
         library.songs.add(library.put(f"music/odd/{name}", data))
-    for name, data in refused_files().items():
+    for name, data in foreign_files().items():
         library.refused.add(library.put(f"music/refused/{name}", data))
+    for name, data in undecodable_files().items():
+        library.undecodable.add(library.put(f"music/refused/{name}", data))
+    library.refused |= library.undecodable
     place = library.folder / "music" / "refused"
     os.mkfifo(place / "pipe.wav")
     (place / "broken link.wav").symlink_to("nowhere.wav")

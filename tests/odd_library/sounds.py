@@ -113,17 +113,24 @@ def odd_songs(first: int) -> dict[str, bytes]:
     }
 
 
-def refused_files() -> dict[str, bytes]:
-    """Return files that are called songs and are none: each has to be refused before anything is charged."""
-    flac, mp3 = song(90_001, "FLAC", seconds=2), song(90_002, "MP3", seconds=2)
+def foreign_files() -> dict[str, bytes]:
+    """Return files that are called songs and that anybody sees to be none: nothing of them is uploaded."""
     return {
         "empty.wav": b"",
         "error page.mp3": b"<!DOCTYPE html>\n<html><body><h1>404 Not Found</h1></body></html>\n",
-        "text.wav": b"Side A\n1. Intro\n2. Outro\n" * 20,
+        "error page again.mp3": b"<!DOCTYPE html>\n<html><body><h1>404 Not Found</h1></body></html>\n",
         "picture.flac": b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(400),
         "document.mp3": b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog >>\nendobj\n" + bytes(400),
         "archive.ogg": b"PK\x03\x04\x14\0\0\0\x08\0" + bytes(400),
         "program.wav": b"\x7fELF\x02\x01\x01" + bytes(400),
+    }
+
+
+def undecodable_files() -> dict[str, bytes]:
+    """Return files that are called songs and that only the service finds to be none, before it charges anything."""
+    flac, mp3 = song(90_001, "FLAC", seconds=2), song(90_002, "MP3", seconds=2)
+    return {
+        "text.wav": b"Side A\n1. Intro\n2. Outro\n" * 20,
         "cut short.flac": flac[: len(flac) // 2],
         "header only.mp3": mp3[:200],
         "zeros.wav": bytes(4096),

@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.manifest import NAME_REFUSED
+from aistemsplitter_async._transfer.partfile import NAME_REFUSED
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -30,6 +29,7 @@ from aistemsplitter_async.cli.commands.unrecognised import describe_missing, fin
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import (
     clock,
     describe_delivered,
@@ -207,7 +207,7 @@ def _print(plan: Plan, source: str, length: Length, arguments: Batching, termina
     folder = arguments.into / plan.folder
     if arguments.common.json:
         values = {"source": source, "folder": str(folder), "seconds": length.seconds, "seconds_at_most": length.at_most}
-        terminal.result(json.dumps(values | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}))
+        print_json(values | {"pattern": plan.pattern, "plan": plan.what, "same_as": plan.same_as}, terminal)
         return
     target = folder if plan.pattern == ANY_STEM else folder / plan.pattern
     known = length.seconds if length.seconds is not None else length.at_most

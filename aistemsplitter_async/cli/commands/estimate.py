@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 
 import attrs
@@ -13,10 +12,11 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, check_track, measure_track
 from aistemsplitter_async.cli.options import Common, default_journal
+from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import columns, describe_repeated, price, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import RateLimit
-from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, SourceUnreadableError
+from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, UploadError
 from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 
 _PROCESSING = 60.0  # s that a split is assumed to take: compared with the limit it hardly matters
@@ -29,7 +29,7 @@ async def estimate_library(library: Library, common: Common, terminal: Terminal)
         async for track in library.tracks(await library.search(), partial(note_unusable, survey, terminal)):
             try:
                 await check_track(track)
-            except SourceUnreadableError as error:
+            except UploadError as error:
                 survey.unusable += 1
                 terminal.error(explain(error, Context(is_batch=True), source=shown_source(track.source)).message)
             else:
@@ -71,7 +71,7 @@ async def print_estimate(survey: Survey, common: Common, terminal: Terminal, *, 
     if common.json:
         extra = {"left_out": left_out, "repeated": survey.repeated}
         values = attrs.asdict(estimate) | {"ignored": survey.ignored.as_json()}
-        terminal.result(json.dumps(values | {name: count for name, count in extra.items() if count}))
+        print_json(values | {name: count for name, count in extra.items() if count}, terminal)
         return
     lines = _describe(estimate, survey, reason, common.rate_limit)
     if left_out:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import cattrs
 
 from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, read_status
 from aistemsplitter_async.cli.failures import Exit
+from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe_stages, describe_track, over
 from aistemsplitter_async.cli.screen.render import clock, columns, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
@@ -46,7 +46,7 @@ async def show_status(journal: Path, terminal: Terminal, *, as_json: bool) -> in
     running = is_running(status, time.time(), locked=await asyncio.to_thread(is_locked, journal))
     if as_json:
         extra = {"running": running, "percent": _percent(status.progress)}
-        terminal.result(json.dumps(cattrs.unstructure(status) | extra))
+        print_json(cattrs.unstructure(status) | extra, terminal)
         return Exit.DONE
     for line in describe(status, time.time(), running=running):
         terminal.result(line)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Mapping, Sequence
 
+from aistemsplitter_async._plain import printable_text
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.models import redact_url
@@ -14,6 +16,7 @@ PROGRAM = "aistemsplitter-async"
 _STEP = 1000
 _MINUTE = 60
 _HOUR = 3600
+_JOINERS = "\u200c\u200d"
 
 
 def show(text: object) -> str:
@@ -21,13 +24,17 @@ def show(text: object) -> str:
     text = str(text)
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else _escape(character) for character in text)
+    return "".join(character if _is_shown(character) else _escape(character) for character in text)
+
+
+def _is_shown(character: str) -> bool:
+    """Return whether it is shown as it is: for Python, neither joiners (of Persian, of emoji) nor wide spaces are."""
+    return character.isprintable() or character in _JOINERS or unicodedata.category(character) == "Zs"
 
 
 def _escape(character: str) -> str:
-    if "\udc80" <= character <= "\udcff":  # a byte of a file name that is not text
-        return f"\\x{ord(character) - 0xDC00:02x}"
-    return character.encode("unicode_escape").decode()
+    escaped = printable_text(character)
+    return escaped if escaped != character else character.encode("unicode_escape").decode()
 
 
 def shown_source(source: str) -> str:
@@ -129,7 +136,7 @@ def quote(word: str) -> str:
 
     A name that is not UTF-8 comes back as the bytes that it is.
     """
-    if word.isprintable():
+    if all(map(_is_shown, word)):
         return shlex.quote(word)
     return "$'" + "".join(map(_escape_in_quotes, word)) + "'"
 
@@ -137,7 +144,7 @@ def quote(word: str) -> str:
 def _escape_in_quotes(character: str) -> str:
     if character in "\\'":
         return f"\\{character}"
-    if character.isprintable():
+    if _is_shown(character):
         return character
     is_byte = "\udc80" <= character <= "\udcff"  # of a name that is not UTF-8
     data = character.encode("utf-8", "surrogateescape" if is_byte else "surrogatepass")

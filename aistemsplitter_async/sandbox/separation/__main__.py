@@ -75,5 +75,13 @@ def _run_separate(arguments: argparse.Namespace) -> dict[str, Any]:
     return attrs.asdict(separate(arguments.source, arguments.into, **options))
 
 
+def _silence_libraries() -> None:
+    """Leave standard error to Python: for a damaged MP3, mpg123 writes more there than the file has bytes."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    with open(os.devnull, "wb") as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 2)
+
+
 if __name__ == "__main__":
+    _silence_libraries()
     sys.exit(main())

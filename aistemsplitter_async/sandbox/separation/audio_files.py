@@ -169,7 +169,7 @@ def _opened(path: Path, section: Section) -> Iterator[Any]:
         try:
             # By its path, libsndfile reads a file faster than through Python.
             audio = soundfile.SoundFile(path if whole else view)
-        except soundfile.LibsndfileError:
+        except (soundfile.LibsndfileError, TypeError):  # the latter of a name that ends in .raw
             # libsndfile's own reason is misleading: a text file called .mp3 "does not exist or is not a regular file".
             raise UndecodableAudioError(
                 "the file is not audio that can be decoded; wav, aiff, flac, ogg, opus and mp3 can"

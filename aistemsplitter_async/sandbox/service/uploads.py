@@ -117,9 +117,11 @@ class Uploads:
         try:
             if upload.seconds is None:
                 upload.seconds = await self._core.separator.probe(self._core.storage.source_path(upload.id))
-        except SeparationError as error:
+        except BaseException as error:
             upload.splits -= 1
-            raise InvalidRequestError(f"{upload.filename} cannot be decoded: {error}") from None
+            if isinstance(error, SeparationError):
+                raise InvalidRequestError(f"{upload.filename} cannot be decoded: {error}") from None
+            raise
         return upload, upload.seconds
 
     def sweep(self) -> None:

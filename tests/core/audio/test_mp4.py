@@ -233,6 +233,16 @@ def test_fragments_are_timed() -> None:
     assert measured(fragmented(delta=20)).at_most == pytest.approx(SECONDS)
 
 
+@pytest.mark.parametrize(("tracks", "whole"), [(8, False), (9, True)])
+def test_fragments_are_not_walked_for_any_number_of_tracks(tracks: int, whole: bool) -> None:
+    data = fragmented()
+    moov, trak = data.index(b"moov") - 4, data.index(b"trak") - 4
+    size, more = (struct.unpack_from(">I", data, at)[0] for at in (moov, trak))
+    copies = data[trak : trak + more] * (tracks - 1)
+    moved = data[:moov] + struct.pack(">I", size + len(copies)) + data[moov + 4 : trak] + copies + data[trak:]
+    assert (measured(moved).at_most is None) is whole
+
+
 @given(st.binary(max_size=300), st.integers(0, len(PACKETS) - 1), st.integers(0, 399))
 def test_of_fragments_the_samples_are_the_song(tags: bytes, number: int, bit: int) -> None:
     assert identity(fragmented()).startswith("mp4:")

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, strategies as st
 
 from aistemsplitter_async._audio.examine import Length
-from tests.core.audio.made import RATE, encoded, flipped, identity, is_whole, measured, noise
+from tests.core.audio.made import RATE, encoded, examined, flipped, identity, is_whole, measured, noise
+from tests.core.audio.tagging import ape, id3v1, id3v2
 
 SECONDS = 1.5
 SIZE = round(SECONDS * RATE) * 4
@@ -149,6 +150,18 @@ def test_aiff_tags_do_not_matter() -> None:
     tagged = data + chunk(b"ID3 ", noise(77), ">") + chunk(b"NAME", b"Song", ">")
     assert identity(tagged) == identity(data)
     assert measured(tagged) == measured(data)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "AIFF"])
+def test_tags_of_mp3_around_the_file_do_not_matter(kind: str) -> None:
+    sound, other = encoded(kind), encoded(kind, seed=2)
+    tagged = [id3v2(b"T" * 300) + sound, sound + id3v1(b"A"), id3v2(b"") + sound + ape(b"B" * 90) + id3v1(b"C")]
+    assert {identity(data) for data in tagged} == {identity(sound)}
+    assert identity(id3v2(b"T") + other) not in {identity(sound), examined(id3v2(b"T") + other).content}
+    swallowed = ape(b"", header=False)
+    swallowed = sound + swallowed[:12] + struct.pack("<I", len(sound) // 2) + swallowed[16:]
+    for data in (id3v2(b"T") + sound + sound, swallowed, id3v2(b"T") + noise(3000)):
+        assert is_whole(data)
 
 
 def test_a_length_is_not_known_of_a_large_file_with_two_sizes() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, strategies as st
 
 from aistemsplitter_async import errors
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
-from aistemsplitter_async.cli.screen.render import hide_keys
+from aistemsplitter_async.cli.screen.render import hide_keys, show
 from aistemsplitter_async.models import Split, Submission
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -156,7 +156,9 @@ def test_every_error_has_a_code_for_scripts(error: errors.AIStemSplitterError, c
 
 @given(st.text(max_size=60))
 def test_a_message_is_one_line_that_a_terminal_only_prints(text: str) -> None:
-    assert explain(errors.AIStemSplitterError(text), HERE, source="a\nb").message.isprintable()
+    message = explain(errors.AIStemSplitterError(text), HERE, source="a\nb").message
+    assert message == show(message)
+    assert len(message.splitlines()) == 1
 
 
 def test_keys_are_hidden_known_or_not() -> None:

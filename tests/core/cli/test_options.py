@@ -8,10 +8,11 @@ import pytest
 from cyclopts import CycloptsError
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async.cli.app import app
+from aistemsplitter_async.cli.app import app, run_app
 from aistemsplitter_async.cli.commands.sandbox import build_sandbox
 from aistemsplitter_async.cli.failures import UsageError
-from aistemsplitter_async.cli.options import Serving, parse_duration, parse_rate_limit
+from aistemsplitter_async.cli.options import Common, Serving
+from aistemsplitter_async.cli.values import parse_duration, parse_port, parse_rate_limit
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed
 
@@ -68,6 +69,35 @@ def test_a_rate_limit_reads_like_sixty_a_minute() -> None:
 def test_what_is_not_a_rate_limit_is_a_value_error_that_says_so(text: str) -> None:
     with pytest.raises(ValueError, match=r"rate limit|positive|at least 1"):
         parse_rate_limit(text)
+
+
+@pytest.mark.parametrize("text", ["-1", "65536", "1x", "\u00b2", "", "9" * 5000])
+def test_what_is_no_port_is_refused(text: str) -> None:
+    assert [parse_port(one) for one in ("0", "65535")] == [0, 65535]
+    with pytest.raises(ValueError, match="is not a port, 0 to 65535"):
+        parse_port(text)
+
+
+@pytest.mark.parametrize("option", ["--base-url", "--proxy", "--idempotency-key", "--stem-model", "--output-format"])
+def test_an_option_from_a_variable_that_is_not_set_is_not_left_out_in_silence(
+    option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another API, or a charge under another key, would be the consequence."""
+    assert run_app(["split", "song.wav", option, ""]) == 2
+    assert f"{option}: it is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--api-key", "ast_secret123"], ["--api-key=ast_secret123"], ["--key=ast_secret123"]]
+)
+@pytest.mark.parametrize("command", ["split", "credits"])
+def test_a_key_on_a_command_line_is_refused_and_not_repeated(
+    command: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app([command, *words]) == 2
+    shown = capsys.readouterr().err
+    assert "ast_secret123" not in shown
+    assert ("every user can see a key" in shown) == words[0].startswith("--api-key")
 
 
 def serving(*arguments: str) -> Serving:
@@ -135,3 +165,11 @@ def test_what_makes_no_sense_for_a_sandbox_says_why(arguments: list[str], proble
 def test_a_choice_that_there_is_not_is_refused_before_anything_is_built(arguments: list[str]) -> None:
     with pytest.raises(CycloptsError):
         serving(*arguments)
+
+
+def test_a_command_to_continue_with_has_a_place_for_the_password_of_the_proxy() -> None:
+    common = Common(proxy="http://me:hunter2@proxy.example.com:3128")
+    assert common.connection["--proxy"] == "http://USER:PASSWORD@proxy.example.com:3128"
+    assert "hunter2" not in repr(common)
+    for proxy in (None, "env", "http://proxy.example.com:3128"):
+        assert Common(proxy=proxy).connection["--proxy"] == proxy

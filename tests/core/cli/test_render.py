@@ -4,6 +4,7 @@ import os
 import shlex
 import shutil
 import subprocess
+import unicodedata
 
 import pytest
 from hypothesis import given, strategies as st
@@ -55,7 +56,20 @@ def test_one_credit_is_singular() -> None:
 
 @given(st.text(alphabet=st.characters()))
 def test_whatever_a_name_holds_nothing_of_it_acts_on_the_terminal(name: str) -> None:
-    assert show(name).isprintable()
+    assert all(unicodedata.category(one) not in ("Cc", "Cs", "Zl", "Zp") for one in show(name))
+    assert {one for one in show(name) if unicodedata.category(one) == "Cf"} <= {"\u200c", "\u200d"}
+
+
+def test_what_holds_letters_and_emoji_together_and_the_spaces_of_a_name_are_shown_as_they_are() -> None:
+    for name in (
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",
+        "\u5b87\u591a\u7530\u3000\u30d2",
+        "d\u00e9j\u00e0\u00a0!",
+    ):
+        assert show(name) == name
+        assert shlex.split(command(name))[1] == name
+    assert show("a\u202egpj\u2066\u200e\ufeff") == r"a\u202egpj\u2066\u200e\ufeff"
 
 
 def test_markup_in_a_name_stays_as_it_is() -> None:

@@ -70,7 +70,7 @@ class Runs:
 
     def write(self, name: str, content: str, identity: str | None) -> None:
         changes = len(self.files) + 1 + (self.files[name][1].size if name in self.files else 0)
-        self.files[name] = AudioId(f"sha256:{content}", identity), Stamp(changes, changes, changes, 1)
+        self.files[name] = AudioId(f"sha256:{content}", identity), Stamp(changes, changes, changes)
 
     @contextmanager
     def run(self) -> Iterator[Run]:
@@ -406,7 +406,7 @@ def test_no_song_is_bought_twice_as_the_same_thing(steps: list[tuple[str, str, V
                 found = Sighting(
                     audio=AudioId(f"sha256:{count}", songs[name]),  # every run meets other tags
                     source=name,
-                    stamp=Stamp(count, 1, 1, 1),
+                    stamp=Stamp(count, 1, 1),
                     folder=name,
                     pattern="{stem}",
                 )
@@ -440,7 +440,7 @@ def test_who_says_that_changed_files_are_the_same_buys_nothing(
         def meet_all() -> None:
             store.run += 1
             for name, (song, audio, count) in sorted(files.items()):
-                stamp = Stamp(count, 1, 1, 1)
+                stamp = Stamp(count, 1, 1)
                 found = Sighting(audio=audio, source=name, stamp=stamp, folder=name, pattern="{stem}")
                 record = store.claim(found, DEFAULT, dedupe=True, changed="same").record
                 if record.state is State.FOUND:

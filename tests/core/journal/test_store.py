@@ -279,16 +279,16 @@ def test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others(stor
 
 
 def test_a_file_is_known_again_until_anything_about_it_changes(store: JournalStore) -> None:
-    stamp = Stamp(1, 2, 3, 4)
+    stamp = Stamp(1, 2, 3)
     claim(store, "wav:a", content="sha256:aa", source="/music/a.wav", stamp=stamp)
     assert store.audio_of("/music/a.wav", stamp) == AudioId("sha256:aa", "wav:a")
-    for changed in (Stamp(0, 2, 3, 4), Stamp(1, 0, 3, 4), Stamp(1, 2, 0, 4), Stamp(1, 2, 3, 0)):
+    for changed in (Stamp(0, 2, 3), Stamp(1, 0, 3), Stamp(1, 2, 0)):
         assert store.audio_of("/music/a.wav", changed) is None
     assert store.audio_of("/music/b.wav", stamp) is None
 
 
 def test_a_name_that_is_not_text_can_be_a_source(store: JournalStore) -> None:
-    name, stamp = os.fsdecode(b"/music/\xff.wav"), Stamp(1, 2, 3, 4)
+    name, stamp = os.fsdecode(b"/music/\xff.wav"), Stamp(1, 2, 3)
     assert claim(store, "wav:a", content="sha256:aa", source=name, stamp=stamp).record.source == name
     assert store.audio_of(name, stamp) == AudioId("sha256:aa", "wav:a")
 
@@ -530,3 +530,21 @@ class Life(RuleBasedStateMachine):
 
 
 TestLife = Life.TestCase
+
+
+@pytest.mark.parametrize(
+    ("mtime", "ctime", "settled"),
+    [
+        (90.0, 90.0, True),
+        (98.0, 98.0, False),  # FAT: a change in the next moment may have the same two seconds
+        (97.0, 97.0, True),
+        (50.0, 98.0, False),  # copied just now, with its time
+        (99.9, 99.9, True),
+        (99.99, 99.99, False),
+        (110.0, 110.0, False),  # by the clock of a server
+        (9e8, 50.0, True),  # by a recorder that knows no year: it is not read again in every run
+        (9e8, 99.99, False),
+    ],
+)
+def test_a_stamp_is_settled_once_every_change_would_show(mtime: float, ctime: float, settled: bool) -> None:
+    assert Stamp(1, round(mtime * 1e9), round(ctime * 1e9)).is_settled(100.0) is settled

@@ -179,6 +179,12 @@ def test_a_quote_that_is_not_closed_is_suspected() -> None:
     assert found.hint == "a quote in line 2 may not be closed"
 
 
+def test_a_table_whose_columns_are_not_known_says_which_are() -> None:
+    assert {one.hint for one in parse("csv", b"Titel;Datei\nA;a.mp3\n") if isinstance(one, PlaylistEntry)} == {
+        "of a table, the column called path or url is read"
+    }
+
+
 XSPF = b"""<?xml version="1.0" encoding="UTF-8"?>
 <playlist xmlns="http://xspf.org/ns/0/" xmlns:vlc="http://www.videolan.org/vlc/playlist/ns/0/" version="1">
 <title>Playlist</title><trackList>
@@ -192,6 +198,10 @@ PLIST = b"""<?xml version="1.0" encoding="UTF-8"?>
 <key>Location</key><string>file://localhost/m/a%20b.mp3</string></dict>
 <key>2</key><dict><key>Name</key><string>Cloud</string><key>Total Time</key><integer>1</integer></dict>
 </dict><key>Playlists</key><array><dict><key>Name</key><string>Library</string></dict></array></dict></plist>"""
+REKORDBOX = b"""<?xml version="1.0" encoding="UTF-8"?>
+<DJ_PLAYLISTS Version="1.0.0"><PRODUCT Name="rekordbox" Version="6.7.7"/><COLLECTION Entries="1">
+<TRACK TrackID="1" Name="One" TotalTime="61" Location="file://localhost/m/a%20b.mp3"><TEMPO Bpm="128.00"/></TRACK>
+</COLLECTION><PLAYLISTS><NODE Name="x" Type="1"><TRACK Key="1"/></NODE></PLAYLISTS></DJ_PLAYLISTS>"""
 WPL = b"""<?wpl version="1.0"?><smil><body><seq><media src="..\\a &amp; b.mp3" tid="{1}"/></seq></body></smil>"""
 
 
@@ -209,6 +219,7 @@ def test_playlists_in_xml_are_read(encoding: str) -> None:
             song("file://localhost/m/a%20b.mp3", 4, b"One", 61.5),
             Problem(6, "Cloud has no file, only a place in the list"),
         ]
+        assert parse("xml", recoded(REKORDBOX), piece=piece) == [song("file://localhost/m/a%20b.mp3", 3, b"One", 61.0)]
     assert parse("wpl", WPL) == [song("..\\a & b.mp3", 1)]
 
 

@@ -42,6 +42,8 @@ def paths(name: bytes) -> list[str]:
         (b"\x83\\.mp3", ["\udc83\\.mp3", "\udc83/.mp3", "\u30bd.mp3"]),
         (b"Mac HD:m:AC/DC.mp3", ["Mac HD:m:AC/DC.mp3"]),
         (b"Mac HD:m:a.mp3", ["Mac HD:m:a.mp3", "/m/a.mp3", "/Volumes/Mac HD/m/a.mp3"]),
+        (b'"C:\\x\\a.mp3"', ['"C:\\x\\a.mp3"', '"C:/x/a.mp3"', "C:\\x\\a.mp3", "C:/x/a.mp3", "/../x/a.mp3"]),
+        (b"'/m/it''s.mp3' ", ["'/m/it''s.mp3' ", "/m/it''s.mp3"]),
         (b"file:///music/a%20b.mp3", ["/music/a b.mp3"]),
         (b"FILE://localhost/music/who?#1.mp3", ["/music/who?#1.mp3"]),
         (b"file:///C:/Music/a.mp3", ["C:/Music/a.mp3", "/../Music/a.mp3"]),

@@ -79,6 +79,12 @@ def test_tags_around_compressed_audio_cut_nothing(tmp_path: Path, kind: str, bef
     assert probe(tagged).frames == plain.frames == len(decoded(tagged))
 
 
+def test_samples_without_a_header_are_refused_whatever_their_name(tmp_path: Path) -> None:
+    for name in ("a.raw", "a.mp3"):
+        with pytest.raises(UndecodableAudioError, match="not audio that can be decoded"):
+            probe(stored(tmp_path / name, noise(9000)))
+
+
 def test_a_count_of_frames_that_is_too_small_does_not_cut_an_mp3(tmp_path: Path) -> None:
     headed, more = part("MP3", None, FIRST), part("MP3", None, SECOND)
     at = more.index(b"\xff\xfb", 4)  # without its own count, it belongs to the stream before

@@ -39,6 +39,7 @@ def test_what_is_trusted_now_is_named() -> None:
         (b"-----BEGIN PRIVATE KEY-----\n-----BEGIN CERTIFICATE-----\n", "private key"),
         (b"-----BEGIN CERTIFICATE-----\n-----BEGIN RSA PRIVATE KEY-----\n", "keep that key secret"),
         (b"-----BEGIN CERTIFICATE REQUEST-----\n", "no certificate, but certificate request"),
+        (b"-----BEGIN TRUSTED CERTIFICATE-----\n", "openssl x509 -in FILE"),
         (b" \n", "empty"),
         (b"\x30\x82\x03\x04", "DER"),
         (b"ID3", "not PEM"),

@@ -45,6 +45,9 @@ def test_the_same_body_in_every_form(given: Any, body: CreateBody) -> None:
         ({"input": DIRECT, "stem_model": "6s"}, "the create has no field 'stem_model'; it has input, stemModel"),
         ({"input": DIRECT, "stemModel": 6}, "stemModel is int; it must be text"),
         ({"input": None}, "input must be upload.input"),
+        ({"type": {"url": 1}}, "input.type is dict; it must be one of"),
+        ({"type": "s" * 1000}, f"input.type is '{'s' * 80}'; it must be one of"),
+        (WIRE | {"file_url": "other"}, "input.fileUrl is given twice: give fileUrl or file_url"),
     ],
 )
 def test_what_is_wrong_is_named(given: Any, says: str) -> None:

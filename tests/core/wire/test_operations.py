@@ -391,3 +391,11 @@ def test_no_request_carries_credentials_or_shows_them() -> None:
     )
     assert "SECRET" not in shown
     assert "authorization" not in {name.lower() for request in (upload, create) for name in request.headers}
+
+
+def test_what_is_no_text_is_refused_before_it_is_sent() -> None:
+    """Half a surrogate pair, from a name that is not UTF-8."""
+    with pytest.raises(ConfigurationError, match="webhookUrl"):
+        operations.build_submission(UPLOADED, idempotency_key="k", webhook_url="https://me.example/\udce9")
+    with pytest.raises(ConfigurationError, match="filename"):
+        operations.create_upload(BASE, filename="\udce9.wav", content_type="audio/wav", content_length=1)

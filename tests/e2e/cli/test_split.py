@@ -16,6 +16,7 @@ import pytest
 from aiohttp import web
 
 from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async.cli.screen.render import PROGRAM
 from aistemsplitter_async.sandbox import Manual, Sandbox, faults
 from tests.e2e.harness import CLI, MakeWav
 
@@ -214,7 +215,7 @@ async def test_a_source_that_is_not_a_file_is_named_and_costs_nothing(cli: CLI, 
     ended = await asyncio.gather(*(cli.run("split", name) for name in names))
     assert [(each.code, each.problem) for each in ended] == [
         (1, "cannot read none.mp3: no such file"),
-        (1, "cannot read folder.mp3: it is a folder"),
+        (1, f"cannot read folder.mp3: it is a folder; all songs in a folder are split by: {PROGRAM} batch folder.mp3"),
         (1, "cannot read empty.mp3: it is empty"),
     ]
     assert sandbox.credits == balance

@@ -51,7 +51,8 @@ async def test_what_is_named_is_taken(cli: CLI, music: Path) -> None:
     paths = (music, f"{music}/**/*.mkv", music / "lost+found", music / "sep" / "vocals.wav")
     estimate = await cli.run("estimate", *paths, "--json")
     assert estimate.code == 0
-    assert (estimate.json[0]["tracks"], estimate.json[0]["ignored"]["video"]) == (4, 1)
+    left_out = estimate.json[0]["ignored"]
+    assert (estimate.json[0]["tracks"], left_out["video"], left_out["stem"]) == (5, 1, IGNORED["stem"] - 1)
 
 
 async def test_two_discs_keep_their_discs(cli: CLI, music: Path) -> None:

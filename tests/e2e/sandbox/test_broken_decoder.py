@@ -88,3 +88,16 @@ async def test_many_creates_at_once_start_few_processes(
     numbers = [int(line) for line in (tmp_path / "most").read_text().split()]
     assert len(numbers) == 12
     assert max(numbers) <= 2
+
+
+async def test_what_a_decoder_says_of_damage_does_not_fill_the_memory(tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.mp3"
+    damaged.write_bytes((b"\xff\xfb\x90\x64" + b"\x55" * 413) * 200)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "aistemsplitter_async.sandbox.separation", "probe", damaged,
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    assert b'"ok": true' in out
+    assert not err

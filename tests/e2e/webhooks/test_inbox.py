@@ -13,6 +13,7 @@ import stat
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,34 @@ async def test_a_commit_that_fails_fails_for_everyone_who_was_part_of_it(tmp_pat
         broken = False
         await inbox.put(event("split_1"))
         assert [found.split_id for found in await read(inbox, quiet=0.1)] == ["split_1"]
+
+
+def test_requests_in_event_loops_of_their_own_share_an_inbox(tmp_path: Path) -> None:
+    """As Flask and Lambda run them: a loop each, in threads or one after another."""
+    handled: list[str] = []
+    path = tmp_path / "inbox"
+    receiver = WebhookReceiver(
+        SECRET,
+        url="https://example.com/hooks",
+        on_event=lambda one: handled.append(one.split_id),
+        inbox=SQLiteInbox(path),
+    )
+
+    def handle(number: int) -> int:
+        async def one() -> int:
+            body = json.dumps(
+                {"event": "audio.split.completed", "data": {"id": f"split_{number % 20}", "status": "succeeded"}}
+            ).encode()
+            async with asyncio.timeout(10):
+                return await receiver.handle(body, {SIGNATURE_HEADER: sign(body, SECRET, int(time.time()))})
+
+        return asyncio.run(one())
+
+    assert [handle(0), handle(0)] == [200, 200]
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(handle, range(40))) == {200}
+    assert set(handled) == {f"split_{number}" for number in range(20)}
+    assert asyncio.run(kept(path)) == set(handled)
 
 
 async def test_duplicates_are_known_across_processes_for_as_long_as_they_are_kept(tmp_path: Path) -> None:

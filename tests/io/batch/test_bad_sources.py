@@ -8,6 +8,7 @@ from __future__ import annotations
 import array
 import asyncio
 import os
+from collections import UserDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -180,6 +181,16 @@ def released() -> memoryview:
     return view
 
 
+class Lazy(UserDict[str, Any]):
+    """A mapping that is not there when it is wanted."""
+
+    def __getitem__(self, key: str) -> Any:
+        raise ConnectionError(key)
+
+    def __iter__(self) -> Any:
+        raise ConnectionError
+
+
 UNREADABLE: dict[str, Callable[[], Any]] = {
     "nothing": lambda: None,
     "a number": lambda: 7,
@@ -189,6 +200,7 @@ UNREADABLE: dict[str, Callable[[], Any]] = {
     "a class": lambda: Theirs,
     "a list": lambda: [AUDIO],
     "a dict": lambda: {"opened": 1},
+    "a mapping that raises": Lazy,
     "an exception": TheirError,
     "a coroutine function": lambda: fail,
     "an array": lambda: array.array("h", [1, 2]),
@@ -671,6 +683,18 @@ async def test_an_iterable_that_cannot_be_closed_is_reported_when_the_batch_is_d
 def test_a_bad_field_of_an_item_is_refused_where_the_item_is_made(fields: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(fields))):
         BatchItem(source=GOOD[0], **fields)
+
+
+async def test_a_list_without_the_name_of_one_is_not_uploaded_as_a_song(world: World, tmp_path: Path) -> None:
+    songs = b"/music/a.wav\n/music/b.wav\n"
+    async with world.client(rate_limit=RateLimit(1000)) as client:
+        for name in ("songs", "songs.lst", "take.raw"):
+            (tmp_path / name).write_bytes(songs)
+            with pytest.raises(SourceUnreadableError, match="it is not audio but text"):
+                await client.upload_audio(tmp_path / name)
+        (tmp_path / "song.mp3").write_bytes(songs)
+        await client.upload_audio(tmp_path / "song.mp3")
+        await client.upload_audio(songs)  # bytes have no name that could say what they are
 
 
 @pytest.mark.parametrize("call", CALLS)

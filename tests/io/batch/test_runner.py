@@ -917,19 +917,22 @@ async def test_a_stream_that_yields_other_bytes_than_were_identified_is_not_spli
     assert world.api.created == {}
 
 
-async def test_an_inode_number_too_large_for_sqlite_is_accepted(
+async def test_a_stamp_is_what_sqlite_holds_and_is_not_lost_when_the_volume_is_mounted_again(
     world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stat = Path.stat
+    """FAT numbers its files anew then; and a recorder without a clock may write any year."""
+    stat, number, path = Path.stat, 2**63 + 5, wav(tmp_path / "a.wav")
 
-    def huge(path: Path, **options: Any) -> os.stat_result:
+    def odd(path: Path, **options: Any) -> os.stat_result:
         status = stat(path, **options)
-        times = {"st_mtime_ns": status.st_mtime_ns, "st_ctime_ns": status.st_ctime_ns}
-        fields = status.st_mode, 2**63 + 5, *tuple(status)[2:10]
-        return os.stat_result(fields, times) if path.name == "a.wav" else status
+        times = {"st_mtime_ns": 2**63, "st_ctime_ns": 10**18}
+        return os.stat_result((status.st_mode, number, *tuple(status)[2:10]), times) if path.name == "a.wav" else status
 
-    monkeypatch.setattr(Path, "stat", huge)
-    assert kinds(await run(world, [wav(tmp_path / "a.wav")], **home)) == {"Done": 1}
+    monkeypatch.setattr(Path, "stat", odd)
+    assert kinds(await run(world, [path], **home)) == {"Done": 1}
+    number = 7
+    monkeypatch.delattr("aistemsplitter_async.batch.item.examine")  # it is not read again
+    assert kinds(await run(world, [path], **home)) == {"Skipped finished": 1}
 
 
 async def test_a_given_key_is_kept_until_a_create_was_sent_under_it(world: World, home: Any, tmp_path: Path) -> None:

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async import JournalError, JournalLockedError
-from aistemsplitter_async._files import put_over, sync_folder
-from aistemsplitter_async._transfer.manifest import NAME_REFUSED, check_target, prepare_folder
+from aistemsplitter_async._files import make_folder, put_over, reason_of, sync_folder
+from aistemsplitter_async._transfer.manifest import Manifest, check_target, prepare_folder
 from aistemsplitter_async._transfer.names import ANY_STEM
-from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async._transfer.partfile import NAME_REFUSED, PartFile, part_path
 from aistemsplitter_async.cli.failures import Context, explain
 from aistemsplitter_async.errors import DownloadError
-from aistemsplitter_async.journal.file import UNUSABLE
+from aistemsplitter_async.journal.file import UNUSABLE, explain as explain_sqlite
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.store import JournalStore
@@ -129,6 +129,73 @@ def test_posix_locks_that_do_not_exist_are_no_other_batch(tmp_path: Path, monkey
     assert "--journal" in explain(problem, Context()).message
 
 
+def test_a_disk_that_fails_is_not_taken_for_a_full_one_nor_for_one_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A batch waits until there is room; a disk that has failed once is not to be trusted again."""
+    failing = sqlite3.OperationalError()
+    for name in ("SQLITE_IOERR_LOCK", "SQLITE_IOERR_FSYNC", "SQLITE_IOERR_WRITE"):
+        failing.sqlite_errorname = name
+        for number, code in ((errno.EIO, UNUSABLE), (errno.EROFS, UNUSABLE), (errno.EDQUOT, "DISK")):
+            monkeypatch.setattr(os, "fsync", refusing(number))
+            assert explain_sqlite(failing, tmp_path / "journal").code == code
+
+
+def test_a_part_that_is_locked_elsewhere_is_left_alone_and_one_that_cannot_be_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = part_path(tmp_path, "vocals")
+    monkeypatch.setattr("fcntl.flock", refusing(errno.EACCES))  # as network shares say it
+    with pytest.raises(DownloadError, match="another process"):
+        PartFile(path)
+    monkeypatch.setattr("fcntl.flock", refusing(errno.ENOLCK))
+    PartFile(path).close()
+
+
+def test_a_kill_between_removing_and_renaming_leaves_the_manifest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Manifest(tmp_path, "split_1").save()
+    with monkeypatch.context() as patched:
+        renames = Renames(patched, over_any=True)
+
+        def remove(path: str) -> None:
+            Path(path).rename(tmp_path / "removed")
+            renames.fail(errno.EIO)
+
+        patched.setattr(os, "unlink", remove)
+        with pytest.raises(DownloadError):
+            Manifest(tmp_path, "split_2").save()
+    assert not (tmp_path / ".stems.json").exists()
+    found = Manifest.load(tmp_path)
+    assert found is not None
+    assert found.split_id == "split_2"
+    found.save()
+    assert {path.name for path in tmp_path.iterdir()} == {".stems.json", "removed"}
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b"])
+def test_a_path_that_is_none_is_refused_before_anything_is_bought(name: str, tmp_path: Path) -> None:
+    """So is what a process whose file names are not UTF-8 cannot encode."""
+    with pytest.raises(JournalError) as unusable:
+        JournalStore(tmp_path / name)
+    assert unusable.value.code == UNUSABLE
+    with pytest.raises(DownloadError) as refused:
+        check_target(tmp_path / name, False, ANY_STEM)
+    assert refused.value.code == NAME_REFUSED
+    with pytest.raises(DownloadError):
+        check_target(tmp_path, False, f"{name} {ANY_STEM}")
+    with pytest.raises(DownloadError):  # a stem of the server's choice
+        PartFile(part_path(tmp_path, name))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_process_cannot_encode_is_told_with_the_way_out() -> None:
+    with pytest.raises(UnicodeEncodeError) as caught:
+        "Björk".encode("ascii")
+    assert "PYTHONUTF8=1" in reason_of(caught.value)
+
+
 @pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EPERM, errno.EACCES])
 @pytest.mark.parametrize("call", ["open", "fsync"])
 def test_a_folder_that_cannot_be_synced_is_as_durable_as_it_gets(
@@ -136,9 +203,19 @@ def test_a_folder_that_cannot_be_synced_is_as_durable_as_it_gets(
 ) -> None:
     monkeypatch.setattr(os, call, refusing(number))
     sync_folder(tmp_path)
-    monkeypatch.setattr(os, call, refusing(errno.EIO))
-    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
-        sync_folder(tmp_path)
+    for failed in (errno.EIO, errno.EROFS, errno.ENOSPC):  # the second from ext4 that has given up on its disk
+        monkeypatch.setattr(os, call, refusing(failed))
+        with pytest.raises(OSError, match=os.strerror(failed)):
+            sync_folder(tmp_path)
+
+
+def test_the_name_of_a_mount_point_is_not_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr("aistemsplitter_async._files.sync_folder", synced.append)
+    make_folder(tmp_path / "mounted")
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == tmp_path / "mounted")
+    make_folder(tmp_path / "mounted")
+    assert synced == [tmp_path / "mounted", tmp_path, tmp_path / "mounted"]
 
 
 class Renames:
@@ -150,6 +227,10 @@ class Renames:
         monkeypatch.setattr("time.sleep", self.slept.append)
         monkeypatch.setattr(os, "replace", self)
         monkeypatch.setattr(os, "link", refusing(errno.EPERM))
+
+    def fail(self, *numbers: int) -> None:
+        """Refuse the next renames, whatever is there."""
+        self._numbers, self._over_any = list(numbers), False
 
     def __call__(self, source: Any, target: Any) -> None:
         number = errno.EEXIST if self._over_any and Path(target).exists() else (self._numbers or [0]).pop(0)

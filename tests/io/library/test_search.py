@@ -378,6 +378,7 @@ def test_what_a_glob_and_a_folder_both_have_is_found_once(music: Path) -> None:
         ("a\x00b", "cannot read"),
         ("x" * 300, "cannot read"),
         ("file://nas/a.mp3", "another machine"),
+        ("ftp://nas/a.mp3", "ftp URLs cannot be read"),
         ("", "no such file"),
     ],
 )

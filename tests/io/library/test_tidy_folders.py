@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from aistemsplitter_async.errors import SourceUnreadableError
-from aistemsplitter_async.library.found import Found, Ignored, Track, Unusable
+from aistemsplitter_async.library.found import Found, Ignored, Repeated, Track, Unusable
 from aistemsplitter_async.library.kinds import Kind
 from aistemsplitter_async.library.search import find_tracks
 
@@ -161,6 +161,29 @@ def test_stems_of_other_separators_are_not_songs_unless_they_are_named() -> None
     assert counts(found) == {Kind.STEM: 8}
     assert songs(find("m/**/*bass.wav")) == ["m/htdemucs/song/bass.wav"]
     assert songs(find("m/spleeter/vocals.wav")) == ["m/spleeter/vocals.wav"]
+
+
+def test_what_a_folder_leaves_out_is_taken_once_if_it_is_named_beside_the_folder() -> None:
+    put("m/sep/vocals.wav", "m/sep/no_vocals.wav", "m/half.wav", "m/half.wav.aria2", "m/song.wav", "m/.hidden.wav")
+    Path("list.txt").write_text("m/half.wav\nm/song.wav\nm/sep/vocals.wav\nm/.hidden.wav\n")
+    for around in ("m", "m/**/*.wav"):
+        found = find("m/sep/vocals.wav", around, "list.txt")
+        assert songs(found) == ["m/song.wav", "m/sep/vocals.wav", "m/half.wav", "m/.hidden.wav"]
+        assert counts(found).items() <= {Kind.STEM: 1, Kind.UNFINISHED: 1}.items()
+        assert sum(isinstance(one, Repeated) for one in found) == 2
+    by_glob = find("m", "m/**/*vocals*", "m/sep/vocals.*")
+    assert songs(by_glob) == ["m/song.wav", "m/sep/no_vocals.wav", "m/sep/vocals.wav"]
+    assert counts(by_glob) == {Kind.HIDDEN: 1, Kind.UNFINISHED: 2}
+
+
+@posix
+def test_what_is_no_regular_file_is_refused_without_a_wait_for_it() -> None:
+    put("m/song.wav")
+    os.mkfifo("m/pipe.wav")
+    Path("m/zeros.wav").symlink_to("/dev/zero")
+    refused = [one for one in find("m", "m/pipe.wav", "m/zeros.wav") if isinstance(one, Unusable)]
+    assert len(refused) == 4
+    assert {one.reason for one in refused} == {"it is not a regular file"}
 
 
 @posix

@@ -272,6 +272,9 @@ async def test_a_worker_that_never_answers_after_the_last_byte_is_a_stall_too(wo
     world.api.script("upload", hang)
     await upload(world, timeouts=Timeouts(stall=7))
     assert 7 <= world.elapsed() < 9
+    world.api.script("upload", *[hang] * 4)
+    with pytest.raises(APITimeoutError, match=r"no answer came within 7 s; a proxy .* raise Timeouts\.stall"):
+        await upload(world, timeouts=Timeouts(stall=7))
 
 
 async def test_slices_grow_while_the_network_is_fast_and_shrink_while_it_is_slow(world: World) -> None:

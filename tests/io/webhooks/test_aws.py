@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -41,7 +42,12 @@ def balancer(*, lists: bool = False) -> Event:
     return {"requestContext": context, "httpMethod": "POST", "multiValueHeaders" if lists else "headers": given}
 
 
-EVENTS = {"rest": rest_api, "http": http_api, "balancer": balancer, "balancer, lists": partial(balancer, lists=True)}
+EVENTS: dict[str, Callable[[], Event]] = {
+    "rest": rest_api,
+    "http": http_api,
+    "balancer": balancer,
+    "balancer, lists": partial(balancer, lists=True),
+}
 
 
 def make_receiver(seen: list[WebhookEvent]) -> WebhookReceiver:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
@@ -66,6 +67,17 @@ async def test_duplicates_that_come_while_the_first_is_handled_wait_for_its_outc
     handled.set()
     assert await asyncio.gather(*sending) == [503] * 3
     assert calls == 1
+
+
+def test_the_same_event_in_another_event_loop_waits_for_no_future_of_this_one() -> None:
+    """As Flask runs `async` views: each in a loop and a thread of its own. Such a future would wake nobody."""
+    clock, both = FakeClock(), threading.Barrier(2, timeout=5)
+    receiver = make(clock, on_event=lambda _: both.wait())
+    with ThreadPoolExecutor(2) as threads:
+        answers = threads.map(
+            lambda late: asyncio.run(asyncio.wait_for(send(receiver, clock, late=late), 10)), range(2)
+        )
+        assert list(answers) == [200, 200]
 
 
 async def test_a_handler_that_fails_is_called_again_when_the_sender_tries_again(

@@ -22,6 +22,7 @@ _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be"}
 _MAGICS: tuple[tuple[str, str], ...] = (
     (r"%PDF-\d", "a PDF document"),
     (r"\x89PNG\r\n\x1a\n", "a picture (PNG)"),
+    (r"\xff\xd8\xff(?:[\xe0-\xef]..(?:JF|Exif|http:|ICC_|Adobe|Photo)|\xdb\x00[\x43\x84]\x00)", "a picture (JPEG)"),
     (r"GIF8[79]a", "a picture (GIF)"),
     (r"RIFF.{4}WEBPVP8", "a picture (WebP)"),
     (r"(?:II\*\x00|MM\x00\*).{4}", "a picture (TIFF)"),
@@ -48,7 +49,7 @@ _TEXTS = tuple(
             r"(?:\s*(?:REM|PERFORMER|TITLE|CATALOG|CDTEXTFILE|SONGWRITER) [^\n]*\n)*\s*FILE [^\n]+\n\s*TRACK \d",
             "a cue sheet",
         ),
-        (r"[{\[].*[}\]]\s*\Z", "text (JSON)"),
+        (r"(?:\{\s*[\"}]|\[\s*[\[{\"\]]).*[}\]]\s*\Z", "text (JSON)"),
         (r"<[?!a-z]", "text (XML)"),
     )
 )
@@ -76,12 +77,6 @@ def what_else(file: BinaryIO, *, named_audio: bool) -> str | None:
     return marked or (None if named_audio else "text")
 
 
-def _is_jpeg(head: bytes, size: int) -> bool:
-    """Return whether the first segment is followed by another one."""
-    following = 4 + int.from_bytes(head[4:6], "big")
-    return head[:3] == b"\xff\xd8\xff" and following < size and head[following : following + 1] in {b"\xff", b""}
-
-
 def _is_bitmap(head: bytes, size: int) -> bool:
     return head[:2] == b"BM" and int.from_bytes(head[2:6], "little") == size and head[6:10] == bytes(4)
 
@@ -92,7 +87,6 @@ def _is_windows_program(head: bytes, size: int) -> bool:  # noqa: ARG001
 
 
 _STRUCTURES: tuple[tuple[Callable[[bytes, int], bool], str], ...] = (
-    (_is_jpeg, "a picture (JPEG)"),
     (_is_bitmap, "a picture (BMP)"),
     (_is_windows_program, "a program"),
 )

@@ -1,0 +1,63 @@
+"""Once a second: adapts a batch to its key's limit, and saves what the next run and other processes want to know."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import attrs
+
+from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.batch.context import BatchContext
+from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, write_status
+from aistemsplitter_async.errors import JournalError
+from aistemsplitter_async.journal.file import status_path
+from aistemsplitter_async.journal.store import JournalStore
+
+_TICK = 1.0  # s between two adaptations to the limit
+_STATUS_TICKS = 2  # ticks between two writes of the status file
+
+
+@attrs.frozen
+class Ticker:
+    """The ticker of one batch.
+
+    Args:
+        context: of the batch.
+        journal: where it is; the status file is beside it.
+        progress: returns a snapshot of the batch.
+    """
+
+    _context: BatchContext
+    _journal: Path | None
+    _progress: Callable[[], BatchProgress]
+
+    async def run(self) -> None:
+        """Tick until cancelled."""
+        ticks = 0
+        while True:
+            if ticks % _STATUS_TICKS == 0:
+                await self._write_status(ended=False)
+            await self._context.clock.sleep(_TICK)
+            self._context.adapt_to_limit()
+            await self._context.save_gate()
+            ticks += 1
+
+    async def finish(self) -> None:
+        """Save how the batch ended."""
+        await self._context.save_gate()
+        await self._write_status(ended=True)
+
+    async def _write_status(self, *, ended: bool) -> None:
+        if self._journal is None:
+            return
+        try:
+            tracks = await self._context.journal.write(JournalStore.count)
+        except JournalError:  # a track that needs the journal fails with it
+            return
+        now = self._context.clock.now()
+        status = BatchStatus(at=now, pid=os.getpid(), ended=ended, tracks=tracks, progress=self._progress())
+        with suppress(OSError):  # a full disk is reported by the journal
+            await run_in_thread(write_status, status_path(self._journal), status)
