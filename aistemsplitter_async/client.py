@@ -66,15 +66,14 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 
-_POLICIES = {"rate_limit": RateLimit, "retry": RetryPolicy, "poll": PollPolicy, "timeouts": Timeouts}
+_POLICIES = {"retry": RetryPolicy, "poll": PollPolicy, "timeouts": Timeouts}
 
 
 def _check_kinds(**policies: object) -> None:
     for name, policy in policies.items():
         kind = _POLICIES[name]
         if policy is not None and not isinstance(policy, kind):
-            example = ', like RateLimit(60) or RateLimit.parse("60/min")' if kind is RateLimit else ""
-            raise ConfigurationError(f"{name} is a {kind.__name__}{example}, not {type(policy).__name__}")
+            raise ConfigurationError(f"{name} is a {kind.__name__}, not {type(policy).__name__}")
 
 
 class AsyncAIStemSplitter:
@@ -141,13 +140,14 @@ class AsyncAIStemSplitter:
     ) -> None:
         if gate is not None and rate_limit is not None:
             raise ConfigurationError("give either gate or rate_limit: a gate has its limit already")
+        limit = RateLimit() if rate_limit is None else RateLimit.check(rate_limit)
         theirs = session, proxy, ssl, connector_factory
         if transport is not None and (trust_env or any(argument is not None for argument in theirs)):
             raise ConfigurationError(
                 "session, proxy, trust_env, ssl and connector_factory belong to the aiohttp transport; give them or "
                 "transport"
             )
-        _check_kinds(rate_limit=rate_limit, retry=retry, poll=poll, timeouts=timeouts)
+        _check_kinds(retry=retry, poll=poll, timeouts=timeouts)
         if isinstance(allow_hosts, str):
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
         hosts = parse_allowed_hosts(allow_hosts)
@@ -171,7 +171,7 @@ class AsyncAIStemSplitter:
                 base_url=self.base_url,
                 api_key=secret,
                 session=session,
-                rate_limit=rate_limit or RateLimit(),
+                rate_limit=limit,
                 retry=retry or RetryPolicy(),
                 poll=poll or PollPolicy(),
                 timeouts=timeouts or Timeouts(),

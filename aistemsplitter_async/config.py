@@ -234,6 +234,19 @@ class RateLimit:
         limits.sort(key=lambda limit: abs(math.log(limit.per / _UNIT["m"])))  # the first is what polls are planned by
         return attrs.evolve(limits[0], further=tuple(limits[1:]))
 
+    @classmethod
+    def check(cls, limit: object) -> Self:
+        """Return `limit` if it is one.
+
+        Raises:
+            ConfigurationError: it is something else, such as text.
+        """
+        if isinstance(limit, cls):
+            return limit
+        raise ConfigurationError(
+            f'a limit is a RateLimit, such as RateLimit.parse("60/min,1000/day"), not {type(limit).__name__}'
+        )
+
     def scaled(self, factor: float) -> Self:
         """Return this limit with the window multiplied by `factor`."""
         further = tuple(limit.scaled(factor) for limit in self.further)

@@ -77,7 +77,7 @@ class Gate:
         on_event: OnEvent | None = None,
     ) -> None:
         self._clock = clock or SystemClock()
-        self._limiter = Limiter(limit, retry, now=self._clock.monotonic())
+        self._limiter = Limiter(RateLimit.check(limit), retry, now=self._clock.monotonic())
         self._interactive_at = -math.inf  # when an interactive call last came
         self._longest_wait = retry.retry_after_cap
         self._refusing_until = -math.inf  # calls that would have to wait for it longer than allowed fail at once

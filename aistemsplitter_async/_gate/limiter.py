@@ -112,7 +112,7 @@ class Limiter:
             patience = _EARLY_SEARCH if self._may_be_too_low else SEARCH_AFTER
             search_at = now if self._searching else self._refused_at + patience * self.per
             at = max(now, min(at, search_at))
-        return max(at, self.quotas.free_at(now, spare=spare))
+        return max(at, self.quotas.free_at(now, spare=spare, per=self.per))  # a shorter window's slots are soon back
 
     def free_within(self, now: float, seconds: float) -> float:
         """Return how many requests the believed limit allows in the next `seconds`: infinity if it is unknown."""
@@ -201,7 +201,7 @@ class Limiter:
             self._refused_at = now  # so that a higher limit is not searched for at once
             self._may_be_too_low = memory.believed < _LIKELY_TOO_LOW
         self._counted.occupy(memory.ages, now)
-        self.quotas.recall(memory.further, now)
+        self.quotas.recall(memory.further, now, in_flight=self.in_flight)
         if memory.paced and self._bucket is None and self.believed is not None:
             self._pace(self.believed, now)
             self._refused_at = now
@@ -232,15 +232,16 @@ class Limiter:
                 advice = None
         if advice is None or advice.requests is None:
             advice = next((limit for limit in further if limit.per == self.per), advice)
-        others = [limit for limit in further if limit.per != self.per]
+        if advice is not None and advice.requests is not None:
+            self._adopt_limit(advice.requests, advice.per or self._declared.per, now)
+            further = [*further, advice]  # if a declared one of another window is kept in its place, both hold
+        others = [limit for limit in further if limit.per not in (None, self.per)]
         if others:
             self.changes += 1
             sent = now if sent is None else sent
             self.quotas.adopt(others, now, sent=sent, in_flight=self.in_flight, ages=self._counted.settled_ages(now))
         if advice is None:
             return
-        if advice.requests is not None:
-            self._adopt_limit(advice.requests, advice.per or self._declared.per, now)
         if advice.remaining == 0 and advice.reset is not None and self._believed_free_at(now) <= now:
             self.close_until(now + min(advice.reset, self.per))
 

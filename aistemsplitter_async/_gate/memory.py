@@ -19,9 +19,8 @@ from aistemsplitter_async.config import LONGEST_CLOSED
 _VERSION = 1
 _MOST_SLOTS = 100_000
 _MOST_REQUESTS = 10**9
-_LONGEST_WINDOW = 86_400.0  # s
-_LONGEST_QUOTA = 32 * 86_400.0  # s
-_MOST_QUOTAS = 8
+LONGEST_WINDOW = 32 * 86_400.0  # s: a month
+MOST_QUOTAS = 8  # no service has as many
 _MOST_BATCHES = 2000
 
 
@@ -79,7 +78,7 @@ def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory |
         now: POSIX seconds.
     """
     at, per = _number(remembered.get("at")), _number(remembered.get("per"))
-    if remembered.get("version") != _VERSION or at is None or per is None or not 0 < per <= _LONGEST_WINDOW:
+    if remembered.get("version") != _VERSION or at is None or per is None or not 0 < per <= LONGEST_WINDOW:
         return None
     passed = max(0.0, now - at)
     believed, ages = remembered.get("believed"), remembered.get("ages")
@@ -96,11 +95,11 @@ def parse_gate_memory(remembered: Mapping[str, Any], now: float) -> GateMemory |
 
 
 def _parse_quotas(remembered: object, passed: float) -> Iterator[QuotaMemory]:
-    for quota in remembered[:_MOST_QUOTAS] if isinstance(remembered, list) else ():
+    for quota in remembered[:MOST_QUOTAS] if isinstance(remembered, list) else ():
         if not isinstance(quota, Mapping):
             continue
         requests, per, slots = _count(quota.get("requests")), _number(quota.get("per")), quota.get("slots")
-        if requests is None or per is None or not 0 < per <= _LONGEST_QUOTA:
+        if requests is None or per is None or not 0 < per <= LONGEST_WINDOW:
             continue
         pairs = [pair for pair in slots if isinstance(pair, list | tuple)] if isinstance(slots, list | tuple) else []
         known = [(_number(pair[0]), _count(pair[1])) for pair in pairs[:_MOST_BATCHES] if len(pair) == 2]  # noqa: PLR2004

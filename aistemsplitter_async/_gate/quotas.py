@@ -19,14 +19,12 @@ from collections.abc import Iterable
 
 import attrs
 
-from aistemsplitter_async._gate.memory import QuotaMemory
+from aistemsplitter_async._gate.memory import LONGEST_WINDOW, MOST_QUOTAS, QuotaMemory
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.snapshot import LimitUse
 from aistemsplitter_async.config import LONGEST_CLOSED, RateLimit
 
 _GRAIN = 1e-3  # of the window, within which slots are kept as one
-_MOST = 8  # limits at a time; no service has as many
-LONGEST_WINDOW = 32 * 86_400.0  # s: a month
 
 
 @attrs.define
@@ -37,10 +35,11 @@ class _Batch:
 
 
 class Quota:
-    """At most `requests` in any `per` seconds. `declared` limits are never forgotten nor exceeded to ask."""
+    """At most `requests` in any `per` seconds. `declared` limits are never forgotten, raised, nor exceeded to ask."""
 
     def __init__(self, requests: int, per: float, *, declared: bool, now: float) -> None:
         self.requests = requests
+        self._most = requests if declared else math.inf
         self.per = per
         self.declared = declared
         self.named_at = now
@@ -52,6 +51,11 @@ class Quota:
         self._changed_at = -math.inf  # when a reply last changed what is in use
         self._ask_at = math.inf  # when the server said that there will be more
         self._taken_at = now
+        self._is_told = False  # what remains, by a reply
+
+    def is_kept(self, now: float) -> bool:
+        """Return whether it still holds: what no reply has named for a whole window is forgotten."""
+        return self.declared or self.in_flight > 0 or now - self.named_at <= self.per
 
     def used(self, now: float) -> int:
         """Return how many slots are occupied, also by others."""
@@ -105,8 +109,11 @@ class Quota:
     def note(self, advice: RateAdvice, now: float, *, sent: float) -> None:
         """Note what a reply says; its own request was sent at `sent`, and is still in flight here."""
         self.named_at = now
+        if advice.requests is not None:
+            self.requests = int(min(self._most, advice.requests))
         if advice.remaining is None:
             return
+        self._is_told = True
         self._forget(now)
         reset = min(self.per, advice.reset or self.per)
         known = self.requests - advice.remaining - (1 if advice.remaining else 0)
@@ -118,6 +125,19 @@ class Quota:
         self._others_until = now + reset
         self._changed_at = now
         self._ask_at = now + reset if advice.remaining == 0 and advice.reset else math.inf
+
+    def recall(self, slots: Iterable[tuple[float, int]], now: float) -> None:
+        """Occupy slots of an earlier run. What a reply of this one has said of others includes them."""
+        self._forget(now)
+        earlier = [(age, count) for age, count in slots if age < self.per]
+        own = [(now - batch.back + self.per, batch.count) for batch in self._batches]
+        self._batches.clear()
+        self._settled = 0
+        self.occupy(sorted([*earlier, *own], reverse=True), now)
+        if self._is_told:
+            count = sum(count for _, count in earlier)
+            self._release(count - self._others)
+            self._others = max(0, self._others - count)
 
     def export(self, now: float) -> QuotaMemory:
         """Return the state that should survive a restart."""
@@ -162,24 +182,24 @@ class Quotas:
             if limit.requests is not None
         }
 
-    def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when a slot and `spare` more are free in each."""
-        return max((quota.free_at(now, spare=spare) for quota in self._quotas.values()), default=now)
+    def free_at(self, now: float, *, spare: int = 0, per: float = 0.0) -> float:
+        """Return when a slot is free in each, and `spare` more in those whose window is not shorter than `per`."""
+        return max(
+            (quota.free_at(now, spare=spare if quota.per >= per else 0) for quota in self._kept(now)), default=now
+        )
 
     def free_within(self, now: float, seconds: float) -> float:
         """Return how many requests all of them allow in the next `seconds`: infinity if there is none."""
-        return min((quota.free_within(now, seconds) for quota in self._quotas.values()), default=math.inf)
+        return min((quota.free_within(now, seconds) for quota in self._kept(now)), default=math.inf)
 
     def is_full(self, now: float) -> bool:
         """Return whether one of them has no slot left, so that a refusal says nothing about other limits."""
-        return any(quota.used(now) >= quota.requests for quota in self._quotas.values())
+        return any(quota.used(now) >= quota.requests for quota in self._kept(now))
 
     def take(self, now: float) -> None:
-        for per, quota in list(self._quotas.items()):
-            if not quota.declared and not quota.in_flight and now - quota.named_at > per:
-                del self._quotas[per]
-            else:
-                quota.take(now)
+        self._quotas = {quota.per: quota for quota in self._kept(now)}
+        for quota in self._quotas.values():
+            quota.take(now)
 
     def settle(self, now: float) -> None:
         for quota in self._quotas.values():
@@ -196,7 +216,7 @@ class Quotas:
     def adopt(
         self, limits: Iterable[RateAdvice], now: float, *, sent: float, in_flight: int, ages: list[float]
     ) -> None:
-        """Keep the limits that a reply names; those that were declared can only become smaller.
+        """Keep the limits that a reply names, but none that is higher than declared.
 
         Args:
             limits: with their windows.
@@ -210,32 +230,37 @@ class Quotas:
                 continue
             quota = self._quotas.get(limit.per)
             if quota is None:
-                if len(self._quotas) >= _MOST:
+                if len(self._quotas) >= MOST_QUOTAS:
                     continue
-                quota = self._quotas[limit.per] = Quota(limit.requests, limit.per, declared=False, now=now)
-                quota.in_flight = in_flight
+                quota = self._add(limit.requests, limit.per, now, in_flight)
                 quota.occupy(((age, 1) for age in sorted(ages, reverse=True) if age < limit.per), now)
-            quota.requests = min(quota.requests, limit.requests) if quota.declared else limit.requests
             quota.note(limit, now, sent=sent)
 
     def uses(self, now: float) -> tuple[LimitUse, ...]:
         """Return how much of each is in use, the shortest window first."""
         return tuple(
-            LimitUse(quota.requests, quota.used(now), per)
-            for per, quota in sorted(self._quotas.items())
-            if quota.declared or now - quota.named_at <= per
+            LimitUse(quota.requests, quota.used(now), quota.per)
+            for quota in sorted(self._kept(now), key=lambda quota: quota.per)
         )
 
     def export(self, now: float) -> tuple[QuotaMemory, ...]:
         """Return the states that should survive a restart."""
         return tuple(quota.export(now) for quota in self._quotas.values())
 
-    def recall(self, memories: Iterable[QuotaMemory], now: float) -> None:
+    def recall(self, memories: Iterable[QuotaMemory], now: float, *, in_flight: int) -> None:
         """Restore exported states: the slots in use, and what replies had named, as long as it may still hold."""
         for memory in memories:
             quota = self._quotas.get(memory.per)
-            if quota is None and memory.named <= memory.per and len(self._quotas) < _MOST:
-                quota = self._quotas[memory.per] = Quota(memory.requests, memory.per, declared=False, now=now)
+            if quota is None and memory.named <= memory.per and len(self._quotas) < MOST_QUOTAS:
+                quota = self._add(memory.requests, memory.per, now, in_flight)
                 quota.named_at = now - memory.named
             if quota is not None:
-                quota.occupy(((age, count) for age, count in memory.slots if age < memory.per), now)
+                quota.recall(memory.slots, now)
+
+    def _add(self, requests: int, per: float, now: float, in_flight: int) -> Quota:
+        quota = self._quotas[per] = Quota(requests, per, declared=False, now=now)
+        quota.in_flight = in_flight
+        return quota
+
+    def _kept(self, now: float) -> list[Quota]:
+        return [quota for quota in self._quotas.values() if quota.is_kept(now)]

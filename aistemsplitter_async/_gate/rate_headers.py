@@ -165,7 +165,7 @@ def _first_of_as_many(text: str | None, others: str | None) -> str | None:
 
 
 def _items(text: str | None) -> list[str]:
-    return [] if text is None else [item.strip() for item in text[:_LONGEST].split(",") if ";" not in item]
+    return [] if text is None else [item.strip() for item in _shorten(text).split(",") if ";" not in item]
 
 
 @attrs.frozen
@@ -200,8 +200,13 @@ def _policy(member: _Member) -> _Policy | None:
 def _members(text: str) -> list[_Member]:
     return [
         _Member(name, value or None, dict(_PARAMETER.findall(parameters.lower())))
-        for name, value, parameters in _MEMBER.findall(text[:_LONGEST])
+        for name, value, parameters in _MEMBER.findall(_shorten(text))
     ]
+
+
+def _shorten(text: str) -> str:
+    """Return the members that are read of a long header: half a number would be another limit."""
+    return text if len(text) <= _LONGEST else text[:_LONGEST].rpartition(",")[0]
 
 
 def _leading(text: str | None) -> str | None:

@@ -52,15 +52,17 @@ class JournalLock:
 
     def __init__(self, journal: Path) -> None:
         self._path = path = lock_path(journal)
-        self._is_new = _check_name(path, journal)
+        self._is_new = False
+        _check_name(path, journal)
         if issubclass(FileLock, SoftFileLock):
             raise no_locks(path, journal)
         # Acquired in one thread, released in another; a lock that only exists as a file would outlive its owner. It is
         # private from the beginning, so that no mode need be set, which not every file system can.
         self._lock = FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True)
         try:
-            with suppress(FileExistsError):
+            with suppress(FileExistsError):  # of an earlier run, or of another process that was faster
                 create_private(path)
+                self._is_new = True
             self._lock.acquire(timeout=0)
         except Timeout:
             raise JournalLockedError(
@@ -85,18 +87,17 @@ class JournalLock:
         self.release()
 
 
-def _check_name(path: Path, journal: Path) -> bool:
-    """Check that no other file has the lock file's name: it would be emptied. Return whether the name is free."""
+def _check_name(path: Path, journal: Path) -> None:
+    """Check that no other file has the lock file's name: it would be emptied."""
     try:
         status = path.lstat()
     except OSError:  # it does not exist; anything else is reported by the lock
-        return True
+        return
     if not stat.S_ISREG(status.st_mode) or status.st_size:
         raise JournalError(
             f"{path} must be the lock file of {journal}, and is something else; "
             "move it elsewhere, or give the journal another name"
         )
-    return False
 
 
 def no_locks(path: Path, journal: Path) -> JournalError:

@@ -215,8 +215,9 @@ def lock_nothing() -> None:
 
 @mistake("journal-as-song", "sources")
 def split_the_journal() -> None:
-    """The journal's own files are sources like any other."""
+    """The journal's own files are sources like any other, and so is what is no audio."""
     replace("batch.item:find_same", lambda _: lambda *_: None)
+    replace("_transfer.file_source:what_else", lambda _: lambda *_, **__: None)
 
 
 @mistake("journal-unwatched", "journal")

@@ -12,6 +12,7 @@ import pytest
 from aistemsplitter_async import (
     AsyncAIStemSplitter,
     ConfigurationError,
+    Gate,
     SourceUnreadableError,
     Submission,
     ValidationError,
@@ -112,3 +113,10 @@ async def test_a_submission_whose_body_was_not_kept_is_not_sent(world: World) ->
         with pytest.raises(ConfigurationError, match=r"the body of this submission was not kept.*to_dict\(\)"):
             await one.resubmit(Submission("key", b""))
     assert world.api.asked == []
+
+
+@pytest.mark.parametrize("limit", ["60/min", 60])
+def test_a_limit_that_is_none_is_refused_where_it_is_given(limit: Any) -> None:
+    for make in (lambda: Gate(limit), lambda: AsyncAIStemSplitter(api_key="ast_x", rate_limit=limit)):
+        with pytest.raises(ConfigurationError, match=r'RateLimit.parse\("60/min,1000/day"\), not (str|int)'):
+            make()

@@ -8,12 +8,12 @@ import math
 
 import attrs
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import example, given, settings, strategies as st
 
 from aistemsplitter_async._gate.limiter import Limiter
-from aistemsplitter_async._gate.memory import parse_gate_memory
+from aistemsplitter_async._gate.memory import GateMemory, QuotaMemory, parse_gate_memory
 from aistemsplitter_async._gate.quotas import Quota, Quotas
-from aistemsplitter_async._gate.rate_headers import RateAdvice
+from aistemsplitter_async._gate.rate_headers import RateAdvice, parse_further_limits, parse_rate_headers
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 from tests.core.gate.test_limiter import PER, Traffic, moments, pairs, run, steady, uneven
 
@@ -187,6 +187,118 @@ def test_both_limits_survive_a_restart() -> None:
         assert (day.limit, day.used) == (100, 100)
         assert again.free_at(1.0) > 80_000 or later == 500.0  # one that was not declared is asked about every hour
     assert not parse_gate_memory(dumped | {"further": [{"requests": "x"}, 5, {"requests": 1, "per": -1}]}, 1e9).further  # type: ignore[union-attr]
+
+
+DAY = 86_400.0
+
+
+def test_a_limit_of_a_week_survives_a_restart() -> None:
+    limiter = declared((5, 7 * DAY))
+    limiter.take(0.0)
+    memory = parse_gate_memory(limiter.export(0.0).dump(1e9), 1e9)
+    assert memory is not None
+    assert memory.ages == (0.0,)
+
+
+words = st.builds(
+    RateAdvice,
+    requests=st.integers(1, 9),
+    per=st.sampled_from([1.0, 2 * PER, DAY]),
+    remaining=st.none() | st.integers(0, 9),
+    reset=st.none() | st.floats(0, 2 * DAY),
+)
+deeds = st.one_of(
+    st.sampled_from(["take", "settle", "refuse", "restore", "restart", "recall"]), st.floats(0.0, 5000.0), words
+)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(deeds, max_size=40), st.booleans())
+@example(["take", "recall"], False)
+def test_whatever_happens_in_whatever_order_the_gate_opens_again(  # noqa: C901  # one branch for each deed
+    deeds: list[str | float | RateAdvice], is_declared: bool
+) -> None:
+    limiter, now = declared((60, PER), *[(5, DAY)] * is_declared), 0.0
+    limiter.adopt(None, now, further=[RateAdvice(requests=5, per=10 * PER)], sent=now)
+    dumped = limiter.export(now).dump(now)
+    limiter.quotas = Quotas([RateLimit(5, DAY)] * is_declared, now=now)
+    for deed in deeds:
+        match deed:
+            case float():
+                now += deed
+            case RateAdvice():
+                limiter.adopt(None, now, further=[deed], sent=now)
+            case "restart":
+                dumped, limiter = limiter.export(now).dump(now), declared((60, PER), *[(5, DAY)] * is_declared)
+                limiter.quotas = Quotas([RateLimit(5, DAY)] * is_declared, now=now)
+            case "recall":
+                memory = parse_gate_memory(json.loads(json.dumps(dumped)), now)
+                assert memory is not None
+                limiter.recall(memory, now)
+            case "take":
+                limiter.take(now)
+            case _ if limiter.in_flight:
+                match deed:
+                    case "settle":
+                        limiter.settle(now, sent=now)
+                    case "refuse":
+                        limiter.refuse(now, sent=now, retry_after=None)
+                    case _:
+                        limiter.restore()
+        exported = limiter.export(now)
+        assert all(
+            sum(age == 0 and count for age, count in quota.slots) >= limiter.in_flight for quota in exported.further
+        )
+        assert all(use.used >= limiter.in_flight for use in limiter.quotas.uses(now))
+    while limiter.in_flight:
+        limiter.settle(now, sent=now)
+    opens = limiter.free_at(now)
+    assert opens <= now + (1.002 * DAY if is_declared else 3600)
+    limiter.take(opens)
+    limiter.settle(opens, sent=opens)
+    assert limiter.free_at(opens + 2.1 * DAY) == opens + 2.1 * DAY
+
+
+def test_what_is_restored_late_keeps_its_own_age_and_is_not_counted_twice() -> None:
+    for is_declared in (True, False):
+        limiter = declared((60, PER), *[(1000, DAY)] * is_declared)
+        limiter.take(0.0)  # a look at the credits, before the journal is opened
+        word = RateAdvice(requests=1000, per=DAY, remaining=0 if is_declared else 400)
+        limiter.adopt(None, 0.5, further=[word], sent=0.0)
+        limiter.settle(0.5, sent=0.0)
+        limiter.take(0.5)
+        earlier = QuotaMemory(requests=1000, per=DAY, slots=((80_000.0, 599),))
+        limiter.recall(GateMemory(believed=60, per=PER, further=(earlier,)), 1.0)
+        limiter.settle(1.5, sent=0.5)
+        (day,) = limiter.quotas.uses(2.0)
+        assert day.used == (1002 if is_declared else 601)  # as a reply has said, and two of our own
+        assert limiter.free_at(2.0) == (DAY - 79_999 if is_declared else 2.0)
+
+
+def test_an_announced_limit_may_rise_again_up_to_what_was_declared() -> None:
+    limiter = declared((60, PER), (1000, DAY))
+    for named, held in ((10, 10), (500, 500), (5000, 1000)):
+        limiter.adopt(None, 1.0, further=[RateAdvice(requests=named, per=DAY)], sent=1.0)
+        assert [use.limit for use in limiter.quotas.uses(1.0)] == [held]
+
+
+def test_a_named_limit_of_another_window_is_held_beside_a_declared_one() -> None:
+    limiter = declared((60, PER))
+    headers = {"ratelimit-policy": '"burst";q=5;w=1, "day";q=1000;w=86400'}
+    limiter.adopt(
+        parse_rate_headers(headers, per=PER, now=0.0), 0.0, further=parse_further_limits(headers, per=PER, now=0.0)
+    )
+    assert (limiter.believed, limiter.per) == (60, PER)
+    assert [(use.limit, use.per) for use in limiter.quotas.uses(0.0)] == [(5, 1.0), (1000, DAY)]
+
+
+def test_slots_left_free_for_others_are_those_of_the_minute_not_of_a_second() -> None:
+    limiter = declared((600, PER), (10, 1.0), (1000, DAY))
+    limiter.take(0.0)
+    limiter.settle(0.0, sent=0.0)
+    assert limiter.free_at(0.0, spare=60) == 0.0  # and not after a second, one a time
+    limiter.quotas.recall([QuotaMemory(requests=1000, per=DAY, slots=((1000.0, 940),))], 0.0, in_flight=0)
+    assert limiter.free_at(0.0, spare=60) == DAY - 1000.0
 
 
 @given(st.lists(st.tuples(moments, st.integers(1, 5)), max_size=20), st.integers(1, 9))

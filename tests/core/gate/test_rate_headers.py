@@ -130,6 +130,14 @@ def test_every_limit_besides_is_found(headers: dict[str, str], limits: list[Rate
     assert list(parse_further_limits(headers, per=60.0, now=NOW)) == limits
 
 
+def test_of_a_header_that_is_too_long_no_half_a_limit_is_read() -> None:
+    for length in range(930, 1000):
+        headers = {"ratelimit-policy": f'"{"x" * length}";q=60;w=60, "day";q=5000;w=86400'}
+        first = parse_rate_headers(headers, per=60.0, now=NOW)
+        found = [advice for advice in (first, *parse_further_limits(headers, per=60.0, now=NOW)) if advice is not None]
+        assert {(advice.requests, advice.per) for advice in found} <= {(60, 60.0), (5000, 86_400.0)}
+
+
 def test_a_limit_of_an_hour_that_does_not_say_so_is_none_of_a_minute() -> None:
     assert parse(x_ratelimit_limit="5000", x_ratelimit_remaining="9", x_ratelimit_reset="3540") is None
 

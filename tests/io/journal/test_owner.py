@@ -15,6 +15,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from filelock import FileLock
 
 from aistemsplitter_async import JournalError, JournalLockedError
 from aistemsplitter_async.journal import lock
@@ -248,3 +249,22 @@ def test_a_name_that_no_lock_file_can_have_is_refused_and_asking_raises_nothing(
     assert is_locked(path) is None
     with pytest.raises(JournalError, match="too long"):
         JournalStore(path)
+
+
+def test_a_lock_file_that_another_process_made_meanwhile_is_left_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its name, a third process would make another one, and the journal would have two owners."""
+
+    def create(path: Path) -> None:
+        path.touch()  # by the other process
+        raise FileExistsError
+
+    def acquire(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(lock, "create_private", create)
+    monkeypatch.setattr(FileLock, "acquire", acquire)
+    with pytest.raises(JournalError, match="too many open files"):
+        lock.JournalLock(tmp_path / "journal")
+    assert (tmp_path / "journal.lock").exists()
