@@ -66,15 +66,14 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 
-_POLICIES = {"rate_limit": RateLimit, "retry": RetryPolicy, "poll": PollPolicy, "timeouts": Timeouts}
+_POLICIES = {"retry": RetryPolicy, "poll": PollPolicy, "timeouts": Timeouts}
 
 
 def _check_kinds(**policies: object) -> None:
     for name, policy in policies.items():
         kind = _POLICIES[name]
         if policy is not None and not isinstance(policy, kind):
-            example = ', like RateLimit(60) or RateLimit.parse("60/min")' if kind is RateLimit else ""
-            raise ConfigurationError(f"{name} is a {kind.__name__}{example}, not {type(policy).__name__}")
+            raise ConfigurationError(f"{name} is a {kind.__name__}, not {type(policy).__name__}")
 
 
 class AsyncAIStemSplitter:
@@ -147,7 +146,7 @@ class AsyncAIStemSplitter:
                 "session, proxy, trust_env, ssl and connector_factory belong to the aiohttp transport; give them or "
                 "transport"
             )
-        _check_kinds(rate_limit=rate_limit, retry=retry, poll=poll, timeouts=timeouts)
+        _check_kinds(retry=retry, poll=poll, timeouts=timeouts)
         if isinstance(allow_hosts, str):
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
         hosts = parse_allowed_hosts(allow_hosts)

@@ -583,9 +583,7 @@ def test_the_clock_of_a_fake_client_is_its_own() -> None:
     assert client.gate.snapshot().used == 0
 
 
-@pytest.mark.parametrize(
-    "given", [{"rate_limit": 60}, {"rate_limit": "60/min"}, {"retry": 3}, {"poll": 2.0}, {"timeouts": 30}]
-)
+@pytest.mark.parametrize("given", [{"retry": 3}, {"poll": 2.0}, {"timeouts": 30}])
 def test_a_policy_of_the_wrong_kind_is_refused_when_the_client_is_made(given: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=f"{next(iter(given))} is a "):
         AsyncAIStemSplitter("ast_test", **given)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+from filelock import FileLock
 
 from aistemsplitter_async import JournalError, JournalLockedError
 from aistemsplitter_async.journal import lock
@@ -263,7 +264,7 @@ def test_a_lock_file_that_another_process_made_meanwhile_is_left_to_it(
         raise OSError(errno.EMFILE, "too many open files")
 
     monkeypatch.setattr(lock, "create_private", create)
-    monkeypatch.setattr(filelock.FileLock, "acquire", acquire)
+    monkeypatch.setattr(FileLock, "acquire", acquire)
     with pytest.raises(JournalError, match="too many open files"):
         lock.JournalLock(tmp_path / "journal")
     assert (tmp_path / "journal.lock").exists()
