@@ -111,7 +111,7 @@ def replacing(path: Path, *, durable: bool = False, mode: int = PRIVATE) -> Iter
 
 
 def put_over(fresh: Path, path: Path) -> None:
-    """Rename `fresh` to `path`, atomically if the file system replaces files; or else the old one is removed first.
+    """Rename `fresh` to `path`, atomically if the file system replaces files; otherwise the old one is removed first.
 
     Raises:
         OSError: it cannot be renamed.

@@ -340,8 +340,8 @@ class Gate:
             self._timer = None
         if self._timer is None and math.isfinite(when):
             self._timer_at = when
-            work, nobodys = self._sleep_until(when), Context()  # it serves all calls, and may outlive this one
-            self._timer = asyncio.get_running_loop().create_task(work, name="gate timer", context=nobodys)
+            work, empty = self._sleep_until(when), Context()  # it serves all calls, and may outlive this one
+            self._timer = asyncio.get_running_loop().create_task(work, name="gate timer", context=empty)
 
     async def _sleep_until(self, when: float) -> None:
         await self._clock.sleep(when - self._clock.monotonic())

@@ -16,7 +16,7 @@ if TYPE_CHECKING:  # a client is made before aiohttp is loaded
     import aiohttp
 
 ConnectorFactory = Callable[[], "aiohttp.BaseConnector"]
-_ELSEWHERE = "https://storage.example.com/"  # stands for upload workers and CDNs, which nobody knows yet
+_ELSEWHERE = "https://storage.example.com/"  # stands for upload workers and CDNs, whose hosts are not known yet
 
 
 def _go_directly(_url: str) -> None:

@@ -56,7 +56,7 @@ _READERS: dict[int, _Reader] = {}
 
 
 class _Reader:
-    """Runs calls on one file object, one after the other, in the context of their callers. Nobody else does meanwhile.
+    """Runs calls on one file object one by one, each in its caller's context. Nothing else reads it meanwhile.
 
     Raises:
         SourceUnreadableError: another one does, even one that was left behind.

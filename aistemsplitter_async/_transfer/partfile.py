@@ -184,7 +184,7 @@ class PartFile:
             with contextlib.suppress(OSError):  # some network shares report here what no sync has waited for
                 os.close(descriptor)
         if self._is_left:
-            with contextlib.suppress(OSError):  # or else `Manifest.finished` does it
+            with contextlib.suppress(OSError):  # otherwise `Manifest.finished` does it
                 self.path.unlink()
 
     def _leave_room(self, count: int) -> None:

@@ -296,5 +296,5 @@ def _print_error(text: str) -> None:
     try:
         sys.stderr.write(f"error: {show(text)}\n")
         sys.stderr.flush()
-    except OSError:  # nobody reads it: the exit code tells
+    except OSError:  # stderr is lost too: the exit code tells
         discard_output(sys.stderr)

@@ -16,7 +16,7 @@ _TAKING_PATHS = frozenset({"split", "batch", "estimate"})
 def expand_home(path: str) -> str:
     """Return `path` with `~` or `~user` at its beginning replaced by that home folder.
 
-    Shells do it for `~/stems`, but not for `--into=~/stems`, and nobody does it for what comes from a program or a
+    Shells do it for `~/stems`, but not for `--into=~/stems`, and not for what comes from a program or a
     service file. What exists as it is written is left alone, and so is a name that belongs to no user.
 
     Raises:

@@ -29,7 +29,7 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
     """Run a command's coroutine to its end, or to Ctrl-C, and return the exit code.
 
     The first SIGINT or SIGTERM cancels it, so that it can print how to continue; the next one ends the process at once.
-    A command with `on_first_signal` gets one signal more. SIGHUP, after which nobody sees anything, cancels it too, and
+    A command with `on_first_signal` gets one signal more. SIGHUP, after which no output is seen, cancels it too, and
     never more than that; where it is ignored, as under nohup, it stays so.
 
     Args:

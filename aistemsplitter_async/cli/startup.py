@@ -11,7 +11,7 @@ _FEWEST = 5  # columns; for one, or none, the layout of the help never ends
 
 
 def prepare() -> None:
-    """Prepare this process for a command; it may start Python anew in its place."""
+    """Prepare this process for a command; it may restart Python in its place."""
     _open_streams()
     _use_utf8_names()
     _bound_sizes()
@@ -47,7 +47,7 @@ def _is_open(number: int) -> bool:
 
 
 def _use_utf8_names() -> None:
-    """Start Python anew in its UTF-8 mode if the locale has another encoding.
+    """Restart Python in its UTF-8 mode if the locale has another encoding.
 
     The names of stems and folders come from tags and from the server. Under `LC_ALL=C` or Latin-1 many of them could
     not be created, after they are paid for. In this mode a name of any bytes survives; what is printed keeps the

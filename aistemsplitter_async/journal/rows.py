@@ -26,7 +26,7 @@ _json = make_converter()
 class Stamp:
     """Shows whether a file is still the same without reading it.
 
-    Its inode number is no part of it: FAT and many network shares number a file anew whenever they are mounted. Where
+    Its inode number is no part of it: FAT and many network shares number a file again whenever they are mounted. Where
     it means something, a rename of another file to this name shows in the time of that file's last change.
     """
 

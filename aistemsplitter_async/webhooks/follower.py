@@ -49,7 +49,7 @@ class InboxFollower:
     def is_done(self, split_id: str) -> bool:
         """Return whether a notification said that this split is done. The first call begins to follow the inbox."""
         if self._following is None:
-            loop = asyncio.get_running_loop()  # in nobody's context: it serves all waits, and outlives the first one
+            loop = asyncio.get_running_loop()  # in an empty context: it serves all waits, and outlives the first one
             self._following = loop.create_task(self._follow(), name="follow the webhook inbox", context=Context())
         self._forget_old()
         return split_id in self._done

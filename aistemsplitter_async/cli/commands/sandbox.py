@@ -29,7 +29,7 @@ async def serve(serving: Serving, terminal: Terminal) -> int:
         check_sandbox_extra()
     sandbox = build_sandbox(serving)
     task = asyncio.current_task()
-    terminal.on_output_lost = task.cancel if task is not None else None  # nobody knows the address and the key
+    terminal.on_output_lost = task.cancel if task is not None else None  # address and key are unknown then
     try:
         await sandbox.start()
     except (OSError, OverflowError, RuntimeError) as error:

@@ -107,7 +107,7 @@ def vet_url(url: str, *, allow_private: bool, field: str = "input.url") -> URL:
         vet_address(parsed.address, allow_private=allow_private, field=field)
     if parsed.scheme != "https" and not (parsed.is_loopback or allow_private):
         raise InvalidRequestError(f"{field} must be https (plain http is taken from loopback only).")
-    return URL(str(parsed), encoded=True)  # or yarl would spell it anew, and signatures in it would be wrong
+    return URL(str(parsed), encoded=True)  # otherwise yarl would escape it again, and signatures in it would be wrong
 
 
 def vet_address(address: Address, *, allow_private: bool, field: str = "input.url") -> None:

@@ -1,4 +1,4 @@
-"""Whether Python is started anew for a locale, and how."""
+"""Whether Python is restarted for a locale, and how."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_python_is_started_anew_with_its_own_flags_and_the_encoding_of_the_outpu
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("_xoptions", {"utf8": True}),  # it was started anew, or the user has chosen
+        ("_xoptions", {"utf8": True}),  # it was restarted, or the user has chosen
         ("_xoptions", {"utf8": "0"}),
         ("frozen", True),  # an application that would take `-X` for an option of its own, and start itself for ever
         ("argv", ["-", "credits"]),  # its program came from standard input, which has been read

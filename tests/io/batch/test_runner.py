@@ -920,7 +920,7 @@ async def test_a_stream_that_yields_other_bytes_than_were_identified_is_not_spli
 async def test_a_stamp_is_what_sqlite_holds_and_is_not_lost_when_the_volume_is_mounted_again(
     world: World, home: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAT numbers its files anew then; and a recorder without a clock may write any year."""
+    """FAT numbers its files again then; and a recorder without a clock may write any year."""
     stat, number, path = Path.stat, 2**63 + 5, wav(tmp_path / "a.wav")
 
     def odd(path: Path, **options: Any) -> os.stat_result:

@@ -317,7 +317,7 @@ async def test_a_cancelled_call_returns_only_when_nothing_reads_any_more(world: 
 
 
 async def test_a_file_from_which_nothing_comes_is_given_up(still: World) -> None:
-    """Its thread cannot be stopped, and is left behind after five seconds; until it ends, nobody else may read."""
+    """Its thread cannot be stopped, and is left behind after five seconds; until it ends, no other call may read."""
     begun, go_on, over = threading.Event(), threading.Event(), threading.Event()
 
     class Silent:

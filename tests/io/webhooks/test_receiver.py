@@ -70,7 +70,7 @@ async def test_duplicates_that_come_while_the_first_is_handled_wait_for_its_outc
 
 
 def test_the_same_event_in_another_event_loop_waits_for_no_future_of_this_one() -> None:
-    """As Flask runs `async` views: each in a loop and a thread of its own. Such a future would wake nobody."""
+    """As Flask runs `async` views: each in a loop and a thread of its own. Such a future would wake no call."""
     clock, both = FakeClock(), threading.Barrier(2, timeout=5)
     receiver = make(clock, on_event=lambda _: both.wait())
     with ThreadPoolExecutor(2) as threads:
