@@ -72,7 +72,7 @@ def check_name(name: str) -> str:
 def _problem(name: str) -> str | None:
     if not name.strip(". "):
         return "it has nothing but dots or spaces"
-    if _controls_in(name):
+    if unseen_in(name):
         return "it has control or unassigned characters"
     if _FORBIDDEN_CHARACTERS.intersection(name):
         return 'it has one of / \\ : * ? " < > |'
@@ -85,7 +85,7 @@ def _problem(name: str) -> str | None:
     return None
 
 
-def _controls_in(name: str) -> set[int]:
+def unseen_in(name: str) -> set[int]:
     """Return where in `name` characters are that are not seen, and part of none that is."""
     flags = {place for found in _FLAG.finditer(name) for place in range(*found.span())}
     return {
@@ -155,7 +155,7 @@ def fold(name: str) -> str:
 def make_name(text: str, *, fallback: str) -> str:
     """Return the nearest name to `text` that `check_name` accepts, or `fallback` if nothing of it is left."""
     normal = unicodedata.normalize("NFKC", text)
-    controls = _controls_in(normal)
+    controls = unseen_in(normal)
     kept = "".join(
         "_" if character in _FORBIDDEN_CHARACTERS or place in controls else character
         for place, character in enumerate(normal)

@@ -16,6 +16,7 @@ import attrs
 from aistemsplitter_async._audio.blocks import Blocks
 from aistemsplitter_async._audio.chunks import walk
 from aistemsplitter_async._audio.examine import Length, glance, measure
+from aistemsplitter_async._transfer.names import unseen_in
 from aistemsplitter_async.library.template import Tags
 
 if TYPE_CHECKING:
@@ -143,7 +144,9 @@ def _text(value: object) -> str | None:
     """Return a tag on one line, without characters that act on a terminal."""
     if not isinstance(value, str):
         return None
-    shown = "".join(character if character.isprintable() else " " for character in value[: 2 * _TEXT_CAP])
+    text = value[: 2 * _TEXT_CAP]
+    unseen = unseen_in(text)
+    shown = "".join(" " if place in unseen else character for place, character in enumerate(text))
     return " ".join(shown.split())[:_TEXT_CAP] or None
 
 

@@ -54,7 +54,7 @@ def parse_request(event: Any) -> Request:
     """Return the HTTP request in an event.
 
     Raises:
-        TypeError: there is none.
+        TypeError: there is none, or its body was parsed.
     """
     if not isinstance(event, Mapping):
         raise TypeError(f"a Lambda event must be a dict, not {type(event).__name__}")
@@ -63,10 +63,15 @@ def parse_request(event: Any) -> Request:
     method = event.get("httpMethod") or (inner.get("method") if isinstance(inner, Mapping) else None)
     lists, single, body = event.get("multiValueHeaders"), event.get("headers"), event.get("body")
     headers = lists or single or {}
-    if not isinstance(method, str) or not isinstance(headers, Mapping) or not isinstance(body, str | None):
+    if not isinstance(method, str) or not isinstance(headers, Mapping):
         raise TypeError(
             "this event is not an HTTP request of an API Gateway, a function URL or a load balancer; "
             f"it has {', '.join(sorted(map(str, event))) or 'nothing'}"
+        )
+    if not isinstance(body, str | None):
+        raise TypeError(
+            f"the body in a Lambda event must be its text, not {type(body).__name__}; the signature is of the bytes that "
+            "were sent, which parsed JSON does not give back"
         )
     is_balancer = isinstance(context, Mapping) and "elb" in context
     return Request(method, headers, is_balancer, bool(lists), body or "", bool(event.get("isBase64Encoded")))

@@ -55,11 +55,8 @@ from aistemsplitter_async.journal.record import StoredFailure, build_failure
 from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 from aistemsplitter_async.library.kinds import Kind
 
-_UNDECIDED = (
-    "CHANGED",
-    "EXISTS",
-    NAME_REFUSED,
-)  # failures that say what to do themselves: another run alone changes nothing
+# Failures that say what to do themselves: another run alone changes nothing.
+_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED)
 
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:

@@ -66,6 +66,11 @@ def test_tags_are_read(tmp_path: Path) -> None:
     assert (found.year, found.track, found.albumartist) == ("1993", 1, None)
 
 
+def test_joiners_of_a_title_stay_and_bidirectional_marks_do_not(tmp_path: Path) -> None:
+    found = read_tags(song(tmp_path, title="\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", artist="a\u202eb"))
+    assert (found.title, found.artist) == ("\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "a b")
+
+
 def test_a_tag_is_one_printable_line_of_sane_length(tmp_path: Path) -> None:
     text = b"  a\r\n\tb\x1b[2J\x00"
     path = tmp_path / "song.mp3"
