@@ -70,8 +70,8 @@ def parse_request(event: Any) -> Request:
         )
     if not isinstance(body, str | None):
         raise TypeError(
-            f"the body in a Lambda event must be its text, not {type(body).__name__}; the signature is of the bytes that "
-            "were sent, which parsed JSON does not give back"
+            f"the body in a Lambda event must be its text, not {type(body).__name__}; the signature is of the bytes "
+            "that were sent, which parsed JSON does not give back"
         )
     is_balancer = isinstance(context, Mapping) and "elb" in context
     return Request(method, headers, is_balancer, bool(lists), body or "", bool(event.get("isBase64Encoded")))
