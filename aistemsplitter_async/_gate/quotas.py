@@ -3,7 +3,7 @@
 Each is a sliding window like the minute's: a slot comes back one window after its reply. A window may be long, so slots
 that come back within a thousandth of it are kept as one, which is never too early.
 
-A limit that replies name also says how many requests remain, whoever used the others. Such a word is exact if nothing
+A limit that replies name also says how many requests remain, other clients counted. That number is exact if nothing
 of ours was answered while its request was under way: then the server may also have freed slots before we would. Else
 it can only take slots. Where the server says when there will be more, one request asks at that moment, and one every
 hour in any case. What no reply has named for a whole window of its own is forgotten.

@@ -1,4 +1,4 @@
-"""The connectors of a transport's own sessions: where a name leads is decided here, whoever made the connector."""
+"""The connectors of a transport's own sessions, and the vetting of names on each, also on connectors of the caller."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ class FileObjectSource:
             await reader.aclose()
 
     async def _read(self, reader: _Reader) -> AsyncIterator[bytes]:
-        """Read it from its start. A length that is not as announced is for whoever counts."""
+        """Read it from its start. The caller checks its length."""
         offset, block = 0, b"the first"
         while block and offset < self.content_length:
             size = min(BLOCK_BYTES, self.content_length - offset)
