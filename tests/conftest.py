@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -11,18 +12,41 @@ pytest.register_assert_rewrite("tests.io.fakes", "tests.e2e.harness")  # their f
 
 # A loaded machine is not a reason to fail: how long an example took says nothing about what it proves.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("sample", settings.get_profile("shared machine"), max_examples=25)
 settings.load_profile("shared machine")
 
 _FEW = 4  # variants of one test, which all run in a sample
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--sample", action="store_true", help="of a test with more than 4 variants, run every third")
+    parser.addoption("--sample", action="store_true", help="of a test with more than 4 variants or examples, run some")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("sample"):
+        settings.load_profile("sample")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if not config.getoption("sample"):
-        return
+    spread(items)
+    if config.getoption("sample"):
+        take_sample(config, items)
+
+
+def spread(items: list[pytest.Item]) -> None:
+    """Mix the modules of tests that mostly wait, for processes and sockets, with those that compute: cores stay busy.
+
+    The last of them come early enough that none is alone at the end.
+    """
+    places = dict[Path, float]()
+    for share, waits in ((0.85, True), (1.0, False)):
+        modules = dict.fromkeys(item.path for item in items if ("e2e" in item.path.parts) is waits)
+        places |= {module: share * number / len(modules) for number, module in enumerate(modules)}
+    items.sort(key=lambda item: places[item.path])
+
+
+def take_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out some of the variants of each test."""
     tests = [item.nodeid.partition("[")[0] for item in items]
     variants, met = Counter(tests), Counter[str]()
     kept, left_out = list[pytest.Item](), list[pytest.Item]()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +16,7 @@ from aistemsplitter_async.testing import FakeClock
 from tests.io.fakes import FakeAPI, World, open_files
 
 T = TypeVar("T")
+MEMORY = Path("/dev/shm")  # noqa: S108  # a file system in memory, on Linux
 
 
 def _world(*, autojump: bool) -> Iterator[World]:
@@ -57,6 +60,26 @@ def inline_threads(monkeypatch: pytest.MonkeyPatch) -> None:
         return future
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", run)
+
+
+@pytest.fixture(scope="session")
+def memory() -> Iterator[str | None]:
+    """A folder in memory, `None` where there is no such thing."""
+    if not os.access(MEMORY, os.W_OK):
+        yield None
+        return
+    with tempfile.TemporaryDirectory(dir=MEMORY, prefix="io-tests-", ignore_cleanup_errors=True) as folder:
+        yield folder
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path: Path, memory: str | None) -> Iterator[Path]:
+    """A folder on the disk where files are the subject; else in memory, for syncing hours of virtual time takes long."""
+    if memory is None or request.path.parent.name in ("journal", "transfer"):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix=f"{tmp_path.name}-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

@@ -126,7 +126,13 @@ def bombs() -> dict[str, tuple[str, bytes]]:
     }
 
 
-@pytest.mark.parametrize("name", bombs())
+BOMBS = (
+    *("gzip", "unlabelled", "zlib", "raw", "nested"),
+    *("in parts", "many empty parts", "many codings", "just too large"),
+)
+
+
+@pytest.mark.parametrize("name", BOMBS)
 def test_a_bomb_is_refused_before_it_takes_memory(name: str) -> None:
     coding, body = bombs()[name]
     tracemalloc.start()

@@ -40,8 +40,8 @@ def test_a_kill_at_any_write_post_fsync_or_rename_loses_nothing_and_charges_noth
 
 
 def test_a_kill_at_any_moment_loses_nothing_and_charges_nothing_twice() -> None:
-    code, counted = kill("--only", "nothing", "--points", "8", "--tracks", "20")
-    assert counted["kills"] == 8
+    code, counted = kill("--only", "nothing", "--points", "4", "--tracks", "10")
+    assert counted["kills"] == 4
     assert code == 0, counted
 
 
@@ -62,5 +62,5 @@ def test_a_build_with_a_mistake_in_it_is_detected(broken: str, only: str, found:
 
 
 def test_with_faults_every_track_is_done_and_none_is_charged_twice() -> None:
-    code, counted = kill("--faults", "--points", "0", "--batches", "1", "--tracks", "50")
+    code, counted = kill("--faults", "--points", "0", "--batches", "1", "--tracks", "30")
     assert code == 0, counted

@@ -83,9 +83,13 @@ async def run(service: Service, songs: list[Path], tmp_path: Path) -> list[str]:
         return [type(outcome).__name__ async for outcome in batch]
 
 
-@pytest.mark.parametrize("skew", [0.0, 7 * HOUR, -7 * HOUR])
-@pytest.mark.parametrize("dated", [True, False])
-@pytest.mark.parametrize("lifetime", [2.0, 20.0, -HOUR])
+@pytest.mark.parametrize(
+    ("skew", "dated", "lifetime"),
+    [
+        *((0.0, True, 2.0), (7 * HOUR, True, 20.0), (-7 * HOUR, True, -HOUR)),
+        *((0.0, False, -HOUR), (7 * HOUR, False, 2.0), (-7 * HOUR, False, 20.0)),
+    ],
+)
 async def test_whatever_its_clock_says_each_song_is_uploaded_once(
     songs: list[Path], tmp_path: Path, skew: float, dated: bool, lifetime: float
 ) -> None:
@@ -125,9 +129,7 @@ async def test_a_short_reservation_of_the_sandbox_costs_no_second_upload(
     [
         (["1", "3", "2"], 3),
         (["{0}"], 2),  # its `Date` is in whole seconds
-        (["{0}000"], 2),
         (["{1}"], 2),
-        (["2 seconds"], 2),
     ],
 )
 async def test_it_is_not_asked_earlier_than_it_says(lines: list[str], seconds: float) -> None:

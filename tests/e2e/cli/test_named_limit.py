@@ -14,8 +14,7 @@ MINUTE = 1 / 40  # 1.5 s stand for a minute
 SPLITS = 40
 
 
-@pytest.mark.parametrize("window", ["fixed", "sliding"])
-@pytest.mark.parametrize("dialect", ["ratelimit", "x-ratelimit"])
+@pytest.mark.parametrize(("window", "dialect"), [("fixed", "ratelimit"), ("sliding", "x-ratelimit")])
 async def test_a_limit_named_in_headers_is_kept_with_at_most_two_refusals(window: str, dialect: str) -> None:
     events = list[Event]()
     async with (
