@@ -74,7 +74,7 @@ class Engine:
         webhooks: WebhookReceiver | None,
     ) -> None:
         self._urls = URLPolicy(allow_loopback=is_loopback_url(base_url), allow_hosts=allow_hosts)
-        self.pipeline = Pipeline(
+        self.pipeline: Pipeline = Pipeline(
             transport=transport
             or AiohttpTransport(
                 api_key=api_key, base_url=base_url, session=session, timeouts=timeouts, network=network, urls=self._urls
@@ -85,12 +85,12 @@ class Engine:
             clock=clock,
             on_event=on_event,
         )
-        self.uploader = Uploader(self.pipeline, base_url, self._urls)
-        self.poller = Poller(self.pipeline, base_url, poll)
-        self.downloader = Downloader(self.pipeline, self.get_split, self._urls)
+        self.uploader: Uploader = Uploader(self.pipeline, base_url, self._urls)
+        self.poller: Poller = Poller(self.pipeline, base_url, poll)
+        self.downloader: Downloader = Downloader(self.pipeline, self.get_split, self._urls)
         self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
-        self.owner = {
+        self.owner: dict[str, str] = {
             "api": identify_api(base_url),  # a sandbox's port is random; its key is not
             "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
         }

@@ -137,7 +137,7 @@ class OwnedTasks:
     """
 
     def __init__(self, *, clock: Clock, grace: float) -> None:
-        self.draining = False
+        self.draining: bool = False
         self._clock = clock
         self._grace = grace
         self._tasks: set[asyncio.Task[Any]] = set()

@@ -150,7 +150,7 @@ class AsyncAIStemSplitter:
         if isinstance(allow_hosts, str):
             raise ConfigurationError("allow_hosts is a collection of host names, not one string")
         hosts = parse_allowed_hosts(allow_hosts)
-        self.base_url = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
+        self.base_url: str = parse_base_url(base_url or os.environ.get(BASE_URL_VARIABLE) or BASE_URL, hosts)
         network = build_network(
             self.base_url,
             proxy=proxy,

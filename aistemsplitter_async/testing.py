@@ -187,7 +187,7 @@ class FakeTransport:
 
     def __init__(self, handler: Handler) -> None:
         self.exchanges: list[Exchange] = []
-        self.closed = False
+        self.closed: bool = False
         self._handler = handler
 
     async def send(self, request: Request, /) -> Reply:

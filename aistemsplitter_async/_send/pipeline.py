@@ -68,8 +68,8 @@ class Pipeline:
         self.clock = clock
         self.timeouts = timeouts
         self.random = random
-        self.answers = 0
-        self.creates = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
+        self.answers: int = 0
+        self.creates: OwnedTasks = OwnedTasks(clock=clock, grace=COMMIT_GRACE)
         self.retry = retry
         self._quota = RetryQuota(retry, now=clock.monotonic())
         self._pauses = HostPauses(retry)

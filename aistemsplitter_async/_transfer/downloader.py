@@ -93,7 +93,7 @@ class StemURLs:
     """
 
     def __init__(self, split: Split, refresh: Refresh, pipeline: Pipeline) -> None:
-        self.renewals = 0
+        self.renewals: int = 0
         self._split = split
         self._refresh = refresh
         self._pipeline = pipeline

@@ -53,7 +53,7 @@ class CreditBudget:
     """
 
     def __init__(self, most: float | None, on_overrun: Callable[[SpendLimitError], None]) -> None:
-        self.used = 0.0
+        self.used: float = 0.0
         self._most = math.inf if most is None else most
         self._on_overrun = on_overrun
         self._reserved: dict[int, float] = {}  # by journal row
@@ -182,7 +182,7 @@ class StopSwitch:
     """
 
     def __init__(self, on_stop: Callable[[], None]) -> None:
-        self.is_on = False
+        self.is_on: bool = False
         self.reason: AIStemSplitterError | None = None
         self._on_stop = on_stop
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from aistemsplitter_async._engine import Engine
+from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
@@ -69,18 +70,18 @@ class BatchContext:
         self.options = options
         self.own_files = own_files
         self.clock = clock
-        self.stop_switch = StopSwitch(on_stop)
-        self.budget = CreditBudget(options.max_credits, on_overrun=self.stop_switch.stop)
-        self.gate = engine.pipeline.gate
-        self.running = dict[int, asyncio.Event]()
-        self.unresolved = dict[int, AIStemSplitterError]()
-        self.hashing = asyncio.Semaphore(_HASHING)
-        self.in_flight = Capacity(self._plan_in_flight())
-        self.sources = Capacity(self._plan_sources())
-        self.disk = self._build_patience()
-        self.creating = self._build_patience(signs=self._build_signs(same_origin=True))
-        self.uploading = self._build_patience(options.uploads, signs=self._build_signs(same_origin=False))
-        self.downloading = self._build_patience(options.downloads, signs=self._build_signs(same_origin=False))
+        self.stop_switch: StopSwitch = StopSwitch(on_stop)
+        self.budget: CreditBudget = CreditBudget(options.max_credits, on_overrun=self.stop_switch.stop)
+        self.gate: Gate = engine.pipeline.gate
+        self.running: dict[int, asyncio.Event] = {}
+        self.unresolved: dict[int, AIStemSplitterError] = {}
+        self.hashing: asyncio.Semaphore = asyncio.Semaphore(_HASHING)
+        self.in_flight: Capacity = Capacity(self._plan_in_flight())
+        self.sources: Capacity = Capacity(self._plan_sources())
+        self.disk: Patience = self._build_patience()
+        self.creating: Patience = self._build_patience(signs=self._build_signs(same_origin=True))
+        self.uploading: Patience = self._build_patience(options.uploads, signs=self._build_signs(same_origin=False))
+        self.downloading: Patience = self._build_patience(options.downloads, signs=self._build_signs(same_origin=False))
         self._gate_saved = 0  # its `changes` then
 
     @property

@@ -45,7 +45,7 @@ class Feeder:
             raise ConfigurationError(f"sources is a single {kind}; give a list of sources")
         if not isinstance(sources, Iterable | AsyncIterable):
             raise ConfigurationError(f"sources must be an iterable, not {kind}; give a list of sources")
-        self.exhausted = False
+        self.exhausted: bool = False
         self._sources = sources
         self._take = take
         self._clock = clock

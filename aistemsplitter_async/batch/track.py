@@ -61,8 +61,8 @@ class BatchTrack:
     def __init__(
         self, context: BatchContext, item: BatchItem, position: int, after: asyncio.Event | None = None
     ) -> None:
-        self.standing = Standing(context, item, position, since=context.clock.monotonic())
-        self.has_claimed = asyncio.Event()
+        self.standing: Standing = Standing(context, item, position, since=context.clock.monotonic())
+        self.has_claimed: asyncio.Event = asyncio.Event()
         self._context = context
         self._item = item
         self._after = after

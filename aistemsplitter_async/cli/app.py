@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 DEMO_FOLDER = Path("aistemsplitter-demo")
 
-app = App(
+app: App = App(
     name=PROGRAM,
     version=__version__,
     help=(
@@ -61,7 +61,7 @@ app = App(
 
 SplitId = Annotated[str, Parameter(name="ID", help="The split's id, like split_123.")]
 Timeout = Annotated[Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")]
-AsSources = Parameter(converter=lambda _type, tokens: [expand_source(token.value) for token in tokens])
+AsSources: Parameter = Parameter(converter=lambda _type, tokens: [expand_source(token.value) for token in tokens])
 DEFAULTS = Common()
 
 

@@ -34,11 +34,11 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
     return Parameter(converter=lambda _type, tokens: parse(tokens[0].value), n_tokens=1, accepts_keys=False)
 
 
-AsPath = _read_by(expand_path)  # of every option that is a path
-AsText = _read_by(parse_text)  # of those that are sent, that the journal keeps, or that become names
-AsPort = _read_by(parse_port)
-AsDuration = _read_by(lambda text: Duration(parse_duration(text)))
-Switch = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
+AsPath: Parameter = _read_by(expand_path)  # of every option that is a path
+AsText: Parameter = _read_by(parse_text)  # of those that are sent, that the journal keeps, or that become names
+AsPort: Parameter = _read_by(parse_port)
+AsDuration: Parameter = _read_by(lambda text: Duration(parse_duration(text)))
+Switch: Parameter = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
 
 StemModel = Annotated[
     str | None,

@@ -54,11 +54,13 @@ class Origins:
     def __init__(self, settings: Settings, clock: SandboxClock, ledger: Ledger, faults: Faults) -> None:
         self._settings = settings
         self._fetcher = HTTPFetcher(settings.limits, allow_private=settings.allow_private_urls)
-        self.service = service = Service(settings, clock, ledger, self._fetcher)
+        self.service: Service = Service(settings, clock, ledger, self._fetcher)
+        service = self.service
         self._deliveries = Deliveries(service, faults, allow_private=settings.allow_private_urls)
         service.on_finished = self._deliveries.announce
         secret = service.recall("signing_secret", secrets.token_hex(32)).encode()
-        self.addresses = addresses = Addresses(secret)
+        self.addresses: Addresses = Addresses(secret)
+        addresses = self.addresses
         injector = Injector(faults, clock)
         others: dict[str, Handler] = {"/": Page(control=settings.control).handle, "/openapi.json": serve_description}
         if settings.control:

@@ -112,9 +112,9 @@ class Sandbox:
             seed=seed,
         )
         build_accounts(self._settings, 0.0)  # to refuse bad limits here rather than at the start
-        self.clock = SandboxClock(clock or SystemClock())
-        self.ledger = Ledger(self._settings.limits.ledger_requests)
-        self.faults = Faults(seed)
+        self.clock: SandboxClock = SandboxClock(clock or SystemClock())
+        self.ledger: Ledger = Ledger(self._settings.limits.ledger_requests)
+        self.faults: Faults = Faults(seed)
         self._origins: Origins | None = None
 
     @property

@@ -87,7 +87,7 @@ class WebhookReceiver:
         self._keys = _read_secrets(secrets)
         if isinstance(tolerance, bool) or not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
             raise ConfigurationError(f"tolerance must be a positive number of seconds, not {tolerance!r}")
-        self.url = _check_url(url)
+        self.url: str = _check_url(url)
         self.inbox: Inbox = inbox or MemoryInbox(clock=clock)
         self._tolerance = tolerance
         self._on_event = on_event

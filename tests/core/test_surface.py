@@ -99,19 +99,75 @@ def documented_by(cls: type[Any], name: str, public: list[type[Any]]) -> bool:
     return any(inspect.getdoc(vars(other).get(name)) for other in public if getattr(other, "_is_protocol", False))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_every_public_name_and_method_is_documented(name: str) -> None:
-    value = getattr(aistemsplitter_async, name)
-    public = [getattr(aistemsplitter_async, other) for other in NAMES]
-    classes = [other for other in public if isinstance(other, type)]
-    if isinstance(value, FunctionType):
-        assert value.__doc__
-    if not isinstance(value, type):
-        return
-    assert vars(value).get("__doc__"), name
-    for member, what in vars(value).items():
-        if not member.startswith("_") and isinstance(what, FunctionType | classmethod | staticmethod):
-            assert documented_by(value, member, classes), f"{name}.{member}"
+def test_every_public_name_and_method_is_documented() -> None:
+    public = {name: getattr(aistemsplitter_async, name) for name in NAMES}
+    classes = [value for value in public.values() if isinstance(value, type)]
+    for name, value in public.items():
+        if isinstance(value, FunctionType | type):
+            assert vars(value).get("__doc__") if isinstance(value, type) else value.__doc__, name
+        for member, what in vars(value).items() if isinstance(value, type) else ():
+            if not member.startswith("_") and isinstance(what, FunctionType | classmethod | staticmethod):
+                assert documented_by(value, member, classes), f"{name}.{member}"
+
+
+# Top-level names without an underscore that are our own parts' all the same.
+OURS = {
+    "cli": {"main"},
+    "clock": {"Deadline", "Random"},
+    "config": {"Check"},
+    "errors": {"Kept"},
+    "models": {"WorkerReceipt"},
+    "pytest_plugin": {"pytest_configure"},
+}
+
+
+def offered(module: ModuleType, source: str) -> set[str]:
+    """Return the names that a public module offers: its `__all__`, or the classes, functions and types it defines."""
+    if "__all__" in vars(module):
+        return set(vars(module)["__all__"])
+    names = set[str]()
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {target.id for target in targets if isinstance(target, ast.Name) and not target.id.isupper()}
+    return {name for name in names if not name.startswith("_")}
+
+
+def used(source: str) -> set[str]:
+    """Return the names that a module uses, as what they are called where they are public; an import is no use."""
+    nodes = list(ast.walk(ast.parse(source)))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    return (
+        names
+        | {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        | {node.arg for node in nodes if isinstance(node, ast.arg)}
+    )
+
+
+def test_type_checkers_are_shown_a_use_of_every_public_name() -> None:
+    root = Path(aistemsplitter_async.__file__).parent
+    shown = used((Path(__file__).parents[1] / "typing" / "public_names.py").read_text("utf-8"))
+    for path in [*root.glob("*.py"), *root.rglob("*/__init__.py")]:
+        parts = path.relative_to(root).with_suffix("").parts
+        if any(part.startswith("_") and part != "__init__" for part in parts):
+            continue
+        name = ".".join(part for part in parts if part != "__init__")
+        try:
+            module = import_module(f"aistemsplitter_async.{name}".rstrip("."))
+        except ModuleNotFoundError:  # of an extra that is not installed here
+            continue
+        public, ours = offered(module, path.read_text("utf-8")), OURS.get(name, set())
+        assert ours <= public, f"{name}: no longer there"
+        assert public - ours - shown == set(), f"{name}: show their use in tests/typing/public_names.py"
+
+
+def test_an_import_alone_is_no_use() -> None:
+    assert used("from x import A, B, f, m\n\ndef g(f: A) -> None: ...\n\nm.C()") >= {"A", "f", "C"}
+    assert "B" not in used("from x import A, B, f, m\n\ndef g(f: A) -> None: ...\n\nm.C()")
+    defined = "KEY = 1\n_A = 2\nOnEvent = int\nclass Split: ...\nasync def f(): ..."
+    assert offered(ModuleType("m"), defined) == {"OnEvent", "Split", "f"}
 
 
 def run(code: str) -> str:

@@ -74,7 +74,7 @@ def memory() -> Iterator[str | None]:
 
 @pytest.fixture
 def tmp_path(request: pytest.FixtureRequest, tmp_path: Path, memory: str | None) -> Iterator[Path]:
-    """A folder on the disk where files are the subject; else in memory, for syncing hours of virtual time takes long."""
+    """On the disk where files are the subject, else in memory: to sync hours of virtual time takes long."""
     if memory is None or request.path.parent.name in ("journal", "transfer"):
         yield tmp_path
         return

@@ -97,7 +97,7 @@ class View:
     def __init__(self, terminal: Terminal, *, as_json: bool) -> None:
         self._terminal = terminal
         self._as_json = as_json
-        self.shown = 0
+        self.shown: int = 0
 
     def introduce(self, url: str, sandbox: Sandbox | None) -> None:
         """Show the address that receives webhooks, and how to cause one."""

@@ -19,7 +19,7 @@ class RequestLog:
     """
 
     def __init__(self) -> None:
-        self.total = 0
+        self.total: int = 0
         self.sent: deque[tuple[float, int | None]] = deque(maxlen=_MOST)
 
     def note(self, event: Event) -> None:

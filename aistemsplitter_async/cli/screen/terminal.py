@@ -35,12 +35,12 @@ class Terminal:
 
     def __init__(self) -> None:
         self.key: str | None = None
-        self.is_live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+        self.is_live: bool = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         self.above: Callable[[str], None] | None = None
         self.on_first_signal: Callable[[], None] | None = None
         self.stopping_note = "a create in progress gets a few seconds to finish"
         self.kept = ""
-        self.is_output_lost = False
+        self.is_output_lost: bool = False
         self.on_reader_gone: Callable[[], object] | None = None
         self.on_output_lost: Callable[[], object] | None = None
         self.on_forced_exit: Callable[[], None] | None = None

@@ -21,10 +21,10 @@ def _is(expected: str, *types: type) -> Check:
     return check
 
 
-is_whole = _is("a whole number", int)
-is_number = _is("a number", int, float)
-is_text = _is("text", str)
-is_flag = _is("true or false", bool)
+is_whole: Check = _is("a whole number", int)
+is_number: Check = _is("a number", int, float)
+is_text: Check = _is("text", str)
+is_flag: Check = _is("true or false", bool)
 
 
 def is_header_text(instance: object, attribute: attrs.Attribute[Any], value: object) -> None:

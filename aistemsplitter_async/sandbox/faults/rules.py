@@ -237,7 +237,7 @@ class Injection:
 
     def __init__(self, rule: Rule | None = None) -> None:
         self._rule = rule
-        self.used = False
+        self.used: bool = False
 
     def use(self, kind: type[_F]) -> _F | None:
         """Return the fault of this kind, which then counts as consumed, or `None`."""

@@ -24,7 +24,7 @@ class RefusalError(Exception):
         self.status = status
         self.code = code
         self.message = message
-        self.headers = headers or {}
+        self.headers: Mapping[str, str] = headers or {}
 
 
 _ANSWERS: Final[Mapping[type[ServiceError], tuple[int, str]]] = {

@@ -79,10 +79,10 @@ class OverlapAdd:
 
     def __init__(self, size: int, decimation: int = 1) -> None:
         self._size = size // decimation
-        self.hop = self._size // OVERLAP
+        self.hop: int = self._size // OVERLAP
         self._window = _window(size)[::decimation] * np.float32(2 / OVERLAP / decimation)
         self._tail = np.zeros((2, OVERLAP - 1, self.hop), dtype=np.float32)
-        self.latency = self._size - self.hop
+        self.latency: int = self._size - self.hop
 
     def add(self, spectra: Spectra) -> Samples:
         """Take the next windows and return the samples that are now complete, a hop per window."""

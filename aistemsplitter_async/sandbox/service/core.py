@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from aistemsplitter_async.sandbox.service.account import Account
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.persistence import Records, SQLiteRecords
 from aistemsplitter_async.sandbox.service.separator import ProcessSeparator, Separator, SilentSeparator
@@ -27,14 +28,14 @@ class ServiceCore:
         self.settings = settings
         self.clock = clock
         self.ledger = ledger
-        self.timeline = Timeline(clock)
-        self.records = Records() if settings.data is None else SQLiteRecords(settings.data)
+        self.timeline: Timeline = Timeline(clock)
+        self.records: Records = Records() if settings.data is None else SQLiteRecords(settings.data)
         self._root = settings.data or Path(tempfile.mkdtemp(prefix="aistemsplitter-sandbox-"))
-        self.storage = Storage(self._root, settings.limits)
+        self.storage: Storage = Storage(self._root, settings.limits)
         self.separator: Separator = SilentSeparator() if settings.silent else ProcessSeparator(settings.limits)
-        self.accounts = build_accounts(settings, clock.monotonic())
+        self.accounts: dict[str, Account] = build_accounts(settings, clock.monotonic())
         """By API key."""
-        self.accounts_by_label = {account.label: account for account in self.accounts.values()}
+        self.accounts_by_label: dict[str, Account] = {account.label: account for account in self.accounts.values()}
 
     def recall(self, name: str, default: Any) -> Any:
         """Return the JSON value that an earlier run noted under `name`; note and return `default` if there is none."""

@@ -30,9 +30,9 @@ class Service(ServiceCore):
 
     def __init__(self, settings: ServiceSettings, clock: SandboxClock, ledger: Ledger, fetcher: Fetcher) -> None:
         super().__init__(settings, clock, ledger)
-        self.uploads = Uploads(self)
-        self.jobs = Jobs(self, on_change=self._on_change)
-        self.splits = Splits(self, Sources(self, self.uploads, fetcher), self.jobs)
+        self.uploads: Uploads = Uploads(self)
+        self.jobs: Jobs = Jobs(self, on_change=self._on_change)
+        self.splits: Splits = Splits(self, Sources(self, self.uploads, fetcher), self.jobs)
         self.on_finished: Callable[[Split], object] = lambda _: None
         self._driver: asyncio.Task[None] | None = None
 
