@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -210,42 +211,10 @@ async def telegram() -> AsyncIterator[Telegram]:
     await runner.cleanup()
 
 
-async def test_a_bot_is_sent_a_song_shows_its_progress_and_answers_with_stems(
-    run: Run, sandbox: Sandbox, telegram: Telegram, make_wav: MakeWav
-) -> None:
-    song = make_wav(3.0)
-    telegram.files["song"] = song
-    audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
-    await run("aiogram_bot", BOT_TOKEN="123456:abcdefghijklmnopqrstuvwxyz", TELEGRAM_API_URL=telegram.url)
-    telegram.send(audio=audio)
-
-    async def answered() -> bool:
-        return len(telegram.audios) == 4
-
-    await until(answered)
-    assert sorted(title for title, _ in telegram.audios) == [
-        f"{stem} of song.wav" for stem in ("bass", "drums", "other", "vocals")
-    ]
-    assert all(stem for _, stem in telegram.audios)
-    said = telegram.texts[1]
-    assert (said[0], said[-1]) == ("song.wav: uploading", "song.wav: succeeded")
-    assert "song.wav: processing" in said
-    assert [upload.size_bytes for upload in sandbox.ledger.uploads] == [len(song)]
-
-    sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO", "nothing but noise"))
-    telegram.send(audio=audio)
-    telegram.send(text="hello")
-
-    async def failure_was_reported() -> bool:
-        return len(telegram.texts) == 3 and any("nothing but noise" in texts[-1] for texts in telegram.texts.values())
-
-    await until(failure_was_reported)
-    assert ["Send me a song as audio, and I will send you its stems."] in telegram.texts.values()
-
-
 @pytest.fixture
 async def restless(sandbox: Sandbox, http: aiohttp.ClientSession) -> AsyncIterator[str]:
-    """The sandbox's API, where a running split changes with every poll, though its status does not."""
+    """The sandbox's API, where a split is processing for three polls, and a little different in each."""
+    polls = Counter[str]()
 
     async def forward(request: web.Request) -> web.Response:
         wanted = ("authorization", "content-type", "idempotency-key")
@@ -253,8 +222,10 @@ async def restless(sandbox: Sandbox, http: aiohttp.ClientSession) -> AsyncIterat
         url = sandbox.base_url.removesuffix("/v1") + request.path_qs
         async with http.request(request.method, url, data=await request.read(), headers=headers) as answer:
             reply = await answer.json()
-        if reply.get("data", {}).get("status") == "processing":
-            reply["data"]["updatedAt"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        polls[request.path] += request.method == "GET"
+        if 1 <= polls[request.path] <= 3 and "stems" in reply.get("data", {}):
+            now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+            reply["data"] |= {"status": "processing", "updatedAt": now, "stems": None, "error": None}
         return web.json_response(reply, status=answer.status)
 
     app = web.Application()
@@ -266,13 +237,13 @@ async def restless(sandbox: Sandbox, http: aiohttp.ClientSession) -> AsyncIterat
     await runner.cleanup()
 
 
-async def test_a_bot_edits_only_what_changes_and_an_edit_that_fails_takes_no_stems_away(
+async def test_a_bot_shows_progress_answers_with_stems_and_an_edit_that_fails_takes_none_away(
     run: Run, sandbox: Sandbox, restless: str, telegram: Telegram, make_wav: MakeWav
 ) -> None:
     telegram.files["song"] = song = make_wav(3.0)
+    audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
     variables = {"BOT_TOKEN": "123456:abcdefghijklmnopqrstuvwxyz", "AISTEMSPLITTER_BASE_URL": restless}
     await run("aiogram_bot", TELEGRAM_API_URL=telegram.url, **variables)
-    audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
 
     for songs, refusing in enumerate((None, "song.wav: processing"), start=1):
 
@@ -282,8 +253,26 @@ async def test_a_bot_edits_only_what_changes_and_an_edit_that_fails_takes_no_ste
         telegram.refusing = refusing
         telegram.send(audio=audio)
         await until(answered)
-        assert telegram.refused == ([refusing] if refusing else [])
-    assert sandbox.ledger.splits[0].polls > 2  # so that there was something to say twice
+        assert telegram.refused == ([refusing] if refusing else []), "only what changes is edited"
+    assert sorted(title for title, _ in telegram.audios[:4]) == [
+        f"{stem} of song.wav" for stem in ("bass", "drums", "other", "vocals")
+    ]
+    assert all(stem for _, stem in telegram.audios)
+    said = telegram.texts[1]
+    assert (said[0], said[-1]) == ("song.wav: uploading", "song.wav: succeeded")
+    assert "song.wav: processing" in said
+    assert [upload.size_bytes for upload in sandbox.ledger.uploads] == [len(song)] * 2
+
+    telegram.refusing = None
+    sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO", "nothing but noise"))
+    telegram.send(audio=audio)
+    telegram.send(text="hello")
+
+    async def failure_was_reported() -> bool:
+        return len(telegram.texts) == 4 and any("nothing but noise" in texts[-1] for texts in telegram.texts.values())
+
+    await until(failure_was_reported)
+    assert ["Send me a song as audio, and I will send you its stems."] in telegram.texts.values()
 
 
 def test_every_example_is_run_here() -> None:

@@ -57,13 +57,12 @@ def test_an_m3u_lists_paths_and_urls_with_their_titles_and_lengths() -> None:
     ]
 
 
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"], ids=["unix", "windows", "old mac"])
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("kind", ["m3u", "txt", "csv", "pls"])
-def test_line_ends_and_unicode_of_any_kind_do_not_matter(kind: str, encoding: str, ending: bytes) -> None:
+def test_line_ends_and_unicode_of_any_kind_do_not_matter(kind: str, encoding: str) -> None:
     lines = ["File1=Bj\xf6rk.mp3", "File2=b.mp3"] if kind == "pls" else ["Bj\xf6rk.mp3", "b.mp3"]
-    data = (ending.decode().join([*lines, ""])).encode(encoding)
-    for piece in (LINE_CAP_BYTES, 8, 11):
+    for ending, piece in itertools.product(("\n", "\r\n", "\r"), (LINE_CAP_BYTES, 8, 11)):
+        data = ending.join([*lines, ""]).encode(encoding)
         assert [one.names[0] for one in parse(kind, data, piece=piece) if isinstance(one, PlaylistEntry)] == [
             "Björk.mp3".encode(),
             b"b.mp3",

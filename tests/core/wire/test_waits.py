@@ -53,12 +53,12 @@ def test_a_wait_in_every_form(text: str, seconds: float | None) -> None:
     assert parse_retry_after(text, now=NOW) == asked, "against our clock where there is no Date"
 
 
-@pytest.mark.parametrize(("text", "seconds"), [form for form in FORMS if form[0]])
 @pytest.mark.parametrize("name", ["ratelimit-reset", "x-ratelimit-reset"])
-def test_a_reset_in_every_form(name: str, text: str, seconds: float | None) -> None:
-    advice = parse_rate_headers({name: text, "date": DATE}, per=60.0, now=0.0)
-    reset = seconds if seconds is not None and seconds >= 0 else None
-    assert (advice.reset if advice is not None else None) == reset
+def test_a_reset_in_every_form(name: str) -> None:
+    for text, seconds in (form for form in FORMS if form[0]):
+        advice = parse_rate_headers({name: text, "date": DATE}, per=60.0, now=0.0)
+        reset = seconds if seconds is not None and seconds >= 0 else None
+        assert (advice.reset if advice is not None else None) == reset, text
 
 
 @pytest.mark.parametrize("name", ["ratelimit", "ratelimit-reset"])
