@@ -178,4 +178,4 @@ async def test_the_command_line_does_not_wait_long_for_a_mistyped_id(cli: CLI) -
         ended = await mine.run("wait", "split_typo")
         assert ended.code == 1
         assert "there is no split split_typo" in ended.problem
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 40

@@ -188,7 +188,7 @@ async def test_ctrl_c_is_prompt_while_a_client_stalls(start: Start, http: aiohtt
         assert answer.status == 405
     began = time.monotonic()
     assert (await listener.stop())[::2] == (0, "stopped\n")
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30  # aiohttp would wait for a minute
     stalling.close()
 
 

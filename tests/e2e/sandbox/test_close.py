@@ -70,7 +70,7 @@ async def test_closing_is_prompt_with_open_connections_and_half_sent_requests() 
     writers += [await open_raw(sandbox.base_url, half) for _ in range(5)]
     async with aiohttp.ClientSession() as session, session.get(sandbox.base_url + "/credits") as response:
         await response.read()
-        assert await closing(sandbox) < 5.0
+        assert await closing(sandbox) < 30.0  # aiohttp would wait for a minute
     for writer in writers:
         writer.close()
     await asyncio.sleep(0)
@@ -83,12 +83,12 @@ async def test_closing_kills_a_running_separation(tmp_path: Path, connect: Conne
     pytest.importorskip("soundfile")
     async with connect(separation="real", data=tmp_path) as api:
         created = await api.create(await api.upload(make_wav(30.0, rate=44_100)))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while (await api.get(created.json["data"]["id"]))["status"] != "processing":
                 pass
             while not children_of(tmp_path):  # noqa: ASYNC110  processes send no events
                 await asyncio.sleep(0)
-        assert await closing(api.sandbox) < 5.0
+        assert await closing(api.sandbox) < 30.0
     assert not children_of(tmp_path)
 
 
@@ -120,7 +120,7 @@ async def separate_and_kill(folder: Path, how: str, api: BareAPI, audio: bytes) 
         served: Any = SimpleNamespace(api_key="ast_k", base_url=(await process.stdout.readline()).decode().strip())
         other = attrs.evolve(api, sandbox=served)
         assert (await other.create(await other.upload(audio))).status == 200
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not separations_in(folder):  # noqa: ASYNC110  processes send no events
                 await asyncio.sleep(0.001)
     finally:
@@ -136,7 +136,7 @@ async def test_a_killed_sandbox_leaves_no_separation_behind(
     """The careless one holds no pipe to its child, to show that the test would see a child that lives on."""
     pytest.importorskip("soundfile")
     await separate_and_kill(tmp_path, how, api, make_wav(120.0, rate=44_100))
-    deadline = time.monotonic() + (10.0 if how == "honest" else 1.0)
+    deadline = time.monotonic() + (60.0 if how == "honest" else 1.0)
     while separations_in(tmp_path) and time.monotonic() < deadline:  # noqa: ASYNC110
         await asyncio.sleep(0.001)
     left = separations_in(tmp_path)

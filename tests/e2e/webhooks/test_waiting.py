@@ -117,14 +117,14 @@ async def test_a_waiter_is_woken_by_the_event_and_polls_once(start: Start) -> No
             await asyncio.sleep(0.05)
             assert setup.sandbox.ledger.count("get") == 0
             await setup.sandbox.step(job.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert (await waiting).status == "succeeded"
         assert setup.sandbox.ledger.count("get") == 1
 
 
 async def arrived(setup: Notified, count: int = 1) -> None:
     """Wait until so many events have been delivered."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(15):
         while len(setup.sandbox.ledger.deliveries) < count:  # noqa: ASYNC110  # the ledger has no event
             await asyncio.sleep(0.005)
 
@@ -133,7 +133,7 @@ async def test_an_event_that_came_before_the_wait_is_kept(start: Start) -> None:
     async with start() as setup:
         job = await setup.client.submit(SONG)
         await arrived(setup)
-        async with asyncio.timeout(5):  # by the model alone it would take much longer until the first poll
+        async with asyncio.timeout(15):  # by the model alone it would take much longer until the first poll
             assert (await job.wait()).status == "succeeded"
         assert setup.sandbox.ledger.count("get") == 1
 
@@ -166,7 +166,7 @@ async def test_updates_end_with_the_event(start: Start) -> None:
         seen = asyncio.create_task(collect())
         await setup.sandbox.step(job.id)
         await setup.sandbox.step(job.id)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert await seen == ["succeeded"]
 
 
@@ -175,7 +175,7 @@ async def test_a_split_that_failed_notifies_and_raises(start: Start) -> None:
         setup.sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO"))
         job = await setup.client.submit(SONG)
         with pytest.raises(SplitFailedError, match="BAD_AUDIO"):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 await job.wait()
 
 
@@ -248,7 +248,7 @@ async def test_clients_may_share_a_receiver_and_leave_it(start: Start) -> None:
             both = [asyncio.create_task(job.wait()) for job in (*jobs, other.job(jobs[0].id))]
             for job in jobs * 2:
                 await setup.sandbox.step(job.id)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(15):
                 assert {split.status for split in await asyncio.gather(*both)} == {"succeeded"}
         inbox = setup.receiver.inbox
         assert isinstance(inbox, MemoryInbox)
@@ -309,6 +309,6 @@ async def test_an_inbox_that_fails_is_followed_again(
     monkeypatch.setattr("aistemsplitter_async.webhooks.follower._BACKOFF", 0.01)
     async with start(receiver={"inbox": FaultyInbox()}) as setup:
         job = await setup.client.submit(SONG)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(15):
             assert (await job.wait()).status == "succeeded"
     assert [record.message.partition(";")[0] for record in caplog.records] == ["cannot follow the webhook inbox"]

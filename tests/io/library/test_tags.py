@@ -141,7 +141,7 @@ def test_a_broken_file_never_makes_reading_fail(tmp_path: Path, name: str) -> No
     whole = song(tmp_path, name, title="Human").read_bytes()[:20_000]
     rng = random.Random(name)  # noqa: S311  # the same damage every time
     path = tmp_path / f"broken.{name}"
-    began = time.monotonic()
+    began = time.process_time()  # what other programs take is not ours
     for _ in range(60):
         data = bytearray(whole[: rng.randrange(1, len(whole))])
         for _ in range(rng.randrange(1, 40)):
@@ -151,7 +151,7 @@ def test_a_broken_file_never_makes_reading_fail(tmp_path: Path, name: str) -> No
         read_tags(path)
         length = measure_file(path)
         assert length.seconds is None or 0 <= length.seconds <= (length.at_most or 0.0)
-    assert time.monotonic() - began < 20
+    assert time.process_time() - began < 20
 
 
 def test_the_reader_gives_up_on_a_tag_larger_than_any(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
