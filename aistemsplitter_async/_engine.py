@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -32,10 +32,11 @@ from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_na
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api
+from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
 from aistemsplitter_async.clock import Clock, Deadline
-from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
+from aistemsplitter_async.config import PollPolicy, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, SplitFailedError, WaitTimeoutError
 from aistemsplitter_async.events import OnEvent, SplitCreated
 from aistemsplitter_async.models import CreatedSplit, Credits, DirectURL, Split, SplitInput, Submission
@@ -61,11 +62,10 @@ class Engine:
         base_url: str,
         api_key: Secret,
         session: aiohttp.ClientSession | None,
-        rate_limit: RateLimit,
         retry: RetryPolicy,
         poll: PollPolicy,
         timeouts: Timeouts,
-        gate: Gate | None,
+        gate: Gate,
         transport: Transport | None,
         clock: Clock,
         network: Network,
@@ -79,7 +79,7 @@ class Engine:
             or AiohttpTransport(
                 api_key=api_key, base_url=base_url, session=session, timeouts=timeouts, network=network, urls=self._urls
             ),
-            gate=gate or Gate(rate_limit, clock=clock, retry=retry, on_event=on_event),
+            gate=gate,
             retry=retry,
             timeouts=timeouts,
             clock=clock,
@@ -158,20 +158,25 @@ class Engine:
 
     def build_submission(
         self,
-        split_input: SplitInput,
+        split_input: SplitInput | Mapping[str, Any],
         *,
         idempotency_key: str,
         stem_model: str | None = None,
         output_format: str | None = None,
         webhook_url: str | None = None,
     ) -> Submission:
-        """Return the create to send; its webhooks go to our own receiver unless a URL is given."""
+        """Return the create to send; its webhooks go to our own receiver unless a URL is given.
+
+        Raises:
+            ConfigurationError: see `parse_create`.
+        """
+        body = parse_create(split_input, stem_model=stem_model, output_format=output_format, webhook_url=webhook_url)
         return operations.build_submission(
-            split_input,
+            body.input,
             idempotency_key=idempotency_key,
-            stem_model=stem_model,
-            output_format=output_format,
-            webhook_url=webhook_url or self._webhook_url,
+            stem_model=body.stem_model,
+            output_format=body.output_format,
+            webhook_url=body.webhook_url or self._webhook_url,
         )
 
     async def create(

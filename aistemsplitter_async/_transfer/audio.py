@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.file_object import BinaryFile, is_file_object, open_file_object
+from aistemsplitter_async._transfer.binary_file import BinaryFile, is_file_object
+from aistemsplitter_async._transfer.file_object import open_file_object
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import ForeignSource, guard
 from aistemsplitter_async._wire.inputs import parse_input
