@@ -8,8 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 T = TypeVar("T")
+
+with suppress(ImportError):  # another anyio may have it elsewhere
+    import_module("anyio._backends._asyncio")  # or it loads with the first scope, on the event loop
 
 
 class Engine:

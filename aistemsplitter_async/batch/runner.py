@@ -68,12 +68,13 @@ class Runner:
     async def start(self) -> None:
         """Open the journal and start. Raises like `Batch.__aenter__`."""
         self._began = self._clock.monotonic()
+        own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
         journal = await Journal.open(self._journal_path, owner=self._engine.owner)
         context = BatchContext(
             self._engine,
             journal,
             self._options,
-            own_files=() if self._journal_path is None else own_files(self._journal_path),
+            own_files=own,
             clock=self._clock,
             on_stop=self._cancel_unpaid,
         )
