@@ -34,6 +34,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # of this checkout, whatever is installed
@@ -72,6 +73,8 @@ class Place:
             file.setparams((2, 2, 44100, 0, "NONE", ""))
             file.writeframes(bytes(44100 * 4 * (120 if large else 1)))
         self.audio = self.song.read_bytes()
+        self.changeable = bytearray(self.audio)
+        self.shorter = [self.audio[: -4000 * number] for number in (1, 2, 3)]
         self.journal = folder / "large.journal"
         self.inbox = folder / "events.inbox"
 
@@ -118,7 +121,7 @@ async def upload_bytes(place: Place, client: AsyncAIStemSplitter) -> None:
 
 @call
 async def upload_bytearray(place: Place, client: AsyncAIStemSplitter) -> None:
-    await client.upload_audio(bytearray(place.audio))
+    await client.upload_audio(place.changeable)
 
 
 @call
@@ -209,9 +212,9 @@ async def split_many(place: Place, client: AsyncAIStemSplitter) -> None:
     sources = [
         *(f"https://music.example/{number}.mp3" for number in range(4)),
         place.song,
-        place.audio[:-4000],
-        stream_of(place.audio[:-8000]),
-        io.BytesIO(place.audio[:-12000]),
+        place.shorter[0],
+        stream_of(place.shorter[1]),
+        io.BytesIO(place.shorter[2]),
         BatchItem(source="https://music.example/item.mp3", folder="item"),
         place.folder / "missing.wav",
     ]
@@ -228,10 +231,11 @@ async def split_many(place: Place, client: AsyncAIStemSplitter) -> None:
 
 
 @call
-async def split_many_in_memory(_: Place, client: AsyncAIStemSplitter) -> None:
-    count = 10_000 if _.large else 10
-    async with client.split_many(f"https://music.example/{number}.mp3" for number in range(count)) as outcomes:
-        async for _outcome in outcomes:
+async def split_many_in_memory(place: Place, client: AsyncAIStemSplitter) -> None:
+    count = 2000 if place.large else 10
+    sources = (f"https://music.example/{number}.mp3" for number in range(count))
+    async with client.split_many(sources, in_flight=100) as outcomes:
+        async for _ in outcomes:
             outcomes.progress()
 
 
@@ -240,7 +244,7 @@ async def split_many_again(place: Place, client: AsyncAIStemSplitter) -> None:
     """A journal that has much already."""
     count = 20_000 if place.large else 10
     sources = [f"https://music.example/{number}.mp3" for number in range(count)]
-    async with client.split_many(sources, journal=place.journal) as outcomes:
+    async with client.split_many(sources, journal=place.journal, in_flight=100) as outcomes:
         async for _ in outcomes:
             pass
         async for _ in outcomes.records():
@@ -278,8 +282,8 @@ def stream_of(audio: bytes) -> Any:
 # What is looked at.
 
 # The interpreter's own events, which take microseconds, and the loop's own.
-_HARMLESS = ("object.", "sys.", "cpython.", "builtins.id", "gc.", "code.__new__", "socket.__new__", "socket.connect")
-_HARMLESS += ("marshal.", "array.", "compile", "exec", "socket.bind", "socket.getpeername")
+_HARMLESS = ("object.", "sys.", "cpython.", "builtins.", "gc.", "code.", "marshal.", "array.", "compile", "exec")
+_OF_THE_LOOP = ("socket.__new__", "socket.connect")
 _UNAUDITED = ("stat", "lstat", "access", "fsync", "fdatasync", "statvfs", "read", "pread", "readlink")
 
 
@@ -326,16 +330,17 @@ class Watch:
         return function(*args, **kwargs)
 
     def _audit(self, event: str, args: tuple[Any, ...]) -> None:
-        if threading.get_ident() != self._thread or self._is_noting or event.startswith(_HARMLESS):
+        if threading.get_ident() != self._thread or self._is_noting or event.startswith(_HARMLESS + _OF_THE_LOOP):
             return
         self._is_noting = True
         try:
-            frame, places = sys._getframe(1), []
+            frame: FrameType | None = sys._getframe(1)
+            places = list[str]()
             while frame is not None and len(places) < 3:
                 name = frame.f_code.co_filename
                 if "importlib" not in name and name != __file__:
                     places.append(f"{Path(name).parent.name}/{Path(name).name}:{frame.f_lineno}")
-                frame = frame.f_back  # type: ignore[assignment]
+                frame = frame.f_back
             self.seen.append(f"{event} {str(args[:1])[:80]} at {' < '.join(places)}")
         finally:
             self._is_noting = False
@@ -388,59 +393,66 @@ def audit(base: str, *, bare: bool) -> None:
 # The server: what the API would answer at once.
 
 
-async def serve() -> None:
-    stem = bytes(range(256)) * 1200
-    created = [0]
+class Server:
+    """Answers every request at once."""
 
-    def split_of(name: str) -> dict[str, object]:
+    def __init__(self) -> None:
+        self.base = ""
+        self._stem = bytes(range(256)) * 1200
+        self._created = 0
+
+    def split(self, name: str) -> dict[str, object]:
         count = 3000 if name == "split_many_stems" else 4
-        more = {"more": [{"a": 1, "b": "text"}] * 40_000} if name == "split_large" else {}
+        more = {"more": [[{"a": 1, "b": 2.5}] * 4000, ["text"] * 100_000]} if name == "split_large" else {}
         return {
             "id": name, "status": "succeeded", "stemModel": "4s", "filename": "x.mp3", "durationSeconds": 9,
             "creditsUsed": 1, "createdAt": "2026-05-04T10:00:00Z", "updatedAt": "2026-05-04T10:00:09Z", "error": None,
-            "stems": {f"stem{number}": f"{base}/cdn/{name}/{number}.mp3" for number in range(count)},
+            "stems": {f"stem{number}": f"{self.base}/cdn/{name}/{number}.mp3" for number in range(count)},
         } | more  # fmt: skip
 
-    def reply(method: str, path: str) -> dict[str, object]:
+    def data(self, method: str, path: str) -> dict[str, object]:
+        """Return what a reply of the API or the worker has in it."""
         if path.endswith("/credits"):
             return {"balance": 6200, "unit": "seconds"}
         if path.endswith("/uploads"):
             expires = "2036-01-01T00:00:00Z"
-            return {"uploadId": "u", "uploadUrl": f"{base}/worker", "uploadHeaders": {}, "expiresAt": expires}
+            return {"uploadId": "u", "uploadUrl": f"{self.base}/worker", "uploadHeaders": {}, "expiresAt": expires}
         if path == "/worker":
-            return {"url": f"{base}/kept", "key": "k"}
+            return {"url": f"{self.base}/kept", "key": "k"}
         if method == "POST":
-            created[0] += 1
+            self._created += 1
             split = {"status": "queued", "creditsUsed": 1, "createdAt": "2026-05-04T10:00:00Z"}
-            return {"id": f"split_{created[0]}", **split}
-        return split_of(path.rpartition("/")[2])
+            return {"id": f"split_{self._created}", **split}
+        return self.split(path.rpartition("/")[2])
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def reply(self, method: str, path: str) -> tuple[str, str, bytes]:
+        """Return a reply's status, type and body."""
+        if path.startswith("/cdn/"):
+            return "200 OK", "audio/mpeg", self._stem
+        if path.endswith("unknown"):
+            return "404 Not Found", "application/json", b'{"success": false, "error": {"code": "NO", "message": "no"}}'
+        body = {"success": True, "data": self.data(method, path)}
+        return "200 OK", "application/json", json.dumps(body).encode()
+
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, OSError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
-                method, path, _ = head.split(" ", 2)
                 lines = head.lower().split("\r\n")
                 left = next((int(line[15:]) for line in lines if line.startswith("content-length:")), 0)
                 while left:
                     left -= len(await reader.read(min(left, MIB)))
-                status, kind = "200 OK", "application/json"
-                if path.startswith("/cdn/"):
-                    body, kind = stem, "audio/mpeg"
-                elif path.endswith("unknown"):
-                    status, body = "404 Not Found", b'{"success": false, "error": {"code": "NO", "message": "no"}}'
-                else:
-                    body = json.dumps({"success": True, "data": reply(method, path)}).encode()
-                writer.write(
-                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
-                )
+                status, kind, body = self.reply(*head.split(" ", 2)[:2])
+                fields = f"Content-Type: {kind}\r\nContent-Length: {len(body)}"
+                writer.write(f"HTTP/1.1 {status}\r\n{fields}\r\n\r\n".encode() + body)
                 await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    print(base, flush=True)
-    await asyncio.Event().wait()
+    async def run(self) -> None:
+        server = await asyncio.start_server(self.answer, "127.0.0.1", 0)
+        self.base = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        print(self.base, flush=True)
+        await asyncio.Event().wait()
 
 
 @contextmanager
@@ -471,7 +483,7 @@ def main() -> int:
     parser.add_argument("--child", nargs=2, metavar=("CALL", "URL"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        asyncio.run(serve())
+        asyncio.run(Server().run())
     if options.child:
         child(*options.child)
         return 0

@@ -120,8 +120,8 @@ def imported(module: str, source: str) -> Iterator[str]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy":  # a table of names that load on first use
             tables = [ast.literal_eval(arg) for arg in node.args if isinstance(arg, ast.Dict)]
             yield from (f"{PACKAGE}.{place}" for table in tables for place in table)
-        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "load" and isinstance(node.args[0], ast.Constant):
-            yield f"{PACKAGE}.{node.args[0].value}"  # in a thread
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "load":  # in a thread
+            yield from (f"{PACKAGE}.{arg.value!s}" for arg in node.args[:1] if isinstance(arg, ast.Constant))
 
 
 def edges(module: str, source: str) -> set[str]:
