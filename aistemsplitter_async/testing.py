@@ -10,6 +10,7 @@ import heapq
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ class FakeClock:
         self._timers: list[_Timer] = []
         self._order = count()
         self._autojump = autojump
+        if autojump:  # what the first calls load in a thread otherwise
+            import_module("aistemsplitter_async.batch.runner")
         self._idle_turns: int | None = None  # while waiting to jump
 
     def monotonic(self) -> float:
