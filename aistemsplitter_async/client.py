@@ -80,8 +80,10 @@ def _check_kinds(**policies: object) -> None:
 class AsyncAIStemSplitter:
     """An asyncio client of the AIStemSplitter API. Use it as `async with`, or call `aclose()`.
 
-    It belongs to the event loop of its first call. Every method takes `timeout` (seconds, one deadline over queueing,
-    retries and transfers) and `priority`, the lane its requests wait in when the key's limit is the bottleneck.
+    Entering it, or else the first call, loads aiohttp and the rest in a thread, so that the event loop is not blocked;
+    that is no part of any `timeout`. It belongs to the event loop of its first call. Every method takes `timeout`
+    (seconds, one deadline over queueing, retries and transfers) and `priority`, the lane its requests wait in when the
+    key's limit is the bottleneck.
 
     Every call may raise `APIConnectionError` (`APITimeoutError` when `timeout` ran out), `APIStatusError` with its
     kinds (`AuthenticationError`, `InsufficientCreditsError`, `ValidationError`, `RateLimitedError`, `ServerError`) and
@@ -261,7 +263,7 @@ class AsyncAIStemSplitter:
     def gate(self) -> Gate:
         """The gate to this key's request budget; pass it to other clients of the same key.
 
-        Read it inside `async with`: before the first call, its modules load here, which takes some 25 ms.
+        Read it inside `async with`, or after the first call: before, its modules load here, which takes some 30 ms.
         """
         if self._gate is None:
             self._gate = self._build_gate()

@@ -35,7 +35,8 @@ class FakeClock:
     """A `Clock` whose time stands still until `advance` moves it.
 
     With `autojump=True` it moves by itself: whenever every task waits, time jumps to the next timer. It cannot see work
-    in threads and on sockets, so use that only for code without any, and only one such clock per event loop.
+    in threads and on sockets, so use that only for code without any, and only one such clock per event loop. What the
+    first calls of a client load in a thread, making such a clock loads.
 
     Args:
         start: what `monotonic()` says first, in seconds.

@@ -16,7 +16,7 @@ from typing import Any
 
 # The interpreter's own events, which take microseconds, and the loop's own.
 _HARMLESS = ("object.", "sys.", "cpython.", "builtins.", "gc.", "code.", "marshal.", "array.", "compile", "exec")
-_OF_THE_LOOP = ("socket.__new__", "socket.connect")
+_OF_THE_LOOP = ("socket.__new__", "socket.connect", "_thread.")
 _UNAUDITED = ("stat", "lstat", "access", "fsync", "fdatasync", "statvfs", "read", "pread", "readlink")
 
 
