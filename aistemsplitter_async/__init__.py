@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
     from aistemsplitter_async._transfer.meter import Progress as Progress
     from aistemsplitter_async._version import __version__ as __version__
     from aistemsplitter_async._wire.messages import Origin as Origin, Reply as Reply, Request as Request
+    from aistemsplitter_async.batch.batch import Batch as Batch
     from aistemsplitter_async.batch.item import BatchItem as BatchItem
     from aistemsplitter_async.batch.outcome import (
         BatchReport as BatchReport,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         BatchStatus as BatchStatus,
         TrackProgress as TrackProgress,
     )
-    from aistemsplitter_async.batch.runner import Batch as Batch
     from aistemsplitter_async.client import AsyncAIStemSplitter as AsyncAIStemSplitter
     from aistemsplitter_async.clock import Clock as Clock, SystemClock as SystemClock
     from aistemsplitter_async.config import (
@@ -125,7 +125,7 @@ else:
             "batch.item": "BatchItem",
             "batch.outcome": "BatchReport Done Failed Outcome Skipped",
             "batch.progress": "BatchProgress BatchStatus TrackProgress",
-            "batch.runner": "Batch",
+            "batch.batch": "Batch",
             "client": "AsyncAIStemSplitter",
             "clock": "Clock SystemClock",
             "config": "PollPolicy RateLimit RetryPolicy Timeouts",

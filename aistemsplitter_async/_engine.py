@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from contextlib import aclosing, suppress
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,10 +33,11 @@ from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_na
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api
+from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
 from aistemsplitter_async.clock import Clock, Deadline
-from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
+from aistemsplitter_async.config import PollPolicy, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, SplitFailedError, WaitTimeoutError
 from aistemsplitter_async.events import OnEvent, SplitCreated
 from aistemsplitter_async.models import CreatedSplit, Credits, DirectURL, Split, SplitInput, Submission
@@ -45,6 +47,9 @@ if TYPE_CHECKING:
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver
 
 T = TypeVar("T")
+
+with suppress(ImportError):  # another anyio may have it elsewhere
+    import_module("anyio._backends._asyncio")  # or it loads with the first scope, on the event loop
 
 
 class Engine:
@@ -61,11 +66,10 @@ class Engine:
         base_url: str,
         api_key: Secret,
         session: aiohttp.ClientSession | None,
-        rate_limit: RateLimit,
         retry: RetryPolicy,
         poll: PollPolicy,
         timeouts: Timeouts,
-        gate: Gate | None,
+        gate: Gate,
         transport: Transport | None,
         clock: Clock,
         network: Network,
@@ -79,7 +83,7 @@ class Engine:
             or AiohttpTransport(
                 api_key=api_key, base_url=base_url, session=session, timeouts=timeouts, network=network, urls=self._urls
             ),
-            gate=gate or Gate(rate_limit, clock=clock, retry=retry, on_event=on_event),
+            gate=gate,
             retry=retry,
             timeouts=timeouts,
             clock=clock,
@@ -158,20 +162,25 @@ class Engine:
 
     def build_submission(
         self,
-        split_input: SplitInput,
+        split_input: SplitInput | Mapping[str, Any],
         *,
         idempotency_key: str,
         stem_model: str | None = None,
         output_format: str | None = None,
         webhook_url: str | None = None,
     ) -> Submission:
-        """Return the create to send; its webhooks go to our own receiver unless a URL is given."""
+        """Return the create to send; its webhooks go to our own receiver unless a URL is given.
+
+        Raises:
+            ConfigurationError: see `parse_create`.
+        """
+        body = parse_create(split_input, stem_model=stem_model, output_format=output_format, webhook_url=webhook_url)
         return operations.build_submission(
-            split_input,
+            body.input,
             idempotency_key=idempotency_key,
-            stem_model=stem_model,
-            output_format=output_format,
-            webhook_url=webhook_url or self._webhook_url,
+            stem_model=body.stem_model,
+            output_format=body.output_format,
+            webhook_url=body.webhook_url or self._webhook_url,
         )
 
     async def create(

@@ -12,10 +12,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._loading import load
 from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
-from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async._wire.urls import parse_allowed_hosts
+from aistemsplitter_async.batch.batch import Batch
+from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import Done
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
 from aistemsplitter_async.config import (
@@ -32,7 +34,7 @@ from aistemsplitter_async.config import (
     Timeouts,
 )
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.job import Job
+from aistemsplitter_async.job import Job, follow
 from aistemsplitter_async.models import DirectURL
 
 if TYPE_CHECKING:  # loaded with the engine, at the first call
@@ -49,7 +51,6 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.batch.feeder import Sources
-    from aistemsplitter_async.batch.runner import Batch
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (
@@ -79,8 +80,10 @@ def _check_kinds(**policies: object) -> None:
 class AsyncAIStemSplitter:
     """An asyncio client of the AIStemSplitter API. Use it as `async with`, or call `aclose()`.
 
-    It belongs to the event loop of its first call. Every method takes `timeout` (seconds, one deadline over queueing,
-    retries and transfers) and `priority`, the lane its requests wait in when the key's limit is the bottleneck.
+    Entering it, or else the first call, loads aiohttp and the rest in a thread, so that the event loop is not blocked;
+    that is no part of any `timeout`. It belongs to the event loop of its first call. Every method takes `timeout`
+    (seconds, one deadline over queueing, retries and transfers) and `priority`, the lane its requests wait in when the
+    key's limit is the bottleneck.
 
     Every call may raise `APIConnectionError` (`APITimeoutError` when `timeout` ran out), `APIStatusError` with its
     kinds (`AuthenticationError`, `InsufficientCreditsError`, `ValidationError`, `RateLimitedError`, `ServerError`) and
@@ -163,6 +166,11 @@ class AsyncAIStemSplitter:
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
 
+        def build_gate() -> Gate:
+            from aistemsplitter_async._gate.gate import Gate  # noqa: PLC0415  # not for a client that is only made
+
+            return Gate(rate_limit or RateLimit(), clock=self._clock, retry=retry or RetryPolicy(), on_event=listener)
+
         def build_engine() -> Engine:
             from aistemsplitter_async._engine import Engine  # noqa: PLC0415  # most of what an import would cost
 
@@ -170,11 +178,10 @@ class AsyncAIStemSplitter:
                 base_url=self.base_url,
                 api_key=secret,
                 session=session,
-                rate_limit=rate_limit or RateLimit(),
                 retry=retry or RetryPolicy(),
                 poll=poll or PollPolicy(),
                 timeouts=timeouts or Timeouts(),
-                gate=gate,
+                gate=self.gate,
                 transport=transport,
                 clock=self._clock,
                 network=network,
@@ -183,6 +190,9 @@ class AsyncAIStemSplitter:
                 webhooks=webhooks,
             )
 
+        self._gate = gate
+        self._transport = transport
+        self._build_gate = build_gate
         self._build_engine = build_engine
         self._built: Engine | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -194,9 +204,12 @@ class AsyncAIStemSplitter:
             self._built = self._build_engine()
         return self._built
 
-    def _bound_engine(self) -> Engine:
-        """Return the engine for a call on the running event loop. Raises like `_bind`."""
+    async def _bound_engine(self) -> Engine:
+        """Return the engine for a call on the running event loop, loaded in a thread. Raises like `_bind`."""
         self._bind()
+        if self._built is None:
+            await load("_engine", "Engine")
+            self._bind()  # it may have been closed meanwhile
         return self._engine
 
     def _bind(self) -> None:
@@ -220,7 +233,12 @@ class AsyncAIStemSplitter:
         return f"AsyncAIStemSplitter(base_url={self.base_url!r})"
 
     async def __aenter__(self) -> Self:
-        self._bind()
+        """Load what calls need, aiohttp first of all, in a thread. Without `async with`, the first call does.
+
+        Raises:
+            ConfigurationError: the client is closed, or belongs to another event loop.
+        """
+        await self._bound_engine()
         return self
 
     async def __aexit__(
@@ -236,16 +254,24 @@ class AsyncAIStemSplitter:
         """
         _running_loop()
         self._closed = True
-        await self._engine.aclose()
+        if self._built is not None:
+            await self._built.aclose()
+        elif self._transport is not None:
+            await self._transport.aclose()
 
     @property
     def gate(self) -> Gate:
-        """The gate to this key's request budget; pass it to other clients of the same key."""
-        return self._engine.pipeline.gate
+        """The gate to this key's request budget; pass it to other clients of the same key.
+
+        Read it inside `async with`, or after the first call: before, its modules load here, which takes some 30 ms.
+        """
+        if self._gate is None:
+            self._gate = self._build_gate()
+        return self._gate
 
     async def get_credits(self, *, timeout: float | None = None, priority: Priority = "interactive") -> Credits:
         """Return the credits that the key may still spend; one credit is one second of source audio."""
-        engine = self._bound_engine()
+        engine = await self._bound_engine()
         return await engine.finish_by(self._deadline(timeout), engine.get_credits(priority))
 
     async def create_upload(
@@ -258,7 +284,7 @@ class AsyncAIStemSplitter:
         priority: Priority = "interactive",
     ) -> Reservation:
         """Reserve an upload of `content_length` bytes at the upload worker. `upload_audio` does this itself."""
-        engine = self._bound_engine()
+        engine = await self._bound_engine()
         reservation = engine.uploader.reserve(
             filename=filename, content_type=content_type, content_length=content_length, priority=priority
         )
@@ -290,7 +316,7 @@ class AsyncAIStemSplitter:
             SourceChangedError: the source changed while it was read.
             UnsafeURLError: the API named an upload worker whose URL must not be requested.
         """
-        engine = self._bound_engine()
+        engine = await self._bound_engine()
         delivering = engine.uploader.deliver(
             source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
         )
@@ -330,14 +356,13 @@ class AsyncAIStemSplitter:
             SubmissionUncertainError: it may or may not have happened; `resubmit(error.submission)` finds out.
             ConfigurationError: `before_send` is not async, or a field of the dict is wrong; nothing was sent.
         """
-        engine = self._bound_engine()
-        body = parse_create(split_input, stem_model=stem_model, output_format=output_format, webhook_url=webhook_url)
+        engine = await self._bound_engine()
         submission = engine.build_submission(
-            body.input,
+            split_input,
             idempotency_key=_key_or_fresh(idempotency_key),
-            stem_model=body.stem_model,
-            output_format=body.output_format,
-            webhook_url=body.webhook_url,
+            stem_model=stem_model,
+            output_format=output_format,
+            webhook_url=webhook_url,
         )
         return await engine.create(
             submission, deadline=self._deadline(timeout), priority=priority, before_send=before_send
@@ -364,7 +389,7 @@ class AsyncAIStemSplitter:
                 "the body of this submission was not kept, since it names a URL that grants access; store "
                 "submission.to_dict() where the error is caught, or in before_send"
             )
-        created = await self._bound_engine().resubmit(
+        created = await (await self._bound_engine()).resubmit(
             submission, deadline=self._deadline(timeout), priority=priority, before_send=before_send
         )
         return self._job(created, submission.idempotency_key, priority)
@@ -373,7 +398,7 @@ class AsyncAIStemSplitter:
         self, split_id: str, *, timeout: float | None = None, priority: Priority = "interactive"
     ) -> Split:
         """Return the current state of the split."""
-        engine = self._bound_engine()
+        engine = await self._bound_engine()
         return await engine.finish_by(self._deadline(timeout), engine.get_split(split_id, priority))
 
     async def wait_for_split(
@@ -407,7 +432,7 @@ class AsyncAIStemSplitter:
             ProtocolError: replies did not become readable, or stems did not come, in time.
             APIStatusError: the API does not know the split, or refuses to tell.
         """
-        return await self._bound_engine().wait(
+        return await (await self._bound_engine()).wait(
             split_id,
             timeout=timeout,
             raise_on_failed=raise_on_failed,
@@ -428,7 +453,8 @@ class AsyncAIStemSplitter:
 
         Arguments and errors are those of `wait_for_split`, but there is no deadline: `asyncio.timeout` sets one.
         """
-        return self._bound_engine().updates(split_id, priority=priority, since=since, credits_used=credits_used)
+        self._bind()
+        return follow(self._bound_engine, split_id, priority=priority, since=since, credits_used=credits_used)
 
     async def download_stems(
         self,
@@ -459,7 +485,7 @@ class AsyncAIStemSplitter:
             UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused for two minutes, fresh ones too.
         """
-        return await self._bound_engine().download_stems(
+        return await (await self._bound_engine()).download_stems(
             split,
             Path(into),
             name=name,
@@ -488,7 +514,7 @@ class AsyncAIStemSplitter:
         Arguments and errors are those of `upload_audio` and `create_split`; `source` may also be an `https` URL, as
         text, as `DirectURL` or as a dict, which the API fetches itself.
         """
-        engine, deadline, key = self._bound_engine(), self._deadline(timeout), _key_or_fresh(idempotency_key)
+        engine, deadline, key = await self._bound_engine(), self._deadline(timeout), _key_or_fresh(idempotency_key)
         prepared = engine.uploader.prepare_input(
             source, filename=filename, content_type=content_type, on_progress=on_progress, priority=priority
         )
@@ -499,7 +525,7 @@ class AsyncAIStemSplitter:
             output_format=output_format,
             webhook_url=webhook_url,
         )
-        engine = self._bound_engine()  # the client may have been closed during the upload
+        engine = await self._bound_engine()  # the client may have been closed during the upload
         created = await engine.create(submission, deadline=deadline, priority=priority, before_send=before_send)
         return self._job(created, key, priority)
 
@@ -532,7 +558,7 @@ class AsyncAIStemSplitter:
         stems already is refused before anything is spent.
         """
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
-        engine = self._bound_engine()
+        engine = await self._bound_engine()
         audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
         folder = engine.plan_folder(audio, name)
         await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
@@ -622,9 +648,6 @@ class AsyncAIStemSplitter:
             ConfigurationError: an argument out of its range. Entering it raises `JournalLockedError` if another
                 process is running on the journal, and `JournalError` if that cannot be used.
         """
-        from aistemsplitter_async.batch.options import BatchOptions  # noqa: PLC0415
-        from aistemsplitter_async.batch.runner import Batch  # noqa: PLC0415  # SQLite and threads: not for every client
-
         options = BatchOptions(
             into=None if into is None else Path(into),
             stem_model=stem_model,

@@ -21,6 +21,8 @@ API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
+REPLY_AT_ONCE_BYTES = 64 * 1024  # of JSON, read on the event loop in a few milliseconds at most
+REPLY_BRACKETS = 10_000  # of lists and objects; with many more, parsing would hold up all threads for too long
 REPLY_HEADER_BYTES = 64 * 1024  # of one line; proxies add policies, cookies and traces to what aiohttp expects (8,190)
 REPLY_HEADER_LINES = 512  # aiohttp expects 128
 REPLY_END = 2.0  # s of silence after which a reply whose JSON is complete is not waited for any longer

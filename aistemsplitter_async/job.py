@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async.models import CreatedSplit, Split
 
+BoundEngine = Callable[[], Awaitable["Engine"]]
+"""Loads the engine, and checks that its client is open and on its own event loop."""
+
 
 class Job:
     """A split to wait for. `client.submit` returns one, `client.job(id)` reattaches to one after a restart.
@@ -30,7 +33,7 @@ class Job:
 
     def __init__(
         self,
-        engine: Callable[[], Engine],
+        engine: BoundEngine,
         split_id: str,
         *,
         clock: Clock,
@@ -42,7 +45,7 @@ class Job:
         self.id = split_id
         self.idempotency_key = idempotency_key
         self.created = created
-        self._engine = engine  # checks that the client is open and on its own loop
+        self._engine = engine
         self._clock = clock
         self._created_at = created_at  # monotonic seconds
         self._priority: Priority = priority
@@ -58,14 +61,14 @@ class Job:
         Stateless: break out and iterate again as you like. Raises like `AsyncAIStemSplitter.wait_for_split`, but
         without a deadline, and it yields a failed split instead of raising.
         """
-        return self._engine().updates(
-            self.id, since=self._created_at, credits_used=self._credits_used, priority=self._priority
+        return follow(
+            self._engine, self.id, since=self._created_at, credits_used=self._credits_used, priority=self._priority
         )
 
     async def wait(self, *, timeout: float | None = None, raise_on_failed: bool = True) -> Split:
         """Return the split once it is terminal. See `AsyncAIStemSplitter.wait_for_split`."""
         with self._named():
-            self._finished = await self._engine().wait(
+            self._finished = await (await self._engine()).wait(
                 self.id,
                 timeout=timeout,
                 raise_on_failed=raise_on_failed,
@@ -94,7 +97,7 @@ class Job:
         if split is None or split.status != "succeeded":
             split = await self.wait(timeout=timeout)
         with self._named():
-            return await self._engine().download_stems(
+            return await (await self._engine()).download_stems(
                 split, Path(into), name=name, overwrite=overwrite, on_progress=listener, deadline=deadline
             )
 
@@ -107,3 +110,13 @@ class Job:
             error.split_id = error.split_id or self.id
             error.idempotency_key = error.idempotency_key or self.idempotency_key
             raise
+
+
+async def follow(
+    engine: BoundEngine, split_id: str, *, priority: Priority, since: float | None, credits_used: float | None
+) -> AsyncGenerator[Split, None]:
+    """Iterate over the observed changes of a split; see `AsyncAIStemSplitter.updates`."""
+    updates = (await engine()).updates(split_id, priority=priority, since=since, credits_used=credits_used)
+    async with aclosing(updates):
+        async for split in updates:
+            yield split

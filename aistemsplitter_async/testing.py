@@ -10,6 +10,7 @@ import heapq
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from importlib import import_module
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,8 @@ class FakeClock:
     """A `Clock` whose time stands still until `advance` moves it.
 
     With `autojump=True` it moves by itself: whenever every task waits, time jumps to the next timer. It cannot see work
-    in threads and on sockets, so use that only for code without any, and only one such clock per event loop.
+    in threads and on sockets, so use that only for code without any, and only one such clock per event loop. What the
+    first calls of a client load in a thread, making such a clock loads.
 
     Args:
         start: what `monotonic()` says first, in seconds.
@@ -49,6 +51,8 @@ class FakeClock:
         self._timers: list[_Timer] = []
         self._order = count()
         self._autojump = autojump
+        if autojump:  # what the first calls load in a thread otherwise
+            import_module("aistemsplitter_async.batch.runner")
         self._idle_turns: int | None = None  # while waiting to jump
 
     def monotonic(self) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random as random_module
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -22,7 +23,8 @@ from aistemsplitter_async._send.pauses import HostPauses
 from aistemsplitter_async._send.reactions import Action, action_for, wait_time
 from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, Streak, plan_pause, plan_retry
 from aistemsplitter_async._send.transport import Transport
-from aistemsplitter_async._tasks import OwnedTasks
+from aistemsplitter_async._tasks import OwnedTasks, run_in_thread
+from aistemsplitter_async._wire.encodings import may_be_large
 from aistemsplitter_async._wire.messages import Reply, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.clock import Clock, Random
@@ -174,12 +176,17 @@ class Pipeline:
     async def exchange(self, operation: Operation[T], slot: Slot) -> T:
         """Make one admitted attempt, and give its slot back. A 429 closes the gate."""
         try:
-            return operation.read(await self._attempt(operation), now=self.clock.now())
+            return await self.read(operation, await self._attempt(operation))
         except RateLimitedError as error:
             self._close_gate(slot, operation.stage, error)
             raise
         finally:
             slot.settle()
+
+    async def read(self, operation: Operation[T], reply: Reply) -> T:
+        """Return what a reply says. One that takes long to read, as no true one does, is read in a thread."""
+        read = partial(operation.read, reply, now=self.clock.now())
+        return await run_in_thread(read) if may_be_large(reply.body, reply.headers) else read()
 
     async def run(self, stage: Stage, once: Callable[[], Awaitable[T]], *, url: str | None = None) -> T:
         """Make attempts with `once` until one succeeds or the rules in `retry` say to stop.

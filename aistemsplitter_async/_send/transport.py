@@ -19,6 +19,7 @@ from yarl import URL
 from aistemsplitter_async._send.connections import Connections, Way
 from aistemsplitter_async._send.failures import Body, convert_error, describe_refusal, is_foreign_cancellation
 from aistemsplitter_async._send.network import Network
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._urls import is_of_origin, parse_http_url
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.codec import is_readable
@@ -264,7 +265,7 @@ class _Streamed:
             except TimeoutError:
                 if not silence.expired():
                     raise
-                if is_readable(self._as_reply(body, cut=True)):
+                if await run_in_thread(is_readable, self._as_reply(body, cut=True)):
                     return None
 
     def _as_reply(self, body: bytearray, *, cut: bool) -> Reply:

@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.file_object import BinaryFile, is_file_object, open_file_object
+from aistemsplitter_async._transfer.binary_file import BinaryFile, is_file_object
+from aistemsplitter_async._transfer.file_object import open_file_object
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, FileSource, _check_file, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import ForeignSource, guard
 from aistemsplitter_async._wire.inputs import parse_input
@@ -174,7 +175,7 @@ async def build_source(
     if isinstance(source, str) and _is_url(source):
         return DirectURL(source)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _build_bytes(source, filename or "audio", content_type)
+        return _build_bytes(await _copy(source, filename or "audio"), filename or "audio", content_type)
     if isinstance(source, str | os.PathLike):
         path = _as_path(source)
         try:
@@ -229,16 +230,30 @@ def _build_not_fetched(source: str, scheme: str) -> SourceUnreadableError:
     return SourceUnreadableError(f"cannot read {redact_url(source)}: {reason}; {way}", code="NOT_FETCHED")
 
 
-def _build_bytes(data: bytes | bytearray | memoryview, name: str, content_type: str | None) -> BytesSource:
+async def _copy(data: bytes | bytearray | memoryview, name: str) -> bytes:
+    """Return a copy of what may be changed; a large one is made in a thread."""
     try:
-        copy = bytes(data)
+        if isinstance(data, bytes):
+            return data
+        view = memoryview(data)
+        if view.nbytes <= BLOCK_BYTES or not view.c_contiguous:
+            return bytes(view)
+        return await run_in_thread(_copy_blocks, view.cast("B"))
     except ValueError as error:  # of a memoryview that was released
         raise SourceUnreadableError(f"cannot read {name}: {error}") from None
-    if not copy:
+
+
+def _copy_blocks(view: memoryview) -> bytes:
+    """Copy block by block: in one step it would hold up all threads, the event loop's among them."""
+    return b"".join([bytes(view[start : start + BLOCK_BYTES]) for start in range(0, len(view), BLOCK_BYTES)])
+
+
+def _build_bytes(data: bytes, name: str, content_type: str | None) -> BytesSource:
+    if not data:
         raise SourceUnreadableError(f"{name} is empty")
     kind = content_type or guess_content_type(name)
-    refuse_non_audio(io.BytesIO(copy), name, kind, is_unnamed=kind == "application/octet-stream")
-    return BytesSource(copy, name, kind)
+    refuse_non_audio(io.BytesIO(data), name, kind, is_unnamed=kind == "application/octet-stream")
+    return BytesSource(data, name, kind)
 
 
 def _as_path(source: str | os.PathLike[str]) -> Path:

@@ -16,11 +16,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from pathlib import PurePath
-from typing import IO, Any, BinaryIO, Protocol, TypeGuard, TypeVar, TypeVarTuple, cast
+from typing import IO, Any, BinaryIO, TypeVar, TypeVarTuple, cast
 
 import attrs
 
 from aistemsplitter_async._tasks import OneThread, run_to_end
+from aistemsplitter_async._transfer.binary_file import BinaryFile
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES, refuse_non_audio
 from aistemsplitter_async._transfer.foreign import build_silence
 from aistemsplitter_async._wire.messages import BodyStream
@@ -32,22 +33,6 @@ from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableErro
 T = TypeVar("T")
 Arguments = TypeVarTuple("Arguments")
 _UNNAMED = "audio"
-
-
-class BinaryFile(Protocol):
-    """A file object that is open for reading bytes."""
-
-    def read(self, size: int, /) -> bytes | None:
-        """Return up to `size` bytes, none at the end."""
-        ...
-
-
-def is_file_object(source: object) -> TypeGuard[BinaryFile]:
-    """Return whether `source` is to be read as a file object."""
-    try:
-        return not hasattr(source, "opened") and callable(getattr(source, "read", None))
-    except Exception:  # noqa: BLE001  # other people's code, which `guard` will name
-        return False
 
 
 # Whose thread reads which file objects, by their ids. It is the process's, as the position of a file object is: of two

@@ -17,7 +17,7 @@ from typing import Any
 import attrs
 
 from aistemsplitter_async._send.failures import is_foreign_cancellation
-from aistemsplitter_async._tasks import cancel_within
+from aistemsplitter_async._tasks import cancel_within, run_in_thread
 from aistemsplitter_async._wire.messages import BodyStream
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.config import ASLEEP, CLOSE_GRACE
@@ -25,6 +25,7 @@ from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableErro
 
 _AHEAD_BYTES = 256 * 1024  # read while earlier ones are on their way
 _AHEAD_CHUNKS = 64  # likewise: a stream of very small ones must let others run
+_HASHED_AT_ONCE_BYTES = 1024 * 1024  # a few milliseconds; a thread costs a tenth of one
 _EMPTY_IN_A_ROW = 1000  # empty chunks, after which a stream is taken for one without end
 HEADER_TEXT = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?")
 
@@ -91,7 +92,7 @@ class ForeignSource:
                 if seen > self.content_length:
                     break
                 if self.content is not None:
-                    hasher.update(chunk)
+                    await add_to_hash(hasher, chunk)
                 if kept:
                     yield kept
                 kept = chunk
@@ -162,6 +163,14 @@ class ForeignSource:
             failure = error
         kind = f"took longer than {self._stall:g} s" if deadline.is_past else f"raised {type(failure).__name__}"
         raise SourceUnreadableError(f"cannot read {self.filename}: {what} {kind}") from failure
+
+
+async def add_to_hash(hasher: hashlib._Hash, chunk: bytes) -> None:
+    """Hash a chunk, one that takes long in a thread."""
+    if len(chunk) > _HASHED_AT_ONCE_BYTES:
+        await run_in_thread(hasher.update, chunk)
+    else:
+        hasher.update(chunk)
 
 
 def build_silence(name: str, seconds: float) -> SourceUnreadableError:

@@ -217,17 +217,17 @@ class Uploader:
                     )
             else:
                 if sending.broken_by is None:
-                    receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
+                    receipt = await self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
                     return UploadedFile(reservation.upload_id, receipt.url, receipt.key)
                 failure = sending.broken_by
             raise failure
 
         return await pipeline.run(Stage.UPLOAD, once, url=reservation.upload_url)
 
-    def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
+    async def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
         if reply.ok and not whole:
             raise APIConnectionError("the upload worker answered before it had the whole file")
-        return operation.read(reply, now=self._pipeline.clock.now())
+        return await self._pipeline.read(operation, reply)
 
 
 class _Sending:

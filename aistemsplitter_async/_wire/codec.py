@@ -24,7 +24,7 @@ from cattrs.gen import make_dict_structure_fn, override
 from aistemsplitter_async._wire.dates import parse_time
 from aistemsplitter_async._wire.encodings import decode_text
 from aistemsplitter_async._wire.messages import Reply
-from aistemsplitter_async.config import REPLY_CAP_BYTES, REPLY_DEPTH
+from aistemsplitter_async.config import REPLY_BRACKETS, REPLY_CAP_BYTES, REPLY_DEPTH
 from aistemsplitter_async.errors import ProtocolError
 
 T = TypeVar("T")
@@ -60,11 +60,15 @@ def parse_reply(reply: Reply) -> Any:
     or infinity, and text may have lone surrogates; `decode` and `clean_text` accept neither.
 
     Raises:
-        ProtocolError: not readable text, not JSON, over 1 MiB, or nested deeper than 32.
+        ProtocolError: not readable text, not JSON, over 1 MiB, of more than 10,000 lists and objects, or nested deeper
+            than 32.
     """
     text = decode_text(reply.body, reply.headers)
+    brackets = text.count("{") + text.count("[")
+    if brackets > REPLY_BRACKETS:
+        raise ProtocolError("the reply is not usable JSON: it has too many values")
     value = _load(_TOLERANT, lambda: text.strip(_PADDING))
-    if text.count("{") + text.count("[") > REPLY_DEPTH:
+    if brackets > REPLY_DEPTH:
         _check_tree(value, texts=False)
     return value
 
@@ -98,9 +102,13 @@ def _parse_int(digits: str) -> float:
     return int(digits) if len(digits) <= _MOST_DIGITS else float(digits)
 
 
+def _parse_float(digits: str) -> float:
+    return float(digits)  # in Python, so that other threads have their turns while many are read
+
+
 # Built once: building a decoder costs as much as using it.
 _STRICT = json.JSONDecoder(parse_constant=_refuse_constant)
-_TOLERANT = json.JSONDecoder(parse_constant=float, parse_int=_parse_int, strict=False)
+_TOLERANT = json.JSONDecoder(parse_constant=float, parse_float=_parse_float, parse_int=_parse_int, strict=False)
 
 
 def _check_tree(value: Any, *, texts: bool) -> None:

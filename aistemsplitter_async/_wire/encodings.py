@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from aistemsplitter_async.config import REPLY_CAP_BYTES
+from aistemsplitter_async.config import REPLY_AT_ONCE_BYTES, REPLY_CAP_BYTES
 from aistemsplitter_async.errors import ProtocolError
 
 _MOST_CODINGS = 4  # one inside another; real replies have one, two where a proxy adds its own
@@ -22,6 +22,12 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP, _ZLIB, _RAW = 31, 15, -15  # zlib's `wbits`
 # Charsets of one byte a character. Any other is a name that a server chose, and Python has codecs that are no charsets.
 _CHARSETS = {"iso-8859-1": "latin-1", "latin1": "latin-1", "us-ascii": "latin-1", "windows-1252": "cp1252"}
+
+
+def may_be_large(body: bytes, headers: Mapping[str, str]) -> bool:
+    """Return whether a body may take long to be read: it is large, or it is compressed and may become so."""
+    is_packed = headers.get("content-encoding", "identity") != "identity" or body.startswith(_GZIP_MAGIC)
+    return is_packed or len(body) > REPLY_AT_ONCE_BYTES
 
 
 def decode_text(body: bytes, headers: Mapping[str, str]) -> str:

@@ -7,12 +7,11 @@ finished.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextlib import aclosing
 
 from aistemsplitter_async._tasks import cancel_within, wait_out
 from aistemsplitter_async._transfer.audio import Source
-from aistemsplitter_async._transfer.file_object import is_file_object
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import CLOSE_GRACE
@@ -31,20 +30,11 @@ class Feeder:
 
     Attributes:
         exhausted: whether the iterable has ended.
-
-    Raises:
-        ConfigurationError: it is not an iterable of sources.
     """
 
     def __init__(
         self, sources: Sources, take: Callable[[Source | BatchItem], Awaitable[bool]], *, clock: Clock
     ) -> None:
-        kind = type(sources).__name__
-        # iterable, but not a list of sources
-        if isinstance(sources, str | bytes | bytearray | memoryview | Mapping) or is_file_object(sources):
-            raise ConfigurationError(f"sources is a single {kind}; give a list of sources")
-        if not isinstance(sources, Iterable | AsyncIterable):
-            raise ConfigurationError(f"sources must be an iterable, not {kind}; give a list of sources")
         self.exhausted: bool = False
         self._sources = sources
         self._take = take

@@ -17,7 +17,7 @@ from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import AudioSource, BytesSource, Source, build_source, source_name
 from aistemsplitter_async._transfer.file_source import FileSource, refuse_non_audio
-from aistemsplitter_async._transfer.foreign import HEADER_TEXT, ForeignSource
+from aistemsplitter_async._transfer.foreign import HEADER_TEXT, ForeignSource, add_to_hash
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, stem_file_name
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
@@ -177,7 +177,7 @@ class OpenedItem:
         hasher = hashlib.sha256()
         async with self.audio.opened() as body:
             async for block in body():
-                hasher.update(block)
+                await add_to_hash(hasher, block)
         return AudioId(f"sha256:{hasher.hexdigest()}", None)
 
     def sighted(self, audio: AudioId, pattern: str) -> Sighting:

@@ -10,11 +10,10 @@ import attrs
 
 from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.journal.record import Variant
 
 if TYPE_CHECKING:
     from aistemsplitter_async._gate.lanes import Priority
-    from aistemsplitter_async.journal.record import Changed, RetryFailed
+    from aistemsplitter_async.journal.record import Changed, RetryFailed, Variant
     from aistemsplitter_async.models import OutputFormat, StemModel
 
 
@@ -59,4 +58,6 @@ class BatchOptions:
     @property
     def variant(self) -> Variant:
         """The model and format asked of every source."""
+        from aistemsplitter_async.journal.record import Variant  # noqa: PLC0415  # options are made before it is loaded
+
         return Variant(self.stem_model, self.output_format)

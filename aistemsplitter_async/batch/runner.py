@@ -1,10 +1,4 @@
-"""Many splits at a time, as an async context manager over a stream of outcomes.
-
-```python
-async with client.split_many(sources, into="stems/", journal="library.journal") as outcomes:
-    async for outcome in outcomes:
-        ...
-```
+"""Runs a batch: feeds it with sources, carries them out, and queues their outcomes.
 
 A feeder takes sources one by one, as earlier ones end; each gets a task of its own; bounds per stage are shared
 (`context`). A failed source is an outcome and stops no other. Leaving the block early stops the work: splits that exist
@@ -15,11 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from weakref import WeakSet
 
 from aistemsplitter_async._engine import Engine
@@ -35,7 +27,7 @@ from aistemsplitter_async.batch.progress import BatchProgress
 from aistemsplitter_async.batch.ticker import Ticker
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import ConfigurationError, JournalError, SourceUnreadableError
+from aistemsplitter_async.errors import JournalError, SourceUnreadableError
 from aistemsplitter_async.journal.file import is_exposed, own_files
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
@@ -46,30 +38,20 @@ _SHOWN = 30  # tracks a snapshot names
 _LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "create", "prepare", "wait")
 
 
-class Batch:
-    """A batch that runs while its `async with` block does; iterate over it for the outcomes as they arrive.
-
-    `AsyncAIStemSplitter.split_many` creates one.
-    """
+class Runner:
+    """What an entered batch runs on. Arguments are those of `Batch`; all methods are for the loop of `start`."""
 
     def __init__(
-        self,
-        get_engine: Callable[[], Engine],
-        sources: Sources,
-        options: BatchOptions,
-        *,
-        journal: Path | None,
-        clock: Clock,
+        self, engine: Engine, sources: Sources, options: BatchOptions, *, journal: Path | None, clock: Clock
     ) -> None:
-        self._get_engine = get_engine
+        self._engine = engine
         self._options = options
         self._journal_path = journal
         self._clock = clock
-        self._entered: BatchContext | None = None
+        self._started: BatchContext | None = None
         self._tracks: dict[asyncio.Task[None], BatchTrack] = {}
         self._helpers: list[asyncio.Task[None]] = []
         self._feeder = Feeder(sources, self._take, clock=clock)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._cancelled = WeakSet[asyncio.Task[None]]()  # by this batch, and not by its sources
         self._closing = False
         self._outcomes: asyncio.Queue[Outcome | None] = asyncio.Queue(maxsize=100)
@@ -83,43 +65,33 @@ class Batch:
         self._total: int | None = None
         self._seconds_left: float | None = None
 
-    async def __aenter__(self) -> Self:
-        """Open the journal and start.
-
-        Raises:
-            JournalLockedError: another process is running on the journal.
-            JournalError: the journal cannot be used.
-            ConfigurationError: it was entered before, or its client belongs to another event loop.
-        """
-        if self._loop is not None:
-            raise ConfigurationError("a batch is entered once; call split_many again")
-        engine, self._loop = self._get_engine(), asyncio.get_running_loop()
+    async def start(self) -> None:
+        """Open the journal and start. Raises like `Batch.__aenter__`."""
         self._began = self._clock.monotonic()
-        journal = await Journal.open(self._journal_path, owner=engine.owner)
+        own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
+        journal = await Journal.open(self._journal_path, owner=self._engine.owner)
         context = BatchContext(
-            engine,
+            self._engine,
             journal,
             self._options,
-            own_files=() if self._journal_path is None else own_files(self._journal_path),
+            own_files=own,
             clock=self._clock,
             on_stop=self._cancel_unpaid,
         )
-        self._entered = context
+        self._started = context
         try:
             await context.restore_gate()
         except BaseException:
             await journal.aclose()
             raise
         self._feeder.start(self._resolve_open_creates)
+        loop = asyncio.get_running_loop()
         self._helpers = [
-            self._loop.create_task(self._end(), name="batch end"),
-            self._loop.create_task(self._build_ticker().run(), name="batch ticker"),
+            loop.create_task(self._end(), name="batch end"),
+            loop.create_task(self._build_ticker().run(), name="batch ticker"),
         ]
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def stop(self) -> None:
         """Stop what is still running, and close the journal."""
         self._stop()
         for helper in self._helpers:
@@ -142,22 +114,8 @@ class Batch:
         if self._outcomes.empty():
             self._outcomes.put_nowait(None)
 
-    def __aiter__(self) -> AsyncIterator[Outcome]:
-        return self
-
-    async def __anext__(self) -> Outcome:
-        """Return the next outcome.
-
-        Raises:
-            ConfigurationError: the batch was not entered with `async with`, or in another event loop; or the iterable
-                of sources cancelled the task that read it, or did not let itself be closed.
-            JournalError: the journal could not be written any more; nothing was sent after that.
-            Exception: raised by the iterable of sources; everything before it was finished.
-            BaseException: raised by a source to end the program; nothing was sent after that.
-        """
-        _ = self._context  # raises if not entered, instead of waiting forever
-        if asyncio.get_running_loop() is not self._loop:
-            raise ConfigurationError("a batch belongs to the event loop that it was entered in")
+    async def next_outcome(self) -> Outcome | None:
+        """Return the next outcome, `None` once there are no more. Raises like `Batch.__anext__`."""
         over = self._ended or (self._closed and self._outcomes.empty())
         outcome = None if over else await self._outcomes.get()
         if outcome is not None:
@@ -168,20 +126,18 @@ class Batch:
         self._stop_timing()
         if self._fault is not None:
             raise self._fault
-        raise StopAsyncIteration
+        return None
 
     def drain(self) -> None:
-        """Create no more splits, but finish those that are, or may be, paid for. Returns at once."""
+        """See `Batch.drain`."""
         self._context.stop_switch.stop()
 
-    def expect(self, *, total: int | None, seconds_left: float | None = None) -> None:
-        """Set how many sources there are and how long they still take, for `progress` and the status file."""
+    def expect(self, total: int | None, seconds_left: float | None) -> None:
+        """See `Batch.expect`."""
         self._total, self._seconds_left = total, seconds_left
 
-    async def report(self) -> BatchReport:
-        """Return the totals once the batch has ended; outcomes that were not taken until then are only counted."""
-        async for _ in self:
-            pass
+    def report(self) -> BatchReport:
+        """Return the totals of a batch that has ended."""
         context = self._context
         return BatchReport(
             done=self._counts["done"],
@@ -193,7 +149,7 @@ class Batch:
         )
 
     async def records(self) -> AsyncGenerator[Record, None]:
-        """Iterate over all records of the journal, earlier runs included, oldest first."""
+        """See `Batch.records`."""
         after = 0
         while page := await self._context.journal.write(JournalStore.page, after, _PAGE):
             for record in page:
@@ -201,19 +157,16 @@ class Batch:
             after = page[-1].id
 
     async def unrecognised(self) -> list[str]:
-        """Return where the songs were that were bought, of which only the bytes are known, and that were not met yet.
-
-        If such a file has another name and other tags by now, its song is bought again.
-        """
+        """See `Batch.unrecognised`."""
         return await self._context.journal.write(JournalStore.unrecognised)
 
     async def exposed_folder(self) -> Path | None:
-        """Return the journal's folder if others can read the journal, since the file system keeps no private files."""
+        """See `Batch.exposed_folder`."""
         path = self._journal_path
         return path.parent if path is not None and await run_in_thread(is_exposed, path) else None
 
     def progress(self) -> BatchProgress:
-        """Return a snapshot of the batch, to be shown."""
+        """See `Batch.progress`."""
         context, now = self._context, self._clock.monotonic()
         active = sorted(
             (track.standing for track in self._tracks.values()),
@@ -240,9 +193,8 @@ class Batch:
 
     @property
     def _context(self) -> BatchContext:
-        if self._entered is None:
-            raise ConfigurationError("a batch runs inside `async with`")
-        return self._entered
+        assert self._started is not None  # noqa: S101  # started first of all
+        return self._started
 
     def _stop_timing(self) -> None:
         if self._took is None:

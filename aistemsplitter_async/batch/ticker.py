@@ -60,4 +60,8 @@ class Ticker:
         now = self._context.clock.now()
         status = BatchStatus(at=now, pid=os.getpid(), ended=ended, tracks=tracks, progress=self._progress())
         with suppress(OSError):  # a full disk is reported by the journal
-            await run_in_thread(write_status, status_path(self._journal), status)
+            await run_in_thread(_write, self._journal, status)
+
+
+def _write(journal: Path, status: BatchStatus) -> None:
+    write_status(status_path(journal), status)

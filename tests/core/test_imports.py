@@ -20,7 +20,7 @@ ROOT = Path(aistemsplitter_async.__file__).parent
 
 # Rooms from the ground up. A room is a folder, or a module of the root; it imports only from floors below its own.
 FLOORS = (
-    ("_addresses", "_lazy", "_plain", "_version", "_web", "clock"),
+    ("_addresses", "_lazy", "_loading", "_plain", "_version", "_web", "clock"),
     ("models",),
     ("_urls", "errors"),
     ("config", "events"),
@@ -55,12 +55,12 @@ SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls",
 
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
-    "": "_engine _files _listeners _tasks _web cli client clock testing",
+    "": "_engine _files _listeners _loading _tasks _web cli client clock testing",
     "_gate": "gate queues",
     "_poll": "poller",
     "_send": "connections connectors create failures network pipeline transport",
     "_transfer": "audio downloader file_object file_source foreign manifest metered partfile saver uploader writer",
-    "batch": "bounds capacity context create feeder item patience progress runner standing steps ticker track",
+    "batch": "batch bounds capacity context create feeder item patience progress runner standing steps ticker track",
     "cli": "connect paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
@@ -120,6 +120,8 @@ def imported(module: str, source: str) -> Iterator[str]:
         elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy":  # a table of names that load on first use
             tables = [ast.literal_eval(arg) for arg in node.args if isinstance(arg, ast.Dict)]
             yield from (f"{PACKAGE}.{place}" for table in tables for place in table)
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "load":  # in a thread
+            yield from (f"{PACKAGE}.{arg.value!s}" for arg in node.args[:1] if isinstance(arg, ast.Constant))
 
 
 def edges(module: str, source: str) -> set[str]:
@@ -236,6 +238,7 @@ def test_every_folder_that_is_made_survives_a_power_cut() -> None:
         ("_gate.gate", "from importlib import import_module\nimport_module('aistemsplitter_async.client')"),
         ("_gate.gate", "from aistemsplitter_async._poll.poller import Poller"),
         ("_poll.poller", "from aistemsplitter_async._transfer.uploader import Uploader"),
+        ("_poll.poller", "await load('client', 'AsyncAIStemSplitter')"),
         ("_engine", "lazy(__name__, {'client': ('AsyncAIStemSplitter',)})"),
         ("client", "from aistemsplitter_async.testing import FakeClock"),
         ("client", "from aistemsplitter_async.sandbox import Sandbox"),

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
+from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
-from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.commands.forecast import Forecast
 from aistemsplitter_async.cli.commands.status import report_owner
 from aistemsplitter_async.cli.commands.unrecognised import announced

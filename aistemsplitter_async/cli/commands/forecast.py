@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import attrs
 
 from aistemsplitter_async._tasks import cancel_and_wait
+from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.outcome import Done, Outcome, Skipped
 from aistemsplitter_async.batch.progress import BatchProgress
-from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.library import Library, Survey
 from aistemsplitter_async.cli.screen.batch_view import over
 from aistemsplitter_async.cli.screen.render import number, price

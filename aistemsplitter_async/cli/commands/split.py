@@ -13,9 +13,9 @@ import attrs
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.audio import build_source
 from aistemsplitter_async._transfer.file_source import FileSource
+from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped
-from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected_board
 from aistemsplitter_async.cli.failures import Context, Exit, explain, most_severe

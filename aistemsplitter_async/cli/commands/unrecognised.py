@@ -7,8 +7,8 @@ from contextlib import aclosing
 from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.screen.render import number, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
 

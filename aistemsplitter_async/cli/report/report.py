@@ -14,8 +14,8 @@ import attrs
 
 from aistemsplitter_async._files import fresh_path, make_folder, open_no_link, reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.outcome import BatchReport
-from aistemsplitter_async.batch.runner import Batch
 from aistemsplitter_async.cli.report.chart import build_chart
 from aistemsplitter_async.cli.report.page import GENERATOR, NEXT_GROUP, Summary, Tally, build_frame
 from aistemsplitter_async.cli.report.request_log import RequestLog

@@ -11,8 +11,9 @@ import attrs
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from aistemsplitter_async._wire.codec import decode, parse_json, to_camel
-from aistemsplitter_async.config import REPLY_CAP_BYTES, REPLY_DEPTH
+from aistemsplitter_async._wire.codec import decode, parse_json, parse_reply, to_camel
+from aistemsplitter_async._wire.messages import Reply
+from aistemsplitter_async.config import REPLY_BRACKETS, REPLY_CAP_BYTES, REPLY_DEPTH
 from aistemsplitter_async.errors import ProtocolError
 from aistemsplitter_async.models import CreatedSplit, Credits, Reservation, Split, SplitErrorDetail, WorkerReceipt
 
@@ -269,3 +270,12 @@ def test_any_bytes_give_a_value_or_a_protocol_error(body: bytes) -> None:
     except ProtocolError:
         return
     json.dumps(value, allow_nan=True).encode()
+
+
+def test_a_reply_of_more_lists_than_could_be_read_quickly_is_refused_before_it_is_parsed() -> None:
+    """No thread helps against those: the parser does not let others run."""
+    most = b"[" + b",".join([b"{}"] * (REPLY_BRACKETS - 1)) + b"]"
+    assert len(parse_reply(Reply(status=200, headers={}, body=most))) == REPLY_BRACKETS - 1
+    for body in (b"[" + most + b"]", b"[" * REPLY_CAP_BYTES):
+        with pytest.raises(ProtocolError, match="too many values"):
+            parse_reply(Reply(status=200, headers={}, body=body))

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import threading
 from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
+import attrs
 import pytest
 
 from aistemsplitter_async._gate.gate import Gate
@@ -35,7 +38,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.events import GateClosed, GateOpened, LimitLearned, RequestSent, RetryPlanned, Throttled
 from aistemsplitter_async.models import CreatedSplit, Submission
-from aistemsplitter_async.testing import Exchange, error_reply, json_reply
+from aistemsplitter_async.testing import Exchange, FakeClock, FakeTransport, error_reply, json_reply
 from tests.io.fakes import Script, World
 
 API = "https://api.test/v1"
@@ -767,3 +770,29 @@ async def test_other_calls_are_cancelled_at_once_and_their_slot_is_kept_a_window
     assert gate.snapshot().used == 1
     await still.clock.advance(60)
     assert gate.snapshot().used == 0
+
+
+@pytest.mark.parametrize("large", [False, True], ids=["small", "large"])
+async def test_a_reply_that_may_take_long_to_read_is_read_in_a_thread(large: bool) -> None:
+    """Large, or compressed: then a kilobyte may become a megabyte. Its errors are those of any other."""
+    bodies = [b"x" * (64 * 1024 + 1), gzip.compress(b"{}")] if large else [b"{}", b"x" * 64 * 1024]
+    threads: list[int] = []
+
+    def parse(_: Reply) -> None:
+        threads.append(threading.get_ident())
+        raise ProtocolError("no good")
+
+    transport = FakeTransport(lambda _: Reply(status=200, headers={}, body=bodies.pop()))
+    retry, clock = RetryPolicy(attempts=1), FakeClock()
+    pipeline = Pipeline(
+        transport=transport,
+        gate=Gate(RateLimit(), clock=clock, retry=retry),
+        retry=retry,
+        timeouts=Timeouts(),
+        clock=clock,
+    )
+    operation = attrs.evolve(OPERATIONS["credits"], parse=parse)
+    while bodies:
+        with pytest.raises(ProtocolError, match="no good"):
+            await pipeline.exchange(operation, await pipeline.admit(operation, "interactive"))
+    assert [thread != threading.get_ident() for thread in threads] == [large, large]

@@ -8,11 +8,18 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from aistemsplitter_async._transfer import file_source
-from aistemsplitter_async._transfer.audio import AudioSource, build_source, guess_content_type, stream_source
+from aistemsplitter_async._transfer.audio import (
+    AudioSource,
+    BytesSource,
+    build_source,
+    guess_content_type,
+    stream_source,
+)
 from aistemsplitter_async.errors import SourceChangedError, SourceUnreadableError
 from aistemsplitter_async.models import DirectURL
 from aistemsplitter_async.testing import FakeClock
@@ -409,3 +416,28 @@ async def test_a_stream_is_not_given_up_because_the_process_stood_still() -> Non
         await clock.advance(0.0)
         ready.set()
         assert await reading == b"song"
+
+
+async def test_much_that_may_be_changed_is_copied_in_a_thread_and_block_by_block(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In one step, a copy would hold up all threads."""
+    data, copied = pattern(3 * 1024 * 1024 + 7), list[object]()
+    real = asyncio.BaseEventLoop.run_in_executor
+
+    def run(loop: Any, pool: Any, function: Any, *arguments: Any) -> Any:
+        copied.append(function)
+        return real(loop, pool, function, *arguments)
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", run)
+    for given in (bytearray(data), memoryview(data), memoryview(bytearray(data)[:-3]).cast("I")):
+        source = await build_source(given)
+        assert isinstance(source, BytesSource)
+        assert data.startswith(source.data)
+        assert len(source.data) == memoryview(given).nbytes
+    assert len(copied) == 3
+    for other in (data, bytearray(data[:100]), memoryview(data)[::2]):  # nothing to copy, little, or not in one piece
+        source = await build_source(other)
+        assert isinstance(source, BytesSource)
+        assert source.data == bytes(other)
+    assert len(copied) == 3
