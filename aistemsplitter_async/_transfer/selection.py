@@ -7,7 +7,8 @@ from typing import Final, Self
 
 import attrs
 
-from aistemsplitter_async._transfer.names import KNOWN_STEMS, MODEL_STEMS, check_name, fold
+from aistemsplitter_async._transfer.names import KNOWN_STEMS, MODEL_STEMS, NAME_CAP_BYTES, check_name, fold
+from aistemsplitter_async.config import STEMS_CAP
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, UnsafeNameError
 
 NO_SUCH_STEM: Final = "NO_SUCH_STEM"  # the code of that error
@@ -106,7 +107,8 @@ class Selection:
             DownloadError: one that is called by its name is not among them (`code` is `NO_SUCH_STEM`).
         """
         if missing := _missing(self.named, stems):
-            raise DownloadError(f"the split does not have {missing}; it has {', '.join(stems)}", code=NO_SUCH_STEM)
+            there = ", ".join([repr(stem[:NAME_CAP_BYTES]) for stem in stems][:STEMS_CAP]) or "none"
+            raise DownloadError(f"the split does not have {missing}; it has {there}", code=NO_SUCH_STEM)
         return tuple(stem for stem in stems if self.stems is None or stem in self.stems)
 
     def fetched(self, stems: Collection[str]) -> tuple[str, ...]:
