@@ -208,7 +208,7 @@ def fetch_all_stems() -> None:
     replace("_transfer.selection:Selection.fetched", lambda _: lambda _, stems: tuple(stems))
 
 
-@mistake("files-forgotten", "more")
+@mistake("files-forgotten", "more", first=5)
 def forget_files() -> None:
     """While more stems are fetched, the journal forgets those that are here."""
 

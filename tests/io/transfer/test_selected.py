@@ -171,3 +171,13 @@ async def test_files_in_the_way_matter_only_if_they_are_wanted(world: World, tmp
             await client.download_stems(done.split, tmp_path, name="song")
     assert (tmp_path / "song" / "drums.mp3").read_bytes() == b"mine"
     assert asked_for(world) == ["bass", "other", "vocals"]
+
+
+async def test_where_another_split_is_overwritten_none_of_its_stems_stays(world: World, tmp_path: Path) -> None:
+    """Or one folder would hold stems of two splits, and only of some it would be known which."""
+    async with world.client() as client:
+        await client.split(b"sound", into=tmp_path, name="song")
+        second = await client.split(b"other", into=tmp_path, name="song", stems=("vocals",), overwrite=True)
+        assert names(tmp_path / "song") == [".stems.json", "vocals.mp3"]
+        assert f"{second.split.id}/vocals" in second.files["vocals"].read_text()
+        assert len(await client.download_stems(second.split, tmp_path, name="song")) == 4
