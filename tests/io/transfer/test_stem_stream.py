@@ -275,7 +275,7 @@ async def test_an_encoded_stem_is_decoded_and_a_bomb_refused(world: World, monke
 async def test_a_name_that_the_split_does_not_have_is_refused_without_a_request(world: World) -> None:
     split = await poll(world)
     async with world.client() as client:
-        with pytest.raises(DownloadError, match="'vocal'; it has vocals, drums") as caught:
+        with pytest.raises(DownloadError, match="a stem 'vocal'; it has 'vocals', 'drums'") as caught:
             async with client.open_stem(split, "vocal"):
                 pass
     assert (caught.value.code, caught.value.split_id) == ("NO_SUCH_STEM", "split_1")
