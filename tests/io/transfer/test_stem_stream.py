@@ -21,6 +21,7 @@ from aistemsplitter_async.errors import (
     IncompleteDownloadError,
     StemsExpiredError,
 )
+from aistemsplitter_async.events import RetryPlanned
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import Flow, World, hang, reset
@@ -106,6 +107,7 @@ async def test_a_broken_connection_is_resumed_where_it_broke(world: World) -> No
         "download", serve(SONG, until=150_000), serve(SONG, start=150_000, until=290_000), serve(SONG, start=290_000)
     )
     assert await read_all(world, split) == SONG
+    assert [event.stage for event in world.of(RetryPlanned)] == ["download", "download"], "with a pause before each"
     assert ranges(world) == [(None, None), ("bytes=150000-", '"one"'), ("bytes=290000-", '"one"')]
 
 
@@ -215,7 +217,7 @@ async def test_a_slow_reader_is_no_stall_of_the_server(world: World) -> None:
     async with world.client() as client, client.open_stem(split, "vocals") as stem:
         async for piece in stem:
             got += piece
-            await world.clock.sleep(1000)
+            await world.clock.sleep(62)  # a little more than a stall
     assert got == SONG
     assert world.api.count("download") == 1
 
