@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -26,10 +26,12 @@ from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
-from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
+from aistemsplitter_async._transfer.downloader import Downloader
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
 from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async._transfer.stem_stream import StemStream
+from aistemsplitter_async._transfer.stem_urls import MAY_PASS
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
@@ -230,8 +232,7 @@ class Engine:
         if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:
-            timed_out = AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT")
-            raise create.uncertain(timed_out)
+            raise create.uncertain(AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT"))
         raise APITimeoutError(
             f"could not create the split in time; none was created{self.pipeline.holdup}",
             code="TIMEOUT",
@@ -313,12 +314,10 @@ class Engine:
         updates = self.updates(
             split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline, of_many=of_many
         )
-        try:
+        with suppress(TimeoutError):
             async with deadline.scope(), aclosing(updates):
                 async for split in updates:
                     last = split
-        except TimeoutError:
-            pass
         if last is None or not last.is_terminal:
             raise WaitTimeoutError(split_id, last, self.pipeline.holdup)
         if last.status == "failed" and raise_on_failed:
@@ -346,6 +345,10 @@ class Engine:
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise
+
+    def open_stem(self, split: Split, stem: str, deadline: Deadline) -> AbstractAsyncContextManager[StemStream]:
+        """Open the stream of one stem, by the deadline. See `AsyncAIStemSplitter.open_stem`."""
+        return self.downloader.open_stem(split, stem, partial(self.finish_by, deadline))
 
     async def check_target(self, folder: Path, *, overwrite: bool, selection: Selection, pattern: str) -> None:
         """Check that what is selected can be written to `folder`, named by `pattern`, before anything is spent.

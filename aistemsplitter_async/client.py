@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import asynccontextmanager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
     from aistemsplitter_async._transfer.selection import Mixes, StemNames
+    from aistemsplitter_async._transfer.stem_stream import StemStream
     from aistemsplitter_async.batch.feeder import Sources
     from aistemsplitter_async.events import OnEvent
     from aistemsplitter_async.journal.record import Changed, RetryFailed
@@ -505,6 +507,28 @@ class AsyncAIStemSplitter:
             selection=Selection.parse(stems, mixes),
         )
 
+    @asynccontextmanager
+    async def open_stem(self, split: Split, stem: str, *, timeout: float | None = None) -> AsyncIterator[StemStream]:
+        """Open one stem as a stream of bytes, to be passed on without a file. Use it as `async with`.
+
+        It yields a `StemStream` (`name`, `length`, `content_type`, `filename`), once its first bytes are here: iterate
+        over it with `async for`, or read it like an async file. Each byte comes once, in constant memory; only as much
+        is received as is read. A broken connection is resumed and an expired URL renewed. The stream ends only where
+        the stem does; anything else is an error. Leaving the block closes the connection.
+
+        Args:
+            split: one that succeeded.
+            stem: the stem's name.
+            timeout: seconds to open it; reading takes as long as its reader does, and bytes move.
+
+        Raises:
+            DownloadError: when it is entered, if the split does not have the stem (`code` is `NO_SUCH_STEM`). Entering
+                and reading raise what `StemStream.read` does.
+        """
+        deadline = self._deadline(timeout)
+        async with (await self._bound_engine()).open_stem(split, stem, deadline) as stream:
+            yield stream
+
     async def submit(
         self,
         source: Source,
@@ -627,6 +651,8 @@ class AsyncAIStemSplitter:
         retry_failed: RetryFailed = False,
         overwrite: bool = False,
         changed: Changed = "refuse",
+        new_key: bool = False,
+        resend: bool = False,
     ) -> Batch:
         """Split many sources as fast as the key allows. Enter the returned batch, and iterate over it for the outcomes.
 
@@ -667,6 +693,10 @@ class AsyncAIStemSplitter:
                 changed: the `"same"` song, a `"new"` one, or by default a `Failed` with a `SourceChangedError` whose
                 code is `CHANGED`. That is for files that were bought by an older version of this package, or of
                 formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
+            new_key: whether a journal that was started with another API key accepts this one, if it sees a split that
+                the journal paid for, and so is of the same account. It is asked once; both keys are accepted then.
+            resend: whether creates that are left for review are sent again: those whose answer is not known, and that
+                are older than `key_age` or were sent with another API key. Check first that their splits do not exist.
 
         Raises:
             ConfigurationError: an argument out of its range, or `stems` that the model cannot have. Entering it raises
@@ -690,6 +720,8 @@ class AsyncAIStemSplitter:
             retry_failed=retry_failed,
             overwrite=overwrite,
             changed=changed,
+            new_key=new_key,
+            resend=resend,
         )
         return Batch(
             self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock

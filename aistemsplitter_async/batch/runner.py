@@ -21,6 +21,7 @@ from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
+from aistemsplitter_async.batch.new_key import accept_key
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.progress import BatchProgress
@@ -69,7 +70,7 @@ class Runner:
         """Open the journal and start. Raises like `Batch.__aenter__`."""
         self._began = self._clock.monotonic()
         own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
-        journal = await Journal.open(self._journal_path, owner=self._engine.owner)
+        journal = await self._open_journal()
         context = BatchContext(
             self._engine,
             journal,
@@ -90,6 +91,19 @@ class Runner:
             loop.create_task(self._end(), name="batch end"),
             loop.create_task(self._build_ticker().run(), name="batch ticker"),
         ]
+
+    async def _open_journal(self) -> Journal:
+        owner = self._engine.owner
+        if not self._options.new_key:
+            return await Journal.open(self._journal_path, owner=owner)
+        journal = await Journal.open(self._journal_path, owner=None)
+        try:
+            await accept_key(journal, self._engine)
+            await journal.write(JournalStore.bind, owner)
+        except BaseException:
+            await journal.aclose()
+            raise
+        return journal
 
     async def stop(self) -> None:
         """Stop what is still running, and close the journal."""

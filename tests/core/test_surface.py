@@ -116,6 +116,7 @@ OURS = {
     "clock": {"Deadline", "Random"},
     "config": {"Check"},
     "errors": {"Kept"},
+    "job": {"BoundEngine", "follow"},
     "models": {"WorkerReceipt"},
     "pytest_plugin": {"pytest_configure"},
 }

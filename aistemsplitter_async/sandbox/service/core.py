@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.account import Access, Account
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.persistence import Records, SQLiteRecords
 from aistemsplitter_async.sandbox.service.separator import ProcessSeparator, Separator, SilentSeparator
-from aistemsplitter_async.sandbox.service.settings import ServiceSettings, build_accounts
+from aistemsplitter_async.sandbox.service.settings import ServiceSettings, build_accesses
 from aistemsplitter_async.sandbox.service.storage import Storage
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock, Timeline
 
@@ -33,9 +33,11 @@ class ServiceCore:
         self._root = settings.data or Path(tempfile.mkdtemp(prefix="aistemsplitter-sandbox-"))
         self.storage: Storage = Storage(self._root, settings.limits)
         self.separator: Separator = SilentSeparator() if settings.silent else ProcessSeparator(settings.limits)
-        self.accounts: dict[str, Account] = build_accounts(settings, clock.monotonic())
+        self.accesses: dict[str, Access] = build_accesses(settings, clock.monotonic())
         """By API key."""
-        self.accounts_by_label: dict[str, Account] = {account.label: account for account in self.accounts.values()}
+        self.accounts_by_label: dict[str, Account] = {
+            access.account.label: access.account for access in self.accesses.values()
+        }
 
     def recall(self, name: str, default: Any) -> Any:
         """Return the JSON value that an earlier run noted under `name`; note and return `default` if there is none."""
