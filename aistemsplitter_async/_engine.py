@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,10 +25,12 @@ from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
-from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
+from aistemsplitter_async._transfer.downloader import Downloader
 from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
+from aistemsplitter_async._transfer.stem_stream import StemStream
+from aistemsplitter_async._transfer.stem_urls import MAY_PASS
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api
@@ -140,9 +142,8 @@ class Engine:
 
     async def get_split(self, split_id: str, priority: Priority = "interactive") -> Split:
         """Return the current state of the split."""
-        operation = operations.get_split(self.base_url, split_id)
         try:
-            return await self.pipeline.send(operation, priority=priority)
+            return await self.pipeline.send(operations.get_split(self.base_url, split_id), priority=priority)
         except AIStemSplitterError as error:
             error.split_id = split_id
             raise
@@ -221,8 +222,7 @@ class Engine:
         if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:
-            timed_out = AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT")
-            raise create.uncertain(timed_out)
+            raise create.uncertain(AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT"))
         raise APITimeoutError(
             f"could not create the split in time; none was created{self.pipeline.holdup}",
             code="TIMEOUT",
@@ -234,11 +234,7 @@ class Engine:
     ) -> CreatedSplit:
         """Resend a create that may already have happened."""
         return await self.create(
-            submission,
-            deadline=deadline,
-            priority=priority,
-            before_send=before_send,
-            ambiguity=Ambiguity(open=True),
+            submission, deadline=deadline, priority=priority, before_send=before_send, ambiguity=Ambiguity(open=True)
         )
 
     async def _note_created(self, submission: Submission, on_created: OnCreated | None, created: CreatedSplit) -> None:
@@ -340,6 +336,10 @@ class Engine:
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise
+
+    def open_stem(self, split: Split, stem: str, deadline: Deadline) -> AbstractAsyncContextManager[StemStream]:
+        """Open the stream of one stem, by the deadline. See `AsyncAIStemSplitter.open_stem`."""
+        return self.downloader.open_stem(split, stem, partial(self.finish_by, deadline))
 
     async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
         """Check that stems named by `pattern` can be written to `folder`, before anything is spent.

@@ -6,6 +6,7 @@ import asyncio
 import os
 import uuid
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AbstractAsyncContextManager
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -48,6 +49,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._send.transport import Transport
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
+    from aistemsplitter_async._transfer.stem_stream import StemStream
     from aistemsplitter_async.batch.feeder import Sources
     from aistemsplitter_async.batch.runner import Batch
     from aistemsplitter_async.events import OnEvent
@@ -467,6 +469,27 @@ class AsyncAIStemSplitter:
             on_progress=on_progress,
             deadline=self._deadline(timeout),
         )
+
+    def open_stem(
+        self, split: Split, stem: str, *, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[StemStream]:
+        """Open one stem as a stream of bytes, to be passed on without a file. Use it as `async with`.
+
+        It yields a `StemStream` (`name`, `length`, `content_type`, `filename`), once its first bytes are here: iterate
+        over it with `async for`, or read it like an async file. Each byte comes once, in constant memory; only as much
+        is received as is read. A broken connection is resumed and an expired URL renewed. The stream ends only where
+        the stem does; anything else is an error. Leaving the block closes the connection.
+
+        Args:
+            split: one that succeeded.
+            stem: the stem's name.
+            timeout: seconds to open it; reading takes as long as its reader does, and bytes move.
+
+        Raises:
+            DownloadError: when it is entered, if the split does not have the stem (`code` is `NO_SUCH_STEM`). Entering
+                and reading raise what `StemStream.read` does.
+        """
+        return self._bound_engine().open_stem(split, stem, self._deadline(timeout))
 
     async def submit(
         self,

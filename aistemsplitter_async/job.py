@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.lanes import Priority
     from aistemsplitter_async._transfer.meter import OnProgress
+    from aistemsplitter_async._transfer.stem_stream import StemStream
     from aistemsplitter_async.models import CreatedSplit, Split
 
 
@@ -90,13 +91,28 @@ class Job:
         """
         listener = as_listener(on_progress, "on_progress")  # refuses an async one before the wait
         deadline = Deadline.after(self._clock, timeout)
-        split = self._finished
-        if split is None or split.status != "succeeded":
-            split = await self.wait(timeout=timeout)
+        split = await self._succeeded(timeout)
         with self._named():
             return await self._engine().download_stems(
                 split, Path(into), name=name, overwrite=overwrite, on_progress=listener, deadline=deadline
             )
+
+    @asynccontextmanager
+    async def open_stem(self, stem: str, *, timeout: float | None = None) -> AsyncIterator[StemStream]:
+        """Wait until the split has succeeded and open one stem as a stream. See `AsyncAIStemSplitter.open_stem`.
+
+        `timeout` covers both.
+        """
+        deadline = Deadline.after(self._clock, timeout)
+        split = await self._succeeded(timeout)
+        async with self._engine().open_stem(split, stem, deadline) as stream:
+            yield stream
+
+    async def _succeeded(self, timeout: float | None) -> Split:
+        split = self._finished
+        if split is None or split.status != "succeeded":
+            split = await self.wait(timeout=timeout)
+        return split
 
     @contextmanager
     def _named(self) -> Iterator[None]:

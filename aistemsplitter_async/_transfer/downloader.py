@@ -9,14 +9,14 @@ before the next: its length was checked, its bytes are synced, the manifest says
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from urllib.parse import urljoin
+from typing import Any
 from weakref import WeakValueDictionary
 
 import attrs
@@ -24,7 +24,6 @@ from anyio import create_task_group
 
 from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
-from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import further_threads, run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
@@ -33,31 +32,19 @@ from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
-from aistemsplitter_async._transfer.ranges import Incoming, build_range_headers, read_incoming
+from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
+from aistemsplitter_async._transfer.stem_stream import StemStream
+from aistemsplitter_async._transfer.stem_urls import MAY_PASS, Refresh, StemURLs
 from aistemsplitter_async._transfer.writer import StemWriter
-from aistemsplitter_async._wire.error_replies import build_status_error
-from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
+from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, MOST_PAUSES, REDIRECT_HOPS
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APIConnectionError,
-    APIStatusError,
-    DownloadError,
-    IncompleteDownloadError,
-    StemsExpiredError,
-    UnsafeURLError,
-)
+from aistemsplitter_async.config import DOWNLOADS, STEMS_CAP
+from aistemsplitter_async.errors import APIConnectionError, DownloadError, IncompleteDownloadError
 from aistemsplitter_async.models import Split
 
+Opened = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OK = 200
-_RANGE_NOT_SATISFIABLE = 416
-
-MAY_PASS = (StemsExpiredError, IncompleteDownloadError)  # a CDN that does not have the stems yet, or answers with pages
-Refresh = Callable[[str], Awaitable[Split]]
 
 
 @attrs.frozen(kw_only=True)
@@ -66,6 +53,7 @@ class _StemDownload:
 
     stem: str
     name: str
+    urls: StemURLs
     saver: ManifestSaver
     cap: int
     overwrite: bool
@@ -85,48 +73,6 @@ class _StemDownload:
             self.on_progress(Progress(self.stem, done, total))
 
 
-class StemURLs:
-    """The stem URLs of one split. All its stems, and all calls that download them, share the requests that renew them.
-
-    Attributes:
-        renewals: how often the URLs were renewed.
-    """
-
-    def __init__(self, split: Split, refresh: Refresh, pipeline: Pipeline) -> None:
-        self.renewals = 0
-        self._split = split
-        self._refresh = refresh
-        self._pipeline = pipeline
-        self._renewed_at = -math.inf  # monotonic seconds
-        self._turn = asyncio.Lock()
-
-    def of(self, stem: str) -> str:
-        return self._split.stems[stem]
-
-    async def renew(self, renewals: int) -> bool:
-        """Renew the URLs, unless another stem has done so since there were `renewals`; return whether they are new.
-
-        What refuses URLs that are fresh needs time, and no others.
-        """
-        pipeline = self._pipeline
-        async with self._turn:
-            if self.renewals != renewals:
-                return True
-            age = pipeline.clock.monotonic() - self._renewed_at
-            if age < pipeline.retry.pause_cap or self.renewals == MOST_PAUSES:
-                return False
-            try:
-                fresh = await self._refresh(self._split.id)
-            except AIStemSplitterError as error:
-                if not 0 < pipeline.wait_time(error, is_known=True) < math.inf:
-                    raise
-                return False  # the API is as late as the CDN
-            self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
-            self._renewed_at = pipeline.clock.monotonic()
-            self.renewals += 1
-            return True
-
-
 class Downloader:
     """The download stage of one client."""
 
@@ -139,7 +85,28 @@ class Downloader:
 
     def urls(self, split: Split) -> StemURLs:
         """Return the stem URLs of `split`, to be shared by several calls."""
-        return StemURLs(split, self._refresh, self._pipeline)
+        return StemURLs(split, self._refresh, self._pipeline, self._allowed)
+
+    @asynccontextmanager
+    async def open_stem(self, split: Split, stem: str, opened: Opened) -> AsyncGenerator[StemStream, None]:
+        """Open the stream of one stem of `split`. How many there are at a time is the caller's choice.
+
+        Args:
+            split: one that succeeded.
+            stem: the stem's name.
+            opened: awaits the opening, by a deadline.
+
+        Raises:
+            DownloadError: the split has none, or not this one (`code` is `NO_SUCH_STEM`). Also what `StemStream.read`
+                raises.
+        """
+        _check_stems(split, stem)
+        stream = StemStream(stem, self.urls(split), self._pipeline, cap=longest_stem(split.duration_seconds))
+        try:
+            await opened(stream.open())
+            yield stream
+        finally:
+            await stream.aclose()
 
     async def download(
         self,
@@ -170,8 +137,7 @@ class Downloader:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
         """
         listener = as_listener(on_progress, "on_progress")
-        if not split.stems:
-            raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+        _check_stems(split)
         turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
         urls = urls or self.urls(split)
         async with turn:
@@ -196,7 +162,9 @@ class Downloader:
         manifest = await run_in_thread(prepare, pool=syncs)
         saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)
         items = [
-            _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
+            _StemDownload(
+                stem=stem, name=name, urls=urls, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener
+            )
             for stem, name in names.items()
         ]
         files: dict[str, Path] = {}
@@ -204,7 +172,7 @@ class Downloader:
 
         async def fetch(item: _StemDownload) -> None:
             try:
-                files[item.stem] = await self._download(item, split, urls)
+                files[item.stem] = await self._download(item)
             except Exception as error:  # noqa: BLE001  # returned, so that it does not cancel the siblings
                 failures.append(error)
 
@@ -216,35 +184,18 @@ class Downloader:
         await run_in_thread(manifest.remove_replaced, pool=syncs)
         return {item.stem: files[item.stem] for item in items}
 
-    async def _download(self, item: _StemDownload, split: Split, urls: StemURLs) -> Path:
+    async def _download(self, item: _StemDownload) -> Path:
         if not item.overwrite:
             finished = await run_in_thread(item.manifest.finished, item.stem, pool=item.saver.syncs)
             if finished is not None:
                 return finished
-            target = item.manifest.folder / f"{item.name}.{extension_for(urls.of(item.stem), None)}"
+            target = item.manifest.folder / f"{item.name}.{extension_for(item.urls.of(item.stem), None)}"
             if await run_in_thread(os.path.lexists, target):  # better now than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._parallel:
-            while True:
-                renewals = urls.renewals
-                try:
-                    return await self._fetch(item, urls.of(item.stem))
-                except (APIStatusError, UnsafeURLError) as error:
-                    if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
-                        raise
-                    refusal = error
-                if not await urls.renew(renewals):
-                    break
-        if isinstance(refusal, UnsafeURLError):
-            raise refusal
-        raise StemsExpiredError(
-            f"the URL of stem {item.stem!r} was refused (HTTP {refusal.status_code}), and so was a fresh one",
-            split_id=split.id,
-            status_code=refusal.status_code,
-        )
+            return await item.urls.run(item.stem, partial(self._fetch, item))
 
     async def _fetch(self, item: _StemDownload, url: str) -> Path:
-        url = self._allowed.vet(url)
         part = await run_in_thread(item.open_part, undo=PartFile.close)
         async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
             await self._fill(item, url, writer)
@@ -278,18 +229,7 @@ class Downloader:
         held = writer.held
         if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
             return
-        async with self._open(url, build_range_headers(held)) as reply:
-            if reply.status == _RANGE_NOT_SATISFIABLE:
-                writer.forget()
-                raise IncompleteDownloadError(f"the part of {item.stem} here no longer fits the server's file")
-            if not 200 <= reply.status < 300:  # noqa: PLR2004
-                raise await self._status_error(reply, item)
-            try:
-                incoming = read_incoming(reply.status, reply.headers, held)
-            except IncompleteDownloadError:
-                if reply.status != _OK:  # one that begins at the beginning says nothing of what is here
-                    writer.forget()
-                raise
+        async with item.urls.open(item.stem, url, held, forget=writer.forget) as (reply, incoming):
             extension = extension_for(url, reply.headers.get("content-type"))
             record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
             writer.begin(record, incoming)
@@ -316,30 +256,12 @@ class Downloader:
         meter.finish(now=clock.monotonic())
         return received
 
-    @asynccontextmanager
-    async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:
-        """Open a stem URL, following a few vetted redirects."""
-        for hops_left in range(REDIRECT_HOPS, -1, -1):
-            request = Request(origin=Origin.CDN, method="GET", url=url, headers=headers)
-            async with self._pipeline.transport.stream(request) as reply:
-                location = reply.headers.get("location")
-                if reply.status not in _REDIRECTS or location is None or not hops_left:
-                    yield reply
-                    return
-            url = self._allowed.vet(_join(url, location))
 
-    async def _status_error(self, reply: StreamedReply, item: _StemDownload) -> APIStatusError:
-        body = b""
-        async for chunk in reply.chunks():
-            body = chunk
-            break  # the first bytes of a refusal are enough to show
-        answer = Reply(status=reply.status, headers=reply.headers, body=body)
-        now = self._pipeline.clock.now()
-        return build_status_error(answer, what=f"download {item.stem}", now=now, origin=Origin.CDN)
-
-
-def _join(url: str, location: str) -> str:
-    try:
-        return urljoin(url, location)
-    except ValueError:
-        raise UnsafeURLError(f"refused to visit {location[:200]!r}: not a URL") from None
+def _check_stems(split: Split, stem: str | None = None) -> None:
+    there, problem = list(islice(split.stems, STEMS_CAP)), None
+    if not there:
+        problem = f"split {split.id} has no stems to download (it is {split.status})"
+    elif stem is not None and stem not in split.stems:
+        problem = f"the split does not have a stem {stem!r}; it has {', '.join(there)}"
+    if problem is not None:
+        raise DownloadError(problem, code="NO_SUCH_STEM" if there else None, split_id=split.id)
