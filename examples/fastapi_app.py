@@ -14,13 +14,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, Query, Request, UploadFile
+from fastapi import Depends, FastAPI, HTTPException, Query, Request, UploadFile
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel
 
 from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, StemStream, WaitTimeoutError, WebhookReceiver
 
-STATUS = {404: 404, 422: 422, 429: 503}  # everything else is between this service and the API: 502
+STATUS = {404: 404, 422: 422, 429: 503, "NO_SUCH_STEM": 404, "NOT_AUDIO": 422}  # others are no fault of the caller: 502
 receiver = WebhookReceiver(url=os.environ.get("PUBLIC_URL", "http://127.0.0.1:8000") + "/webhooks/")
 
 
@@ -41,7 +41,10 @@ Client = Annotated[AsyncAIStemSplitter, Depends(get_client)]  # a test can repla
 
 async def open_stem(song: str, stem: str, client: Client) -> AsyncIterator[StemStream]:
     """Open a stem, and close it when the response was sent or the browser has left."""
-    async with client.open_stem(await client.get_split(song), stem) as stream:
+    split = await client.get_split(song)
+    if split.status != "succeeded":
+        raise HTTPException(409, f"the song is {split.status}")
+    async with client.open_stem(split, stem) as stream:
         yield stream
 
 
@@ -58,11 +61,13 @@ app.mount("/webhooks", receiver.asgi)  # reached at /webhooks/
 
 @app.exception_handler(AIStemSplitterError)
 async def explain(_: Request, error: AIStemSplitterError) -> JSONResponse:
-    return JSONResponse(error.to_dict(), STATUS.get(error.status_code or 0, 502))
+    return JSONResponse(error.to_dict(), STATUS.get(error.code) or STATUS.get(error.status_code, 502))
 
 
 @app.post("/songs", status_code=202)
 async def create(file: UploadFile, client: Client) -> Song:
+    if not file.size:
+        raise HTTPException(422, "the file is empty")
     job = await client.submit(file.file, filename=file.filename, timeout=300)
     return Song(id=job.id, status="queued")
 

@@ -25,17 +25,17 @@ Run = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 @pytest.fixture
 async def run(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Run]:
-    """Start an example; at the end it is stopped with Ctrl-C, and must not have logged anything."""
+    """Start Python with arguments; at the end it is stopped with Ctrl-C, and must not have logged anything."""
     running: list[asyncio.subprocess.Process] = []
 
-    async def start(name: str, **variables: str) -> asyncio.subprocess.Process:
+    async def start(*arguments: str | Path, **variables: str) -> asyncio.subprocess.Process:
         environment = os.environ | {
             "AISTEMSPLITTER_API_KEY": sandbox.api_key,
             "AISTEMSPLITTER_BASE_URL": sandbox.base_url,
             "AISTEMSPLITTER_WEBHOOK_SECRET": sandbox.webhook_secret,
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, str(EXAMPLES / f"{name}.py"), cwd=tmp_path, env=environment | variables,
+            sys.executable, *arguments, cwd=tmp_path, env=environment | variables,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         running.append(process)

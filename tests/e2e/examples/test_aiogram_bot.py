@@ -14,7 +14,7 @@ import pytest
 from aiohttp import web
 
 from aistemsplitter_async.sandbox import Sandbox, Timed, faults
-from tests.e2e.examples.conftest import Run, until
+from tests.e2e.examples.conftest import EXAMPLES, Run, until
 from tests.e2e.harness import MakeWav
 
 
@@ -117,7 +117,7 @@ async def test_a_bot_is_sent_a_song_shows_its_progress_and_answers_with_stems(
     song = make_wav(3.0)
     telegram.files["song"] = song
     audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
-    await run("aiogram_bot", BOT_TOKEN="123456:abcdefghijklmnopqrstuvwxyz", TELEGRAM_API_URL=telegram.url)
+    await run(EXAMPLES / "aiogram_bot.py", BOT_TOKEN="123456:abcdefghijklmnopqrstuvwxyz", TELEGRAM_API_URL=telegram.url)
     telegram.send(audio=audio)
 
     async def answered() -> bool:
@@ -172,7 +172,7 @@ async def test_a_bot_edits_only_what_changes_and_an_edit_that_fails_takes_no_ste
 ) -> None:
     telegram.files["song"] = song = make_wav(3.0)
     variables = {"BOT_TOKEN": "123456:abcdefghijklmnopqrstuvwxyz", "AISTEMSPLITTER_BASE_URL": restless}
-    await run("aiogram_bot", TELEGRAM_API_URL=telegram.url, **variables)
+    await run(EXAMPLES / "aiogram_bot.py", TELEGRAM_API_URL=telegram.url, **variables)
     audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
 
     for songs, refusing in enumerate((None, "song.wav: processing"), start=1):
