@@ -4,9 +4,9 @@
     export AISTEMSPLITTER_API_KEY=ast_... DISCORD_TOKEN=...
     python examples/discord_bot.py
 
-No audio is kept: the API fetches the attachment from Discord itself, and a stem is in memory while it is sent. Of a
-stem that is larger than a file may be in that chat, 10 MiB without boosts, the link is sent. Commands can be answered
-for 15 minutes; after that, or if the bot was restarted, `/collect` brings the stems. The answer names it.
+No audio is kept: the API fetches the attachment from Discord itself, and a stem is in memory while it is sent. Of one
+that is larger than a file may be in that chat, 10 MiB without boosts, the link is sent. Commands can be answered
+for 15 minutes; after that, or if the bot was restarted, `/collect` brings the stems.
 """
 
 import asyncio
@@ -22,8 +22,8 @@ from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Job
 
 class StemBot(discord.Client):
     def __init__(self, splitter: AsyncAIStemSplitter) -> None:
-        # Commands need no intents, and a song called @everyone.mp3 must not ring every phone.
-        super().__init__(intents=discord.Intents.none(), allowed_mentions=discord.AllowedMentions.none())
+        # A song called @everyone.mp3 must not ring every phone.
+        super().__init__(intents=discord.Intents(guilds=True), allowed_mentions=discord.AllowedMentions.none())
         self.splitter = splitter
         self.tree = app_commands.CommandTree(self)
         self.tree.add_command(stems)
@@ -68,7 +68,7 @@ async def answer(interaction: discord.Interaction[StemBot], job: Job, name: str)
                     await interaction.followup.send(f"{stem} of {name}", file=file)
         await show(interaction, f"{name}: done")
     except (AIStemSplitterError, TimeoutError) as error:
-        await show(interaction, f"{name}: {str(error) or 'not done yet'}{again}")
+        await show(interaction, f"{name}: {str(error) or 'not done yet'}{again if shown != 'failed' else ''}")
 
 
 async def show(interaction: discord.Interaction[StemBot], text: str) -> None:

@@ -7,16 +7,18 @@ import asyncio
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 import pytest
-from IPython.core.displaypub import CapturingDisplayPublisher
-from IPython.core.history import HistoryManager
-from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 from aistemsplitter_async.sandbox import Sandbox, faults
 from tests.e2e.examples.conftest import until
 from tests.e2e.harness import MakeWav
+
+if TYPE_CHECKING:
+    from IPython.core.displaypub import CapturingDisplayPublisher
+    from IPython.core.interactiveshell import ExecutionResult, InteractiveShell
 
 NOTEBOOK = Path(__file__).parents[3] / "examples" / "notebook.py"
 
@@ -44,6 +46,10 @@ class Shell:
 
 @pytest.fixture
 def shell(sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Shell]:
+    from IPython.core.displaypub import CapturingDisplayPublisher
+    from IPython.core.history import HistoryManager
+    from IPython.core.interactiveshell import InteractiveShell
+
     monkeypatch.setenv("AISTEMSPLITTER_API_KEY", sandbox.api_key)
     monkeypatch.setenv("AISTEMSPLITTER_BASE_URL", sandbox.base_url)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))

@@ -9,9 +9,6 @@ from typing import Any
 
 import attrs
 import pytest
-from aiobotocore.session import get_session
-from moto.s3 import models
-from moto.server import ThreadedMotoServer
 
 from aistemsplitter_async import IncompleteDownloadError
 from aistemsplitter_async.sandbox import Sandbox
@@ -22,6 +19,10 @@ from tests.e2e.harness import MakeWav
 @pytest.fixture
 async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
     """A client of a new S3, in which parts may be small."""
+    from aiobotocore.session import get_session
+    from moto.s3 import models
+    from moto.server import ThreadedMotoServer
+
     monkeypatch.setattr(models, "S3_UPLOAD_PART_MIN_SIZE", 1)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
