@@ -53,7 +53,7 @@ async def collect(interaction: discord.Interaction[StemBot], split: str) -> None
 async def answer(interaction: discord.Interaction[StemBot], job: Job, name: str) -> None:
     shown, again = "", f"\n-# If no stems come: `/collect split:{job.id}`"
     try:
-        async with asyncio.timeout(14 * 60):
+        async with asyncio.timeout((interaction.expires_at - discord.utils.utcnow()).total_seconds() - 30):
             async for split in job.updates():
                 if split.status != shown:  # other fields change too, and there is a limit of edits
                     shown = split.status

@@ -6,7 +6,7 @@
 
 `POST /songs` with a form's `file`, `GET /songs/{id}?wait=30`, `GET /songs/{id}/{stem}`; `/docs` shows them. Webhooks
 end a wait when the split is done, so that it need not poll. Several workers (`--workers 4`) need a common inbox for
-that: `WebhookReceiver(..., inbox=SQLiteInbox("webhooks.db"))`.
+that: `WebhookReceiver(..., inbox=SQLiteInbox("webhooks.db"))`. How large files may be, the proxy in front says.
 """
 
 import os
@@ -25,7 +25,7 @@ receiver = WebhookReceiver(url=os.environ.get("PUBLIC_URL", "http://127.0.0.1:80
 
 
 @asynccontextmanager
-async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, AsyncAIStemSplitter]]:  # noqa: ARG001
+async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, AsyncAIStemSplitter]]:
     """One client for the life of the process. At its end, creates under way are answered before it closes."""
     async with AsyncAIStemSplitter(webhooks=receiver) as client:
         yield {"client": client}

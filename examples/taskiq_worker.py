@@ -65,7 +65,7 @@ async def split_song(
             outcome = await anext(outcomes)
     except JournalLockedError:
         await asyncio.sleep(BUSY)
-        await context.requeue()
+        await context.requeue()  # which raises
         raise
     if isinstance(outcome, Failed):
         raise outcome.error
