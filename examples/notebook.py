@@ -1,4 +1,3 @@
-# mypy: allow-untyped-calls, disable-error-code="top-level-await,syntax"
 # %% [markdown]
 # # Stems in a notebook
 #

@@ -70,7 +70,10 @@ class Discord:
         await self.socket.prepare(request)
         await self.socket.send_json({"op": 10, "d": {"heartbeat_interval": 40_000}, "s": None, "t": None})
         async for message in self.socket:
-            if message.type is WSMsgType.TEXT and message.json()["op"] == 2:
+            operation = message.json()["op"] if message.type is WSMsgType.TEXT else None
+            if operation == 1:  # a heartbeat
+                await self.socket.send_json({"op": 11, "d": None, "s": None, "t": None})
+            elif operation == 2:
                 ready = {"v": 10, "user": USER, "guilds": [], "session_id": "s", "resume_gateway_url": "ws://127.0.0.1"}
                 await self.socket.send_json({"op": 0, "t": "READY", "s": 1, "d": ready})
         return self.socket
