@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import AbstractAsyncContextManager, aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -26,11 +26,12 @@ from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
 from aistemsplitter_async._transfer.downloader import Downloader
-from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
-from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
+from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.stem_stream import StemStream
 from aistemsplitter_async._transfer.stem_urls import MAY_PASS
+from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api
@@ -304,12 +305,10 @@ class Engine:
         updates = self.updates(
             split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline, of_many=of_many
         )
-        try:
+        with suppress(TimeoutError):
             async with deadline.scope(), aclosing(updates):
                 async for split in updates:
                     last = split
-        except TimeoutError:
-            pass
         if last is None or not last.is_terminal:
             raise WaitTimeoutError(split_id, last, self.pipeline.holdup)
         if last.status == "failed" and raise_on_failed:
@@ -325,12 +324,13 @@ class Engine:
         overwrite: bool,
         on_progress: OnProgress | None,
         deadline: Deadline,
+        selection: Selection,
     ) -> dict[str, Path]:
-        """Download every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
+        """Download what is selected to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
         download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
-        attempt = partial(download, overwrite=overwrite, on_progress=on_progress)
+        attempt = partial(download, overwrite=overwrite, on_progress=on_progress, selection=selection)
         try:
             return await self.finish_by(deadline, self.pipeline.outlast(Stage.DOWNLOAD, attempt, MAY_PASS))
         except AIStemSplitterError as error:
@@ -341,10 +341,10 @@ class Engine:
         """Open the stream of one stem, by the deadline. See `AsyncAIStemSplitter.open_stem`."""
         return self.downloader.open_stem(split, stem, partial(self.finish_by, deadline))
 
-    async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
-        """Check that stems named by `pattern` can be written to `folder`, before anything is spent.
+    async def check_target(self, folder: Path, *, overwrite: bool, selection: Selection, pattern: str) -> None:
+        """Check that what is selected can be written to `folder`, named by `pattern`, before anything is spent.
 
         Raises:
             DownloadError: it cannot be written to, or stems would be overwritten without permission.
         """
-        await run_in_thread(check_target, folder, overwrite, pattern)
+        await run_in_thread(check_target, folder, overwrite, pattern, selection)

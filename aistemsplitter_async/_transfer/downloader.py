@@ -14,7 +14,6 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -27,19 +26,21 @@ from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import further_threads, run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
-from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
+from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async._transfer.stem_stream import StemStream
 from aistemsplitter_async._transfer.stem_urls import MAY_PASS, Refresh, StemURLs
+from aistemsplitter_async._transfer.target import prepare_folder
 from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, STEMS_CAP
+from aistemsplitter_async.config import DOWNLOADS
 from aistemsplitter_async.errors import APIConnectionError, DownloadError, IncompleteDownloadError
 from aistemsplitter_async.models import Split
 
@@ -100,7 +101,7 @@ class Downloader:
             DownloadError: the split has none, or not this one (`code` is `NO_SUCH_STEM`). Also what `StemStream.read`
                 raises.
         """
-        _check_stems(split, stem)
+        _check_stems(split, Selection.parse((stem,)))
         stream = StemStream(stem, self.urls(split), self._pipeline, cap=longest_stem(split.duration_seconds))
         try:
             await opened(stream.open())
@@ -117,8 +118,9 @@ class Downloader:
         on_progress: OnProgress | None,
         pattern: str = ANY_STEM,
         urls: StemURLs | None = None,
+        selection: Selection = ALL_STEMS,
     ) -> dict[str, Path]:
-        """Download every stem of `split` into `folder`; return the files by stem name.
+        """Download what is selected of `split` into `folder`; return the files by stem name.
 
         A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
         done. Another call continues where this one ended, and skips the stems that are complete. Where another
@@ -132,18 +134,26 @@ class Downloader:
             on_progress: a listener, called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
             urls: those of an earlier call for the same split.
+            selection: what is downloaded; nothing else is fetched.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
         """
         listener = as_listener(on_progress, "on_progress")
-        _check_stems(split)
+        _check_stems(split, selection)
         turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
         urls = urls or self.urls(split)
         async with turn:
             with further_threads(DOWNLOADS) as syncs:  # a slow disk would keep all of the loop's busy
                 return await self._download_all(
-                    split, folder, pattern, overwrite=overwrite, listener=listener, urls=urls, syncs=syncs
+                    split,
+                    folder,
+                    pattern,
+                    overwrite=overwrite,
+                    listener=listener,
+                    urls=urls,
+                    selection=selection,
+                    syncs=syncs,
                 )
 
     async def _download_all(
@@ -155,9 +165,10 @@ class Downloader:
         overwrite: bool,
         listener: Listener[Progress] | None,
         urls: StemURLs,
+        selection: Selection,
         syncs: Executor,
     ) -> dict[str, Path]:
-        names, refused = plan_names(split.stems, pattern)
+        names, refused = plan_names(split.stems, pattern, wanted=selection.fetched(split.stems))
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare, pool=syncs)
         saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)
@@ -257,11 +268,11 @@ class Downloader:
         return received
 
 
-def _check_stems(split: Split, stem: str | None = None) -> None:
-    there, problem = list(islice(split.stems, STEMS_CAP)), None
-    if not there:
-        problem = f"split {split.id} has no stems to download (it is {split.status})"
-    elif stem is not None and stem not in split.stems:
-        problem = f"the split does not have a stem {stem!r}; it has {', '.join(there)}"
-    if problem is not None:
-        raise DownloadError(problem, code="NO_SUCH_STEM" if there else None, split_id=split.id)
+def _check_stems(split: Split, selection: Selection) -> None:
+    if not split.stems:
+        raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+    try:
+        selection.kept(split.stems)
+    except DownloadError as error:
+        error.split_id = split.id
+        raise

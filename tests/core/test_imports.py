@@ -61,7 +61,7 @@ SHELLS_OF = {
     "_send": "connections connectors create failures network pipeline transport",
     "_transfer": (
         "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
-        "uploader writer"
+        "target uploader writer"
     ),
     "batch": "bounds capacity context create feeder item patience progress runner standing steps ticker track",
     "cli": "connect paths run sources startup",

@@ -97,6 +97,7 @@ class _Run:
             journal=None if arguments.sandbox else default_journal(arguments.into),
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
+            stems=arguments.selecting.stems,
             webhook_url=arguments.webhook_url,
             in_flight=_IN_FLIGHT,
             priority="interactive",
@@ -104,6 +105,8 @@ class _Run:
             retry_failed=arguments.retry_failed or "unpaid",  # naming the source again asks for what costs nothing
             overwrite=arguments.overwrite,
             changed=arguments.changed,
+            new_key=arguments.new_key,
+            resend=arguments.resend,
         )
         try:
             async with batch:
@@ -233,6 +236,7 @@ class _Run:
         return Context(
             into=str(arguments.into),
             name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
+            selecting=arguments.selecting.given,
             connection=arguments.common.connection,
             is_split=True,
             retry_failed=arguments.retry_failed,
@@ -246,6 +250,7 @@ def _command_for(source: str, arguments: Splitting) -> str:
         "--into": arguments.into,
         "--stem-model": arguments.stem_model,
         "--output-format": arguments.output_format,
+        **arguments.selecting.given,
         "--webhook-url": arguments.webhook_url,
         **arguments.common.connection,
     }

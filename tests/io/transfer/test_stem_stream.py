@@ -21,6 +21,7 @@ from aistemsplitter_async.errors import (
     IncompleteDownloadError,
     StemsExpiredError,
 )
+from aistemsplitter_async.events import RetryPlanned
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import Flow, World, hang, reset
@@ -106,6 +107,7 @@ async def test_a_broken_connection_is_resumed_where_it_broke(world: World) -> No
         "download", serve(SONG, until=150_000), serve(SONG, start=150_000, until=290_000), serve(SONG, start=290_000)
     )
     assert await read_all(world, split) == SONG
+    assert [event.stage for event in world.of(RetryPlanned)] == ["download", "download"], "with a pause before each"
     assert ranges(world) == [(None, None), ("bytes=150000-", '"one"'), ("bytes=290000-", '"one"')]
 
 
@@ -215,7 +217,7 @@ async def test_a_slow_reader_is_no_stall_of_the_server(world: World) -> None:
     async with world.client() as client, client.open_stem(split, "vocals") as stem:
         async for piece in stem:
             got += piece
-            await world.clock.sleep(1000)
+            await world.clock.sleep(62)  # a little more than a stall
     assert got == SONG
     assert world.api.count("download") == 1
 
@@ -275,7 +277,7 @@ async def test_an_encoded_stem_is_decoded_and_a_bomb_refused(world: World, monke
 async def test_a_name_that_the_split_does_not_have_is_refused_without_a_request(world: World) -> None:
     split = await poll(world)
     async with world.client() as client:
-        with pytest.raises(DownloadError, match="'vocal'; it has vocals, drums") as caught:
+        with pytest.raises(DownloadError, match="a stem 'vocal'; it has 'vocals', 'drums'") as caught:
             async with client.open_stem(split, "vocal"):
                 pass
     assert (caught.value.code, caught.value.split_id) == ("NO_SUCH_STEM", "split_1")
