@@ -1,18 +1,12 @@
-"""The examples, each started as a user would start it, against a sandbox and a fake Telegram."""
+"""The Telegram bot, started as a user would start it, against a sandbox and a fake Telegram."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import socket
-import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -21,10 +15,8 @@ import pytest
 from aiohttp import web
 
 from aistemsplitter_async.sandbox import Sandbox, Timed, faults
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-MakeWav = Callable[..., bytes]
-Run = Callable[..., Awaitable[asyncio.subprocess.Process]]
+from tests.e2e.examples.conftest import EXAMPLES, Run, until
+from tests.e2e.harness import MakeWav
 
 
 @pytest.fixture
@@ -32,97 +24,6 @@ async def sandbox() -> AsyncIterator[Sandbox]:
     slow = Timed(base=1.6, per_second=0.0, workers=9)  # long enough to be seen at work
     async with Sandbox(separation="silent", requests_per_minute=None, progression=slow) as running:
         yield running
-
-
-@pytest.fixture
-async def run(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Run]:
-    """Start an example; at the end it is stopped with Ctrl-C, and must not have logged anything."""
-    running: list[asyncio.subprocess.Process] = []
-
-    async def start(name: str, **variables: str) -> asyncio.subprocess.Process:
-        environment = os.environ | {
-            "AISTEMSPLITTER_API_KEY": sandbox.api_key,
-            "AISTEMSPLITTER_BASE_URL": sandbox.base_url,
-            "AISTEMSPLITTER_WEBHOOK_SECRET": sandbox.webhook_secret,
-        }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, str(EXAMPLES / f"{name}.py"), cwd=tmp_path, env=environment | variables,
-            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-        running.append(process)
-        return process
-
-    yield start
-    for process in running:
-        if process.returncode is None:
-            process.send_signal(signal.SIGINT)
-        async with asyncio.timeout(60):
-            _, err = await process.communicate()
-        assert "Traceback" not in err.decode(), err.decode()
-        assert sandbox.api_key not in err.decode()
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
-
-
-async def until(check: Callable[[], Awaitable[Any]]) -> Any:
-    """Return what `check` returns once that is true."""
-    async with asyncio.timeout(90):  # importing a framework takes a busy machine a while
-        while True:
-            with suppress(aiohttp.ClientConnectionError):
-                if found := await check():
-                    return found
-            await asyncio.sleep(0.05)
-
-
-@pytest.mark.parametrize("name", ["aiohttp_app", "fastapi_app"])
-async def test_a_service_accepts_songs_is_notified_by_webhooks_and_serves_stems(
-    run: Run, sandbox: Sandbox, http: aiohttp.ClientSession, make_wav: MakeWav, name: str
-) -> None:
-    port = free_port()
-    await run(name, PORT=str(port))
-    url = f"http://127.0.0.1:{port}/songs"
-
-    async def is_up() -> bool:
-        async with http.get(f"{url}/unknown") as answer:
-            return answer.status == 404
-
-    await until(is_up)
-    sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO", "nothing but noise"), calls=3)
-    ids = []
-    for n in range(3):  # users call their songs what they like
-        async with http.post(url, params={"name": "song.wav"}, data=make_wav(1.0 + n)) as answer:
-            assert answer.status == 202
-            ids.append((await answer.json())["id"])
-
-    async def shown(split_id: str) -> Any:
-        async with http.get(f"{url}/{split_id}") as answer:
-            answered = await answer.json()
-            return answered if answered["status"] != "processing" else None
-
-    for split_id in ids[:2]:
-        assert await until(partial(shown, split_id)) == {
-            "status": "done",
-            "stems": ["bass", "drums", "other", "vocals"],
-        }
-        async with http.get(f"{url}/{split_id}/vocals") as answer:
-            assert (answer.status, bool(await answer.read())) == (200, True)
-        async with http.get(f"{url}/{split_id}/kazoo") as answer:
-            assert answer.status == 404
-    failed = await until(partial(shown, ids[2]))
-    assert (failed["status"], "nothing but noise" in failed["error"]) == ("failed", True)
-    assert [record.status for record in sandbox.ledger.deliveries] == [200] * 3
-    assert {split.polls for split in sandbox.ledger.splits} == {1}
-    async with http.post(url, params={"name": "song.wav"}, data=b"") as answer:  # nothing to upload
-        assert answer.status == 502
-    async with http.post(url, data=make_wav(1.0)) as answer:
-        assert answer.status in (400, 422)
-    forged = {"AIStemSplitter-Signature": f"t=1,v1={'0' * 64}"}
-    for path in ("webhooks", "webhooks/"):
-        async with http.post(f"http://127.0.0.1:{port}/{path}", data=b"{}", headers=forged) as answer:
-            assert answer.status in (400, 404)
 
 
 @attrs.define
@@ -243,7 +144,7 @@ async def test_a_bot_shows_progress_answers_with_stems_and_an_edit_that_fails_ta
     telegram.files["song"] = song = make_wav(3.0)
     audio = {"file_id": "song", "file_unique_id": "u", "duration": 3, "file_name": "song.wav", "file_size": len(song)}
     variables = {"BOT_TOKEN": "123456:abcdefghijklmnopqrstuvwxyz", "AISTEMSPLITTER_BASE_URL": restless}
-    await run("aiogram_bot", TELEGRAM_API_URL=telegram.url, **variables)
+    await run(EXAMPLES / "aiogram_bot.py", TELEGRAM_API_URL=telegram.url, **variables)
 
     for songs, refusing in enumerate((None, "song.wav: processing"), start=1):
 
@@ -273,10 +174,3 @@ async def test_a_bot_shows_progress_answers_with_stems_and_an_edit_that_fails_ta
 
     await until(failure_was_reported)
     assert ["Send me a song as audio, and I will send you its stems."] in telegram.texts.values()
-
-
-def test_every_example_is_run_here() -> None:
-    source = Path(__file__).read_text(encoding="utf-8")
-    names = [path.stem for path in EXAMPLES.glob("*.py")]
-    assert names
-    assert [name for name in names if f'"{name}"' not in source] == []
