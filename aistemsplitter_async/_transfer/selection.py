@@ -72,7 +72,7 @@ class Selection:
         """
         names = None if stems is None else _parse_names(stems, "stems")
         if names == () and not mixes:
-            raise ConfigurationError("stems=() without a mix downloads nothing; leave it out to download all stems")
+            raise ConfigurationError("no stems and no mix are nothing to download; leave stems out to download all")
         parsed = {_parse_mix_name(name): Mix.parse(name, summed) for name, summed in (mixes or {}).items()}
         if parsed:
             raise ConfigurationError("mixes are not available yet; leave mixes out")
@@ -98,7 +98,7 @@ class Selection:
         there = MODEL_STEMS.get(stem_model or _ANY_MODEL)
         if there is not None and (missing := _missing(self.named, there)):
             whose = "no model has" if stem_model is None else f"the model {stem_model} does not have"
-            raise ConfigurationError(f"{whose} {missing}; there are {', '.join(there)}", code=NO_SUCH_STEM)
+            raise ConfigurationError(f"{whose} {missing}; there are {', '.join(there)}")
 
     def kept(self, stems: Collection[str]) -> tuple[str, ...]:
         """Return which of a split's stems end as files.
