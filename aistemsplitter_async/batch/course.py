@@ -10,7 +10,8 @@ from aistemsplitter_async.batch.track import BatchTrack
 
 async def run_track(track: BatchTrack, emit: Emitter) -> Outcome:
     """Return the outcome of a track, and tell how it begins and ends. Raises like `BatchTrack.run`."""
-    with Course(name_source(track.standing.item.source), emit) as course:
+    item = track.standing.item
+    with Course(name_source(item.source, item.filename), emit) as course:
         outcome = await track.run()
         if isinstance(outcome, Failed):
             course.fail(outcome.error)
