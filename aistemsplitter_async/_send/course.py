@@ -14,7 +14,14 @@ import attrs
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._plain import to_plain
 from aistemsplitter_async.errors import AIStemSplitterError
-from aistemsplitter_async.events import SplitFinished, SplitStarted, StageFinished, StageOfSplit, StageStarted
+from aistemsplitter_async.events import (
+    SplitCreated,
+    SplitFinished,
+    SplitStarted,
+    StageFinished,
+    StageOfSplit,
+    StageStarted,
+)
 from aistemsplitter_async.models import CreatedSplit, Split
 
 Ending = Literal["done", "failed", "skipped", "cancelled"]
@@ -115,9 +122,16 @@ def name_source(source: object, filename: str | None = None) -> str:
     return str(plain.get("url", "audio") if isinstance(plain, dict) else plain)
 
 
-def current_course() -> Course | None:
-    """Return the work that the running code is a part of, if it is."""
-    return _current.get()
+def tell_created(emit: Emitter, created: CreatedSplit, key: str) -> None:
+    """Tell that a split was created under an idempotency key, and note it for the work that it is a part of."""
+    if (course := _current.get()) is not None:
+        course.note(created)
+    emit(
+        SplitCreated,
+        lambda: SplitCreated(
+            split_id=created.id, idempotency_key=key, credits_used=created.credits_used, at=emit.clock.monotonic()
+        ),
+    )
 
 
 @attrs.define(eq=False)
