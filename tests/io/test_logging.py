@@ -6,6 +6,7 @@ import asyncio
 import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -228,3 +229,13 @@ async def test_a_webhook_that_does_not_come_is_told(world: World, *, comes: bool
             await inbox.put(WebhookEvent(event="audio.split.completed", split_id="split_1", status="succeeded"))
         await wait
     assert [message.partition(",")[0] for message in warnings_of(kept)] == ["no webhook came for split_1"] * (not comes)
+
+
+def test_the_code_in_the_documentation_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AISTEMSPLITTER_API_KEY", "ast_key")
+    document = (Path(__file__).parents[2] / "docs" / "logging.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    for code in blocks:
+        exec(compile(code, "docs/logging.md", "exec"), {})  # noqa: S102  # our own docs
+    assert len(blocks) == 2
+    assert logging.getLogger(f"{ROOT.name}.http").level == logging.DEBUG
