@@ -16,11 +16,12 @@ from typing import Any
 
 import pytest
 
-from aistemsplitter_async import Gate, RateLimit
+from aistemsplitter_async import APIConnectionError, Gate, RateLimit
 from aistemsplitter_async._files import sync_folder
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.setup import StderrHandler, set_up_logging
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async.batch.patience import Patience
 from aistemsplitter_async.testing import error_reply, json_reply
 from aistemsplitter_async.webhooks import MemoryInbox, WebhookReceiver
 from aistemsplitter_async.webhooks.event import WebhookEvent
@@ -229,6 +230,20 @@ async def test_a_webhook_that_does_not_come_is_told(world: World, *, comes: bool
             await inbox.put(WebhookEvent(event="audio.split.completed", split_id="split_1", status="succeeded"))
         await wait
     assert [message.partition(",")[0] for message in warnings_of(kept)] == ["no webhook came for split_1"] * (not comes)
+
+
+async def test_the_pause_of_a_batch_is_told(world: World) -> None:
+    ROOT.addHandler(kept := Kept())
+    failures = [APIConnectionError("no network"), APIConnectionError("no network"), None]
+    patience = Patience(clock=world.clock, random=lambda: 0.5, on_give_up=lambda _: None)
+
+    async def attempt() -> str:
+        if (failure := failures.pop(0)) is not None:
+            raise failure
+        return "done"
+
+    assert await patience.retry_through_outage(attempt) == "done"
+    assert [message.partition(", and")[0] for message in warnings_of(kept)] == ["the batch pauses"]
 
 
 def test_the_code_in_the_documentation_runs(monkeypatch: pytest.MonkeyPatch) -> None:
