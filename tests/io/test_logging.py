@@ -10,13 +10,13 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aistemsplitter_async import APIConnectionError, Gate, RateLimit
+from aistemsplitter_async import APIConnectionError, AsyncAIStemSplitter, Gate, RateLimit
 from aistemsplitter_async._files import sync_folder
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.setup import StderrHandler, set_up_logging
@@ -169,6 +169,22 @@ def test_a_value_that_cannot_be_read_is_a_warning_and_no_more() -> None:
     assert not any(isinstance(handler, StderrHandler) for handler in ROOT.handlers)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: AsyncAIStemSplitter("ast_key"), lambda: WebhookReceiver("s", url="https://a.b/")]
+)
+def test_a_client_or_a_receiver_reads_the_environment(
+    make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "http=loud")
+    with pytest.warns(RuntimeWarning, match="'loud' is no level") as told:
+        make()
+    assert told[0].filename == __file__
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "http=debug")
+    make()
+    assert logging.getLogger(f"{ROOT.name}.http").level == logging.DEBUG
+    assert any(isinstance(handler, StderrHandler) for handler in ROOT.handlers)
+
+
 @pytest.mark.parametrize(("configured", "lines"), [("", 0), ("logging.basicConfig()", 1)])
 def test_nothing_configured_means_silence(configured: str, lines: int) -> None:
     """In a fresh process: a warning is printed by a program that configures logging, and by no other."""
@@ -197,9 +213,7 @@ async def test_rate_headers_that_are_not_understood_are_told_once(world: World) 
     async with world.client(on_event=None) as client:
         for _ in range(3):
             await client.get_credits()
-    assert warnings_of(kept) == [
-        "rate headers that are not understood (x-ratelimit-budget): the limit is learned from 429s"
-    ]
+    assert warnings_of(kept) == ["rate headers not understood (x-ratelimit-budget): the limit is learned from 429s"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="flock")
