@@ -31,6 +31,7 @@ from aistemsplitter_async.batch.course import run_track
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
+from aistemsplitter_async.batch.new_key import accept_key
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.progress import BatchProgress
@@ -92,6 +93,7 @@ class Batch:
         Raises:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
+            AIStemSplitterError: with `new_key`, the API could not be asked whose key it is.
             ConfigurationError: it was entered before, or its client belongs to another event loop.
         """
         if self._loop is not None:
@@ -99,7 +101,7 @@ class Batch:
         engine, self._loop = self._get_engine(), asyncio.get_running_loop()
         self._callers = copy_context()
         self._began = self._clock.monotonic()
-        journal = await Journal.open(self._journal_path, owner=engine.owner)
+        journal = await self._open_journal(engine)
         context = BatchContext(
             engine,
             journal,
@@ -120,6 +122,18 @@ class Batch:
             self._loop.create_task(self._build_ticker().run(), name="batch ticker"),
         ]
         return self
+
+    async def _open_journal(self, engine: Engine) -> Journal:
+        if not self._options.new_key:
+            return await Journal.open(self._journal_path, owner=engine.owner)
+        journal = await Journal.open(self._journal_path, owner=None)
+        try:
+            await accept_key(journal, engine)
+            await journal.write(JournalStore.bind, engine.owner)
+        except BaseException:
+            await journal.aclose()
+            raise
+        return journal
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
