@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,9 @@ from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError,
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import CDN, World
+
+if sys.platform != "win32":
+    import fcntl
 
 pytestmark = pytest.mark.usefixtures("inline_threads", "no_open_files")
 
@@ -122,6 +128,25 @@ async def test_other_processes_that_fetch_other_stems_meanwhile_do_not_lose_thei
         world.api.always("download", lambda _: None)
         assert len(await download(world, split, tmp_path)) == 4
         assert asked_for(world) == ["bass", "drums", "other", "vocals"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_a_process_that_was_stopped_while_it_wrote_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = list[float]()
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    other = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        Manifest(tmp_path, "split_1").save()
+        assert Manifest.load(tmp_path) == Manifest(tmp_path, "split_1")
+        assert sum(pauses) == pytest.approx(10.0), "though for a while"
+    finally:
+        os.close(other)
+    pauses.clear()
+    Manifest(tmp_path, "split_2").save()
+    assert not pauses
 
 
 async def test_a_stem_that_fails_is_no_matter_to_a_call_that_does_not_want_it(world: World, tmp_path: Path) -> None:
