@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._loading import load
+from aistemsplitter_async._logs.setup import set_up_logging
+from aistemsplitter_async._send.course import Course, name_source, stage
 from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.selection import Selection
@@ -36,7 +38,7 @@ from aistemsplitter_async.config import (
     RetryPolicy,
     Timeouts,
 )
-from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.errors import ConfigurationError, SplitFailedError
 from aistemsplitter_async.job import Job, follow
 from aistemsplitter_async.models import DirectURL
 
@@ -167,6 +169,7 @@ class AsyncAIStemSplitter:
             ssl=ssl,
             connector_factory=connector_factory,
         )
+        set_up_logging(os.environ)
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
@@ -598,36 +601,40 @@ class AsyncAIStemSplitter:
         selection.check_model(stem_model)
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = await self._bound_engine()
-        audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
-        folder = engine.plan_folder(audio, name)
-        target = Path(into) / folder
-        overwritten = overwrite or not folder
-        await engine.check_target(target, overwrite=overwritten, selection=selection, pattern=ANY_STEM)
-        deadline = self._deadline(timeout)
-        job = await self.submit(
-            audio.url if isinstance(audio, DirectURL) else audio,
-            stem_model=stem_model,
-            output_format=output_format,
-            webhook_url=webhook_url,
-            idempotency_key=idempotency_key,
-            before_send=before_send,
-            on_progress=on_progress,
-            timeout=timeout,
-            priority=priority,
-        )
-        split = await job.wait(timeout=deadline.left, raise_on_failed=raise_on_failed)
-        if split.status == "failed":
-            return Done(source, split, {})
-        files = await job.download(
-            into,
-            name=folder or None,
-            stems=stems,
-            mixes=mixes,
-            overwrite=overwrite,
-            on_progress=on_progress,
-            timeout=deadline.left,
-        )
-        return Done(source, split, files)
+        with Course(name_source(source, filename), engine.pipeline.emit) as course:
+            with stage(engine.pipeline.emit, "prepare"):
+                audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
+                folder = engine.plan_folder(audio, name)
+                target = Path(into) / folder
+                overwritten = overwrite or not folder
+                await engine.check_target(target, overwrite=overwritten, selection=selection, pattern=ANY_STEM)
+            deadline = self._deadline(timeout)
+            job = await self.submit(
+                audio.url if isinstance(audio, DirectURL) else audio,
+                stem_model=stem_model,
+                output_format=output_format,
+                webhook_url=webhook_url,
+                idempotency_key=idempotency_key,
+                before_send=before_send,
+                on_progress=on_progress,
+                timeout=timeout,
+                priority=priority,
+            )
+            split = await job.wait(timeout=deadline.left, raise_on_failed=raise_on_failed)
+            course.note(split)
+            if split.status == "failed":
+                course.fail(SplitFailedError(split))
+                return Done(source, split, {})
+            files = await job.download(
+                into,
+                name=folder or None,
+                stems=stems,
+                mixes=mixes,
+                overwrite=overwrite,
+                on_progress=on_progress,
+                timeout=deadline.left,
+            )
+            return Done(source, split, files)
 
     def split_many(
         self,

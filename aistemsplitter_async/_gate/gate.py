@@ -8,11 +8,10 @@ wait in `admit`; a poller is another.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextvars import Context
+from collections.abc import Mapping
+from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from aistemsplitter_async._gate.budget import Budget
@@ -20,16 +19,17 @@ from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import find_rate_headers, parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
-from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
-from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
+from aistemsplitter_async.events import GateClosed, GateOpened, LimitLearned, OnEvent
 
-_log = logging.getLogger(__name__)
+_log = Log("gate")
 
 _BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
@@ -86,9 +86,9 @@ class Gate:
         self._sources: list[Source] = [self._queues]
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = math.inf
-        self._on_event = as_listener(on_event, "on_event")
+        self._emit = Emitter(on_event, self._clock)
         self._emitted_limit = self._limiter.believed
-        self._emitted_closed = False
+        self._closed_in: Context | None = None  # of the call that was refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
@@ -103,9 +103,10 @@ class Gate:
             ConfigurationError: the gate belongs to another event loop.
         """
         self._bind()
-        if self._refusing_until - self._clock.monotonic() > self._longest_wait:
+        now = self._clock.monotonic()
+        if self._refusing_until - now > self._longest_wait:
             raise self._refusal()
-        used_up_for = self._limiter.quotas.free_at(self._clock.monotonic()) - self._clock.monotonic()
+        used_up_for = self._limiter.quotas.free_at(now) - now
         if priority == "interactive" and self._longest_wait < used_up_for < math.inf:
             raise RateLimitedError(
                 f"a limit of the key is used up for another {used_up_for:.0f} s",
@@ -113,12 +114,14 @@ class Gate:
                 status_code=429,
             )
         if priority == "interactive" and rank < Rank.POLL:
-            self._interactive_at = self._clock.monotonic()
+            self._interactive_at = now
         order = Order.of(priority, rank)
         waiter = self._queues.join(order)
         self.pump()
         try:
-            return await waiter
+            slot = await waiter
+            slot.waited = self._clock.monotonic() - now
+            return slot
         except asyncio.CancelledError:
             if waiter.cancelled():
                 self._queues.leave(order)
@@ -197,6 +200,8 @@ class Gate:
         if advice is not None or further:
             self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
             self.pump()
+        elif unread := find_rate_headers(headers):
+            _log.warn_once("rate headers not understood (%s): the limit is learned from 429s", ", ".join(unread))
 
     def _settle(self, taken_at: float) -> None:
         self._limiter.settle(self._clock.monotonic(), sent=taken_at)
@@ -211,8 +216,8 @@ class Gate:
     def _note_closed(self, *, asked: float | None) -> None:
         """Report that the gate is closed, and refuse the calls that wait if `asked` is longer than they may."""
         now, closed_until = self._clock.monotonic(), self._limiter.closed_until
-        self._emitted_closed = True
-        self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
+        self._closed_in = copy_context()
+        self._emit(GateClosed, lambda: GateClosed(duration=closed_until - now, at=now))
         if asked is not None and asked > self._longest_wait:
             _log.warning(
                 "nothing is sent for this key for %.0f s: the server asked for that (HTTP 429)", closed_until - now
@@ -321,17 +326,13 @@ class Gate:
 
     def _emit_changes(self, now: float) -> None:
         """Emit what has changed since the last call."""
-        if self._emitted_closed and now >= self._limiter.closed_until:
-            self._emitted_closed = False
-            self._emit(lambda: GateOpened(at=now))
+        if self._closed_in is not None and now >= self._limiter.closed_until:
+            context, self._closed_in = self._closed_in, None
+            context.run(self._emit, GateOpened, lambda: GateOpened(at=now))
         old, new = self._emitted_limit, self._limiter.believed
         if old != new:
             self._emitted_limit = new
-            self._emit(lambda: LimitLearned(old=old, new=new, at=now))
-
-    def _emit(self, build: Callable[[], Event]) -> None:
-        if self._on_event is not None:
-            self._on_event(build())
+            self._emit(LimitLearned, lambda: LimitLearned(old=old, new=new, at=now))
 
     def _wake_at(self, when: float) -> None:
         timer = self._timer

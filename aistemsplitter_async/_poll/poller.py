@@ -20,8 +20,10 @@ import attrs
 
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async._poll.entry import PlanEntry
 from aistemsplitter_async._poll.plan import PollPlan
+from aistemsplitter_async._send.attempt import Call
 from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Streak
@@ -33,6 +35,7 @@ from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, Con
 from aistemsplitter_async.events import PollMade, PollPlanned
 from aistemsplitter_async.models import Split
 
+_log = Log("webhooks")
 _BACKOFF_CAP = 30.0  # times the first wait: the longest time between two failed polls
 _ASK_EVERY = 30.0  # s between two polls of another split that only find out whether polls are answered
 
@@ -241,13 +244,13 @@ class Poller:
                 error.split_id = watch.split_id
                 watch.failure = error
             else:
-                pipeline.hold_up(Stage.GET, retry_in, error)
+                pipeline.hold_up(Call("get_split", Stage.GET, watch.split_id), retry_in, error)
         except Exception as error:  # noqa: BLE001  # any error must reach the waiters instead of vanishing in a task
             watch.failure = error
         finally:
             watch.changed.set()
             watch.changed = asyncio.Event()
-        pipeline.emit(lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
+        pipeline.emit(PollMade, lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
         if self._watches.get(watch.split_id) is watch:
             self._plan_next(watch, polled_at, retry_in)
             pipeline.gate.pump()
@@ -257,7 +260,8 @@ class Poller:
         """Emit when the split will be polled, unless a poll is on its way."""
         entry, at = self._plan.find(split_id), self._pipeline.clock.monotonic()
         if entry is not None and not entry.polling:
-            self._pipeline.emit(lambda: PollPlanned(split_id=split_id, due_in=max(0.0, entry.due - at), at=at))
+            due_in = max(0.0, entry.due - at)
+            self._pipeline.emit(PollPlanned, lambda: PollPlanned(split_id=split_id, due_in=due_in, at=at))
 
     def _plan_next(self, watch: _Watch, polled_at: float, retry_in: float | None) -> None:
         """Give the result of a poll to the plan."""
@@ -268,6 +272,9 @@ class Poller:
             age = 0.0 if created is None else max(0.0, self._pipeline.clock.now() - created.timestamp())
             self._plan.note_running(watch.split_id, polled_at=polled_at, age=age)
         elif watch.last is not None and watch.last.is_terminal:
+            if self._plan.has_lost_event(watch.split_id, polled_at):
+                what = "no webhook came for %s, which is %s: it was polled; is its URL reachable, and its inbox shared?"
+                _log.warning(what, watch.split_id, watch.last.status, split_id=watch.split_id)
             seconds = watch.last.processing_seconds
             self._plan.note_done(watch.split_id, 0.0 if seconds is None else seconds, polled_at=polled_at)
         else:

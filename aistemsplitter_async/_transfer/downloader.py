@@ -22,7 +22,9 @@ import attrs
 from anyio import create_task_group
 
 from aistemsplitter_async._listeners import Listener, as_listener
+from aistemsplitter_async._send.attempt import Attempt
 from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import further_threads, run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
@@ -38,7 +40,6 @@ from aistemsplitter_async._transfer.stem_stream import StemStream
 from aistemsplitter_async._transfer.stem_urls import MAY_PASS, Refresh, StemURLs
 from aistemsplitter_async._transfer.target import prepare_folder
 from aistemsplitter_async._transfer.writer import StemWriter
-from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import DOWNLOADS
 from aistemsplitter_async.errors import APIConnectionError, DownloadError, IncompleteDownloadError
@@ -218,29 +219,38 @@ class Downloader:
 
     async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
         """Download the whole stem to the part."""
-        while True:
-            before = writer.held.offset
-            try:
-                await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, writer), url=url)
-            except (APIConnectionError, IncompleteDownloadError):
-                await writer.flush()
-                if writer.held.offset - before < _WORTH_RETRYING_BYTES:
-                    raise
-            else:
-                return
+        pipeline = self._pipeline
+        call = item.urls.call(item.stem)
+        held = writer.held.offset
+        with Transfer(call, pipeline.emit, resumed_from=held) as transfer:
+            while True:
+                before = writer.held.offset
+                try:
+                    await pipeline.run(call, lambda: self._attempt(item, url, writer, transfer), url=url)
+                except (APIConnectionError, IncompleteDownloadError):
+                    await writer.flush()
+                    if writer.held.offset - before < _WORTH_RETRYING_BYTES:
+                        raise
+                else:
+                    return
 
-    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
-        clock = self._pipeline.clock
-        meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
-        work = self._receive(item, url, writer, meter)
-        await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
-
-    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter) -> None:
+    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter, transfer: Transfer) -> None:
         await writer.flush()  # what came before the connection broke
         held = writer.held
         if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
             return
-        async with item.urls.open(item.stem, url, held, forget=writer.forget) as (reply, incoming):
+        clock = self._pipeline.clock
+        meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
+        with item.urls.attempt(transfer.call, url) as attempt:
+            try:
+                work = self._receive(item, url, writer, meter, attempt)
+                await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
+            finally:
+                transfer.bytes += attempt.received
+
+    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter, attempt: Attempt) -> None:
+        opening = item.urls.open(item.stem, url, writer.held, attempt, forget=writer.forget)
+        async with opening as (reply, incoming):
             extension = extension_for(url, reply.headers.get("content-type"))
             record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
             writer.begin(record, incoming)

@@ -16,7 +16,9 @@ from typing import Self
 
 from anyio import CancelScope
 
+from aistemsplitter_async._send.attempt import Attempt
 from aistemsplitter_async._send.pipeline import Pipeline
+from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_to_end
 from aistemsplitter_async._transfer.answer import PIECE_BYTES, StemAnswer, build_changed
@@ -27,7 +29,6 @@ from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import extension_for, make_name
 from aistemsplitter_async._transfer.ranges import Held, Incoming
 from aistemsplitter_async._transfer.stem_urls import MAY_PASS, StemURLs
-from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -61,6 +62,9 @@ class StemStream:
         self._hash = hashlib.sha256()  # of those
         self._ready = bytearray()
         self._answer: StemAnswer | None = None
+        self._call = urls.call(name)
+        self._exchange: Attempt | None = None  # that the answer is of
+        self._transfer = Transfer(self._call, pipeline.emit)
         self._is_whole = False
         self._is_closed = False
         self._turn = asyncio.Lock()
@@ -109,6 +113,7 @@ class StemStream:
     async def _close(self) -> None:
         async with self._turn:
             await self._drop_answer(None)
+            self._transfer.finish()
         self._ready.clear()
 
     async def _take(self, enough: int | None, most: int | None) -> bytes:
@@ -155,9 +160,9 @@ class StemStream:
                 await self._attempt(None)
 
         async def run(url: str) -> None:
-            await self._pipeline.run(Stage.DOWNLOAD, partial(once, url), url=url)
+            await self._pipeline.run(self._call, partial(once, url), url=url)
 
-        await self._pipeline.outlast(Stage.DOWNLOAD, partial(self._urls.run, self.name, run), MAY_PASS)
+        await self._pipeline.outlast(self._urls.call(self.name), partial(self._urls.run, self.name, run), MAY_PASS)
 
     async def _attempt(self, url: str | None) -> None:
         """Receive the next piece of the answer, of a new one if there is a URL."""
@@ -167,6 +172,8 @@ class StemStream:
         else:
             self._answer.resume(now=clock.monotonic())
             meter = self._answer.meter
+        if url is not None:
+            self._exchange = self._urls.attempt(self._call, url).__enter__()  # left with the answer
         try:
             try:
                 await run_metered(self._gather(url, meter), meter, clock=clock, what=f"the download of {self.name}")
@@ -193,7 +200,8 @@ class StemStream:
     async def _open(self, url: str, meter: Meter) -> None:
         held = Held(offset=self._received, etag=self._etag, total=self.length)
         async with AsyncExitStack() as opened:
-            opening = self._urls.open(self.name, url, held, forget=self._forget)
+            assert self._exchange is not None  # noqa: S101  # it was begun by the caller
+            opening = self._urls.open(self.name, url, held, self._exchange, forget=self._forget)
             reply, incoming = await opened.enter_async_context(opening)
             self._learn(url, reply, incoming)
             self._answer = StemAnswer(
@@ -246,5 +254,12 @@ class StemStream:
     async def _drop_answer(self, error: BaseException | None) -> None:
         """Close the answer's connection, because of `error` if it broke."""
         answer, self._answer = self._answer, None
-        if answer is not None:
-            await answer.opened.__aexit__(None if error is None else type(error), error, None)
+        exchange, self._exchange = self._exchange, None
+        kind = None if error is None else type(error)
+        try:
+            if answer is not None:
+                await answer.opened.__aexit__(kind, error, None)
+        finally:
+            if exchange is not None:
+                self._transfer.bytes += exchange.received
+                exchange.__exit__(kind, error, None)

@@ -11,6 +11,7 @@ from urllib.parse import urljoin
 
 import attrs
 
+from aistemsplitter_async._send.attempt import Attempt, Call, Counted
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
@@ -54,6 +55,14 @@ class StemURLs:
         self._allowed = allowed
         self._renewed_at = -math.inf  # monotonic seconds
         self._turn = asyncio.Lock()
+
+    def call(self, stem: str) -> Call:
+        """Return the call that downloads a stem."""
+        return Call("download_stem", Stage.DOWNLOAD, self.split_id, stem)
+
+    def attempt(self, call: Call, url: str) -> Attempt:
+        """Return an attempt of `call` at `url`, for `open`."""
+        return self._pipeline.attempt(call, Request(origin=Origin.CDN, method="GET", url=url))
 
     def of(self, stem: str) -> str:
         return self._split.stems[stem]
@@ -108,7 +117,7 @@ class StemURLs:
 
     @asynccontextmanager
     async def open(
-        self, stem: str, url: str, held: Held, *, forget: Callable[[], None]
+        self, stem: str, url: str, held: Held, attempt: Attempt, *, forget: Callable[[], None]
     ) -> AsyncIterator[tuple[StreamedReply, Incoming]]:
         """Ask for what is missing of a stem, and hand over the answer and what it has.
 
@@ -116,6 +125,7 @@ class StemURLs:
             stem: its name.
             url: where it is; redirects from there are followed.
             held: what is here already.
+            attempt: which is told what comes.
             forget: called if that does not fit the server's file, so that the next attempt asks for all of it.
 
         Raises:
@@ -123,6 +133,7 @@ class StemURLs:
             IncompleteDownloadError: it does not fit what is here, or its length is unknown.
         """
         async with self._follow(url, build_range_headers(held)) as reply:
+            attempt.note_head(reply.status, reply.headers)
             if reply.status == _RANGE_NOT_SATISFIABLE:
                 forget()
                 raise IncompleteDownloadError(f"what is here of {stem} no longer fits the server's file")
@@ -134,7 +145,7 @@ class StemURLs:
                 if reply.status != _OK:  # one that begins at the beginning says nothing of what is here
                     forget()
                 raise
-            yield reply, incoming
+            yield Counted(reply, attempt), incoming
 
     @asynccontextmanager
     async def _follow(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:

@@ -11,6 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import suppress
+from contextvars import Context, copy_context
 from pathlib import Path
 from weakref import WeakSet
 
@@ -18,6 +19,7 @@ from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
+from aistemsplitter_async.batch.course import run_track
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
@@ -61,6 +63,7 @@ class Runner:
         self._ended = False
         self._closed = False
         self._fault: BaseException | None = None
+        self._callers = Context()  # from which each track has a copy
         self._began = 0.0
         self._took: float | None = None
         self._total: int | None = None
@@ -68,6 +71,7 @@ class Runner:
 
     async def start(self) -> None:
         """Open the journal and start. Raises like `Batch.__aenter__`."""
+        self._callers = copy_context()
         self._began = self._clock.monotonic()
         own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
         journal = await self._open_journal()
@@ -245,7 +249,9 @@ class Runner:
             context.sources.release()
             return False
         self._counts["taken"] += 1
-        task = asyncio.get_running_loop().create_task(self._run(track), name=f"track {track.standing.position}")
+        task = asyncio.get_running_loop().create_task(
+            self._run(track), name=f"track {track.standing.position}", context=self._callers.copy()
+        )
         self._tracks[task] = track
         self._last_claim = track.has_claimed
         task.add_done_callback(self._tracks.pop)
@@ -266,7 +272,7 @@ class Runner:
     async def _run(self, track: BatchTrack) -> None:
         try:
             try:
-                outcome = await track.run()
+                outcome = await run_track(track, self._context.engine.pipeline.emit)
             except asyncio.CancelledError:
                 if self._closing:
                     raise

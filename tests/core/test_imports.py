@@ -24,6 +24,7 @@ FLOORS = (
     ("models",),
     ("_urls", "errors"),
     ("config", "events"),
+    ("_logs",),
     ("_audio", "_files", "_listeners", "_tasks", "_wire"),
     ("_gate",),
     ("_send",),
@@ -58,13 +59,13 @@ SHELLS_OF = {
     "": "_engine _files _listeners _loading _tasks _web cli client clock testing",
     "_gate": "gate queues",
     "_poll": "poller",
-    "_send": "connections connectors create failures network pipeline transport",
+    "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (
         "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
         "target uploader writer"
     ),
     "batch": "batch bounds capacity context create feeder item patience progress runner standing steps ticker track",
-    "cli": "connect paths run sources startup",
+    "cli": "connect logs paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",

@@ -61,6 +61,11 @@ class Tracing:
         return {(event.split_id, caller) for event, caller in self.events if isinstance(event, PollMade | PollPlanned)}
 
 
+async def credits_as(caller: str, client: AsyncAIStemSplitter) -> None:
+    CALLER.set(caller)
+    await client.get_credits()
+
+
 async def wait_as(caller: str, client: AsyncAIStemSplitter, split_id: str) -> None:
     CALLER.set(caller)
     await client.wait_for_split(split_id, since=1000.0)
@@ -93,14 +98,14 @@ async def test_a_shared_poll_runs_for_those_that_still_wait(world: World) -> Non
     assert [caller for _, caller in tracing.sent] == ["first", "second", "second", "second"]
 
 
-async def test_what_serves_all_calls_runs_in_no_calls_context(world: World) -> None:
+async def test_the_gate_opens_in_the_context_of_the_call_that_closed_it(world: World) -> None:
     tracing = Tracing(world)
     world.api.script("credits", error_reply(429, "RATE_LIMITED", headers={"retry-after": "7"}))
     async with tracing.client() as client:
-        CALLER.set("refused")
-        await client.get_credits()
+        refused = asyncio.create_task(credits_as("refused", client))
+        await asyncio.gather(refused, credits_as("waiting", client))
     gate = [(type(event), caller) for event, caller in tracing.events if isinstance(event, GateClosed | GateOpened)]
-    assert gate == [(GateClosed, "refused"), (GateOpened, "nobody")]
+    assert gate == [(GateClosed, "refused"), (GateOpened, "refused")]
 
 
 async def test_uploads_creates_and_downloads_run_in_their_callers_context(world: World, tmp_path: Path) -> None:
@@ -134,6 +139,20 @@ async def test_a_batch_runs_in_the_context_it_was_entered_in(world: World) -> No
     async with tracing.client(rate_limit=RateLimit(1)) as client:
         await asyncio.gather(batch_as("one"), batch_as("two"))
     assert sorted(caller for _, caller in tracing.sent) == ["one", "one", "two", "two"]
+
+
+async def test_what_the_iterable_of_sources_sets_is_not_what_its_tracks_see(world: World) -> None:
+    tracing = Tracing(world)
+
+    async def sources() -> AsyncIterator[str]:
+        for number in range(2):
+            CALLER.set("iterable")
+            yield f"https://a.example/{number}.wav"
+
+    CALLER.set("batch")
+    async with tracing.client() as client, client.split_many(sources()) as outcomes:
+        assert len([outcome async for outcome in outcomes]) == 2
+    assert {caller for _, caller in [*tracing.sent, *tracing.events]} == {"batch"}
 
 
 async def test_each_waiter_gets_an_error_of_its_own(world: World) -> None:

@@ -144,7 +144,7 @@ async def test_one_listener_logs_each_kind_once_whatever_calls_it(
     world: World, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     await split(world, tmp_path, Raising(ValueError("1")), Raising(ValueError("2")))
-    messages = [record.message.partition(",")[0] for record in caplog.records]
+    messages = [record.message.partition(",")[0] for record in caplog.records if record.levelname == "ERROR"]
     assert sorted(messages) == ["on_event raised ValueError", "on_progress raised ValueError"]
 
 
@@ -176,7 +176,7 @@ async def test_a_listener_may_start_a_task_and_return_it(world: World) -> None:
     async with world.client(on_event=lambda event: asyncio.ensure_future(note(event))) as client:
         await client.get_credits()
     await world.clock.settle()
-    assert [type(event).__name__ for event in heard] == ["RequestSent"]
+    assert [type(event).__name__ for event in heard] == ["SlotGranted", "AttemptStarted", "RequestSent"]
 
 
 async def test_a_listener_may_cancel_the_call_it_listens_to(still: World) -> None:

@@ -19,6 +19,7 @@ from aistemsplitter_async import (
     APIStatusError,
     APITimeoutError,
     AsyncAIStemSplitter,
+    AttemptStarted,
     AudioSource,
     AuthenticationError,
     Batch,
@@ -68,6 +69,7 @@ from aistemsplitter_async import (
     RetryPolicy,
     ServerError,
     Skipped,
+    SlotGranted,
     Source,
     SourceChangedError,
     SourceUnreadableError,
@@ -76,10 +78,15 @@ from aistemsplitter_async import (
     SplitCreated,
     SplitErrorDetail,
     SplitFailedError,
+    SplitFinished,
+    SplitStarted,
     SplitStatus,
     SQLiteInbox,
+    StageFinished,
+    StageStarted,
     StemModel,
     StemsExpiredError,
+    StemStream,
     StreamedReply,
     Submission,
     SubmissionUncertainError,
@@ -87,6 +94,7 @@ from aistemsplitter_async import (
     Throttled,
     Timeouts,
     TrackProgress,
+    TransferFinished,
     Transport,
     UnsafeNameError,
     UnsafeURLError,
@@ -101,7 +109,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.config import Secret
-from aistemsplitter_async.events import OnEvent
+from aistemsplitter_async.events import OnEvent, StageOfSplit
 from aistemsplitter_async.models import SplitInput
 from aistemsplitter_async.sandbox import (
     BlockingSandbox,
@@ -184,6 +192,10 @@ async def step_by_step(client: AsyncAIStemSplitter, saved: list[Submission]) -> 
     files = await client.download_stems(await client.get_split(created.id), Path("stems"))
     assert_type(files, dict[str, Path])
     assert_type(client.job(created.id).id, str)
+    async with client.open_stem(split, "vocals") as stem:
+        assert_type(stem, StemStream)
+        assert_type(stem.length, int | None)
+        assert_type(await stem.read(4), bytes)
 
 
 def name(outcome: Outcome) -> str:
@@ -240,8 +252,14 @@ def show(event: Event) -> None:
             assert_type(event.split_id, str)
         case CreateAbandoned():
             assert_type(event.submission, Submission)
-        case BoughtBefore():
+        case BoughtBefore() | AttemptStarted() | TransferFinished() | SplitFinished():
             assert_type(event.split_id, str | None)
+        case SlotGranted():
+            assert_type(event.limit, int | None)
+        case SplitStarted():
+            assert_type(event.at, float)
+        case StageStarted() | StageFinished():
+            assert_type(event.stage, StageOfSplit)
         case _:
             assert_never(event)
 
