@@ -78,6 +78,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         WebhookError as WebhookError,
     )
     from aistemsplitter_async.events import (
+        AttemptStarted as AttemptStarted,
         BoughtBefore as BoughtBefore,
         CreateAbandoned as CreateAbandoned,
         Event as Event,
@@ -88,8 +89,14 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         PollPlanned as PollPlanned,
         RequestSent as RequestSent,
         RetryPlanned as RetryPlanned,
+        SlotGranted as SlotGranted,
         SplitCreated as SplitCreated,
+        SplitFinished as SplitFinished,
+        SplitStarted as SplitStarted,
+        StageFinished as StageFinished,
+        StageStarted as StageStarted,
         Throttled as Throttled,
+        TransferFinished as TransferFinished,
     )
     from aistemsplitter_async.job import Job as Job
     from aistemsplitter_async.models import (
@@ -137,8 +144,9 @@ else:
                 "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
             ),
             "events": (
-                "BoughtBefore CreateAbandoned Event GateClosed GateOpened LimitLearned PollMade PollPlanned "
-                "RequestSent RetryPlanned SplitCreated Throttled"
+                "AttemptStarted BoughtBefore CreateAbandoned Event GateClosed GateOpened LimitLearned PollMade "
+                "PollPlanned RequestSent RetryPlanned SlotGranted SplitCreated SplitFinished SplitStarted "
+                "StageFinished StageStarted Throttled TransferFinished"
             ),
             "job": "Job",
             "models": (

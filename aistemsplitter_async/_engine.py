@@ -18,6 +18,8 @@ import aiohttp
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._poll.poller import Poller
+from aistemsplitter_async._send.attempt import Call
+from aistemsplitter_async._send.course import current_course, stage
 from aistemsplitter_async._send.create import BeforeSend, Create, OnCreated
 from aistemsplitter_async._send.network import Network
 from aistemsplitter_async._send.pipeline import Pipeline
@@ -243,13 +245,16 @@ class Engine:
 
     async def _note_created(self, submission: Submission, on_created: OnCreated | None, created: CreatedSplit) -> None:
         self.expect_event(created.id, submission)
+        if (course := current_course()) is not None:
+            course.note(created)
         self.pipeline.emit(
+            SplitCreated,
             lambda: SplitCreated(
                 split_id=created.id,
                 idempotency_key=submission.idempotency_key,
                 credits_used=created.credits_used,
                 at=self._clock.monotonic(),
-            )
+            ),
         )
         if on_created is not None:
             await on_created(created)
@@ -308,17 +313,18 @@ class Engine:
         updates = self.updates(
             split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline, of_many=of_many
         )
-        try:
-            async with deadline.scope(), aclosing(updates):
-                async for split in updates:
-                    last = split
-        except TimeoutError:
-            pass
-        if last is None or not last.is_terminal:
-            raise WaitTimeoutError(split_id, last, self.pipeline.holdup)
-        if last.status == "failed" and raise_on_failed:
-            raise SplitFailedError(last)
-        return last
+        with stage(self.pipeline.emit, "wait", split_id):
+            try:
+                async with deadline.scope(), aclosing(updates):
+                    async for split in updates:
+                        last = split
+            except TimeoutError:
+                pass
+            if last is None or not last.is_terminal:
+                raise WaitTimeoutError(split_id, last, self.pipeline.holdup)
+            if last.status == "failed" and raise_on_failed:
+                raise SplitFailedError(last)
+            return last
 
     async def download_stems(
         self,
@@ -336,7 +342,9 @@ class Engine:
         download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
         attempt = partial(download, overwrite=overwrite, on_progress=on_progress)
         try:
-            return await self.finish_by(deadline, self.pipeline.outlast(Stage.DOWNLOAD, attempt, MAY_PASS))
+            call = Call("download_stem", Stage.DOWNLOAD, split.id)
+            with stage(self.pipeline.emit, "download", split.id):
+                return await self.finish_by(deadline, self.pipeline.outlast(call, attempt, MAY_PASS))
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise

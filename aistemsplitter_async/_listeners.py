@@ -15,9 +15,12 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
+from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.events import Event, OnEvent
 
 T = TypeVar("T")
+E = TypeVar("E", bound=Event)
 
 _log = logging.getLogger(__package__)
 
@@ -79,6 +82,24 @@ class Listener(Generic[T]):
 def as_listener(function: Callable[[T], object] | None, name: str) -> Listener[T] | None:
     """Return the listener that calls `function`; one that is a listener already as it is. Raises like `Listener`."""
     return function if function is None or isinstance(function, Listener) else Listener(function, name)
+
+
+class Emitter:
+    """Tells a listener of events, which are made only if there is one.
+
+    Args:
+        on_event: the listener, if there is one. Raises like `Listener`.
+        clock: where time comes from.
+    """
+
+    def __init__(self, on_event: OnEvent | None, clock: Clock) -> None:
+        self.clock = clock
+        self._listener = as_listener(on_event, "on_event")
+
+    def __call__(self, kind: type[E], build: Callable[[], E]) -> None:  # noqa: ARG002
+        """Tell of the event that `build` returns, which is of this `kind`."""
+        if self._listener is not None:
+            self._listener(build())
 
 
 def _is_async(function: object) -> bool:

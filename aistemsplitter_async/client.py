@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._send.course import Course, name_source, stage
 from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async._wire.inputs import parse_create
@@ -31,7 +32,7 @@ from aistemsplitter_async.config import (
     RetryPolicy,
     Timeouts,
 )
-from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.errors import ConfigurationError, SplitFailedError
 from aistemsplitter_async.job import Job
 from aistemsplitter_async.models import DirectURL
 
@@ -533,32 +534,36 @@ class AsyncAIStemSplitter:
         """
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = self._bound_engine()
-        audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
-        folder = engine.plan_folder(audio, name)
-        await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
-        deadline = self._deadline(timeout)
-        job = await self.submit(
-            audio.url if isinstance(audio, DirectURL) else audio,
-            stem_model=stem_model,
-            output_format=output_format,
-            webhook_url=webhook_url,
-            idempotency_key=idempotency_key,
-            before_send=before_send,
-            on_progress=on_progress,
-            timeout=timeout,
-            priority=priority,
-        )
-        split = await job.wait(timeout=deadline.left, raise_on_failed=raise_on_failed)
-        if split.status == "failed":
-            return Done(source, split, {})
-        files = await job.download(
-            into,
-            name=folder or None,
-            overwrite=overwrite,
-            on_progress=on_progress,
-            timeout=deadline.left,
-        )
-        return Done(source, split, files)
+        with Course(name_source(source, filename), engine.pipeline.emit) as course:
+            with stage(engine.pipeline.emit, "prepare"):
+                audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
+                folder = engine.plan_folder(audio, name)
+                await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
+            deadline = self._deadline(timeout)
+            job = await self.submit(
+                audio.url if isinstance(audio, DirectURL) else audio,
+                stem_model=stem_model,
+                output_format=output_format,
+                webhook_url=webhook_url,
+                idempotency_key=idempotency_key,
+                before_send=before_send,
+                on_progress=on_progress,
+                timeout=timeout,
+                priority=priority,
+            )
+            split = await job.wait(timeout=deadline.left, raise_on_failed=raise_on_failed)
+            course.note(split)
+            if split.status == "failed":
+                course.fail(SplitFailedError(split))
+                return Done(source, split, {})
+            files = await job.download(
+                into,
+                name=folder or None,
+                overwrite=overwrite,
+                on_progress=on_progress,
+                timeout=deadline.left,
+            )
+            return Done(source, split, files)
 
     def split_many(
         self,

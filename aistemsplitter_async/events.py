@@ -1,9 +1,13 @@
-"""The arguments of `on_event`: frozen values, made only if there is a callback. Times are monotonic seconds."""
+"""The arguments of `on_event`: frozen values, made only if there is a callback. Times are monotonic seconds.
+
+A listener is called in the context (`contextvars`) of the call that caused the event, whatever task it came up in. What
+begins and ends (an attempt, a stage, a split) does both in one context, so a listener may keep there what it opened.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, Literal
 
 import attrs
 
@@ -20,37 +24,197 @@ class _Event(PlainValue):
 
 
 @attrs.frozen(kw_only=True)
-class RequestSent(_Event):
-    """An attempt was answered (`status`) or failed (`None`); `duration` in seconds, without waiting for the gate."""
+class _CallEvent(_Event):
+    """An event of one call.
 
-    stage: str
-    status: int | None
-    duration: float
-    at: float
-
-
-@attrs.frozen(kw_only=True)
-class RetryPlanned(_Event):
-    """An attempt failed and will be repeated in `delay` seconds; `reason` is one line for a log.
-
-    So will a poll that failed with all its attempts, and the download of stems that are not there yet.
+    Attributes:
+        stage: the step that the call belongs to: `credits`, `reserve`, `upload`, `create`, `get` or `download`.
+        operation: the call, by the API's name: `get_credits`, `create_upload`, `upload`, `create_split`, `get_split` or
+            `download_stem`.
+        attempt: the number of the call's newest attempt, from 1.
+        split_id: the split that it is about, if there is one.
+        stem: the name of the stem, for a download.
     """
 
     stage: str
-    delay: float
-    reason: str
+    operation: str = ""
+    attempt: int = 1
+    split_id: str | None = None
+    stem: str | None = None
+
+
+@attrs.frozen(kw_only=True)
+class SlotGranted(_CallEvent):
+    """The gate let an API request go, after `seconds` of waiting (0 for a poll, which is chosen when a slot is free).
+
+    `used` of the `limit` (`None`: unknown) in a window of `per` seconds are in use, this one included, and `waiting`
+    calls wait.
+    """
+
+    seconds: float
+    used: int
+    limit: int | None
+    per: float
+    waiting: int
     at: float
 
 
 @attrs.frozen(kw_only=True)
-class Throttled(_Event):
+class AttemptStarted(_CallEvent):
+    """A request is about to be sent; a `RequestSent` with the same `at` tells what came of it.
+
+    `url` is the scheme and host that it goes to, without a path. `gate_wait` is how many seconds it waited at the gate.
+    """
+
+    method: str
+    url: str
+    gate_wait: float = 0.0
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class RequestSent(_CallEvent):
+    """An attempt was answered (`status`) or failed (`None`); `duration` in seconds, without waiting for the gate.
+
+    Attributes:
+        request_id: the server's id of the request, if it sent one.
+        method: of HTTP.
+        url: the scheme and host that it went to, without a path.
+        bytes_sent: of the body, as far as they were handed over.
+        bytes_received: of the reply's body.
+        gate_wait: seconds that it waited at the gate before.
+        error: the class of the error that it ended in, if it did: one of `errors`, or `CancelledError`.
+        code: the error's code, such as `RATE_LIMITED`.
+    """
+
+    status: int | None
+    duration: float
+    request_id: str | None = None
+    method: str = ""
+    url: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    gate_wait: float = 0.0
+    error: str | None = None
+    code: str | None = None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class RetryPlanned(_CallEvent):
+    """An attempt failed and will be repeated in `delay` seconds; `reason` is one line for a log.
+
+    So will a poll that failed with all its attempts, and the download of stems that are not there yet.
+    `error`, `code`, `status` and `request_id` are those of the failure.
+    """
+
+    delay: float
+    reason: str
+    error: str | None = None
+    code: str | None = None
+    status: int | None = None
+    request_id: str | None = None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class Throttled(_CallEvent):
     """An attempt was answered 429; `retry_after` is the reply's `Retry-After` in seconds, `None` without one.
 
     If the reply came from the API, a `GateClosed` precedes it. If the call is retried, a `RetryPlanned` follows.
     """
 
-    stage: str
     retry_after: float | None
+    request_id: str | None = None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class TransferFinished(_CallEvent):
+    """An upload, or the download of a stem, has ended after `attempt` attempts.
+
+    Attributes:
+        name: what was moved: the source's file name, or the stem's name.
+        bytes: of the body, moved in all attempts together.
+        resumed_from: how many bytes of a stem were there before the first attempt.
+        seconds: from the first attempt to the end, pauses included.
+        error: the class of the error that it ended in, if it did.
+        code: the error's code.
+    """
+
+    name: str
+    bytes: int
+    resumed_from: int = 0
+    seconds: float
+    error: str | None = None
+    code: str | None = None
+    at: float
+
+
+StageOfSplit = Literal["prepare", "upload", "create", "wait", "download"]
+
+
+@attrs.frozen(kw_only=True)
+class SplitStarted(_Event):
+    """`client.split`, or a batch, begins to work on `source` (its name). A `SplitFinished` follows in any case."""
+
+    source: str
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class SplitFinished(_Event):
+    """`client.split`, or a batch, has ended its work on `source`.
+
+    Attributes:
+        source: its name.
+        outcome: `done`, `failed`, `skipped` (a batch had nothing to do, or stopped first) or `cancelled`.
+        split_id: the split, if there is one.
+        credits_used: what it cost, if that is known.
+        seconds: from the start.
+        stages: the seconds in each stage that there was; the rest was waiting for a place among others, or a pause.
+        error: the class of the error, if it failed.
+        code: the error's code.
+        reason: the error's message.
+    """
+
+    source: str
+    outcome: Literal["done", "failed", "skipped", "cancelled"]
+    split_id: str | None = None
+    credits_used: float | None = None
+    seconds: float
+    stages: Mapping[str, float]
+    error: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class StageStarted(_Event):
+    """A stage of a split begins, in whichever call; a `StageFinished` follows in any case.
+
+    `prepare` reads the source and checks the target, and only `client.split` and batches have it. A batch repeats a
+    stage after a pause.
+    """
+
+    stage: StageOfSplit
+    split_id: str | None = None
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class StageFinished(_Event):
+    """A stage has ended after `seconds`; `error` is the class of the error that ended it, if one did, `code` its code.
+
+    `split_id` is the split, once there is one.
+    """
+
+    stage: StageOfSplit
+    split_id: str | None = None
+    seconds: float
+    error: str | None = None
+    code: str | None = None
     at: float
 
 
@@ -144,15 +308,22 @@ class BoughtBefore(_Event):
 
 
 Event = (
-    RequestSent
+    AttemptStarted
+    | RequestSent
     | RetryPlanned
     | Throttled
+    | SlotGranted
     | GateClosed
     | GateOpened
     | LimitLearned
     | PollPlanned
     | PollMade
+    | TransferFinished
+    | SplitStarted
+    | StageStarted
     | SplitCreated
+    | StageFinished
+    | SplitFinished
     | CreateAbandoned
     | BoughtBefore
 )

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextvars import Context
 from typing import Any, Protocol
 
@@ -23,11 +23,11 @@ from aistemsplitter_async._gate.queues import Queues
 from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
-from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
-from aistemsplitter_async.events import Event, GateClosed, GateOpened, LimitLearned, OnEvent
+from aistemsplitter_async.events import GateClosed, GateOpened, LimitLearned, OnEvent
 
 _log = logging.getLogger(__name__)
 
@@ -86,7 +86,7 @@ class Gate:
         self._sources: list[Source] = [self._queues]
         self._timer: asyncio.Task[None] | None = None
         self._timer_at = math.inf
-        self._on_event = as_listener(on_event, "on_event")
+        self._emit = Emitter(on_event, self._clock)
         self._emitted_limit = self._limiter.believed
         self._emitted_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -212,7 +212,7 @@ class Gate:
         """Report that the gate is closed, and refuse the calls that wait if `asked` is longer than they may."""
         now, closed_until = self._clock.monotonic(), self._limiter.closed_until
         self._emitted_closed = True
-        self._emit(lambda: GateClosed(duration=closed_until - now, at=now))
+        self._emit(GateClosed, lambda: GateClosed(duration=closed_until - now, at=now))
         if asked is not None and asked > self._longest_wait:
             _log.warning(
                 "nothing is sent for this key for %.0f s: the server asked for that (HTTP 429)", closed_until - now
@@ -323,15 +323,11 @@ class Gate:
         """Emit what has changed since the last call."""
         if self._emitted_closed and now >= self._limiter.closed_until:
             self._emitted_closed = False
-            self._emit(lambda: GateOpened(at=now))
+            self._emit(GateOpened, lambda: GateOpened(at=now))
         old, new = self._emitted_limit, self._limiter.believed
         if old != new:
             self._emitted_limit = new
-            self._emit(lambda: LimitLearned(old=old, new=new, at=now))
-
-    def _emit(self, build: Callable[[], Event]) -> None:
-        if self._on_event is not None:
-            self._on_event(build())
+            self._emit(LimitLearned, lambda: LimitLearned(old=old, new=new, at=now))
 
     def _wake_at(self, when: float) -> None:
         timer = self._timer

@@ -15,6 +15,9 @@ class Slot:
         on_settle: called with `taken_at`.
         on_refuse: called with `taken_at` and the seconds that the server asked to wait, if it did.
         on_restore: called if the slot was not used.
+
+    Attributes:
+        waited: how many seconds its caller waited for it, if it did.
     """
 
     def __init__(
@@ -25,6 +28,7 @@ class Slot:
         on_refuse: Callable[[float, float | None], None],
         on_restore: Callable[[], None],
     ) -> None:
+        self.waited = 0.0
         self._taken_at = taken_at
         self._on_settle = on_settle
         self._on_refuse = on_refuse

@@ -22,6 +22,7 @@ from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._poll.entry import PlanEntry
 from aistemsplitter_async._poll.plan import PollPlan
+from aistemsplitter_async._send.attempt import Call
 from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Streak
@@ -241,13 +242,13 @@ class Poller:
                 error.split_id = watch.split_id
                 watch.failure = error
             else:
-                pipeline.hold_up(Stage.GET, retry_in, error)
+                pipeline.hold_up(Call("get_split", Stage.GET, watch.split_id), retry_in, error)
         except Exception as error:  # noqa: BLE001  # any error must reach the waiters instead of vanishing in a task
             watch.failure = error
         finally:
             watch.changed.set()
             watch.changed = asyncio.Event()
-        pipeline.emit(lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
+        pipeline.emit(PollMade, lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
         if self._watches.get(watch.split_id) is watch:
             self._plan_next(watch, polled_at, retry_in)
             pipeline.gate.pump()
@@ -257,7 +258,8 @@ class Poller:
         """Emit when the split will be polled, unless a poll is on its way."""
         entry, at = self._plan.find(split_id), self._pipeline.clock.monotonic()
         if entry is not None and not entry.polling:
-            self._pipeline.emit(lambda: PollPlanned(split_id=split_id, due_in=max(0.0, entry.due - at), at=at))
+            due_in = max(0.0, entry.due - at)
+            self._pipeline.emit(PollPlanned, lambda: PollPlanned(split_id=split_id, due_in=due_in, at=at))
 
     def _plan_next(self, watch: _Watch, polled_at: float, retry_in: float | None) -> None:
         """Give the result of a poll to the plan."""

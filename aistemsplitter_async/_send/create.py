@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._send.attempt import Call
+from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
-from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -64,6 +65,7 @@ class Create:
         self.created: CreatedSplit | None = None
         self._pipeline = pipeline
         self._operation = operation
+        self._call = Call.of(operation)
         self._submission = submission
         self._priority: Priority = priority
         self._before_send = before_send
@@ -80,9 +82,16 @@ class Create:
             asyncio.CancelledError: the caller was cancelled. Its `__cause__` is a `SubmissionUncertainError` if the
                 create may have happened, an `AIStemSplitterError` with the `split_id` if it did, else not ours.
         """
+        with stage(self._pipeline.emit, "create") as run:
+            try:
+                return await self._send()
+            finally:
+                run.split_id = None if self.created is None else self.created.id
+
+    async def _send(self) -> CreatedSplit:
         failure: AIStemSplitterError | _HookError
         try:
-            return await self._pipeline.run(Stage.CREATE, self._once)
+            return await self._pipeline.run(self._call, self._once)
         except (AIStemSplitterError, _HookError) as error:
             failure = error
         except BaseException as ended:
@@ -113,7 +122,9 @@ class Create:
     def _abandon(self, reason: Exception | str) -> SubmissionUncertainError:
         """Emit that the create is given up although it may have happened, and return the error for that."""
         error, at = self.uncertain(reason), self._pipeline.clock.monotonic()
-        self._pipeline.emit(lambda: CreateAbandoned(submission=self._submission, reason=str(reason), at=at))
+        self._pipeline.emit(
+            CreateAbandoned, lambda: CreateAbandoned(submission=self._submission, reason=str(reason), at=at)
+        )
         return error
 
     def _describe_created(self, created: CreatedSplit) -> AIStemSplitterError:
@@ -170,7 +181,7 @@ class Create:
     async def _exchange(self, slot: Slot) -> CreatedSplit:
         """Exchange the request for its answer, whatever a transport that is not ours may raise."""
         try:
-            return await self._pipeline.exchange(self._operation, slot)
+            return await self._pipeline.exchange(self._operation, slot, self._call)
         except AIStemSplitterError:
             raise
         except Exception as error:  # noqa: BLE001  # the moment is unknown, so the request may have been sent

@@ -17,18 +17,19 @@ from anyio import CancelScope
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import RANKS, Priority
 from aistemsplitter_async._gate.slot import Slot
-from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._send.attempt import Attempt, Call
 from aistemsplitter_async._send.pauses import HostPauses
 from aistemsplitter_async._send.reactions import Action, action_for, wait_time
 from aistemsplitter_async._send.retry import Attempts, Retry, RetryQuota, Streak, plan_pause, plan_retry
 from aistemsplitter_async._send.transport import Transport
 from aistemsplitter_async._tasks import OwnedTasks
-from aistemsplitter_async._wire.messages import Reply, Stage
+from aistemsplitter_async._wire.messages import Reply, Request, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import COMMIT_GRACE, RetryPolicy, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError, APIConnectionError, APITimeoutError, RateLimitedError
-from aistemsplitter_async.events import Event, OnEvent, RequestSent, RetryPlanned, Throttled
+from aistemsplitter_async.events import OnEvent, RetryPlanned, SlotGranted, Throttled
 
 T = TypeVar("T")
 _NOTICEABLE = 1.0  # s; shorter pauses are over before anybody has read why
@@ -50,6 +51,7 @@ class Pipeline:
         transport, gate, retry, timeouts, clock, random: as they were given.
         creates: the attempts of creates that are under way.
         answers: how many requests the API has answered, failures left out.
+        emit: tells the listener of an event.
     """
 
     def __init__(
@@ -77,12 +79,7 @@ class Pipeline:
         self._held_up: tuple[str, float] | None = None  # why, and until when, in monotonic seconds
         self._waits = set[CancelScope]()
         self._closed = False
-        self._on_event = as_listener(on_event, "on_event")
-
-    def emit(self, build: Callable[[], Event]) -> None:
-        """Call the listener, if there is one, with what `build` returns."""
-        if self._on_event is not None:
-            self._on_event(build())
+        self.emit = Emitter(on_event, clock)
 
     @property
     def notice(self) -> str | None:
@@ -91,12 +88,12 @@ class Pipeline:
             return None
         return f"{self._held_up[0]} (trying again in {left:.0f} s)"
 
-    def hold_up(self, stage: Stage, delay: float, failure: AIStemSplitterError) -> None:
+    def hold_up(self, call: Call, delay: float, failure: AIStemSplitterError) -> None:
         """Report that something is tried again in `delay` seconds, and why."""
         at = self.clock.monotonic()
         if delay >= _NOTICEABLE:
             self._held_up = (str(failure), at + delay)
-        self.emit(lambda: RetryPlanned(stage=stage, delay=delay, reason=str(failure), at=at))
+        self.emit(RetryPlanned, lambda: call.describe_retry(delay, failure, at=at))
 
     def wait_time(self, error: AIStemSplitterError, *, is_known: bool) -> float:
         """Return for how many seconds a wait outlasts polls that fail with `error`. See `reactions.wait_time`."""
@@ -108,7 +105,7 @@ class Pipeline:
         return plan_pause(self.retry, streak, longest=longest, now=now, random=self.random, asked=asked)
 
     async def outlast(
-        self, stage: Stage, attempt: Callable[[], Awaitable[T]], passing: tuple[type[AIStemSplitterError], ...]
+        self, call: Call, attempt: Callable[[], Awaitable[T]], passing: tuple[type[AIStemSplitterError], ...]
     ) -> T:
         """Return the result of `attempt`, repeated after growing pauses while it fails with one of `passing`.
 
@@ -122,6 +119,7 @@ class Pipeline:
         longest = self.retry.passing_paid
         while True:
             began = self.clock.monotonic()
+            call.attempt += 1
             try:
                 return await attempt()
             except passing as error:
@@ -133,15 +131,15 @@ class Pipeline:
             if pause is None:
                 raise failure
             streak = attrs.evolve(streak, pauses=streak.pauses + 1)
-            await self.pause(stage, pause, failure)
+            await self.pause(call, pause, failure)
 
-    async def pause(self, stage: Stage, delay: float, failure: AIStemSplitterError) -> None:
+    async def pause(self, call: Call, delay: float, failure: AIStemSplitterError) -> None:
         """Wait `delay` seconds before the next try, in sight, unless the client is closed.
 
         Raises:
             APIConnectionError: the client was closed.
         """
-        self.hold_up(stage, delay, failure)
+        self.hold_up(call, delay, failure)
         await self._wait(self.clock.sleep(delay))
 
     async def send(self, operation: Operation[T], *, priority: Priority = "interactive", slot: Slot | None = None) -> T:
@@ -155,12 +153,13 @@ class Pipeline:
         Raises:
             AIStemSplitterError: the failure that ended the last attempt.
         """
-        granted = [slot] if slot is not None else []
+        granted, call = [slot] if slot is not None else [], Call.of(operation)
 
         async def once() -> T:
-            return await self.exchange(operation, granted.pop() if granted else await self.admit(operation, priority))
+            free = granted.pop() if granted else await self.admit(operation, priority)
+            return await self.exchange(operation, free, call)
 
-        return await self.run(operation.stage, once)
+        return await self.run(call, once)
 
     async def admit(self, operation: Operation[Any], priority: Priority) -> Slot:
         """Wait at the gate for the slot of one attempt.
@@ -169,23 +168,34 @@ class Pipeline:
             RateLimitedError: the server asked for a longer wait than the policy allows.
             APIConnectionError: the client was closed meanwhile.
         """
-        return await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
+        began = self.clock.monotonic()
+        slot = await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
+        slot.waited = self.clock.monotonic() - began
+        return slot
 
-    async def exchange(self, operation: Operation[T], slot: Slot) -> T:
-        """Make one admitted attempt, and give its slot back. A 429 closes the gate."""
+    async def exchange(self, operation: Operation[T], slot: Slot, call: Call | None = None) -> T:
+        """Make one admitted attempt, of `call` if it is not the only one, and give its slot back.
+
+        A 429 closes the gate.
+        """
+        call = call or Call.of(operation)
         try:
-            return operation.read(await self._attempt(operation), now=self.clock.now())
+            return await self._attempt(operation, slot, call)
         except RateLimitedError as error:
-            self._close_gate(slot, operation.stage, error)
+            self._close_gate(slot, call, error)
             raise
         finally:
             slot.settle()
 
-    async def run(self, stage: Stage, once: Callable[[], Awaitable[T]], *, url: str | None = None) -> T:
+    def attempt(self, call: Call, request: Request, *, gate_wait: float = 0.0) -> Attempt:
+        """Return an attempt of `call`, to be entered while it is made, so that listeners hear of it."""
+        return Attempt(call, request, self.emit, gate_wait=gate_wait)
+
+    async def run(self, call: Call, once: Callable[[], Awaitable[T]], *, url: str | None = None) -> T:
         """Make attempts with `once` until one succeeds or the rules in `retry` say to stop.
 
         Args:
-            stage: the column of the table its failures are looked up in.
+            call: whose attempts they are; its stage is the column of the table its failures are looked up in.
             once: makes one attempt, and raises this package's errors.
             url: where the attempts go, for hosts outside the API: a 429 pauses the whole host.
 
@@ -193,10 +203,11 @@ class Pipeline:
             RateLimitedError: the host asked for a longer wait than the policy allows, perhaps when another call asked.
             AIStemSplitterError: the failure that ended the last attempt.
         """
-        attempts = Attempts()
+        attempts, stage = Attempts(), call.stage
         host = urlsplit(url).netloc if url is not None else None
         while True:
             await self._wait_for(host)
+            call.attempt += 1
             try:
                 result = await once()
             except AIStemSplitterError as error:
@@ -215,12 +226,12 @@ class Pipeline:
             if retry is not None and not self._quota.take(retry, now=now):
                 retry = None
             if isinstance(failure, RateLimitedError) and host is not None:
-                self._emit_throttled(stage, failure)
+                self._emit_throttled(call, failure)
                 self._pauses.note_refusal(host, failure.retry_after, retry, now=now)
             if retry is None:
                 raise failure
             attempts = retry.attempts
-            await self._back_off(retry, stage, failure)
+            await self._back_off(retry, call, failure)
 
     @property
     def holdup(self) -> str:
@@ -262,43 +273,53 @@ class Pipeline:
         self._wrong[stage] = (since, now)
         return since
 
-    async def _back_off(self, retry: Retry, stage: Stage, failure: AIStemSplitterError) -> None:
+    async def _back_off(self, retry: Retry, call: Call, failure: AIStemSplitterError) -> None:
         if retry.throttled:  # the gate or the host's pause holds it back, as it does all other calls
             at = self.clock.monotonic()
-            self.emit(lambda: RetryPlanned(stage=stage, delay=retry.delay, reason=str(failure), at=at))
+            self.emit(RetryPlanned, lambda: call.describe_retry(retry.delay, failure, at=at))
         else:
-            await self.pause(stage, retry.delay, failure)
+            await self.pause(call, retry.delay, failure)
 
     async def _wait_for(self, host: str | None) -> None:
         """Wait until a request may be sent to `host`; a pause may be extended meanwhile."""
         while host is not None and (left := self._pauses.enter(host, now=self.clock.monotonic())) > 0:
             await self._wait(self.clock.sleep(left))
 
-    def _close_gate(self, slot: Slot, stage: Stage, failure: RateLimitedError) -> None:
+    def _close_gate(self, slot: Slot, call: Call, failure: RateLimitedError) -> None:
         """Stop all calls of this key, even when the call that got the 429 gives up."""
         asked = failure.retry_after
         if asked is not None and asked <= self.retry.retry_after_cap:
             asked *= 1 + 0.1 * self.random()  # a longer wait goes to the caller as it is, without jitter
         slot.refuse(asked)
-        self._emit_throttled(stage, failure)
+        self._emit_throttled(call, failure)
 
-    def _emit_throttled(self, stage: Stage, failure: RateLimitedError) -> None:
+    def _emit_throttled(self, call: Call, failure: RateLimitedError) -> None:
         at = self.clock.monotonic()
-        self.emit(lambda: Throttled(stage=stage, retry_after=failure.retry_after, at=at))
+        self.emit(Throttled, lambda: call.describe_throttling(failure, at=at))
 
-    async def _attempt(self, operation: Operation[T]) -> Reply:
+    async def _attempt(self, operation: Operation[T], slot: Slot, call: Call) -> T:
         limit = self.timeouts.create if operation.stage is Stage.CREATE else self.timeouts.call
-        started = self.clock.monotonic()
-        reply = None
+        attempt = self.attempt(call, operation.request, gate_wait=slot.waited)
+        self.emit(SlotGranted, lambda: self._describe_grant(call, slot, at=attempt.started))
+        reply: Reply | None = None
         try:
-            async with self.clock.timeout_at(started + limit):
-                reply = await self.transport.send(operation.request)
-        except TimeoutError:
-            pass
+            with attempt:
+                try:
+                    async with self.clock.timeout_at(attempt.started + limit):
+                        reply = await self.transport.send(operation.request)
+                except TimeoutError:
+                    pass
+                if reply is None:
+                    raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
+                attempt.note_reply(reply)
+                return operation.read(reply, now=self.clock.now())
         finally:
-            ended, status = self.clock.monotonic(), reply.status if reply is not None else None
-            self.emit(lambda: RequestSent(stage=operation.stage, status=status, duration=ended - started, at=started))
-        if reply is None:
-            raise APITimeoutError(f"could not {operation.what}: no answer within {limit:g} s", code="TIMEOUT")
-        self.gate.adopt(reply.headers, sent=started)
-        return reply
+            if reply is not None:
+                self.gate.adopt(reply.headers, sent=attempt.started)
+
+    def _describe_grant(self, call: Call, slot: Slot, *, at: float) -> SlotGranted:
+        gate, waited = self.gate.snapshot(), slot.waited
+        waiting = sum(gate.waiting.values())
+        return SlotGranted(
+            **call.fields(), seconds=waited, used=gate.used, limit=gate.limit, per=gate.per, waiting=waiting, at=at
+        )

@@ -23,8 +23,10 @@ import attrs
 from anyio import create_task_group
 
 from aistemsplitter_async._listeners import Listener, as_listener
+from aistemsplitter_async._send.attempt import Attempt, Call
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.reactions import Action, action_for
+from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import further_threads, run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
@@ -228,7 +230,7 @@ class Downloader:
             while True:
                 renewals = urls.renewals
                 try:
-                    return await self._fetch(item, urls.of(item.stem))
+                    return await self._fetch(item, split, urls.of(item.stem))
                 except (APIStatusError, UnsafeURLError) as error:
                     if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
                         raise
@@ -243,42 +245,55 @@ class Downloader:
             status_code=refusal.status_code,
         )
 
-    async def _fetch(self, item: _StemDownload, url: str) -> Path:
+    async def _fetch(self, item: _StemDownload, split: Split, url: str) -> Path:
         url = self._allowed.vet(url)
         part = await run_in_thread(item.open_part, undo=PartFile.close)
         async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
-            await self._fill(item, url, writer)
+            await self._fill(item, split, url, writer)
             await writer.complete()
             target = item.manifest.folder / writer.record.file
             publish = partial(part.publish, target, overwrite=item.overwrite)
             await run_in_thread(publish, pool=item.saver.syncs)
             return target
 
-    async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
+    async def _fill(self, item: _StemDownload, split: Split, url: str, writer: StemWriter) -> None:
         """Download the whole stem to the part."""
-        while True:
-            before = writer.held.offset
-            try:
-                await self._pipeline.run(Stage.DOWNLOAD, lambda: self._attempt(item, url, writer), url=url)
-            except (APIConnectionError, IncompleteDownloadError):
-                await writer.flush()
-                if writer.held.offset - before < _WORTH_RETRYING_BYTES:
-                    raise
-            else:
-                return
+        pipeline = self._pipeline
+        call = Call("download_stem", Stage.DOWNLOAD, split.id, item.stem)
+        held = writer.held.offset
+        with Transfer(call, item.stem, pipeline.emit, resumed_from=held) as transfer:
+            while True:
+                before = writer.held.offset
+                try:
+                    await pipeline.run(call, lambda: self._attempt(item, url, writer, transfer), url=url)
+                except (APIConnectionError, IncompleteDownloadError):
+                    await writer.flush()
+                    if writer.held.offset - before < _WORTH_RETRYING_BYTES:
+                        raise
+                else:
+                    return
 
-    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
-        clock = self._pipeline.clock
-        meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
-        work = self._receive(item, url, writer, meter)
-        await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
-
-    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter) -> None:
+    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter, transfer: Transfer) -> None:
+        pipeline = self._pipeline
         await writer.flush()  # what came before the connection broke
         held = writer.held
         if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
             return
-        async with self._open(url, build_range_headers(held)) as reply:
+        meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
+        request = Request(origin=Origin.CDN, method="GET", url=url, headers=build_range_headers(held))
+        with pipeline.attempt(transfer.call, request) as attempt:
+            try:
+                work = self._receive(item, request, writer, meter, attempt)
+                await run_metered(work, meter, clock=pipeline.clock, what=f"the download of {item.stem}")
+            finally:
+                transfer.bytes += attempt.received
+
+    async def _receive(
+        self, item: _StemDownload, request: Request, writer: StemWriter, meter: Meter, attempt: Attempt
+    ) -> None:
+        held, url = writer.held, request.url
+        async with self._open(request) as reply:
+            attempt.note_head(reply.status, reply.headers)
             if reply.status == _RANGE_NOT_SATISFIABLE:
                 writer.forget()
                 raise IncompleteDownloadError(f"the part of {item.stem} here no longer fits the server's file")
@@ -293,12 +308,19 @@ class Downloader:
             extension = extension_for(url, reply.headers.get("content-type"))
             record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
             writer.begin(record, incoming)
-            received = await self._write(item, reply, incoming, writer, meter)
+            received = await self._write(item, reply, incoming, writer, meter, attempt=attempt)
         if incoming.length not in (None, received):
             raise IncompleteDownloadError(f"{item.stem} ended after {received} of {incoming.length} bytes")
 
     async def _write(
-        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
+        self,
+        item: _StemDownload,
+        reply: StreamedReply,
+        incoming: Incoming,
+        writer: StemWriter,
+        meter: Meter,
+        *,
+        attempt: Attempt,
     ) -> int:
         """Write the body to the part; return how many bytes it had."""
         clock, length = self._pipeline.clock, incoming.length
@@ -306,6 +328,7 @@ class Downloader:
         item.report(incoming.start, total)
         async for chunk in reply.chunks():
             received += len(chunk)
+            attempt.received = received
             meter.add(len(chunk), now=clock.monotonic())
             item.report(incoming.start + received, total)
             if length is not None and received > length:
@@ -317,16 +340,15 @@ class Downloader:
         return received
 
     @asynccontextmanager
-    async def _open(self, url: str, headers: dict[str, str]) -> AsyncIterator[StreamedReply]:
+    async def _open(self, request: Request) -> AsyncIterator[StreamedReply]:
         """Open a stem URL, following a few vetted redirects."""
         for hops_left in range(REDIRECT_HOPS, -1, -1):
-            request = Request(origin=Origin.CDN, method="GET", url=url, headers=headers)
             async with self._pipeline.transport.stream(request) as reply:
                 location = reply.headers.get("location")
                 if reply.status not in _REDIRECTS or location is None or not hops_left:
                     yield reply
                     return
-            url = self._allowed.vet(_join(url, location))
+            request = attrs.evolve(request, url=self._allowed.vet(_join(request.url, location)))
 
     async def _status_error(self, reply: StreamedReply, item: _StemDownload) -> APIStatusError:
         body = b""

@@ -10,9 +10,12 @@ import attrs
 
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._listeners import Listener, as_listener
+from aistemsplitter_async._send.attempt import Call
+from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.reactions import Action, action_for, is_outage
 from aistemsplitter_async._send.retry import Streak
+from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._transfer.audio import AudioSource, Source, build_source
 from aistemsplitter_async._transfer.file_source import BLOCK_BYTES
 from aistemsplitter_async._transfer.foreign import build_silence
@@ -155,10 +158,18 @@ class Uploader:
                 begins=clock.monotonic(),
             )
 
-        dated = Operation(stage=operation.stage, what=operation.what, request=operation.request, parse=parse)
+        dated = Operation(
+            name=operation.name, stage=operation.stage, what=operation.what, request=operation.request, parse=parse
+        )
         return await self._pipeline.send(dated, priority=priority)
 
     async def _upload(
+        self, source: AudioSource, on_progress: Listener[Progress] | None, priority: Priority
+    ) -> Delivery:
+        with stage(self._pipeline.emit, "upload"):
+            return await self._reserve_and_send(source, on_progress, priority)
+
+    async def _reserve_and_send(
         self, source: AudioSource, on_progress: Listener[Progress] | None, priority: Priority
     ) -> Delivery:
         clock = self._pipeline.clock
@@ -190,39 +201,50 @@ class Uploader:
             pipeline = self._pipeline
             streak = Streak(since=pipeline.clock.monotonic(), pauses=_LATER * renewals)
             pause = pipeline.plan_pause(streak, longest=pipeline.retry.passing) or 0.0
-            await pipeline.pause(Stage.UPLOAD, pause, failure)
+            await pipeline.pause(_call(renewals), pause, failure)
 
     async def _send(
         self, source: AudioSource, body: BodyStream, reservation: Reservation, on_progress: Listener[Progress] | None
     ) -> UploadedFile:
-        pipeline = self._pipeline
+        pipeline, call = self._pipeline, _call()
 
         async def once() -> UploadedFile:
             sending = _Sending(source, body, pipeline, on_progress)
             operation = operations.upload_audio(
                 reservation, sending.slices, content_type=source.content_type, content_length=source.content_length
             )
-            work = pipeline.transport.send(operation.request)
-            try:
-                reply = await run_metered(work, sending.meter, clock=pipeline.clock, what="the upload")
-            except AIStemSplitterError as error:
-                failure: BaseException = sending.broken_by or error
-                if error.code == STALLED and sending.waits_for_source:
-                    failure = build_silence(source.filename, pipeline.timeouts.stall)
-                elif error.code == STALLED and sending.waits_for_answer:
-                    failure = APITimeoutError(
-                        f"the upload was sent, and no answer came within {pipeline.timeouts.stall:g} s; a proxy that "
-                        "takes the whole of it before it passes any on needs longer: raise Timeouts.stall",
-                        code=STALLED,
-                    )
-            else:
-                if sending.broken_by is None:
-                    receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
-                    return UploadedFile(reservation.upload_id, receipt.url, receipt.key)
-                failure = sending.broken_by
-            raise failure
+            with pipeline.attempt(call, operation.request) as attempt:
+                try:
+                    reply = await self._exchange(operation, source, sending)
+                finally:
+                    attempt.sent = sending.handed
+                    transfer.bytes += sending.handed
+                attempt.note_reply(reply)
+                if sending.broken_by is not None:
+                    raise sending.broken_by
+                receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
+                return UploadedFile(reservation.upload_id, receipt.url, receipt.key)
 
-        return await pipeline.run(Stage.UPLOAD, once, url=reservation.upload_url)
+        with Transfer(call, source.filename, pipeline.emit) as transfer:
+            return await pipeline.run(call, once, url=reservation.upload_url)
+
+    async def _exchange(self, operation: Operation[WorkerReceipt], source: AudioSource, sending: _Sending) -> Reply:
+        """Send the body, and return the answer."""
+        pipeline = self._pipeline
+        work = pipeline.transport.send(operation.request)
+        try:
+            return await run_metered(work, sending.meter, clock=pipeline.clock, what="the upload")
+        except AIStemSplitterError as error:
+            failure: BaseException = sending.broken_by or error
+            if error.code == STALLED and sending.waits_for_source:
+                failure = build_silence(source.filename, pipeline.timeouts.stall)
+            elif error.code == STALLED and sending.waits_for_answer:
+                failure = APITimeoutError(
+                    f"the upload was sent, and no answer came within {pipeline.timeouts.stall:g} s; a proxy that "
+                    "takes the whole of it before it passes any on needs longer: raise Timeouts.stall",
+                    code=STALLED,
+                )
+        raise failure
 
     def _read_receipt(self, operation: Operation[WorkerReceipt], reply: Reply, *, whole: bool) -> WorkerReceipt:
         if reply.ok and not whole:
@@ -293,6 +315,10 @@ class _Sending:
     def _report(self) -> None:
         if self._on_progress is not None:
             self._on_progress(Progress(self._source.filename, self.handed, self._source.content_length))
+
+
+def _call(attempts: int = 0) -> Call:
+    return Call("upload", Stage.UPLOAD, attempt=attempts)
 
 
 def _calls_for_renewal(error: AIStemSplitterError, *, expired: bool) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from aistemsplitter_async._wire.codec import parse_reply
@@ -58,9 +59,9 @@ def clean_text(text: str) -> str:
     return shown.encode()[:ERROR_TEXT_CAP_BYTES].decode("utf-8", "ignore")
 
 
-def request_id(reply: Reply) -> str | None:
-    """Return the server's id of this request, if it sent one."""
-    ids = (clean_text(reply.headers.get(name, "")) for name in _REQUEST_IDS)
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the server's id of the request that a reply with these headers answers, if it sent one."""
+    ids = (clean_text(headers.get(name, "")) for name in _REQUEST_IDS)
     return next(filter(None, ids), None)
 
 
@@ -109,7 +110,7 @@ def _build(
         f"could not {what}: HTTP {reply.status}" + (f", {reason}" if reason else ""),
         code=code,
         status_code=status,
-        request_id=request_id(reply),
+        request_id=request_id(reply.headers),
         retry_after=parse_retry_after(reply.headers.get("retry-after"), date=reply.headers.get("date"), now=now),
         detail=detail,
     )

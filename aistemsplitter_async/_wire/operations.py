@@ -48,16 +48,18 @@ _HEADER_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 @attrs.frozen(kw_only=True)
 class Operation(Generic[T]):
-    """A call to make: its stage, its request, and how to parse a 2xx reply.
+    """A call to make: its name, its stage, its request, and how to parse a 2xx reply.
 
     `parse` raises `ProtocolError` for a reply that breaks the API's contract.
     """
 
+    name: str  # the API's
     stage: Stage
     what: str  # completes "could not ..."
     request: Request
     parse: Callable[[Reply], T]
     explain: Callable[[APIStatusError], APIStatusError] = lambda error: error  # adds what the request says about it
+    split_id: str | None = None  # of the split that it asks for
 
     def read(self, reply: Reply, *, now: float) -> T:
         """Return what a reply of any status says; `now` in POSIX seconds.
@@ -83,6 +85,7 @@ class Operation(Generic[T]):
 def get_credits(base_url: str) -> Operation[Credits]:
     """`GET /credits`."""
     return Operation(
+        name="get_credits",
         stage=Stage.CREDITS,
         what="read the credits",
         request=_request(base_url, "GET", "/credits"),
@@ -94,6 +97,7 @@ def create_upload(base_url: str, *, filename: str, content_type: str, content_le
     """`POST /audio/uploads`: reserve an upload at the upload worker."""
     body = {"filename": filename, "contentType": content_type, "contentLength": content_length}
     return Operation(
+        name="create_upload",
         stage=Stage.RESERVE,
         what="reserve an upload",
         request=_request(base_url, "POST", "/audio/uploads", _encode(body)),
@@ -112,6 +116,7 @@ def upload_audio(
     }
     headers |= {"Content-Type": content_type, "Content-Length": str(content_length)}
     return Operation(
+        name="upload",
         stage=Stage.UPLOAD,
         what="upload the audio",
         request=Request(origin=Origin.WORKER, method="POST", url=reservation.upload_url, headers=headers, body=body),
@@ -171,6 +176,7 @@ def _known(error: APIStatusError) -> dict[str, Any]:
 def create_split(base_url: str, submission: Submission) -> Operation[CreatedSplit]:
     """`POST /audio/splits`: the call that costs credits."""
     return Operation(
+        name="create_split",
         stage=Stage.CREATE,
         what="create the split",
         request=_request(
@@ -198,10 +204,12 @@ def get_split(base_url: str, split_id: str) -> Operation[Split]:
         return split
 
     return Operation(
+        name="get_split",
         stage=Stage.GET,
         what=f"get split {split_id}",
         request=_request(base_url, "GET", f"/audio/splits/{quote(split_id, safe='')}"),
         parse=parse,
+        split_id=split_id,
     )
 
 

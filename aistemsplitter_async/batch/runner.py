@@ -17,6 +17,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
+from contextvars import Context, copy_context
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -26,6 +27,7 @@ from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
+from aistemsplitter_async.batch.course import run_track
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
@@ -78,6 +80,7 @@ class Batch:
         self._ended = False
         self._closed = False
         self._fault: BaseException | None = None
+        self._callers = Context()  # from which each track has a copy
         self._began = 0.0
         self._took: float | None = None
         self._total: int | None = None
@@ -94,6 +97,7 @@ class Batch:
         if self._loop is not None:
             raise ConfigurationError("a batch is entered once; call split_many again")
         engine, self._loop = self._get_engine(), asyncio.get_running_loop()
+        self._callers = copy_context()
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
         context = BatchContext(
@@ -279,7 +283,9 @@ class Batch:
             context.sources.release()
             return False
         self._counts["taken"] += 1
-        task = asyncio.get_running_loop().create_task(self._run(track), name=f"track {track.standing.position}")
+        task = asyncio.get_running_loop().create_task(
+            self._run(track), name=f"track {track.standing.position}", context=self._callers.copy()
+        )
         self._tracks[task] = track
         self._last_claim = track.has_claimed
         task.add_done_callback(self._tracks.pop)
@@ -300,7 +306,7 @@ class Batch:
     async def _run(self, track: BatchTrack) -> None:
         try:
             try:
-                outcome = await track.run()
+                outcome = await run_track(track, self._context.engine.pipeline.emit)
             except asyncio.CancelledError:
                 if self._closing:
                     raise

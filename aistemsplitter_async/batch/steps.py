@@ -13,6 +13,8 @@ from pathlib import Path
 import attrs
 
 from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._send.attempt import Call
+from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.uploader import Delivery
 from aistemsplitter_async._wire.messages import Stage
@@ -96,19 +98,22 @@ class Steps:
 
         async def attempt() -> dict[str, StoredFile]:
             standing.enter("download")
-            files = await context.engine.downloader.download(
-                split,
-                into / record.folder,
-                overwrite=context.options.overwrite,
-                on_progress=standing.note_progress,
-                pattern=record.pattern,
-                urls=urls,
-            )
+            with stage(context.engine.pipeline.emit, "download", split.id):
+                files = await context.engine.downloader.download(
+                    split,
+                    into / record.folder,
+                    overwrite=context.options.overwrite,
+                    on_progress=standing.note_progress,
+                    pattern=record.pattern,
+                    urls=urls,
+                )
             return await run_in_thread(_describe, into, files)
 
         # Stems that are refused are waited out outside: it makes room for the downloads of others.
         stored = await context.engine.pipeline.outlast(
-            Stage.DOWNLOAD, partial(context.downloading.retry_through_outage, attempt), (StemsExpiredError,)
+            Call("download_stem", Stage.DOWNLOAD, split.id),
+            partial(context.downloading.retry_through_outage, attempt),
+            (StemsExpiredError,),
         )
         standing.has_worked = True
         downloaded = await context.write(JournalStore.downloaded, record.id, stored)

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
+from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.context import BatchContext
@@ -108,14 +109,15 @@ class BatchTrack:
     async def _begin(self) -> Outcome:
         """Find the source's record, and continue from there."""
         context = self._context
-        stall = context.engine.pipeline.timeouts.stall
-        opened = await open_item(self._item, context.own_files, clock=context.clock, stall=stall)
-        self.standing.label = opened.label
-        if isinstance(opened.audio, DirectURL):
-            context.engine.uploader.vet_source(opened.audio)
-        audio = await self._identify(opened)
-        opened = opened.pinned(audio.content)
-        claim = await self._claim(opened, audio)
+        pipeline = context.engine.pipeline
+        with stage(pipeline.emit, "prepare"):
+            opened = await open_item(self._item, context.own_files, clock=context.clock, stall=pipeline.timeouts.stall)
+            self.standing.label = opened.label
+            if isinstance(opened.audio, DirectURL):
+                context.engine.uploader.vet_source(opened.audio)
+            audio = await self._identify(opened)
+            opened = opened.pinned(audio.content)
+            claim = await self._claim(opened, audio)
         while claim.met == "unsettled":
             if (outcome := await self._settle(claim.record)) is not None:
                 return outcome
@@ -170,13 +172,14 @@ class BatchTrack:
         """Report that a song is bought that was bought before, before it is."""
         context = self._context
         context.engine.pipeline.emit(
+            BoughtBefore,
             lambda: BoughtBefore(
                 source=self.standing.label,
                 split_id=besides.split_id,
                 delivered=str(delivered(besides)),
                 asked=str(context.options.variant),
                 at=context.clock.monotonic(),
-            )
+            ),
         )
 
     def _raise_unresolved(self, record: Record) -> None:

@@ -58,7 +58,7 @@ SHELLS_OF = {
     "": "_engine _files _listeners _tasks _web cli client clock testing",
     "_gate": "gate queues",
     "_poll": "poller",
-    "_send": "connections connectors create failures network pipeline transport",
+    "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": "audio downloader file_object file_source foreign manifest metered partfile saver uploader writer",
     "batch": "bounds capacity context create feeder item patience progress runner standing steps ticker track",
     "cli": "connect paths run sources startup",

@@ -176,7 +176,7 @@ async def test_a_listener_may_start_a_task_and_return_it(world: World) -> None:
     async with world.client(on_event=lambda event: asyncio.ensure_future(note(event))) as client:
         await client.get_credits()
     await world.clock.settle()
-    assert [type(event).__name__ for event in heard] == ["RequestSent"]
+    assert [type(event).__name__ for event in heard] == ["SlotGranted", "AttemptStarted", "RequestSent"]
 
 
 async def test_a_listener_may_cancel_the_call_it_listens_to(still: World) -> None:

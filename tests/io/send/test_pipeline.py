@@ -12,6 +12,7 @@ import pytest
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._send import retry as retry_rules
+from aistemsplitter_async._send.attempt import Call
 from aistemsplitter_async._send.create import Create
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.retry import Ambiguity
@@ -550,7 +551,7 @@ async def test_headers_that_make_no_sense_break_no_reply(world: World) -> None:
 
 
 async def run_upload(pipeline: Pipeline, once: Callable[[], Awaitable[int]], url: str) -> int:
-    return await pipeline.run(Stage.UPLOAD, once, url=url)
+    return await pipeline.run(Call("upload", Stage.UPLOAD), once, url=url)
 
 
 def throttled(seconds: float) -> RateLimitedError:

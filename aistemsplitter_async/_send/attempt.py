@@ -1,0 +1,140 @@
+"""Calls and their attempts as listeners hear of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import attrs
+
+from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._urls import parse_http_url
+from aistemsplitter_async._wire.error_replies import request_id
+from aistemsplitter_async._wire.messages import Reply, Request, Stage
+from aistemsplitter_async._wire.operations import Operation
+from aistemsplitter_async.errors import AIStemSplitterError, RateLimitedError
+from aistemsplitter_async.events import AttemptStarted, RequestSent, RetryPlanned, Throttled
+
+
+@attrs.define(eq=False)
+class Call:
+    """A call, and how often it was tried.
+
+    Attributes:
+        operation: the API's name for it.
+        stage: the step that it belongs to.
+        split_id: the split that it is about, if there is one.
+        stem: the stem that it downloads.
+        attempt: the number of the newest attempt, from 1; 0 before the first.
+    """
+
+    operation: str
+    stage: Stage
+    split_id: str | None = None
+    stem: str | None = None
+    attempt: int = 0
+
+    @classmethod
+    def of(cls, operation: Operation[Any]) -> Self:
+        """Return the call that makes an operation."""
+        return cls(operation.name, operation.stage, operation.split_id)
+
+    def fields(self) -> dict[str, Any]:
+        """Return what every event of the call says."""
+        return {
+            "operation": self.operation,
+            "stage": self.stage,
+            "split_id": self.split_id,
+            "stem": self.stem,
+            "attempt": max(1, self.attempt),
+        }
+
+    def describe_retry(self, delay: float, failure: AIStemSplitterError, *, at: float) -> RetryPlanned:
+        """Return the event of a failure after which the call goes on."""
+        return RetryPlanned(
+            **self.fields(),
+            delay=delay,
+            reason=str(failure),
+            error=type(failure).__name__,
+            code=failure.code,
+            status=failure.status_code,
+            request_id=failure.request_id,
+            at=at,
+        )
+
+    def describe_throttling(self, failure: RateLimitedError, *, at: float) -> Throttled:
+        """Return the event of a 429."""
+        asked = failure.retry_after
+        return Throttled(**self.fields(), retry_after=asked, request_id=failure.request_id, at=at)
+
+
+class Attempt:
+    """One attempt of a call: a context manager that tells how it begins and what comes of it.
+
+    Args:
+        call: whose it is.
+        request: what is sent.
+        emit: tells the listeners.
+        gate_wait: seconds that it waited at the gate.
+
+    Attributes:
+        status: of the reply, once there is one.
+        sent: bytes of the body that were handed over.
+        received: bytes of the reply's body.
+        started: when it began (monotonic seconds).
+    """
+
+    def __init__(self, call: Call, request: Request, emit: Emitter, *, gate_wait: float = 0.0) -> None:
+        self.status: int | None = None
+        self.sent = len(request.body) if isinstance(request.body, bytes) else 0
+        self.received = 0
+        self.started = emit.clock.monotonic()
+        self._headers: Mapping[str, str] = {}
+        self._call = call
+        self._request = request
+        self._emit = emit
+        self._gate_wait = gate_wait
+
+    def note_head(self, status: int, headers: Mapping[str, str]) -> None:
+        """Note how a reply begins; names of `headers` are in lower case."""
+        self.status, self._headers = status, headers
+
+    def note_reply(self, reply: Reply) -> None:
+        """Note a whole reply."""
+        self.note_head(reply.status, reply.headers)
+        self.received = len(reply.body)
+
+    def __enter__(self) -> Self:
+        self._emit(AttemptStarted, lambda: AttemptStarted(**self._fields(), at=self.started))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._emit(RequestSent, lambda: self._describe_end(error))
+
+    def _describe_end(self, error: BaseException | None) -> RequestSent:
+        return RequestSent(
+            **self._fields(),
+            status=self.status,
+            duration=self._emit.clock.monotonic() - self.started,
+            request_id=request_id(self._headers),
+            bytes_sent=self.sent,
+            bytes_received=self.received,
+            error=None if error is None else type(error).__name__,
+            code=getattr(error, "code", None),
+            at=self.started,
+        )
+
+    def _fields(self) -> dict[str, Any]:
+        wait, method = self._gate_wait, self._request.method
+        return {**self._call.fields(), "method": method, "url": _origin(self._request.url), "gate_wait": wait}
+
+
+def _origin(url: str) -> str:
+    """Return the scheme and host of a URL; of what is none, nothing."""
+    try:
+        return parse_http_url(url).origin
+    except ValueError:
+        return ""

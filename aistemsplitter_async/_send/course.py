@@ -1,0 +1,153 @@
+"""The work on one source, and its stages, as listeners hear of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import Literal, Self
+
+import attrs
+
+from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._plain import to_plain
+from aistemsplitter_async.errors import AIStemSplitterError
+from aistemsplitter_async.events import SplitFinished, SplitStarted, StageFinished, StageOfSplit, StageStarted
+from aistemsplitter_async.models import CreatedSplit, Split
+
+Ending = Literal["done", "failed", "skipped", "cancelled"]
+
+
+@attrs.define(eq=False)
+class Course:
+    """The work on one source: a context manager around it, which tells how it begins and ends.
+
+    While it is entered, the stages that run in its context count towards it.
+
+    Args:
+        source: its name.
+        emit: tells the listeners.
+
+    Attributes:
+        split_id: the split, once there is one.
+        credits_used: what it cost, once that is known.
+    """
+
+    source: str
+    emit: Emitter
+    split_id: str | None = None
+    credits_used: float | None = None
+    _began: float = attrs.field(default=0.0, init=False)
+    _seconds: dict[str, float] = attrs.field(factory=dict[str, float], init=False)  # by stage
+    _ending: Ending = attrs.field(default="done", init=False)
+    _error: BaseException | None = attrs.field(default=None, init=False)
+    _in_stage: bool = attrs.field(default=False, init=False)
+    _token: Token[Course | None] | None = attrs.field(default=None, init=False)
+
+    def __enter__(self) -> Self:
+        self._began = self.emit.clock.monotonic()
+        self._token = _current.set(self)
+        self.emit(SplitStarted, lambda: SplitStarted(source=self.source, at=self._began))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.fail(error)
+        self.emit(SplitFinished, self._describe)
+        if self._token is not None:
+            _current.reset(self._token)
+
+    def note(self, split: CreatedSplit | Split) -> None:
+        """Note the split, in whatever state."""
+        self.split_id = split.id
+        if split.credits_used is not None:
+            self.credits_used = split.credits_used
+
+    def skip(self) -> None:
+        """Note that there is nothing to do."""
+        self._ending = "skipped"
+
+    def fail(self, error: BaseException) -> None:
+        """Note why there are no stems."""
+        self._ending = "cancelled" if isinstance(error, asyncio.CancelledError) else "failed"
+        self._error = error
+        if isinstance(error, AIStemSplitterError):
+            self.split_id = self.split_id or error.split_id
+            if isinstance(split := getattr(error, "split", None), Split):
+                self.note(split)
+
+    def _describe(self) -> SplitFinished:
+        now, error = self.emit.clock.monotonic(), self._error
+        return SplitFinished(
+            source=self.source,
+            outcome=self._ending,
+            split_id=self.split_id,
+            credits_used=self.credits_used,
+            seconds=now - self._began,
+            stages=dict(self._seconds),
+            error=None if error is None else type(error).__name__,
+            code=getattr(error, "code", None),
+            reason=str(error) if isinstance(error, AIStemSplitterError) else None,
+            at=now,
+        )
+
+    def begin_stage(self) -> bool:
+        """Note that a stage begins; return whether it is one of this work, and not of a call made inside of a stage."""
+        begins, self._in_stage = not self._in_stage, True
+        return begins
+
+    def end_stage(self, stage: StageOfSplit, seconds: float) -> None:
+        """Note that a stage that `begin_stage` took for one of this work has ended."""
+        self._in_stage = False
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + seconds
+
+
+_current: ContextVar[Course | None] = ContextVar("aistemsplitter_async.course", default=None)
+
+
+def name_source(source: object, filename: str | None = None) -> str:
+    """Return what a source is called in events: what it says of itself, without anything that grants access."""
+    plain = filename or to_plain(source, shown=True)
+    return str(plain.get("url", "audio") if isinstance(plain, dict) else plain)
+
+
+def current_course() -> Course | None:
+    """Return the work that the running code is a part of, if it is."""
+    return _current.get()
+
+
+@attrs.define(eq=False)
+class Stage:
+    """A stage under way. `split_id` may be set once it is known."""
+
+    split_id: str | None = None
+
+
+@contextmanager
+def stage(emit: Emitter, name: StageOfSplit, split_id: str | None = None) -> Iterator[Stage]:
+    """Tell how a stage begins and ends, and count its time."""
+    began, course, run = emit.clock.monotonic(), _current.get(), Stage(split_id)
+    counts = course is not None and course.begin_stage()
+    failure: BaseException | None = None
+    emit(StageStarted, lambda: StageStarted(stage=name, split_id=run.split_id, at=began))
+    try:
+        yield run
+    except BaseException as error:
+        failure = error
+        raise
+    finally:
+        now = emit.clock.monotonic()
+        if course is not None and counts:
+            course.end_stage(name, now - began)
+        kind, code = None if failure is None else type(failure).__name__, getattr(failure, "code", None)
+        emit(
+            StageFinished,
+            lambda: StageFinished(
+                stage=name, split_id=run.split_id, seconds=now - began, error=kind, code=code, at=now
+            ),
+        )
+        failure = None  # or its traceback and this frame would hold each other

@@ -1,0 +1,53 @@
+"""A transfer, of however many attempts, as listeners hear of it."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._send.attempt import Call
+from aistemsplitter_async.events import TransferFinished
+
+
+class Transfer:
+    """A context manager around all attempts of one transfer.
+
+    Args:
+        call: that makes them.
+        name: of what is moved.
+        emit: tells the listeners.
+        resumed_from: bytes that were there before.
+
+    Attributes:
+        bytes: moved by all attempts so far.
+    """
+
+    def __init__(self, call: Call, name: str, emit: Emitter, *, resumed_from: int = 0) -> None:
+        self.call = call
+        self.bytes = 0
+        self._name = name
+        self._emit = emit
+        self._resumed_from = resumed_from
+        self._began = emit.clock.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._emit(TransferFinished, lambda: self._describe(error))
+
+    def _describe(self, error: BaseException | None) -> TransferFinished:
+        now = self._emit.clock.monotonic()
+        return TransferFinished(
+            **self.call.fields(),
+            name=self._name,
+            bytes=self.bytes,
+            resumed_from=self._resumed_from,
+            seconds=now - self._began,
+            error=None if error is None else type(error).__name__,
+            code=getattr(error, "code", None),
+            at=now,
+        )
