@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
-from aistemsplitter_async._send.course import Course, name_source, stage
+from aistemsplitter_async._send.course import Course, stage
 from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async._wire.inputs import parse_create
@@ -534,7 +534,7 @@ class AsyncAIStemSplitter:
         """
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = self._bound_engine()
-        with Course(name_source(source, filename), engine.pipeline.emit) as course:
+        with Course(source, engine.pipeline.emit, filename, stem_model, output_format) as course:
             with stage(engine.pipeline.emit, "prepare"):
                 audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
                 folder = engine.plan_folder(audio, name)

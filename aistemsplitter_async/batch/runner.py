@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +27,7 @@ from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
-from aistemsplitter_async.batch.course import run_track
+from aistemsplitter_async.batch.course import BatchCourse, run_track
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
@@ -80,6 +80,7 @@ class Batch:
         self._ended = False
         self._closed = False
         self._fault: BaseException | None = None
+        self._course = ExitStack()  # tells of the end of the batch
         self._callers = Context()  # from which each track has a copy
         self._began = 0.0
         self._took: float | None = None
@@ -97,7 +98,19 @@ class Batch:
         if self._loop is not None:
             raise ConfigurationError("a batch is entered once; call split_many again")
         engine, self._loop = self._get_engine(), asyncio.get_running_loop()
-        self._callers = copy_context()
+        with ExitStack() as undo:
+            undo.enter_context(BatchCourse(engine.pipeline.emit, self._counts))
+            self._callers = copy_context()
+            await self._open(engine)
+            self._course = undo.pop_all()
+        self._feeder.start(self._resolve_open_creates)
+        self._helpers = [
+            self._loop.create_task(self._end(), name="batch end"),
+            self._loop.create_task(self._build_ticker().run(), name="batch ticker"),
+        ]
+        return self
+
+    async def _open(self, engine: Engine) -> None:
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
         context = BatchContext(
@@ -114,12 +127,6 @@ class Batch:
         except BaseException:
             await journal.aclose()
             raise
-        self._feeder.start(self._resolve_open_creates)
-        self._helpers = [
-            self._loop.create_task(self._end(), name="batch end"),
-            self._loop.create_task(self._build_ticker().run(), name="batch ticker"),
-        ]
-        return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -128,7 +135,10 @@ class Batch:
         self._stop()
         for helper in self._helpers:
             helper.cancel()
-        await run_to_end(self._wind_up())
+        try:
+            await run_to_end(self._wind_up())
+        finally:
+            self._course.__exit__(kind, error, trace)
 
     async def _wind_up(self) -> None:
         try:
@@ -306,7 +316,7 @@ class Batch:
     async def _run(self, track: BatchTrack) -> None:
         try:
             try:
-                outcome = await run_track(track, self._context.engine.pipeline.emit)
+                outcome = await run_track(track, self._context.engine.pipeline.emit, self._options)
             except asyncio.CancelledError:
                 if self._closing:
                     raise
