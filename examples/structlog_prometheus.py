@@ -16,6 +16,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.typing import Processor
 
 from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter
 from aistemsplitter_async.events import Event, RequestSent, SlotGranted, SplitCreated, StageFinished, Throttled
@@ -48,11 +49,16 @@ def measure(event: Event) -> None:
 
 def configure_logging() -> None:
     """Write what is logged by structlog and by `logging`, the client's records among it, in the same way."""
-    shared = [merge_contextvars, structlog.stdlib.add_logger_name, structlog.stdlib.add_log_level]
-    foreign = [*shared, structlog.stdlib.ExtraAdder()]  # the fields of the client's records
+    shared: list[Processor] = [
+        merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+    ]
     finish = structlog.processors.JSONRenderer()
     handler = logging.StreamHandler()
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(finish, foreign_pre_chain=foreign))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(finish, foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()])
+    )
     logging.basicConfig(handlers=[handler], level=logging.INFO)
     logging.getLogger("aistemsplitter_async").setLevel(logging.DEBUG)  # INFO to leave out single requests
     structlog.configure(
