@@ -15,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn, TypeVar
 
+from aistemsplitter_async._logs.loggers import is_handled, is_logged, log_event
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.events import Event, OnEvent
@@ -71,8 +72,7 @@ class Listener(Generic[T]):
 
     def _note(self, error: BaseException) -> None:
         kind = type(error)
-        # Without this check, logging would print to stderr in a program that has not configured it.
-        if kind not in self._logged and _log.hasHandlers():
+        if kind not in self._logged and is_handled(_log):  # else it is logged once somebody reads the log
             self._logged.add(kind)
             message = "%s raised %s, which affects nothing else; further ones are not logged"
             with suppress(Exception):  # a handler or filter is other people's code, too
@@ -85,7 +85,7 @@ def as_listener(function: Callable[[T], object] | None, name: str) -> Listener[T
 
 
 class Emitter:
-    """Tells a listener of events, which are made only if there is one.
+    """Tells a listener, and the log, of events, which are made only if there is a listener, or their level is enabled.
 
     Args:
         on_event: the listener, if there is one. Raises like `Listener`.
@@ -95,11 +95,22 @@ class Emitter:
     def __init__(self, on_event: OnEvent | None, clock: Clock) -> None:
         self.clock = clock
         self._listener = as_listener(on_event, "on_event")
+        self._log = Listener(_log_event, "a handler of logging")  # other people's code as well
 
-    def __call__(self, kind: type[E], build: Callable[[], E]) -> None:  # noqa: ARG002
+    def __call__(self, kind: type[E], build: Callable[[], E]) -> None:
         """Tell of the event that `build` returns, which is of this `kind`."""
+        logged = is_logged(kind)
+        if self._listener is None and not logged:
+            return
+        event = build()
         if self._listener is not None:
-            self._listener(build())
+            self._listener(event)
+        if logged:
+            self._log(event)
+
+
+def _log_event(event: Event) -> None:
+    log_event(event, stacklevel=4)  # the caller of the emitter
 
 
 def _is_async(function: object) -> bool:

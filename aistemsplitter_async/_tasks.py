@@ -16,6 +16,8 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
+from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
 
@@ -35,7 +37,9 @@ async def run_in_thread(
     undo: Callable[[T], object] | None = None,
     pool: Executor | None = None,
 ) -> T:
-    """Return `function(*arguments)`, run in a thread. If the caller is cancelled, the thread ends first.
+    """Return `function(*arguments)`, run in a thread, in a copy of the caller's context (`contextvars`).
+
+    If the caller is cancelled, the thread ends first.
 
     Args:
         function: may block.
@@ -43,13 +47,13 @@ async def run_in_thread(
         undo: called, in a thread, with the result that a cancelled caller does not get, such as an open file.
         pool: whose thread; by default one of the loop's, which are few, and in which names are resolved too.
     """
-    loop = asyncio.get_running_loop()
-    work = loop.run_in_executor(pool, function, *arguments)
+    loop, context = asyncio.get_running_loop(), copy_context()
+    work = loop.run_in_executor(pool, partial(context.run, function, *arguments))
     try:
         await wait_out(work)
     except asyncio.CancelledError:
         if work.exception() is None and undo is not None:
-            await wait_out(loop.run_in_executor(pool, undo, work.result()))
+            await wait_out(loop.run_in_executor(pool, context.run, undo, work.result()))
         raise
     return work.result()
 

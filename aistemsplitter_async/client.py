@@ -12,6 +12,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._logs.setup import set_up_logging
 from aistemsplitter_async._send.course import Course, stage
 from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
@@ -160,6 +161,7 @@ class AsyncAIStemSplitter:
             ssl=ssl,
             connector_factory=connector_factory,
         )
+        set_up_logging(os.environ)
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))

@@ -135,7 +135,7 @@ class TransferFinished(_CallEvent):
     """An upload, or the download of a stem, has ended after `attempt` attempts.
 
     Attributes:
-        name: what was moved: the source's file name, or the stem's name.
+        source: the file name of what was uploaded.
         bytes: of the body, moved in all attempts together.
         resumed_from: how many bytes of a stem were there before the first attempt.
         seconds: from the first attempt to the end, pauses included.
@@ -143,7 +143,7 @@ class TransferFinished(_CallEvent):
         code: the error's code.
     """
 
-    name: str
+    source: str | None = None
     bytes: int
     resumed_from: int = 0
     seconds: float

@@ -8,11 +8,10 @@ wait in `admit`; a poller is another.
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 from collections import deque
 from collections.abc import Mapping
-from contextvars import Context
+from contextvars import Context, copy_context
 from typing import Any, Protocol
 
 from aistemsplitter_async._gate.budget import Budget
@@ -24,12 +23,13 @@ from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INTERACTIVE_SHARE, RateLimit, RetryPolicy
 from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
 from aistemsplitter_async.events import GateClosed, GateOpened, LimitLearned, OnEvent
 
-_log = logging.getLogger(__name__)
+_log = Log("gate")
 
 _BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
@@ -88,7 +88,7 @@ class Gate:
         self._timer_at = math.inf
         self._emit = Emitter(on_event, self._clock)
         self._emitted_limit = self._limiter.believed
-        self._emitted_closed = False
+        self._closed_in: Context | None = None  # of the call that was refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
@@ -211,7 +211,7 @@ class Gate:
     def _note_closed(self, *, asked: float | None) -> None:
         """Report that the gate is closed, and refuse the calls that wait if `asked` is longer than they may."""
         now, closed_until = self._clock.monotonic(), self._limiter.closed_until
-        self._emitted_closed = True
+        self._closed_in = copy_context()
         self._emit(GateClosed, lambda: GateClosed(duration=closed_until - now, at=now))
         if asked is not None and asked > self._longest_wait:
             _log.warning(
@@ -321,9 +321,9 @@ class Gate:
 
     def _emit_changes(self, now: float) -> None:
         """Emit what has changed since the last call."""
-        if self._emitted_closed and now >= self._limiter.closed_until:
-            self._emitted_closed = False
-            self._emit(GateOpened, lambda: GateOpened(at=now))
+        if self._closed_in is not None and now >= self._limiter.closed_until:
+            context, self._closed_in = self._closed_in, None
+            context.run(self._emit, GateOpened, lambda: GateOpened(at=now))
         old, new = self._emitted_limit, self._limiter.believed
         if old != new:
             self._emitted_limit = new

@@ -15,18 +15,18 @@ class Transfer:
 
     Args:
         call: that makes them.
-        name: of what is moved.
         emit: tells the listeners.
+        source: the name of the file that is uploaded.
         resumed_from: bytes that were there before.
 
     Attributes:
         bytes: moved by all attempts so far.
     """
 
-    def __init__(self, call: Call, name: str, emit: Emitter, *, resumed_from: int = 0) -> None:
+    def __init__(self, call: Call, emit: Emitter, *, source: str | None = None, resumed_from: int = 0) -> None:
         self.call = call
         self.bytes = 0
-        self._name = name
+        self._source = source
         self._emit = emit
         self._resumed_from = resumed_from
         self._began = emit.clock.monotonic()
@@ -43,7 +43,7 @@ class Transfer:
         now = self._emit.clock.monotonic()
         return TransferFinished(
             **self.call.fields(),
-            name=self._name,
+            source=self._source,
             bytes=self.bytes,
             resumed_from=self._resumed_from,
             seconds=now - self._began,

@@ -261,7 +261,7 @@ class Downloader:
         pipeline = self._pipeline
         call = Call("download_stem", Stage.DOWNLOAD, split.id, item.stem)
         held = writer.held.offset
-        with Transfer(call, item.stem, pipeline.emit, resumed_from=held) as transfer:
+        with Transfer(call, pipeline.emit, resumed_from=held) as transfer:
             while True:
                 before = writer.held.offset
                 try:

@@ -225,7 +225,7 @@ class Uploader:
                 receipt = self._read_receipt(operation, reply, whole=sending.handed == source.content_length)
                 return UploadedFile(reservation.upload_id, receipt.url, receipt.key)
 
-        with Transfer(call, source.filename, pipeline.emit) as transfer:
+        with Transfer(call, pipeline.emit, source=source.filename) as transfer:
             return await pipeline.run(call, once, url=reservation.upload_url)
 
     async def _exchange(self, operation: Operation[WorkerReceipt], source: AudioSource, sending: _Sending) -> Reply:

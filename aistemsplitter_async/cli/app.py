@@ -26,6 +26,7 @@ from aistemsplitter_async.cli.options import (
     Serving,
     Splitting,
     Switch,
+    Verbosity,
 )
 from aistemsplitter_async.cli.paths import STDIN, expand_source, protect_paths
 from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
@@ -85,7 +86,7 @@ def split(
         return _refuse(_SANDBOX_CONFLICT, "split")
     from aistemsplitter_async.cli.commands import split as module  # noqa: PLC0415
 
-    return _run(partial(module.split, sources, splitting))
+    return _run(partial(module.split, sources, splitting), splitting.common.verbosity)
 
 
 @app.command
@@ -113,8 +114,10 @@ def batch(
     from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
 
     if batching.status:
-        return _run(partial(reading.show_status, batching.journal_path, as_json=batching.common.json))
-    return _run(partial(planning.plan_library if batching.dry_run else module.batch, paths or [], batching))
+        show_status = partial(reading.show_status, batching.journal_path, as_json=batching.common.json)
+        return _run(show_status, batching.common.verbosity)
+    work = planning.plan_library if batching.dry_run else module.batch
+    return _run(partial(work, paths or [], batching), batching.common.verbosity)
 
 
 @app.command
@@ -139,7 +142,7 @@ def estimate(
     from aistemsplitter_async.cli.commands import estimate as module  # noqa: PLC0415
     from aistemsplitter_async.cli.library import Library  # noqa: PLC0415
 
-    return _run(partial(module.estimate_library, Library(paths=paths, into=into), common))
+    return _run(partial(module.estimate_library, Library(paths=paths, into=into), common), common.verbosity)
 
 
 @app.command(name="credits")
@@ -147,7 +150,7 @@ def show_credits(*, common: Common = DEFAULTS) -> int:
     """Show how many credits the key has left; one is a second of audio."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return _run(partial(lookup.show_credits, common))
+    return _run(partial(lookup.show_credits, common), common.verbosity)
 
 
 @app.command
@@ -155,7 +158,7 @@ def get(split_id: SplitId, /, *, common: Common = DEFAULTS) -> int:
     """Show a split as it is now."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return _run(partial(lookup.show_split, split_id, common))
+    return _run(partial(lookup.show_split, split_id, common), common.verbosity)
 
 
 @app.command
@@ -163,7 +166,7 @@ def wait(split_id: SplitId, /, *, timeout: Timeout = None, common: Common = DEFA
     """Wait until a split has ended."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return _run(partial(lookup.wait, split_id, timeout, common))
+    return _run(partial(lookup.wait, split_id, timeout, common), common.verbosity)
 
 
 @app.command
@@ -183,7 +186,7 @@ def download(
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
     job = partial(lookup.download, into=str(into), name=name, overwrite=overwrite, timeout=timeout)
-    return _run(partial(job, split_id, common))
+    return _run(partial(job, split_id, common), common.verbosity)
 
 
 @app.command
@@ -191,7 +194,7 @@ def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008  # frozen
     """Serve the whole API on this machine, until Ctrl-C."""
     from aistemsplitter_async.cli.commands import sandbox as module  # noqa: PLC0415
 
-    return _run(partial(module.serve, serving), interrupted=Exit.DONE)
+    return _run(partial(module.serve, serving), serving.verbosity, interrupted=Exit.DONE)
 
 
 @app.command
@@ -201,15 +204,19 @@ def listen(*, listening: Listening = Listening()) -> int:  # noqa: B008  # froze
         return _refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
     from aistemsplitter_async.cli.commands import listen as module  # noqa: PLC0415
 
-    return _run(partial(module.listen, listening), interrupted=Exit.DONE)
+    return _run(partial(module.listen, listening), listening.verbosity, interrupted=Exit.DONE)
 
 
 @app.command
-def demo(*, into: Annotated[Path, AsPath, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER) -> int:
+def demo(
+    *,
+    into: Annotated[Path, AsPath, Parameter(help="Folder for the song and its stems.")] = DEMO_FOLDER,
+    verbosity: Verbosity = DEFAULTS.verbosity,
+) -> int:
     """Split a demo song on this machine: no key, no network."""
     from aistemsplitter_async.cli.commands import demo as module  # noqa: PLC0415
 
-    return _run(partial(module.demo, into))
+    return _run(partial(module.demo, into), verbosity)
 
 
 _MEANT = {"status": "batch --status", "help": "--help", "version": "--version", "list": "batch", "resume": "batch"}
@@ -217,10 +224,10 @@ _KEY_IN_SIGHT = "every user can see a key on a command line; set AISTEMSPLITTER_
 _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
 
 
-def _run(work: Work, *, interrupted: Exit = Exit.INTERRUPTED) -> int:
+def _run(work: Work, verbosity: Verbosity, *, interrupted: Exit = Exit.INTERRUPTED) -> int:
     from aistemsplitter_async.cli.run import run  # noqa: PLC0415
 
-    return run(work, interrupted=interrupted)
+    return run(work, verbosity, interrupted=interrupted)
 
 
 def _find_option(paths: Sequence[str], command: str, common: Common | None = None) -> str | None:

@@ -79,6 +79,24 @@ def default_journal(into: Path) -> Path:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
+class Verbosity:
+    """The options of every command: how much it says on stderr."""
+
+    verbose: Annotated[
+        int,
+        Parameter(
+            name=("--verbose", "-v"),
+            count=True,
+            negative=(),
+            show_default=False,
+            help="Log on stderr what is created, finished, repeated and held back; -vv: every request.",
+        ),
+    ] = 0
+    quiet: Annotated[bool, Switch, Parameter(name=("--quiet", "-q"), help="Show no progress, but every error.")] = False
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
 class Common:
     """The options of every command that uses the API."""
 
@@ -120,6 +138,7 @@ class Common:
         Parameter(help="PEM file of certificates to trust beside the system's, as of a proxy that reads along."),
     ] = None
     json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
+    verbosity: Verbosity = Verbosity()
 
     @property
     def connection(self) -> dict[str, object]:
@@ -267,6 +286,7 @@ class Serving:
     seed: Annotated[int | None, Parameter(help="Seed of all randomness, to make it repeatable.")] = None
     no_control: Annotated[bool, Switch, Parameter(help="Serve no control endpoint at /control/.")] = False
     json: Annotated[bool, Switch, Parameter(help="Print base_url and api_key as one JSON line.")] = False
+    verbosity: Verbosity = Verbosity()
 
 
 @Parameter(name="*")
@@ -291,3 +311,4 @@ class Listening:
             "split; error not null: refused), and for each step of --sandbox."
         ),
     ] = False
+    verbosity: Verbosity = Verbosity()

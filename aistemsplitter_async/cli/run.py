@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async.cli.failures import Exit, UsageError
+from aistemsplitter_async.cli.logs import show_log
+from aistemsplitter_async.cli.options import Verbosity
 from aistemsplitter_async.cli.screen.render import show
 from aistemsplitter_async.cli.screen.terminal import Terminal, discard_output
 
@@ -25,7 +27,7 @@ _PATIENCE = 0.7  # s after Ctrl-C before the reason for the delay is shown
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
-def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
+def run(work: Work, verbosity: Verbosity = Verbosity(), *, interrupted: int = Exit.INTERRUPTED) -> int:  # noqa: B008
     """Run a command's coroutine to its end, or to Ctrl-C, and return the exit code.
 
     The first SIGINT or SIGTERM cancels it, so that it can print how to continue; the next one ends the process at once.
@@ -34,11 +36,17 @@ def run(work: Work, *, interrupted: int = Exit.INTERRUPTED) -> int:
 
     Args:
         work: the command: takes the terminal and returns the exit code.
+        verbosity: how much it says on stderr.
         interrupted: the exit code after a signal, for commands that run until they get one.
     """
     # A logged error is also an error of the command; without a handler, logging would print its traceback.
     logging.lastResort = logging.NullHandler()
-    terminal = Terminal()
+    terminal = Terminal(quiet=verbosity.quiet)
+    try:
+        show_log(terminal, verbosity.verbose, os.environ)
+    except UsageError as error:
+        terminal.error(show(error))
+        return Exit.USAGE
     code: int = Exit.FAILED
     with asyncio.Runner() as runner:
         loop = runner.get_loop()

@@ -9,7 +9,6 @@ These functions block; a caller on the event loop goes through `_tasks.run_in_th
 
 from __future__ import annotations
 
-import logging
 import os
 import random
 import re
@@ -32,11 +31,12 @@ from aistemsplitter_async._files import (
     reason_of,
     sync_folder,
 )
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.lock import JournalLock, has_no_locks, lock_path, no_locks
 from aistemsplitter_async.journal.schema import MIGRATIONS
 
-_log = logging.getLogger(__name__)
+_log = Log("journal")
 
 MOVED: Final = "MOVED"  # the code of the error that says that the journal is not where it was
 UNUSABLE: Final = "JOURNAL_UNUSABLE"  # of the error that says that its file system refuses it

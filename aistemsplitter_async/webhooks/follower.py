@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import OrderedDict
 from collections.abc import Callable
 from contextvars import Context
 
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP
@@ -16,7 +16,7 @@ from aistemsplitter_async.webhooks.inbox import Inbox
 _BACKOFF = 1.0  # s after the inbox failed; until then splits are polled as if their events were lost
 _BACKOFF_CAP = 60.0  # s; the backoff doubles up to this, and starts over once the inbox has worked for as long
 
-_log = logging.getLogger(__name__)
+_log = Log("webhooks")
 
 
 class InboxFollower:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
 import math
 import os
 import re
@@ -13,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async._wire.signature import Body, Keys, Secrets, raw_body
 from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
@@ -42,7 +42,7 @@ OnWebhook = Callable[[WebhookEvent], Awaitable[object] | object]
 OnRefused = Callable[[WebhookError], object]
 
 _UNFIT = re.compile(r"[\s\x00-\x1f\x7f#]")  # in a URL for the API; `urlsplit` silently drops some of these
-_log = logging.getLogger(__name__)
+_log = Log("webhooks")
 
 
 class WebhookReceiver:
@@ -198,7 +198,8 @@ class WebhookReceiver:
         except BaseException as error:  # whichever error a handler or an inbox raises, the sender should try again
             if is_cancellation(error):
                 raise
-            _log.exception("cannot process the webhook event of %s; the sender is asked to try again", event.split_id)
+            message = "cannot process the webhook event of %s; the sender is asked to try again"
+            _log.failure(error, message, event.split_id, split_id=event.split_id)
             return TRY_AGAIN
         return OK
 

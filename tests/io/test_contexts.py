@@ -61,6 +61,11 @@ class Tracing:
         return {(event.split_id, caller) for event, caller in self.events if isinstance(event, PollMade | PollPlanned)}
 
 
+async def credits_as(caller: str, client: AsyncAIStemSplitter) -> None:
+    CALLER.set(caller)
+    await client.get_credits()
+
+
 async def wait_as(caller: str, client: AsyncAIStemSplitter, split_id: str) -> None:
     CALLER.set(caller)
     await client.wait_for_split(split_id, since=1000.0)
@@ -93,14 +98,14 @@ async def test_a_shared_poll_runs_for_those_that_still_wait(world: World) -> Non
     assert [caller for _, caller in tracing.sent] == ["first", "second", "second", "second"]
 
 
-async def test_what_serves_all_calls_runs_in_no_calls_context(world: World) -> None:
+async def test_the_gate_opens_in_the_context_of_the_call_that_closed_it(world: World) -> None:
     tracing = Tracing(world)
     world.api.script("credits", error_reply(429, "RATE_LIMITED", headers={"retry-after": "7"}))
     async with tracing.client() as client:
-        CALLER.set("refused")
-        await client.get_credits()
+        refused = asyncio.create_task(credits_as("refused", client))
+        await asyncio.gather(refused, credits_as("waiting", client))
     gate = [(type(event), caller) for event, caller in tracing.events if isinstance(event, GateClosed | GateOpened)]
-    assert gate == [(GateClosed, "refused"), (GateOpened, "nobody")]
+    assert gate == [(GateClosed, "refused"), (GateOpened, "refused")]
 
 
 async def test_uploads_creates_and_downloads_run_in_their_callers_context(world: World, tmp_path: Path) -> None:

@@ -20,6 +20,9 @@ BOLD, RED, GREEN, DIM = "1", "1;31", "32", "2"
 class Terminal:
     """The output of a command.
 
+    Args:
+        quiet: whether no progress is shown.
+
     Attributes:
         key: the API key in use; it is masked in every text.
         is_live: whether progress is drawn in place, on a stderr that can be redrawn.
@@ -33,9 +36,10 @@ class Terminal:
         on_forced_exit: prints the state of the work when the process must end at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, quiet: bool = False) -> None:
         self.key: str | None = None
-        self.is_live = sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
+        self._is_quiet = quiet
+        self.is_live = not quiet and sys.stderr.isatty() and os.environ.get("TERM", "dumb") not in ("dumb", "unknown")
         self.above: Callable[[str], None] | None = None
         self.on_first_signal: Callable[[], None] | None = None
         self.stopping_note = "a create in progress gets a few seconds to finish"
@@ -67,8 +71,8 @@ class Terminal:
         self._write(sys.stderr, f"{self._safe(text)}\n")
 
     def log(self, text: str) -> None:
-        """Write a line of progress, unless live lines show it."""
-        if not self.is_live:
+        """Write a line of progress, unless live lines show it, or nobody wants to see it."""
+        if not (self.is_live or self._is_quiet):
             self.say(text)
 
     def error(self, text: str) -> None:

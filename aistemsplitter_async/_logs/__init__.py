@@ -1,0 +1,1 @@
+"""What is logged, by which logger, and where to, if anywhere."""

@@ -1,0 +1,58 @@
+"""The loggers of this package. Whatever a handler raises changes nothing for those who log.
+
+Without any logging configured, nothing is printed: the package's logger has a `NullHandler`, as libraries should.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import suppress
+from typing import Any
+
+from aistemsplitter_async._logs.records import KINDS, ROOT, describe
+from aistemsplitter_async.events import Event
+
+logging.getLogger(ROOT).addHandler(logging.NullHandler())
+_LOGGER_OF: dict[type[object], tuple[logging.Logger, int]] = {
+    event: (logging.getLogger(f"{ROOT}.{kind.child}"), kind.level) for event, kind in KINDS.items()
+}
+
+
+def is_logged(kind: type[object]) -> bool:
+    """Return whether events of this class may be logged now; levels and handlers may change at any time."""
+    logger, level = _LOGGER_OF[kind]
+    return logger.isEnabledFor(level) and is_handled(logger)  # in this order: the first is the cheap one
+
+
+def is_handled(logger: logging.Logger | None, *, besides: logging.Handler | None = None) -> bool:
+    """Return whether a handler that does something, other than `besides`, gets what a logger logs."""
+    while logger is not None:
+        if any(handler is not besides and not isinstance(handler, logging.NullHandler) for handler in logger.handlers):
+            return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def log_event(event: Event, *, stacklevel: int = 1) -> None:
+    """Log an event, if its own level is enabled. Raises what a handler raises."""
+    logger, _ = _LOGGER_OF[type(event)]
+    line = describe(event)
+    if logger.isEnabledFor(line.level):
+        logger.log(line.level, line.message, *line.args, extra=line.extra, stacklevel=stacklevel + 1)
+
+
+class Log:
+    """A logger for what is no event. Handlers and filters are other people's code: what they raise ends here."""
+
+    def __init__(self, child: str) -> None:
+        self._logger = logging.getLogger(f"{ROOT}.{child}")
+
+    def warning(self, message: str, *args: object, **extra: Any) -> None:
+        """Log a warning, with fields as `extra`."""
+        with suppress(Exception):
+            self._logger.warning(message, *args, extra=extra, stacklevel=2)
+
+    def failure(self, error: BaseException, message: str, *args: object, **extra: Any) -> None:
+        """Log an exception, with its traceback."""
+        with suppress(Exception):
+            self._logger.error(message, *args, extra=extra, stacklevel=2, exc_info=error)
