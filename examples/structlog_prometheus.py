@@ -1,10 +1,9 @@
 """A service that logs JSON lines with structlog and is measured by Prometheus: a song in, the names of its stems out.
 
-    export AISTEMSPLITTER_API_KEY=ast_...
-    python examples/structlog_prometheus.py
+    AISTEMSPLITTER_API_KEY=ast_... python examples/structlog_prometheus.py
 
-`POST /songs?name=song.mp3` with the audio as body, `GET /metrics`. What a request binds is in every line that is logged
-for it, those of the client included: it logs, and calls `on_event`, in the context of the call.
+`POST /songs?name=song.mp3` with the audio as body, `GET /metrics`. What is bound for a request is in every line that is
+logged for it, the client's included: it logs, and calls `on_event`, in the context of the call.
 """
 
 import logging
@@ -16,6 +15,7 @@ import structlog
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, Histogram, generate_latest
 from structlog.contextvars import bound_contextvars, merge_contextvars
+from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_logger_name
 from structlog.typing import Processor
 
 from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter
@@ -24,12 +24,12 @@ from aistemsplitter_async.events import Event, RequestSent, SlotGranted, SplitCr
 log = structlog.stdlib.get_logger("songs")
 CLIENT = web.AppKey("client", AsyncAIStemSplitter)
 
-# No song or split id is a label: every value of one is a series that Prometheus keeps.
+# The id of a song or split is no label: Prometheus keeps a series for every value of one.
 REQUESTS = Counter("stems_requests_total", "Attempts, by what came of them", ["operation", "status"])
 SECONDS = Histogram("stems_stage_seconds", "Time in each stage", ["stage", "error"], buckets=(1, 5, 20, 60, 180, 600))
 THROTTLED = Counter("stems_throttled_total", "Requests answered 429")
 CREDITS = Counter("stems_credits_total", "Credits charged")
-GATE = Gauge("stems_gate_requests", "The key's budget", ["what"])
+USED = Gauge("stems_gate_used", "Requests that count against the key's limit")
 
 
 def measure(event: Event) -> None:
@@ -43,28 +43,19 @@ def measure(event: Event) -> None:
         case Throttled():
             THROTTLED.inc()
         case SlotGranted():
-            GATE.labels("used").set(event.used)
-            GATE.labels("limit").set(event.limit or float("nan"))
+            USED.set(event.used)
 
 
 def configure_logging() -> None:
     """Write what is logged by structlog and by `logging`, the client's records among it, in the same way."""
-    shared: list[Processor] = [
-        merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-    ]
-    finish = structlog.processors.JSONRenderer()
+    shared: list[Processor] = [merge_contextvars, add_logger_name, add_log_level]
     handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(finish, foreign_pre_chain=[*shared, structlog.stdlib.ExtraAdder()])
-    )
+    as_json = structlog.processors.JSONRenderer()
+    handler.setFormatter(ProcessorFormatter(as_json, foreign_pre_chain=[*shared, ExtraAdder()]))  # with their fields
     logging.basicConfig(handlers=[handler], level=logging.INFO)
-    logging.getLogger("aistemsplitter_async").setLevel(logging.DEBUG)  # INFO to leave out single requests
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-    )
+    logging.getLogger("aistemsplitter_async").setLevel(logging.DEBUG)  # without this line: no single requests
+    to_logging = structlog.stdlib.LoggerFactory()
+    structlog.configure([*shared, ProcessorFormatter.wrap_for_formatter], logger_factory=to_logging)
 
 
 async def with_client(app: web.Application) -> AsyncIterator[None]:

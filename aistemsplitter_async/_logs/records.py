@@ -10,6 +10,8 @@ import attrs
 
 from aistemsplitter_async.events import (
     AttemptStarted,
+    BatchFinished,
+    BatchStarted,
     BoughtBefore,
     CreateAbandoned,
     Event,
@@ -76,7 +78,8 @@ def describe(event: Event) -> Line:
     plain = event.to_dict()
     message, args = kind.write(event)
     level = kind.level if kind.lower is None else kind.lower(event)
-    extra = {"event": plain["type"], **{name: value for name, value in plain.items() if name not in _NOT_LOGGED}}
+    extra = {name: value for name, value in plain.items() if name not in _NOT_LOGGED}
+    extra["event_type"] = plain["type"]  # not `event`, which is what structlog calls the message
     if isinstance(event, CreateAbandoned):
         extra["idempotency_key"] = event.submission.idempotency_key
     return Line(kind.child, level, message, args, extra)
@@ -86,7 +89,7 @@ def _subject(event: AttemptStarted | RequestSent | RetryPlanned | SlotGranted | 
     return " ".join(filter(None, (event.operation, event.stem, event.split_id)))
 
 
-def _failure(event: RequestSent | StageFinished | SplitFinished | TransferFinished) -> str:
+def _failure(event: BatchFinished | RequestSent | StageFinished | SplitFinished | TransferFinished) -> str:
     return "" if event.error is None else f", {event.error}{f' ({event.code})' if event.code else ''}"
 
 
@@ -146,6 +149,11 @@ def _split_finished(event: SplitFinished) -> Words:
     return "%s%s: %s after %.1f s%s", (source, split_id, event.outcome, event.seconds, _failure(event))
 
 
+def _batch_finished(event: BatchFinished) -> Words:
+    message = "the batch ended after %.1f s: %d done, %d failed, %d skipped%s"
+    return message, (event.seconds, event.done, event.failed, event.skipped, _failure(event))
+
+
 def _stage_finished(event: StageFinished) -> Words:
     return "%s: %.1f s%s", (event.stage, event.seconds, _failure(event))
 
@@ -183,6 +191,8 @@ KINDS: Mapping[type[Event], Kind] = {
         "split", WARNING, _split_finished, lambda event: WARNING if event.outcome == "failed" else INFO
     ),
     CreateAbandoned: Kind("split", WARNING, _create_abandoned),
+    BatchStarted: Kind("batch", DEBUG, lambda _: ("the batch began", ())),
+    BatchFinished: Kind("batch", INFO, _batch_finished),
     BoughtBefore: Kind("batch", WARNING, _bought_before),
 }
 

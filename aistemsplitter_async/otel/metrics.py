@@ -20,7 +20,7 @@ from aistemsplitter_async.events import (
 from aistemsplitter_async.otel.attributes import SCHEMA_URL, SCOPE, describe_server, error_of, present
 
 _OTHER = "_OTHER"  # the conventions' word for a value that is not told
-_MOST_HOSTS = 20  # told apart: the API names the hosts of uploads and stems, and a metric lives on
+_MOST_SERVERS = 20  # told apart: the API names the hosts of uploads and stems, and a metric lives on
 _REQUEST_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10)  # the conventions'
 _STAGE_SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
 
@@ -50,7 +50,7 @@ class Metrics:
             callback = _observe(self._read_gate, name)
             meter.create_observable_gauge(f"aistemsplitter.gate.{name}", [callback], "{request}", description)
         self._slot: tuple[SlotGranted, float] | None = None  # the newest, and when that was, in monotonic seconds
-        self._hosts = set[str]()
+        self._servers = set[tuple[object, ...]]()  # each address and port
 
     def note(self, event: Event) -> None:
         match event:
@@ -72,11 +72,11 @@ class Metrics:
 
     def _note_request(self, event: RequestSent) -> None:
         server = describe_server(event.url)
-        if str(server.get("server.address")) not in self._hosts:
-            if len(self._hosts) < _MOST_HOSTS:
-                self._hosts.add(str(server.get("server.address")))
-            else:
-                server = {"server.address": _OTHER}
+        known = tuple(server.values())
+        if len(self._servers) < _MOST_SERVERS:
+            self._servers.add(known)
+        elif known not in self._servers:
+            server = {"server.address": _OTHER}
         told = {
             "http.request.method": event.method,
             "http.response.status_code": event.status,
@@ -93,11 +93,9 @@ class Metrics:
         if self._slot is None:
             return None
         slot, noted = self._slot
-        if name == "limit":
-            return slot.limit
-        if time.monotonic() - noted > slot.per:  # no request for a whole window
-            return 0
-        return slot.used if name == "used" else slot.waiting
+        if name == "used":
+            return slot.used if time.monotonic() - noted <= slot.per else 0  # no request for a whole window
+        return slot.limit if name == "limit" else slot.waiting
 
 
 def _observe(read: Callable[[str], int | None], name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:

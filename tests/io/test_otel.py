@@ -228,7 +228,7 @@ async def test_a_host_of_the_servers_choosing_does_not_make_endless_series(
         stems = {name: f"https://host{n}.test/{name}.mp3" for n, name in enumerate(split.stems)}
         await client.download_stems(attrs.evolve(split, stems=stems), tmp_path)
     hosts = by(telemetry.metrics()["http.client.request.duration"], "server.address")
-    assert len(hosts) == 21
+    assert len(hosts) == 21  # 20 and the rest
     assert ("_OTHER",) in hosts
 
 
