@@ -55,5 +55,7 @@ class OTelListener:
 
     def __call__(self, event: Event) -> None:
         """Take note of `event`."""
-        self._metrics.note(event)  # first, while the span it belongs to is current: it may become an exemplar
-        self._spans.note(event)
+        try:
+            self._metrics.note(event)  # first, while the span that it belongs to is current: it may be an exemplar
+        finally:
+            self._spans.note(event)

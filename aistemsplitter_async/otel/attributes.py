@@ -7,7 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from opentelemetry.util.types import AttributeValue
 
-from aistemsplitter_async.events import AttemptStarted, BatchFinished, RequestSent, SplitFinished
+from aistemsplitter_async.events import AttemptStarted, BatchFinished, RequestSent, SplitFinished, StageFinished
 
 Attributes = dict[str, AttributeValue]
 
@@ -24,13 +24,18 @@ def describe_server(url: str) -> Attributes:
     return present({"server.address": parts.hostname, "server.port": port})
 
 
-def describe_attempt(event: AttemptStarted) -> tuple[str, Attributes]:
-    """Return the name and the attributes of an attempt's span."""
-    path = urlsplit(event.url).path  # empty if it may grant access
-    template = path.replace(quote(event.split_id, safe=""), "{id}") if event.split_id and path else path or None
+def name_attempt(event: AttemptStarted | RequestSent) -> str:
+    """Return the name of an attempt's span: the method, and the path if it is not secret."""
+    template = _template(event)
+    return event.method if template is None else f"{event.method} {template}"
+
+
+def describe_attempt(event: AttemptStarted) -> Attributes:
+    """Return the attributes that an attempt has from its beginning."""
+    template = _template(event)
     told = {
         "http.request.method": event.method,
-        "url.full": event.url if path else f"{event.url}/{_REDACTED}",
+        "url.full": f"{event.url}/{_REDACTED}" if template is None else event.url,
         "url.template": template,
         "http.request.resend_count": event.attempt - 1 or None,
         "aistemsplitter.operation": event.operation,
@@ -38,9 +43,13 @@ def describe_attempt(event: AttemptStarted) -> tuple[str, Attributes]:
         "aistemsplitter.stem": event.stem,
         "aistemsplitter.gate.wait": event.gate_wait or None,
     }
-    return event.method if template is None else f"{event.method} {template}", describe_server(event.url) | present(
-        told
-    )
+    return describe_server(event.url) | present(told)
+
+
+def _template(event: AttemptStarted | RequestSent) -> str | None:
+    """Return the path of a request, without the id in it; `None` for those whose paths may grant access."""
+    path = urlsplit(event.url).path
+    return (path.replace(quote(event.split_id, safe=""), "{id}") if event.split_id else path) or None
 
 
 def describe_answer(event: RequestSent) -> Attributes:
@@ -53,6 +62,11 @@ def describe_answer(event: RequestSent) -> Attributes:
         "aistemsplitter.error.code": event.code,
     }
     return present(told)
+
+
+def describe_stage(event: StageFinished) -> Attributes:
+    """Return the attributes that a stage's span has at its end."""
+    return present({"aistemsplitter.split.id": event.split_id, "aistemsplitter.error.code": event.code})
 
 
 def describe_outcome(event: SplitFinished) -> Attributes:

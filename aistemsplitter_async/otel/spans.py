@@ -1,11 +1,11 @@
-"""Spans. One that is open is the current one of the context that its work runs in, and nothing else keeps it.
+"""Spans: an open one of a batch, a split or a stage is the current one of the context that its work runs in.
 
-So all that happens there is below it, the client's requests and the caller's own code in between, and nothing piles up.
+So all that happens there is below it: the client's requests, and the caller's own code in between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import attrs
 from opentelemetry.context import Context, attach, create_key, get_current, set_value
@@ -46,79 +46,80 @@ from aistemsplitter_async.otel.attributes import (
     describe_attempt,
     describe_batch,
     describe_outcome,
+    describe_stage,
     error_of,
+    name_attempt,
     present,
 )
+
+_BATCH, _SPLIT, _STAGE = "aistemsplitter.batch", "aistemsplitter.split", "aistemsplitter."
+_SAME = 1e-3  # s between two ways to say when something began
 
 
 @attrs.define(eq=False)
 class _Open:
-    """A span that is open in a context.
+    """A span that is open.
 
     Attributes:
-        of: what it is of: `batch`, `split`, `stage` or `attempt`.
+        name: its name.
+        at: when it began, by the client's clock (monotonic seconds).
         span: itself.
         before: the context that it was opened in.
-        around: the span of the same listener that it is in.
+        around: the open span that it is in.
+        is_open: whether it has not ended yet.
     """
 
-    of: str
+    name: str
+    at: float
     span: Span
     before: Context
     around: _Open | None
     is_open: bool = True
 
-    def set(self, attributes: Attributes) -> None:
-        if self.is_open:
-            self.span.set_attributes(attributes)
-
-    def end(self, attributes: Attributes, error: str | None, description: str | None = None) -> None:
-        if self.is_open:
-            self.is_open = False
-            if error is not None:
-                attributes |= {"error.type": error}
-                self.span.set_status(StatusCode.ERROR, description)
-            self.span.set_attributes(attributes)
-            self.span.end()
+    def end(self, attributes: Attributes, error: str | None, description: str | None) -> None:
+        self.is_open = False
+        if error is not None:
+            self.span.set_status(StatusCode.ERROR, description)
+        self.span.set_attributes(attributes if error is None else attributes | {"error.type": error})
+        self.span.end()
 
 
 class Spans:
-    """Opens and ends spans. What begins and ends does so in the same context."""
+    """Opens and ends the spans of events."""
 
     def __init__(self, provider: TracerProvider | None, *, details: bool, link_batches: bool) -> None:
         self._tracer = get_tracer(SCOPE, __version__, provider, SCHEMA_URL)
         self._key = create_key("aistemsplitter")
+        self._opened = set[_Open]()
         self._details = details
         self._link_batches = link_batches
 
-    def note(self, event: Event) -> None:  # noqa: C901, PLR0912  # one line a kind
+    def note(self, event: Event) -> None:  # noqa: C901, PLR0912  # one a kind
+        """Open or end a span, or say more about one."""
         match event:
             case BatchStarted():
-                self._open("batch", "aistemsplitter.batch", {})
+                self._enter(_BATCH, event.at, {})
             case SplitStarted():
-                self._open("split", "aistemsplitter.split", self._describe_source(event))
+                self._enter(_SPLIT, event.at, self._describe_source(event))
             case StageStarted():
-                self._open(
-                    "stage", f"aistemsplitter.{event.stage}", present({"aistemsplitter.split.id": event.split_id})
-                )
-            case AttemptStarted():
-                self._open("attempt", *describe_attempt(event), kind=SpanKind.CLIENT)
+                self._enter(_STAGE + event.stage, event.at, present({"aistemsplitter.split.id": event.split_id}))
+            case AttemptStarted():  # is not made the current one: the reader of a stem's stream has others
+                self._open(name_attempt(event), event.at, describe_attempt(event), SpanKind.CLIENT)
             case RequestSent():
-                self._end("attempt", describe_answer(event), error_of(event))
+                self._end(name_attempt(event), event.at, describe_answer(event), error_of(event))
             case StageFinished():
-                self._end(
-                    "stage",
-                    present({"aistemsplitter.split.id": event.split_id, "aistemsplitter.error.code": event.code}),
-                    event.error,
-                )
+                self._end(_STAGE + event.stage, event.at - event.seconds, describe_stage(event), event.error)
             case SplitFinished():
-                self._end("split", describe_outcome(event), event.error, event.reason if self._details else None)
+                reason = event.reason if self._details else None
+                self._end(_SPLIT, event.at - event.seconds, describe_outcome(event), event.error, reason)
             case BatchFinished():
-                self._end("batch", describe_batch(event), event.error)
+                self._end(_BATCH, event.at - event.seconds, describe_batch(event), event.error)
             case SplitCreated():
-                self._set_created(event)
+                created = {"aistemsplitter.split.id": event.split_id, "aistemsplitter.credits": event.credits_used}
+                self._say(_STAGE + "create", present(created))
+                self._say(_SPLIT, present(created))
             case PollMade(status=str(status)):
-                self._set("stage", {"aistemsplitter.split.status": status})
+                self._say(_STAGE + "wait", {"aistemsplitter.split.status": status})
             case RetryPlanned():
                 self._add_event("retry", {"aistemsplitter.delay": event.delay, "error.type": event.error})
             case Throttled():
@@ -126,56 +127,79 @@ class Spans:
             case CreateAbandoned():
                 self._add_event("create abandoned", {})
 
-    def _open(self, of: str, name: str, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL) -> None:
-        before, around = get_current(), self._newest()
+    def _open(self, name: str, at: float, attributes: Attributes, kind: SpanKind = SpanKind.INTERNAL) -> _Open:
+        before, around = get_current(), next(self._around(), None)
         parent, links = before, list[Link]()
-        if of == "split" and self._link_batches and around is not None and around.of == "batch":
+        if self._link_batches and name == _SPLIT and around is not None and around.name == _BATCH:
             parent, links = set_span_in_context(INVALID_SPAN, before), [Link(around.span.get_span_context())]
-        span = self._tracer.start_span(name, parent, kind, attributes, links)
-        opened = _Open(of, span, before, around)
-        attach(set_value(self._key, opened, set_span_in_context(span, before)))
+        opened = _Open(name, at, self._tracer.start_span(name, parent, kind, attributes, links), before, around)
+        self._opened.add(opened)
+        return opened
 
-    def _end(self, of: str, attributes: Attributes, error: str | None, description: str | None = None) -> None:
-        """End the newest span that is of this, and those in it, whose end was not seen."""
-        ended = self._find(of)
-        if ended is not None:
-            inner = self._newest()
-            while inner is not None and inner is not ended:
-                inner.end({}, None)
-                inner = inner.around
-            ended.end(attributes, error, description)
-            attach(ended.before)  # no token is kept: it would be of no use in another context
+    def _enter(self, name: str, at: float, attributes: Attributes) -> None:
+        """Open a span, and make it the current one."""
+        opened = self._open(name, at, attributes)
+        attach(set_value(self._key, opened, set_span_in_context(opened.span, opened.before)))
 
-    def _newest(self) -> _Open | None:
-        newest = get_current().get(self._key)
-        return newest if isinstance(newest, _Open) else None
+    def _end(
+        self, name: str, began: float, attributes: Attributes, error: str | None, description: str | None = None
+    ) -> None:
+        """End the span of this name that began then, and those inside of it whose end was not heard of."""
+        inside = list[_Open]()
+        for opened in self._around():
+            if self._fits(opened, name, began):
+                break
+            inside.append(opened)
+        else:
+            self._end_elsewhere(name, began, attributes, error, description)
+            return
+        for lost in inside:
+            self._opened.discard(lost)
+            lost.end({}, None, None)
+        self._opened.discard(opened)
+        attach(opened.before)  # with the token of the first `attach`, it would fail in a copy of that context
+        opened.end(attributes, error, description)
 
-    def _find(self, of: str) -> _Open | None:
-        found = self._newest()
-        while found is not None and (found.of != of or not found.is_open):
-            found = found.around
-        return found
+    def _end_elsewhere(
+        self, name: str, began: float, attributes: Attributes, error: str | None, description: str | None
+    ) -> None:
+        """End a span that is not around what runs now: an attempt's, or one that another task has opened."""
+        found = [opened for opened in self._opened if self._fits(opened, name, began)]
+        around = next(self._around(), None)
+        opened = next((one for one in found if one.around is around), found[0] if found else None)
+        if opened is not None:
+            self._opened.discard(opened)
+            opened.end(attributes, error, description)
 
-    def _set(self, of: str, attributes: Attributes) -> None:
-        if (found := self._find(of)) is not None:
-            found.set(attributes)
+    @staticmethod
+    def _fits(opened: _Open, name: str, began: float) -> bool:
+        return opened.name == name and abs(opened.at - began) < _SAME
 
-    def _set_created(self, event: SplitCreated) -> None:
-        created = {"aistemsplitter.split.id": event.split_id, "aistemsplitter.credits": event.credits_used}
-        for of in ("stage", "split"):
-            self._set(of, present(created))
+    def _around(self) -> Iterator[_Open]:
+        """Yield the open spans around what runs now, the innermost first."""
+        opened = get_current().get(self._key)
+        while isinstance(opened, _Open):
+            if opened.is_open:
+                yield opened
+            opened = opened.around
+
+    def _say(self, name: str, attributes: Attributes) -> None:
+        """Add attributes to the innermost span of this name."""
+        for opened in self._around():
+            if opened.name == name:
+                opened.span.set_attributes(attributes)
+                return
 
     def _add_event(self, name: str, attributes: Mapping[str, AttributeValue | None]) -> None:
-        newest = self._newest()
-        if newest is not None and newest.is_open:
-            newest.span.add_event(name, present(attributes))
+        innermost = next(self._around(), None)
+        if innermost is not None:
+            innermost.span.add_event(name, present(attributes))
 
     def _describe_source(self, event: SplitStarted) -> Attributes:
-        return present(
-            {
-                "aistemsplitter.source.kind": event.kind,
-                "aistemsplitter.source.name": event.source if self._details else None,
-                "aistemsplitter.stem_model": event.stem_model,
-                "aistemsplitter.output_format": event.output_format,
-            }
-        )
+        source = {
+            "aistemsplitter.source.kind": event.kind,
+            "aistemsplitter.source.name": event.source if self._details else None,
+            "aistemsplitter.stem_model": event.stem_model,
+            "aistemsplitter.output_format": event.output_format,
+        }
+        return present(source)
