@@ -25,6 +25,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         stream_source as stream_source,
     )
     from aistemsplitter_async._transfer.meter import Progress as Progress
+    from aistemsplitter_async._transfer.stem_stream import StemStream as StemStream
     from aistemsplitter_async._version import __version__ as __version__
     from aistemsplitter_async._wire.messages import Origin as Origin, Reply as Reply, Request as Request
     from aistemsplitter_async.batch.item import BatchItem as BatchItem
@@ -129,6 +130,7 @@ else:
             "_send.transport": "StreamedReply Transport",
             "_transfer.audio": "AudioSource Source stream_source",
             "_transfer.meter": "Progress",
+            "_transfer.stem_stream": "StemStream",
             "_version": "__version__",
             "_wire.messages": "Origin Reply Request",
             "batch.item": "BatchItem",

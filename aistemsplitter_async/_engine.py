@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -27,10 +27,13 @@ from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
-from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
+from aistemsplitter_async._transfer.downloader import Downloader
 from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
-from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
+from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
+from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async._transfer.stem_stream import StemStream
+from aistemsplitter_async._transfer.stem_urls import MAY_PASS
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api
@@ -142,9 +145,8 @@ class Engine:
 
     async def get_split(self, split_id: str, priority: Priority = "interactive") -> Split:
         """Return the current state of the split."""
-        operation = operations.get_split(self.base_url, split_id)
         try:
-            return await self.pipeline.send(operation, priority=priority)
+            return await self.pipeline.send(operations.get_split(self.base_url, split_id), priority=priority)
         except AIStemSplitterError as error:
             error.split_id = split_id
             raise
@@ -223,8 +225,7 @@ class Engine:
         if create.created is not None:  # the answer came just as the deadline passed
             return create.created
         if ambiguity.open:
-            timed_out = AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT")
-            raise create.uncertain(timed_out)
+            raise create.uncertain(AIStemSplitterError(f"time ran out{self.pipeline.holdup}", code="TIMEOUT"))
         raise APITimeoutError(
             f"could not create the split in time; none was created{self.pipeline.holdup}",
             code="TIMEOUT",
@@ -236,11 +237,7 @@ class Engine:
     ) -> CreatedSplit:
         """Resend a create that may already have happened."""
         return await self.create(
-            submission,
-            deadline=deadline,
-            priority=priority,
-            before_send=before_send,
-            ambiguity=Ambiguity(open=True),
+            submission, deadline=deadline, priority=priority, before_send=before_send, ambiguity=Ambiguity(open=True)
         )
 
     async def _note_created(self, submission: Submission, on_created: OnCreated | None, created: CreatedSplit) -> None:
@@ -314,12 +311,10 @@ class Engine:
             split_id, priority=priority, since=since, credits_used=credits_used, deadline=deadline, of_many=of_many
         )
         with stage(self.pipeline.emit, "wait", split_id):
-            try:
+            with suppress(TimeoutError):
                 async with deadline.scope(), aclosing(updates):
                     async for split in updates:
                         last = split
-            except TimeoutError:
-                pass
             if last is None or not last.is_terminal:
                 raise WaitTimeoutError(split_id, last, self.pipeline.holdup)
             if last.status == "failed" and raise_on_failed:
@@ -335,12 +330,13 @@ class Engine:
         overwrite: bool,
         on_progress: OnProgress | None,
         deadline: Deadline,
+        selection: Selection,
     ) -> dict[str, Path]:
-        """Download every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
+        """Download what is selected to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
         download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
-        attempt = partial(download, overwrite=overwrite, on_progress=on_progress)
+        attempt = partial(download, overwrite=overwrite, on_progress=on_progress, selection=selection)
         try:
             call = Call("download_stem", Stage.DOWNLOAD, split.id)
             with stage(self.pipeline.emit, "download", split.id):
@@ -349,10 +345,14 @@ class Engine:
             error.split_id = error.split_id or split.id
             raise
 
-    async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
-        """Check that stems named by `pattern` can be written to `folder`, before anything is spent.
+    def open_stem(self, split: Split, stem: str, deadline: Deadline) -> AbstractAsyncContextManager[StemStream]:
+        """Open the stream of one stem, by the deadline. See `AsyncAIStemSplitter.open_stem`."""
+        return self.downloader.open_stem(split, stem, partial(self.finish_by, deadline))
+
+    async def check_target(self, folder: Path, *, overwrite: bool, selection: Selection, pattern: str) -> None:
+        """Check that what is selected can be written to `folder`, named by `pattern`, before anything is spent.
 
         Raises:
             DownloadError: it cannot be written to, or stems would be overwritten without permission.
         """
-        await run_in_thread(check_target, folder, overwrite, pattern)
+        await run_in_thread(check_target, folder, overwrite, pattern, selection)

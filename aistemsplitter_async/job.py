@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.errors import AIStemSplitterError
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.lanes import Priority
     from aistemsplitter_async._transfer.meter import OnProgress
+    from aistemsplitter_async._transfer.selection import Mixes, StemNames
+    from aistemsplitter_async._transfer.stem_stream import StemStream
     from aistemsplitter_async.models import CreatedSplit, Split
 
 
@@ -80,6 +83,8 @@ class Job:
         into: str | PathLike[str],
         *,
         name: str | None = None,
+        stems: StemNames | None = None,
+        mixes: Mixes | None = None,
         overwrite: bool = False,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
@@ -88,15 +93,37 @@ class Job:
 
         `timeout` covers both.
         """
+        selection = Selection.parse(stems, mixes)
         listener = as_listener(on_progress, "on_progress")  # refuses an async one before the wait
         deadline = Deadline.after(self._clock, timeout)
+        split = await self._succeeded(timeout)
+        with self._named():
+            return await self._engine().download_stems(
+                split,
+                Path(into),
+                name=name,
+                overwrite=overwrite,
+                on_progress=listener,
+                deadline=deadline,
+                selection=selection,
+            )
+
+    @asynccontextmanager
+    async def open_stem(self, stem: str, *, timeout: float | None = None) -> AsyncIterator[StemStream]:
+        """Wait until the split has succeeded and open one stem as a stream. See `AsyncAIStemSplitter.open_stem`.
+
+        `timeout` covers both.
+        """
+        deadline = Deadline.after(self._clock, timeout)
+        split = await self._succeeded(timeout)
+        async with self._engine().open_stem(split, stem, deadline) as stream:
+            yield stream
+
+    async def _succeeded(self, timeout: float | None) -> Split:
         split = self._finished
         if split is None or split.status != "succeeded":
             split = await self.wait(timeout=timeout)
-        with self._named():
-            return await self._engine().download_stems(
-                split, Path(into), name=name, overwrite=overwrite, on_progress=listener, deadline=deadline
-            )
+        return split
 
     @contextmanager
     def _named(self) -> Iterator[None]:

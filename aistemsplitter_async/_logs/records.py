@@ -31,6 +31,7 @@ from aistemsplitter_async.events import (
     Throttled,
     TransferFinished,
 )
+from aistemsplitter_async.models import Submission
 
 ROOT = "aistemsplitter_async"
 CHILDREN = ("http", "gate", "poll", "transfer", "split", "batch", "journal", "webhooks", "sandbox")
@@ -74,15 +75,17 @@ class Kind:
 
 def describe(event: Event) -> Line:
     """Return the record of an event, in which nothing grants access: neither a key nor the query of a URL."""
-    kind = KINDS[type(event)]
-    plain = event.to_dict()
-    message, args = kind.write(event)
-    level = kind.level if kind.lower is None else kind.lower(event)
-    extra = {name: value for name, value in plain.items() if name not in _NOT_LOGGED}
-    extra["event_type"] = plain["type"]  # not `event`, which is what structlog calls the message
+    kind, plain = KINDS[type(event)], event.to_dict()
+    fields = {name: value for name, value in plain.items() if name not in _NOT_LOGGED}
+    texts: dict[str, Any] = {name: value for name, value in fields.items() if isinstance(value, str)}
+    fields["event_type"] = plain["type"]  # not `event`: that is what structlog calls the message
     if isinstance(event, CreateAbandoned):
-        extra["idempotency_key"] = event.submission.idempotency_key
-    return Line(kind.child, level, message, args, extra)
+        fields["idempotency_key"] = key = plain["submission"]["idempotency_key"]
+        texts["submission"] = Submission(key, b"")
+    shown: Any = event
+    message, args = kind.write(attrs.evolve(shown, **texts))  # in its texts, too
+    level = kind.level if kind.lower is None else kind.lower(event)
+    return Line(kind.child, level, message, args, fields)
 
 
 def _subject(event: AttemptStarted | RequestSent | RetryPlanned | SlotGranted | Throttled | TransferFinished) -> str:
@@ -109,7 +112,7 @@ def _retry_planned(event: RetryPlanned) -> Words:
         _subject(event),
         event.delay,
         event.attempt,
-        event.to_dict()["reason"],
+        event.reason,
     )
 
 
@@ -145,7 +148,7 @@ def _split_created(event: SplitCreated) -> Words:
 
 
 def _split_finished(event: SplitFinished) -> Words:
-    source, split_id = event.to_dict()["source"], f" ({event.split_id})" if event.split_id else ""
+    source, split_id = event.source, f" ({event.split_id})" if event.split_id else ""
     return "%s%s: %s after %.1f s%s", (source, split_id, event.outcome, event.seconds, _failure(event))
 
 
@@ -160,13 +163,12 @@ def _stage_finished(event: StageFinished) -> Words:
 
 def _create_abandoned(event: CreateAbandoned) -> Words:
     message = "the create under idempotency key %s was given up, and may have happened: %s"
-    return message, (event.submission.idempotency_key, event.to_dict()["reason"])
+    return message, (event.submission.idempotency_key, event.reason)
 
 
 def _bought_before(event: BoughtBefore) -> Words:
-    plain = event.to_dict()
     message = "%s was bought before, as %s, and is bought again as %s"
-    return message, (plain["source"], event.delivered or "unknown", event.asked or "the service chooses")
+    return message, (event.source, event.delivered or "unknown", event.asked or "the service chooses")
 
 
 KINDS: Mapping[type[Event], Kind] = {
@@ -183,7 +185,7 @@ KINDS: Mapping[type[Event], Kind] = {
     PollPlanned: Kind("poll", DEBUG, lambda event: ("%s: next poll in %.1f s", (event.split_id, event.due_in))),
     PollMade: Kind("poll", DEBUG, _poll_made),
     TransferFinished: Kind("transfer", DEBUG, _transfer_finished),
-    SplitStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.to_dict()["source"],))),
+    SplitStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.source,))),
     StageStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.stage,))),
     StageFinished: Kind("split", DEBUG, _stage_finished),
     SplitCreated: Kind("split", INFO, _split_created),

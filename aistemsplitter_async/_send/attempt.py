@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from types import TracebackType
 from typing import Any, Self
 
 import attrs
 
 from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._urls import parse_http_url
 from aistemsplitter_async._wire.error_replies import request_id
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
@@ -131,6 +132,22 @@ class Attempt:
     def _fields(self) -> dict[str, Any]:
         wait, method = self._gate_wait, self._request.method
         return {**self._call.fields(), "method": method, "url": _show(self._request), "gate_wait": wait}
+
+
+class Counted:
+    """A reply whose bytes are counted as those of an attempt."""
+
+    def __init__(self, reply: StreamedReply, attempt: Attempt) -> None:
+        self.status = reply.status
+        self.headers = reply.headers
+        self._reply = reply
+        self._attempt = attempt
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """Yield the body as it arrives. Raises what the reply raises."""
+        async for chunk in self._reply.chunks():
+            self._attempt.received += len(chunk)
+            yield chunk
 
 
 def _show(request: Request) -> str:

@@ -26,6 +26,7 @@ class Transfer:
     def __init__(self, call: Call, emit: Emitter, *, source: str | None = None, resumed_from: int = 0) -> None:
         self.call = call
         self.bytes = 0
+        self._is_over = False
         self._source = source
         self._emit = emit
         self._resumed_from = resumed_from
@@ -37,7 +38,13 @@ class Transfer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._emit(TransferFinished, lambda: self._describe(error))
+        self.finish(error)
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Tell that it has ended; once."""
+        if not self._is_over:
+            self._is_over = True
+            self._emit(TransferFinished, lambda: self._describe(error))
 
     def _describe(self, error: BaseException | None) -> TransferFinished:
         now = self._emit.clock.monotonic()

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Protocol
 
 import aiohttp
+import attrs
 from yarl import URL
 
 from aistemsplitter_async._send.connections import Connections, Way
@@ -35,6 +36,7 @@ from aistemsplitter_async.config import (
 )
 from aistemsplitter_async.errors import APIConnectionError, ConfigurationError, UnsafeURLError
 
+_MASK = "ast_***"
 _USER_AGENT = f"aistemsplitter-async/{__version__}"
 
 
@@ -106,8 +108,9 @@ class AiohttpTransport:
         self._closed = False
 
     async def send(self, request: Request, /) -> Reply:
-        async with self._exchange(request) as reply:
-            return await reply.read()
+        async with self._exchange(request) as streamed:
+            reply = await streamed.read()
+        return _without(self._api_key, reply) if request.origin is Origin.API else reply
 
     def stream(self, request: Request, /) -> AbstractAsyncContextManager[StreamedReply]:
         return self._exchange(request)
@@ -210,6 +213,15 @@ class AiohttpTransport:
         if way.origin is Origin.API and self._injected is not None:
             return nullcontext(self._injected)  # which of its connections are used is its owner's affair
         return self._connections.session(way)
+
+
+def _without(key: Secret, reply: Reply) -> Reply:
+    """Return a reply that does not repeat the key: some pages, of proxies for example, show what was sent to them."""
+    text = key.reveal()
+    if text.encode() not in reply.body and not any(text in value for value in reply.headers.values()):
+        return reply
+    headers = {name: value.replace(text, _MASK) for name, value in reply.headers.items()}
+    return attrs.evolve(reply, headers=headers, body=reply.body.replace(text.encode(), _MASK.encode()))
 
 
 def _raise_refusal(response: aiohttp.ClientResponse, proxy: Proxy) -> None:

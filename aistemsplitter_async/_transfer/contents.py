@@ -72,6 +72,15 @@ def longest_stem(duration_seconds: float | None) -> int:
     return math.ceil(duration_seconds * STEM_BYTES_PER_SECOND) + STEM_SLACK_BYTES
 
 
+def build_too_long(stem: str, cap: int) -> DownloadError:
+    """Return the error for a stem that has more than `cap` bytes."""
+    return DownloadError(
+        f"the stem {stem!r} is longer than {cap} bytes, which is more than audio of the split's length can have, so it "
+        "was not kept. Its URL is in the split's stems, if you want it nonetheless",
+        code="TOO_LONG",
+    )
+
+
 class Body:
     """Decodes one body as it comes."""
 

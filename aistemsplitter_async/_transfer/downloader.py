@@ -9,23 +9,21 @@ before the next: its length was checked, its bytes are synced, the manifest says
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from urllib.parse import urljoin
+from typing import Any
 from weakref import WeakValueDictionary
 
 import attrs
 from anyio import create_task_group
 
 from aistemsplitter_async._listeners import Listener, as_listener
-from aistemsplitter_async._send.attempt import Attempt, Call
+from aistemsplitter_async._send.attempt import Attempt
 from aistemsplitter_async._send.pipeline import Pipeline
-from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import further_threads, run_in_thread
@@ -35,31 +33,19 @@ from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
-from aistemsplitter_async._transfer.ranges import Incoming, build_range_headers, read_incoming
+from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
+from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
+from aistemsplitter_async._transfer.stem_stream import StemStream
+from aistemsplitter_async._transfer.stem_urls import MAY_PASS, Refresh, StemURLs
 from aistemsplitter_async._transfer.writer import StemWriter
-from aistemsplitter_async._wire.error_replies import build_status_error
-from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, MOST_PAUSES, REDIRECT_HOPS
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    APIConnectionError,
-    APIStatusError,
-    DownloadError,
-    IncompleteDownloadError,
-    StemsExpiredError,
-    UnsafeURLError,
-)
+from aistemsplitter_async.config import DOWNLOADS
+from aistemsplitter_async.errors import APIConnectionError, DownloadError, IncompleteDownloadError
 from aistemsplitter_async.models import Split
 
+Opened = Callable[[Coroutine[Any, Any, None]], Awaitable[None]]
 _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_OK = 200
-_RANGE_NOT_SATISFIABLE = 416
-
-MAY_PASS = (StemsExpiredError, IncompleteDownloadError)  # a CDN that does not have the stems yet, or answers with pages
-Refresh = Callable[[str], Awaitable[Split]]
 
 
 @attrs.frozen(kw_only=True)
@@ -68,6 +54,7 @@ class _StemDownload:
 
     stem: str
     name: str
+    urls: StemURLs
     saver: ManifestSaver
     cap: int
     overwrite: bool
@@ -87,48 +74,6 @@ class _StemDownload:
             self.on_progress(Progress(self.stem, done, total))
 
 
-class StemURLs:
-    """The stem URLs of one split. All its stems, and all calls that download them, share the requests that renew them.
-
-    Attributes:
-        renewals: how often the URLs were renewed.
-    """
-
-    def __init__(self, split: Split, refresh: Refresh, pipeline: Pipeline) -> None:
-        self.renewals = 0
-        self._split = split
-        self._refresh = refresh
-        self._pipeline = pipeline
-        self._renewed_at = -math.inf  # monotonic seconds
-        self._turn = asyncio.Lock()
-
-    def of(self, stem: str) -> str:
-        return self._split.stems[stem]
-
-    async def renew(self, renewals: int) -> bool:
-        """Renew the URLs, unless another stem has done so since there were `renewals`; return whether they are new.
-
-        What refuses URLs that are fresh needs time, and no others.
-        """
-        pipeline = self._pipeline
-        async with self._turn:
-            if self.renewals != renewals:
-                return True
-            age = pipeline.clock.monotonic() - self._renewed_at
-            if age < pipeline.retry.pause_cap or self.renewals == MOST_PAUSES:
-                return False
-            try:
-                fresh = await self._refresh(self._split.id)
-            except AIStemSplitterError as error:
-                if not 0 < pipeline.wait_time(error, is_known=True) < math.inf:
-                    raise
-                return False  # the API is as late as the CDN
-            self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
-            self._renewed_at = pipeline.clock.monotonic()
-            self.renewals += 1
-            return True
-
-
 class Downloader:
     """The download stage of one client."""
 
@@ -141,7 +86,28 @@ class Downloader:
 
     def urls(self, split: Split) -> StemURLs:
         """Return the stem URLs of `split`, to be shared by several calls."""
-        return StemURLs(split, self._refresh, self._pipeline)
+        return StemURLs(split, self._refresh, self._pipeline, self._allowed)
+
+    @asynccontextmanager
+    async def open_stem(self, split: Split, stem: str, opened: Opened) -> AsyncGenerator[StemStream, None]:
+        """Open the stream of one stem of `split`. How many there are at a time is the caller's choice.
+
+        Args:
+            split: one that succeeded.
+            stem: the stem's name.
+            opened: awaits the opening, by a deadline.
+
+        Raises:
+            DownloadError: the split has none, or not this one (`code` is `NO_SUCH_STEM`). Also what `StemStream.read`
+                raises.
+        """
+        _check_stems(split, Selection.parse((stem,)))
+        stream = StemStream(stem, self.urls(split), self._pipeline, cap=longest_stem(split.duration_seconds))
+        try:
+            await opened(stream.open())
+            yield stream
+        finally:
+            await stream.aclose()
 
     async def download(
         self,
@@ -152,8 +118,9 @@ class Downloader:
         on_progress: OnProgress | None,
         pattern: str = ANY_STEM,
         urls: StemURLs | None = None,
+        selection: Selection = ALL_STEMS,
     ) -> dict[str, Path]:
-        """Download every stem of `split` into `folder`; return the files by stem name.
+        """Download what is selected of `split` into `folder`; return the files by stem name.
 
         A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
         done. Another call continues where this one ended, and skips the stems that are complete. Where another
@@ -167,19 +134,26 @@ class Downloader:
             on_progress: a listener, called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
             urls: those of an earlier call for the same split.
+            selection: what is downloaded; nothing else is fetched.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
         """
         listener = as_listener(on_progress, "on_progress")
-        if not split.stems:
-            raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+        _check_stems(split, selection)
         turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
         urls = urls or self.urls(split)
         async with turn:
             with further_threads(DOWNLOADS) as syncs:  # a slow disk would keep all of the loop's busy
                 return await self._download_all(
-                    split, folder, pattern, overwrite=overwrite, listener=listener, urls=urls, syncs=syncs
+                    split,
+                    folder,
+                    pattern,
+                    overwrite=overwrite,
+                    listener=listener,
+                    urls=urls,
+                    selection=selection,
+                    syncs=syncs,
                 )
 
     async def _download_all(
@@ -191,14 +165,17 @@ class Downloader:
         overwrite: bool,
         listener: Listener[Progress] | None,
         urls: StemURLs,
+        selection: Selection,
         syncs: Executor,
     ) -> dict[str, Path]:
-        names, refused = plan_names(split.stems, pattern)
+        names, refused = plan_names(split.stems, pattern, wanted=selection.fetched(split.stems))
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare, pool=syncs)
         saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)
         items = [
-            _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
+            _StemDownload(
+                stem=stem, name=name, urls=urls, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener
+            )
             for stem, name in names.items()
         ]
         files: dict[str, Path] = {}
@@ -206,7 +183,7 @@ class Downloader:
 
         async def fetch(item: _StemDownload) -> None:
             try:
-                files[item.stem] = await self._download(item, split, urls)
+                files[item.stem] = await self._download(item)
             except Exception as error:  # noqa: BLE001  # returned, so that it does not cancel the siblings
                 failures.append(error)
 
@@ -218,48 +195,31 @@ class Downloader:
         await run_in_thread(manifest.remove_replaced, pool=syncs)
         return {item.stem: files[item.stem] for item in items}
 
-    async def _download(self, item: _StemDownload, split: Split, urls: StemURLs) -> Path:
+    async def _download(self, item: _StemDownload) -> Path:
         if not item.overwrite:
             finished = await run_in_thread(item.manifest.finished, item.stem, pool=item.saver.syncs)
             if finished is not None:
                 return finished
-            target = item.manifest.folder / f"{item.name}.{extension_for(urls.of(item.stem), None)}"
+            target = item.manifest.folder / f"{item.name}.{extension_for(item.urls.of(item.stem), None)}"
             if await run_in_thread(os.path.lexists, target):  # better now than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._parallel:
-            while True:
-                renewals = urls.renewals
-                try:
-                    return await self._fetch(item, split, urls.of(item.stem))
-                except (APIStatusError, UnsafeURLError) as error:
-                    if action_for(Stage.DOWNLOAD, error) is not Action.REFRESH:
-                        raise
-                    refusal = error
-                if not await urls.renew(renewals):
-                    break
-        if isinstance(refusal, UnsafeURLError):
-            raise refusal
-        raise StemsExpiredError(
-            f"the URL of stem {item.stem!r} was refused (HTTP {refusal.status_code}), and so was a fresh one",
-            split_id=split.id,
-            status_code=refusal.status_code,
-        )
+            return await item.urls.run(item.stem, partial(self._fetch, item))
 
-    async def _fetch(self, item: _StemDownload, split: Split, url: str) -> Path:
-        url = self._allowed.vet(url)
+    async def _fetch(self, item: _StemDownload, url: str) -> Path:
         part = await run_in_thread(item.open_part, undo=PartFile.close)
         async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
-            await self._fill(item, split, url, writer)
+            await self._fill(item, url, writer)
             await writer.complete()
             target = item.manifest.folder / writer.record.file
             publish = partial(part.publish, target, overwrite=item.overwrite)
             await run_in_thread(publish, pool=item.saver.syncs)
             return target
 
-    async def _fill(self, item: _StemDownload, split: Split, url: str, writer: StemWriter) -> None:
+    async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
         """Download the whole stem to the part."""
         pipeline = self._pipeline
-        call = Call("download_stem", Stage.DOWNLOAD, split.id, item.stem)
+        call = item.urls.call(item.stem)
         held = writer.held.offset
         with Transfer(call, pipeline.emit, resumed_from=held) as transfer:
             while True:
@@ -274,53 +234,31 @@ class Downloader:
                     return
 
     async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter, transfer: Transfer) -> None:
-        pipeline = self._pipeline
         await writer.flush()  # what came before the connection broke
         held = writer.held
         if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
             return
-        meter = Meter(pipeline.timeouts, now=pipeline.clock.monotonic())
-        request = Request(origin=Origin.CDN, method="GET", url=url, headers=build_range_headers(held))
-        with pipeline.attempt(transfer.call, request) as attempt:
+        clock = self._pipeline.clock
+        meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
+        with item.urls.attempt(transfer.call, url) as attempt:
             try:
-                work = self._receive(item, request, writer, meter, attempt)
-                await run_metered(work, meter, clock=pipeline.clock, what=f"the download of {item.stem}")
+                work = self._receive(item, url, writer, meter, attempt)
+                await run_metered(work, meter, clock=clock, what=f"the download of {item.stem}")
             finally:
                 transfer.bytes += attempt.received
 
-    async def _receive(
-        self, item: _StemDownload, request: Request, writer: StemWriter, meter: Meter, attempt: Attempt
-    ) -> None:
-        held, url = writer.held, request.url
-        async with self._open(request) as reply:
-            attempt.note_head(reply.status, reply.headers)
-            if reply.status == _RANGE_NOT_SATISFIABLE:
-                writer.forget()
-                raise IncompleteDownloadError(f"the part of {item.stem} here no longer fits the server's file")
-            if not 200 <= reply.status < 300:  # noqa: PLR2004
-                raise await self._status_error(reply, item)
-            try:
-                incoming = read_incoming(reply.status, reply.headers, held)
-            except IncompleteDownloadError:
-                if reply.status != _OK:  # one that begins at the beginning says nothing of what is here
-                    writer.forget()
-                raise
+    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter, attempt: Attempt) -> None:
+        opening = item.urls.open(item.stem, url, writer.held, attempt, forget=writer.forget)
+        async with opening as (reply, incoming):
             extension = extension_for(url, reply.headers.get("content-type"))
             record = StemRecord(file=f"{item.name}.{extension}", etag=incoming.etag, total=incoming.total)
             writer.begin(record, incoming)
-            received = await self._write(item, reply, incoming, writer, meter, attempt=attempt)
+            received = await self._write(item, reply, incoming, writer, meter)
         if incoming.length not in (None, received):
             raise IncompleteDownloadError(f"{item.stem} ended after {received} of {incoming.length} bytes")
 
     async def _write(
-        self,
-        item: _StemDownload,
-        reply: StreamedReply,
-        incoming: Incoming,
-        writer: StemWriter,
-        meter: Meter,
-        *,
-        attempt: Attempt,
+        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
     ) -> int:
         """Write the body to the part; return how many bytes it had."""
         clock, length = self._pipeline.clock, incoming.length
@@ -328,7 +266,6 @@ class Downloader:
         item.report(incoming.start, total)
         async for chunk in reply.chunks():
             received += len(chunk)
-            attempt.received = received
             meter.add(len(chunk), now=clock.monotonic())
             item.report(incoming.start + received, total)
             if length is not None and received > length:
@@ -339,29 +276,12 @@ class Downloader:
         meter.finish(now=clock.monotonic())
         return received
 
-    @asynccontextmanager
-    async def _open(self, request: Request) -> AsyncIterator[StreamedReply]:
-        """Open a stem URL, following a few vetted redirects."""
-        for hops_left in range(REDIRECT_HOPS, -1, -1):
-            async with self._pipeline.transport.stream(request) as reply:
-                location = reply.headers.get("location")
-                if reply.status not in _REDIRECTS or location is None or not hops_left:
-                    yield reply
-                    return
-            request = attrs.evolve(request, url=self._allowed.vet(_join(request.url, location)))
 
-    async def _status_error(self, reply: StreamedReply, item: _StemDownload) -> APIStatusError:
-        body = b""
-        async for chunk in reply.chunks():
-            body = chunk
-            break  # the first bytes of a refusal are enough to show
-        answer = Reply(status=reply.status, headers=reply.headers, body=body)
-        now = self._pipeline.clock.now()
-        return build_status_error(answer, what=f"download {item.stem}", now=now, origin=Origin.CDN)
-
-
-def _join(url: str, location: str) -> str:
+def _check_stems(split: Split, selection: Selection) -> None:
+    if not split.stems:
+        raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
     try:
-        return urljoin(url, location)
-    except ValueError:
-        raise UnsafeURLError(f"refused to visit {location[:200]!r}: not a URL") from None
+        selection.kept(split.stems)
+    except DownloadError as error:
+        error.split_id = split.id
+        raise

@@ -44,6 +44,11 @@ class Meter:
         self._period_bytes += count
         self._last_byte = now
 
+    def skip(self, seconds: float) -> None:
+        """Do not count `seconds` that have just passed, in which nobody waited for bytes."""
+        self._period_start += seconds
+        self._last_byte += seconds
+
     def finish(self, *, now: float) -> None:
         """Note that every byte has moved: from now on only the answer is waited for."""
         self._all_moved = True

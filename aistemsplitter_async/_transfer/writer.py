@@ -15,7 +15,7 @@ from typing import Self
 import attrs
 
 from aistemsplitter_async._tasks import join, own, run_in_thread, run_to_end
-from aistemsplitter_async._transfer.contents import Body, check_stem
+from aistemsplitter_async._transfer.contents import Body, build_too_long, check_stem
 from aistemsplitter_async._transfer.manifest import StemRecord
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async._transfer.ranges import Held, Incoming
@@ -78,7 +78,7 @@ class StemWriter:
             DownloadError: they are more than it may have (`code` is `TOO_LONG`).
         """
         if incoming.start + (incoming.length or 0) > self._cap:
-            raise self._too_long()
+            raise build_too_long(self._stem, self._cap)
         self._gathered.clear()
         self._received = 0
         self._body = Body(incoming.codings)
@@ -150,14 +150,7 @@ class StemWriter:
 
     def _give_up(self) -> DownloadError:
         self._part.discard()
-        return self._too_long()
-
-    def _too_long(self) -> DownloadError:
-        return DownloadError(
-            f"the stem {self._stem!r} is longer than {self._cap} bytes, which is more than audio of the split's length "
-            "can have, so it was not kept. Its URL is in the split's stems, if you want it nonetheless",
-            code="TOO_LONG",
-        )
+        return build_too_long(self._stem, self._cap)
 
     async def _make_durable(self) -> None:
         durable = await run_in_thread(self._part.sync, pool=self._saver.syncs)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from aistemsplitter_async._plain import redact_text
 from aistemsplitter_async._wire.codec import parse_reply
 from aistemsplitter_async._wire.dates import parse_retry_after
 from aistemsplitter_async._wire.encodings import decode_text
@@ -112,7 +113,7 @@ def _build(
         status_code=status,
         request_id=request_id(reply.headers),
         retry_after=parse_retry_after(reply.headers.get("retry-after"), date=reply.headers.get("date"), now=now),
-        detail=detail,
+        detail=redact_text(detail),
     )
 
 

@@ -19,7 +19,7 @@ from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
 from aistemsplitter_async.journal.journal import Journal
-from aistemsplitter_async.journal.record import Record, Step, plan_step
+from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
@@ -99,6 +99,10 @@ class BatchContext:
         options = self.options
         return plan_step(record, now=self.clock.now(), key_age=options.key_age, wants_files=options.into is not None)
 
+    def retries(self, failure: StoredFailure) -> bool:
+        """Return whether this run tries again what failed in an earlier one."""
+        return is_retried(failure, self.options.retry_failed, self.options.selection)
+
     async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Write to the journal; while the disk is full, wait.
 
@@ -118,8 +122,10 @@ class BatchContext:
             DownloadError: they cannot, or would overwrite files without permission.
         """
         if self.options.into is not None:
-            folder = self.options.into / record.folder
-            await self.engine.check_target(folder, overwrite=self.options.overwrite, pattern=record.pattern)
+            folder, options = self.options.into / record.folder, self.options
+            await self.engine.check_target(
+                folder, overwrite=options.overwrite, selection=options.selection, pattern=record.pattern
+            )
 
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""

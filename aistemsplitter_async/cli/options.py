@@ -9,12 +9,14 @@ from typing import Annotated, Literal
 import attrs
 from cyclopts import Parameter
 
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.cli.paths import expand_path
 from aistemsplitter_async.cli.values import (
     Duration,
     parse_duration,
     parse_port,
     parse_rate_limit,
+    parse_stems,
     parse_text,
     parse_webhook_url,
 )
@@ -26,6 +28,7 @@ from aistemsplitter_async.config import (
     WEBHOOK_SECRET_VARIABLE,
     RateLimit,
 )
+from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
 
 
@@ -162,12 +165,44 @@ class Common:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
+class Selecting:
+    """The options of what is downloaded."""
+
+    stems: Annotated[
+        tuple[str, ...] | None,
+        Parameter(
+            converter=lambda _type, tokens: parse_stems([token.value for token in tokens]),
+            n_tokens=1,
+            accepts_keys=False,
+            negative_iterable=(),
+            help="Download only these, like vocals,drums; all if not given. A split costs the same, and the others can "
+            "be downloaded later without being paid for again.",
+        ),
+    ] = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """Return the options as another command needs them to download the same."""
+        return {"--stems": None if self.stems is None else ",".join(self.stems)}
+
+    def find_problem(self, stem_model: str | None = None) -> str | None:
+        """Return why this cannot be downloaded of a split by that model, `None` if it perhaps can."""
+        try:
+            Selection.parse(self.stems).check_model(stem_model)
+        except ConfigurationError as error:
+            return str(error)
+        return None
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
 class Splitting:
     """The options of `split`."""
 
     into: Into = STEMS_FOLDER
     stem_model: StemModel = None
     output_format: OutputFormat = None
+    selecting: Selecting = Selecting()
     sandbox: UseSandbox = False
     overwrite: Annotated[
         bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
@@ -223,6 +258,7 @@ class Batching:
     report: Annotated[Path | None, AsPath, Parameter(help="Write an HTML report about all tracks at the end.")] = None
     stem_model: StemModel = None
     output_format: OutputFormat = None
+    selecting: Selecting = Selecting()
     sandbox: UseSandbox = False
     webhook_url: WebhookURL = None
     status: Annotated[bool, Switch, Parameter(help="Show the progress of the batch, also while it runs.")] = False

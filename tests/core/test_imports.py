@@ -60,7 +60,10 @@ SHELLS_OF = {
     "_gate": "gate queues",
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
-    "_transfer": "audio downloader file_object file_source foreign manifest metered partfile saver uploader writer",
+    "_transfer": (
+        "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
+        "uploader writer"
+    ),
     "batch": "bounds capacity context course create feeder item patience progress runner standing steps ticker track",
     "cli": "connect logs paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",

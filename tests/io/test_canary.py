@@ -27,6 +27,7 @@ from aistemsplitter_async.events import Event
 from aistemsplitter_async.models import DirectURL
 
 KEY = "ast_canary_5f1d0c7e9b"
+SIGNED = "sig_canary_71c2"  # of a URL; the body of a reply has it, as bytes that no text shows
 ONCE = RetryPolicy(attempts=1, create_attempts=1, throttle_waits=0)
 TWICE = RetryPolicy(attempts=2, create_attempts=2, throttle_waits=1).scaled(0.001)
 
@@ -47,7 +48,7 @@ def _search(thing: object, path: str, seen: set[int], depth: int) -> Iterator[st
         if KEY.encode() in thing:
             yield path
         return
-    if any(KEY in text for text in _texts(thing)):
+    if any(KEY in text or SIGNED in text for text in _texts(thing)):
         yield path
     for name, inner in _inside(thing):
         yield from _search(inner, f"{path}.{name}", seen, depth + 1)
@@ -147,7 +148,19 @@ def http(status: str, body: bytes = b"", *headers: str) -> Script:
     return says("\r\n".join(lines).encode() + body)
 
 
+async def echoes(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as a proxy's page for developers: with the request, in the body and in the headers that become errors."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    said = head.partition(b"Authorization: ")[2].partition(b"\r\n")[0]
+    body = b'{"success": false, "error": {"code": "%b", "message": "you sent %b and https://x.test/?s=%b"}}'
+    answer = body % (said, said, SIGNED.encode())
+    headers = b"X-Request-Id: %b\r\nRetry-After: 0\r\nContent-Length: %d\r\n" % (said, len(answer))
+    writer.write(b"HTTP/1.1 400 Bad Request\r\n%bConnection: close\r\n\r\n%b" % (headers, answer))
+    await writer.drain()
+
+
 SERVERS: dict[str, Script] = {
+    "echoes": echoes,
     "closes": closes,
     "resets": resets,
     "stalls": stalls,
@@ -206,6 +219,7 @@ async def provoke(url: str, call: Call, **options: Any) -> Case:
 def assert_silent(case: Case, caplog: pytest.LogCaptureFixture) -> None:
     assert leaks(case.error) == []
     assert leaks(case.events) == []
+    assert [record.name for record in caplog.records if record.name == "aistemsplitter_async.http"]
     assert leaks([vars(record) | {"text": record.getMessage()} for record in caplog.records]) == []
 
 

@@ -350,16 +350,16 @@ async def test_a_service_that_runs_for_long_keeps_nothing(world: World, telemetr
 async def test_a_lost_beginning_or_end_and_an_end_in_another_task_leave_no_span_open(telemetry: Telemetry) -> None:
     """Listeners can be called by other code, and a stream may be read by another task than the one that opened it."""
     listener = telemetry.listener()
-    call: dict[str, Any] = {"stage": "download", "operation": "download_stem", "stem": "vocals"}
-    wire = {"method": "GET", "url": "https://cdn.test", "at": 5.0}
+    call: dict[str, Any] = {"stage": "download", "operation": "download_stem", "stem": "vocals", "at": 5.0}
+    call |= {"method": "GET", "url": "https://cdn.test"}
 
     async def open_stem() -> None:
         listener(StageStarted(stage="download", split_id="split_1", at=4.0))
-        listener(AttemptStarted(**call, **wire))
+        listener(AttemptStarted(**call))
 
     await asyncio.create_task(open_stem())
-    listener(RequestSent(**call, **wire, status=200, duration=1.0))
-    listener(RequestSent(**call, **wire, status=200, duration=1.0))
+    listener(RequestSent(**call, status=200, duration=1.0))
+    listener(RequestSent(**call, status=200, duration=1.0))
     listener(StageFinished(stage="download", split_id="split_1", seconds=3.1, at=7.1))
     listener(StageStarted(stage="upload", at=9.0))
     listener(StageStarted(stage="wait", at=10.0))  # whose end is not heard of

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import anyio
@@ -20,6 +21,7 @@ from aistemsplitter_async.testing import FakeClock
 
 Wait = Callable[[asyncio.Future[str]], Awaitable[object]]
 TURNS = 200
+CALLER = ContextVar("CALLER", default="nobody")
 
 
 def turns(monkeypatch: pytest.MonkeyPatch) -> list[int]:
@@ -410,3 +412,16 @@ def test_an_interruption_in_a_listener_ends_the_program_after_the_work_of_the_sa
 
     assert fresh_loop(main()) is error
     assert recorded == ["id", "committed"]
+
+
+async def test_a_thread_runs_in_a_copy_of_its_callers_context() -> None:
+    """What it logs is its caller's."""
+    CALLER.set("caller")
+
+    def work() -> str:
+        found = CALLER.get()
+        CALLER.set("thread")
+        return found
+
+    assert await run_in_thread(work) == "caller"
+    assert CALLER.get() == "caller"

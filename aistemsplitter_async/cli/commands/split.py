@@ -97,6 +97,7 @@ class _Run:
             journal=None if arguments.sandbox else default_journal(arguments.into),
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
+            stems=arguments.selecting.stems,
             webhook_url=arguments.webhook_url,
             in_flight=_IN_FLIGHT,
             priority="interactive",
@@ -233,6 +234,7 @@ class _Run:
         return Context(
             into=str(arguments.into),
             name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
+            selecting=arguments.selecting.given,
             connection=arguments.common.connection,
             is_split=True,
             retry_failed=arguments.retry_failed,
@@ -246,6 +248,7 @@ def _command_for(source: str, arguments: Splitting) -> str:
         "--into": arguments.into,
         "--stem-model": arguments.stem_model,
         "--output-format": arguments.output_format,
+        **arguments.selecting.given,
         "--webhook-url": arguments.webhook_url,
         **arguments.common.connection,
     }

@@ -14,7 +14,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async._send.transport import Transport
-from aistemsplitter_async._transfer import downloader, ranges as ranges_core, writer
+from aistemsplitter_async._transfer import ranges as ranges_core, stem_urls, writer
 from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async.config import PollPolicy
@@ -359,7 +359,7 @@ async def test_the_check_above_would_notice_a_client_that_appends_whatever_comes
     incoming = ranges_core.Incoming(start=1000, length=len(VOCALS) - 1000, total=len(VOCALS), etag=None)
     believe = ranges_core.read_incoming
     monkeypatch.setattr(
-        downloader,
+        stem_urls,
         "read_incoming",
         lambda code, headers, held: incoming if code == 206 else believe(code, headers, held),
     )

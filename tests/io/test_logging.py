@@ -1,0 +1,174 @@
+"""What is logged, with real handlers: silence unless somebody listens, and no handler that matters to the work."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aistemsplitter_async import Gate, RateLimit
+from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._logs.setup import StderrHandler, set_up_logging
+from aistemsplitter_async.testing import error_reply
+from tests.io.fakes import World, reset
+
+pytestmark = pytest.mark.usefixtures("inline_threads")
+ROOT = logging.getLogger("aistemsplitter_async")
+SONG = bytes(range(256)) * 600
+
+
+@pytest.fixture(autouse=True)
+def as_before(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the loggers."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power cut here
+    loggers = [ROOT, *(logging.getLogger(f"{ROOT.name}.{child}") for child in ("http", "gate", "split"))]
+    before = [(logger, logger.level, list(logger.handlers), logger.propagate) for logger in loggers]
+    yield
+    for logger, level, handlers, propagate in before:
+        logger.setLevel(level)
+        logger.handlers[:] = handlers
+        logger.propagate = propagate
+
+
+class Kept(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+class Refusing(logging.Handler):
+    def handle(self, record: logging.LogRecord) -> bool:
+        raise OSError(f"no room for {record.name}")
+
+
+async def split(world: World, folder: Path, **options: Any) -> None:
+    world.api.script("reserve", error_reply(429, "RATE_LIMITED", headers={"retry-after": "3", "x-request-id": "r-1"}))
+    world.api.script("create", reset())
+    async with world.client(**({"on_event": None} | options)) as client:
+        await client.split(SONG, filename="song.wav", into=folder)
+
+
+async def test_a_split_is_logged_by_subject_and_level_with_fields(world: World, tmp_path: Path) -> None:
+    kept = Kept()
+    ROOT.addHandler(kept)
+    ROOT.setLevel(logging.DEBUG)
+    await split(world, tmp_path)
+    told = {
+        (record.name.rpartition(".")[2], record.levelname): record.getMessage()
+        for record in kept.records
+        if record.levelno > logging.DEBUG
+    }
+    assert told.keys() == {("gate", "INFO"), ("http", "WARNING"), ("http", "INFO"), ("split", "INFO")}
+    assert told["split", "INFO"].startswith("song.wav (split_1): done after ")
+    sent = [record for record in kept.records if getattr(record, "event_type", "") == "RequestSent"]
+    fields = [(vars(one)["operation"], vars(one)["status"], vars(one)["request_id"]) for one in sent]
+    assert fields[:3] == [("create_upload", 429, "r-1"), ("create_upload", 200, None), ("upload", 200, None)]
+    assert {record.levelname for record in sent} == {"DEBUG"}
+    assert all("aistemsplitter_async" in Path(record.pathname).parts for record in kept.records)
+    assert not {Path(record.pathname).name for record in kept.records} & {"_listeners.py", "loggers.py"}
+
+
+async def test_a_level_that_changes_takes_effect_at_once(world: World) -> None:
+    kept = Kept()
+    ROOT.addHandler(kept)
+    async with world.client(on_event=None) as client:
+        for level, expected in ((logging.WARNING, 0), (logging.DEBUG, 3), (logging.WARNING, 3)):
+            ROOT.setLevel(level)
+            await client.get_credits()
+            assert len(kept.records) == expected
+
+
+async def test_handlers_and_filters_that_raise_change_nothing(world: World, tmp_path: Path) -> None:
+    def refuse(_: logging.LogRecord) -> bool:
+        raise ValueError
+
+    ROOT.addHandler(Refusing())
+    ROOT.addFilter(refuse)
+    logging.getLogger(f"{ROOT.name}.http").addFilter(refuse)
+    ROOT.setLevel(logging.DEBUG)
+    try:
+        await split(world, tmp_path)
+    finally:
+        ROOT.removeFilter(refuse)
+        logging.getLogger(f"{ROOT.name}.http").removeFilter(refuse)
+    assert len(list(tmp_path.rglob("*.mp3"))) == 4
+
+
+async def test_the_check_above_would_notice_records_that_are_logged_directly(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control."""
+    make = Emitter.__init__
+
+    def careless(emitter: Emitter, *args: Any) -> None:
+        make(emitter, *args)
+        emitter._log = emitter._log._function  # type: ignore[assignment]
+
+    monkeypatch.setattr(Emitter, "__init__", careless)
+    ROOT.addHandler(Refusing())
+    with pytest.raises(OSError, match="no room"):
+        await split(world, tmp_path)
+    world.api._scripts.clear()
+
+
+async def test_a_warning_of_the_gate_survives_a_handler_that_raises(world: World) -> None:
+    ROOT.addHandler(Refusing())
+    world.api.script("credits", error_reply(429, "RATE_LIMITED", headers={"retry-after": "3000"}))
+    gate = Gate(RateLimit(5), clock=world.clock)
+    async with world.client(on_event=None, gate=gate) as client:
+        with pytest.raises(Exception, match="429"):
+            await client.get_credits()
+    assert gate.snapshot().closed_for > 2900
+
+
+def test_what_the_environment_asks_for_goes_to_stderr_once(capsys: pytest.CaptureFixture[str]) -> None:
+    ROOT.propagate = False  # pytest's own handlers are those of the root
+    for _ in range(3):
+        set_up_logging({"AISTEMSPLITTER_LOG": "warning,http=debug"})
+    logging.getLogger(f"{ROOT.name}.http").debug("one")
+    logging.getLogger(f"{ROOT.name}.gate").info("two")
+    logging.getLogger(f"{ROOT.name}.gate").warning("three")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" aistemsplitter_async.")[2] for line in lines] == ["http: one", "gate: three"]
+
+
+def test_a_program_that_configures_logging_gets_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    ROOT.propagate, kept = False, Kept()
+    set_up_logging({"AISTEMSPLITTER_LOG": "debug"})
+    ROOT.addHandler(kept)  # later than ours
+    logging.getLogger(f"{ROOT.name}.http").debug("one")
+    assert capsys.readouterr().err == ""
+    assert [record.getMessage() for record in kept.records] == ["one"]
+
+
+def test_a_value_that_cannot_be_read_is_a_warning_and_no_more() -> None:
+    with pytest.warns(RuntimeWarning, match=r"AISTEMSPLITTER_LOG: 'loud' is no level; use one of debug, info"):
+        set_up_logging({"AISTEMSPLITTER_LOG": "loud"})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        set_up_logging({"AISTEMSPLITTER_LOG": " "})
+        set_up_logging({})
+    assert not any(isinstance(handler, StderrHandler) for handler in ROOT.handlers)
+
+
+@pytest.mark.parametrize(("configured", "lines"), [("", 0), ("logging.basicConfig()", 1)])
+def test_nothing_configured_means_silence(configured: str, lines: int) -> None:
+    """In a fresh process: a warning is printed by a program that configures logging, and by no other."""
+    code = (
+        "import logging; from aistemsplitter_async._logs.loggers import Log; from aistemsplitter_async import Gate\n"
+        f"{configured}\nLog('gate').warning('held back')"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "AISTEMSPLITTER_LOG"}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert ended.stderr.count("held back") == lines
+    assert ended.stdout == ""
