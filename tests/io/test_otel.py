@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import AsyncExitStack
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from aistemsplitter_async import AsyncAIStemSplitter, RateLimit, SplitFailedError
 from aistemsplitter_async.events import AttemptStarted, RequestSent, StageFinished, StageStarted
 from aistemsplitter_async.otel import OTelListener
+from aistemsplitter_async.otel.metrics import Metrics
 from aistemsplitter_async.otel.spans import _Open
 from aistemsplitter_async.testing import error_reply
 from tests.io.fakes import CDN, KEY, WORKER, World, hang, reset
@@ -371,6 +373,30 @@ async def test_a_lost_beginning_or_end_and_an_end_in_another_task_leave_no_span_
     assert telemetry.spans.ended[0].parent == telemetry.spans.ended[1].context
 
 
+async def test_a_stream_that_another_task_reads_and_closes_is_a_span_of_its_opener(
+    world: World, telemetry: Telemetry
+) -> None:
+    async with telemetry.client(world) as client:
+        split = await client.get_split("split_1")
+        exits = AsyncExitStack()
+        with telemetry.tracer.start_as_current_span("opener") as opener:
+            stem = await exits.enter_async_context(client.open_stem(split, "vocals"))
+
+        async def pass_on() -> int:
+            with telemetry.tracer.start_as_current_span("reader") as reader:
+                received = len(await stem.read())
+                await exits.aclose()
+                assert trace.get_current_span() is reader
+            return received
+
+        received = await asyncio.create_task(pass_on())
+    (fetched,) = telemetry.spans.of("GET")
+    assert fetched.parent is not None
+    assert fetched.parent.span_id == opener.get_span_context().span_id
+    assert (fetched.attributes or {})["http.response.body.size"] == received
+    assert trace.get_current_span() is trace.INVALID_SPAN
+
+
 async def test_a_provider_that_raises_changes_nothing(world: World, tmp_path: Path) -> None:
     class Broken(SpanProcessor):
         def on_start(self, span: Span, parent_context: Context | None = None) -> None:  # noqa: ARG002
@@ -385,6 +411,18 @@ async def test_a_provider_that_raises_changes_nothing(world: World, tmp_path: Pa
         done = await client.split(SONG, filename="song.wav", into=tmp_path)
         assert trace.get_current_span() is trace.INVALID_SPAN
     assert len(done.files) == 4
+
+
+async def test_a_meter_that_raises_leaves_no_span_open(
+    world: World, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def note(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(Metrics, "note", note)
+    async with telemetry.client(world) as client:
+        await client.get_credits()
+    assert [span.name for span in telemetry.spans.ended] == ["GET /v1/credits"]
 
 
 async def test_without_an_sdk_nothing_is_recorded_and_everything_works(world: World, tmp_path: Path) -> None:
