@@ -19,7 +19,7 @@ from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import Priority
 from aistemsplitter_async._poll.poller import Poller
 from aistemsplitter_async._send.attempt import Call
-from aistemsplitter_async._send.course import current_course, stage
+from aistemsplitter_async._send.course import stage, tell_created
 from aistemsplitter_async._send.create import BeforeSend, Create, OnCreated
 from aistemsplitter_async._send.network import Network
 from aistemsplitter_async._send.pipeline import Pipeline
@@ -42,7 +42,7 @@ from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.config import PollPolicy, RateLimit, RetryPolicy, Secret, Timeouts
 from aistemsplitter_async.errors import AIStemSplitterError, APITimeoutError, SplitFailedError, WaitTimeoutError
-from aistemsplitter_async.events import OnEvent, SplitCreated
+from aistemsplitter_async.events import OnEvent
 from aistemsplitter_async.models import CreatedSplit, Credits, DirectURL, Split, SplitInput, Submission
 from aistemsplitter_async.webhooks.follower import InboxFollower
 
@@ -242,17 +242,7 @@ class Engine:
 
     async def _note_created(self, submission: Submission, on_created: OnCreated | None, created: CreatedSplit) -> None:
         self.expect_event(created.id, submission)
-        if (course := current_course()) is not None:
-            course.note(created)
-        self.pipeline.emit(
-            SplitCreated,
-            lambda: SplitCreated(
-                split_id=created.id,
-                idempotency_key=submission.idempotency_key,
-                credits_used=created.credits_used,
-                at=self._clock.monotonic(),
-            ),
-        )
+        tell_created(self.pipeline.emit, created, submission.idempotency_key)
         if on_created is not None:
             await on_created(created)
 

@@ -15,9 +15,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
+from aistemsplitter_async._logs.loggers import Log
+
 if sys.platform != "win32":
     import fcntl
 
+_log = Log("transfer")
 PRIVATE: Final = 0o600
 _OTHERS: Final = 0o077
 _UNKNOWN: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP})
@@ -188,6 +191,7 @@ def sync_folder(folder: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_FOLDER_SYNC:
             raise
+        _log.warn_once("names in %s may not survive a power cut: its file system does not sync folders", str(folder))
     finally:
         os.close(descriptor)
 

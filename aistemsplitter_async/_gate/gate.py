@@ -19,7 +19,7 @@ from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.rate_headers import parse_further_limits, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import find_rate_headers, parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._listeners import Emitter
@@ -91,6 +91,7 @@ class Gate:
         self._closed_in: Context | None = None  # of the call that was refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
+        self._is_told_of_headers = False
         self.expected = 0
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
@@ -197,6 +198,9 @@ class Gate:
         if advice is not None or further:
             self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
             self.pump()
+        elif not self._is_told_of_headers and (unread := find_rate_headers(headers)):
+            self._is_told_of_headers = True
+            _log.warning("rate headers that are not understood (%s): the limit is learned from 429s", ", ".join(unread))
 
     def _settle(self, taken_at: float) -> None:
         self._limiter.settle(self._clock.monotonic(), sent=taken_at)

@@ -34,6 +34,7 @@ _IN_NAME = re.compile(r"((?:x-)?rate-?limit)-limit-(second|minute|hour|day|month
 _NAME = r'"(?:[^"\\]|\\.)*"|[^,;="\s]+'
 _MEMBER = re.compile(rf"({_NAME})\s*(?:=\s*({_NAME}))?((?:\s*;\s*[^,;\"]*(?:\"[^\"]*\")?)*)")
 _PARAMETER = re.compile(r"([a-z*][a-z0-9_.*-]*)\s*=\s*([^\s;,]+)")
+_RATE_NAME = re.compile(r"[a-z0-9-]{0,40}rate-?limit[a-z0-9-]{0,40}")
 _NUMBER = re.compile(r"\d{1,15}(?:\.\d{1,9})?", re.ASCII)
 
 
@@ -150,6 +151,11 @@ def _by_name(headers: Mapping[str, str]) -> Iterator[_Raw]:
         if match := _IN_NAME.fullmatch(name):
             remaining, reset = (headers.get(f"{match[1]}-{what}-{match[2]}") for what in ("remaining", "reset"))
             yield _leading(value), _WINDOWS[match[2]], _leading(remaining), reset
+
+
+def find_rate_headers(headers: Mapping[str, str]) -> list[str]:
+    """Return the names of headers that seem to say something about a limit, as far as they are plain text."""
+    return [name for name in headers if _RATE_NAME.fullmatch(name)]
 
 
 def _usual_window(reset: float | None, per: float) -> float | None:

@@ -6,6 +6,7 @@ Without any logging configured, nothing is printed: the package's logger has a `
 from __future__ import annotations
 
 import logging
+from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +14,7 @@ from aistemsplitter_async._logs.records import KINDS, ROOT, describe
 from aistemsplitter_async.events import Event
 
 logging.getLogger(ROOT).addHandler(logging.NullHandler())
+_MOST_TOLD = 100  # warnings of one kind, of different folders for example; further ones would only be noise
 _LOGGER_OF: dict[type[object], tuple[logging.Logger, int]] = {
     event: (logging.getLogger(f"{ROOT}.{kind.child}"), kind.level) for event, kind in KINDS.items()
 }
@@ -46,11 +48,20 @@ class Log:
 
     def __init__(self, child: str) -> None:
         self._logger = logging.getLogger(f"{ROOT}.{child}")
+        self._told: set[tuple[object, ...]] = set()
 
     def warning(self, message: str, *args: object, **extra: Any) -> None:
         """Log a warning, with fields as `extra`."""
         with suppress(Exception):
             self._logger.warning(message, *args, extra=extra, stacklevel=2)
+
+    def warn_once(self, message: str, *args: Hashable, **extra: Any) -> None:
+        """Log a warning that is true of all that comes, such as what a file system lacks: once in a process."""
+        told = message, *args
+        if told not in self._told and len(self._told) < _MOST_TOLD and is_handled(self._logger):
+            self._told.add(told)
+            with suppress(Exception):
+                self._logger.warning(message, *args, extra=extra, stacklevel=2)
 
     def failure(self, error: BaseException, message: str, *args: object, **extra: Any) -> None:
         """Log an exception, with its traceback."""

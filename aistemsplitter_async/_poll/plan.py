@@ -193,6 +193,11 @@ class PollPlan:
         """Return a split's entry, if it is known. Its `due` is as of the last `best`."""
         return self._entries.get(split_id)
 
+    def has_lost_event(self, split_id: str, now: float) -> bool:
+        """Return whether an event was expected, and should have come by `now` if the split is done."""
+        entry = self._entries.get(split_id)
+        return entry is not None and entry.expects_event and now >= entry.since + entry.overdue_age(self.model)
+
     def best(self, now: float, budget: Budget, first_lane: Lane = Lane.INTERACTIVE) -> PlanEntry | None:
         """Return the split to poll first at `now`, if any is due; lanes before `first_lane` are left out."""
         if len(self._entries) <= _FEW:

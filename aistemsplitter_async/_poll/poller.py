@@ -20,6 +20,7 @@ import attrs
 
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async._poll.entry import PlanEntry
 from aistemsplitter_async._poll.plan import PollPlan
 from aistemsplitter_async._send.attempt import Call
@@ -34,6 +35,7 @@ from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, Con
 from aistemsplitter_async.events import PollMade, PollPlanned
 from aistemsplitter_async.models import Split
 
+_log = Log("webhooks")
 _BACKOFF_CAP = 30.0  # times the first wait: the longest time between two failed polls
 _ASK_EVERY = 30.0  # s between two polls of another split that only find out whether polls are answered
 
@@ -270,6 +272,9 @@ class Poller:
             age = 0.0 if created is None else max(0.0, self._pipeline.clock.now() - created.timestamp())
             self._plan.note_running(watch.split_id, polled_at=polled_at, age=age)
         elif watch.last is not None and watch.last.is_terminal:
+            if self._plan.has_lost_event(watch.split_id, polled_at):
+                what = "no webhook came for %s, which is %s: it was polled; is its URL reachable, and its inbox shared?"
+                _log.warning(what, watch.split_id, watch.last.status, split_id=watch.split_id)
             seconds = watch.last.processing_seconds
             self._plan.note_done(watch.split_id, 0.0 if seconds is None else seconds, polled_at=polled_at)
         else:

@@ -18,6 +18,7 @@ from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.events import (
     SourceKind,
+    SplitCreated,
     SplitFinished,
     SplitStarted,
     StageFinished,
@@ -148,9 +149,16 @@ def kind_of_source(source: object) -> SourceKind:
     return "bytes" if isinstance(source, bytes | bytearray | memoryview) else "stream"
 
 
-def current_course() -> Course | None:
-    """Return the work that the running code is a part of, if it is."""
-    return _current.get()
+def tell_created(emit: Emitter, created: CreatedSplit, key: str) -> None:
+    """Tell that a split was created under an idempotency key, and note it for the work that it is a part of."""
+    if (course := _current.get()) is not None:
+        course.note(created)
+    emit(
+        SplitCreated,
+        lambda: SplitCreated(
+            split_id=created.id, idempotency_key=key, credits_used=created.credits_used, at=emit.clock.monotonic()
+        ),
+    )
 
 
 @attrs.define(eq=False)

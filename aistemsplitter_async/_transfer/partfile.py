@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from aistemsplitter_async._files import IN_USE, open_no_link, put_over, reason_of, rename, sync_folder
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.config import DISK_ROOM_BYTES
 from aistemsplitter_async.errors import DownloadError
 
@@ -22,6 +23,7 @@ if sys.platform != "win32":
     import fcntl
 
 NAME_REFUSED = "NAME_REFUSED"  # the code of the error that says that a file system does not take a name
+_log = Log("transfer")
 _LOCKED = frozenset({errno.EAGAIN, errno.EACCES})  # the second from some network shares
 
 
@@ -81,7 +83,7 @@ class PartFile:
         problem = None
         if not stat.S_ISREG(opened.st_mode):
             problem = f"{self.path} is not a regular file"
-        elif not _lock(self._descriptor):
+        elif not _lock(self._descriptor, self.path.parent):
             problem = f"another process is downloading {self.path}"
         elif not self._is_in_place():
             problem = f"another process has just finished {self.path}"  # the opened file has its final name now
@@ -206,14 +208,17 @@ class PartFile:
             raise
 
 
-def _lock(descriptor: int) -> bool:
-    """Lock the file if the system can; return `False` if another process holds the lock."""
+def _lock(descriptor: int, folder: Path) -> bool:
+    """Lock a file in `folder` if the system can; return `False` if another process holds the lock."""
     if sys.platform == "win32":
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # of another kind: a file system without locks
-        return error.errno not in _LOCKED
+    except OSError as error:
+        if error.errno in _LOCKED:
+            return False
+        what = "files in %s cannot be locked (%s): let no two programs download the same stems there at a time"
+        _log.warn_once(what, str(folder), reason_of(error))
     return True
 
 

@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Mapping
 
-from aistemsplitter_async._logs.records import parse_levels
+from aistemsplitter_async._logs.records import ROOT, parse_levels
 from aistemsplitter_async._logs.setup import VARIABLE, log_to
 from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.screen.terminal import Terminal
@@ -53,7 +53,9 @@ class TerminalHandler(logging.Handler):
 
     def _format(self, record: logging.LogRecord) -> str:
         error = record.exc_info[1] if record.exc_info else None
-        plain = logging.makeLogRecord({**vars(record), "exc_info": None, "exc_text": None, "stack_info": None})
+        name = record.name.removeprefix(f"{ROOT}.")
+        told = {**vars(record), "name": name, "exc_info": None, "exc_text": None, "stack_info": None}
+        plain = logging.makeLogRecord(told)
         return self.format(plain) + ("" if error is None else f" ({type(error).__name__}: {error})")
 
 

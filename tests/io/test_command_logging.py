@@ -1,25 +1,96 @@
-"""What the library logs is no output of a command."""
+"""What the library logs is no output of a command, unless it is asked for."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import sys
+from collections.abc import Iterator
 
 import pytest
 
+from aistemsplitter_async._logs.loggers import Log
+from aistemsplitter_async.cli.app import app
+from aistemsplitter_async.cli.options import Verbosity
 from aistemsplitter_async.cli.run import run
+from aistemsplitter_async.cli.screen import terminal as screen
 from aistemsplitter_async.cli.screen.terminal import Terminal
 
+ROOT = logging.getLogger("aistemsplitter_async")
 
-def test_a_warning_is_not_printed(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging, "lastResort", None)  # restored at the end
-    logger = logging.getLogger("aistemsplitter_async._gate.gate")
-    monkeypatch.setattr(logger, "handlers", [])
-    monkeypatch.setattr(logger, "propagate", False)  # pytest's handlers are those of the root
-    monkeypatch.setattr(logger.manager, "emittedNoHandlerWarning", False)
 
-    async def work(_: Terminal) -> int:
-        logger.warning("nothing is sent for an hour")
-        return 0
+@pytest.fixture(autouse=True)
+def a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logging, "lastResort", logging.lastResort)  # restored at the end
+    monkeypatch.setattr(ROOT, "propagate", False)  # pytest's handlers are those of the root
+    handlers, level = list(ROOT.handlers), ROOT.level
+    yield
+    ROOT.handlers[:] = handlers
+    ROOT.setLevel(level)
 
+
+async def work(terminal: Terminal) -> int:
+    log = logging.getLogger("aistemsplitter_async.gate")
+    terminal.log("uploading")
+    log.debug("a slot")
+    log.info("the limit")
+    Log("gate").failure(ValueError("bad"), "it failed")
+    await asyncio.to_thread(log.info, "from a thread")
+    await asyncio.sleep(0)
+    terminal.error("no credits")
+    terminal.result("{}")
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("verbosity", "lines"),
+    [
+        (Verbosity(), ["uploading"]),
+        (Verbosity(quiet=True), []),
+        (Verbosity(verbose=1), ["uploading", "the limit", "it failed (ValueError: bad)", "from a thread"]),
+        (Verbosity(verbose=3), ["uploading", "a slot", "the limit", "it failed (ValueError: bad)", "from a thread"]),
+        (Verbosity(verbose=1, quiet=True), ["the limit", "it failed (ValueError: bad)", "from a thread"]),
+    ],
+)
+def test_a_command_shows_as_much_as_is_asked_for(
+    verbosity: Verbosity, lines: list[str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(work, verbosity) == 0
+    out, err = capfd.readouterr()
+    assert out == "{}\n"
+    assert [line.rpartition(" gate: ")[2] for line in err.splitlines()] == [*lines, "error: no credits"]
+
+
+def test_the_environment_asks_as_well_and_a_mistake_in_it_is_a_usage_error(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "gate=loud")
+    assert run(work) == 2
+    assert capfd.readouterr().err.startswith("error: AISTEMSPLITTER_LOG: 'loud' is no level")
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "info")
     assert run(work) == 0
-    assert capfd.readouterr() == ("", "")
+    assert "INFO    gate: the limit" in capfd.readouterr().err
+
+
+def test_live_lines_are_not_torn_by_the_log(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(screen, "_is_same_terminal", lambda stream: stream is sys.stderr)  # where live lines are
+    above = list[str]()
+
+    async def live(terminal: Terminal) -> int:
+        terminal.is_live, terminal.above = True, above.append
+        return await work(terminal)
+
+    assert run(live, Verbosity(verbose=1)) == 0
+    assert capfd.readouterr() == ("{}\n", "")
+    assert [line.rpartition(" gate: ")[2] for line in above] == [
+        "the limit\n",
+        "it failed (ValueError: bad)\n",
+        "from a thread\n",
+        "error: no credits\n",
+    ]
+
+
+@pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
+def test_every_command_takes_the_options(command: str) -> None:
+    names = {name for one in app[command].assemble_argument_collection() for name in one.names}
+    assert {"-v", "--verbose", "-q", "--quiet"} <= names

@@ -141,6 +141,20 @@ async def test_a_batch_runs_in_the_context_it_was_entered_in(world: World) -> No
     assert sorted(caller for _, caller in tracing.sent) == ["one", "one", "two", "two"]
 
 
+async def test_what_the_iterable_of_sources_sets_is_not_what_its_tracks_see(world: World) -> None:
+    tracing = Tracing(world)
+
+    async def sources() -> AsyncIterator[str]:
+        for number in range(2):
+            CALLER.set("iterable")
+            yield f"https://a.example/{number}.wav"
+
+    CALLER.set("batch")
+    async with tracing.client() as client, client.split_many(sources()) as outcomes:
+        assert len([outcome async for outcome in outcomes]) == 2
+    assert {caller for _, caller in [*tracing.sent, *tracing.events]} == {"batch"}
+
+
 async def test_each_waiter_gets_an_error_of_its_own(world: World) -> None:
     world.api.always("get", error_reply(400, "NO_SUCH_THING"))
     async with world.client() as client:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import logging
 import os
+import re
 import subprocess
 import sys
 import warnings
@@ -14,9 +17,13 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async import Gate, RateLimit
+from aistemsplitter_async._files import sync_folder
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.setup import StderrHandler, set_up_logging
-from aistemsplitter_async.testing import error_reply
+from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async.testing import error_reply, json_reply
+from aistemsplitter_async.webhooks import MemoryInbox, WebhookReceiver
+from aistemsplitter_async.webhooks.event import WebhookEvent
 from tests.io.fakes import World, reset
 
 pytestmark = pytest.mark.usefixtures("inline_threads")
@@ -172,3 +179,63 @@ def test_nothing_configured_means_silence(configured: str, lines: int) -> None:
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert ended.stderr.count("held back") == lines
     assert ended.stdout == ""
+
+
+# --- what falls back on something else says so, once
+
+
+def warnings_of(kept: Kept) -> list[str]:
+    return [record.getMessage() for record in kept.records if record.levelno == logging.WARNING]
+
+
+async def test_rate_headers_that_are_not_understood_are_told_once(world: World) -> None:
+    ROOT.addHandler(kept := Kept())
+    understood = json_reply({"balance": 1, "unit": "seconds"}, headers={"x-ratelimit-limit": "60"})
+    odd = json_reply({"balance": 1, "unit": "seconds"}, headers={"x-ratelimit-budget": "many"})
+    world.api.script("credits", understood, odd, odd)
+    async with world.client(on_event=None) as client:
+        for _ in range(3):
+            await client.get_credits()
+    assert warnings_of(kept) == [
+        "rate headers that are not understood (x-ratelimit-budget): the limit is learned from 429s"
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_a_folder_without_locks_or_syncs_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    ROOT.addHandler(kept := Kept())
+    monkeypatch.setattr("fcntl.flock", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
+    for name in ("vocals", "drums"):
+        PartFile(part_path(tmp_path, name)).close()
+        sync_folder(tmp_path)
+    assert [message.partition(str(tmp_path))[0] for message in warnings_of(kept)] == ["files in ", "names in "]
+
+
+@pytest.mark.parametrize("comes", [False, True])
+async def test_a_webhook_that_does_not_come_is_told(world: World, *, comes: bool) -> None:
+    ROOT.addHandler(kept := Kept())
+    inbox = MemoryInbox()
+    receiver = WebhookReceiver("secret", url="https://me.example/hook", inbox=inbox)
+    world.api.statuses["split_1"] = ["processing", "succeeded"]
+    async with world.client(on_event=None, webhooks=receiver) as client:
+        job = await client.submit("https://a.example/x.wav")
+        wait = asyncio.create_task(job.wait())
+        await world.clock.sleep(0.5)
+        if comes:
+            await inbox.put(WebhookEvent(event="audio.split.completed", split_id="split_1", status="succeeded"))
+        await wait
+    assert [message.partition(",")[0] for message in warnings_of(kept)] == ["no webhook came for split_1"] * (not comes)
+
+
+def test_the_code_in_the_documentation_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AISTEMSPLITTER_API_KEY", "ast_key")
+    document = (Path(__file__).parents[2] / "docs" / "logging.md").read_text("utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    for code in blocks:
+        exec(compile(code, "docs/logging.md", "exec"), {})  # noqa: S102  # our own docs
+    assert len(blocks) == 2
+    assert logging.getLogger(f"{ROOT.name}.http").level == logging.DEBUG

@@ -20,6 +20,7 @@ from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 Handler = Callable[[web.BaseRequest], Awaitable[Reply]]
 
 _log = logging.getLogger(__name__)
+logging.getLogger("aistemsplitter_async").addHandler(logging.NullHandler())  # nothing configured means silence
 _READ_BYTES = 256 * 1024
 _KEEPALIVE = 75.0
 _BACKLOG = 1024
