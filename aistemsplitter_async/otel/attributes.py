@@ -7,6 +7,7 @@ from urllib.parse import quote, urlsplit
 
 from opentelemetry.util.types import AttributeValue
 
+from aistemsplitter_async._plain import to_plain
 from aistemsplitter_async.events import AttemptStarted, BatchFinished, RequestSent, SplitFinished, StageFinished
 
 Attributes = dict[str, AttributeValue]
@@ -99,5 +100,5 @@ def error_of(event: RequestSent) -> str | None:
 
 
 def present(attributes: Mapping[str, AttributeValue | None]) -> Attributes:
-    """Return the attributes that have a value."""
-    return {name: value for name, value in attributes.items() if value is not None}
+    """Return the attributes that have a value, each as it may be shown, also where a server chose it."""
+    return {name: to_plain(value, shown=True) for name, value in attributes.items() if value is not None}

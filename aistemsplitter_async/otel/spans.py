@@ -90,7 +90,7 @@ class Spans:
     def __init__(self, provider: TracerProvider | None, *, details: bool, link_batches: bool) -> None:
         self._tracer = get_tracer(SCOPE, __version__, provider, SCHEMA_URL)
         self._key = create_key("aistemsplitter")
-        self._opened = set[_Open]()
+        self._opened: dict[tuple[str, float], list[_Open]] = {}  # by name and beginning
         self._details = details
         self._link_batches = link_batches
 
@@ -110,7 +110,7 @@ class Spans:
             case StageFinished():
                 self._end(_STAGE + event.stage, event.at - event.seconds, describe_stage(event), event.error)
             case SplitFinished():
-                reason = event.reason if self._details else None
+                reason = event.to_dict()["reason"] if self._details else None  # as it may be shown
                 self._end(_SPLIT, event.at - event.seconds, describe_outcome(event), event.error, reason)
             case BatchFinished():
                 self._end(_BATCH, event.at - event.seconds, describe_batch(event), event.error)
@@ -133,7 +133,7 @@ class Spans:
         if self._link_batches and name == _SPLIT and around is not None and around.name == _BATCH:
             parent, links = set_span_in_context(INVALID_SPAN, before), [Link(around.span.get_span_context())]
         opened = _Open(name, at, self._tracer.start_span(name, parent, kind, attributes, links), before, around)
-        self._opened.add(opened)
+        self._opened.setdefault((name, at), []).append(opened)
         return opened
 
     def _enter(self, name: str, at: float, attributes: Attributes) -> None:
@@ -154,22 +154,28 @@ class Spans:
             self._end_elsewhere(name, began, attributes, error, description)
             return
         for lost in inside:
-            self._opened.discard(lost)
-            lost.end({}, None, None)
-        self._opened.discard(opened)
+            self._close(lost, {}, None, None)
         attach(opened.before)  # with the token of the first `attach`, it would fail in a copy of that context
-        opened.end(attributes, error, description)
+        self._close(opened, attributes, error, description)
 
     def _end_elsewhere(
         self, name: str, began: float, attributes: Attributes, error: str | None, description: str | None
     ) -> None:
         """End a span that is not around what runs now: an attempt's, or one that another task has opened."""
-        found = [opened for opened in self._opened if self._fits(opened, name, began)]
+        found = self._opened.get((name, began)) or [
+            opened for same in self._opened.values() for opened in same if self._fits(opened, name, began)
+        ]
         around = next(self._around(), None)
         opened = next((one for one in found if one.around is around), found[0] if found else None)
         if opened is not None:
-            self._opened.discard(opened)
-            opened.end(attributes, error, description)
+            self._close(opened, attributes, error, description)
+
+    def _close(self, opened: _Open, attributes: Attributes, error: str | None, description: str | None) -> None:
+        same = self._opened[opened.name, opened.at]
+        same.remove(opened)
+        if not same:
+            del self._opened[opened.name, opened.at]
+        opened.end(attributes, error, description)
 
     @staticmethod
     def _fits(opened: _Open, name: str, began: float) -> bool:

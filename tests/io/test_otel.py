@@ -262,13 +262,15 @@ async def test_each_retry_is_a_span_and_an_error_names_its_type(
 
 
 async def test_with_details_spans_have_names_and_messages(world: World, telemetry: Telemetry, tmp_path: Path) -> None:
-    world.api.statuses["split_1"] = ["failed"]
+    error = {"code": "BAD_AUDIO", "message": "no sound in https://cdn.test/it?token=1"}
+    world.api.script("get", world.api.split("split_1", "failed", error=error))
     async with telemetry.client(world, telemetry.listener(details=True)) as client:
         with pytest.raises(SplitFailedError):
             await client.split(SONG, filename="song.wav", into=tmp_path)
     (split,) = telemetry.spans.of("aistemsplitter.split")
     assert (split.attributes or {})["aistemsplitter.source.name"] == "song.wav"
-    assert "no sound in it" in str(split.status.description)
+    assert "no sound in https://cdn.test/it" in str(split.status.description)
+    assert "token" not in telemetry.everything()
 
 
 @pytest.mark.parametrize("what", ["reserve", "upload", "create", "get", "download"])
@@ -346,6 +348,7 @@ async def test_a_service_that_runs_for_long_keeps_nothing(world: World, telemetr
             await asyncio.gather(*(client.split(SONG, filename=f"{n}{m}.wav", into=tmp_path) for m in range(3)))
         gc.collect()
         assert [found for found in gc.get_objects() if isinstance(found, _Open)] == []
+        assert listener._spans._opened == {}
     assert len(telemetry.spans.of("aistemsplitter.split")) == 9
 
 
