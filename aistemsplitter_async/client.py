@@ -631,6 +631,8 @@ class AsyncAIStemSplitter:
         retry_failed: RetryFailed = False,
         overwrite: bool = False,
         changed: Changed = "refuse",
+        new_key: bool = False,
+        resend: bool = False,
     ) -> Batch:
         """Split many sources as fast as the key allows. Enter the returned batch, and iterate over it for the outcomes.
 
@@ -671,6 +673,10 @@ class AsyncAIStemSplitter:
                 changed: the `"same"` song, a `"new"` one, or by default a `Failed` with a `SourceChangedError` whose
                 code is `CHANGED`. That is for files that were bought by an older version of this package, or of
                 formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
+            new_key: whether a journal that was started with another API key accepts this one, if it sees a split that
+                the journal paid for, and so is of the same account. It is asked once; both keys are accepted then.
+            resend: whether creates that are left for review are sent again: those whose answer is not known, and that
+                are older than `key_age` or were sent with another API key. Check first that their splits do not exist.
 
         Raises:
             ConfigurationError: an argument out of its range, or `stems` that the model cannot have. Entering it raises
@@ -697,6 +703,8 @@ class AsyncAIStemSplitter:
             retry_failed=retry_failed,
             overwrite=overwrite,
             changed=changed,
+            new_key=new_key,
+            resend=resend,
         )
         return Batch(
             self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock

@@ -97,7 +97,7 @@ async def _change(sandbox: Sandbox, run: Run) -> None:
     begun = time.monotonic()
     for at, limit in run.case.changes:
         await asyncio.sleep(begun + at / run.shrink - time.monotonic())
-        sandbox._running.service.accounts[KEY].window._limit = limit  # type: ignore[union-attr]
+        sandbox._running.service.accesses[KEY].window._limit = limit  # type: ignore[union-attr]
 
 
 # --- the clients

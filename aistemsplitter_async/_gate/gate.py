@@ -91,7 +91,6 @@ class Gate:
         self._closed_in: Context | None = None  # of the call that was refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
-        self._is_told_of_headers = False
         self.expected = 0
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
@@ -104,9 +103,10 @@ class Gate:
             ConfigurationError: the gate belongs to another event loop.
         """
         self._bind()
-        if self._refusing_until - self._clock.monotonic() > self._longest_wait:
+        now = self._clock.monotonic()
+        if self._refusing_until - now > self._longest_wait:
             raise self._refusal()
-        used_up_for = self._limiter.quotas.free_at(self._clock.monotonic()) - self._clock.monotonic()
+        used_up_for = self._limiter.quotas.free_at(now) - now
         if priority == "interactive" and self._longest_wait < used_up_for < math.inf:
             raise RateLimitedError(
                 f"a limit of the key is used up for another {used_up_for:.0f} s",
@@ -114,12 +114,14 @@ class Gate:
                 status_code=429,
             )
         if priority == "interactive" and rank < Rank.POLL:
-            self._interactive_at = self._clock.monotonic()
+            self._interactive_at = now
         order = Order.of(priority, rank)
         waiter = self._queues.join(order)
         self.pump()
         try:
-            return await waiter
+            slot = await waiter
+            slot.waited = self._clock.monotonic() - now
+            return slot
         except asyncio.CancelledError:
             if waiter.cancelled():
                 self._queues.leave(order)
@@ -198,9 +200,8 @@ class Gate:
         if advice is not None or further:
             self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
             self.pump()
-        elif not self._is_told_of_headers and (unread := find_rate_headers(headers)):
-            self._is_told_of_headers = True
-            _log.warning("rate headers that are not understood (%s): the limit is learned from 429s", ", ".join(unread))
+        elif unread := find_rate_headers(headers):
+            _log.warn_once("rate headers not understood (%s): the limit is learned from 429s", ", ".join(unread))
 
     def _settle(self, taken_at: float) -> None:
         self._limiter.settle(self._clock.monotonic(), sent=taken_at)

@@ -168,10 +168,7 @@ class Pipeline:
             RateLimitedError: the server asked for a longer wait than the policy allows.
             APIConnectionError: the client was closed meanwhile.
         """
-        began = self.clock.monotonic()
-        slot = await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
-        slot.waited = self.clock.monotonic() - began
-        return slot
+        return await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
 
     async def exchange(self, operation: Operation[T], slot: Slot, call: Call | None = None) -> T:
         """Make one admitted attempt, of `call` if it is not the only one, and give its slot back.

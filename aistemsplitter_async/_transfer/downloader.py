@@ -28,7 +28,7 @@ from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import further_threads, run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
-from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
@@ -38,6 +38,7 @@ from aistemsplitter_async._transfer.saver import ManifestSaver
 from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async._transfer.stem_stream import StemStream
 from aistemsplitter_async._transfer.stem_urls import MAY_PASS, Refresh, StemURLs
+from aistemsplitter_async._transfer.target import prepare_folder
 from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import DOWNLOADS

@@ -6,26 +6,16 @@ Everything here blocks, and is called in a thread.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from itertools import takewhile
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
-from aistemsplitter_async._files import (
-    find_refused_name,
-    fresh_path,
-    is_read_only,
-    make_folder,
-    reason_of,
-    replacing,
-    sync_folder,
-)
+from aistemsplitter_async._files import fresh_path, replacing, sole_writer, sync_folder
 from aistemsplitter_async._transfer.names import (
     ANY_STEM,
     AUDIO_EXTENSIONS,
@@ -35,17 +25,13 @@ from aistemsplitter_async._transfer.names import (
     plan_names,
     stem_file_name,
 )
-from aistemsplitter_async._transfer.partfile import NAME_REFUSED, as_download_error, part_path, status_of
+from aistemsplitter_async._transfer.partfile import as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.ranges import read_etag
-from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async.config import REPLY_CAP_BYTES
-from aistemsplitter_async.errors import DownloadError, UnsafeNameError
+from aistemsplitter_async.errors import UnsafeNameError
 
 MANIFEST_NAME = ".stems.json"
 _VERSION = 1
-_NOT_BOUGHT = (
-    "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting, buys it"
-)
 _EXTENSIONS = AUDIO_EXTENSIONS | {UNKNOWN_EXTENSION}
 
 
@@ -112,22 +98,35 @@ class Manifest:
         )
         return cls(folder, split_id, stems, pattern=pattern, replaced=replaced) if usable else None
 
-    def save(self) -> None:
+    def save(self, ours: Collection[str] | None = None) -> None:
         """Write the manifest; a reader sees the old or the new one, never half of it.
+
+        Args:
+            ours: stems whose records are newer here. What is on disk of the others is kept, since other processes may
+                download them. Without it, nothing is.
 
         Raises:
             DownloadError: it cannot be written.
         """
-        saved = {
-            "version": _VERSION,
-            "split_id": self.split_id,
-            "stems": {name: attrs.asdict(entry) for name, entry in self.stems.items()},
-            "replaced": self.replaced,
-        }
         path = self.folder / manifest_name(self.pattern)
-        # Durable: after a power cut, a stem without a manifest would be taken for another program's file.
-        with as_download_error(fresh_path(path)), replacing(path, durable=True, mode=0o666) as file:
-            file.write(json.dumps(saved, indent=1))
+        with as_download_error(fresh_path(path)), sole_writer(self.folder):
+            if ours is not None:
+                self._take_over(ours)
+            saved = {
+                "version": _VERSION,
+                "split_id": self.split_id,
+                "stems": {name: attrs.asdict(entry) for name, entry in self.stems.items()},
+                "replaced": self.replaced,
+            }
+            # Durable: after a power cut, a stem without a manifest would be taken for another program's file.
+            with replacing(path, durable=True, mode=0o666) as file:
+                file.write(json.dumps(saved, indent=1))
+
+    def _take_over(self, ours: Collection[str]) -> None:
+        """Take over what others have written of the same split since this was loaded."""
+        known = Manifest.load(self.folder, self.pattern)
+        if known is not None and known.split_id == self.split_id:
+            self.stems |= {stem: entry for stem, entry in known.stems.items() if stem not in ours}
 
     def finished(self, stem: str) -> Path | None:
         """Return the stem's file if it is here and complete: renamed, durably, and as long as was promised.
@@ -178,13 +177,14 @@ class Manifest:
             with as_download_error(self.folder):
                 sync_folder(self.folder)
             return
+        self._take_over(())
         ours = {fold(entry.file) for entry in self.stems.values()}
         for file, total in self.replaced.items():
             if _status_if_whole(self.folder / file, total) is not None and fold(file) not in ours:
                 with contextlib.suppress(OSError):  # an old file that stays does not make the new ones a failure
                     (self.folder / file).unlink()
         self.replaced = {}
-        self.save()
+        self.save(())
 
 
 def manifest_name(pattern: str) -> str:
@@ -252,91 +252,3 @@ def _read_small(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode) or status.st_size > REPLY_CAP_BYTES:
         raise ValueError("not a manifest")
     return path.read_bytes()
-
-
-def prepare_folder(
-    folder: Path, split_id: str, names: Mapping[str, str], *, overwrite: bool, pattern: str = ANY_STEM
-) -> Manifest:
-    """Create `folder` and return its manifest for this split.
-
-    Args:
-        folder: where the stems go.
-        split_id: whose stems they are.
-        names: file name of each stem.
-        overwrite: whether another split's stems may be replaced.
-        pattern: the one that `names` were made from.
-
-    Raises:
-        DownloadError: the folder cannot be made, or holds another split's stems and `overwrite` is not set.
-        UnsafeNameError: the pattern is not a safe name.
-    """
-    manifest_name(pattern)  # raises before anything is created
-    with as_download_error(folder):
-        make_folder(folder)
-    manifest = Manifest.load(folder, pattern)
-    if manifest is None:
-        return Manifest(folder, split_id, pattern=pattern)
-    if manifest.split_id == split_id:
-        return manifest
-    if not overwrite and _has_stems(folder, manifest):
-        advice = "choose another folder or overwrite them"
-        raise DownloadError(f"{_holds(folder, manifest)}; {advice}", code="EXISTS")
-    remove_parts(folder, names.values())
-    return manifest.replace(split_id)
-
-
-def check_target(folder: Path, overwrite: bool, pattern: str, selection: Selection = ALL_STEMS) -> None:
-    """Check that what is selected can be written to `folder`, named by `pattern`. Nothing is left behind.
-
-    Raises:
-        DownloadError: it cannot be written to, or stems would be overwritten without permission.
-    """
-    with as_download_error(folder):
-        _check_writable(folder, pattern)
-    if overwrite:
-        return
-    manifest = Manifest.load(folder, pattern)
-    if manifest is not None:
-        raise DownloadError(f"{_holds(folder, manifest)}; {_NOT_BOUGHT}", code="EXISTS")
-    for stem in selection.files:  # other files in the way: better refused now than after the split is paid for
-        name = pattern.replace(ANY_STEM, stem)
-        taken = next((path for kind in ("mp3", "wav") if status_of(path := folder / f"{name}.{kind}")), None)
-        if taken is not None:
-            raise DownloadError(f"{taken} exists already; {_NOT_BOUGHT}", code="EXISTS")
-
-
-def _check_writable(folder: Path, pattern: str) -> None:
-    above = list(takewhile(_is_missing, (folder, *folder.absolute().parents)))
-    existing = above[-1].absolute().parent if above else folder
-    if not existing.is_dir():
-        raise DownloadError(f"cannot write to {existing}: not a folder", code="DISK")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        reason = errno.EROFS if is_read_only(existing) else errno.EACCES
-        raise DownloadError(f"cannot write to {existing}: {os.strerror(reason).lower()}", code="DISK")
-    part = part_path(folder, pattern.replace(ANY_STEM, "vocals")).name
-    refusal = find_refused_name(existing, *(path.name for path in above), part)
-    if refusal is not None:
-        name, error = refusal
-        raise DownloadError(
-            f"cannot write {name!r} to {existing}: the file system there does not take this name "
-            f"({reason_of(error)}); nothing was bought",
-            code=NAME_REFUSED,
-        ) from error
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False
-
-
-def _has_stems(folder: Path, manifest: Manifest) -> bool:
-    return any(status_of(folder / entry.file) is not None for entry in manifest.stems.values())
-
-
-def _holds(folder: Path, manifest: Manifest) -> str:
-    if _has_stems(folder, manifest):
-        return f"{folder} holds the stems of split {manifest.split_id} already"
-    return f"{folder} held the stems of split {manifest.split_id}, as {manifest_name(manifest.pattern)} in it says"

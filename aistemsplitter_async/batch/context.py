@@ -18,6 +18,7 @@ from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
+from aistemsplitter_async.journal.binding import GATE
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
@@ -25,7 +26,6 @@ from aistemsplitter_async.journal.store import JournalStore
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_GATE = "gate"  # the note that keeps the gate's state
 _SLOTS_KEPT = 5000  # with more, the slots in use are not worth writing down every second
 _HASHING = 2  # files read at a time to identify them: more only makes a disk seek
 
@@ -97,7 +97,14 @@ class BatchContext:
     def plan(self, record: Record) -> Step:
         """Return the step that `record` calls for now."""
         options = self.options
-        return plan_step(record, now=self.clock.now(), key_age=options.key_age, wants_files=options.into is not None)
+        return plan_step(
+            record,
+            now=self.clock.now(),
+            key_age=options.key_age,
+            wants_files=options.into is not None,
+            key=self.engine.owner["key"],
+            resend=options.resend,
+        )
 
     def retries(self, failure: StoredFailure) -> bool:
         """Return whether this run tries again what failed in an earlier one."""
@@ -129,7 +136,7 @@ class BatchContext:
 
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""
-        saved = await self.journal.write(JournalStore.note, _GATE)
+        saved = await self.journal.write(JournalStore.note, GATE)
         if saved is not None:
             self.gate.restore(json.loads(saved))
 
@@ -140,7 +147,7 @@ class BatchContext:
             return
         self._gate_saved = changes
         with suppress(JournalError):  # a track that needs the journal fails with it
-            await self.journal.write(JournalStore.set_note, _GATE, json.dumps(self.gate.export()))
+            await self.journal.write(JournalStore.set_note, GATE, json.dumps(self.gate.export()))
 
     def _build_signs(self, *, same_origin: bool) -> SignsOfLife:
         return SignsOfLife(lambda: self.engine.pipeline.answers, self._is_answering, same_origin)

@@ -19,7 +19,7 @@ from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SubmissionUncertainError
-from aistemsplitter_async.journal.record import Record, State, Step
+from aistemsplitter_async.journal.record import NEEDS_REVIEW, SENT_BY_OTHER_KEY, Record, State, Step
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, Submission, UploadedFile
 
@@ -128,6 +128,8 @@ class _JournaledCreate:
             self.record = await context.journal.write(
                 JournalStore.intend, self.record.id, self.submission, context.clock.now()
             )
+        elif self.record.sender not in (None, context.engine.owner["key"]):  # as a person has confirmed
+            self.record = await context.journal.write(JournalStore.resent, self.record.id, context.clock.now())
         elif not self.ambiguity.open:  # it never arrived, and perhaps waited for long
             await context.journal.write(JournalStore.check_in_place)
 
@@ -177,3 +179,22 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
         raise
     except AIStemSplitterError as error:
         context.unresolved[record.id] = error  # its track fails with that, if its source is in this run
+
+
+def build_unconfirmed(record: Record, key: str) -> SubmissionUncertainError:
+    """Return the error of a create that may have happened, and is not sent again until a person says so."""
+    assert record.submission is not None  # noqa: S101  # implied by the state
+    if record.sender in (None, key):
+        return SubmissionUncertainError(
+            "its create is too old to resend without confirmation: the service may have forgotten its idempotency key "
+            "and charge twice. Check whether the split exists; raise the key age to resend it",
+            submission=record.submission,
+            code=NEEDS_REVIEW,
+        )
+    return SubmissionUncertainError(
+        "its create was sent with another API key, and the service may not know its idempotency key under this one and "
+        "charge twice. Run the batch with that key, or check whether the split exists; resend=True sends it with this "
+        "key",
+        submission=record.submission,
+        code=SENT_BY_OTHER_KEY,
+    )

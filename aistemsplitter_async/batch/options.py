@@ -58,6 +58,8 @@ class BatchOptions:
     max_credits: float | None = attrs.field(default=None, validator=_not_negative)
     key_age: float = KEY_AGE
     retry_failed: RetryFailed = False
+    new_key: bool = False
+    resend: bool = False
     patience: float = PARK
     overwrite: bool = False
     changed: Changed = attrs.field(default="refuse", validator=_one_of("refuse", "same", "new"))

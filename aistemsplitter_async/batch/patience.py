@@ -17,6 +17,7 @@ from typing import TypeVar
 import attrs
 
 from aistemsplitter_async._files import FULL
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async._send.cause import Failures
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.clock import Clock, Random
@@ -30,6 +31,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.journal.record import SAME_SPLIT
 
+_log = Log("batch")
 T = TypeVar("T")
 
 _FIRST = 1.0  # s before the first probe
@@ -208,6 +210,9 @@ class Patience:
         if self.outage is None:
             self._since, self._probes = now, 0
             self._probe_at = now + self._plan_wait()
+            _log.warning(
+                "the batch pauses, and tries again in %.0f s: %s", self._probe_at - now, error, code=error.code
+            )
         if isinstance(error, APIStatusError | SubmissionUncertainError) and error.retry_after is not None:
             self._probe_at = max(self._probe_at, now + min(error.retry_after, LONGEST_CLOSED))
         self.outage = error

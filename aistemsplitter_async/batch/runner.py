@@ -31,6 +31,7 @@ from aistemsplitter_async.batch.course import BatchCourse, run_track
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
+from aistemsplitter_async.batch.new_key import open_journal
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.progress import BatchProgress
@@ -39,7 +40,6 @@ from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SourceUnreadableError
 from aistemsplitter_async.journal.file import is_exposed, own_files
-from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
@@ -93,6 +93,7 @@ class Batch:
         Raises:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
+            AIStemSplitterError: with `new_key`, the API could not be asked whose key it is.
             ConfigurationError: it was entered before, or its client belongs to another event loop.
         """
         if self._loop is not None:
@@ -112,7 +113,7 @@ class Batch:
 
     async def _open(self, engine: Engine) -> None:
         self._began = self._clock.monotonic()
-        journal = await Journal.open(self._journal_path, owner=engine.owner)
+        journal = await open_journal(self._journal_path, engine, new_key=self._options.new_key)
         context = BatchContext(
             engine,
             journal,

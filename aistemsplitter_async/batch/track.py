@@ -14,7 +14,7 @@ from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.context import BatchContext
-from aistemsplitter_async.batch.create import SplitCreator
+from aistemsplitter_async.batch.create import SplitCreator, build_unconfirmed
 from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.preflight import plan_price
@@ -287,12 +287,7 @@ class BatchTrack:
     async def _leave_for_review(self, record: Record) -> Failed:
         assert record.submission is not None  # noqa: S101  # implied by the state
         await self._context.write(JournalStore.needs_review, record.id)
-        error = SubmissionUncertainError(
-            "its create is too old to resend without confirmation: the service may have forgotten its idempotency key "
-            "and charge twice. Check whether the split exists; raise the key age to resend it",
-            submission=record.submission,
-            code="NEEDS_REVIEW",
-        )
+        error = build_unconfirmed(record, self._context.engine.owner["key"])
         return self._failed("create", error)
 
     async def _build_timeout(self) -> AIStemSplitterError:

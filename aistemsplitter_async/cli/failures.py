@@ -32,7 +32,7 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.journal.file import UNUSABLE
 from aistemsplitter_async.journal.lock import NO_LOCKS
-from aistemsplitter_async.journal.record import SAME_SPLIT, build_failure
+from aistemsplitter_async.journal.record import NEEDS_REVIEW, SAME_SPLIT, SENT_BY_OTHER_KEY, build_failure
 
 
 class Exit(IntEnum):
@@ -245,7 +245,12 @@ def _advice_for_uncertain(error: SubmissionUncertainError, context: Context) -> 
     """Return how to find out whether a create has happened."""
     if error.code == SAME_SPLIT:
         return f"ask the service what it created under the idempotency key {error.idempotency_key}"
-    if error.code != "NEEDS_REVIEW":
+    if error.code == SENT_BY_OTHER_KEY:
+        return (
+            f"its idempotency key is {error.idempotency_key}; run the same command with the API key that sent it or, "
+            "if there is no such split, with --resend"
+        )
+    if error.code != NEEDS_REVIEW:
         return f"{context.again}: it finds out, and nothing is charged twice"
     again = "the same command" if context.is_batch else "batch with the same --into"
     return (

@@ -71,6 +71,23 @@ WhatChanged = Annotated[
     ),
 ]
 
+NewKey = Annotated[
+    bool,
+    Switch,
+    Parameter(
+        help="The API key was replaced by another of the same account: go on with it, if it sees a split that the "
+        "journal paid for."
+    ),
+]
+Resend = Annotated[
+    bool,
+    Switch,
+    Parameter(
+        help="Send creates again that are left for review, once you have checked that their splits do not exist; "
+        "otherwise they may be paid for twice."
+    ),
+]
+
 STEMS_FOLDER = Path("stems")
 _JOURNAL_NAME = ".aistemsplitter.journal"
 
@@ -208,6 +225,8 @@ class Splitting:
         bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
     ] = False
     retry_failed: RetryFailed = False
+    new_key: NewKey = False
+    resend: Resend = False
     changed: WhatChanged = "refuse"
     timeout: Annotated[
         Duration | None,
@@ -254,6 +273,8 @@ class Batching:
         Parameter(help="How old an unanswered create may be to be sent again without confirmation; 23h if not given."),
     ] = None
     retry_failed: RetryFailed = False
+    new_key: NewKey = False
+    resend: Resend = False
     changed: WhatChanged = "refuse"
     report: Annotated[Path | None, AsPath, Parameter(help="Write an HTML report about all tracks at the end.")] = None
     stem_model: StemModel = None

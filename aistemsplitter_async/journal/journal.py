@@ -45,12 +45,12 @@ class Journal:
         self._closing: tuple[asyncio.Future[None], ...] = ()
 
     @classmethod
-    async def open(cls, path: Path | None, *, owner: Mapping[str, str]) -> Self:
+    async def open(cls, path: Path | None, *, owner: Mapping[str, str] | None) -> Self:
         """Open the journal at `path`, or with `None` a temporary one that is gone when it is closed.
 
         Args:
             path: the file; created if it is missing, with its folder, readable by its owner only.
-            owner: names and values that identify whose splits these are.
+            owner: names and values that identify whose splits these are; `None` to `bind` it afterwards.
 
         Raises:
             JournalLockedError: another process is running on it.
@@ -59,11 +59,17 @@ class Journal:
         store = await run_in_thread(JournalStore, path, undo=JournalStore.close)
         journal = cls(store, OneThread("journal"))
         try:
-            await journal.write(JournalStore.bind, owner)
+            if owner is not None:
+                await journal.write(JournalStore.bind, owner)
         except BaseException:
             await journal.aclose()
             raise
         return journal
+
+    @property
+    def path(self) -> Path | None:
+        """The file."""
+        return self._store.path
 
     async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `change`, a method of `JournalStore`, and return its result once it is durable.

@@ -4,7 +4,7 @@
 found -> uploaded -> intent -> created -> succeeded -> downloaded
                        |          ^
                        v          |
-            uncertain or needs_review (a create too old to resend without confirmation)
+            uncertain or needs_review (a create that is too old, or was sent with another key, to resend unconfirmed)
 ```
 
 A new track and one found after a crash are treated alike: `plan_step` decides from the record what to do, the batch
@@ -34,6 +34,8 @@ from aistemsplitter_async.errors import (
 )
 from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 
+NEEDS_REVIEW = "NEEDS_REVIEW"  # the code of a create that is too old to resend without confirmation
+SENT_BY_OTHER_KEY = "SENT_BY_OTHER_KEY"  # that of one that was sent with another API key
 SAME_SPLIT = "SAME_SPLIT"  # the code of a create that was answered with the split of another song
 _RESTORED = (APIStatusError, DownloadError, SpendLimitError, UploadError)  # kinds of which the record keeps everything
 StageName = Literal["prepare", "upload", "create", "wait", "download"]
@@ -187,6 +189,7 @@ class Record:
         expires_at: until when that is valid (POSIX seconds by this machine's clock); `None` for a URL.
         submission: its create, once it may have been sent.
         intended_at: when that was (POSIX seconds).
+        sender: the fingerprint of the API key that it was sent with; `None` if that is not known.
         split_id: the split, once it is known.
         credits_used: its price.
         created_at: when the answer to its create came (POSIX seconds).
@@ -207,6 +210,7 @@ class Record:
     expires_at: float | None = None
     submission: Submission | None = None
     intended_at: float | None = None
+    sender: str | None = None
     split_id: str | None = None
     credits_used: float | None = None
     created_at: float | None = None
@@ -240,11 +244,13 @@ class Step(Enum):
     DOWNLOAD = "download the stems"
     CHECK = "check that the wanted stems are still on disk"
     NOTHING = "it is finished"
-    REVIEW = "its create is too old to resend without confirmation"
+    REVIEW = "its create is not resent without confirmation: it is too old, or another key sent it"
     FAILED = "it failed, and is tried again only on request"
 
 
-def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) -> Step:
+def plan_step(
+    record: Record, *, now: float, key_age: float, wants_files: bool, key: str | None = None, resend: bool = False
+) -> Step:
     """Return the step that `record` calls for.
 
     Args:
@@ -252,6 +258,8 @@ def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) 
         now: POSIX seconds.
         key_age: for how many seconds the server is trusted to remember an idempotency key.
         wants_files: whether stems are to be downloaded.
+        key: the fingerprint of the API key in use. Under another one, the server may not know an idempotency key.
+        resend: whether a person has confirmed that what is left for review is to be sent again.
     """
     if record.failure is not None and not record.failure.passing:
         return Step.FAILED
@@ -264,7 +272,8 @@ def plan_step(record: Record, *, now: float, key_age: float, wants_files: bool) 
             return Step.WAIT
         case State.INTENT | State.UNCERTAIN | State.NEEDS_REVIEW:
             age = now - (record.intended_at or 0.0)
-            return Step.REPLAY if -_CLOCK_SLACK <= age < key_age else Step.REVIEW
+            is_trusted = record.sender in (None, key) and -_CLOCK_SLACK <= age < key_age
+            return Step.REPLAY if is_trusted or resend else Step.REVIEW
         case State.FOUND | State.UPLOADED:
             return Step.CREATE if _is_usable(record, now) else Step.UPLOAD
 

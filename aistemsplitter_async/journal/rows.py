@@ -13,7 +13,7 @@ from aistemsplitter_async.models import DirectURL, Split, SplitInput, Submission
 
 COLUMNS: Final = (
     "id, content, identity, variant, source, state, folder, pattern, input, expires_at, idempotency_key, body, "
-    "intended_at, split_id, credits_used, created_at, split, files, failure"
+    "intended_at, split_id, credits_used, created_at, split, files, failure, sender"
 )  # as `load_record` reads them
 _SECOND: Final = 10**9  # ns
 _COARSE: Final = 2.5  # s: FAT has times of two seconds, older file systems of one
@@ -94,7 +94,7 @@ def load_record(row: Any) -> Record:
     """Return the record in a row of `COLUMNS`."""
     (
         number, content, identity, variant, source, state, folder, pattern, split_input, expires_at, key, body,
-        intended_at, split_id, credits_used, created_at, split, files, failure,
+        intended_at, split_id, credits_used, created_at, split, files, failure, sender,
     ) = row  # fmt: skip
     ended = None if split is None else _json.loads(split, Split)
     named = {} if ended is None else ended.stems
@@ -111,6 +111,7 @@ def load_record(row: Any) -> Record:
         expires_at=expires_at,
         submission=None if key is None else Submission(key, body),
         intended_at=intended_at,
+        sender=sender,
         split_id=split_id,
         credits_used=credits_used,
         created_at=created_at,

@@ -72,4 +72,10 @@ MIGRATIONS: Final = (
         identity TEXT PRIMARY KEY, track INTEGER NOT NULL
     ) WITHOUT ROWID;
     """,
+    # The sender is the fingerprint of the API key that a create was sent with. An account may change its API key, and
+    # nobody says whether its idempotency keys are known under another one.
+    """
+    ALTER TABLE tracks ADD COLUMN sender TEXT;
+    UPDATE tracks SET sender = (SELECT value FROM meta WHERE name = 'key') WHERE body IS NOT NULL;
+    """,
 )

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 import attrs
 
-from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
-from aistemsplitter_async.journal.claims import Claims
+from aistemsplitter_async.journal.binding import Binding
 from aistemsplitter_async.journal.file import open_file
 from aistemsplitter_async.journal.matching import is_same_song
 from aistemsplitter_async.journal.record import (
@@ -28,11 +27,11 @@ from aistemsplitter_async.journal.record import (
 from aistemsplitter_async.journal.rows import dump_input, dump_value, load_name
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
 
-_OF_CREATE: Final = ("idempotency_key", "body", "intended_at")
+_OF_CREATE: Final = ("idempotency_key", "body", "intended_at", "sender")
 _OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 
-class JournalStore(Claims):
+class JournalStore(Binding):
     """One open journal file, or with `path=None` a temporary one that is gone when it is closed.
 
     Attributes:
@@ -74,27 +73,6 @@ class JournalStore(Claims):
         if self._db.in_transaction:
             self._db.execute("ROLLBACK")
 
-    def bind(self, owner: Mapping[str, str]) -> None:
-        """Note whose splits these are, or check that the owner is the same as before.
-
-        As long as nothing was uploaded or created, the journal is not bound: a key that was mistyped at first can be
-        corrected.
-
-        Raises:
-            JournalError: the journal belongs to another API or another key.
-        """
-        for name, value in owner.items():
-            known = self.note(name)
-            is_same = known is not None and (known == value or (name == "api" and identify_api(known) == value))
-            if known is None or (not is_same and not self._is_begun()):
-                self.set_note(name, value)
-            elif not is_same:
-                what = "API key" if name == "key" else f"API ({known})"
-                raise JournalError(
-                    f"{self.path} belongs to another {what}; use the one it was started with: with another journal, "
-                    "what it has is paid for again"
-                )
-
     def open_creates(self) -> list[Record]:
         """Return the tracks whose create may have happened without the journal knowing."""
         return self._select("WHERE state IN (?, ?) ORDER BY id", State.INTENT, State.UNCERTAIN)
@@ -113,11 +91,15 @@ class JournalStore(Claims):
         self.check_in_place()
         key, body = submission.idempotency_key, submission.body
         try:
-            return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at)
+            return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at, sender=self.sender())
         except sqlite3.IntegrityError:
             raise ConfigurationError(
                 f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
             ) from None
+
+    def resent(self, track: int, at: float) -> Record:
+        """Note that its create is about to be sent with this key, which another one has sent before."""
+        return self._set(track, intended_at=at, sender=self.sender())
 
     def refused(self, track: int, *, upload_expired: bool = False) -> Record:
         """Note that its create was refused before it had any effect: the record is as if it had not been sent.
@@ -212,9 +194,6 @@ class JournalStore(Claims):
         if State(held) not in (before if before is not None else BEFORE[state]):
             raise JournalError(f"track {track} cannot go from {held} to {state}")
         return self._set(track, state=state, **values)
-
-    def _is_begun(self) -> bool:
-        return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
 
 
 def _build_mixed_up(record: Record, split_id: str, other: str) -> SubmissionUncertainError:

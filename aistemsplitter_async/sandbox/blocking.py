@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from functools import partial
 from typing import Self
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -88,6 +89,18 @@ class BlockingSandbox:
             ValueError: The balance is negative.
         """
         self._running.call(self._sandbox.set_credits, balance, api_key)
+
+    def rotate_key(self, api_key: str | None = None, *, revoke: bool = False) -> str:
+        """Give the account of a key, the first one if none is given, a further key, and return that.
+
+        Args:
+            api_key: One of the account's keys.
+            revoke: Whether its keys before stop working.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        return self._running.call(partial(self._sandbox.rotate_key, api_key, revoke=revoke))
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass at once: windows move on, splits finish, reservations and addresses expire.

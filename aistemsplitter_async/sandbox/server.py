@@ -19,7 +19,7 @@ from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.limits import CREDITS, MINUTE, REQUESTS_PER_MINUTE, Lifetimes, Limits
 from aistemsplitter_async.sandbox.service.persistence import remember_secret
 from aistemsplitter_async.sandbox.service.progression import Instant, Manual, Progression, Timed
-from aistemsplitter_async.sandbox.service.settings import build_accounts
+from aistemsplitter_async.sandbox.service.settings import build_accesses
 from aistemsplitter_async.sandbox.service.state import Status
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock
 
@@ -47,6 +47,7 @@ class Sandbox:
         control: Answer at `/control/` beside the API.
         data: Folder to keep everything in, so that the next start continues where this one ended, with the same
             balances (`credits` is ignored then) and the same random key; by default a temporary folder.
+        idempotency_scope: Whether the keys of one `account` share their idempotency keys, or each `key` has its own.
         limits: Caps on sizes and counts.
         lifetimes: How long reservations, files, addresses and idempotency keys stay valid.
         seed: Makes jitter and the probabilities of faults repeatable.
@@ -78,11 +79,14 @@ class Sandbox:
         data: str | Path | None = None,
         limits: Limits | None = None,
         lifetimes: Lifetimes | None = None,
+        idempotency_scope: Literal["account", "key"] = "account",
         seed: int | None = None,
         clock: Clock | None = None,
     ) -> None:
         if separation not in ("real", "silent"):
             raise ValueError("separation must be real or silent")
+        if idempotency_scope not in ("account", "key"):
+            raise ValueError("idempotency_scope must be account or key")
         if not isinstance(progression, Instant | Manual | Timed | None):
             raise TypeError(f"progression must be Instant(), Timed(...) or Manual(), not {progression!r}")
         self._made_up = frozenset(
@@ -109,9 +113,10 @@ class Sandbox:
             data=None if data is None else Path(data),
             limits=limits or Limits(),
             lifetimes=lifetimes or Lifetimes(),
+            idempotency_scope=idempotency_scope,
             seed=seed,
         )
-        build_accounts(self._settings, 0.0)  # to refuse bad limits here rather than at the start
+        build_accesses(self._settings, 0.0)  # to refuse bad limits here rather than at the start
         self.clock = SandboxClock(clock or SystemClock())
         self.ledger = Ledger(self._settings.limits.ledger_requests)
         self.faults = Faults(seed)
@@ -149,8 +154,8 @@ class Sandbox:
 
     @property
     def credits(self) -> int:
-        """Balance of the first key in seconds of audio."""
-        return self._running.service.accounts[self.api_key].balance
+        """Balance of the first key's account in seconds of audio."""
+        return next(iter(self._running.service.accounts_by_label.values())).balance
 
     def set_credits(self, balance: int, api_key: str | None = None) -> None:
         """Set the balance of a key, the first one if none is given.
@@ -160,7 +165,23 @@ class Sandbox:
             ValueError: The balance is negative, or more than JSON numbers hold exactly.
         """
         service = self._running.service
-        service.set_balance(balance, service.accounts[api_key or self.api_key].label)
+        service.set_balance(balance, None if api_key is None else service.accesses[api_key].account.label)
+
+    def rotate_key(self, api_key: str | None = None, *, revoke: bool = False) -> str:
+        """Give the account of a key, the first one if none is given, a further key, and return that.
+
+        It has the same credits and splits, and a limit of its own. It lasts as long as the sandbox runs.
+
+        Args:
+            api_key: One of the account's keys.
+            revoke: Whether its keys before stop working.
+
+        Raises:
+            KeyError: There is no such key.
+        """
+        service = self._running.service
+        label = None if api_key is None else service.accesses[api_key].account.label
+        return service.rotate_key(label, revoke=revoke)[1]
 
     def advance(self, seconds: float) -> None:
         """Let `seconds` pass at once: windows move on, splits finish, reservations and addresses expire.

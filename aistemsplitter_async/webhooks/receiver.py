@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._logs.loggers import Log
+from aistemsplitter_async._logs.setup import set_up_logging
 from aistemsplitter_async._wire.signature import Body, Keys, Secrets, raw_body
 from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.clock import Clock, Deadline, SystemClock
@@ -84,6 +85,7 @@ class WebhookReceiver:
         inbox: Inbox | None = None,
         clock: Clock | None = None,
     ) -> None:
+        set_up_logging(os.environ)
         self._keys = _read_secrets(secrets)
         if isinstance(tolerance, bool) or not (isinstance(tolerance, int | float) and 0 < tolerance < math.inf):
             raise ConfigurationError(f"tolerance must be a positive number of seconds, not {tolerance!r}")

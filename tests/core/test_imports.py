@@ -62,7 +62,7 @@ SHELLS_OF = {
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (
         "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
-        "uploader writer"
+        "target uploader writer"
     ),
     "batch": "bounds capacity context course create feeder item patience progress runner standing steps ticker track",
     "cli": "connect logs paths run sources startup",

@@ -10,17 +10,18 @@ import re
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aistemsplitter_async import Gate, RateLimit
+from aistemsplitter_async import APIConnectionError, AsyncAIStemSplitter, Gate, RateLimit
 from aistemsplitter_async._files import sync_folder
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.setup import StderrHandler, set_up_logging
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async.batch.patience import Patience
 from aistemsplitter_async.testing import error_reply, json_reply
 from aistemsplitter_async.webhooks import MemoryInbox, WebhookReceiver
 from aistemsplitter_async.webhooks.event import WebhookEvent
@@ -168,6 +169,22 @@ def test_a_value_that_cannot_be_read_is_a_warning_and_no_more() -> None:
     assert not any(isinstance(handler, StderrHandler) for handler in ROOT.handlers)
 
 
+@pytest.mark.parametrize(
+    "make", [lambda: AsyncAIStemSplitter("ast_key"), lambda: WebhookReceiver("s", url="https://a.b/")]
+)
+def test_a_client_or_a_receiver_reads_the_environment(
+    make: Callable[[], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "http=loud")
+    with pytest.warns(RuntimeWarning, match="'loud' is no level") as told:
+        make()
+    assert told[0].filename == __file__
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "http=debug")
+    make()
+    assert logging.getLogger(f"{ROOT.name}.http").level == logging.DEBUG
+    assert any(isinstance(handler, StderrHandler) for handler in ROOT.handlers)
+
+
 @pytest.mark.parametrize(("configured", "lines"), [("", 0), ("logging.basicConfig()", 1)])
 def test_nothing_configured_means_silence(configured: str, lines: int) -> None:
     """In a fresh process: a warning is printed by a program that configures logging, and by no other."""
@@ -196,9 +213,7 @@ async def test_rate_headers_that_are_not_understood_are_told_once(world: World) 
     async with world.client(on_event=None) as client:
         for _ in range(3):
             await client.get_credits()
-    assert warnings_of(kept) == [
-        "rate headers that are not understood (x-ratelimit-budget): the limit is learned from 429s"
-    ]
+    assert warnings_of(kept) == ["rate headers not understood (x-ratelimit-budget): the limit is learned from 429s"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="flock")
@@ -229,6 +244,20 @@ async def test_a_webhook_that_does_not_come_is_told(world: World, *, comes: bool
             await inbox.put(WebhookEvent(event="audio.split.completed", split_id="split_1", status="succeeded"))
         await wait
     assert [message.partition(",")[0] for message in warnings_of(kept)] == ["no webhook came for split_1"] * (not comes)
+
+
+async def test_the_pause_of_a_batch_is_told(world: World) -> None:
+    ROOT.addHandler(kept := Kept())
+    failures = [APIConnectionError("no network"), APIConnectionError("no network"), None]
+    patience = Patience(clock=world.clock, random=lambda: 0.5, on_give_up=lambda _: None)
+
+    async def attempt() -> str:
+        if (failure := failures.pop(0)) is not None:
+            raise failure
+        return "done"
+
+    assert await patience.retry_through_outage(attempt) == "done"
+    assert [message.partition(", and")[0] for message in warnings_of(kept)] == ["the batch pauses"]
 
 
 def test_the_code_in_the_documentation_runs(monkeypatch: pytest.MonkeyPatch) -> None:

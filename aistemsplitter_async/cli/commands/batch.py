@@ -155,6 +155,8 @@ class _Run:
             key_age=arguments.key_age or KEY_AGE,
             retry_failed=arguments.retry_failed,
             changed=arguments.changed,
+            new_key=arguments.new_key,
+            resend=arguments.resend,
         )
 
     def _drain(self, batch: Batch) -> None:

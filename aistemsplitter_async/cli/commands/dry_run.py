@@ -15,9 +15,9 @@ import attrs
 from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
@@ -121,7 +121,10 @@ class Planner:
             return Plan("duplicate", record.folder, record.pattern, record.source)
         if record.failure is not None and is_retried(record.failure, options.retry_failed, options.selection):
             record = store.reopen(record.id, options.variant)
-        step = plan_step(record, now=time.time(), key_age=options.key_age, wants_files=True)
+        key = None if options.new_key else store.sender()  # a new one, which is not known here, sent no create
+        step = plan_step(
+            record, now=time.time(), key_age=options.key_age, wants_files=True, key=key, resend=options.resend
+        )
         if step in (Step.UPLOAD, Step.CREATE):
             folder, selection = self._into / record.folder, options.selection
             await run_in_thread(check_target, folder, options.overwrite, record.pattern, selection)
@@ -231,6 +234,8 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         key_age=arguments.key_age or KEY_AGE,
         retry_failed=arguments.retry_failed,
         changed=arguments.changed,
+        new_key=arguments.new_key,
+        resend=arguments.resend,
     )
     journal = arguments.journal_path
     if await run_in_thread(lambda: bool(is_locked(journal))):

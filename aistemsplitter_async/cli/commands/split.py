@@ -105,6 +105,8 @@ class _Run:
             retry_failed=arguments.retry_failed or "unpaid",  # naming the source again asks for what costs nothing
             overwrite=arguments.overwrite,
             changed=arguments.changed,
+            new_key=arguments.new_key,
+            resend=arguments.resend,
         )
         try:
             async with batch:

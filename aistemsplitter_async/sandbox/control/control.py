@@ -12,6 +12,7 @@
 | `POST /control/advance` | `{"seconds": 60}` | let time pass at once |
 | `POST /control/step` | `{"split_id": "split_.."}` | advance a split of a manual progression |
 | `POST /control/credits` | `{"balance": 100, "account": "key-.."}` | set a balance, by default the first key's |
+| `POST /control/keys` | `{"account": "key-..", "revoke": false}` | a further key of an account, by default the first |
 
 Names are those of the Python attributes. No key is needed, since a program that reaches it could start a sandbox of its
 own; but it never answers the page of another origin, nor a request for a foreign host name.
@@ -83,7 +84,7 @@ class Control:
                 return {"rules": []}
             case "DELETE", ["faults", number] if (rule := _parse_number(number)) and self._faults.remove(rule):
                 return {"rules": [rule.as_dict() for rule in self._faults.rules]}
-            case "POST", ["faults" | "advance" | "step" | "credits"]:
+            case "POST", ["faults" | "advance" | "step" | "credits" | "keys"]:
                 return await self._act(path, parse_json(await _read(request)))
             case _:
                 raise not_found("control")
@@ -100,6 +101,9 @@ class Control:
                     return {"now": format_timestamp(self._service.clock.now())}
                 case "step":
                     return {"status": await self._service.jobs.step(str(body["split_id"]))}
+                case "keys":
+                    account, key = self._service.rotate_key(body.get("account"), revoke=body.get("revoke") is True)
+                    return {"account": account.label, "api_key": key}
                 case _:
                     account = self._service.set_balance(int(body["balance"]), body.get("account"))
                     return {"account": account.label, "balance": account.balance}

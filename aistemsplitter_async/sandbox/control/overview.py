@@ -15,7 +15,7 @@ from aistemsplitter_async.sandbox.http.addresses import Addresses
 from aistemsplitter_async.sandbox.http.refusals import not_found
 from aistemsplitter_async.sandbox.http.replies import Reply
 from aistemsplitter_async.sandbox.http.stems import build_stem_reply
-from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.account import Access
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.service import Service
 from aistemsplitter_async.sandbox.service.state import Delivery, Split, Status
@@ -47,7 +47,7 @@ def build_state(service: Service, addresses: Addresses, newest: int) -> dict[str
         "window": settings.window,
         "burst": settings.burst,
         "separation": "silent" if settings.silent else "real",
-        "accounts": [_build_account(account, clock.monotonic()) for account in service.accounts.values()],
+        "accounts": [_build_account(access, clock.monotonic()) for access in _newest_accesses(service)],
         "storage": {"used_bytes": service.storage.used_bytes, "files": service.storage.files},
         "requests": {"throttled": ledger.throttled, "counts": ledger.count_by_operation()},
         "deliveries": {str(status): n for status, n in sorted(ledger.delivery_counts.items())},
@@ -96,8 +96,14 @@ def _find(service: Service, split_id: str) -> Split:
     return split
 
 
-def _build_account(account: Account, now: float) -> dict[str, Any]:
-    window = None if account.window is None else account.window.admit(now, take=False)
+def _newest_accesses(service: Service) -> list[Access]:
+    """Return the access by the newest key of each account."""
+    return list({access.account.label: access for access in service.accesses.values()}.values())
+
+
+def _build_account(access: Access, now: float) -> dict[str, Any]:
+    account = access.account
+    window = None if access.window is None else access.window.admit(now, take=False)
     return {
         "account": account.label,
         "balance": account.balance,

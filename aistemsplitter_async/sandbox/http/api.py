@@ -17,7 +17,7 @@ from aistemsplitter_async.sandbox.http.injector import Injector
 from aistemsplitter_async.sandbox.http.rate_headers import build_rate_headers
 from aistemsplitter_async.sandbox.http.refusals import RefusalError, not_allowed, not_found
 from aistemsplitter_async.sandbox.http.replies import Reply, build_data_reply, build_refusal_reply
-from aistemsplitter_async.sandbox.service.account import Account
+from aistemsplitter_async.sandbox.service.account import Access, Account
 from aistemsplitter_async.sandbox.service.ledger import RequestRecord
 from aistemsplitter_async.sandbox.service.service import Service
 
@@ -47,38 +47,38 @@ class API:
         service = self._service
         service.timeline.run_due()
         operation, split_id = _identify(request)
-        account: Account | None = None
+        access: Access | None = None
         fault: str | None = None
         rate_headers: dict[str, str] = {}
         try:
-            account = self._authenticate(request)
-            rate_headers = self._admit(account)
-            perform = partial(self._call, request, account, operation, split_id)
+            access = self._authenticate(request)
+            rate_headers = self._admit(access)
+            perform = partial(self._call, request, access, operation, split_id)
             reply, fault = await self._injector.answer(operation, split_id, perform)
         except RefusalError as refusal:
             reply = build_refusal_reply(refusal)
         if rate_headers:
             reply = attrs.evolve(reply, headers=rate_headers | dict(reply.headers))
-        label = None if account is None else account.label
+        label = None if access is None else access.account.label
         service.ledger.add_request(
             RequestRecord(service.clock.now(), operation, reply.status, label, split_id or reply.split_id, fault)
         )
         return reply
 
-    def _authenticate(self, request: web.BaseRequest) -> Account:
+    def _authenticate(self, request: web.BaseRequest) -> Access:
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        account = self._service.accounts.get(key.strip()) if scheme.lower() == "bearer" else None
-        if account is None:
+        access = self._service.accesses.get(key.strip()) if scheme.lower() == "bearer" else None
+        if access is None:
             raise RefusalError(
                 401, "UNAUTHORIZED", "The API key is missing or invalid.", {"WWW-Authenticate": "Bearer"}
             )
-        return account
+        return access
 
-    def _admit(self, account: Account) -> dict[str, str]:
-        if account.window is None:
+    def _admit(self, access: Access) -> dict[str, str]:
+        if access.window is None:
             return {}
         clock, minute = self._service.clock, self._service.settings.minute
-        verdict = account.window.admit(clock.monotonic())
+        verdict = access.window.admit(clock.monotonic())
         headers = build_rate_headers(verdict, self._rate_styles, minute=minute, now=clock.now())
         if not verdict.admitted:
             message = f"This key may send {verdict.limit} requests in {minute:g} seconds."
@@ -86,8 +86,9 @@ class API:
         return headers
 
     async def _call(
-        self, request: web.BaseRequest, account: Account, operation: str, split_id: str | None, injection: Injection
+        self, request: web.BaseRequest, access: Access, operation: str, split_id: str | None, injection: Injection
     ) -> Reply:
+        account = access.account
         data: dict[str, Any]
         match operation:
             case "credits":
@@ -96,7 +97,7 @@ class API:
                 data = self._reserve(account, await self._read(request))
             case "create":
                 created = parse_create(await self._read(request), request.headers.get("Idempotency-Key"))
-                data = encode.build_created(await self._service.splits.create(account, created, injection))
+                data = encode.build_created(await self._service.splits.create(access, created, injection))
             case "get":
                 data = self._get(account, split_id or "")
             case _:

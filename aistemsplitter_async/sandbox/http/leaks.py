@@ -20,7 +20,7 @@ def refuse_leaked_key(request: web.BaseRequest, service: Service, origin: str, n
         origin: The origin as the ledger calls it.
         name: The origin as people call it.
     """
-    leak = find_leak(request.headers.items(), str(request.rel_url), service.accounts)
+    leak = find_leak(request.headers.items(), str(request.rel_url), service.accesses)
     if leak is not None:
         service.ledger.add_leak(LeakedKey(service.clock.now(), origin, leak))
         raise RefusalError(400, "UNEXPECTED_AUTHORIZATION", f"API keys belong to the API, never to the {name}.")

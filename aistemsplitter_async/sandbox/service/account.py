@@ -1,4 +1,4 @@
-"""One API key: its credits, its window, the idempotency keys it has used."""
+"""Accounts: their credits and the idempotency keys they have used; and the API keys that give access to them."""
 
 from __future__ import annotations
 
@@ -37,11 +37,10 @@ class SandboxKey:
 
 @attrs.define
 class Account:
-    """The state of one key. `label` names it in the ledger and on disk, so that the key itself appears in neither."""
+    """The state of one account. `label` names it in the ledger and on disk, so that no key appears in either."""
 
     label: str
     balance: int
-    window: Window | None
     keys: IdempotencyKeys
     webhook_secret: str = attrs.field(repr=False)
 
@@ -61,6 +60,23 @@ class Account:
     def refund(self, credits_used: int) -> None:
         """Give back what a failed split had cost."""
         self.balance += credits_used
+
+
+@attrs.frozen
+class Access:
+    """What an API key gives access to.
+
+    Attributes:
+        account: Perhaps with other keys too: those before and after a rotation.
+        limit: The key's own limit, `None` for none.
+        window: What has been used of that.
+        scope: Which keys of the account know its idempotency keys: those of the same scope.
+    """
+
+    account: Account
+    limit: int | None
+    window: Window | None
+    scope: str = ""
 
 
 def compute_credits(seconds: float) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.persistence import Records, SQLiteRecords
 from aistemsplitter_async.sandbox.service.separator import ProcessSeparator, Separator, SilentSeparator
-from aistemsplitter_async.sandbox.service.settings import ServiceSettings, build_accounts
+from aistemsplitter_async.sandbox.service.settings import ServiceSettings, build_accesses
 from aistemsplitter_async.sandbox.service.storage import Storage
 from aistemsplitter_async.sandbox.service.timeline import SandboxClock, Timeline
 
@@ -32,9 +32,9 @@ class ServiceCore:
         self._root = settings.data or Path(tempfile.mkdtemp(prefix="aistemsplitter-sandbox-"))
         self.storage = Storage(self._root, settings.limits)
         self.separator: Separator = SilentSeparator() if settings.silent else ProcessSeparator(settings.limits)
-        self.accounts = build_accounts(settings, clock.monotonic())
+        self.accesses = build_accesses(settings, clock.monotonic())
         """By API key."""
-        self.accounts_by_label = {account.label: account for account in self.accounts.values()}
+        self.accounts_by_label = {access.account.label: access.account for access in self.accesses.values()}
 
     def recall(self, name: str, default: Any) -> Any:
         """Return the JSON value that an earlier run noted under `name`; note and return `default` if there is none."""

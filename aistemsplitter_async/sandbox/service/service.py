@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 
 from aistemsplitter_async._tasks import cancel_and_wait
@@ -11,7 +12,7 @@ from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.jobs import Jobs
 from aistemsplitter_async.sandbox.service.ledger import Ledger
 from aistemsplitter_async.sandbox.service.limits import MOST_CREDITS
-from aistemsplitter_async.sandbox.service.settings import ServiceSettings
+from aistemsplitter_async.sandbox.service.settings import ServiceSettings, build_access
 from aistemsplitter_async.sandbox.service.sources import Fetcher, Sources
 from aistemsplitter_async.sandbox.service.splits import Splits
 from aistemsplitter_async.sandbox.service.state import Split, Upload
@@ -85,6 +86,27 @@ class Service(ServiceCore):
         account.balance = balance
         self.records.save(account)
         return account
+
+    def rotate_key(self, label: str | None = None, *, revoke: bool = False) -> tuple[Account, str]:
+        """Give an account, the first one if no label is given, a further API key; return both.
+
+        Args:
+            label: The account's.
+            revoke: Whether its keys before stop working.
+
+        Raises:
+            KeyError: There is no such account.
+        """
+        account = self.accounts_by_label[next(iter(self.accounts_by_label)) if label is None else label]
+        held = {key: access for key, access in self.accesses.items() if access.account is account}
+        *_, newest = held.values()
+        scope = f"rotation-{secrets.token_hex(4)}" if self.settings.idempotency_scope == "key" else ""
+        new = f"ast_sandbox_{secrets.token_hex(16)}"
+        self.accesses[new] = build_access(self.settings, account, newest.limit, self.clock.monotonic(), scope)
+        if revoke:
+            for key in held:
+                del self.accesses[key]
+        return account, new
 
     def _on_change(self, split: Split) -> None:
         if split.finished:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Literal
 
 import attrs
 
-from aistemsplitter_async.sandbox.service.account import Account, SandboxKey
+from aistemsplitter_async.sandbox.service.account import Access, Account, SandboxKey
 from aistemsplitter_async.sandbox.service.idempotency import IdempotencyKeys
 from aistemsplitter_async.sandbox.service.limits import Lifetimes, Limits
 from aistemsplitter_async.sandbox.service.progression import Progression
@@ -27,30 +28,35 @@ class ServiceSettings:
     data: Path | None
     limits: Limits
     lifetimes: Lifetimes
+    idempotency_scope: Literal["account", "key"]
     seed: int | None
 
 
-def build_accounts(settings: ServiceSettings, origin: float) -> dict[str, Account]:
-    """Return the accounts by API key; fixed windows are counted from monotonic time `origin`.
+def build_accesses(settings: ServiceSettings, origin: float) -> dict[str, Access]:
+    """Return what each API key gives access to; fixed windows are counted from monotonic time `origin`.
 
     Raises:
         ValueError: A limit is out of its range, or a key is given twice.
     """
-    accounts: dict[str, Account] = {}
+    accesses: dict[str, Access] = {}
     for key in settings.keys:
-        if key.api_key in accounts:
+        if key.api_key in accesses:
             raise ValueError("an API key was given twice")
-        limit = key.requests_per_minute
-        window = None
-        if limit is not None:
-            window = build_window(
-                settings.window, limit=limit, minute=settings.minute, burst=settings.burst, origin=origin
-            )
-        accounts[key.api_key] = Account(
+        account = Account(
             label=f"key-{hashlib.sha256(key.api_key.encode()).hexdigest()[:8]}",
             balance=key.credits,
-            window=window,
             keys=IdempotencyKeys(settings.lifetimes.idempotency_key),
             webhook_secret=key.webhook_secret,
         )
-    return accounts
+        accesses[key.api_key] = build_access(settings, account, key.requests_per_minute, origin)
+    return accesses
+
+
+def build_access(
+    settings: ServiceSettings, account: Account, limit: int | None, origin: float, scope: str = ""
+) -> Access:
+    """Return the access of a key with that limit to an account. Raises like `build_accesses`."""
+    if limit is None:
+        return Access(account, None, None, scope)
+    window = build_window(settings.window, limit=limit, minute=settings.minute, burst=settings.burst, origin=origin)
+    return Access(account, limit, window, scope)

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from aistemsplitter_async.sandbox.faults.requests import FailedSplit, NeverFinishing
 from aistemsplitter_async.sandbox.faults.rules import Injection
-from aistemsplitter_async.sandbox.service.account import Account, compute_credits
+from aistemsplitter_async.sandbox.service.account import Access, Account, compute_credits
 from aistemsplitter_async.sandbox.service.core import ServiceCore
 from aistemsplitter_async.sandbox.service.errors import InvalidRequestError, NotFoundError
 from aistemsplitter_async.sandbox.service.idempotency import Answer
@@ -34,7 +34,7 @@ class Splits:
         self._finished: deque[Split] = deque()
         self._pending: dict[tuple[str, str], asyncio.Event] = {}
 
-    async def create(self, account: Account, request: CreateRequest, injection: Injection) -> Split:
+    async def create(self, access: Access, request: CreateRequest, injection: Injection) -> Split:
         """Return the new split, or the one that an earlier create with the same idempotency key made.
 
         Raises:
@@ -42,9 +42,10 @@ class Splits:
             InsufficientCreditsError: The balance does not cover the split.
             StorageFullError: There is no space for the source.
         """
-        key = request.idempotency_key
+        account, key = access.account, request.idempotency_key
         if key is None:
-            return await self._create(account, request, injection)
+            return await self._create(access, request, injection)
+        key = _scoped(access.scope, key)
         while True:
             answer, split_id = account.keys.begin(key, request.fingerprint, self._core.clock.now())
             match answer:
@@ -57,7 +58,7 @@ class Splits:
                     self._core.ledger.add_replay(split.id, request.digest)
                     return split
                 case Answer.FRESH:
-                    return await self._create_under_key(account, request, injection, key)
+                    return await self._create_under_key(access, request, injection, key)
 
     def poll(self, account: Account, split_id: str) -> Split:
         """Return the split, and count this as a poll.
@@ -121,7 +122,9 @@ class Splits:
             del self._splits[split.id]
             self._core.records.forget(split)
             if split.idempotency_key is not None:
-                self._core.accounts_by_label[split.account].keys.abandon(split.idempotency_key)
+                self._core.accounts_by_label[split.account].keys.abandon(
+                    _scoped(split.key_scope, split.idempotency_key)
+                )
 
     def restore(self, split: Split) -> None:
         """Restore a split of an earlier run; an unfinished one starts over."""
@@ -130,7 +133,7 @@ class Splits:
         self._core.ledger.add_charge(split)
         if split.idempotency_key is not None and split.fingerprint is not None:
             keys = self._core.accounts_by_label[split.account].keys
-            keys.restore(split.idempotency_key, split.fingerprint, split.id, split.created_at)
+            keys.restore(_scoped(split.key_scope, split.idempotency_key), split.fingerprint, split.id, split.created_at)
         if split.finished:
             self._finished.append(split)
             if storage.stem_folder(split.id).exists():
@@ -147,12 +150,11 @@ class Splits:
             storage.book(split.source, source.stat().st_size if source.exists() else 0)
         self._jobs.submit(split)
 
-    async def _create_under_key(
-        self, account: Account, request: CreateRequest, injection: Injection, key: str
-    ) -> Split:
+    async def _create_under_key(self, access: Access, request: CreateRequest, injection: Injection, key: str) -> Split:
+        account = access.account
         handled = self._pending[account.label, key] = asyncio.Event()
         try:
-            split = await self._create(account, request, injection)
+            split = await self._create(access, request, injection)
             account.keys.complete(key, split.id)
         except BaseException:
             account.keys.abandon(key)
@@ -162,7 +164,8 @@ class Splits:
             handled.set()
         return split
 
-    async def _create(self, account: Account, request: CreateRequest, injection: Injection) -> Split:
+    async def _create(self, access: Access, request: CreateRequest, injection: Injection) -> Split:
+        account = access.account
         self.sweep()
         wanted = request.split
         split_id = f"split_{secrets.token_hex(12)}"
@@ -182,6 +185,7 @@ class Splits:
             upload_id=None if source.upload is None else source.upload.id,
             webhook_url=wanted.webhook_url,
             idempotency_key=request.idempotency_key,
+            key_scope=access.scope,
             fingerprint=request.fingerprint,
         )
         # No await from here on: a split is charged, saved and submitted in one step.
@@ -210,3 +214,8 @@ class Splits:
         held = injection.use(NeverFinishing) is not None
         failure = None if failed is None else SplitError(failed.code, failed.message)
         self._jobs.submit(split, held=held, failure=failure)
+
+
+def _scoped(scope: str, key: str) -> str:
+    """Return an idempotency key as its account keeps it: the same one of another scope is another."""
+    return f"{scope} {key}" if scope else key

@@ -117,6 +117,7 @@ class Split:
     delivery: Delivery | None = None
     """Delivery to `webhook_url`, once the split has ended."""
     idempotency_key: str | None = None
+    key_scope: str = ""
     fingerprint: str | None = None
     status: Status = Status.QUEUED
     stems: tuple[Stem, ...] = ()

@@ -373,6 +373,7 @@ def test_the_migration_keeps_every_value(tmp_path: Path) -> None:
         identity = was.pop("identity")
         is_bytes = identity.startswith("sha256:")
         assert (row.pop("content"), row.pop("identity")) == ((identity, None) if is_bytes else (None, identity))
+        assert (row.pop("sender") is None) is (was["body"] is None)
         assert row == was
     assert after[-1].asked == Variant("6s", "wav")
 

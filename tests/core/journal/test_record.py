@@ -127,6 +127,29 @@ def test_a_key_is_used_again_only_while_the_server_is_trusted_to_remember_it(age
     assert (step is Step.REPLAY) == (-3600 <= age < key_age)
 
 
+@pytest.mark.parametrize("state", OPEN)
+@pytest.mark.parametrize(
+    ("sender", "resend", "expected"),
+    [
+        (None, False, Step.REPLAY),
+        ("ours", False, Step.REPLAY),
+        ("another", False, Step.REVIEW),
+        ("another", True, Step.REPLAY),
+    ],
+)
+def test_a_create_of_another_key_is_sent_again_only_if_a_person_says_so(
+    state: State, sender: str | None, resend: bool, expected: Step
+) -> None:
+    known = record(state, sender=sender)
+    assert plan_step(known, now=NOW, key_age=KEY_AGE, wants_files=True, key="ours", resend=resend) is expected
+
+
+def test_an_old_create_is_sent_again_if_a_person_says_so() -> None:
+    known = record(State.NEEDS_REVIEW, intended_at=NOW - 30 * DAY)
+    assert plan_step(known, now=NOW, key_age=KEY_AGE, wants_files=True) is Step.REVIEW
+    assert plan_step(known, now=NOW, key_age=KEY_AGE, wants_files=True, resend=True) is Step.REPLAY
+
+
 def test_an_intent_without_a_time_is_old() -> None:
     assert plan(record(State.INTENT, intended_at=None)) is Step.REVIEW
 

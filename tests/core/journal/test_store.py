@@ -28,6 +28,7 @@ from aistemsplitter_async import (
     UploadedFile,
 )
 from aistemsplitter_async.journal import file
+from aistemsplitter_async.journal.binding import GATE
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, StoredFailure, StoredFile, Variant
 from aistemsplitter_async.journal.rows import Sighting, Stamp
@@ -311,6 +312,31 @@ def test_a_journal_belongs_to_one_key_of_one_api(tmp_path: Path) -> None:
             store.bind({"api": "https://api.test/v1", "key": "other"})
         with pytest.raises(JournalError, match=r"another API \(https://api.test/v1\)"):
             store.bind({"api": "https://other.test/v1", "key": "abc"})
+
+
+def test_another_key_takes_over_neither_the_limit_nor_the_uploads_of_the_one_before(tmp_path: Path) -> None:
+    api = {"api": "https://api.test/v1"}
+    with closing(JournalStore(tmp_path / "journal")) as store:
+        store.bind(api | {"key": "first"})
+        sent, uploaded, paid = (at(store, state) for state in (State.INTENT, State.UPLOADED, State.SUCCEEDED))
+        store.set_note(GATE, "{}")
+        (proof,) = store.find_proofs(api | {"key": "second"}, 5) or []
+        assert proof == store.get(paid).split_id
+        assert store.find_proofs(api | {"key": "first"}, 5) is None
+        assert store.find_proofs({"api": "https://other.test/v1", "key": "second"}, 5) is None
+        store.accept_key("second")
+        assert store.note(GATE) is None
+        assert store.get(uploaded).state is State.FOUND
+        assert store.get(uploaded).input is None
+        assert store.get(sent).sender == "first"
+        assert store.resent(sent, 5.0).sender == "second"
+        store.set_note(GATE, "{}")
+        store.bind(api | {"key": "second"})
+        assert store.note(GATE) == "{}"
+        store.bind(api | {"key": "first"})
+        assert (store.note(GATE), store.sender()) == (None, "first")
+        with pytest.raises(JournalError, match="another API key"):
+            store.bind(api | {"key": "third"})
 
 
 def test_a_journal_with_nothing_uploaded_or_created_can_change_its_key(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ class OneKeyOneCharge(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.account = Account("key-1", OPENING, None, IdempotencyKeys(LIFETIME), "")
+        self.account = Account("key-1", OPENING, IdempotencyKeys(LIFETIME), "")
         self.now = 0.0
         self.running: dict[str, tuple[int, float]] = {}  # key: cost, begun
         self.charged: dict[str, tuple[str, int, float]] = {}
@@ -140,13 +140,13 @@ def test_a_key_that_the_service_would_not_issue_is_refused() -> None:
 
 def test_keys_and_secrets_are_in_no_repr() -> None:
     key = SandboxKey("ast_canary", 1, webhook_secret="whsec_canary")
-    account = Account("key-1", 1, None, IdempotencyKeys(1.0), "whsec_canary")
+    account = Account("key-1", 1, IdempotencyKeys(1.0), "whsec_canary")
     assert "canary" not in repr(key) + str(key) + repr(account)
 
 
 @pytest.mark.parametrize(("balance", "cost", "missing"), [(10, 11, 1), (0, 1, 1), (10, 10, 0)])
 def test_a_single_missing_credit_is_missing(balance: int, cost: int, missing: int) -> None:
-    account = Account("key-1", balance, None, IdempotencyKeys(LIFETIME), "")
+    account = Account("key-1", balance, IdempotencyKeys(LIFETIME), "")
     if missing:
         with pytest.raises(InsufficientCreditsError, match=f"{missing} are missing"):
             account.charge(cost)

@@ -70,9 +70,28 @@ async def test_time_can_be_moved_splits_stepped_and_credits_set(connect: Connect
         assert [*statuses, (await api.call("GET", "/credits")).status] == [200, 200, 429, 200]
 
 
+async def test_a_further_key_has_the_same_account_and_a_limit_of_its_own(connect: Connect) -> None:
+    async with connect(requests_per_minute=2) as api:
+        split_id = (await api.create(SONG)).json["data"]["id"]
+        label = (await control(api, "GET", "state")).json["accounts"][0]["account"]
+        rotated = (await control(api, "POST", "keys", {"account": label})).json
+        assert rotated["account"] == label
+        new = rotated["api_key"]
+        assert (await api.call("GET", f"/audio/splits/{split_id}", key=new)).status == 200
+        balances = {(await api.call("GET", "/credits", key=key)).json["data"]["balance"] for key in (None, new)}
+        assert balances == {api.sandbox.credits}
+        assert (await api.call("GET", "/credits")).status == 429
+        assert len((await control(api, "GET", "state")).json["accounts"]) == 1
+        newest = (await control(api, "POST", "keys", {"revoke": True})).json["api_key"]
+        statuses = [(await api.call("GET", "/credits", key=key)).status for key in (None, new, newest)]
+        assert statuses == [401, 401, 200]
+        assert api.sandbox.ledger.count("credits", 200) == 3
+
+
 @pytest.mark.parametrize(
     ("path", "body"),
     [
+        ("keys", {"account": "nobody"}),
         ("faults", {"rule": "nonsense"}),
         ("faults", {}),
         ("advance", {}),

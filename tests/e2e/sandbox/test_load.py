@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 async def create_and_look(sandbox: Sandbox, count: int) -> None:
     """What two requests leave in the sandbox, without the HTTP around them (aiohttp's caches would blur the figure)."""
     service = sandbox._running.service
-    (account,) = service.accounts.values()
+    (access,) = service.accesses.values()
     for number in range(count):
         source = {"type": "direct_url", "url": f"https://example.com/{number}.mp3?seconds=1"}
         key = f"{len(sandbox.ledger.requests)}-{sandbox.clock.monotonic()}"
         request = parse_create(json.dumps({"input": source}).encode(), key)
-        created = await service.splits.create(account, request, Injection())
+        created = await service.splits.create(access, request, Injection())
         await asyncio.sleep(0)
-        assert service.splits.poll(account, created.id).status == "succeeded"
+        assert service.splits.poll(access.account, created.id).status == "succeeded"
         for operation in ("create", "get"):
-            sandbox.ledger.add_request(RequestRecord(0.0, operation, 200, account.label, created.id))
+            sandbox.ledger.add_request(RequestRecord(0.0, operation, 200, access.account.label, created.id))
 
 
 @pytest.mark.parametrize(("limits", "flat"), [(Limits(max_splits=100, ledger_requests=100), True), (Limits(), False)])

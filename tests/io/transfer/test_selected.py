@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,15 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async._transfer import downloader
+from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async._transfer.names import plan_names
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, DownloadError
 from aistemsplitter_async.models import Split
-from aistemsplitter_async.testing import error_reply
+from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import CDN, World
+
+if sys.platform != "win32":
+    import fcntl
 
 pytestmark = pytest.mark.usefixtures("inline_threads", "no_open_files")
 
@@ -98,6 +105,50 @@ async def test_concurrent_calls_fetch_each_stem_once(world: World, tmp_path: Pat
     assert asked_for(world) == ["bass", "drums", "other", "vocals"]
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["several", "the control: each as if alone"])
+async def test_other_processes_that_fetch_other_stems_meanwhile_do_not_lose_their_records(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """Each client has a downloader of its own, as each process has."""
+    split = await finished(world)
+    begun = asyncio.Barrier(3)
+
+    async def all_at_once(_: Exchange) -> None:
+        await begun.wait()  # each has read the manifest
+
+    world.api.always("download", all_at_once)
+    save = Manifest.save
+    if alone:
+        monkeypatch.setattr(Manifest, "save", lambda manifest, *_: save(manifest))
+    await asyncio.gather(*(download(world, split, tmp_path, stems=[stem]) for stem in ("vocals", "drums", "bass")))
+    manifest = Manifest.load(tmp_path / "song")
+    assert manifest is not None
+    assert (sorted(manifest.stems) == ["bass", "drums", "vocals"]) is not alone
+    if not alone:
+        world.api.always("download", lambda _: None)
+        assert len(await download(world, split, tmp_path)) == 4
+        assert asked_for(world) == ["bass", "drums", "other", "vocals"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_a_process_that_was_stopped_while_it_wrote_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = list[float]()
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    other = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        Manifest(tmp_path, "split_1").save()
+        assert Manifest.load(tmp_path) == Manifest(tmp_path, "split_1")
+        assert sum(pauses) == pytest.approx(10.0), "though for a while"
+    finally:
+        os.close(other)
+    pauses.clear()
+    Manifest(tmp_path, "split_2").save()
+    assert not pauses
+
+
 async def test_a_stem_that_fails_is_no_matter_to_a_call_that_does_not_want_it(world: World, tmp_path: Path) -> None:
     split = await finished(world)
     world.api.always("download", lambda exchange: error_reply(500, "X") if "drums" in exchange.request.url else None)
@@ -145,3 +196,13 @@ async def test_files_in_the_way_matter_only_if_they_are_wanted(world: World, tmp
             await client.download_stems(done.split, tmp_path, name="song")
     assert (tmp_path / "song" / "drums.mp3").read_bytes() == b"mine"
     assert asked_for(world) == ["bass", "other", "vocals"]
+
+
+async def test_where_another_split_is_overwritten_none_of_its_stems_stays(world: World, tmp_path: Path) -> None:
+    """Or one folder would hold stems of two splits, and only of some it would be known which."""
+    async with world.client() as client:
+        await client.split(b"sound", into=tmp_path, name="song")
+        second = await client.split(b"other", into=tmp_path, name="song", stems=("vocals",), overwrite=True)
+        assert names(tmp_path / "song") == [".stems.json", "vocals.mp3"]
+        assert f"{second.split.id}/vocals" in second.files["vocals"].read_text()
+        assert len(await client.download_stems(second.split, tmp_path, name="song")) == 4

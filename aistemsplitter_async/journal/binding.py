@@ -1,0 +1,116 @@
+"""Whose splits a journal has: those of one account of one API, whatever keys it has had. Plain blocking SQLite."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from aistemsplitter_async._wire.credentials import identify_api
+from aistemsplitter_async.errors import JournalError
+from aistemsplitter_async.journal.claims import Claims
+from aistemsplitter_async.journal.record import State
+
+GATE: Final = "gate"  # the note that keeps what is known of the key's limit, and the slots in use
+OTHER_KEY: Final = "OTHER_KEY"  # the code of a journal that was started with another key
+NOT_PROVEN: Final = "NOT_PROVEN"  # the code of a key that is not shown to be of the journal's account
+_KEY: Final = "key"  # the note of the key in use; as a fingerprint, like the next
+_KEYS: Final = "keys"  # that of all keys that were shown to be of one account, as a JSON list
+
+
+class Binding(Claims):
+    """Whose splits these are: the middle of `JournalStore`."""
+
+    path: Path | None
+
+    def bind(self, owner: Mapping[str, str]) -> None:
+        """Note whose splits these are, or check that they are this owner's.
+
+        As long as nothing was uploaded or created, the journal is not bound: a key that was mistyped at first can be
+        corrected.
+
+        Raises:
+            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`).
+        """
+        for name, value in owner.items():
+            known = self.note(name)
+            if known is None or not self._is_begun():
+                if known not in (None, value):
+                    self._drop_gate()
+                self.set_note(name, value)
+            elif name == _KEY and value != known and value in self._known_keys():
+                self._use_key(value)
+            elif known != value and not (name == "api" and identify_api(known) == value):
+                raise self._build_refusal(name, known)
+
+    def find_proofs(self, owner: Mapping[str, str], most: int) -> list[str] | None:
+        """Return up to `most` splits, the newest first, of which a key of the same account sees one.
+
+        None are returned if nothing was paid for, so that nothing is to be shown, and `None` if the owner needs no
+        proof, or is one of another API.
+
+        Raises:
+            JournalError: creates may have been paid for, and there is no split to ask for (`code` is `NOT_PROVEN`).
+        """
+        is_of_api = identify_api(self.note("api") or "") == owner["api"]
+        if not self._is_begun() or not is_of_api or owner[_KEY] in self._known_keys():
+            return None
+        rows = self._db.execute(
+            "SELECT split_id FROM tracks WHERE split_id IS NOT NULL GROUP BY split_id "
+            "ORDER BY max(created_at) DESC, max(id) DESC LIMIT ?",
+            (most,),
+        )
+        splits = [str(split_id) for (split_id,) in rows]
+        if not splits and (count := self._count_open_creates()):
+            raise JournalError(
+                f"{self.path} was started with another API key, and has no split yet by which a new key of the same "
+                f"account could be recognised, only {count} create{'s' * (count != 1)} without an answer. Run it once "
+                "with the key it was started with; with another journal, these may be paid for twice",
+                code=NOT_PROVEN,
+            )
+        return splits
+
+    def accept_key(self, key: str) -> None:
+        """Note that a key is of the same account as those before, which stay known, and use it."""
+        self.set_note(_KEYS, json.dumps(sorted(self._known_keys() | {key})))
+        self._use_key(key)
+
+    def sender(self) -> str | None:
+        """Return the key that creates are sent with now."""
+        return self.note(_KEY)
+
+    def _use_key(self, key: str) -> None:
+        """Forget what belongs to the key before: its limit and slots, and uploads, which cost nothing."""
+        self.set_note(_KEY, key)
+        self._drop_gate()
+        self._db.execute(
+            "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
+            (State.FOUND, State.UPLOADED),
+        )
+
+    def _drop_gate(self) -> None:
+        self._db.execute("DELETE FROM meta WHERE name = ?", (GATE,))
+
+    def _known_keys(self) -> set[str]:
+        return {*json.loads(self.note(_KEYS) or "[]"), *filter(None, [self.note(_KEY)])}
+
+    def _is_begun(self) -> bool:
+        return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
+
+    def _count_open_creates(self) -> int:
+        states = State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW
+        return int(self._db.execute("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", states).fetchone()[0])
+
+    def _build_refusal(self, name: str, known: str) -> JournalError:
+        if name != _KEY:
+            return JournalError(
+                f"{self.path} belongs to another API ({known}); use the one it was started with: with another journal, "
+                "what it has is paid for again"
+            )
+        return JournalError(
+            f"{self.path} belongs to another API key; use the one it was started with or, if that was replaced by a "
+            "new key of the same account, new_key=True (--new-key). With another journal, what it has is paid for "
+            "again",
+            code=OTHER_KEY,
+        )

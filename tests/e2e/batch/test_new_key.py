@@ -1,0 +1,209 @@
+"""A journal and the keys of its account: a new one goes on with it, a stranger's does not, nothing is paid twice."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aistemsplitter_async import (
+    AsyncAIStemSplitter,
+    AuthenticationError,
+    Failed,
+    JournalError,
+    JournalLockedError,
+    Outcome,
+    RetryPolicy,
+    ServerError,
+    Skipped,
+    Split,
+    SubmissionUncertainError,
+)
+from aistemsplitter_async._engine import Engine
+from aistemsplitter_async.sandbox import Sandbox, SandboxKey
+from tests.e2e.harness import CLI
+
+STRANGER = SandboxKey("ast_stranger_0f1e2d", credits=1000)
+URL = "https://example.com/{}.mp3?seconds=10"
+
+
+@asynccontextmanager
+async def serving(**options: Any) -> AsyncIterator[Sandbox]:
+    async with Sandbox(separation="silent", requests_per_minute=None, keys=[STRANGER], **options) as sandbox:
+        yield sandbox
+
+
+async def split(sandbox: Sandbox, key: str, journal: Path, *songs: Any, **options: Any) -> list[Outcome]:
+    """The outcomes, in the order of the songs."""
+    policy = RetryPolicy(create_attempts=1, attempts=1).scaled(0.001)
+    async with (
+        AsyncAIStemSplitter(key, base_url=sandbox.base_url, retry=policy) as client,
+        client.split_many(songs, journal=journal, patience=0, **options) as batch,
+    ):
+        return sorted([outcome async for outcome in batch], key=lambda outcome: outcome.position)
+
+
+def kinds(outcomes: list[Outcome]) -> list[str]:
+    return [one.reason if isinstance(one, Skipped) else type(one).__name__ for one in outcomes]
+
+
+async def test_a_new_key_of_the_account_goes_on_and_the_old_one_still_may(tmp_path: Path) -> None:
+    journal, first, second = tmp_path / "journal", URL.format(1), URL.format(2)
+    async with serving() as sandbox:
+        old = sandbox.api_key
+        assert kinds(await split(sandbox, old, journal, first)) == ["Done"]
+        new = sandbox.rotate_key()
+        with pytest.raises(JournalError, match="--new-key") as caught:
+            await split(sandbox, new, journal, first)
+        assert caught.value.code == "OTHER_KEY"
+        assert old not in str(caught.value)
+        assert new not in str(caught.value)
+        asked = sandbox.ledger.count("get")
+        assert kinds(await split(sandbox, new, journal, first, new_key=True)) == ["finished"]
+        assert sandbox.ledger.count("get") == asked + 1
+        for key in (new, old, new):  # known by now, with and without the option
+            assert kinds(await split(sandbox, key, journal, first, new_key=key is old)) == ["finished"]
+        assert sandbox.ledger.count("get") == asked + 1
+        assert kinds(await split(sandbox, new, journal, first, second)) == ["finished", "Done"]
+        assert [charge.credits for charge in sandbox.ledger.charges] == [10, 10]
+
+
+async def test_the_key_of_another_account_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+    journal, songs = tmp_path / "journal", [URL.format(number) for number in range(7)]
+    async with serving() as sandbox:
+        await split(sandbox, sandbox.api_key, journal, *songs)
+        asked = sandbox.ledger.count("get")
+        with pytest.raises(JournalError, match="none of the 5 newest splits") as caught:
+            await split(sandbox, STRANGER.api_key, journal, *songs, new_key=True)
+        assert caught.value.code == "NOT_PROVEN"
+        assert STRANGER.api_key not in str(caught.value)
+        assert sandbox.ledger.count("get") == asked + 5
+        assert len(sandbox.ledger.charges) == 7
+        assert kinds(await split(sandbox, sandbox.api_key, journal, *songs)) == ["finished"] * 7
+
+
+async def test_a_revoked_key_is_said_to_be_refused(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    async with serving() as sandbox:
+        old = sandbox.api_key
+        await split(sandbox, old, journal, URL.format(1))
+        middle = sandbox.rotate_key(revoke=True)
+        new = sandbox.rotate_key(middle, revoke=True)
+        for gone in (middle, "ast_mistyped"):
+            with pytest.raises(AuthenticationError):
+                await split(sandbox, gone, journal, URL.format(1), new_key=True)
+        assert kinds(await split(sandbox, new, journal, URL.format(1), new_key=True)) == ["finished"]
+
+
+async def test_splits_that_are_gone_are_no_proof_against_it_and_an_outage_is_none_at_all(tmp_path: Path) -> None:
+    journal, songs = tmp_path / "journal", [URL.format(number) for number in range(3)]
+    async with serving() as sandbox:
+        await split(sandbox, sandbox.api_key, journal, *songs)
+        new = sandbox.rotate_key()
+        sandbox.faults.add_text("get:status:status=503")
+        with pytest.raises(ServerError):
+            await split(sandbox, new, journal, *songs, new_key=True)
+        with pytest.raises(JournalError, match="--new-key"):
+            await split(sandbox, new, journal, *songs)
+        sandbox.faults.add_text("get:status:status=404,code=NOT_FOUND,times=2")
+        assert kinds(await split(sandbox, new, journal, *songs, new_key=True)) == ["finished"] * 3
+
+
+@pytest.mark.parametrize("scope", ["account", "key"])
+async def test_a_create_of_the_old_key_is_left_for_review_and_not_paid_twice(tmp_path: Path, scope: Any) -> None:
+    journal, first, second = tmp_path / "journal", URL.format(1), URL.format(2)
+    async with serving(idempotency_scope=scope) as sandbox:
+        old = sandbox.api_key
+        await split(sandbox, old, journal, first)
+        sandbox.faults.add_text("create:reset:effect=true")
+        assert kinds(await split(sandbox, old, journal, first, second)) == ["finished", "Failed"]
+        new = sandbox.rotate_key()
+        for _ in range(2):
+            _, left = await split(sandbox, new, journal, first, second, new_key=True)
+            assert isinstance(left, Failed)
+            assert isinstance(left.error, SubmissionUncertainError)
+            assert left.error.code == "SENT_BY_OTHER_KEY"
+        assert len(sandbox.ledger.charges) == 2
+        if scope == "key":  # the negative control: what a resend would have cost, which only a person may risk
+            assert kinds(await split(sandbox, new, journal, second, resend=True)) == ["Done"]
+            assert len(sandbox.ledger.charges) == 3
+        else:
+            assert kinds(await split(sandbox, old, journal, second)) == ["Done"]
+            assert len(sandbox.ledger.charges) == 2
+
+
+async def test_a_resend_under_the_new_key_is_then_the_new_keys_own(tmp_path: Path) -> None:
+    journal, first, second = tmp_path / "journal", URL.format(1), URL.format(2)
+    async with serving(idempotency_scope="key") as sandbox:
+        old = sandbox.api_key
+        await split(sandbox, old, journal, first)
+        sandbox.faults.add_text("create:reset:effect=true")
+        await split(sandbox, old, journal, second)
+        new = sandbox.rotate_key()
+        sandbox.faults.add_text("create:reset:effect=true")
+        assert kinds(await split(sandbox, new, journal, second, new_key=True, resend=True)) == ["Failed"]
+        assert kinds(await split(sandbox, new, journal, second)) == ["Done"]
+        assert len(sandbox.ledger.charges) == 3, "the third run got the split of the second"
+
+
+async def test_without_a_split_nothing_can_be_shown(tmp_path: Path) -> None:
+    journal = tmp_path / "journal"
+    async with serving() as sandbox:
+        sandbox.faults.add_text("create:reset:effect=true")
+        await split(sandbox, sandbox.api_key, journal, URL.format(1))
+        with pytest.raises(JournalError, match="only 1 create without an answer") as caught:
+            await split(sandbox, sandbox.rotate_key(), journal, URL.format(1), new_key=True)
+        assert caught.value.code == "NOT_PROVEN"
+
+
+async def test_where_nothing_was_paid_any_key_goes_on_and_uploads_for_itself(tmp_path: Path, song: Path) -> None:
+    journal = tmp_path / "journal"
+    async with serving() as sandbox:
+        sandbox.set_credits(0)
+        assert kinds(await split(sandbox, sandbox.api_key, journal, song)) == ["Failed"]
+        with pytest.raises(JournalError, match="--new-key"):
+            await split(sandbox, STRANGER.api_key, journal, song)
+        assert kinds(await split(sandbox, STRANGER.api_key, journal, song, new_key=True)) == ["Done"]
+        assert [upload.account for upload in sandbox.ledger.uploads][1:] == [sandbox.ledger.charges[0].account]
+
+
+async def test_two_processes_do_not_change_the_key_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, let_go, get_split = asyncio.Event(), asyncio.Event(), Engine.get_split
+
+    async def wait(engine: Engine, split_id: str) -> Split:
+        entered.set()
+        await let_go.wait()
+        return await get_split(engine, split_id)
+
+    journal = tmp_path / "journal"
+    async with serving() as sandbox:
+        old = sandbox.api_key
+        await split(sandbox, old, journal, URL.format(1))
+        new = sandbox.rotate_key()
+        monkeypatch.setattr(Engine, "get_split", wait)
+        changing = asyncio.create_task(split(sandbox, new, journal, new_key=True))
+        await entered.wait()
+        with pytest.raises(JournalLockedError):
+            await split(sandbox, old, journal)
+        let_go.set()
+        await changing
+        await split(sandbox, new, journal)
+
+
+async def test_the_command_has_the_option_and_a_dry_run_changes_nothing(tmp_path: Path, cli: CLI) -> None:
+    (tmp_path / "songs.txt").write_text(URL.format(1))
+    async with serving() as sandbox:
+        await split(sandbox, sandbox.api_key, tmp_path / "journal", URL.format(1))
+        options = ("batch", "songs.txt", "--journal", "journal", "--into", "stems", "--new-key")
+        new = sandbox.rotate_key()
+        planned = await cli.using(sandbox, key=new).run(*options, "--dry-run")
+        assert planned.code == 0, planned
+        with pytest.raises(JournalError, match="--new-key"):
+            await split(sandbox, new, tmp_path / "journal")
+        accepted = await cli.using(sandbox, key=new).run(*options)
+        assert accepted.code == 0, accepted
+        assert len(sandbox.ledger.charges) == 1
