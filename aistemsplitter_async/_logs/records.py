@@ -117,7 +117,7 @@ def _retry_planned(event: RetryPlanned) -> Words:
 
 
 def _throttled(event: Throttled) -> Words:
-    asked = "does not say for how long" if event.retry_after is None else f"asks for {event.retry_after:g} s"
+    asked = "does not say for how long" if event.retry_after is None else f"asks for {event.retry_after:.0f} s"
     return "%s: HTTP 429, too many requests; the server %s", (_subject(event), asked)
 
 
