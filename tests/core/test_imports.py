@@ -64,7 +64,9 @@ SHELLS_OF = {
         "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
         "target uploader writer"
     ),
-    "batch": "bounds capacity context course create feeder item patience progress runner standing steps ticker track",
+    "batch": (
+        "bounds capacity context course create feeder item new_key patience progress runner standing steps ticker track"
+    ),
     "cli": "connect logs paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
