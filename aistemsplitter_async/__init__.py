@@ -80,6 +80,8 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
     )
     from aistemsplitter_async.events import (
         AttemptStarted as AttemptStarted,
+        BatchFinished as BatchFinished,
+        BatchStarted as BatchStarted,
         BoughtBefore as BoughtBefore,
         CreateAbandoned as CreateAbandoned,
         Event as Event,
@@ -146,9 +148,9 @@ else:
                 "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
             ),
             "events": (
-                "AttemptStarted BoughtBefore CreateAbandoned Event GateClosed GateOpened LimitLearned PollMade "
-                "PollPlanned RequestSent RetryPlanned SlotGranted SplitCreated SplitFinished SplitStarted "
-                "StageFinished StageStarted Throttled TransferFinished"
+                "AttemptStarted BatchFinished BatchStarted BoughtBefore CreateAbandoned Event GateClosed GateOpened "
+                "LimitLearned PollMade PollPlanned RequestSent RetryPlanned SlotGranted SplitCreated SplitFinished "
+                "SplitStarted StageFinished StageStarted Throttled TransferFinished"
             ),
             "job": "Job",
             "models": (

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._loading import load
 from aistemsplitter_async._logs.setup import set_up_logging
-from aistemsplitter_async._send.course import Course, name_source, stage
+from aistemsplitter_async._send.course import Course, stage
 from aistemsplitter_async._send.network import build_network
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.selection import Selection
@@ -601,7 +601,7 @@ class AsyncAIStemSplitter:
         selection.check_model(stem_model)
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = await self._bound_engine()
-        with Course(name_source(source, filename), engine.pipeline.emit) as course:
+        with Course(source, engine.pipeline.emit, filename, stem_model, output_format) as course:
             with stage(engine.pipeline.emit, "prepare"):
                 audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
                 folder = engine.plan_folder(audio, name)

@@ -63,7 +63,8 @@ class SlotGranted(_CallEvent):
 class AttemptStarted(_CallEvent):
     """A request is about to be sent; a `RequestSent` with the same `at` tells what came of it.
 
-    `url` is the scheme and host that it goes to, without a path. `gate_wait` is how many seconds it waited at the gate.
+    `url` is where it goes: of the API the address without query, of others only scheme and host, since their paths may
+    grant access. `gate_wait` is how many seconds it waited at the gate.
     """
 
     method: str
@@ -79,7 +80,7 @@ class RequestSent(_CallEvent):
     Attributes:
         request_id: the server's id of the request, if it sent one.
         method: of HTTP.
-        url: the scheme and host that it went to, without a path.
+        url: where it went, as in `AttemptStarted`.
         bytes_sent: of the body, as far as they were handed over.
         bytes_received: of the reply's body.
         gate_wait: seconds that it waited at the gate before.
@@ -155,10 +156,52 @@ StageOfSplit = Literal["prepare", "upload", "create", "wait", "download"]
 
 
 @attrs.frozen(kw_only=True)
+class BatchStarted(_Event):
+    """The block of a batch is entered. A `BatchFinished` follows in any case."""
+
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class BatchFinished(_Event):
+    """The block of a batch has been left.
+
+    Attributes:
+        done: how many sources are split.
+        failed: how many failed.
+        skipped: how many needed nothing, or were not begun.
+        seconds: from the start.
+        error: the class of the exception that left the block, if one did.
+        code: its code.
+    """
+
+    done: int
+    failed: int
+    skipped: int
+    seconds: float
+    error: str | None = None
+    code: str | None = None
+    at: float
+
+
+SourceKind = Literal["file", "bytes", "stream", "url"]
+
+
+@attrs.frozen(kw_only=True)
 class SplitStarted(_Event):
-    """`client.split`, or a batch, begins to work on `source` (its name). A `SplitFinished` follows in any case."""
+    """`client.split`, or a batch, begins to work on `source` (its name). A `SplitFinished` follows in any case.
+
+    Attributes:
+        source: its name.
+        kind: what it is; a file object is a `stream`.
+        stem_model: as asked for, `None` where the service chooses.
+        output_format: likewise.
+    """
 
     source: str
+    kind: SourceKind
+    stem_model: str | None = None
+    output_format: str | None = None
     at: float
 
 
@@ -319,11 +362,13 @@ Event = (
     | PollPlanned
     | PollMade
     | TransferFinished
+    | BatchStarted
     | SplitStarted
     | StageStarted
     | SplitCreated
     | StageFinished
     | SplitFinished
+    | BatchFinished
     | CreateAbandoned
     | BoughtBefore
 )

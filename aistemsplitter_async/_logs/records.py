@@ -10,6 +10,8 @@ import attrs
 
 from aistemsplitter_async.events import (
     AttemptStarted,
+    BatchFinished,
+    BatchStarted,
     BoughtBefore,
     CreateAbandoned,
     Event,
@@ -76,20 +78,21 @@ def describe(event: Event) -> Line:
     kind, plain = KINDS[type(event)], event.to_dict()
     fields = {name: value for name, value in plain.items() if name not in _NOT_LOGGED}
     texts: dict[str, Any] = {name: value for name, value in fields.items() if isinstance(value, str)}
+    fields["event_type"] = plain["type"]  # not `event`: that is what structlog calls the message
     if isinstance(event, CreateAbandoned):
         fields["idempotency_key"] = key = plain["submission"]["idempotency_key"]
         texts["submission"] = Submission(key, b"")
     shown: Any = event
     message, args = kind.write(attrs.evolve(shown, **texts))  # in its texts, too
     level = kind.level if kind.lower is None else kind.lower(event)
-    return Line(kind.child, level, message, args, {"event": plain["type"], **fields})
+    return Line(kind.child, level, message, args, fields)
 
 
 def _subject(event: AttemptStarted | RequestSent | RetryPlanned | SlotGranted | Throttled | TransferFinished) -> str:
     return " ".join(filter(None, (event.operation, event.stem, event.split_id)))
 
 
-def _failure(event: RequestSent | StageFinished | SplitFinished | TransferFinished) -> str:
+def _failure(event: BatchFinished | RequestSent | StageFinished | SplitFinished | TransferFinished) -> str:
     return "" if event.error is None else f", {event.error}{f' ({event.code})' if event.code else ''}"
 
 
@@ -149,6 +152,11 @@ def _split_finished(event: SplitFinished) -> Words:
     return "%s%s: %s after %.1f s%s", (source, split_id, event.outcome, event.seconds, _failure(event))
 
 
+def _batch_finished(event: BatchFinished) -> Words:
+    message = "the batch ended after %.1f s: %d done, %d failed, %d skipped%s"
+    return message, (event.seconds, event.done, event.failed, event.skipped, _failure(event))
+
+
 def _stage_finished(event: StageFinished) -> Words:
     return "%s: %.1f s%s", (event.stage, event.seconds, _failure(event))
 
@@ -185,6 +193,8 @@ KINDS: Mapping[type[Event], Kind] = {
         "split", WARNING, _split_finished, lambda event: WARNING if event.outcome == "failed" else INFO
     ),
     CreateAbandoned: Kind("split", WARNING, _create_abandoned),
+    BatchStarted: Kind("batch", DEBUG, lambda _: ("the batch began", ())),
+    BatchFinished: Kind("batch", INFO, _batch_finished),
     BoughtBefore: Kind("batch", WARNING, _bought_before),
 }
 

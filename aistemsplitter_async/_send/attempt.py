@@ -12,10 +12,11 @@ from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._urls import parse_http_url
 from aistemsplitter_async._wire.error_replies import request_id
-from aistemsplitter_async._wire.messages import Reply, Request, Stage
+from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.operations import Operation
 from aistemsplitter_async.errors import AIStemSplitterError, RateLimitedError
 from aistemsplitter_async.events import AttemptStarted, RequestSent, RetryPlanned, Throttled
+from aistemsplitter_async.models import redact_url
 
 
 @attrs.define(eq=False)
@@ -130,7 +131,7 @@ class Attempt:
 
     def _fields(self) -> dict[str, Any]:
         wait, method = self._gate_wait, self._request.method
-        return {**self._call.fields(), "method": method, "url": _origin(self._request.url), "gate_wait": wait}
+        return {**self._call.fields(), "method": method, "url": _show(self._request), "gate_wait": wait}
 
 
 class Counted:
@@ -149,9 +150,11 @@ class Counted:
             yield chunk
 
 
-def _origin(url: str) -> str:
-    """Return the scheme and host of a URL; of what is none, nothing."""
+def _show(request: Request) -> str:
+    """Return where a request goes: the API's address without query, of others the scheme and host."""
+    if request.origin is Origin.API:
+        return redact_url(request.url)
     try:
-        return parse_http_url(url).origin
+        return parse_http_url(request.url).origin
     except ValueError:
         return ""

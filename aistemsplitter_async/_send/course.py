@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar, Token
+from os import PathLike
 from types import TracebackType
 from typing import Literal, Self
 
@@ -13,8 +14,10 @@ import attrs
 
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._plain import to_plain
+from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import AIStemSplitterError
 from aistemsplitter_async.events import (
+    SourceKind,
     SplitCreated,
     SplitFinished,
     SplitStarted,
@@ -22,7 +25,7 @@ from aistemsplitter_async.events import (
     StageOfSplit,
     StageStarted,
 )
-from aistemsplitter_async.models import CreatedSplit, Split
+from aistemsplitter_async.models import CreatedSplit, DirectURL, Split
 
 Ending = Literal["done", "failed", "skipped", "cancelled"]
 
@@ -34,16 +37,22 @@ class Course:
     While it is entered, the stages that run in its context count towards it.
 
     Args:
-        source: its name.
+        source: the caller's.
         emit: tells the listeners.
+        filename: what the caller calls it, if that is not its own name.
+        stem_model: as asked for.
+        output_format: as asked for.
 
     Attributes:
         split_id: the split, once there is one.
         credits_used: what it cost, once that is known.
     """
 
-    source: str
+    source: object
     emit: Emitter
+    filename: str | None = None
+    stem_model: str | None = None
+    output_format: str | None = None
     split_id: str | None = None
     credits_used: float | None = None
     _began: float = attrs.field(default=0.0, init=False)
@@ -56,7 +65,7 @@ class Course:
     def __enter__(self) -> Self:
         self._began = self.emit.clock.monotonic()
         self._token = _current.set(self)
-        self.emit(SplitStarted, lambda: SplitStarted(source=self.source, at=self._began))
+        self.emit(SplitStarted, self._describe_start)
         return self
 
     def __exit__(
@@ -87,10 +96,19 @@ class Course:
             if isinstance(split := getattr(error, "split", None), Split):
                 self.note(split)
 
+    def _describe_start(self) -> SplitStarted:
+        return SplitStarted(
+            source=name_source(self.source, self.filename),
+            kind=kind_of_source(self.source),
+            stem_model=self.stem_model,
+            output_format=self.output_format,
+            at=self._began,
+        )
+
     def _describe(self) -> SplitFinished:
         now, error = self.emit.clock.monotonic(), self._error
         return SplitFinished(
-            source=self.source,
+            source=name_source(self.source, self.filename),
             outcome=self._ending,
             split_id=self.split_id,
             credits_used=self.credits_used,
@@ -120,6 +138,15 @@ def name_source(source: object, filename: str | None = None) -> str:
     """Return what a source is called in events: what it says of itself, without anything that grants access."""
     plain = filename or to_plain(source, shown=True)
     return str(plain.get("url", "audio") if isinstance(plain, dict) else plain)
+
+
+def kind_of_source(source: object) -> SourceKind:
+    """Return what a source is, from the look of it."""
+    if isinstance(source, DirectURL | Mapping) or (isinstance(source, str) and is_url(source)):
+        return "url"
+    if isinstance(source, str | PathLike):
+        return "file"
+    return "bytes" if isinstance(source, bytes | bytearray | memoryview) else "stream"
 
 
 def tell_created(emit: Emitter, created: CreatedSplit, key: str) -> None:

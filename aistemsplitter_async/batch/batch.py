@@ -68,6 +68,7 @@ class Batch:
         Raises:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
+            AIStemSplitterError: with `new_key`, the API could not be asked whose key it is.
             ConfigurationError: it was entered before, or its client belongs to another event loop.
         """
         self._check_new()
@@ -87,7 +88,7 @@ class Batch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Stop what is still running, and close the journal."""
-        await self._runner.stop()
+        await self._runner.stop(kind, error, trace)
 
     def __aiter__(self) -> AsyncIterator[Outcome]:
         return self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from http import HTTPStatus
+from pathlib import Path
 
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._send.reactions import is_outage
@@ -13,6 +14,25 @@ from aistemsplitter_async.journal.store import JournalStore
 
 _ASKED = 5  # newest splits that are asked for: one may be gone, and older ones sooner
 _UNSEEN = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
+
+
+async def open_journal(path: Path | None, engine: Engine, *, new_key: bool) -> Journal:
+    """Open a batch's journal, bound to the engine's key; with `new_key`, to a new one of the same account.
+
+    Raises:
+        JournalError: like `Journal.open` and `accept_key`.
+        AIStemSplitterError: like `accept_key`.
+    """
+    if not new_key:
+        return await Journal.open(path, owner=engine.owner)
+    journal = await Journal.open(path, owner=None)
+    try:
+        await accept_key(journal, engine)
+        await journal.write(JournalStore.bind, engine.owner)
+    except BaseException:
+        await journal.aclose()
+        raise
+    return journal
 
 
 async def accept_key(journal: Journal, engine: Engine) -> None:

@@ -10,20 +10,21 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from contextvars import Context, copy_context
 from pathlib import Path
+from types import TracebackType
 from weakref import WeakSet
 
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.context import BatchContext
-from aistemsplitter_async.batch.course import run_track
+from aistemsplitter_async.batch.course import BatchCourse, run_track
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.new_key import accept_key
+from aistemsplitter_async.batch.new_key import open_journal
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.batch.progress import BatchProgress
@@ -32,7 +33,6 @@ from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import JournalError, SourceUnreadableError
 from aistemsplitter_async.journal.file import is_exposed, own_files
-from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
@@ -63,6 +63,7 @@ class Runner:
         self._ended = False
         self._closed = False
         self._fault: BaseException | None = None
+        self._course = ExitStack()  # tells of the end of the batch
         self._callers = Context()  # from which each track has a copy
         self._began = 0.0
         self._took: float | None = None
@@ -71,10 +72,22 @@ class Runner:
 
     async def start(self) -> None:
         """Open the journal and start. Raises like `Batch.__aenter__`."""
-        self._callers = copy_context()
+        with ExitStack() as undo:
+            undo.enter_context(BatchCourse(self._engine.pipeline.emit, self._counts))
+            self._callers = copy_context()
+            await self._open()
+            self._course = undo.pop_all()
+        self._feeder.start(self._resolve_open_creates)
+        loop = asyncio.get_running_loop()
+        self._helpers = [
+            loop.create_task(self._end(), name="batch end"),
+            loop.create_task(self._build_ticker().run(), name="batch ticker"),
+        ]
+
+    async def _open(self) -> None:
         self._began = self._clock.monotonic()
         own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
-        journal = await self._open_journal()
+        journal = await open_journal(self._journal_path, self._engine, new_key=self._options.new_key)
         context = BatchContext(
             self._engine,
             journal,
@@ -89,32 +102,18 @@ class Runner:
         except BaseException:
             await journal.aclose()
             raise
-        self._feeder.start(self._resolve_open_creates)
-        loop = asyncio.get_running_loop()
-        self._helpers = [
-            loop.create_task(self._end(), name="batch end"),
-            loop.create_task(self._build_ticker().run(), name="batch ticker"),
-        ]
 
-    async def _open_journal(self) -> Journal:
-        owner = self._engine.owner
-        if not self._options.new_key:
-            return await Journal.open(self._journal_path, owner=owner)
-        journal = await Journal.open(self._journal_path, owner=None)
-        try:
-            await accept_key(journal, self._engine)
-            await journal.write(JournalStore.bind, owner)
-        except BaseException:
-            await journal.aclose()
-            raise
-        return journal
-
-    async def stop(self) -> None:
-        """Stop what is still running, and close the journal."""
+    async def stop(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Stop what is still running, and close the journal; the batch ended in `error`, if in any."""
         self._stop()
         for helper in self._helpers:
             helper.cancel()
-        await run_to_end(self._wind_up())
+        try:
+            await run_to_end(self._wind_up())
+        finally:
+            self._course.__exit__(kind, error, trace)
 
     async def _wind_up(self) -> None:
         try:
@@ -272,7 +271,7 @@ class Runner:
     async def _run(self, track: BatchTrack) -> None:
         try:
             try:
-                outcome = await run_track(track, self._context.engine.pipeline.emit)
+                outcome = await run_track(track, self._context.engine.pipeline.emit, self._options)
             except asyncio.CancelledError:
                 if self._closing:
                     raise

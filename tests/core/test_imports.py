@@ -38,7 +38,7 @@ FLOORS = (
     ("sandbox.http",),
     ("sandbox.control",),
     ("sandbox",),
-    ("testing",),
+    ("otel", "testing"),
     ("pytest_plugin",),
     ("cli.screen",),
     ("cli.report",),
@@ -64,13 +64,17 @@ SHELLS_OF = {
         "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
         "target uploader writer"
     ),
-    "batch": "batch bounds capacity context create feeder item patience progress runner standing steps ticker track",
+    "batch": (
+        "batch bounds capacity context course create feeder item new_key patience progress runner standing steps "
+        "ticker track"
+    ),
     "cli": "connect logs paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "journal": "claims file journal lock store",
     "library": "folders lists names search tags",
+    "otel": "metrics",
     "sandbox": "blocking origins server",
     "sandbox.control": "control overview page",
     "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin sending stems worker",

@@ -49,7 +49,7 @@ def test_a_record_has_the_events_fields_and_shows_nothing_that_grants_access(kin
         ROOT, line.level, "file", 1, line.message, line.args, None, extra=line.extra
     )  # raises if a field is called like one of logging's own
     assert SECRET not in f"{record.getMessage()} {vars(record)}"
-    assert vars(record)["event"] == kind.__name__
+    assert vars(record)["event_type"] == kind.__name__
     fields = {field.name for field in attrs.fields(kind)} - {"at", "submission"}
     assert fields <= vars(record).keys()
     assert line.level <= KINDS[kind].level

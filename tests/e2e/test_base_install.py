@@ -41,8 +41,9 @@ PROGRAM = """
     import aistemsplitter_async as package
     lacking = {}
     for found in pkgutil.iter_modules(package.__path__, "aistemsplitter_async."):
-        if found.name.rpartition(".")[2].startswith("_") or found.name.endswith((".pytest_plugin", ".cli")):
-            continue  # pytest loads the one, a shell the other
+        name = found.name.rpartition(".")[2]
+        if name.startswith("_") or name in ("pytest_plugin", "cli") or (name == "otel" and not refuse):
+            continue  # pytest loads the first, a shell the second; the third is all of an extra
         try:
             module = importlib.import_module(found.name)
             [getattr(module, name) for name in dir(module)]

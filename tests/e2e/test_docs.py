@@ -1,4 +1,4 @@
-"""The code in docs/sandbox.md runs as written and prints what it says."""
+"""The code in docs/sandbox.md and docs/tracing.md runs as written and prints what it says."""
 
 from __future__ import annotations
 
@@ -109,3 +109,14 @@ def test_every_call_of_the_control_endpoint_is_documented() -> None:
 
     calls = re.compile(r"^\| (`(?:GET|POST|DELETE) /control/.*) \|$", re.MULTILINE)
     assert calls.findall(DOC) == calls.findall(control.__doc__ or "")
+
+
+def test_the_code_of_docs_tracing_prints_the_spans_that_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "tracing.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```python\n(.*?)^```", document, re.MULTILINE | re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, "docs/tracing.md", "exec"), {"__name__": "__main__"})  # noqa: S102  # our own docs
+    (said,) = re.findall(r"# \[(\[.*\])\]$", code, re.MULTILINE)
+    assert capsys.readouterr().out == f"{said}\n"

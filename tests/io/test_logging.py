@@ -78,7 +78,7 @@ async def test_a_split_is_logged_by_subject_and_level_with_fields(world: World, 
     }
     assert told.keys() == {("gate", "INFO"), ("http", "WARNING"), ("http", "INFO"), ("split", "INFO")}
     assert told["split", "INFO"].startswith("song.wav (split_1): done after ")
-    sent = [record for record in kept.records if getattr(record, "event", "") == "RequestSent"]
+    sent = [record for record in kept.records if getattr(record, "event_type", "") == "RequestSent"]
     fields = [(vars(one)["operation"], vars(one)["status"], vars(one)["request_id"]) for one in sent]
     assert fields[:3] == [("create_upload", 429, "r-1"), ("create_upload", 200, None), ("upload", 200, None)]
     assert {record.levelname for record in sent} == {"DEBUG"}

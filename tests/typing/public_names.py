@@ -23,9 +23,11 @@ from aistemsplitter_async import (
     AudioSource,
     AuthenticationError,
     Batch,
+    BatchFinished,
     BatchItem,
     BatchProgress,
     BatchReport,
+    BatchStarted,
     BatchStatus,
     BoughtBefore,
     Clock,
@@ -109,8 +111,9 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.config import Secret
-from aistemsplitter_async.events import OnEvent, StageOfSplit
+from aistemsplitter_async.events import OnEvent, SourceKind, StageOfSplit
 from aistemsplitter_async.models import SplitInput
+from aistemsplitter_async.otel import OTelListener
 from aistemsplitter_async.sandbox import (
     BlockingSandbox,
     Instant,
@@ -256,15 +259,17 @@ def show(event: Event) -> None:
             assert_type(event.split_id, str | None)
         case SlotGranted():
             assert_type(event.limit, int | None)
-        case SplitStarted():
+        case BatchStarted() | BatchFinished():
             assert_type(event.at, float)
+        case SplitStarted():
+            assert_type(event.kind, SourceKind)
         case StageStarted() | StageFinished():
             assert_type(event.stage, StageOfSplit)
         case _:
             assert_never(event)
 
 
-LISTENER: OnEvent = show
+LISTENERS: list[OnEvent] = [show, OTelListener(details=True)]
 
 
 async def failures(client: AsyncAIStemSplitter) -> str | None:  # noqa: C901, PLR0912  # the whole tree

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import signal
 import socket
 from collections.abc import AsyncIterator
 from functools import partial
@@ -128,3 +130,50 @@ async def test_fastapi_takes_a_form_waits_for_webhooks_and_streams_stems(
     status, refused = await submit(make_wav(3.0))
     assert (status, refused["type"]) == (502, "InsufficientCreditsError")
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_structlog_has_what_was_bound_in_the_clients_lines_and_prometheus_counts_its_events(
+    run: Run, sandbox: Sandbox, http: aiohttp.ClientSession, make_wav: MakeWav
+) -> None:
+    port = free_port()
+    process = await run(EXAMPLES / "structlog_prometheus.py", PORT=str(port))
+    url = f"http://127.0.0.1:{port}"
+
+    async def scrape() -> dict[str, float]:
+        async with http.get(f"{url}/metrics") as answer:
+            lines = [line.rpartition(" ") for line in (await answer.text()).splitlines() if not line.startswith("#")]
+            return {name: float(value) for name, _, value in lines}
+
+    await until(scrape)
+    sandbox.faults.add("create", faults.Status(503), times=1)
+
+    async def split(name: str, data: bytes) -> int:
+        async with http.post(f"{url}/songs", params={"name": f"{name}.wav"}, data=data) as answer:
+            return answer.status
+
+    songs = split("one", make_wav(2.0)), split("two", make_wav(3.0)), split("empty", b"")
+    assert sorted(await asyncio.gather(*songs)) == [200, 200, 502]
+    numbers = await scrape()
+    assert numbers['stems_requests_total{operation="create_split",status="200"}'] == 2
+    assert numbers['stems_requests_total{operation="create_split",status="503"}'] == 1
+    assert numbers['stems_requests_total{operation="download_stem",status="200"}'] == 8
+    assert numbers['stems_stage_seconds_count{error="",stage="wait"}'] == 2
+    assert numbers['stems_stage_seconds_count{error="SourceUnreadableError",stage="prepare"}'] == 1
+    assert (numbers["stems_throttled_total"], numbers["stems_credits_total"]) == (0, 5)
+    assert numbers["stems_gate_used"] > 0
+    assert not any(split.split_id in name for split in sandbox.ledger.splits for name in numbers)
+
+    process.send_signal(signal.SIGINT)
+    _, err = await process.communicate()
+    lines = [json.loads(line) for line in err.decode().splitlines()]
+    of_client = [line for line in lines if line["logger"].startswith("aistemsplitter_async.") and line.get("operation")]
+    by_song = {
+        song: {line["request"] for line in of_client if line["song"] == f"{song}.wav"} for song in ("one", "two")
+    }
+    assert [len(requests) for requests in by_song.values()] == [1, 1]
+    assert by_song["one"] != by_song["two"]
+    assert {line["operation"] for line in of_client if line["song"] == "two.wav"} == {
+        *("create_upload", "upload", "create_split", "get_split", "download_stem")
+    }
+    (retry,) = [line for line in of_client if line["event_type"] == "RetryPlanned"]
+    assert (retry["level"], retry["status"], "trying again" in retry["event"]) == ("warning", 503, True)
