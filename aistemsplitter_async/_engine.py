@@ -28,7 +28,8 @@ from aistemsplitter_async._transfer.audio import AudioSource, source_name
 from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
 from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
-from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_name, make_name
+from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api
@@ -140,9 +141,8 @@ class Engine:
 
     async def get_split(self, split_id: str, priority: Priority = "interactive") -> Split:
         """Return the current state of the split."""
-        operation = operations.get_split(self.base_url, split_id)
         try:
-            return await self.pipeline.send(operation, priority=priority)
+            return await self.pipeline.send(operations.get_split(self.base_url, split_id), priority=priority)
         except AIStemSplitterError as error:
             error.split_id = split_id
             raise
@@ -234,11 +234,7 @@ class Engine:
     ) -> CreatedSplit:
         """Resend a create that may already have happened."""
         return await self.create(
-            submission,
-            deadline=deadline,
-            priority=priority,
-            before_send=before_send,
-            ambiguity=Ambiguity(open=True),
+            submission, deadline=deadline, priority=priority, before_send=before_send, ambiguity=Ambiguity(open=True)
         )
 
     async def _note_created(self, submission: Submission, on_created: OnCreated | None, created: CreatedSplit) -> None:
@@ -329,22 +325,23 @@ class Engine:
         overwrite: bool,
         on_progress: OnProgress | None,
         deadline: Deadline,
+        selection: Selection,
     ) -> dict[str, Path]:
-        """Download every stem to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
+        """Download what is selected to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
         download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
-        attempt = partial(download, overwrite=overwrite, on_progress=on_progress)
+        attempt = partial(download, overwrite=overwrite, on_progress=on_progress, selection=selection)
         try:
             return await self.finish_by(deadline, self.pipeline.outlast(Stage.DOWNLOAD, attempt, MAY_PASS))
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise
 
-    async def check_target(self, folder: Path, *, overwrite: bool, pattern: str = ANY_STEM) -> None:
-        """Check that stems named by `pattern` can be written to `folder`, before anything is spent.
+    async def check_target(self, folder: Path, *, overwrite: bool, selection: Selection, pattern: str) -> None:
+        """Check that what is selected can be written to `folder`, named by `pattern`, before anything is spent.
 
         Raises:
             DownloadError: it cannot be written to, or stems would be overwritten without permission.
         """
-        await run_in_thread(check_target, folder, overwrite, pattern)
+        await run_in_thread(check_target, folder, overwrite, pattern, selection)

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from aistemsplitter_async._listeners import as_listener
 from aistemsplitter_async._send.network import build_network
+from aistemsplitter_async._transfer.names import ANY_STEM
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._wire.credentials import parse_api_key, parse_base_url, parse_idempotency_key
 from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async._wire.urls import parse_allowed_hosts
@@ -48,6 +50,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._send.transport import Transport
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async._transfer.meter import OnProgress
+    from aistemsplitter_async._transfer.selection import Mixes, StemNames
     from aistemsplitter_async.batch.feeder import Sources
     from aistemsplitter_async.batch.runner import Batch
     from aistemsplitter_async.events import OnEvent
@@ -436,25 +439,32 @@ class AsyncAIStemSplitter:
         into: str | PathLike[str],
         *,
         name: str | None = None,
+        stems: StemNames | None = None,
+        mixes: Mixes | None = None,
         overwrite: bool = False,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
     ) -> dict[str, Path]:
-        """Download every stem to `into/<name>/<stem>.<ext>` and return the files by stem name.
+        """Download the stems to `into/<name>/<stem>.<ext>` and return the files by stem name.
 
-        A file under its final name is complete. Bytes that an earlier attempt downloaded are not downloaded again.
+        A file under its final name is complete. Bytes that an earlier attempt downloaded are not downloaded again, and
+        a stem that is not asked for is not fetched: another call with other `stems` fetches what is missing then.
 
         Args:
             split: one that succeeded; expired stem URLs are renewed with `get_split`.
             into: the folder for all splits, created if missing.
             name: the folder for this one; by default the source's name without its extension, or else the split's id.
+            stems: the names of those to download, like `("vocals",)`; all by default.
+            mixes: not available yet.
             overwrite: whether files of other splits, or of your own, may be replaced.
             on_progress: a listener like `on_event`, called with a `Progress` per stem as bytes arrive.
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
 
         Raises:
-            DownloadError: files would be overwritten, writing failed, a stem cannot be decoded, or is longer than audio
-                of the split's duration can be, or there are more than 256 of them; its `code` says which.
+            ConfigurationError: `stems` are no names, or none.
+            DownloadError: the split does not have one of `stems`, files would be overwritten, writing failed, a stem
+                cannot be decoded, or is longer than audio of the split's duration can be, or there are more than 256 of
+                them; its `code` says which.
             IncompleteDownloadError: a stem kept ending early, or something else kept coming in its place.
             UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused for two minutes, fresh ones too.
@@ -466,6 +476,7 @@ class AsyncAIStemSplitter:
             overwrite=overwrite,
             on_progress=on_progress,
             deadline=self._deadline(timeout),
+            selection=Selection.parse(stems, mixes),
         )
 
     async def submit(
@@ -520,6 +531,8 @@ class AsyncAIStemSplitter:
         webhook_url: str | None = None,
         idempotency_key: str | None = None,
         before_send: BeforeSend | None = None,
+        stems: StemNames | None = None,
+        mixes: Mixes | None = None,
         overwrite: bool = False,
         raise_on_failed: bool = True,
         on_progress: OnProgress | None = None,
@@ -529,13 +542,17 @@ class AsyncAIStemSplitter:
         """Upload, split, wait, and download the stems to `into/<name>/<stem>.<ext>`.
 
         Arguments and errors are those of `submit`, `wait_for_split` and `download_stems`. A folder that holds
-        stems already is refused before anything is spent.
+        stems already is refused before anything is spent, and so are `stems` that the model cannot have.
         """
+        selection = Selection.parse(stems, mixes)
+        selection.check_model(stem_model)
         on_progress = as_listener(on_progress, "on_progress")  # the same one up and down
         engine = self._bound_engine()
         audio = await engine.uploader.open_source(source, filename=filename, content_type=content_type)
         folder = engine.plan_folder(audio, name)
-        await engine.check_target(Path(into) / folder, overwrite=overwrite or not folder)
+        target = Path(into) / folder
+        overwritten = overwrite or not folder
+        await engine.check_target(target, overwrite=overwritten, selection=selection, pattern=ANY_STEM)
         deadline = self._deadline(timeout)
         job = await self.submit(
             audio.url if isinstance(audio, DirectURL) else audio,
@@ -554,6 +571,8 @@ class AsyncAIStemSplitter:
         files = await job.download(
             into,
             name=folder or None,
+            stems=stems,
+            mixes=mixes,
             overwrite=overwrite,
             on_progress=on_progress,
             timeout=deadline.left,
@@ -568,6 +587,8 @@ class AsyncAIStemSplitter:
         journal: str | PathLike[str] | None = None,
         stem_model: StemModel | None = None,
         output_format: OutputFormat | None = None,
+        stems: StemNames | None = None,
+        mixes: Mixes | None = None,
         in_flight: int | None = None,
         uploads: int = UPLOADS,
         downloads: int = DOWNLOADS,
@@ -595,6 +616,9 @@ class AsyncAIStemSplitter:
             stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only
                 if it was delivered as something else than is asked for here; without this argument, never.
             output_format: `"mp3"` or `"wav"`; by default the server's choice, with the same rule.
+            stems: the names of those to download, like `("vocals",)`; all by default. Another run on the journal that
+                asks for more fetches what is missing, and buys nothing.
+            mixes: not available yet.
             in_flight: splits being processed at a time; by default as many as keep the key busy.
             uploads: parallel uploads.
             downloads: tracks whose stems are downloaded at a time.
@@ -619,8 +643,9 @@ class AsyncAIStemSplitter:
                 formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
 
         Raises:
-            ConfigurationError: an argument out of its range. Entering it raises `JournalLockedError` if another
-                process is running on the journal, and `JournalError` if that cannot be used.
+            ConfigurationError: an argument out of its range, or `stems` that the model cannot have. Entering it raises
+                `JournalLockedError` if another process is running on the journal, and `JournalError` if that cannot be
+                used.
         """
         from aistemsplitter_async.batch.options import BatchOptions  # noqa: PLC0415
         from aistemsplitter_async.batch.runner import Batch  # noqa: PLC0415  # SQLite and threads: not for every client
@@ -629,6 +654,7 @@ class AsyncAIStemSplitter:
             into=None if into is None else Path(into),
             stem_model=stem_model,
             output_format=output_format,
+            selection=Selection.parse(stems, mixes),
             webhook_url=webhook_url,
             in_flight=in_flight,
             uploads=uploads,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async._listeners import as_listener
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.clock import Clock, Deadline
 from aistemsplitter_async.errors import AIStemSplitterError
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from aistemsplitter_async._engine import Engine
     from aistemsplitter_async._gate.lanes import Priority
     from aistemsplitter_async._transfer.meter import OnProgress
+    from aistemsplitter_async._transfer.selection import Mixes, StemNames
     from aistemsplitter_async.models import CreatedSplit, Split
 
 
@@ -80,6 +82,8 @@ class Job:
         into: str | PathLike[str],
         *,
         name: str | None = None,
+        stems: StemNames | None = None,
+        mixes: Mixes | None = None,
         overwrite: bool = False,
         on_progress: OnProgress | None = None,
         timeout: float | None = None,
@@ -88,6 +92,7 @@ class Job:
 
         `timeout` covers both.
         """
+        selection = Selection.parse(stems, mixes)
         listener = as_listener(on_progress, "on_progress")  # refuses an async one before the wait
         deadline = Deadline.after(self._clock, timeout)
         split = self._finished
@@ -95,7 +100,13 @@ class Job:
             split = await self.wait(timeout=timeout)
         with self._named():
             return await self._engine().download_stems(
-                split, Path(into), name=name, overwrite=overwrite, on_progress=listener, deadline=deadline
+                split,
+                Path(into),
+                name=name,
+                overwrite=overwrite,
+                on_progress=listener,
+                deadline=deadline,
+                selection=selection,
             )
 
     @contextmanager

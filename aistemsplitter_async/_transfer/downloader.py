@@ -9,9 +9,8 @@ before the next: its length was checked, its bytes are synced, the manifest says
 from __future__ import annotations
 
 import asyncio
-import math
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -35,13 +34,14 @@ from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_n
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Incoming, build_range_headers, read_incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
+from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
+from aistemsplitter_async._transfer.stem_urls import Refresh, StemURLs
 from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, MOST_PAUSES, REDIRECT_HOPS
+from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS
 from aistemsplitter_async.errors import (
-    AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
     DownloadError,
@@ -57,7 +57,6 @@ _OK = 200
 _RANGE_NOT_SATISFIABLE = 416
 
 MAY_PASS = (StemsExpiredError, IncompleteDownloadError)  # a CDN that does not have the stems yet, or answers with pages
-Refresh = Callable[[str], Awaitable[Split]]
 
 
 @attrs.frozen(kw_only=True)
@@ -85,48 +84,6 @@ class _StemDownload:
             self.on_progress(Progress(self.stem, done, total))
 
 
-class StemURLs:
-    """The stem URLs of one split. All its stems, and all calls that download them, share the requests that renew them.
-
-    Attributes:
-        renewals: how often the URLs were renewed.
-    """
-
-    def __init__(self, split: Split, refresh: Refresh, pipeline: Pipeline) -> None:
-        self.renewals = 0
-        self._split = split
-        self._refresh = refresh
-        self._pipeline = pipeline
-        self._renewed_at = -math.inf  # monotonic seconds
-        self._turn = asyncio.Lock()
-
-    def of(self, stem: str) -> str:
-        return self._split.stems[stem]
-
-    async def renew(self, renewals: int) -> bool:
-        """Renew the URLs, unless another stem has done so since there were `renewals`; return whether they are new.
-
-        What refuses URLs that are fresh needs time, and no others.
-        """
-        pipeline = self._pipeline
-        async with self._turn:
-            if self.renewals != renewals:
-                return True
-            age = pipeline.clock.monotonic() - self._renewed_at
-            if age < pipeline.retry.pause_cap or self.renewals == MOST_PAUSES:
-                return False
-            try:
-                fresh = await self._refresh(self._split.id)
-            except AIStemSplitterError as error:
-                if not 0 < pipeline.wait_time(error, is_known=True) < math.inf:
-                    raise
-                return False  # the API is as late as the CDN
-            self._split = attrs.evolve(fresh, stems={**self._split.stems, **fresh.stems})
-            self._renewed_at = pipeline.clock.monotonic()
-            self.renewals += 1
-            return True
-
-
 class Downloader:
     """The download stage of one client."""
 
@@ -150,8 +107,9 @@ class Downloader:
         on_progress: OnProgress | None,
         pattern: str = ANY_STEM,
         urls: StemURLs | None = None,
+        selection: Selection = ALL_STEMS,
     ) -> dict[str, Path]:
-        """Download every stem of `split` into `folder`; return the files by stem name.
+        """Download what is selected of `split` into `folder`; return the files by stem name.
 
         A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
         done. Another call continues where this one ended, and skips the stems that are complete. Where another
@@ -165,6 +123,7 @@ class Downloader:
             on_progress: a listener, called with a `Progress` per stem as bytes arrive.
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
             urls: those of an earlier call for the same split.
+            selection: what is downloaded; nothing else is fetched.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
@@ -177,7 +136,14 @@ class Downloader:
         async with turn:
             with further_threads(DOWNLOADS) as syncs:  # a slow disk would keep all of the loop's busy
                 return await self._download_all(
-                    split, folder, pattern, overwrite=overwrite, listener=listener, urls=urls, syncs=syncs
+                    split,
+                    folder,
+                    pattern,
+                    overwrite=overwrite,
+                    listener=listener,
+                    urls=urls,
+                    selection=selection,
+                    syncs=syncs,
                 )
 
     async def _download_all(
@@ -189,9 +155,10 @@ class Downloader:
         overwrite: bool,
         listener: Listener[Progress] | None,
         urls: StemURLs,
+        selection: Selection,
         syncs: Executor,
     ) -> dict[str, Path]:
-        names, refused = plan_names(split.stems, pattern)
+        names, refused = plan_names(split.stems, pattern, wanted=selection.fetched(split.stems))
         prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
         manifest = await run_in_thread(prepare, pool=syncs)
         saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)

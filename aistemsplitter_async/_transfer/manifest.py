@@ -29,7 +29,6 @@ from aistemsplitter_async._files import (
 from aistemsplitter_async._transfer.names import (
     ANY_STEM,
     AUDIO_EXTENSIONS,
-    KNOWN_STEMS,
     UNKNOWN_EXTENSION,
     check_name,
     fold,
@@ -38,6 +37,7 @@ from aistemsplitter_async._transfer.names import (
 )
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED, as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.ranges import read_etag
+from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async.config import REPLY_CAP_BYTES
 from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
@@ -285,8 +285,8 @@ def prepare_folder(
     return manifest.replace(split_id)
 
 
-def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
-    """Check that stems named by `pattern` can be written to `folder`. Nothing is left behind.
+def check_target(folder: Path, overwrite: bool, pattern: str, selection: Selection = ALL_STEMS) -> None:
+    """Check that what is selected can be written to `folder`, named by `pattern`. Nothing is left behind.
 
     Raises:
         DownloadError: it cannot be written to, or stems would be overwritten without permission.
@@ -298,7 +298,7 @@ def check_target(folder: Path, overwrite: bool, pattern: str) -> None:
     manifest = Manifest.load(folder, pattern)
     if manifest is not None:
         raise DownloadError(f"{_holds(folder, manifest)}; {_NOT_BOUGHT}", code="EXISTS")
-    for stem in KNOWN_STEMS:  # other files in the way: better refused now than after the split is paid for
+    for stem in selection.files:  # other files in the way: better refused now than after the split is paid for
         name = pattern.replace(ANY_STEM, stem)
         taken = next((path for kind in ("mp3", "wav") if status_of(path := folder / f"{name}.{kind}")), None)
         if taken is not None:

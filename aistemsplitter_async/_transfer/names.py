@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 from aistemsplitter_async.config import STEMS_CAP
 from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
-KNOWN_STEMS = frozenset({"vocals", "drums", "bass", "other", "guitar", "piano"})
+_FOUR_STEMS = ("vocals", "drums", "bass", "other")
+MODEL_STEMS = {"4s": _FOUR_STEMS, "6s": (*_FOUR_STEMS, "guitar", "piano")}
+KNOWN_STEMS = frozenset(MODEL_STEMS["6s"])
 NAME_CAP_BYTES = 120  # leaves room for the extension and `.part` under every file system's 255
 ANY_STEM = "{stem}"  # where a stem's name goes in a pattern of file names
 AUDIO_EXTENSIONS = frozenset(
@@ -115,17 +117,20 @@ def stem_file_name(stem: str, pattern: str = ANY_STEM) -> str:
     return check_name(before + check_name(stem) + after)
 
 
-def plan_names(stems: Collection[str], pattern: str = ANY_STEM) -> tuple[dict[str, str], dict[str, DownloadError]]:
-    """Return the safe file name (without extension) of each stem, and why the others have none.
+def plan_names(
+    stems: Collection[str], pattern: str = ANY_STEM, *, wanted: Collection[str] | None = None
+) -> tuple[dict[str, str], dict[str, DownloadError]]:
+    """Return the safe file name (without extension) of each wanted stem, and why the others of them have none.
 
     Names that differ only in case, or only before normalisation, would be one file on some systems: all but the
-    first are refused. So is what comes after the first 256.
+    first of the split are refused, whether or not the first is wanted now. So is what comes after the first 256.
     """
     names: dict[str, str] = {}
     refused: dict[str, DownloadError] = {}
     taken: dict[str, str] = {}
-    for number, stem in enumerate(stems):
-        if number == STEMS_CAP:
+    for stem in stems:
+        is_wanted = wanted is None or stem in wanted
+        if is_wanted and len(names) + len(refused) == STEMS_CAP:
             refused[stem] = DownloadError(
                 f"the split has {len(stems)} stems, and only the first {STEMS_CAP} of them are downloaded. The URLs of "
                 "the others are in its stems, which the command get shows",
@@ -135,12 +140,13 @@ def plan_names(stems: Collection[str], pattern: str = ANY_STEM) -> tuple[dict[st
         try:
             name = stem_file_name(stem, pattern)
         except UnsafeNameError as error:
-            refused[stem] = error
+            if is_wanted:
+                refused[stem] = error
             continue
         first = taken.setdefault(fold(name), stem)
-        if first == stem:
+        if first == stem and is_wanted:
             names[stem] = name
-        else:
+        elif is_wanted:
             refused[stem] = UnsafeNameError(f"the stems {first!r} and {stem!r} would be the same file")
     return names, refused
 

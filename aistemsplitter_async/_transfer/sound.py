@@ -99,7 +99,8 @@ class _Layout:
             return {"bitrate_mode": "VARIABLE", "compression_level": self.encoding.quality / 10}
         low, high = next(rates for least, rates in _MP3_RATES.items() if self.rate >= least)
         samples = 1152 if self.rate >= max(_MP3_RATES) else 576
-        bitrate = max(self.encoding.bitrate, _MP3_TAG_BYTES * 8 * self.rate / samples / 1000)
+        least = _MP3_TAG_BYTES * 8 * self.rate / samples / 1000
+        bitrate = max(self.encoding.bitrate, math.ceil(least / 16) * 16)  # there are bitrates at these steps
         level = (high - bitrate) / (high - low)
         return {"bitrate_mode": "CONSTANT", "compression_level": min(max(level, 0.0), 0.999)}  # libsndfile refuses 1
 

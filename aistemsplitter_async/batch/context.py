@@ -118,8 +118,10 @@ class BatchContext:
             DownloadError: they cannot, or would overwrite files without permission.
         """
         if self.options.into is not None:
-            folder = self.options.into / record.folder
-            await self.engine.check_target(folder, overwrite=self.options.overwrite, pattern=record.pattern)
+            folder, options = self.options.into / record.folder, self.options
+            await self.engine.check_target(
+                folder, overwrite=options.overwrite, selection=options.selection, pattern=record.pattern
+            )
 
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import attrs
 
+from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async.config import DOWNLOADS, KEY_AGE, PARK, UPLOADS
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
@@ -36,6 +37,10 @@ def _one_of(*allowed: str) -> Callable[[object, attrs.Attribute[str], str], None
     return check
 
 
+def _possible_of_model(options: BatchOptions, _: attrs.Attribute[Selection], value: Selection) -> None:
+    value.check_model(options.stem_model)
+
+
 @attrs.frozen(kw_only=True)
 class BatchOptions:
     """The options of a batch; see `AsyncAIStemSplitter.split_many`."""
@@ -43,6 +48,7 @@ class BatchOptions:
     into: Path | None = None
     stem_model: StemModel | None = None
     output_format: OutputFormat | None = None
+    selection: Selection = attrs.field(default=ALL_STEMS, validator=_possible_of_model)
     webhook_url: str | None = None
     in_flight: int | None = attrs.field(default=None, validator=_at_least_one)
     uploads: int = attrs.field(default=UPLOADS, validator=_at_least_one)

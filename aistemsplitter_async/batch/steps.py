@@ -103,6 +103,7 @@ class Steps:
                 on_progress=standing.note_progress,
                 pattern=record.pattern,
                 urls=urls,
+                selection=context.options.selection,
             )
             return await run_in_thread(_describe, into, files)
 

@@ -23,6 +23,7 @@ from aistemsplitter_async.cli.options import (
     Common,
     Into,
     Listening,
+    Selecting,
     Serving,
     Splitting,
     Switch,
@@ -175,6 +176,7 @@ def download(
     name: Annotated[
         str | None, AsText, Parameter(help="Name of the folder inside; the source's name if not given.")
     ] = None,
+    selecting: Selecting = Selecting(),  # noqa: B008  # frozen
     overwrite: Annotated[bool, Switch, Parameter(help="Replace existing files.")] = False,
     timeout: Timeout = None,
     common: Common = DEFAULTS,
@@ -182,8 +184,8 @@ def download(
     """Download the stems of a split, once it has succeeded."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    job = partial(lookup.download, into=str(into), name=name, overwrite=overwrite, timeout=timeout)
-    return _run(partial(job, split_id, common))
+    job = partial(lookup.download, split_id, common, into=str(into), name=name, selecting=selecting)
+    return _run(partial(job, overwrite=overwrite, timeout=timeout))
 
 
 @app.command

@@ -15,6 +15,7 @@ from aistemsplitter_async.cli.values import (
     parse_duration,
     parse_port,
     parse_rate_limit,
+    parse_stems,
     parse_text,
     parse_webhook_url,
 )
@@ -143,12 +144,31 @@ class Common:
 
 @Parameter(name="*")
 @attrs.frozen(kw_only=True)
+class Selecting:
+    """The options of what is downloaded."""
+
+    stems: Annotated[
+        tuple[str, ...] | None,
+        Parameter(
+            converter=lambda _type, tokens: parse_stems([token.value for token in tokens]),
+            n_tokens=1,
+            accepts_keys=False,
+            negative_iterable=(),
+            help="Download only these, like vocals,drums; all if not given. What is not downloaded costs no less, and "
+            "can be downloaded later without being paid for again.",
+        ),
+    ] = None
+
+
+@Parameter(name="*")
+@attrs.frozen(kw_only=True)
 class Splitting:
     """The options of `split`."""
 
     into: Into = STEMS_FOLDER
     stem_model: StemModel = None
     output_format: OutputFormat = None
+    selecting: Selecting = Selecting()
     sandbox: UseSandbox = False
     overwrite: Annotated[
         bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
@@ -204,6 +224,7 @@ class Batching:
     report: Annotated[Path | None, AsPath, Parameter(help="Write an HTML report about all tracks at the end.")] = None
     stem_model: StemModel = None
     output_format: OutputFormat = None
+    selecting: Selecting = Selecting()
     sandbox: UseSandbox = False
     webhook_url: WebhookURL = None
     status: Annotated[bool, Switch, Parameter(help="Show the progress of the batch, also while it runs.")] = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 
 from aistemsplitter_async._wire.urls import split_http_url
 from aistemsplitter_async.config import RateLimit
@@ -12,6 +13,7 @@ from aistemsplitter_async.errors import ConfigurationError
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 _UNIT_SECONDS = (3600.0, 60.0, 1.0)
 _LAST_PORT = 65535
+_NO_STEMS = "none"
 _MAX_SECONDS = 30 * 24 * 3600.0  # longer is a typing mistake
 
 
@@ -65,6 +67,20 @@ def parse_text(text: str) -> str:
     except UnicodeEncodeError:
         raise ValueError(f"{text!r} is not UTF-8") from None
     return text
+
+
+def parse_stems(words: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of stems in words like `vocals,drums`; none for the word `none`.
+
+    Raises:
+        ValueError: a name is missing.
+    """
+    names = [name.strip() for word in words for name in word.split(",")]
+    if names == [_NO_STEMS]:
+        return ()
+    if "" in names or _NO_STEMS in names:
+        raise ValueError(f"{','.join(words)!r} are no names of stems; write them like vocals,drums")
+    return tuple(names)
 
 
 def parse_port(text: str) -> int:

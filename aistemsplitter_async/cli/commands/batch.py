@@ -143,6 +143,7 @@ class _Run:
             journal=arguments.journal_path,
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
+            stems=arguments.selecting.stems,
             in_flight=arguments.in_flight,
             uploads=arguments.uploads,
             downloads=arguments.downloads,

@@ -8,7 +8,7 @@ import attrs
 
 from aistemsplitter_async.cli.connect import working
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain
-from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.options import Common, Selecting
 from aistemsplitter_async.cli.results import (
     Result,
     build_interrupted,
@@ -78,6 +78,7 @@ async def download(
     *,
     into: str,
     name: str | None,
+    selecting: Selecting,
     overwrite: bool,
     timeout: float | None,
 ) -> int:
@@ -88,7 +89,9 @@ async def download(
     try:
         async with working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)
-            files = await client.download_stems(split, into, name=name, overwrite=overwrite, on_progress=note_bytes)
+            files = await client.download_stems(
+                split, into, name=name, stems=selecting.stems, overwrite=overwrite, on_progress=note_bytes
+            )
     except AIStemSplitterError as error:
         return _fail(error, context, split_id, terminal, as_json=common.json)
     except asyncio.CancelledError:

@@ -97,6 +97,7 @@ class _Run:
             journal=None if arguments.sandbox else default_journal(arguments.into),
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
+            stems=arguments.selecting.stems,
             webhook_url=arguments.webhook_url,
             in_flight=_IN_FLIGHT,
             priority="interactive",
