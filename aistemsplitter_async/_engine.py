@@ -26,10 +26,10 @@ from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
 from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
-from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
 from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
 from aistemsplitter_async._wire.credentials import identify_api

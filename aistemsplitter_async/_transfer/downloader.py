@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
@@ -25,22 +25,24 @@ from aistemsplitter_async._listeners import Listener, as_listener
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.reactions import Action, action_for
 from aistemsplitter_async._send.transport import StreamedReply
-from aistemsplitter_async._tasks import further_threads, run_in_thread
+from aistemsplitter_async._tasks import further_threads, run_in_thread, run_stoppable
 from aistemsplitter_async._transfer.contents import longest_stem
-from aistemsplitter_async._transfer.manifest import Manifest, StemRecord, prepare_folder
+from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
 from aistemsplitter_async._transfer.metered import run_metered
+from aistemsplitter_async._transfer.mixing import MixPlan, find_unmade, load_audio, make_mix, plan_mixes, sweep
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Incoming, build_range_headers, read_incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
 from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async._transfer.stem_urls import Refresh, StemURLs
+from aistemsplitter_async._transfer.target import prepare_folder
 from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.error_replies import build_status_error
 from aistemsplitter_async._wire.messages import Origin, Reply, Request, Stage
 from aistemsplitter_async._wire.urls import URLPolicy
-from aistemsplitter_async.config import DOWNLOADS, REDIRECT_HOPS
+from aistemsplitter_async.config import DOWNLOADS, MIXES, REDIRECT_HOPS
 from aistemsplitter_async.errors import (
     APIConnectionError,
     APIStatusError,
@@ -49,7 +51,12 @@ from aistemsplitter_async.errors import (
     StemsExpiredError,
     UnsafeURLError,
 )
+from aistemsplitter_async.events import MixMade
 from aistemsplitter_async.models import Split
+
+Files = dict[str, Path]
+Work = Callable[[], Awaitable[Files]]
+Around = Callable[[Work], Awaitable[Files]]
 
 _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as each attempt gains this much
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -61,12 +68,13 @@ MAY_PASS = (StemsExpiredError, IncompleteDownloadError)  # a CDN that does not h
 
 @attrs.frozen(kw_only=True)
 class _StemDownload:
-    """One stem to download."""
+    """One stem to download; if it is not `kept`, only as a part."""
 
     stem: str
     name: str
     saver: ManifestSaver
     cap: int
+    kept: bool
     overwrite: bool
     on_progress: Listener[Progress] | None
 
@@ -84,6 +92,32 @@ class _StemDownload:
             self.on_progress(Progress(self.stem, done, total))
 
 
+@attrs.frozen
+class _Delivery:
+    """What is to be in a folder."""
+
+    split: Split
+    folder: Path
+    pattern: str
+    selection: Selection
+    plans: list[MixPlan]
+    overwrite: bool = attrs.field(kw_only=True)
+    threads: Executor = attrs.field(kw_only=True)
+
+    @property
+    def kept(self) -> tuple[str, ...]:
+        return self.selection.kept(self.split.stems)
+
+    def load_manifest(self) -> Manifest:
+        """Return the manifest once all stems are here."""
+        known = Manifest.load(self.folder, self.pattern)
+        return known or Manifest(self.folder, self.split.id, pattern=self.pattern)
+
+
+async def _at_once(work: Work) -> Files:
+    return await work()
+
+
 class Downloader:
     """The download stage of one client."""
 
@@ -92,6 +126,7 @@ class Downloader:
         self._refresh = refresh
         self._allowed = urls
         self._parallel = asyncio.Semaphore(DOWNLOADS)
+        self._mixing = asyncio.Semaphore(MIXES)
         self._turns = WeakValueDictionary[tuple[Path, str], asyncio.Lock]()  # of downloads with the same manifest
 
     def urls(self, split: Split) -> StemURLs:
@@ -108,8 +143,10 @@ class Downloader:
         pattern: str = ANY_STEM,
         urls: StemURLs | None = None,
         selection: Selection = ALL_STEMS,
-    ) -> dict[str, Path]:
-        """Download what is selected of `split` into `folder`; return the files by stem name.
+        fetching: Around = _at_once,
+        mixing: Around = _at_once,
+    ) -> Files:
+        """Download what is selected of `split` into `folder`; return the files by the names of stems and mixes.
 
         A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
         done. Another call continues where this one ended, and skips the stems that are complete. Where another
@@ -124,49 +161,51 @@ class Downloader:
             pattern: what the files are called, without extension: a name that contains `{stem}` once.
             urls: those of an earlier call for the same split.
             selection: what is downloaded; nothing else is fetched.
+            fetching: how to call what downloads; perhaps again, or only when there is room for it.
+            mixing: how to call what makes the mixes; a place for downloads need not be held meanwhile.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
+            ConfigurationError: mixes cannot be made here; nothing was fetched.
         """
         listener = as_listener(on_progress, "on_progress")
         if not split.stems:
             raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+        plans = plan_mixes(selection, split.stems, pattern)
+        if plans:
+            await run_in_thread(load_audio)
         turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
         urls = urls or self.urls(split)
         async with turn:
-            with further_threads(DOWNLOADS) as syncs:  # a slow disk would keep all of the loop's busy
-                return await self._download_all(
-                    split,
-                    folder,
-                    pattern,
-                    overwrite=overwrite,
-                    listener=listener,
-                    urls=urls,
-                    selection=selection,
-                    syncs=syncs,
-                )
+            with further_threads(DOWNLOADS) as threads:  # a slow disk would keep all of the loop's busy
+                delivery = _Delivery(split, folder, pattern, selection, plans, overwrite=overwrite, threads=threads)
+                files = await fetching(partial(self._fetch_all, delivery, listener, urls))
+                return await mixing(partial(self._mix_all, delivery, files))
 
-    async def _download_all(
-        self,
-        split: Split,
-        folder: Path,
-        pattern: str,
-        *,
-        overwrite: bool,
-        listener: Listener[Progress] | None,
-        urls: StemURLs,
-        selection: Selection,
-        syncs: Executor,
-    ) -> dict[str, Path]:
-        names, refused = plan_names(split.stems, pattern, wanted=selection.fetched(split.stems))
-        prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
+    async def _fetch_all(self, delivery: _Delivery, listener: Listener[Progress] | None, urls: StemURLs) -> Files:
+        """Download the stems that are kept, and those that are needed for mixes that are not made yet."""
+        split, selection, syncs, overwrite = delivery.split, delivery.selection, delivery.threads, delivery.overwrite
+        names, refused = plan_names(split.stems, delivery.pattern, wanted=selection.fetched(split.stems))
+        prepare = partial(
+            prepare_folder, delivery.folder, split.id, names, overwrite=overwrite, pattern=delivery.pattern
+        )
         manifest = await run_in_thread(prepare, pool=syncs)
-        saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)
+        saver, cap, kept = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds), delivery.kept
+        mixed: set[str] = {stem for plan in await self._find_unmade(delivery, manifest, urls) for stem in plan.stems}
         items = [
-            _StemDownload(stem=stem, name=name, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener)
+            _StemDownload(
+                stem=stem,
+                name=name,
+                saver=saver,
+                cap=cap,
+                kept=stem in kept,
+                overwrite=overwrite,
+                on_progress=listener,
+            )
             for stem, name in names.items()
+            if stem in kept or stem in mixed
         ]
-        files: dict[str, Path] = {}
+        files: Files = {}
         failures: list[Exception] = [*refused.values()]
 
         async def fetch(item: _StemDownload) -> None:
@@ -180,8 +219,45 @@ class Downloader:
                 group.start_soon(fetch, item)
         if failures:
             raise next((error for error in failures if isinstance(error, MAY_PASS)), failures[0])
-        await run_in_thread(manifest.remove_replaced, pool=syncs)
         return {item.stem: files[item.stem] for item in items}
+
+    async def _find_unmade(self, delivery: _Delivery, manifest: Manifest, urls: StemURLs) -> list[MixPlan]:
+        if not delivery.plans:
+            return []
+        extension = extension_for(urls.of(delivery.plans[0].stems[0]), None)
+        find = partial(find_unmade, manifest, delivery.plans, extension, overwrite=delivery.overwrite)
+        return await run_in_thread(find, pool=delivery.threads)
+
+    async def _mix_all(self, delivery: _Delivery, files: Files) -> Files:
+        """Make the mixes of downloaded stems, a few songs at a time; remove what was only needed for that."""
+        threads, kept, mixes = delivery.threads, delivery.kept, Files()
+        manifest = await run_in_thread(delivery.load_manifest, pool=threads)
+        for plan in delivery.plans:
+            if all(stem in files for stem in plan.stems):
+                async with self._mixing:
+                    await self._mix(delivery, manifest, plan, {stem: files[stem] for stem in plan.stems})
+            mixes[plan.name] = delivery.folder / manifest.mixes[plan.name].file
+        await run_in_thread(sweep, manifest, kept, mixes, pool=threads)
+        await run_in_thread(manifest.remove_replaced, pool=threads)
+        return {stem: files[stem] for stem in kept} | mixes
+
+    async def _mix(self, delivery: _Delivery, manifest: Manifest, plan: MixPlan, stems: Files) -> None:
+        clock, overwrite = self._pipeline.clock, delivery.overwrite
+        began = clock.monotonic()
+        gain_db = await run_stoppable(
+            lambda is_stopped: make_mix(manifest, plan, stems, is_stopped, overwrite=overwrite), pool=delivery.threads
+        )
+        now = clock.monotonic()
+        self._pipeline.emit(
+            lambda: MixMade(
+                split_id=delivery.split.id,
+                mix=plan.name,
+                stems=plan.stems,
+                gain_db=gain_db,
+                duration=now - began,
+                at=now,
+            )
+        )
 
     async def _download(self, item: _StemDownload, split: Split, urls: StemURLs) -> Path:
         if not item.overwrite:
@@ -189,7 +265,7 @@ class Downloader:
             if finished is not None:
                 return finished
             target = item.manifest.folder / f"{item.name}.{extension_for(urls.of(item.stem), None)}"
-            if await run_in_thread(os.path.lexists, target):  # better now than after the download
+            if item.kept and await run_in_thread(os.path.lexists, target):  # better now than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._parallel:
             while True:
@@ -216,6 +292,8 @@ class Downloader:
         async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
             await self._fill(item, url, writer)
             await writer.complete()
+            if not item.kept:
+                return part.path
             target = item.manifest.folder / writer.record.file
             publish = partial(part.publish, target, overwrite=item.overwrite)
             await run_in_thread(publish, pool=item.saver.syncs)

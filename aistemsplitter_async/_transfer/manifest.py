@@ -6,26 +6,16 @@ Everything here blocks, and is called in a thread.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
-from itertools import takewhile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
-from aistemsplitter_async._files import (
-    find_refused_name,
-    fresh_path,
-    is_read_only,
-    make_folder,
-    reason_of,
-    replacing,
-    sync_folder,
-)
+from aistemsplitter_async._files import fresh_path, replacing, sync_folder
 from aistemsplitter_async._transfer.names import (
     ANY_STEM,
     AUDIO_EXTENSIONS,
@@ -35,17 +25,13 @@ from aistemsplitter_async._transfer.names import (
     plan_names,
     stem_file_name,
 )
-from aistemsplitter_async._transfer.partfile import NAME_REFUSED, as_download_error, part_path, status_of
+from aistemsplitter_async._transfer.partfile import as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.ranges import read_etag
-from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async.config import REPLY_CAP_BYTES
-from aistemsplitter_async.errors import DownloadError, UnsafeNameError
+from aistemsplitter_async.errors import UnsafeNameError
 
 MANIFEST_NAME = ".stems.json"
 _VERSION = 1
-_NOT_BOUGHT = (
-    "nothing was bought: if they are the stems of this song, it is paid for; another folder, or overwriting, buys it"
-)
 _EXTENSIONS = AUDIO_EXTENSIONS | {UNKNOWN_EXTENSION}
 
 
@@ -67,6 +53,23 @@ class StemRecord:
     durable: int | None = None
 
 
+@attrs.frozen(kw_only=True)
+class MixRecord:
+    """What is known of one mix.
+
+    Attributes:
+        file: its file's name.
+        stems: which it is the sum of.
+        total: its length in bytes; `None` until it is complete.
+        gain_db: what kept the sum from clipping, in dB: 0 or less.
+    """
+
+    file: str
+    stems: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
+    total: int | None = None
+    gain_db: float = 0.0
+
+
 @attrs.define
 class Manifest:
     """The record of a folder's stems. If it is lost or unreadable, they are only downloaded again.
@@ -80,6 +83,7 @@ class Manifest:
         folder: where the stems are.
         split_id: whose stems they are.
         stems: what is known of each.
+        mixes: what is known of each mix, once it was begun.
         pattern: what the files are called: a name with `{stem}` in it.
         replaced: files of an earlier split that these stems replace, and their lengths in bytes.
     """
@@ -87,6 +91,7 @@ class Manifest:
     folder: Path
     split_id: str
     stems: dict[str, StemRecord] = attrs.field(factory=dict[str, StemRecord])
+    mixes: dict[str, MixRecord] = attrs.field(factory=dict[str, MixRecord], kw_only=True)
     pattern: str = attrs.field(default=ANY_STEM, kw_only=True)
     replaced: dict[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
 
@@ -101,6 +106,7 @@ class Manifest:
         try:  # where nothing is renamed over a file, a kill may leave only the fresh one; what it says was true before
             saved: Any = json.loads(_read_small(path if os.path.lexists(path) else fresh_path(path)))
             stems = {stem: StemRecord(**entry) for stem, entry in saved["stems"].items()}
+            mixes = {name: MixRecord(**entry) for name, entry in saved.get("mixes", {}).items()}
             version, split_id, replaced = saved["version"], saved["split_id"], dict(saved.get("replaced", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -108,9 +114,10 @@ class Manifest:
         usable = (
             known
             and all(_is_ours(pattern, *item) for item in stems.items())
+            and all(_is_our_mix(pattern, *item) for item in mixes.items())
             and all(_was_ours(pattern, *item) for item in replaced.items())
         )
-        return cls(folder, split_id, stems, pattern=pattern, replaced=replaced) if usable else None
+        return cls(folder, split_id, stems, mixes=mixes, pattern=pattern, replaced=replaced) if usable else None
 
     def save(self) -> None:
         """Write the manifest; a reader sees the old or the new one, never half of it.
@@ -122,6 +129,7 @@ class Manifest:
             "version": _VERSION,
             "split_id": self.split_id,
             "stems": {name: attrs.asdict(entry) for name, entry in self.stems.items()},
+            "mixes": {name: attrs.asdict(mix) for name, mix in self.mixes.items()},
             "replaced": self.replaced,
         }
         path = self.folder / manifest_name(self.pattern)
@@ -138,8 +146,26 @@ class Manifest:
         entry = self.stems.get(stem)
         if entry is None or entry.total is None or entry.durable not in (None, entry.total):
             return None
-        target = self.folder / entry.file
-        held = _status_if_whole(target, entry.total)
+        return self._finished(entry.file, entry.total)
+
+    def finished_mix(self, name: str, stems: tuple[str, ...] | None = None) -> Path | None:
+        """Return the file of a mix if it is here and complete, and, if `stems` are given, the sum of those.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
+        mix = self.mixes.get(name)
+        if mix is None or mix.total is None or stems not in (None, mix.stems):
+            return None
+        return self._finished(mix.file, mix.total)
+
+    def files(self) -> set[str]:
+        """Return the names of all files that it knows of."""
+        return {entry.file for entry in self.stems.values()} | {mix.file for mix in self.mixes.values()}
+
+    def _finished(self, file: str, total: int) -> Path | None:
+        target = self.folder / file
+        held = _status_if_whole(target, total)
         if held is None:
             return None
         part = part_path(self.folder, target.stem)
@@ -157,11 +183,11 @@ class Manifest:
         Raises:
             DownloadError: it cannot be written.
         """
-        names, _ = plan_names(self.stems, self.pattern)
+        names, _ = plan_names([*self.stems, *self.mixes], self.pattern)
         remove_parts(self.folder, names.values())
         with as_download_error(self.folder):
-            files = [path for stem in self.stems if (path := self.finished(stem)) is not None]
-            finished = {path.name: path.stat().st_size for path in files}
+            files = [*map(self.finished, self.stems), *map(self.finished_mix, self.mixes)]
+            finished = {path.name: path.stat().st_size for path in files if path is not None}
         manifest = type(self)(self.folder, split_id, pattern=self.pattern, replaced={**self.replaced, **finished})
         manifest.save()
         return manifest
@@ -178,7 +204,7 @@ class Manifest:
             with as_download_error(self.folder):
                 sync_folder(self.folder)
             return
-        ours = {fold(entry.file) for entry in self.stems.values()}
+        ours = set(map(fold, self.files()))
         for file, total in self.replaced.items():
             if _status_if_whole(self.folder / file, total) is not None and fold(file) not in ours:
                 with contextlib.suppress(OSError):  # an old file that stays does not make the new ones a failure
@@ -231,6 +257,12 @@ def _is_ours(pattern: str, stem: str, entry: StemRecord) -> bool:
     return named and strong and counted
 
 
+def _is_our_mix(pattern: str, name: str, mix: MixRecord) -> bool:
+    named = all(isinstance(stem, str) for stem in mix.stems)
+    gain = type(mix.gain_db) in (int, float) and mix.gain_db <= 0
+    return named and gain and _is_ours(pattern, name, StemRecord(file=mix.file, total=mix.total))
+
+
 def _was_ours(pattern: str, file: object, total: object) -> bool:
     """Return whether a file may have been one of an earlier split's, by the same pattern."""
     if not isinstance(file, str) or type(total) is not int:
@@ -252,91 +284,3 @@ def _read_small(path: Path) -> bytes:
     if not stat.S_ISREG(status.st_mode) or status.st_size > REPLY_CAP_BYTES:
         raise ValueError("not a manifest")
     return path.read_bytes()
-
-
-def prepare_folder(
-    folder: Path, split_id: str, names: Mapping[str, str], *, overwrite: bool, pattern: str = ANY_STEM
-) -> Manifest:
-    """Create `folder` and return its manifest for this split.
-
-    Args:
-        folder: where the stems go.
-        split_id: whose stems they are.
-        names: file name of each stem.
-        overwrite: whether another split's stems may be replaced.
-        pattern: the one that `names` were made from.
-
-    Raises:
-        DownloadError: the folder cannot be made, or holds another split's stems and `overwrite` is not set.
-        UnsafeNameError: the pattern is not a safe name.
-    """
-    manifest_name(pattern)  # raises before anything is created
-    with as_download_error(folder):
-        make_folder(folder)
-    manifest = Manifest.load(folder, pattern)
-    if manifest is None:
-        return Manifest(folder, split_id, pattern=pattern)
-    if manifest.split_id == split_id:
-        return manifest
-    if not overwrite and _has_stems(folder, manifest):
-        advice = "choose another folder or overwrite them"
-        raise DownloadError(f"{_holds(folder, manifest)}; {advice}", code="EXISTS")
-    remove_parts(folder, names.values())
-    return manifest.replace(split_id)
-
-
-def check_target(folder: Path, overwrite: bool, pattern: str, selection: Selection = ALL_STEMS) -> None:
-    """Check that what is selected can be written to `folder`, named by `pattern`. Nothing is left behind.
-
-    Raises:
-        DownloadError: it cannot be written to, or stems would be overwritten without permission.
-    """
-    with as_download_error(folder):
-        _check_writable(folder, pattern)
-    if overwrite:
-        return
-    manifest = Manifest.load(folder, pattern)
-    if manifest is not None:
-        raise DownloadError(f"{_holds(folder, manifest)}; {_NOT_BOUGHT}", code="EXISTS")
-    for stem in selection.files:  # other files in the way: better refused now than after the split is paid for
-        name = pattern.replace(ANY_STEM, stem)
-        taken = next((path for kind in ("mp3", "wav") if status_of(path := folder / f"{name}.{kind}")), None)
-        if taken is not None:
-            raise DownloadError(f"{taken} exists already; {_NOT_BOUGHT}", code="EXISTS")
-
-
-def _check_writable(folder: Path, pattern: str) -> None:
-    above = list(takewhile(_is_missing, (folder, *folder.absolute().parents)))
-    existing = above[-1].absolute().parent if above else folder
-    if not existing.is_dir():
-        raise DownloadError(f"cannot write to {existing}: not a folder", code="DISK")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        reason = errno.EROFS if is_read_only(existing) else errno.EACCES
-        raise DownloadError(f"cannot write to {existing}: {os.strerror(reason).lower()}", code="DISK")
-    part = part_path(folder, pattern.replace(ANY_STEM, "vocals")).name
-    refusal = find_refused_name(existing, *(path.name for path in above), part)
-    if refusal is not None:
-        name, error = refusal
-        raise DownloadError(
-            f"cannot write {name!r} to {existing}: the file system there does not take this name "
-            f"({reason_of(error)}); nothing was bought",
-            code=NAME_REFUSED,
-        ) from error
-
-
-def _is_missing(path: Path) -> bool:
-    try:
-        path.lstat()
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    return False
-
-
-def _has_stems(folder: Path, manifest: Manifest) -> bool:
-    return any(status_of(folder / entry.file) is not None for entry in manifest.stems.values())
-
-
-def _holds(folder: Path, manifest: Manifest) -> str:
-    if _has_stems(folder, manifest):
-        return f"{folder} holds the stems of split {manifest.split_id} already"
-    return f"{folder} held the stems of split {manifest.split_id}, as {manifest_name(manifest.pattern)} in it says"

@@ -1,22 +1,142 @@
-"""Mixes: the sum of some stems, as one more file. Everything here blocks, and is called in a thread.
+"""Mixes: the sum of some stems, as one more file. What touches the disk blocks, and is called in a thread.
+
+A mix is written to a part and gets its name in the same order as a stem (`downloader`). The manifest knows of it before
+there is a part, so that a later call can remove what a killed one left. Stems that only a mix needs stay parts, and are
+removed once it is complete.
 
 What it needs, numpy and soundfile, is an extra, and is loaded only here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Collection, Mapping
+from contextlib import closing
 from pathlib import Path
 from types import ModuleType
 
-from aistemsplitter_async._transfer.partfile import PartFile, as_download_error
-from aistemsplitter_async.errors import ConfigurationError, MixError
+import attrs
+
+from aistemsplitter_async._transfer.manifest import Manifest, MixRecord, remove_parts
+from aistemsplitter_async._transfer.names import ANY_STEM, fold, stem_file_name
+from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path
+from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async.errors import ConfigurationError, DownloadError, MixError
 
 INSTALL = "pip install 'aistemsplitter-async[audio]'"
 
 
 class StoppedError(Exception):
     """The caller did not want the mix any more."""
+
+
+@attrs.frozen
+class MixPlan:
+    """A mix of a certain split.
+
+    Attributes:
+        name: of the mix.
+        file: its file's name, without extension.
+        stems: which it is the sum of, in the order of the split.
+    """
+
+    name: str
+    file: str
+    stems: tuple[str, ...]
+
+
+def plan_mixes(selection: Selection, stems: Collection[str], pattern: str = ANY_STEM) -> list[MixPlan]:
+    """Return the selected mixes of a split that has `stems`, whose files are named by `pattern`.
+
+    Raises:
+        DownloadError: one would be the sum of nothing, or its file that of a stem (`code` is `NO_SUCH_MIX`).
+        UnsafeNameError: the pattern, with its name, is not a safe name.
+    """
+    plans = []
+    taken = {fold(stem): stem for stem in stems}
+    for name, mix in selection.mixes.items():
+        if fold(name) in taken:
+            problem = f"and the stem {taken[fold(name)]!r} would be the same file; give it another name"
+        elif not mix.sum_of(stems):
+            problem = f"would be the sum of no stem; the split has {', '.join(stems)}"
+        else:
+            plans.append(MixPlan(name, stem_file_name(name, pattern), mix.sum_of(stems)))
+            continue
+        raise DownloadError(f"the mix {name!r} {problem}", code="NO_SUCH_MIX")
+    return plans
+
+
+def find_unmade(manifest: Manifest, plans: Collection[MixPlan], extension: str, *, overwrite: bool) -> list[MixPlan]:
+    """Return which mixes are not here yet, before anything is fetched for them.
+
+    Args:
+        manifest: of the folder.
+        plans: all that are wanted.
+        extension: that the stems will have, so far as it is known.
+        overwrite: whether they are made again, and may replace other files.
+
+    Raises:
+        DownloadError: another file has the name of one, or the disk fails.
+    """
+    if overwrite:
+        return [*plans]
+    unmade = [plan for plan in plans if manifest.finished_mix(plan.name, plan.stems) is None]
+    for plan in unmade:
+        target = manifest.folder / f"{plan.file}.{extension}"
+        if os.path.lexists(target):
+            known = manifest.mixes.get(plan.name)
+            other = known is not None and manifest.finished_mix(plan.name) == target
+            reason = f"is the mix of {', '.join(known.stems)}" if known is not None and other else "exists already"
+            raise DownloadError(f"{target} {reason}; nothing was overwritten", code="EXISTS")
+    return unmade
+
+
+def make_mix(
+    manifest: Manifest, plan: MixPlan, stems: Mapping[str, Path], is_stopped: Callable[[], bool], *, overwrite: bool
+) -> float:
+    """Make a mix in the manifest's folder; return the gain that kept it from clipping, in dB: 0 or less.
+
+    Args:
+        manifest: of the stems, which are complete.
+        plan: of the mix.
+        stems: the files of those that it is the sum of.
+        is_stopped: see `mix_stems`.
+        overwrite: whether another file may be replaced.
+
+    Raises:
+        DownloadError, ConfigurationError, StoppedError: like `mix_stems`; also if another file has its name.
+    """
+    extension = manifest.stems[plan.stems[0]].file.rpartition(".")[2]
+    record = MixRecord(file=f"{plan.file}.{extension}", stems=plan.stems)
+    manifest.mixes[plan.name] = record
+    manifest.save()
+    with closing(PartFile(part_path(manifest.folder, plan.file))) as part:
+        gain_db = mix_stems(plan.name, stems, part, is_stopped)
+        manifest.mixes[plan.name] = attrs.evolve(record, total=part.sync(), gain_db=gain_db)
+        manifest.save()
+        part.publish(manifest.folder / record.file, overwrite=overwrite)
+    return gain_db
+
+
+def sweep(manifest: Manifest, kept: Collection[str], mixes: Collection[str]) -> None:
+    """Remove what is left of mixes: stems that are not `kept` besides, and what was begun and is wanted no more.
+
+    Raises:
+        DownloadError: the disk fails.
+    """
+    if not manifest.mixes:
+        return
+    before = {*manifest.stems, *manifest.mixes}
+    parts = {stem: stem for mix in manifest.mixes.values() for stem in mix.stems if stem not in kept}
+    for name in [name for name in manifest.mixes if name not in mixes and manifest.finished_mix(name) is None]:
+        del manifest.mixes[name]
+        parts[name] = name
+    remove_parts(manifest.folder, [stem_file_name(name, manifest.pattern) for name in parts])
+    for stem in parts:
+        if stem in manifest.stems and manifest.finished(stem) is None:
+            del manifest.stems[stem]
+    if before != {*manifest.stems, *manifest.mixes}:
+        manifest.save()
 
 
 def load_audio() -> ModuleType:

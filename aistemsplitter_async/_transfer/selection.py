@@ -73,8 +73,8 @@ class Selection:
         if names == () and not mixes:
             raise ConfigurationError("stems=() without a mix downloads nothing; leave it out to download all stems")
         parsed = {_parse_mix_name(name): Mix.parse(name, summed) for name, summed in (mixes or {}).items()}
-        if parsed:
-            raise ConfigurationError("mixes are not available yet; leave mixes out")
+        if len({fold(name) for name in parsed}) < len(mixes or {}):
+            raise ConfigurationError(f"some of the mixes {', '.join(map(repr, mixes or {}))} would be the same file")
         return cls(names, parsed)
 
     @property

@@ -15,8 +15,8 @@ import attrs
 from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.manifest import check_target
 from aistemsplitter_async._transfer.names import ANY_STEM
+from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions

@@ -18,9 +18,9 @@ from aistemsplitter_async._transfer.manifest import (
     StemRecord,
     manifest_name,
     pattern_of,
-    prepare_folder,
 )
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async._transfer.target import prepare_folder
 from aistemsplitter_async.errors import DownloadError, UnsafeNameError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="links and locks of POSIX")
