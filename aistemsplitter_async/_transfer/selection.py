@@ -7,7 +7,8 @@ from typing import Final, Self
 
 import attrs
 
-from aistemsplitter_async._transfer.names import KNOWN_STEMS, MODEL_STEMS, check_name, fold
+from aistemsplitter_async._transfer.names import KNOWN_STEMS, MODEL_STEMS, NAME_CAP_BYTES, check_name, fold
+from aistemsplitter_async.config import STEMS_CAP
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, UnsafeNameError
 
 NO_SUCH_STEM: Final = "NO_SUCH_STEM"  # the code of that error
@@ -71,7 +72,7 @@ class Selection:
         """
         names = None if stems is None else _parse_names(stems, "stems")
         if names == () and not mixes:
-            raise ConfigurationError("stems=() without a mix downloads nothing; leave it out to download all stems")
+            raise ConfigurationError("no stems and no mix are nothing to download; leave stems out to download all")
         parsed = {_parse_mix_name(name): Mix.parse(name, summed) for name, summed in (mixes or {}).items()}
         if len({fold(name) for name in parsed}) < len(mixes or {}):
             raise ConfigurationError(f"some of the mixes {', '.join(map(repr, mixes or {}))} would be the same file")
@@ -97,7 +98,7 @@ class Selection:
         there = MODEL_STEMS.get(stem_model or _ANY_MODEL)
         if there is not None and (missing := _missing(self.named, there)):
             whose = "no model has" if stem_model is None else f"the model {stem_model} does not have"
-            raise ConfigurationError(f"{whose} {missing}; there are {', '.join(there)}", code=NO_SUCH_STEM)
+            raise ConfigurationError(f"{whose} {missing}; there are {', '.join(there)}")
 
     def kept(self, stems: Collection[str]) -> tuple[str, ...]:
         """Return which of a split's stems end as files.
@@ -106,7 +107,8 @@ class Selection:
             DownloadError: one that is called by its name is not among them (`code` is `NO_SUCH_STEM`).
         """
         if missing := _missing(self.named, stems):
-            raise DownloadError(f"the split does not have {missing}; it has {', '.join(stems)}", code=NO_SUCH_STEM)
+            there = ", ".join([repr(stem[:NAME_CAP_BYTES]) for stem in stems][:STEMS_CAP]) or "none"
+            raise DownloadError(f"the split does not have {missing}; it has {there}", code=NO_SUCH_STEM)
         return tuple(stem for stem in stems if self.stems is None or stem in self.stems)
 
     def fetched(self, stems: Collection[str]) -> tuple[str, ...]:

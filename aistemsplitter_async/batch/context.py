@@ -19,7 +19,7 @@ from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
 from aistemsplitter_async.journal.journal import Journal
-from aistemsplitter_async.journal.record import Record, Step, plan_step
+from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
@@ -98,6 +98,10 @@ class BatchContext:
         """Return the step that `record` calls for now."""
         options = self.options
         return plan_step(record, now=self.clock.now(), key_age=options.key_age, wants_files=options.into is not None)
+
+    def retries(self, failure: StoredFailure) -> bool:
+        """Return whether this run tries again what failed in an earlier one."""
+        return is_retried(failure, self.options.retry_failed, self.options.selection)
 
     async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Write to the journal; while the disk is full, wait.

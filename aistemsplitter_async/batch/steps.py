@@ -14,6 +14,7 @@ import attrs
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.uploader import Delivery
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async.batch.context import BatchContext
@@ -87,11 +88,18 @@ class Steps:
         return await context.write(JournalStore.succeeded, record.id, split)
 
     async def download(self, record: Record) -> Record:
-        """Download the stems."""
+        """Download the wanted stems that are not here.
+
+        Raises:
+            DownloadError: the split does not have one of them; nothing was fetched.
+        """
         context, standing, split = self._context, self._standing, record.split
         into = context.options.into
         assert into is not None and split is not None  # noqa: S101, PT018  # checked by `plan_step`
         standing.release_in_flight()
+        missing = await self.find_missing(record)
+        if record.stems and not missing:
+            return await context.write(JournalStore.downloaded, record.id, {})
         urls = context.engine.downloader.urls(split)
 
         async def attempt() -> dict[str, StoredFile]:
@@ -103,7 +111,7 @@ class Steps:
                 on_progress=standing.note_progress,
                 pattern=record.pattern,
                 urls=urls,
-                selection=context.options.selection,
+                selection=Selection(missing),
             )
             return await run_in_thread(_describe, into, files)
 
@@ -115,12 +123,13 @@ class Steps:
         downloaded = await context.write(JournalStore.downloaded, record.id, stored)
         return attrs.evolve(downloaded, split=split)  # with the URLs, which the journal does not keep
 
-    async def is_complete(self, record: Record) -> bool:
-        """Return whether every stem is there. An edited stem counts, unless it may be overwritten."""
-        return await run_in_thread(is_complete, self._context.options, record)
+    async def find_missing(self, record: Record) -> tuple[str, ...]:
+        """Return the wanted stems that are not here; see `find_missing`."""
+        self._standing.enter("download")
+        return await run_in_thread(find_missing, self._context.options, record)
 
     async def refresh(self, record: Record) -> Record:
-        """Get new URLs of stems that were downloaded before and are gone.
+        """Get new URLs of stems that are not here.
 
         Raises:
             ProtocolError: the split has no stems any more.
@@ -135,11 +144,32 @@ class Steps:
         return await context.write(JournalStore.succeeded, record.id, split)
 
 
-def is_complete(options: BatchOptions, record: Record) -> bool:
-    """Return whether every stem is there. An edited stem counts, unless it may be overwritten."""
-    into = options.into
-    sizes = [] if into is None else [(_size(into / file.path), file.size) for file in record.files.values()]
-    return all(size is not None and (size == stored or not options.overwrite) for size, stored in sizes)
+def find_missing(options: BatchOptions, record: Record) -> tuple[str, ...]:
+    """Return the stems that are wanted and not here. An edited stem is here, unless it may be overwritten.
+
+    Raises:
+        DownloadError: the split does not have one that is wanted.
+    """
+    return tuple(stem for stem in options.selection.kept(record.stems) if not _is_here(options, record.files.get(stem)))
+
+
+def list_files(options: BatchOptions, record: Record) -> dict[str, Path]:
+    """Return the wanted stems that were downloaded, in any run.
+
+    Raises:
+        DownloadError: see `find_missing`.
+    """
+    if options.into is None:
+        return {}
+    wanted = [stem for stem in options.selection.kept(record.stems) if stem in record.files]
+    return {stem: options.into / record.files[stem].path for stem in wanted}
+
+
+def _is_here(options: BatchOptions, file: StoredFile | None) -> bool:
+    if file is None or options.into is None:
+        return False
+    size = _size(options.into / file.path)
+    return size is not None and (size == file.size or not options.overwrite)
 
 
 def _size(path: Path) -> int | None:

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
@@ -19,7 +18,7 @@ from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
-from aistemsplitter_async.batch.steps import Steps
+from aistemsplitter_async.batch.steps import Steps, list_files
 from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -35,7 +34,7 @@ from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, delivered, fit
-from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure, is_retried
+from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
@@ -129,7 +128,7 @@ class BatchTrack:
             self._announce(claim.besides)
         self._take_ownership(record)
         self._raise_unresolved(record)
-        if record.failure is not None and is_retried(record.failure, context.options.retry_failed):
+        if record.failure is not None and context.retries(record.failure):
             self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
@@ -148,7 +147,7 @@ class BatchTrack:
         self._take_ownership(record)
         self._raise_unresolved(record)
         record = await context.write(JournalStore.get, record.id)
-        if record.failure is not None and is_retried(record.failure, context.options.retry_failed):
+        if record.failure is not None and context.retries(record.failure):
             record = await context.write(JournalStore.reopen, record.id, wanted)
         while fit(record, wanted) is Fit.UNSETTLED:
             self.standing.split_id = record.split_id
@@ -260,7 +259,7 @@ class BatchTrack:
                 await self._plan_price(opened)
             if step in do:
                 record = await do[step](record)
-            elif step is Step.CHECK and not standing.has_worked and not await steps.is_complete(record):
+            elif step is Step.CHECK and not standing.has_worked and await steps.find_missing(record):
                 record = await steps.refresh(record)
             elif step is Step.REVIEW:
                 return await self._leave_for_review(record)
@@ -327,17 +326,13 @@ class BatchTrack:
         if not self.standing.has_worked:
             return self._skip("finished", record)
         assert record.split is not None  # noqa: S101  # implied by the state
-        return Done(self._item.source, record.split, self._paths(record), self.standing.position)
+        return Done(self._item.source, record.split, list_files(self._context.options, record), self.standing.position)
 
     def _skip(self, reason: SkipReason, record: Record | None = None, same_as: str | None = None) -> Skipped:
         source, position = self._item.source, self.standing.position
         if record is None:
             return Skipped(source, reason, position)
-        return Skipped(source, reason, position, self._paths(record), same_as, record.split)
-
-    def _paths(self, record: Record) -> dict[str, Path]:
-        into = self._context.options.into
-        return {} if into is None else {stem: into / file.path for stem, file in record.files.items()}
+        return Skipped(source, reason, position, list_files(self._context.options, record), same_as, record.split)
 
 
 def build_changed(label: str, record: Record) -> SourceChangedError:

@@ -84,6 +84,8 @@ def split(
         return _refuse("--idempotency-key is for one split; give one source with it", "split")
     if splitting.sandbox and splitting.common.names_an_api:
         return _refuse(_SANDBOX_CONFLICT, "split")
+    if (problem := splitting.selecting.find_problem(splitting.stem_model)) is not None:
+        return _refuse(problem, "split")
     from aistemsplitter_async.cli.commands import split as module  # noqa: PLC0415
 
     return _run(partial(module.split, sources, splitting))
@@ -110,6 +112,8 @@ def batch(
     if not paths and not batching.status:
         return _refuse("give at least one PATH to split, or --status", "batch")
     if (problem := _find_option(paths or [], "batch", batching.common)) is not None:
+        return _refuse(problem, "batch")
+    if (problem := batching.selecting.find_problem(batching.stem_model)) is not None:
         return _refuse(problem, "batch")
     from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
 
@@ -182,6 +186,8 @@ def download(
     common: Common = DEFAULTS,
 ) -> int:
     """Download the stems of a split, once it has succeeded."""
+    if (problem := selecting.find_problem()) is not None:
+        return _refuse(problem, "download")
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
     job = partial(lookup.download, split_id, common, into=str(into), name=name, selecting=selecting)

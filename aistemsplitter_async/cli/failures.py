@@ -12,6 +12,7 @@ import attrs
 
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
+from aistemsplitter_async._transfer.selection import NO_SUCH_STEM
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (
@@ -76,6 +77,7 @@ _ADVICE_BY_CODE = {
     ),
     NO_LOCKS: _ELSEWHERE,
     UNUSABLE: _ELSEWHERE,
+    NO_SUCH_STEM: "it is paid for, and other --stems are downloaded without being charged",
     "CHARGED_MORE": "check the price before going on without --max-credits",
 }
 
@@ -107,6 +109,7 @@ class Context:
     Attributes:
         into: the folder for all splits, `None` for commands that download nothing.
         name: the folder inside, if it is not the usual one of the source.
+        selecting: the options for what is downloaded, see `Selecting.given`.
         connection: the options to reach the same API, see `Common.connection`.
         is_batch: whether the command is `batch`, which is continued by running it again.
         is_split: whether the command is `split`, which buys and has a journal too.
@@ -116,6 +119,7 @@ class Context:
 
     into: str | None = None
     name: str | None = None
+    selecting: Mapping[str, object] = attrs.field(factory=dict[str, object])
     connection: Mapping[str, object] = attrs.field(factory=dict[str, object])
     is_batch: bool = False
     is_split: bool = False
@@ -133,7 +137,7 @@ class Context:
             return []
         connection = given_options(self.connection)
         wait = command("wait", split_id, *connection)
-        target = given_options({"--into": self.into, "--name": self.name})
+        target = given_options({"--into": self.into, "--name": self.name, **self.selecting})
         return [wait] if self.into is None else [command("download", split_id, *target, *connection), wait]
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import attrs
 from cyclopts import Parameter
 
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.cli.paths import expand_path
 from aistemsplitter_async.cli.values import (
     Duration,
@@ -27,6 +28,7 @@ from aistemsplitter_async.config import (
     WEBHOOK_SECRET_VARIABLE,
     RateLimit,
 )
+from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
 
 
@@ -154,10 +156,23 @@ class Selecting:
             n_tokens=1,
             accepts_keys=False,
             negative_iterable=(),
-            help="Download only these, like vocals,drums; all if not given. What is not downloaded costs no less, and "
-            "can be downloaded later without being paid for again.",
+            help="Download only these, like vocals,drums; all if not given. A split costs the same, and the others can "
+            "be downloaded later without being paid for again.",
         ),
     ] = None
+
+    @property
+    def given(self) -> dict[str, object]:
+        """Return the options as another command needs them to download the same."""
+        return {"--stems": None if self.stems is None else ",".join(self.stems)}
+
+    def find_problem(self, stem_model: str | None = None) -> str | None:
+        """Return why this cannot be downloaded of a split by that model, `None` if it perhaps can."""
+        try:
+            Selection.parse(self.stems).check_model(stem_model)
+        except ConfigurationError as error:
+            return str(error)
+        return None
 
 
 @Parameter(name="*")

@@ -21,6 +21,7 @@ import attrs
 
 import aistemsplitter_async.errors
 from aistemsplitter_async._send.reactions import classify, is_ambiguous, is_refused
+from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIStatusError,
@@ -189,8 +190,9 @@ class Record:
         split_id: the split, once it is known.
         credits_used: its price.
         created_at: when the answer to its create came (POSIX seconds).
-        split: its terminal state.
-        files: its stems, once they are downloaded.
+        split: its terminal state; without the URLs of its stems, once some were downloaded.
+        stems: the names of all its stems, once it has succeeded.
+        files: those that were downloaded, in any run.
         failure: why the last run did not finish it.
     """
 
@@ -209,6 +211,7 @@ class Record:
     credits_used: float | None = None
     created_at: float | None = None
     split: Split | None = None
+    stems: tuple[str, ...] = ()
     files: Mapping[str, StoredFile] = attrs.field(factory=dict[str, StoredFile])
     failure: StoredFailure | None = None
 
@@ -235,7 +238,7 @@ class Step(Enum):
     REPLAY = "resend a create that may have happened"
     WAIT = "wait for the split"
     DOWNLOAD = "download the stems"
-    CHECK = "check that the stems are still on disk"
+    CHECK = "check that the wanted stems are still on disk"
     NOTHING = "it is finished"
     REVIEW = "its create is too old to resend without confirmation"
     FAILED = "it failed, and is tried again only on request"
@@ -282,10 +285,14 @@ def plan_reopening(failure: StoredFailure) -> bool:
     return failure.kind == SplitFailedError.__name__
 
 
-def is_retried(failure: StoredFailure, retry_failed: RetryFailed) -> bool:
-    """Return whether a run tries again what failed; with `"unpaid"`, whatever can be tried without a second payment."""
+def is_retried(failure: StoredFailure, retry_failed: RetryFailed, selection: Selection = ALL_STEMS) -> bool:
+    """Return whether a run tries again what failed; with `"unpaid"`, whatever can be tried without a second payment.
+
+    A stem that cannot be downloaded may not be among those that are selected now.
+    """
     is_free = not (failure.may_be_paid or plan_reopening(failure))
-    return failure.passing or retry_failed is True or (retry_failed == "unpaid" and is_free)
+    other_stems = failure.stage == "download" and selection != ALL_STEMS
+    return failure.passing or other_stems or retry_failed is True or (retry_failed == "unpaid" and is_free)
 
 
 def build_failure(stage: StageName, error: AIStemSplitterError) -> StoredFailure:

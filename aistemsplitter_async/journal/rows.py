@@ -96,6 +96,9 @@ def load_record(row: Any) -> Record:
         number, content, identity, variant, source, state, folder, pattern, split_input, expires_at, key, body,
         intended_at, split_id, credits_used, created_at, split, files, failure,
     ) = row  # fmt: skip
+    ended = None if split is None else _json.loads(split, Split)
+    named = {} if ended is None else ended.stems
+    stored = {} if files is None else _json.loads(files, dict[str, StoredFile])
     return Record(
         id=number,
         audio=AudioId(content, identity),
@@ -111,8 +114,9 @@ def load_record(row: Any) -> Record:
         split_id=split_id,
         credits_used=credits_used,
         created_at=created_at,
-        split=None if split is None else _json.loads(split, Split),
-        files={} if files is None else _json.loads(files, dict[str, StoredFile]),
+        split=None if ended is None else attrs.evolve(ended, stems={stem: url for stem, url in named.items() if url}),
+        stems=tuple(named or stored),  # earlier versions kept no names, and had downloaded all
+        files=stored,
         failure=None if failure is None else _json.loads(failure, StoredFailure),
     )
 

@@ -153,14 +153,15 @@ class JournalStore(Claims):
         return self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
 
     def succeeded(self, track: int, split: Split) -> Record:
-        """Note that its stems can be downloaded; again, if they were downloaded before and are gone."""
-        return self._move(track, State.SUCCEEDED, split=dump_value(split), files=None)
+        """Note that its stems can be downloaded; again, if some were downloaded before, which stays known."""
+        return self._move(track, State.SUCCEEDED, split=dump_value(split))
 
     def downloaded(self, track: int, files: Mapping[str, StoredFile]) -> Record:
-        """Note that its stems are on disk. Their URLs are no longer needed, and are not kept."""
-        record = self._move(track, State.DOWNLOADED, files=dump_value(dict(files)))
-        assert record.split is not None  # noqa: S101  # implied by the previous state
-        return self._set(track, split=dump_value(attrs.evolve(record.split, stems={})))
+        """Note that these stems are on disk too. Their URLs are no longer needed: only their names are kept."""
+        record = self._move(track, State.DOWNLOADED)
+        assert record.split is not None  # noqa: S101  # implied by the state before
+        split = attrs.evolve(record.split, stems=dict.fromkeys(record.stems, ""))
+        return self._set(track, files=dump_value({**record.files, **files}), split=dump_value(split))
 
     def fail(self, track: int, failure: StoredFailure, split: Split | None) -> Record:
         """Note why the run did not finish it."""

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
+from aistemsplitter_async._transfer.selection import NO_SUCH_STEM
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
@@ -56,7 +57,7 @@ from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 from aistemsplitter_async.library.kinds import Kind
 
 # Failures that say what to do themselves: another run alone changes nothing.
-_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED)
+_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED, NO_SUCH_STEM)
 
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
@@ -84,6 +85,7 @@ class _Run:
         self.is_draining = False
         self.context = Context(
             into=str(arguments.into),
+            selecting=arguments.selecting.given,
             connection=arguments.common.connection,
             is_batch=True,
             retry_failed=arguments.retry_failed,

@@ -16,12 +16,13 @@ from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.preflight import plan_price
-from aistemsplitter_async.batch.steps import is_complete
+from aistemsplitter_async.batch.steps import find_missing as find_missing_stems
 from aistemsplitter_async.batch.track import build_changed
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner
@@ -118,15 +119,16 @@ class Planner:
             raise build_changed(opened.label, record)
         if claim.met == "again":
             return Plan("duplicate", record.folder, record.pattern, record.source)
-        if record.failure is not None and is_retried(record.failure, options.retry_failed):
+        if record.failure is not None and is_retried(record.failure, options.retry_failed, options.selection):
             record = store.reopen(record.id, options.variant)
         step = plan_step(record, now=time.time(), key_age=options.key_age, wants_files=True)
         if step in (Step.UPLOAD, Step.CREATE):
-            await run_in_thread(check_target, self._into / record.folder, options.overwrite, record.pattern)
+            folder, selection = self._into / record.folder, options.selection
+            await run_in_thread(check_target, folder, options.overwrite, record.pattern, selection)
             if claim.besides is not None:
                 return Plan(_AGAIN, record.folder, record.pattern, besides=str(delivered(claim.besides)))
-        if step is Step.CHECK and not await run_in_thread(is_complete, options, record):
-            step = Step.DOWNLOAD
+        if step in (Step.CHECK, Step.DOWNLOAD):
+            step = Step.DOWNLOAD if await run_in_thread(find_missing_stems, options, record) else Step.CHECK
         if claim.met == "unsettled" and step in (Step.WAIT, Step.REPLAY):
             return Plan(_UNSETTLED, record.folder, record.pattern)
         return Plan(_PLANS[step], record.folder, record.pattern, code=_CODES.get(step, Exit.DONE))
@@ -225,6 +227,7 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         into=arguments.into,
         stem_model=arguments.stem_model,
         output_format=arguments.output_format,
+        selection=Selection.parse(arguments.selecting.stems),
         key_age=arguments.key_age or KEY_AGE,
         retry_failed=arguments.retry_failed,
         changed=arguments.changed,

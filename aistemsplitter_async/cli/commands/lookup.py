@@ -85,7 +85,7 @@ async def download(
     """Wait until a split is finished, and download its stems."""
     activity = Activity(split_id, split_id=split_id)
     terminal.kept = f"nothing is lost: the stems go to {into}"
-    context = Context(into=into, name=name, connection=common.connection)
+    context = Context(into=into, name=name, selecting=selecting.given, connection=common.connection)
     try:
         async with working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)

@@ -234,6 +234,7 @@ class _Run:
         return Context(
             into=str(arguments.into),
             name=job.folder if job is not None and job.folder != usual_folder(job.source) else None,
+            selecting=arguments.selecting.given,
             connection=arguments.common.connection,
             is_split=True,
             retry_failed=arguments.retry_failed,
@@ -247,6 +248,7 @@ def _command_for(source: str, arguments: Splitting) -> str:
         "--into": arguments.into,
         "--stem-model": arguments.stem_model,
         "--output-format": arguments.output_format,
+        **arguments.selecting.given,
         "--webhook-url": arguments.webhook_url,
         **arguments.common.connection,
     }

@@ -12,13 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from aistemsplitter_async._transfer.manifest import (
-    MANIFEST_NAME,
-    Manifest,
-    StemRecord,
-    manifest_name,
-    pattern_of,
-)
+from aistemsplitter_async._transfer.manifest import MANIFEST_NAME, Manifest, StemRecord, manifest_name, pattern_of
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.target import prepare_folder
 from aistemsplitter_async.errors import DownloadError, UnsafeNameError

@@ -18,9 +18,9 @@ import pytest
 from aistemsplitter_async import JournalError, JournalLockedError
 from aistemsplitter_async._files import make_folder, put_over, reason_of, sync_folder
 from aistemsplitter_async._transfer.manifest import Manifest
-from aistemsplitter_async._transfer.target import check_target, prepare_folder
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED, PartFile, part_path
+from aistemsplitter_async._transfer.target import check_target, prepare_folder
 from aistemsplitter_async.cli.failures import Context, explain
 from aistemsplitter_async.errors import DownloadError
 from aistemsplitter_async.journal.file import UNUSABLE, explain as explain_sqlite
