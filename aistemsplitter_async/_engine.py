@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -25,8 +25,10 @@ from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
+from aistemsplitter_async._transfer.collector import Collector
 from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
 from aistemsplitter_async._transfer.meter import OnProgress
+from aistemsplitter_async._transfer.mixing import load_audio, read_gains
 from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.target import check_target
@@ -89,6 +91,7 @@ class Engine:
         self.uploader = Uploader(self.pipeline, base_url, self._urls)
         self.poller = Poller(self.pipeline, base_url, poll)
         self.downloader = Downloader(self.pipeline, self.get_split, self._urls)
+        self.collector = Collector(self.pipeline, self.downloader)
         self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.owner = {
@@ -330,10 +333,16 @@ class Engine:
         """Download what is selected to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
-        download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
-        attempt = partial(download, overwrite=overwrite, on_progress=on_progress, selection=selection)
+        collect = self.collector.collect(
+            split,
+            folder,
+            overwrite=overwrite,
+            on_progress=on_progress,
+            selection=selection,
+            fetching=lambda work: self.pipeline.outlast(Stage.DOWNLOAD, work, MAY_PASS),
+        )
         try:
-            return await self.finish_by(deadline, self.pipeline.outlast(Stage.DOWNLOAD, attempt, MAY_PASS))
+            return await self.finish_by(deadline, collect)
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise
@@ -343,5 +352,22 @@ class Engine:
 
         Raises:
             DownloadError: it cannot be written to, or stems would be overwritten without permission.
+            ConfigurationError: see `check_mixes`.
         """
+        await self.check_mixes(selection)
         await run_in_thread(check_target, folder, overwrite, pattern, selection)
+
+    @staticmethod
+    async def check_mixes(selection: Selection) -> None:
+        """Check that the selected mixes can be made here, before anything is spent.
+
+        Raises:
+            ConfigurationError: what they are made with is not installed.
+        """
+        if selection.mixes:
+            await run_in_thread(load_audio)
+
+    @staticmethod
+    async def read_gains(files: Mapping[str, Path], selection: Selection) -> dict[str, float]:
+        """Return the gain of each selected mix among downloaded files, in dB: 0 or less."""
+        return await run_in_thread(read_gains, files, selection.mixes)

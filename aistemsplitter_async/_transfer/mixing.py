@@ -19,7 +19,7 @@ import attrs
 
 from aistemsplitter_async._transfer.manifest import Manifest, MixRecord, remove_parts
 from aistemsplitter_async._transfer.names import ANY_STEM, fold, stem_file_name
-from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path
+from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, MixError
 
@@ -118,6 +118,14 @@ def make_mix(
     return gain_db
 
 
+def read_gains(files: Mapping[str, Path], mixes: Collection[str]) -> dict[str, float]:
+    """Return the gain of each of `mixes`, in dB; `files` are what was downloaded in one folder."""
+    folder = next((files[name].parent for name in mixes if name in files), None)
+    manifest = None if folder is None else Manifest.load(folder)
+    known = {} if manifest is None else manifest.mixes
+    return {name: known[name].gain_db for name in mixes if name in known}
+
+
 def sweep(manifest: Manifest, kept: Collection[str], mixes: Collection[str]) -> None:
     """Remove what is left of mixes: stems that are not `kept` besides, and what was begun and is wanted no more.
 
@@ -133,7 +141,8 @@ def sweep(manifest: Manifest, kept: Collection[str], mixes: Collection[str]) -> 
         parts[name] = name
     remove_parts(manifest.folder, [stem_file_name(name, manifest.pattern) for name in parts])
     for stem in parts:
-        if stem in manifest.stems and manifest.finished(stem) is None:
+        entry = manifest.stems.get(stem)
+        if entry is not None and status_of(manifest.folder / entry.file) is None:
             del manifest.stems[stem]
     if before != {*manifest.stems, *manifest.mixes}:
         manifest.save()

@@ -79,6 +79,11 @@ class Selection:
         return cls(names, parsed)
 
     @property
+    def is_nothing(self) -> bool:
+        """Return whether nothing is to be downloaded."""
+        return self.stems == () and not self.mixes
+
+    @property
     def named(self) -> tuple[str, ...]:
         """Return every stem that is called by its name."""
         mixed = (stem for mix in self.mixes.values() for stem in mix.stems)

@@ -89,11 +89,13 @@ class Batch:
         Raises:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
-            ConfigurationError: it was entered before, or its client belongs to another event loop.
+            ConfigurationError: it was entered before, its client belongs to another event loop, or mixes cannot be made
+                here.
         """
         if self._loop is not None:
             raise ConfigurationError("a batch is entered once; call split_many again")
         engine, self._loop = self._get_engine(), asyncio.get_running_loop()
+        await engine.check_mixes(self._options.selection)
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
         context = BatchContext(

@@ -59,8 +59,8 @@ SHELLS_OF = {
     "_gate": "gate queues",
     "_poll": "poller",
     "_send": "connections connectors create failures network pipeline transport",
-    "_transfer": "audio downloader file_object file_source foreign manifest metered partfile saver sound stem_urls "
-    "uploader writer",
+    "_transfer": "audio collector downloader file_object file_source foreign manifest metered mixing partfile saver "
+    "sound stem_urls target uploader writer",
     "batch": "bounds capacity context create feeder item patience progress runner standing steps ticker track",
     "cli": "connect paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",

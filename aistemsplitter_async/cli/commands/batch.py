@@ -146,6 +146,7 @@ class _Run:
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
             stems=arguments.selecting.stems,
+            mixes=arguments.selecting.mixes,
             in_flight=arguments.in_flight,
             uploads=arguments.uploads,
             downloads=arguments.downloads,
@@ -199,7 +200,7 @@ class _Run:
             self._created.discard(outcome.split.id)
             if self._waveforms is not None:
                 self._waveforms.add(outcome.files.values())
-            self._print(build_result(outcome.split, source, stems=outcome.files), "done")
+            self._print(build_result(outcome.split, source, stems=outcome.files, gain_db=outcome.gain_db), "done")
         else:
             self._skip(source, outcome)
 
@@ -209,7 +210,7 @@ class _Run:
             self._twins[label(source)] = outcome.same_as
         elif self._waveforms is not None and outcome.reason == "not begun":
             self._others[label(source)] = None
-        result = Result(source=source, status=outcome.reason, stems=outcome.files)
+        result = Result(source=source, status=outcome.reason, stems=outcome.files, gain_db=outcome.gain_db)
         # Sources that were finished earlier are only counted: there may be thousands.
         if self._arguments.common.json or outcome.same_as:
             self._print(result, "skipped", same_as=outcome.same_as)
@@ -249,7 +250,7 @@ class _Run:
             return
         title = self._terminal.paint(show(shown_source(result.source or "")), BOLD)
         folders = sorted({str(Path(str(file)).parent) for file in result.stems.values()})
-        notes = [f"same audio as {shown_source(same_as)}"] if same_as else folders
+        notes = [f"same audio as {shown_source(same_as)}"] if same_as else [*folders, *result.turned_down().values()]
         self._terminal.result("  ".join([title, *result.headline()[:2], *map(show, notes)]))
 
     async def _print_summary(self, report: BatchReport, forecast: Forecast) -> None:

@@ -33,14 +33,16 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def noise(level: float, frames: int = FRAMES) -> Samples:
-    return RNG.uniform(-level, level, (frames, 2))
+    samples: Samples = RNG.uniform(-level, level, (frames, 2))
+    return samples
 
 
 def tones(*frequencies: float) -> Samples:
     """Return what MP3 encodes well: tones that begin at a moment, so that an offset would be seen."""
     time = np.arange(FRAMES) / RATE
     swell = np.exp(-6 * (time[:, None] % 0.7)) * (time[:, None] > 0.1)
-    return 0.3 * swell * np.sin(2 * np.pi * time[:, None] * np.array(frequencies))
+    samples: Samples = 0.3 * swell * np.sin(2 * np.pi * time[:, None] * np.array(frequencies))
+    return samples
 
 
 def write(
@@ -53,8 +55,8 @@ def write(
 
 def write_mp3(path: Path, samples: Samples, kilobits: int | None = None) -> Path:
     """Write an MP3 of a constant bitrate, or of the best variable one."""
-    constant = {"bitrate_mode": "CONSTANT", "compression_level": (320 - (kilobits or 320)) / 289}
-    variable = {"bitrate_mode": "VARIABLE", "compression_level": 0.0}
+    constant: dict[str, Any] = {"bitrate_mode": "CONSTANT", "compression_level": (320 - (kilobits or 320)) / 289}
+    variable: dict[str, Any] = {"bitrate_mode": "VARIABLE", "compression_level": 0.0}
     return write(path, samples, form="MP3", kind="MPEG_LAYER_III", **(constant if kilobits else variable))
 
 
@@ -150,7 +152,7 @@ def test_an_mp3_begins_and_ends_where_its_stems_do(tmp_path: Path, kilobits: int
     expected = read(paths["a"]) + read(paths["b"])
     decoded = [read(mixed)]
     if shutil.which("ffmpeg"):
-        command = ["ffmpeg", "-v", "error", "-i", mixed, "-f", "f32le", "-"]
+        command = ["ffmpeg", "-v", "error", "-i", str(mixed), "-f", "f32le", "-"]
         raw = subprocess.run(command, capture_output=True, check=True).stdout
         decoded.append(np.frombuffer(raw, np.float32).reshape(-1, 2))
     for samples in decoded:
