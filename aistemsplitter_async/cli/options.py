@@ -175,7 +175,7 @@ class Selecting:
             n_tokens=1,
             accepts_keys=False,
             negative_iterable=(),
-            help="Make a file that is the sum of stems, like rhythm=drums,bass, or of all but some, like karaoke=-vocals. "
+            help="Make a file of the sum of stems, like rhythm=drums,bass, or of all but some, like karaoke=-vocals. "
             "With --stems none, only the mix is kept. Needs the extra audio.",
         ),
     ] = ()

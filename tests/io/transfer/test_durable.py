@@ -20,7 +20,7 @@ import pytest
 
 from aistemsplitter_async import _files
 from aistemsplitter_async._files import make_folder, sync_folder
-from aistemsplitter_async._transfer import downloader, manifest as manifest_module, partfile, writer
+from aistemsplitter_async._transfer import downloader, partfile, target, writer
 from aistemsplitter_async._transfer.manifest import MANIFEST_NAME, Manifest, StemRecord
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async._transfer.ranges import Incoming
@@ -296,7 +296,7 @@ MISTAKES: dict[str, tuple[Any, str, object]] = {
     "the old name may go first": (partfile, "_rename_to_new", link_and_unlink),
     "the new name is not synced": (PartFile, "publish", leave_names),
     "the folder is not synced": (
-        manifest_module,
+        target,
         "make_folder",
         lambda folder: folder.mkdir(parents=True, exist_ok=True),
     ),
