@@ -20,6 +20,7 @@ from aistemsplitter_async.sandbox.service.service import Service
 from aistemsplitter_async.sandbox.service.state import Split
 
 _PATH_PARTS: Final = 4
+_WITH_STEM: Final = (200, 206)  # in any other answer the body is no part of a stem
 _HEADERS: Final = {
     "Cache-Control": "private, max-age=31536000, immutable",
     "Access-Control-Allow-Origin": "*",  # the address alone gives access, to pages too
@@ -43,7 +44,17 @@ class CDN:
         label, split_id = (None, None) if split is None else (split.account, split.id)
         perform = partial(self._serve, request, split)
         reply, fault = await self._injector.answer("download", split_id, perform, flat=True)
-        record = RequestRecord(service.clock.now(), "download", reply.status, label, split_id, fault)
+        stem = None if split is None else split.find_stem(parts[-1])
+        record = RequestRecord(
+            service.clock.now(),
+            "download",
+            reply.status,
+            label,
+            split_id,
+            fault,
+            stem=None if stem is None else stem.name,
+            sent_bytes=reply.sent_bytes if request.method == "GET" and reply.status in _WITH_STEM else 0,
+        )
         service.ledger.add_request(record)
         return reply
 

@@ -59,6 +59,12 @@ class Reply:
         """Bytes of the body."""
         return len(self.body) if isinstance(self.body, bytes) else self.body.length
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of the body that are sent before a fault breaks it off."""
+        stop = None if self.manner is None else self.manner.stop_after
+        return self.length if stop is None else min(stop, self.length)
+
 
 def build_data_reply(data: Mapping[str, Any]) -> Reply:
     """Return a 200 in the success envelope."""

@@ -100,7 +100,7 @@ def _build_head(request: web.BaseRequest, reply: Reply, manner: Manner) -> bytes
 
 
 async def _cut_pieces(reply: Reply, manner: Manner) -> AsyncIterator[bytes]:
-    left = reply.length if manner.stop_after is None else min(manner.stop_after, reply.length)
+    left = reply.sent_bytes
     if isinstance(reply.body, bytes):
         for start in range(0, left, manner.piece_bytes):
             yield reply.body[start : min(left, start + manner.piece_bytes)]

@@ -34,6 +34,10 @@ class RequestRecord:
     split_id: str | None = None
     fault: str | None = None
     """Kind of the injected fault that changed the answer."""
+    stem: str | None = None
+    """The stem that was asked for, of a `download`."""
+    sent_bytes: int = 0
+    """Bytes of it in the answer; a client that goes away receives fewer."""
 
 
 @attrs.define

@@ -9,6 +9,7 @@ from hypothesis import given, strategies as st
 
 from aistemsplitter_async import errors
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
+from aistemsplitter_async.cli.options import Selecting
 from aistemsplitter_async.cli.screen.render import hide_keys, show
 from aistemsplitter_async.models import Split, Submission
 
@@ -57,12 +58,15 @@ def test_an_uncertain_create_names_its_key_and_the_way_on() -> None:
 
 def test_a_wait_that_took_too_long_says_how_to_go_on_with_the_same_options() -> None:
     context = Context(
-        into="my stems", name="song-2", connection={"--base-url": "https://a.example/v1", "--api-key-file": Path("k")}
+        into="my stems",
+        name="song-2",
+        selecting=Selecting(stems=("vocals", "bass")).given,
+        connection={"--base-url": "https://a.example/v1", "--api-key-file": Path("k")},
     )
     message = explain(errors.WaitTimeoutError("split_1", None), context, source="song.mp3").message
     assert message.startswith("song.mp3: ")
     connection = "--base-url https://a.example/v1 --api-key-file k"
-    assert f"download split_1 --into 'my stems' --name song-2 {connection}" in message
+    assert f"download split_1 --into 'my stems' --name song-2 --stems vocals,bass {connection}" in message
     assert f"wait split_1 {connection}" in message
 
 

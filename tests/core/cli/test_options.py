@@ -11,7 +11,7 @@ from hypothesis import given, strategies as st
 from aistemsplitter_async.cli.app import app, run_app
 from aistemsplitter_async.cli.commands.sandbox import build_sandbox
 from aistemsplitter_async.cli.failures import UsageError
-from aistemsplitter_async.cli.options import Common, Serving
+from aistemsplitter_async.cli.options import Common, Selecting, Serving
 from aistemsplitter_async.cli.values import parse_duration, parse_port, parse_rate_limit
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed
@@ -69,6 +69,45 @@ def test_a_rate_limit_reads_like_sixty_a_minute() -> None:
 def test_what_is_not_a_rate_limit_is_a_value_error_that_says_so(text: str) -> None:
     with pytest.raises(ValueError, match=r"rate limit|positive|at least 1"):
         parse_rate_limit(text)
+
+
+@pytest.mark.parametrize(
+    ("words", "stems"),
+    [
+        ([], None),
+        (["--stems", "vocals,drums"], ("vocals", "drums")),
+        (["--stems", "vocals", "--stems=drums, bass"], ("vocals", "drums", "bass")),
+        (["--stems", "none"], ()),
+    ],
+)
+@pytest.mark.parametrize(
+    ("command", "given"), [("split", "splitting"), ("batch", "batching"), ("download", "selecting")]
+)
+def test_stems_are_named_with_commas_or_one_by_one(
+    command: str, given: str, words: list[str], stems: tuple[str, ...] | None
+) -> None:
+    _, bound, _ = app.parse_args([command, *words, "song.wav"], print_error=False, exit_on_error=False)
+    options = bound.kwargs.get(given, Selecting())
+    assert getattr(options, "selecting", options).stems == stems
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--stems", "vocls"], "no model has a stem 'vocls'; there are vocals, drums, bass, other, guitar, piano"),
+        (["--stems", "piano", "--stem-model", "4s"], "the model 4s does not have a stem 'piano'"),
+        (["--stems", "none"], "no stems and no mix are nothing to download"),
+        (["--stems", "vocals,"], "write them like vocals,drums"),
+        (["--stems", "none,vocals"], "write them like vocals,drums"),
+        (["--stems", ""], "write them like vocals,drums"),
+    ],
+)
+@pytest.mark.parametrize("command", ["split", "batch"])
+def test_stems_that_cannot_be_are_refused_before_anything_is_done(
+    command: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_app([command, "song.wav", *words]) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["-1", "65536", "1x", "\u00b2", "", "9" * 5000])

@@ -26,6 +26,7 @@ class BareService:
         bodies: of the creates, newest last.
         uploads: what came, by upload id.
         gets: polls by split.
+        sent: bytes of stems that left it, by their paths.
         processing: seconds until a split is done.
         held: whether no split is done until this is unset.
     """
@@ -36,6 +37,7 @@ class BareService:
     bodies: list[bytes] = attrs.field(factory=list)
     uploads: dict[str, bytes] = attrs.field(factory=dict)
     gets: Counter[str] = attrs.field(factory=Counter)
+    sent: Counter[str] = attrs.field(factory=Counter)
     processing: float = 0.0
     held: bool = False
     _splits: dict[str, str] = attrs.field(factory=dict)
@@ -79,7 +81,9 @@ class BareService:
                 "updatedAt": now.isoformat(),
                 "stems": {stem: f"{root}/stems/{split_id}/{stem}.mp3" for stem in STEMS} if done else None,
             }
-        return f"the stem at {path}".encode() * 20
+        stem = f"the stem at {path}".encode() * 20
+        self.sent[path] += len(stem)
+        return stem
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""

@@ -1,0 +1,147 @@
+"""The stems one wants: nothing else is fetched or looked at, whoever else fetches into the same folder."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aistemsplitter_async._transfer import downloader
+from aistemsplitter_async._transfer.names import plan_names
+from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, DownloadError
+from aistemsplitter_async.models import Split
+from aistemsplitter_async.testing import error_reply
+from tests.io.fakes import CDN, World
+
+pytestmark = pytest.mark.usefixtures("inline_threads", "no_open_files")
+
+
+async def finished(world: World) -> Split:
+    async with world.client() as client:
+        split = await client.get_split("split_1")
+    world.api.asked.clear()
+    return split
+
+
+async def download(world: World, split: Split, into: Path, **options: Any) -> dict[str, Path]:
+    async with world.client() as client:
+        return await client.download_stems(split, into, **options)
+
+
+def asked_for(world: World) -> list[str]:
+    """The stems the CDN was asked for, each time it was."""
+    paths = [asked.exchange.request.url.removeprefix(CDN).partition("?")[0] for asked in world.api.of("download")]
+    return sorted(Path(path).stem for path in paths)
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def check_only_vocals_are_fetched(world: World, folder: Path) -> None:
+    assert asked_for(world) == ["vocals"]
+    assert names(folder) == [".stems.json", "vocals.mp3"]
+    manifest = json.loads((folder / ".stems.json").read_bytes())
+    assert list(manifest["stems"]) == ["vocals"]
+
+
+async def test_what_is_not_wanted_is_not_fetched_and_leaves_nothing(world: World, tmp_path: Path) -> None:
+    split = await finished(world)
+    found = await download(world, split, tmp_path, stems=["vocals"])
+    assert found == {"vocals": tmp_path / "song" / "vocals.mp3"}
+    check_only_vocals_are_fetched(world, tmp_path / "song")
+
+
+async def test_the_check_above_would_notice_a_download_of_everything(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The negative control."""
+
+    def plan_all(stems: Iterable[str], pattern: str, **_: object) -> Any:
+        return plan_names(list(stems), pattern)
+
+    monkeypatch.setattr(downloader, "plan_names", plan_all)
+    await download(world, await finished(world), tmp_path, stems=["vocals"])
+    with pytest.raises(AssertionError):
+        check_only_vocals_are_fetched(world, tmp_path / "song")
+
+
+async def test_several_calls_fetch_only_what_is_missing(world: World, tmp_path: Path) -> None:
+    split = await finished(world)
+    await download(world, split, tmp_path, stems=["vocals"])
+    assert list(await download(world, split, tmp_path, stems={"drums", "vocals"})) == ["vocals", "drums"]
+    assert asked_for(world) == ["drums", "vocals"]
+    assert list(await download(world, split, tmp_path, stems=["bass"])) == ["bass"]
+    assert len(await download(world, split, tmp_path)) == 4
+    assert asked_for(world) == ["bass", "drums", "other", "vocals"]
+    assert list(await download(world, split, tmp_path, stems=["drums"])) == ["drums"]
+    assert names(tmp_path / "song") == [".stems.json", "bass.mp3", "drums.mp3", "other.mp3", "vocals.mp3"]
+    assert world.api.count("download") == 4
+
+
+async def test_concurrent_calls_fetch_each_stem_once(world: World, tmp_path: Path) -> None:
+    split = await finished(world)
+    async with world.client() as client:
+        job = client.job("split_1")
+        wanted: list[list[str] | None] = [["vocals"], ["drums", "vocals"], None, ["bass"]]
+        found = await asyncio.gather(
+            *(client.download_stems(split, tmp_path, stems=stems) for stems in wanted),
+            job.download(tmp_path, stems=("other",)),
+        )
+    assert [sorted(files) for files in found] == [
+        ["vocals"], ["drums", "vocals"], ["bass", "drums", "other", "vocals"], ["bass"], ["other"],
+    ]  # fmt: skip
+    assert asked_for(world) == ["bass", "drums", "other", "vocals"]
+
+
+async def test_a_stem_that_fails_is_no_matter_to_a_call_that_does_not_want_it(world: World, tmp_path: Path) -> None:
+    split = await finished(world)
+    world.api.always("download", lambda exchange: error_reply(500, "X") if "drums" in exchange.request.url else None)
+    with pytest.raises(AIStemSplitterError, match="drums"):
+        await download(world, split, tmp_path)
+    world.api.asked.clear()
+    assert list(await download(world, split, tmp_path, stems=["vocals"])) == ["vocals"]
+    assert not world.api.asked
+
+
+async def test_a_stem_that_the_split_does_not_have_is_an_error_that_names_those_that_exist(
+    world: World, tmp_path: Path
+) -> None:
+    split = await finished(world)
+    with pytest.raises(DownloadError, match="stem 'piano'; it has 'vocals', 'drums', 'bass', 'other'") as caught:
+        await download(world, split, tmp_path, stems=["vocals", "piano"])
+    assert (caught.value.code, caught.value.split_id) == ("NO_SUCH_STEM", "split_1")
+    assert not world.api.asked
+    assert not list(tmp_path.iterdir())
+
+
+async def test_nothing_is_spent_for_stems_that_cannot_be(world: World, tmp_path: Path) -> None:
+    async with world.client() as client:
+        for wrong in ({"stems": "vocals"}, {"stems": ("piano",), "stem_model": "4s"}, {"stems": ("vocls",)}):
+            with pytest.raises(ConfigurationError):
+                await client.split(b"sound", into=tmp_path, **wrong)
+            with pytest.raises(ConfigurationError):
+                client.split_many([b"sound"], into=tmp_path, **wrong)
+        with pytest.raises(ConfigurationError):
+            await client.job("split_1").download(tmp_path, stems=())
+    assert not world.api.asked
+
+
+async def test_files_in_the_way_matter_only_if_they_are_wanted(world: World, tmp_path: Path) -> None:
+    """Before anything is bought, and when a finished split is downloaded."""
+    (tmp_path / "song").mkdir()
+    (tmp_path / "song" / "drums.mp3").write_bytes(b"mine")
+    async with world.client() as client:
+        with pytest.raises(DownloadError, match=r"drums\.mp3 exists already"):
+            await client.split(b"sound", into=tmp_path, name="song", stems=("drums",))
+        assert not world.api.asked
+        done = await client.split(b"sound", into=tmp_path, name="song", stems=("vocals",))
+        assert done.files == {"vocals": tmp_path / "song" / "vocals.mp3"}
+        with pytest.raises(DownloadError, match=r"drums\.mp3 exists already"):
+            await client.download_stems(done.split, tmp_path, name="song")
+    assert (tmp_path / "song" / "drums.mp3").read_bytes() == b"mine"
+    assert asked_for(world) == ["bass", "other", "vocals"]
