@@ -38,9 +38,9 @@ Work = Callable[[], Awaitable[Files]]
 Around = Callable[[Work], Awaitable[Files]]
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class _Delivery:
-    """What is to be in a folder."""
+    """What is to be in a folder. Once the stems are fetched, `unmade` are the mixes that are still to be made."""
 
     split: Split
     folder: Path
@@ -49,6 +49,7 @@ class _Delivery:
     plans: list[MixPlan]
     overwrite: bool = attrs.field(kw_only=True)
     threads: Executor = attrs.field(kw_only=True)
+    unmade: list[MixPlan] = attrs.field(factory=list[MixPlan], init=False)
 
     @property
     def kept(self) -> tuple[str, ...]:
@@ -131,7 +132,8 @@ class Collector:
         )
         manifest = await run_in_thread(prepare, pool=syncs)
         saver, cap, kept = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds), delivery.kept
-        mixed: set[str] = {stem for plan in await self._find_unmade(delivery, manifest, urls) for stem in plan.stems}
+        delivery.unmade = await self._find_unmade(delivery, manifest, urls)
+        mixed = {stem for plan in delivery.unmade for stem in plan.stems}
         items = [
             StemDownload(
                 stem=stem,
@@ -173,7 +175,7 @@ class Collector:
         threads, kept, mixes = delivery.threads, delivery.kept, Files()
         manifest = await run_in_thread(delivery.load_manifest, pool=threads)
         for plan in delivery.plans:
-            if all(stem in files for stem in plan.stems):
+            if plan in delivery.unmade:
                 async with self._mixing:
                     await self._mix(delivery, manifest, plan, {stem: files[stem] for stem in plan.stems})
             mixes[plan.name] = delivery.folder / manifest.mixes[plan.name].file

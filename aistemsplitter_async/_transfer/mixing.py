@@ -49,9 +49,11 @@ def plan_mixes(selection: Selection, stems: Collection[str], pattern: str = ANY_
     """Return the selected mixes of a split that has `stems`, whose files are named by `pattern`.
 
     Raises:
-        DownloadError: one would be the sum of nothing, or its file that of a stem (`code` is `NO_SUCH_MIX`).
+        DownloadError: one would be the sum of nothing, or its file that of a stem (`code` is `NO_SUCH_MIX`), or the
+            split does not have a stem that is selected.
         UnsafeNameError: the pattern, with its name, is not a safe name.
     """
+    selection.kept(stems)  # or it raises
     plans = []
     taken = {fold(stem): stem for stem in stems}
     for name, mix in selection.mixes.items():
@@ -134,18 +136,30 @@ def sweep(manifest: Manifest, kept: Collection[str], mixes: Collection[str]) -> 
     """
     if not manifest.mixes:
         return
-    before = {*manifest.stems, *manifest.mixes}
-    parts = {stem: stem for mix in manifest.mixes.values() for stem in mix.stems if stem not in kept}
-    for name in [name for name in manifest.mixes if name not in mixes and manifest.finished_mix(name) is None]:
-        del manifest.mixes[name]
-        parts[name] = name
-    remove_parts(manifest.folder, [stem_file_name(name, manifest.pattern) for name in parts])
-    for stem in parts:
-        entry = manifest.stems.get(stem)
-        if entry is not None and status_of(manifest.folder / entry.file) is None:
-            del manifest.stems[stem]
-    if before != {*manifest.stems, *manifest.mixes}:
+    stems = dict.fromkeys(stem for mix in manifest.mixes.values() for stem in mix.stems if stem not in kept)
+    dropped = [name for name in manifest.mixes if name not in mixes and manifest.finished_mix(name) is None]
+    # First of all the manifest forgets them: without its part, another split's file would be taken for the stem.
+    known = dict(manifest.stems)
+    for stem in stems:
+        _forget_part(manifest, stem)
+    if known != manifest.stems:
         manifest.save()
+    remove_parts(manifest.folder, [stem_file_name(name, manifest.pattern) for name in (*stems, *dropped)])
+    if dropped:
+        for name in dropped:
+            del manifest.mixes[name]
+        manifest.save()
+
+
+def _forget_part(manifest: Manifest, stem: str) -> None:
+    """Forget what the part of a stem has, unless the stem is complete. A file of its name may have been edited."""
+    entry = manifest.stems.get(stem)
+    if entry is None or manifest.finished(stem) is not None:
+        return
+    if status_of(manifest.folder / entry.file) is None or entry.file in manifest.replaced:
+        del manifest.stems[stem]
+    else:
+        manifest.stems[stem] = attrs.evolve(entry, durable=0)
 
 
 def load_audio() -> ModuleType:
