@@ -18,6 +18,7 @@ from aistemsplitter_async import AIStemSplitterError, ConfigurationError, Downlo
 from aistemsplitter_async._transfer import mixing
 from aistemsplitter_async._transfer.manifest import Manifest, MixRecord
 from aistemsplitter_async._transfer.partfile import PartFile
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.models import Split
 from tests.io.fakes import CDN, World
 
@@ -97,7 +98,7 @@ async def test_a_mix_is_made_of_what_is_here_and_what_must_be_fetched_for_it_is_
 async def test_a_pattern_names_a_mix_like_a_stem(world: World, split: Split, tmp_path: Path) -> None:
     async with world.client() as client:
         collector = client._engine.collector
-        selection = mixing.Selection.parse((), INSTRUMENTAL)
+        selection = Selection.parse((), INSTRUMENTAL)
         options: Any = {"overwrite": False, "on_progress": None, "pattern": "Song ({stem})", "selection": selection}
         files = await collector.collect(split, tmp_path / "song", **options)
     assert names(tmp_path) == [".Song ({stem}).json", "Song (instrumental).mp3"]
