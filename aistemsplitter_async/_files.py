@@ -31,6 +31,8 @@ FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 _TRIAL_BYTES: Final = 64 * 1024  # of a few blocks, which a full disk has not
 # What network shares and Windows answer to the rename of a file that a program has open, or over one.
 IN_USE: Final = frozenset({errno.EACCES, errno.EBUSY, errno.EPERM, errno.ETXTBSY})
+_LOCK_PAUSE: Final = 0.01  # s
+_LONGEST_LOCKED: Final = 10.0  # s; a small file is read, written and synced meanwhile
 _PAUSES: Final = (0.05, 0.1, 0.25)  # s until another program has read a small file, or has looked for viruses in it
 
 
@@ -190,6 +192,34 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def sole_writer(folder: Path) -> Iterator[None]:
+    """Let only one at a time, of all processes, run the block for a folder, where folders can be locked.
+
+    One that holds it for long, since it was stopped, is not waited for.
+    """
+    descriptor = None
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            descriptor = os.open(folder, os.O_RDONLY)
+            _wait_for_lock(descriptor)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            os.close(descriptor)
+
+
+def _wait_for_lock(descriptor: int) -> None:
+    for _ in range(round(_LONGEST_LOCKED / _LOCK_PAUSE)):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_PAUSE)
+        else:
+            return
 
 
 def is_read_only(path: Path) -> bool:

@@ -9,13 +9,13 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, Self
 
 import attrs
 
-from aistemsplitter_async._files import fresh_path, replacing, sync_folder
+from aistemsplitter_async._files import fresh_path, replacing, sole_writer, sync_folder
 from aistemsplitter_async._transfer.names import (
     ANY_STEM,
     AUDIO_EXTENSIONS,
@@ -119,23 +119,37 @@ class Manifest:
         )
         return cls(folder, split_id, stems, mixes=mixes, pattern=pattern, replaced=replaced) if usable else None
 
-    def save(self) -> None:
+    def save(self, ours: Collection[str] | None = None) -> None:
         """Write the manifest; a reader sees the old or the new one, never half of it.
+
+        Args:
+            ours: stems and mixes whose records are newer here. What is on disk of the others is kept, since other
+                processes may download them. Without it, nothing is.
 
         Raises:
             DownloadError: it cannot be written.
         """
-        saved = {
-            "version": _VERSION,
-            "split_id": self.split_id,
-            "stems": {name: attrs.asdict(entry) for name, entry in self.stems.items()},
-            "mixes": {name: attrs.asdict(mix) for name, mix in self.mixes.items()},
-            "replaced": self.replaced,
-        }
         path = self.folder / manifest_name(self.pattern)
-        # Durable: after a power cut, a stem without a manifest would be taken for another program's file.
-        with as_download_error(fresh_path(path)), replacing(path, durable=True, mode=0o666) as file:
-            file.write(json.dumps(saved, indent=1))
+        with as_download_error(fresh_path(path)), sole_writer(self.folder):
+            if ours is not None:
+                self._take_over(ours)
+            saved = {
+                "version": _VERSION,
+                "split_id": self.split_id,
+                "stems": {name: attrs.asdict(entry) for name, entry in self.stems.items()},
+                "mixes": {name: attrs.asdict(mix) for name, mix in self.mixes.items()},
+                "replaced": self.replaced,
+            }
+            # Durable: after a power cut, a stem without a manifest would be taken for another program's file.
+            with replacing(path, durable=True, mode=0o666) as file:
+                file.write(json.dumps(saved, indent=1))
+
+    def _take_over(self, ours: Collection[str]) -> None:
+        """Take over what others have written of the same split since this was loaded."""
+        known = Manifest.load(self.folder, self.pattern)
+        if known is not None and known.split_id == self.split_id:
+            self.stems |= {stem: entry for stem, entry in known.stems.items() if stem not in ours}
+            self.mixes |= {name: mix for name, mix in known.mixes.items() if name not in ours}
 
     def finished(self, stem: str) -> Path | None:
         """Return the stem's file if it is here and complete: renamed, durably, and as long as was promised.
@@ -204,13 +218,14 @@ class Manifest:
             with as_download_error(self.folder):
                 sync_folder(self.folder)
             return
+        self._take_over(())
         ours = set(map(fold, self.files()))
         for file, total in self.replaced.items():
             if _status_if_whole(self.folder / file, total) is not None and fold(file) not in ours:
                 with contextlib.suppress(OSError):  # an old file that stays does not make the new ones a failure
                     (self.folder / file).unlink()
         self.replaced = {}
-        self.save()
+        self.save(())
 
 
 def manifest_name(pattern: str) -> str:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from types import ModuleType
 
 import attrs
 
-from aistemsplitter_async._transfer.manifest import Manifest, MixRecord, remove_parts
+from aistemsplitter_async._transfer.manifest import Manifest, MixRecord
 from aistemsplitter_async._transfer.names import ANY_STEM, fold, stem_file_name
 from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.selection import Selection
@@ -111,11 +111,11 @@ def make_mix(
     extension = manifest.stems[plan.stems[0]].file.rpartition(".")[2]
     record = MixRecord(file=f"{plan.file}.{extension}", stems=plan.stems)
     manifest.mixes[plan.name] = record
-    manifest.save()
+    manifest.save({plan.name})
     with closing(PartFile(part_path(manifest.folder, plan.file))) as part:
         gain_db = mix_stems(plan.name, stems, part, is_stopped)
         manifest.mixes[plan.name] = attrs.evolve(record, total=part.sync(), gain_db=gain_db)
-        manifest.save()
+        manifest.save({plan.name})
         part.publish(manifest.folder / record.file, overwrite=overwrite)
     return gain_db
 
@@ -138,17 +138,24 @@ def sweep(manifest: Manifest, kept: Collection[str], mixes: Collection[str]) -> 
         return
     stems = dict.fromkeys(stem for mix in manifest.mixes.values() for stem in mix.stems if stem not in kept)
     dropped = [name for name in manifest.mixes if name not in mixes and manifest.finished_mix(name) is None]
-    # First of all the manifest forgets them: without its part, another split's file would be taken for the stem.
-    known = dict(manifest.stems)
-    for stem in stems:
-        _forget_part(manifest, stem)
-    if known != manifest.stems:
-        manifest.save()
-    remove_parts(manifest.folder, [stem_file_name(name, manifest.pattern) for name in (*stems, *dropped)])
-    if dropped:
-        for name in dropped:
+    with ExitStack() as stack:
+        parts = {}
+        for name in (*stems, *dropped):
+            path = part_path(manifest.folder, stem_file_name(name, manifest.pattern))
+            with suppress(DownloadError):  # another process is writing it
+                parts[name] = stack.enter_context(closing(PartFile(path))) if status_of(path) is not None else None
+        # First of all the manifest forgets them: without its part, another split's file would be taken for the stem.
+        before = dict(manifest.stems)
+        for name in parts:
+            _forget_part(manifest, name)
+        if before != manifest.stems:
+            manifest.save(parts)
+        for part in filter(None, parts.values()):
+            part.discard()
+    if gone := [name for name in dropped if name in parts]:
+        for name in gone:
             del manifest.mixes[name]
-        manifest.save()
+        manifest.save(parts)
 
 
 def _forget_part(manifest: Manifest, stem: str) -> None:

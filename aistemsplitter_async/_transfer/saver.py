@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor
+from functools import partial
 
 import attrs
 
@@ -25,6 +26,7 @@ class ManifestSaver:
     def __init__(self, manifest: Manifest, syncs: Executor) -> None:
         self.manifest = manifest
         self.syncs = syncs
+        self._recorded = set[str]()
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None  # a save that has not begun, and so will have every change
 
@@ -35,6 +37,7 @@ class ManifestSaver:
             DownloadError: it cannot be written.
         """
         self.manifest.stems[stem] = entry
+        self._recorded.add(stem)
         if self._next is None:
             self._next = own(self._save())
         await join(self._next)
@@ -42,5 +45,7 @@ class ManifestSaver:
     async def _save(self) -> None:
         async with self._turn:
             self._next = None
-            now = attrs.evolve(self.manifest, stems=dict(self.manifest.stems))  # the thread's own
-            await run_in_thread(now.save, pool=self.syncs)
+            now = attrs.evolve(
+                self.manifest, stems=dict(self.manifest.stems), mixes=dict(self.manifest.mixes)
+            )  # the thread's own
+            await run_in_thread(partial(now.save, frozenset(self._recorded)), pool=self.syncs)

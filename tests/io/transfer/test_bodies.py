@@ -319,10 +319,10 @@ async def test_many_stems_share_the_saves_of_their_manifest(
     saves, slow = list[int](), threading.Event()
     save = Manifest.save
 
-    def count(manifest: Manifest) -> None:
+    def count(manifest: Manifest, *ours: frozenset[str]) -> None:
         slow.wait(0.01)  # as a disk
         saves.append(len(manifest.stems))
-        save(manifest)
+        save(manifest, *ours)
 
     monkeypatch.setattr(manifest_module.Manifest, "save", count)
     await download(still, split, tmp_path)

@@ -141,7 +141,7 @@ async def test_a_killed_download_is_completed_by_the_next_and_leaves_nothing_beh
             (PartFile, "sync"),
             (PartFile, "publish"),
             (mixing, "mix_stems"),
-            (mixing, "remove_parts"),
+            (PartFile, "discard"),
         ):
             stepwise(place, name)
         await download(world, split, folder, ["drums"], INSTRUMENTAL)

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from aistemsplitter_async._transfer import downloader
+from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async._transfer.names import plan_names
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, DownloadError
 from aistemsplitter_async.models import Split
-from aistemsplitter_async.testing import error_reply
+from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import CDN, World
 
 pytestmark = pytest.mark.usefixtures("inline_threads", "no_open_files")
@@ -96,6 +97,31 @@ async def test_concurrent_calls_fetch_each_stem_once(world: World, tmp_path: Pat
         ["vocals"], ["drums", "vocals"], ["bass", "drums", "other", "vocals"], ["bass"], ["other"],
     ]  # fmt: skip
     assert asked_for(world) == ["bass", "drums", "other", "vocals"]
+
+
+@pytest.mark.parametrize("alone", [False, True], ids=["several", "the control: each as if alone"])
+async def test_other_processes_that_fetch_other_stems_meanwhile_do_not_lose_their_records(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    """Each client has a downloader of its own, as each process has."""
+    split = await finished(world)
+    begun = asyncio.Barrier(3)
+
+    async def all_at_once(_: Exchange) -> None:
+        await begun.wait()  # each has read the manifest
+
+    world.api.always("download", all_at_once)
+    save = Manifest.save
+    if alone:
+        monkeypatch.setattr(Manifest, "save", lambda manifest, *_: save(manifest))
+    await asyncio.gather(*(download(world, split, tmp_path, stems=[stem]) for stem in ("vocals", "drums", "bass")))
+    manifest = Manifest.load(tmp_path / "song")
+    assert manifest is not None
+    assert (sorted(manifest.stems) == ["bass", "drums", "vocals"]) is not alone
+    if not alone:
+        world.api.always("download", lambda _: None)
+        assert len(await download(world, split, tmp_path)) == 4
+        assert asked_for(world) == ["bass", "drums", "other", "vocals"]
 
 
 async def test_a_stem_that_fails_is_no_matter_to_a_call_that_does_not_want_it(world: World, tmp_path: Path) -> None:
