@@ -1,8 +1,8 @@
 """Mixes: the sum of some stems, as one more file. What touches the disk blocks, and is called in a thread.
 
 A mix is written to a part and gets its name in the same order as a stem (`downloader`). The manifest knows of it before
-there is a part, so that a later call can remove what a killed one left. Stems that only a mix needs stay parts, and are
-removed once it is complete.
+anything is fetched for it, so that a later call can remove what a killed one left. Stems that only a mix needs stay
+parts, and are removed once it is complete.
 
 What it needs, numpy and soundfile, is an extra, and is loaded only here.
 """
@@ -69,7 +69,7 @@ def plan_mixes(selection: Selection, stems: Collection[str], pattern: str = ANY_
 
 
 def find_unmade(manifest: Manifest, plans: Collection[MixPlan], extension: str, *, overwrite: bool) -> list[MixPlan]:
-    """Return which mixes are not here yet, before anything is fetched for them.
+    """Return which mixes are not here yet, before anything is fetched for them. From now on the manifest knows of them.
 
     Args:
         manifest: of the folder.
@@ -80,16 +80,17 @@ def find_unmade(manifest: Manifest, plans: Collection[MixPlan], extension: str, 
     Raises:
         DownloadError: another file has the name of one, or the disk fails.
     """
-    if overwrite:
-        return [*plans]
-    unmade = [plan for plan in plans if manifest.finished_mix(plan.name, plan.stems) is None]
-    for plan in unmade:
+    unmade = [plan for plan in plans if overwrite or manifest.finished_mix(plan.name, plan.stems) is None]
+    for plan in () if overwrite else unmade:
         target = manifest.folder / f"{plan.file}.{extension}"
         if os.path.lexists(target):
             known = manifest.mixes.get(plan.name)
             other = known is not None and manifest.finished_mix(plan.name) == target
             reason = f"is the mix of {', '.join(known.stems)}" if known is not None and other else "exists already"
             raise DownloadError(f"{target} {reason}; nothing was overwritten", code="EXISTS")
+    if unmade:
+        manifest.mixes |= {plan.name: MixRecord(file=f"{plan.file}.{extension}", stems=plan.stems) for plan in unmade}
+        manifest.save([plan.name for plan in unmade])
     return unmade
 
 
@@ -110,8 +111,6 @@ def make_mix(
     """
     extension = manifest.stems[plan.stems[0]].file.rpartition(".")[2]
     record = MixRecord(file=f"{plan.file}.{extension}", stems=plan.stems)
-    manifest.mixes[plan.name] = record
-    manifest.save({plan.name})
     with closing(PartFile(part_path(manifest.folder, plan.file))) as part:
         gain_db = mix_stems(plan.name, stems, part, is_stopped)
         manifest.mixes[plan.name] = attrs.evolve(record, total=part.sync(), gain_db=gain_db)

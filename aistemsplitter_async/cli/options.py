@@ -175,6 +175,7 @@ class Selecting:
             n_tokens=1,
             accepts_keys=False,
             negative_iterable=(),
+            show_default=False,
             help="Make a file of the sum of stems, like rhythm=drums,bass, or of all but some, like karaoke=-vocals. "
             "With --stems none, only the mix is kept. Needs the extra audio.",
         ),

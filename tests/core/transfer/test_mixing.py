@@ -162,6 +162,14 @@ def test_an_mp3_begins_and_ends_where_its_stems_do(tmp_path: Path, kilobits: int
     assert kilobits is None or 0.95 < bits / max(kilobits, 64) < 1.2
 
 
+def test_the_blocks_of_an_mp3_are_what_it_decodes_to_at_once(tmp_path: Path) -> None:
+    """A decoder that is told to seek to where it is, after each block, loses what the next frame leans on."""
+    path = write_mp3(tmp_path / "a", tones(440, 700))
+    with sound._Reader("a", path) as reader:
+        blocks = [reader.read(reader.layout) for _ in range(FRAMES // BLOCK + 2)]
+    assert np.array_equal(np.concatenate(blocks), read(path))
+
+
 def test_an_mp3_that_would_clip_when_it_is_decoded_is_turned_down(tmp_path: Path) -> None:
     loud = tones(440, 440) * 3
     paths = {"a": write_mp3(tmp_path / "a", loud), "b": write_mp3(tmp_path / "b", loud)}
