@@ -9,6 +9,7 @@ from aistemsplitter_async.config import PARK
 from benchmarks.trials.chance import ALWAYS, Draw, draw_songs
 from benchmarks.trials.misfits import MISFITS
 from benchmarks.trials.scenario import OPS, Cut, Disk, Fault, Op, Reservations, Sleep
+from benchmarks.trials.songs import STEMS
 
 INTACT = (
     "aws-chunked",
@@ -224,6 +225,18 @@ def draw_sync(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def draw_more(rng: random.Random) -> dict[str, Any]:
+    """Draw a batch that wants more stems than one before it, and is killed or loses its connections."""
+    cut = Cut(of="reply", byte=rng.randrange(200, 1400), reset=rng.random() < 0.5)
+    return {
+        "call": "batch",
+        "earlier": (rng.choice(STEMS),),
+        "kill": rng.choice((0, rng.randint(1, 150))),
+        "faults": (Fault(op="download", times=rng.choice((0, 2, ALWAYS)), cut=cut),),
+        "framing": "length",
+    }
+
+
 CONDITIONS: dict[str, Draw] = {
     "coding": draw_coding,
     "endless": draw_endless,
@@ -240,4 +253,5 @@ CONDITIONS: dict[str, Draw] = {
     "sick": draw_sick,
     "power": draw_power,
     "sync": draw_sync,
+    "more": draw_more,
 }

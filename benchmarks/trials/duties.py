@@ -254,6 +254,20 @@ def _durable(played: Played) -> Iterator[tuple[str, str]]:
             yield "lost", f"{path} was downloaded, as the journal says, and is gone after the power cut"
 
 
+def _remembered(played: Played) -> Iterator[tuple[str, str]]:
+    """What an earlier run downloaded is not forgotten while more is fetched, and it fetched nothing else."""
+    earlier = played.earlier
+    assert earlier is not None
+    for name in earlier.files:
+        if name.rpartition("/")[2].partition(".")[0] not in played.trial.earlier:
+            yield "not wanted", f"{name} was downloaded"
+    if len(earlier.files) != len(played.trial.songs) * len(played.trial.earlier):
+        yield "unfinished", f"{len(earlier.files)} files of those that were wanted first"
+    for remains in played.rounds:
+        if missing := set(earlier.recorded) - set(remains.recorded):
+            yield "forgotten", f"the journal knows no longer of {sorted(missing)}"
+
+
 OF_KINDS: dict[str, tuple[Check, ...]] = {
     "headers": (_untroubled,),
     "bodies": (_untroubled,),
@@ -280,6 +294,7 @@ OF_KINDS: dict[str, tuple[Check, ...]] = {
     "misfit": (_only_itself,),
     "sick": (_others_well,),
     "power": (_durable,),
+    "more": (_remembered,),
 }
 
 

@@ -186,7 +186,7 @@ def trust_the_size() -> None:
 @mistake("folders-unsynced", "power")
 def make_folders_plainly() -> None:
     """A new folder is not synced in the one above it."""
-    for where in ("_transfer.manifest", "journal.file"):
+    for where in ("_transfer.target", "journal.file"):
         replace(f"{where}:make_folder", lambda _: partial(Path.mkdir, parents=True, exist_ok=True))
 
 
@@ -200,3 +200,21 @@ def ignore_failed_syncs() -> None:
         return part.size
 
     replace("_transfer.partfile:PartFile.sync", lambda _: sync)
+
+
+@mistake("all-stems", "more")
+def fetch_all_stems() -> None:
+    """What is not wanted is fetched too."""
+    replace("_transfer.selection:Selection.fetched", lambda _: lambda _, stems: tuple(stems))
+
+
+@mistake("files-forgotten", "more", first=5)
+def forget_files() -> None:
+    """While more stems are fetched, the journal forgets those that are here."""
+
+    def succeeded(store: Any, track: int, split: Any) -> Any:
+        return store._move(track, "succeeded", split=dump_value(split), files=None)
+
+    from aistemsplitter_async.journal.rows import dump_value
+
+    replace("journal.store:JournalStore.succeeded", lambda _: succeeded)

@@ -27,6 +27,7 @@ class Remains:
         journal: ids and keys in the journal's rows.
         files: content of the files with final names, by path.
         downloaded: paths of the files that the journal has as downloaded.
+        recorded: paths of all files that it knows of, whatever it is about to do.
     """
 
     seen: Seen
@@ -34,6 +35,7 @@ class Remains:
     journal: set[str]
     files: dict[str, bytes]
     downloaded: list[str] = attrs.field(factory=list[str])
+    recorded: list[str] = attrs.field(factory=list[str])
 
 
 @attrs.define
@@ -43,6 +45,7 @@ class Played:
     Attributes:
         rounds: its runs, the one with the trouble first.
         other: what a second process did, if there was one.
+        earlier: what a batch left that wanted fewer stems, before the trouble.
         late_creates: creates that were sent after the journal was gone.
         problems: what the service did not like.
         bodies: digests of the bodies that were sent, by key.
@@ -51,13 +54,14 @@ class Played:
     trial: Trial
     rounds: list[Remains] = attrs.field(factory=list[Remains])
     other: str = ""
+    earlier: Remains | None = None
     late_creates: int = 0
     problems: list[str] = attrs.field(factory=list[str])
     bodies: dict[str, set[str]] = attrs.field(factory=dict[str, set[str]])
 
 
-def read_journal(journal: Path, copy: Path) -> tuple[set[str], list[str]]:
-    """Return ids and keys in a journal, and the files that it has as downloaded.
+def read_journal(journal: Path, copy: Path) -> tuple[set[str], list[str], list[str]]:
+    """Return ids and keys in a journal, the files that it has as downloaded, and all that it knows of.
 
     A copy of it is read, so that nothing in it changes.
     """
@@ -70,13 +74,14 @@ def read_journal(journal: Path, copy: Path) -> tuple[set[str], list[str]]:
     db = sqlite3.connect(copy / "journal")
     try:
         rows = db.execute("SELECT split_id, idempotency_key FROM tracks").fetchall()
-        files = db.execute("SELECT files FROM tracks WHERE state = 'downloaded'").fetchall()
+        files = db.execute("SELECT files, state = 'downloaded' FROM tracks WHERE files IS NOT NULL").fetchall()
     except sqlite3.Error:
-        return set(), []
+        return set(), [], []
     finally:
         db.close()
-    paths = [file["path"] for (text,) in files for file in json.loads(text).values()]
-    return {text for row in rows for text in row if text}, paths
+    paths = [(file["path"], done) for text, done in files for file in json.loads(text).values()]
+    downloaded = [path for path, done in paths if done]
+    return {text for row in rows for text in row if text}, downloaded, [path for path, _ in paths]
 
 
 def read_files(folder: Path) -> dict[str, bytes]:

@@ -55,6 +55,8 @@ class Player:
         self._write_songs("")
         if trial.meddling in _WITH_HELPER:
             self._helper = Helper(self._run_beside)
+        if trial.earlier:
+            self._played.earlier = self._look_at(self._run(healthy=True, options={"stems": trial.earlier}))
         if trial.kill:
             killed = run_killed(lambda: attrs.evolve(self._run(), heard=[]), trial.kill, self._folder / "seen")
             if trial.disk.power:
@@ -163,12 +165,15 @@ class Player:
         return self._journal.with_name(f"{self._journal.name}{suffix}")
 
     def _note(self, seen: Seen) -> None:
+        self._played.rounds.append(self._look_at(seen))
+
+    def _look_at(self, seen: Seen) -> Remains:
         account = Account(self._folder / "ledger")
         account.close()
         journal = self._journal if self._journal.exists() else self._aside
-        known, downloaded = read_journal(journal, self._folder / "copy")
+        known, downloaded, recorded = read_journal(journal, self._folder / "copy")
         files = read_files(self._folder / "stems")
-        self._played.rounds.append(Remains(seen, account.charges, known, files, downloaded))
+        return Remains(seen, account.charges, known, files, downloaded, recorded)
 
     def _known(self) -> frozenset[str | Submission]:
         return frozenset(value for remains in self._played.rounds for value in remains.seen.known())

@@ -173,6 +173,7 @@ class Trial:
     by_itself: bool = False  # the next run is not told to try again what failed
     patience: float = 60.0  # s (virtual) that a batch waits out an outage
     stems: tuple[str, ...] = STEMS
+    earlier: tuple[str, ...] = ()  # stems that a batch downloads before, without trouble; then all are wanted
     endless: int = 0  # requests of the first song's first stem that get more and more of it
     announced: bool = False  # that is a stem of 1 PB, rather than one without a length
     sick: int | None = None  # the song whose create is answered with 500

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,9 @@ from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError,
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply
 from tests.io.fakes import CDN, World
+
+if sys.platform != "win32":
+    import fcntl
 
 pytestmark = pytest.mark.usefixtures("inline_threads", "no_open_files")
 
@@ -119,6 +125,25 @@ async def test_other_processes_that_fetch_other_stems_meanwhile_do_not_lose_thei
         assert asked_for(world) == ["bass", "drums", "other", "vocals"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be locked")
+def test_a_process_that_was_stopped_while_it_wrote_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses = list[float]()
+    monkeypatch.setattr(time, "sleep", pauses.append)
+    other = os.open(tmp_path, os.O_RDONLY)
+    try:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        Manifest(tmp_path, "split_1").save()
+        assert Manifest.load(tmp_path) == Manifest(tmp_path, "split_1")
+        assert sum(pauses) == pytest.approx(10.0), "though for a while"
+    finally:
+        os.close(other)
+    pauses.clear()
+    Manifest(tmp_path, "split_2").save()
+    assert not pauses
+
+
 async def test_a_stem_that_fails_is_no_matter_to_a_call_that_does_not_want_it(world: World, tmp_path: Path) -> None:
     split = await finished(world)
     world.api.always("download", lambda exchange: error_reply(500, "X") if "drums" in exchange.request.url else None)
@@ -166,3 +191,13 @@ async def test_files_in_the_way_matter_only_if_they_are_wanted(world: World, tmp
             await client.download_stems(done.split, tmp_path, name="song")
     assert (tmp_path / "song" / "drums.mp3").read_bytes() == b"mine"
     assert asked_for(world) == ["bass", "other", "vocals"]
+
+
+async def test_where_another_split_is_overwritten_none_of_its_stems_stays(world: World, tmp_path: Path) -> None:
+    """Or one folder would hold stems of two splits, and only of some it would be known which."""
+    async with world.client() as client:
+        await client.split(b"sound", into=tmp_path, name="song")
+        second = await client.split(b"other", into=tmp_path, name="song", stems=("vocals",), overwrite=True)
+        assert names(tmp_path / "song") == [".stems.json", "vocals.mp3"]
+        assert f"{second.split.id}/vocals" in second.files["vocals"].read_text()
+        assert len(await client.download_stems(second.split, tmp_path, name="song")) == 4
