@@ -318,8 +318,11 @@ class UnsafeNameError(DownloadError):
     """The server named a stem in a way that must not become a file name."""
 
 
+NOT_MIXED = "NOT_MIXED"
+
+
 class MixError(DownloadError):
-    """A mix could not be made of its stems; these are complete, and remain what was paid for.
+    """A mix could not be made of its stems (`code` is `NOT_MIXED`); these are complete, and remain what was paid for.
 
     Attributes:
         mix: its name.
@@ -329,7 +332,7 @@ class MixError(DownloadError):
     def __init__(self, message: str, kept: Kept = None, /, *, mix: str = "", stem: str = "", **context: Any) -> None:
         self.mix = mix
         self.stem = stem
-        super().__init__(message, kept, **context)
+        super().__init__(message, kept, **{"code": NOT_MIXED, **context})
 
 
 class UnsafeURLError(DownloadError):

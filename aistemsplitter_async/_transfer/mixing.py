@@ -20,7 +20,7 @@ import attrs
 from aistemsplitter_async._transfer.manifest import Manifest, MixRecord
 from aistemsplitter_async._transfer.names import ANY_STEM, fold, stem_file_name
 from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path, status_of
-from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, Selection
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, MixError
 
 INSTALL = "pip install 'aistemsplitter-async[audio]'"
@@ -64,7 +64,7 @@ def plan_mixes(selection: Selection, stems: Collection[str], pattern: str = ANY_
         else:
             plans.append(MixPlan(name, stem_file_name(name, pattern), mix.sum_of(stems)))
             continue
-        raise DownloadError(f"the mix {name!r} {problem}", code="NO_SUCH_MIX")
+        raise DownloadError(f"the mix {name!r} {problem}", code=NO_SUCH_MIX)
     return plans
 
 

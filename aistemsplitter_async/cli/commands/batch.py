@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
-from aistemsplitter_async._transfer.selection import NO_SUCH_STEM
+from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
@@ -44,6 +44,7 @@ from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import (
+    NOT_MIXED,
     AIStemSplitterError,
     AuthenticationError,
     InsufficientCreditsError,
@@ -57,7 +58,7 @@ from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 from aistemsplitter_async.library.kinds import Kind
 
 # Failures that say what to do themselves: another run alone changes nothing.
-_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED, NO_SUCH_STEM)
+_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED, NO_SUCH_MIX, NO_SUCH_STEM, NOT_MIXED)
 
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
