@@ -6,6 +6,7 @@ The stems come from the `downloader`, several at a time; then a thread makes the
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from functools import partial
@@ -71,7 +72,7 @@ class Collector:
     def __init__(self, pipeline: Pipeline, downloader: Downloader) -> None:
         self._pipeline = pipeline
         self._downloader = downloader
-        self._mixing = asyncio.Semaphore(MIXES)
+        self._mixing = asyncio.Semaphore(max(1, min(MIXES, (os.cpu_count() or 1) - 1)))
         self._turns = WeakValueDictionary[tuple[Path, str], asyncio.Lock]()  # of downloads with the same manifest
 
     async def collect(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -114,10 +114,14 @@ async def test_songs_are_downloaded_while_another_is_mixed(
     still: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(still, "split_1", "split_2")
-    make, both = mixing.mix_stems, threading.Barrier(2, timeout=20)  # the first mix ends only once there is a second
+    make = mixing.mix_stems
 
     def mix(*args: Any) -> float:
-        both.wait()
+        """Mix, but only once the stems of both songs are here."""
+        end = time.monotonic() + 20
+        while still.api.count("download") < 6 and time.monotonic() < end:
+            time.sleep(0.001)
+        assert still.api.count("download") == 6
         return make(*args)
 
     monkeypatch.setattr(mixing, "mix_stems", mix)
