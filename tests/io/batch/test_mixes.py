@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from aistemsplitter_async import ConfigurationError, Outcome, RateLimit, Skipped
+from aistemsplitter_async import ConfigurationError, Outcome, RateLimit, Reply, Skipped
 from aistemsplitter_async._transfer import mixing
 from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async.batch.outcome import Done, Failed
 from aistemsplitter_async.journal.store import JournalStore
+from aistemsplitter_async.testing import Exchange
 from tests.io.fakes import World
 
 SONG = "https://example.com/song.mp3"
@@ -114,10 +115,17 @@ async def test_songs_are_downloaded_while_another_is_mixed(
     still: World, home: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(still, "split_1", "split_2")
-    make = mixing.mix_stems
+    make, begun = mixing.mix_stems, list[str]()
+
+    def run_the_second_until_the_first_is_mixed(exchange: Exchange) -> Reply | None:
+        running = exchange.request.url.endswith("split_2") and not begun
+        return still.api.split("split_2", "processing") if running else None
+
+    still.api.always("get", run_the_second_until_the_first_is_mixed)
 
     def mix(*args: Any) -> float:
         """Mix, but only once the stems of both songs are here."""
+        begun.append("one")
         end = time.monotonic() + 20
         while still.api.count("download") < 6 and time.monotonic() < end:
             time.sleep(0.001)
