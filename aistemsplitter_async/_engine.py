@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,6 @@ from aistemsplitter_async._transfer.audio import AudioSource, source_name
 from aistemsplitter_async._transfer.collector import Collector
 from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader
 from aistemsplitter_async._transfer.meter import OnProgress
-from aistemsplitter_async._transfer.mixing import load_audio, read_gains
 from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.target import check_target
@@ -333,16 +332,10 @@ class Engine:
         """Download what is selected to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
-        collect = self.collector.collect(
-            split,
-            folder,
-            overwrite=overwrite,
-            on_progress=on_progress,
-            selection=selection,
-            fetching=lambda work: self.pipeline.outlast(Stage.DOWNLOAD, work, MAY_PASS),
-        )
+        collect = partial(self.collector.collect, split, folder, overwrite=overwrite, on_progress=on_progress)
+        fetching = partial(self.pipeline.outlast, Stage.DOWNLOAD, passing=MAY_PASS)
         try:
-            return await self.finish_by(deadline, collect)
+            return await self.finish_by(deadline, collect(selection=selection, fetching=fetching))
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise
@@ -351,23 +344,7 @@ class Engine:
         """Check that what is selected can be written to `folder`, named by `pattern`, before anything is spent.
 
         Raises:
-            DownloadError: it cannot be written to, or stems would be overwritten without permission.
-            ConfigurationError: see `check_mixes`.
+            DownloadError, ConfigurationError: it cannot be, or would overwrite stems; or mixes cannot be made here.
         """
-        await self.check_mixes(selection)
+        await self.collector.check_mixes(selection)
         await run_in_thread(check_target, folder, overwrite, pattern, selection)
-
-    @staticmethod
-    async def check_mixes(selection: Selection) -> None:
-        """Check that the selected mixes can be made here, before anything is spent.
-
-        Raises:
-            ConfigurationError: what they are made with is not installed.
-        """
-        if selection.mixes:
-            await run_in_thread(load_audio)
-
-    @staticmethod
-    async def read_gains(files: Mapping[str, Path], selection: Selection) -> dict[str, float]:
-        """Return the gain of each selected mix among downloaded files, in dB: 0 or less."""
-        return await run_in_thread(read_gains, files, selection.mixes)

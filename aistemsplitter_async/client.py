@@ -582,7 +582,7 @@ class AsyncAIStemSplitter:
             on_progress=on_progress,
             timeout=deadline.left,
         )
-        return Done(source, split, files, gain_db=await engine.read_gains(files, selection))
+        return Done(source, split, files, gain_db=await engine.collector.read_gains(files, selection))
 
     def split_many(
         self,

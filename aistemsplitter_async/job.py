@@ -95,7 +95,7 @@ class Job:
         selection = Selection.parse(stems, mixes)
         listener = as_listener(on_progress, "on_progress")  # refuses an async one before the wait
         deadline = Deadline.after(self._clock, timeout)
-        await self._engine().check_mixes(selection)
+        await self._engine().collector.check_mixes(selection)
         split = self._finished
         if split is None or split.status != "succeeded":
             split = await self.wait(timeout=timeout)

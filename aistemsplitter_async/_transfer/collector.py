@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,15 @@ from aistemsplitter_async._transfer.contents import longest_stem
 from aistemsplitter_async._transfer.downloader import MAY_PASS, Downloader, StemDownload
 from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async._transfer.meter import OnProgress, Progress
-from aistemsplitter_async._transfer.mixing import MixPlan, find_unmade, load_audio, make_mix, plan_mixes, sweep
+from aistemsplitter_async._transfer.mixing import (
+    MixPlan,
+    find_unmade,
+    load_audio,
+    make_mix,
+    plan_mixes,
+    read_gains,
+    sweep,
+)
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
 from aistemsplitter_async._transfer.saver import ManifestSaver
 from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
@@ -201,3 +209,18 @@ class Collector:
                 at=now,
             )
         )
+
+    @staticmethod
+    async def check_mixes(selection: Selection) -> None:
+        """Check that the selected mixes can be made here, before anything is spent.
+
+        Raises:
+            ConfigurationError: what they are made with is not installed.
+        """
+        if selection.mixes:
+            await run_in_thread(load_audio)
+
+    @staticmethod
+    async def read_gains(files: Mapping[str, Path], selection: Selection) -> dict[str, float]:
+        """Return the gain of each selected mix among downloaded files, in dB: 0 or less."""
+        return await run_in_thread(read_gains, files, selection.mixes)

@@ -95,7 +95,7 @@ class Batch:
         if self._loop is not None:
             raise ConfigurationError("a batch is entered once; call split_many again")
         engine, self._loop = self._get_engine(), asyncio.get_running_loop()
-        await engine.check_mixes(self._options.selection)
+        await engine.collector.check_mixes(self._options.selection)
         self._began = self._clock.monotonic()
         journal = await Journal.open(self._journal_path, owner=engine.owner)
         context = BatchContext(

@@ -9,7 +9,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
 
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
@@ -327,20 +326,15 @@ class BatchTrack:
         if not self.standing.has_worked:
             return self._skip("finished", record)
         assert record.split is not None  # noqa: S101  # implied by the state
-        files, gains = self._delivered(record)
+        files, gains = list_files(self._context.options, record), list_gains(self._context.options, record)
         return Done(self._item.source, record.split, files, self.standing.position, gains)
 
     def _skip(self, reason: SkipReason, record: Record | None = None, same_as: str | None = None) -> Skipped:
         source, position = self._item.source, self.standing.position
         if record is None:
             return Skipped(source, reason, position)
-        files, gains = self._delivered(record)
+        files, gains = list_files(self._context.options, record), list_gains(self._context.options, record)
         return Skipped(source, reason, position, files, same_as, record.split, gains)
-
-    def _delivered(self, record: Record) -> tuple[dict[str, Path], dict[str, float]]:
-        """Return the wanted files, and the gains of the mixes among them."""
-        options = self._context.options
-        return list_files(options, record), list_gains(options, record)
 
 
 def build_changed(label: str, record: Record) -> SourceChangedError:
