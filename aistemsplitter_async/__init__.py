@@ -62,6 +62,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         InsufficientCreditsError as InsufficientCreditsError,
         JournalError as JournalError,
         JournalLockedError as JournalLockedError,
+        MixError as MixError,
         ProtocolError as ProtocolError,
         RateLimitedError as RateLimitedError,
         ServerError as ServerError,
@@ -88,6 +89,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         GateClosed as GateClosed,
         GateOpened as GateOpened,
         LimitLearned as LimitLearned,
+        MixMade as MixMade,
         PollMade as PollMade,
         PollPlanned as PollPlanned,
         RequestSent as RequestSent,
@@ -143,14 +145,14 @@ else:
             "errors": (
                 "AIStemSplitterError APIConnectionError APIStatusError APITimeoutError AuthenticationError "
                 "ConfigurationError DownloadError IncompleteDownloadError InsufficientCreditsError JournalError "
-                "JournalLockedError ProtocolError RateLimitedError ServerError SourceChangedError "
+                "JournalLockedError MixError ProtocolError RateLimitedError ServerError SourceChangedError "
                 "SourceUnreadableError SpendLimitError SplitFailedError StemsExpiredError SubmissionUncertainError "
                 "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
             ),
             "events": (
                 "AttemptStarted BatchFinished BatchStarted BoughtBefore CreateAbandoned Event GateClosed GateOpened "
-                "LimitLearned PollMade PollPlanned RequestSent RetryPlanned SlotGranted SplitCreated SplitFinished "
-                "SplitStarted StageFinished StageStarted Throttled TransferFinished"
+                "LimitLearned MixMade PollMade PollPlanned RequestSent RetryPlanned SlotGranted SplitCreated "
+                "SplitFinished SplitStarted StageFinished StageStarted Throttled TransferFinished"
             ),
             "job": "Job",
             "models": (

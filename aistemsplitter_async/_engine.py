@@ -28,6 +28,7 @@ from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._send.transport import AiohttpTransport, Transport
 from aistemsplitter_async._tasks import own, run_in_thread, wait_out
 from aistemsplitter_async._transfer.audio import AudioSource, source_name
+from aistemsplitter_async._transfer.collector import Collector, Files, Work
 from aistemsplitter_async._transfer.downloader import Downloader
 from aistemsplitter_async._transfer.meter import OnProgress
 from aistemsplitter_async._transfer.names import check_name, folder_name, make_name
@@ -97,6 +98,7 @@ class Engine:
         self.uploader: Uploader = Uploader(self.pipeline, base_url, self._urls)
         self.poller: Poller = Poller(self.pipeline, base_url, poll)
         self.downloader: Downloader = Downloader(self.pipeline, self.get_split, self._urls)
+        self.collector: Collector = Collector(self.pipeline, self.downloader)
         self._follower = InboxFollower(webhooks.inbox, self.poller.wake, clock=clock) if webhooks is not None else None
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.owner: dict[str, str] = {
@@ -334,12 +336,15 @@ class Engine:
         """Download what is selected to `into/<name>/<stem>.<ext>`. See `AsyncAIStemSplitter.download_stems`."""
         own = folder_name(split.filename, fallback=make_name(split.id, fallback="split"))
         folder = into / (check_name(name) if name else own)
-        download = partial(self.downloader.download, split, folder, urls=self.downloader.urls(split))
-        attempt = partial(download, overwrite=overwrite, on_progress=on_progress, selection=selection)
-        try:
+        collect = partial(self.collector.collect, split, folder, overwrite=overwrite, on_progress=on_progress)
+
+        async def fetch(work: Work) -> Files:
             call = Call("download_stem", Stage.DOWNLOAD, split.id)
             with stage(self.pipeline.emit, "download", split.id):
-                return await self.finish_by(deadline, self.pipeline.outlast(call, attempt, MAY_PASS))
+                return await self.pipeline.outlast(call, work, MAY_PASS)
+
+        try:
+            return await self.finish_by(deadline, collect(selection=selection, fetching=fetch))
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise
@@ -352,6 +357,7 @@ class Engine:
         """Check that what is selected can be written to `folder`, named by `pattern`, before anything is spent.
 
         Raises:
-            DownloadError: it cannot be written to, or stems would be overwritten without permission.
+            DownloadError, ConfigurationError: it cannot be, or would overwrite stems; or mixes cannot be made here.
         """
+        await self.collector.check_mixes(selection)
         await run_in_thread(check_target, folder, overwrite, pattern, selection)

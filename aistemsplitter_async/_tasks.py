@@ -58,6 +58,25 @@ async def run_in_thread(
     return work.result()
 
 
+async def run_stoppable(function: Callable[[Callable[[], bool]], T], *, pool: Executor) -> T:
+    """Return `function(is_stopped)`, run in a thread; see `run_in_thread`.
+
+    Args:
+        function: may block for long, and should end soon once `is_stopped()` is true: then the caller was cancelled.
+        pool: whose thread.
+    """
+    stop = threading.Event()
+    work = asyncio.get_running_loop().run_in_executor(pool, function, stop.is_set)
+    try:
+        await asyncio.wait([work])
+    except asyncio.CancelledError:
+        stop.set()
+        await _outlast([work])
+        _retrieve_errors(work)
+        raise
+    return work.result()
+
+
 @contextmanager
 def further_threads(count: int) -> Iterator[Executor]:
     """Open a pool for `run_in_thread`. All that was run there has been waited for when this is left."""

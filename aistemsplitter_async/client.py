@@ -486,17 +486,22 @@ class AsyncAIStemSplitter:
             into: the folder for all splits, created if missing.
             name: the folder for this one; by default the source's name without its extension, or else the split's id.
             stems: the names of those to download, like `("vocals",)`; all by default.
-            mixes: not available yet.
+            mixes: files to make of sums of stems, by their names: `{"instrumental": "-vocals"}` is all but the vocals,
+                and `{"rhythm": ("drums", "bass")}` those two. Each is as long as its stems, of their format, and begins
+                where they do; stems that only a mix needs are fetched and not kept. Where a sum would clip, the whole
+                mix is made quieter (`Done.gain_db`, `MixMade`). It takes the extra `audio`.
             overwrite: whether files of other splits, or of your own, may be replaced.
             on_progress: a listener like `on_event`, called with a `Progress` per stem as bytes arrive.
             timeout: seconds for the whole call; by default unlimited as long as bytes move.
 
         Raises:
-            ConfigurationError: `stems` are no names, or none.
+            ConfigurationError: `stems` are no names, or none; or `mixes` are written wrongly, or cannot be made since
+                the extra `audio` is not installed.
             DownloadError: the split does not have one of `stems`, files would be overwritten, writing failed, a stem
                 cannot be decoded, or is longer than audio of the split's duration can be, or there are more than 256 of
                 them; its `code` says which.
             IncompleteDownloadError: a stem kept ending early, or something else kept coming in its place.
+            MixError: a stem cannot be mixed; the stems that were asked for are here, and all is still paid for.
             UnsafeNameError, UnsafeURLError: the server named a file or URL that is not safe.
             StemsExpiredError: the URLs were refused for two minutes, fresh ones too.
         """
@@ -634,7 +639,7 @@ class AsyncAIStemSplitter:
                 on_progress=on_progress,
                 timeout=deadline.left,
             )
-            return Done(source, split, files)
+            return Done(source, split, files, gain_db=await engine.collector.read_gains(files, selection))
 
     def split_many(
         self,
@@ -677,7 +682,7 @@ class AsyncAIStemSplitter:
             output_format: `"mp3"` or `"wav"`; by default the server's choice, with the same rule.
             stems: the names of those to download, like `("vocals",)`; all by default. Another run on the journal that
                 asks for more fetches what is missing, and buys nothing.
-            mixes: not available yet.
+            mixes: files to make of sums of stems, as in `download_stems`: `{"instrumental": "-vocals"}`.
             in_flight: splits being processed at a time; by default as many as keep the key busy.
             uploads: parallel uploads.
             downloads: tracks whose stems are downloaded at a time.
@@ -707,8 +712,8 @@ class AsyncAIStemSplitter:
 
         Raises:
             ConfigurationError: an argument out of its range, or `stems` that the model cannot have. Entering it raises
-                `JournalLockedError` if another process is running on the journal, and `JournalError` if that cannot be
-                used.
+                it if the extra `audio` is missing for `mixes`, `JournalLockedError` if another process is running on
+                the journal, and `JournalError` if that cannot be used.
         """
         options = BatchOptions(
             into=None if into is None else Path(into),

@@ -21,6 +21,7 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 ├── DownloadError
 │   ├── IncompleteDownloadError     fewer bytes than promised, or of unknown length, or no stem at all
 │   ├── UnsafeNameError             a stem name that must not become a file name
+│   ├── MixError                    stems that cannot be summed (mix, stem)
 │   ├── UnsafeURLError              a URL that must not be requested
 │   └── StemsExpiredError           stem URLs still refused after refreshes and pauses
 ├── WebhookError                    a forged, malformed, stale or future event
@@ -316,6 +317,23 @@ class IncompleteDownloadError(DownloadError):
 
 class UnsafeNameError(DownloadError):
     """The server named a stem in a way that must not become a file name."""
+
+
+NOT_MIXED = "NOT_MIXED"
+
+
+class MixError(DownloadError):
+    """A mix could not be made of its stems (`code` is `NOT_MIXED`); these are complete, and remain what was paid for.
+
+    Attributes:
+        mix: its name.
+        stem: the one that cannot be decoded, or does not fit the others: another length, sampling rate or format.
+    """
+
+    def __init__(self, message: str, kept: Kept = None, /, *, mix: str = "", stem: str = "", **context: Any) -> None:
+        self.mix = mix
+        self.stem = stem
+        super().__init__(message, kept, **{"code": NOT_MIXED, **context})
 
 
 class UnsafeURLError(DownloadError):

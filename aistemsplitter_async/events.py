@@ -350,6 +350,22 @@ class BoughtBefore(_Event):
     at: float
 
 
+@attrs.frozen(kw_only=True)
+class MixMade(_Event):
+    """A mix of a split's stems was made and has its final name, after `seconds` of work.
+
+    `mix` is its name, `stems` are those that it is the sum of, and `gain_db` is what kept their sum from clipping: 0,
+    or less if the mix is that many decibels quieter than the sum.
+    """
+
+    split_id: str
+    mix: str
+    stems: tuple[str, ...]
+    gain_db: float
+    seconds: float
+    at: float
+
+
 Event = (
     AttemptStarted
     | RequestSent
@@ -371,5 +387,6 @@ Event = (
     | BatchFinished
     | CreateAbandoned
     | BoughtBefore
+    | MixMade
 )
 OnEvent = Callable[[Event], None]

@@ -99,6 +99,7 @@ class Job:
         selection = Selection.parse(stems, mixes)
         listener = as_listener(on_progress, "on_progress")  # refuses an async one before the wait
         deadline = Deadline.after(self._clock, timeout)
+        await (await self._engine()).collector.check_mixes(selection)
         split = await self._succeeded(timeout)
         with self._named():
             return await (await self._engine()).download_stems(

@@ -58,13 +58,15 @@ class _Frame:
 class _Info:
     """What a frame of Xing, LAME or Fraunhofer says: how many frames and bytes there are, and samples to cut off.
 
-    `silent` if it holds nothing to hear, for decoders that take it for an ordinary one.
+    `silent` if it holds nothing to hear, for decoders that take it for an ordinary one. `quality` is Xing's, 1 to 100;
+    0 is unknown.
     """
 
     frames: int
     size: int
     cut: int
     silent: bool
+    quality: int = 0
 
 
 @attrs.define
@@ -90,7 +92,8 @@ class _Stream:
     info: _Info | None
 
 
-def _stream(blocks: Blocks) -> _Stream | None:
+def find_stream(blocks: Blocks) -> _Stream | None:
+    """Return where the frames are, `None` if this is no stream of frames."""
     sound = without_tags(blocks)
     start = _first(blocks, sound)
     first = None if start is None else _frame_at(blocks, start)
@@ -100,13 +103,13 @@ def _stream(blocks: Blocks) -> _Stream | None:
 
 
 def _recognise(blocks: Blocks) -> str | None:
-    stream = _stream(blocks)
+    stream = find_stream(blocks)
     return stream.first.kind[0] if stream else None
 
 
 def _parts(blocks: Blocks) -> Iterator[Part]:
     """Of a silent frame that counts the others, only what a decoder acts on: remuxers rewrite the rest."""
-    stream = _stream(blocks)
+    stream = find_stream(blocks)
     if stream is None:
         raise InconsistentError
     yield (Range(stream.sound.start, stream.start),)
@@ -118,7 +121,7 @@ def _parts(blocks: Blocks) -> Iterator[Part]:
 
 
 def _length(blocks: Blocks) -> Length:
-    stream = _stream(blocks)
+    stream = find_stream(blocks)
     if stream is None:
         return UNKNOWN_LENGTH
     sound, start, first, info = stream.sound, stream.start, stream.first, stream.info
@@ -140,12 +143,12 @@ def _glance(blocks: Blocks) -> Length | None:
     frames are only taken for some if exactly as many fit. With a variable bitrate, the header must count the bytes that
     are there, and frames of about the size that is there: a count that is less than 1.5 times off is believed.
     """
-    stream = _stream(blocks)
+    stream = find_stream(blocks)
     if stream is None or not stream.first.mean_size or stream.start != stream.sound.start:
         return None
     first, info = stream.first, stream.info
     body = Range(stream.start + (first.size if info else 0), stream.sound.stop)
-    found = _probe(blocks, body)
+    found = probe(blocks, body)
     if found is None or any(frame.kind != first.kind for _, frame in found):
         return None
     frames = _constant(body, found) or _counted(stream, body, found)
@@ -157,7 +160,7 @@ def _glance(blocks: Blocks) -> Length | None:
     return Length(seconds, at_most) if seconds >= 0 else None
 
 
-def _probe(blocks: Blocks, body: Range) -> list[tuple[int, _Frame]] | None:
+def probe(blocks: Blocks, body: Range) -> list[tuple[int, _Frame]] | None:
     """Return frames and where they are: at the beginning, in between, and up to the end; `None` where none are."""
     found, position = list[tuple[int, _Frame]](), None
     for place in (body.start, *body.places(_PROBES), max(body.start, body.stop - _PROBE_BYTES)):
@@ -311,7 +314,8 @@ def _info(frame: bytes, first: _Frame) -> _Info | None:
         size = int.from_bytes(frame[sized : sized + 4], "big") if flags & 2 else 0
         lame = sized + 4 * (flags >> 1 & 1) + 100 * (flags >> 2 & 1) + 4 * (flags >> 3 & 1)
         cut = int.from_bytes(frame[lame + 21 : lame + 24], "big") if frame[lame : lame + 3] in {b"LAM", b"Lav"} else 0
-        return _Info(frames, size, (cut >> 12) + (cut & 0xFFF), silent=not any(frame[4:xing]))
+        quality = int.from_bytes(frame[lame - 4 : lame], "big") if flags & 8 else 0
+        return _Info(frames, size, (cut >> 12) + (cut & 0xFFF), silent=not any(frame[4:xing]), quality=quality)
     if frame[36:40] == b"VBRI":
         size, frames = int.from_bytes(frame[46:50], "big"), int.from_bytes(frame[50:54], "big")
         return _Info(frames, size, 0, silent=not any(frame[4:36]))

@@ -18,6 +18,7 @@ from aistemsplitter_async.events import (
     GateClosed,
     GateOpened,
     LimitLearned,
+    MixMade,
     PollMade,
     PollPlanned,
     RequestSent,
@@ -142,6 +143,10 @@ def _transfer_finished(event: TransferFinished) -> Words:
     return message, (subject, event.bytes, event.seconds, event.attempt, event.resumed_from, _failure(event))
 
 
+def _mix_made(event: MixMade) -> Words:
+    return "%s %s: mixed in %.1f s, gain %.2f dB", (event.split_id, event.mix, event.seconds, event.gain_db)
+
+
 def _split_created(event: SplitCreated) -> Words:
     price = "at a price not told" if event.credits_used is None else f"for {event.credits_used:g} credits"
     return "%s: created %s, under idempotency key %s", (event.split_id, price, event.idempotency_key)
@@ -185,6 +190,7 @@ KINDS: Mapping[type[Event], Kind] = {
     PollPlanned: Kind("poll", DEBUG, lambda event: ("%s: next poll in %.1f s", (event.split_id, event.due_in))),
     PollMade: Kind("poll", DEBUG, _poll_made),
     TransferFinished: Kind("transfer", DEBUG, _transfer_finished),
+    MixMade: Kind("transfer", DEBUG, _mix_made),
     SplitStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.source,))),
     StageStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.stage,))),
     StageFinished: Kind("split", DEBUG, _stage_finished),

@@ -11,34 +11,30 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-from weakref import WeakValueDictionary
 
 import attrs
-from anyio import create_task_group
 
-from aistemsplitter_async._listeners import Listener, as_listener
+from aistemsplitter_async._listeners import Listener
 from aistemsplitter_async._send.attempt import Attempt
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
-from aistemsplitter_async._tasks import further_threads, run_in_thread
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.contents import longest_stem
 from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
-from aistemsplitter_async._transfer.meter import Meter, OnProgress, Progress
+from aistemsplitter_async._transfer.meter import Meter, Progress
 from aistemsplitter_async._transfer.metered import run_metered
-from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
+from aistemsplitter_async._transfer.names import extension_for
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
-from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.stem_stream import StemStream
-from aistemsplitter_async._transfer.stem_urls import MAY_PASS, Refresh, StemURLs
-from aistemsplitter_async._transfer.target import prepare_folder
+from aistemsplitter_async._transfer.stem_urls import Refresh, StemURLs
 from aistemsplitter_async._transfer.writer import StemWriter
 from aistemsplitter_async._wire.urls import URLPolicy
 from aistemsplitter_async.config import DOWNLOADS
@@ -50,14 +46,15 @@ _WORTH_RETRYING_BYTES = 64 * 1024  # a broken connection is retried as long as e
 
 
 @attrs.frozen(kw_only=True)
-class _StemDownload:
-    """One stem to download."""
+class StemDownload:
+    """One stem to download; if it is not `kept`, only as a part."""
 
     stem: str
     name: str
     urls: StemURLs
     saver: ManifestSaver
     cap: int
+    kept: bool
     overwrite: bool
     on_progress: Listener[Progress] | None
 
@@ -83,7 +80,6 @@ class Downloader:
         self._refresh = refresh
         self._allowed = urls
         self._parallel = asyncio.Semaphore(DOWNLOADS)
-        self._turns = WeakValueDictionary[tuple[Path, str], asyncio.Lock]()  # of downloads with the same manifest
 
     def urls(self, split: Split) -> StemURLs:
         """Return the stem URLs of `split`, to be shared by several calls."""
@@ -102,7 +98,7 @@ class Downloader:
             DownloadError: the split has none, or not this one (`code` is `NO_SUCH_STEM`). Also what `StemStream.read`
                 raises.
         """
-        _check_stems(split, Selection.parse((stem,)))
+        check_stems(split, Selection.parse((stem,)))
         stream = StemStream(stem, self.urls(split), self._pipeline, cap=longest_stem(split.duration_seconds))
         try:
             await opened(stream.open())
@@ -110,114 +106,35 @@ class Downloader:
         finally:
             await stream.aclose()
 
-    async def download(
-        self,
-        split: Split,
-        folder: Path,
-        *,
-        overwrite: bool,
-        on_progress: OnProgress | None,
-        pattern: str = ANY_STEM,
-        urls: StemURLs | None = None,
-        selection: Selection = ALL_STEMS,
-    ) -> dict[str, Path]:
-        """Download what is selected of `split` into `folder`; return the files by stem name.
-
-        A stem that fails does not stop its siblings; the first failure, or first of `MAY_PASS`, is raised once they are
-        done. Another call continues where this one ended, and skips the stems that are complete. Where another
-        split's stems are overwritten, those without a successor are removed once the new ones are complete. Another
-        download of files with the same names waits for this one, and finds what it has finished.
-
-        Args:
-            split: one that succeeded.
-            folder: created if missing. Several splits may share it, each with a pattern of its own.
-            overwrite: whether files of other splits, or of the user, may be replaced.
-            on_progress: a listener, called with a `Progress` per stem as bytes arrive.
-            pattern: what the files are called, without extension: a name that contains `{stem}` once.
-            urls: those of an earlier call for the same split.
-            selection: what is downloaded; nothing else is fetched.
+    async def download(self, item: StemDownload) -> Path:
+        """Download one stem, or find it; return its file, or its part if it is not kept.
 
         Raises:
             DownloadError: and its kinds; also `APIConnectionError` and `APIStatusError` of the CDN.
         """
-        listener = as_listener(on_progress, "on_progress")
-        _check_stems(split, selection)
-        turn = self._turns.setdefault((folder, pattern), asyncio.Lock())
-        urls = urls or self.urls(split)
-        async with turn:
-            with further_threads(DOWNLOADS) as syncs:  # a slow disk would keep all of the loop's busy
-                return await self._download_all(
-                    split,
-                    folder,
-                    pattern,
-                    overwrite=overwrite,
-                    listener=listener,
-                    urls=urls,
-                    selection=selection,
-                    syncs=syncs,
-                )
-
-    async def _download_all(
-        self,
-        split: Split,
-        folder: Path,
-        pattern: str,
-        *,
-        overwrite: bool,
-        listener: Listener[Progress] | None,
-        urls: StemURLs,
-        selection: Selection,
-        syncs: Executor,
-    ) -> dict[str, Path]:
-        names, refused = plan_names(split.stems, pattern, wanted=selection.fetched(split.stems))
-        prepare = partial(prepare_folder, folder, split.id, names, overwrite=overwrite, pattern=pattern)
-        manifest = await run_in_thread(prepare, pool=syncs)
-        saver, cap = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds)
-        items = [
-            _StemDownload(
-                stem=stem, name=name, urls=urls, saver=saver, cap=cap, overwrite=overwrite, on_progress=listener
-            )
-            for stem, name in names.items()
-        ]
-        files: dict[str, Path] = {}
-        failures: list[Exception] = [*refused.values()]
-
-        async def fetch(item: _StemDownload) -> None:
-            try:
-                files[item.stem] = await self._download(item)
-            except Exception as error:  # noqa: BLE001  # returned, so that it does not cancel the siblings
-                failures.append(error)
-
-        async with create_task_group() as group:
-            for item in items:
-                group.start_soon(fetch, item)
-        if failures:
-            raise next((error for error in failures if isinstance(error, MAY_PASS)), failures[0])
-        await run_in_thread(manifest.remove_replaced, pool=syncs)
-        return {item.stem: files[item.stem] for item in items}
-
-    async def _download(self, item: _StemDownload) -> Path:
         if not item.overwrite:
             finished = await run_in_thread(item.manifest.finished, item.stem, pool=item.saver.syncs)
             if finished is not None:
                 return finished
             target = item.manifest.folder / f"{item.name}.{extension_for(item.urls.of(item.stem), None)}"
-            if await run_in_thread(os.path.lexists, target):  # better now than after the download
+            if item.kept and await run_in_thread(os.path.lexists, target):  # better now than after the download
                 raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
         async with self._parallel:
             return await item.urls.run(item.stem, partial(self._fetch, item))
 
-    async def _fetch(self, item: _StemDownload, url: str) -> Path:
+    async def _fetch(self, item: StemDownload, url: str) -> Path:
         part = await run_in_thread(item.open_part, undo=PartFile.close)
         async with StemWriter(part, item.stem, item.saver, cap=item.cap) as writer:
             await self._fill(item, url, writer)
             await writer.complete()
+            if not item.kept:
+                return part.path
             target = item.manifest.folder / writer.record.file
             publish = partial(part.publish, target, overwrite=item.overwrite)
             await run_in_thread(publish, pool=item.saver.syncs)
             return target
 
-    async def _fill(self, item: _StemDownload, url: str, writer: StemWriter) -> None:
+    async def _fill(self, item: StemDownload, url: str, writer: StemWriter) -> None:
         """Download the whole stem to the part."""
         pipeline = self._pipeline
         call = item.urls.call(item.stem)
@@ -234,7 +151,7 @@ class Downloader:
                 else:
                     return
 
-    async def _attempt(self, item: _StemDownload, url: str, writer: StemWriter, transfer: Transfer) -> None:
+    async def _attempt(self, item: StemDownload, url: str, writer: StemWriter, transfer: Transfer) -> None:
         await writer.flush()  # what came before the connection broke
         held = writer.held
         if writer.record.file and held.offset and held.offset == held.total:  # only the rename was missing
@@ -248,7 +165,7 @@ class Downloader:
             finally:
                 transfer.bytes += attempt.received
 
-    async def _receive(self, item: _StemDownload, url: str, writer: StemWriter, meter: Meter, attempt: Attempt) -> None:
+    async def _receive(self, item: StemDownload, url: str, writer: StemWriter, meter: Meter, attempt: Attempt) -> None:
         opening = item.urls.open(item.stem, url, writer.held, attempt, forget=writer.forget)
         async with opening as (reply, incoming):
             extension = extension_for(url, reply.headers.get("content-type"))
@@ -259,7 +176,7 @@ class Downloader:
             raise IncompleteDownloadError(f"{item.stem} ended after {received} of {incoming.length} bytes")
 
     async def _write(
-        self, item: _StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
+        self, item: StemDownload, reply: StreamedReply, incoming: Incoming, writer: StemWriter, meter: Meter
     ) -> int:
         """Write the body to the part; return how many bytes it had."""
         clock, length = self._pipeline.clock, incoming.length
@@ -278,7 +195,12 @@ class Downloader:
         return received
 
 
-def _check_stems(split: Split, selection: Selection) -> None:
+def check_stems(split: Split, selection: Selection) -> None:
+    """Check that a split has what is selected of it.
+
+    Raises:
+        DownloadError: it has no stems, or not those (`code` is `NO_SUCH_STEM`).
+    """
     if not split.stems:
         raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
     try:

@@ -53,6 +53,23 @@ class StemRecord:
     durable: int | None = None
 
 
+@attrs.frozen(kw_only=True)
+class MixRecord:
+    """What is known of one mix.
+
+    Attributes:
+        file: its file's name.
+        stems: which it is the sum of.
+        total: its length in bytes; `None` until it is complete.
+        gain_db: what kept the sum from clipping, in dB: 0 or less.
+    """
+
+    file: str
+    stems: tuple[str, ...] = attrs.field(converter=tuple[str, ...])
+    total: int | None = None
+    gain_db: float = 0.0
+
+
 @attrs.define
 class Manifest:
     """The record of a folder's stems. If it is lost or unreadable, they are only downloaded again.
@@ -66,6 +83,7 @@ class Manifest:
         folder: where the stems are.
         split_id: whose stems they are.
         stems: what is known of each.
+        mixes: what is known of each mix, once it was begun.
         pattern: what the files are called: a name with `{stem}` in it.
         replaced: files of an earlier split that these stems replace, and their lengths in bytes.
     """
@@ -73,6 +91,7 @@ class Manifest:
     folder: Path
     split_id: str
     stems: dict[str, StemRecord] = attrs.field(factory=dict[str, StemRecord])
+    mixes: dict[str, MixRecord] = attrs.field(factory=dict[str, MixRecord], kw_only=True)
     pattern: str = attrs.field(default=ANY_STEM, kw_only=True)
     replaced: dict[str, int] = attrs.field(factory=dict[str, int], kw_only=True)
 
@@ -87,6 +106,7 @@ class Manifest:
         try:  # where nothing is renamed over a file, a kill may leave only the fresh one; what it says was true before
             saved: Any = json.loads(_read_small(path if os.path.lexists(path) else fresh_path(path)))
             stems = {stem: StemRecord(**entry) for stem, entry in saved["stems"].items()}
+            mixes = {name: MixRecord(**entry) for name, entry in saved.get("mixes", {}).items()}
             version, split_id, replaced = saved["version"], saved["split_id"], dict(saved.get("replaced", {}))
         except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
@@ -94,16 +114,17 @@ class Manifest:
         usable = (
             known
             and all(_is_ours(pattern, *item) for item in stems.items())
+            and all(_is_our_mix(pattern, *item) for item in mixes.items())
             and all(_was_ours(pattern, *item) for item in replaced.items())
         )
-        return cls(folder, split_id, stems, pattern=pattern, replaced=replaced) if usable else None
+        return cls(folder, split_id, stems, mixes=mixes, pattern=pattern, replaced=replaced) if usable else None
 
     def save(self, ours: Collection[str] | None = None) -> None:
         """Write the manifest; a reader sees the old or the new one, never half of it.
 
         Args:
-            ours: stems whose records are newer here. What is on disk of the others is kept, since other processes may
-                download them. Without it, nothing is.
+            ours: stems and mixes whose records are newer here. What is on disk of the others is kept, since other
+                processes may download them. Without it, nothing is.
 
         Raises:
             DownloadError: it cannot be written.
@@ -116,6 +137,7 @@ class Manifest:
                 "version": _VERSION,
                 "split_id": self.split_id,
                 "stems": {name: attrs.asdict(entry) for name, entry in self.stems.items()},
+                "mixes": {name: attrs.asdict(mix) for name, mix in self.mixes.items()},
                 "replaced": self.replaced,
             }
             # Durable: after a power cut, a stem without a manifest would be taken for another program's file.
@@ -127,6 +149,7 @@ class Manifest:
         known = Manifest.load(self.folder, self.pattern)
         if known is not None and known.split_id == self.split_id:
             self.stems |= {stem: entry for stem, entry in known.stems.items() if stem not in ours}
+            self.mixes |= {name: mix for name, mix in known.mixes.items() if name not in ours}
 
     def finished(self, stem: str) -> Path | None:
         """Return the stem's file if it is here and complete: renamed, durably, and as long as was promised.
@@ -137,8 +160,26 @@ class Manifest:
         entry = self.stems.get(stem)
         if entry is None or entry.total is None or entry.durable not in (None, entry.total):
             return None
-        target = self.folder / entry.file
-        held = _status_if_whole(target, entry.total)
+        return self._finished(entry.file, entry.total)
+
+    def finished_mix(self, name: str, stems: tuple[str, ...] | None = None) -> Path | None:
+        """Return the file of a mix if it is here and complete, and, if `stems` are given, the sum of those.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
+        mix = self.mixes.get(name)
+        if mix is None or mix.total is None or stems not in (None, mix.stems):
+            return None
+        return self._finished(mix.file, mix.total)
+
+    def files(self) -> set[str]:
+        """Return the names of all files that it knows of."""
+        return {entry.file for entry in self.stems.values()} | {mix.file for mix in self.mixes.values()}
+
+    def _finished(self, file: str, total: int) -> Path | None:
+        target = self.folder / file
+        held = _status_if_whole(target, total)
         if held is None:
             return None
         part = part_path(self.folder, target.stem)
@@ -156,11 +197,11 @@ class Manifest:
         Raises:
             DownloadError: it cannot be written.
         """
-        names, _ = plan_names(self.stems, self.pattern)
+        names, _ = plan_names([*self.stems, *self.mixes], self.pattern)
         remove_parts(self.folder, names.values())
         with as_download_error(self.folder):
-            files = [path for stem in self.stems if (path := self.finished(stem)) is not None]
-            finished = {path.name: path.stat().st_size for path in files}
+            files = [*map(self.finished, self.stems), *map(self.finished_mix, self.mixes)]
+            finished = {path.name: path.stat().st_size for path in files if path is not None}
         manifest = type(self)(self.folder, split_id, pattern=self.pattern, replaced={**self.replaced, **finished})
         manifest.save()
         return manifest
@@ -178,7 +219,7 @@ class Manifest:
                 sync_folder(self.folder)
             return
         self._take_over(())
-        ours = {fold(entry.file) for entry in self.stems.values()}
+        ours = set(map(fold, self.files()))
         for file, total in self.replaced.items():
             if _status_if_whole(self.folder / file, total) is not None and fold(file) not in ours:
                 with contextlib.suppress(OSError):  # an old file that stays does not make the new ones a failure
@@ -229,6 +270,12 @@ def _is_ours(pattern: str, stem: str, entry: StemRecord) -> bool:
     strong = entry.etag is None or (isinstance(entry.etag, str) and read_etag({"etag": entry.etag}) == entry.etag)
     counted = all(count is None or (type(count) is int and count >= 0) for count in (entry.total, entry.durable))
     return named and strong and counted
+
+
+def _is_our_mix(pattern: str, name: str, mix: MixRecord) -> bool:
+    named = all(isinstance(stem, str) for stem in mix.stems)
+    gain = type(mix.gain_db) in (int, float) and mix.gain_db <= 0
+    return named and gain and _is_ours(pattern, name, StemRecord(file=mix.file, total=mix.total))
 
 
 def _was_ours(pattern: str, file: object, total: object) -> bool:

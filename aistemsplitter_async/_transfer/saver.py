@@ -45,5 +45,7 @@ class ManifestSaver:
     async def _save(self) -> None:
         async with self._turn:
             self._next = None
-            now = attrs.evolve(self.manifest, stems=dict(self.manifest.stems))  # the thread's own
+            now = attrs.evolve(
+                self.manifest, stems=dict(self.manifest.stems), mixes=dict(self.manifest.mixes)
+            )  # the thread's own
             await run_in_thread(partial(now.save, frozenset(self._recorded)), pool=self.syncs)

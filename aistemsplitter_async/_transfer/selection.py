@@ -12,6 +12,7 @@ from aistemsplitter_async.config import STEMS_CAP
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, UnsafeNameError
 
 NO_SUCH_STEM: Final = "NO_SUCH_STEM"  # the code of that error
+NO_SUCH_MIX: Final = "NO_SUCH_MIX"  # the same of a mix
 _ANY_MODEL: Final = "6s"  # which has every stem that is known
 _ALL_BUT: Final = "-"
 
@@ -74,9 +75,14 @@ class Selection:
         if names == () and not mixes:
             raise ConfigurationError("no stems and no mix are nothing to download; leave stems out to download all")
         parsed = {_parse_mix_name(name): Mix.parse(name, summed) for name, summed in (mixes or {}).items()}
-        if parsed:
-            raise ConfigurationError("mixes are not available yet; leave mixes out")
+        if len({fold(name) for name in parsed}) < len(mixes or {}):
+            raise ConfigurationError(f"some of the mixes {', '.join(map(repr, mixes or {}))} would be the same file")
         return cls(names, parsed)
+
+    @property
+    def is_nothing(self) -> bool:
+        """Return whether nothing is to be downloaded."""
+        return self.stems == () and not self.mixes
 
     @property
     def named(self) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def _is_missing(path: Path) -> bool:
 
 
 def _has_stems(folder: Path, manifest: Manifest) -> bool:
-    return any(status_of(folder / entry.file) is not None for entry in manifest.stems.values())
+    return any(status_of(folder / file) is not None for file in manifest.files())
 
 
 def _holds(folder: Path, manifest: Manifest) -> str:

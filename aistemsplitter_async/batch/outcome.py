@@ -33,14 +33,17 @@ class Done(_Outcome):
     Attributes:
         source: as it was given.
         split: its terminal state.
-        files: by stem name; empty if nothing was to be downloaded.
+        files: by the names of stems and mixes; empty if nothing was to be downloaded.
         position: its number among the sources, from 0.
+        gain_db: of each mix, what kept the sum of its stems from clipping: 0, or less if it is that many decibels
+            quieter than the sum.
     """
 
     source: Source
     split: Split
     files: Mapping[str, Path]
     position: int = 0
+    gain_db: Mapping[str, float] = attrs.field(factory=dict[str, float])
 
 
 @attrs.frozen
@@ -71,9 +74,10 @@ class Skipped(_Outcome):
             which is done; had that failed, so would this one), or `not begun` (the batch stopped creating splits
             first; running it again begins with it).
         position: its number among the sources, from 0.
-        files: the stems, if they are on disk.
+        files: the stems and mixes, if they are on disk.
         same_as: for a duplicate, the source whose stems it shares.
         split: the finished one, without the URLs of its stems.
+        gain_db: of each mix; see `Done`.
     """
 
     source: Source
@@ -82,6 +86,7 @@ class Skipped(_Outcome):
     files: Mapping[str, Path] = attrs.field(factory=dict[str, Path])
     same_as: str | None = None
     split: Split | None = None
+    gain_db: Mapping[str, float] = attrs.field(factory=dict[str, float])
 
 
 Outcome = Done | Failed | Skipped

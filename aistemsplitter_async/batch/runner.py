@@ -85,6 +85,7 @@ class Runner:
         ]
 
     async def _open(self) -> None:
+        await self._engine.collector.check_mixes(self._options.selection)
         self._began = self._clock.monotonic()
         own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
         journal = await open_journal(self._journal_path, self._engine, new_key=self._options.new_key)

@@ -16,6 +16,8 @@ from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._send.attempt import Call
 from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.collector import Files, Work
+from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.uploader import Delivery
 from aistemsplitter_async._wire.messages import Stage
@@ -90,7 +92,7 @@ class Steps:
         return await context.write(JournalStore.succeeded, record.id, split)
 
     async def download(self, record: Record) -> Record:
-        """Download the wanted stems that are not here.
+        """Download the wanted stems that are not here, and make the wanted mixes that are not.
 
         Raises:
             DownloadError: the split does not have one of them; nothing was fetched.
@@ -100,36 +102,40 @@ class Steps:
         assert into is not None and split is not None  # noqa: S101, PT018  # checked by `plan_step`
         standing.release_in_flight()
         missing = await self.find_missing(record)
-        if record.stems and not missing:
+        if record.stems and missing.is_nothing:
             return await context.write(JournalStore.downloaded, record.id, {})
-        urls = context.engine.downloader.urls(split)
+        folder = into / record.folder
 
-        async def attempt() -> dict[str, StoredFile]:
-            standing.enter("download")
-            with stage(context.engine.pipeline.emit, "download", split.id):
-                files = await context.engine.downloader.download(
-                    split,
-                    into / record.folder,
-                    overwrite=context.options.overwrite,
-                    on_progress=standing.note_progress,
-                    pattern=record.pattern,
-                    urls=urls,
-                    selection=Selection(missing),
-                )
-            return await run_in_thread(_describe, into, files)
+        async def fetch(work: Work) -> Files:
+            async def attempt() -> Files:
+                standing.enter("download")
+                with stage(context.engine.pipeline.emit, "download", split.id):
+                    return await work()
 
-        # Stems that are refused are waited out outside: it makes room for the downloads of others.
-        stored = await context.engine.pipeline.outlast(
-            Call("download_stem", Stage.DOWNLOAD, split.id),
-            partial(context.downloading.retry_through_outage, attempt),
-            (StemsExpiredError,),
+            # Stems that are refused are waited out outside: it makes room for the downloads of others.
+            return await context.engine.pipeline.outlast(
+                Call("download_stem", Stage.DOWNLOAD, split.id),
+                partial(context.downloading.retry_through_outage, attempt),
+                (StemsExpiredError,),
+            )
+
+        files = await context.engine.collector.collect(
+            split,
+            folder,
+            overwrite=context.options.overwrite,
+            on_progress=standing.note_progress,
+            pattern=record.pattern,
+            selection=missing,
+            fetching=fetch,
+            mixing=context.disk.retry_through_outage,  # it needs no place among the downloads
         )
+        stored = await run_in_thread(_describe, into, folder, record.pattern, files)
         standing.has_worked = True
         downloaded = await context.write(JournalStore.downloaded, record.id, stored)
         return attrs.evolve(downloaded, split=split)  # with the URLs, which the journal does not keep
 
-    async def find_missing(self, record: Record) -> tuple[str, ...]:
-        """Return the wanted stems that are not here; see `find_missing`."""
+    async def find_missing(self, record: Record) -> Selection:
+        """Return what is wanted and not here; see `find_missing`."""
         self._standing.enter("download")
         return await run_in_thread(find_missing, self._context.options, record)
 
@@ -149,25 +155,37 @@ class Steps:
         return await context.write(JournalStore.succeeded, record.id, split)
 
 
-def find_missing(options: BatchOptions, record: Record) -> tuple[str, ...]:
-    """Return the stems that are wanted and not here. An edited stem is here, unless it may be overwritten.
+def find_missing(options: BatchOptions, record: Record) -> Selection:
+    """Return what is wanted and not here. An edited file is here, unless it may be overwritten.
 
     Raises:
-        DownloadError: the split does not have one that is wanted.
+        DownloadError: the split does not have a stem that is wanted.
     """
-    return tuple(stem for stem in options.selection.kept(record.stems) if not _is_here(options, record.files.get(stem)))
+    wanted = options.selection
+    stems = [stem for stem in wanted.kept(record.stems) if not _is_here(options, record.files.get(stem))]
+    mixes = {
+        name: mix
+        for name, mix in wanted.mixes.items()
+        if not _is_here(options, record.files.get(name)) or record.files[name].mixed != mix.sum_of(record.stems)
+    }
+    return Selection(tuple(stems), mixes)
 
 
 def list_files(options: BatchOptions, record: Record) -> dict[str, Path]:
-    """Return the wanted stems that were downloaded, in any run.
+    """Return the wanted stems and mixes that were downloaded or made, in any run.
 
     Raises:
         DownloadError: see `find_missing`.
     """
     if options.into is None:
         return {}
-    wanted = [stem for stem in options.selection.kept(record.stems) if stem in record.files]
-    return {stem: options.into / record.files[stem].path for stem in wanted}
+    wanted = [*options.selection.kept(record.stems), *options.selection.mixes]
+    return {name: options.into / record.files[name].path for name in wanted if name in record.files}
+
+
+def list_gains(options: BatchOptions, record: Record) -> dict[str, float]:
+    """Return the gain of each wanted mix that was made, in dB."""
+    return {name: record.files[name].gain_db for name in options.selection.mixes if name in record.files}
 
 
 def _is_here(options: BatchOptions, file: StoredFile | None) -> bool:
@@ -184,9 +202,15 @@ def _size(path: Path) -> int | None:
         return None
 
 
-def _describe(into: Path, files: dict[str, Path]) -> dict[str, StoredFile]:
-    """Return the journal's record of downloaded files."""
-    return {stem: _read(into, path) for stem, path in files.items()}
+def _describe(into: Path, folder: Path, pattern: str, files: Files) -> dict[str, StoredFile]:
+    """Return the journal's record of files in `folder`."""
+    manifest = Manifest.load(folder, pattern)
+    mixes = {} if manifest is None else manifest.mixes
+    stored = {name: _read(into, path) for name, path in files.items()}
+    return {
+        name: attrs.evolve(file, mixed=mixes[name].stems, gain_db=mixes[name].gain_db) if name in mixes else file
+        for name, file in stored.items()
+    }
 
 
 def _read(into: Path, path: Path) -> StoredFile:

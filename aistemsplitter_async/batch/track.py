@@ -19,7 +19,7 @@ from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
-from aistemsplitter_async.batch.steps import Steps, list_files
+from aistemsplitter_async.batch.steps import Steps, list_files, list_gains
 from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
@@ -262,7 +262,7 @@ class BatchTrack:
                 await self._plan_price(opened)
             if step in do:
                 record = await do[step](record)
-            elif step is Step.CHECK and not standing.has_worked and await steps.find_missing(record):
+            elif step is Step.CHECK and not standing.has_worked and not (await steps.find_missing(record)).is_nothing:
                 record = await steps.refresh(record)
             elif step is Step.REVIEW:
                 return await self._leave_for_review(record)
@@ -324,13 +324,15 @@ class BatchTrack:
         if not self.standing.has_worked:
             return self._skip("finished", record)
         assert record.split is not None  # noqa: S101  # implied by the state
-        return Done(self._item.source, record.split, list_files(self._context.options, record), self.standing.position)
+        files, gains = list_files(self._context.options, record), list_gains(self._context.options, record)
+        return Done(self._item.source, record.split, files, self.standing.position, gains)
 
     def _skip(self, reason: SkipReason, record: Record | None = None, same_as: str | None = None) -> Skipped:
         source, position = self._item.source, self.standing.position
         if record is None:
             return Skipped(source, reason, position)
-        return Skipped(source, reason, position, list_files(self._context.options, record), same_as, record.split)
+        files, gains = list_files(self._context.options, record), list_gains(self._context.options, record)
+        return Skipped(source, reason, position, files, same_as, record.split, gains)
 
 
 def build_changed(label: str, record: Record) -> SourceChangedError:

@@ -12,10 +12,11 @@ import attrs
 
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
-from aistemsplitter_async._transfer.selection import NO_SUCH_STEM
+from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
 from aistemsplitter_async.errors import (
+    NOT_MIXED,
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
@@ -78,6 +79,8 @@ _ADVICE_BY_CODE = {
     NO_LOCKS: _ELSEWHERE,
     UNUSABLE: _ELSEWHERE,
     NO_SUCH_STEM: "it is paid for, and other --stems are downloaded without being charged",
+    NO_SUCH_MIX: "it is paid for, and its stems are downloaded without being charged if that mix is left out",
+    NOT_MIXED: "it is paid for, and its stems are downloaded without being charged if that mix is left out",
     "CHARGED_MORE": "check the price before going on without --max-credits",
 }
 

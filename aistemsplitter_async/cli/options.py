@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,8 +12,10 @@ from cyclopts import Parameter
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.cli.paths import expand_path
 from aistemsplitter_async.cli.values import (
+    NO_STEMS,
     Duration,
     parse_duration,
+    parse_mixes,
     parse_port,
     parse_rate_limit,
     parse_stems,
@@ -197,15 +199,52 @@ class Selecting:
         ),
     ] = None
 
+    instrumental: Annotated[
+        bool,
+        Switch,
+        Parameter(help="Make the mix without vocals too, like --mix instrumental=-vocals."),
+    ] = False
+    mix: Annotated[
+        Sequence[str],
+        Parameter(
+            converter=lambda _type, tokens: tuple(parse_text(token.value) for token in tokens),
+            n_tokens=1,
+            accepts_keys=False,
+            negative_iterable=(),
+            show_default=False,
+            help="Make a file of the sum of stems, like rhythm=drums,bass, or of all but some, like karaoke=-vocals. "
+            "With --stems none, only the mix is kept. Needs the extra audio.",
+        ),
+    ] = ()
+
+    @property
+    def mixes(self) -> dict[str, tuple[str, ...]]:
+        """Return the stems of each mix, as they are written.
+
+        Raises:
+            ConfigurationError: one is written wrongly.
+        """
+        return parse_mixes([*(["instrumental=-vocals"] if self.instrumental else []), *self.mix])
+
+    @property
+    def selection(self) -> Selection:
+        """Return what is downloaded.
+
+        Raises:
+            ConfigurationError: one is written wrongly.
+        """
+        return Selection.parse(self.stems, self.mixes)
+
     @property
     def given(self) -> dict[str, object]:
         """Return the options as another command needs them to download the same."""
-        return {"--stems": None if self.stems is None else ",".join(self.stems)}
+        stems = None if self.stems is None else ",".join(self.stems) or NO_STEMS
+        return {"--stems": stems, "--mix": [f"{name}={','.join(summed)}" for name, summed in self.mixes.items()]}
 
     def find_problem(self, stem_model: str | None = None) -> str | None:
         """Return why this cannot be downloaded of a split by that model, `None` if it perhaps can."""
         try:
-            Selection.parse(self.stems).check_model(stem_model)
+            self.selection.check_model(stem_model)
         except ConfigurationError as error:
             return str(error)
         return None

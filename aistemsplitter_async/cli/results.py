@@ -23,6 +23,7 @@ class Result:
         source: as it was given, or the file name that the server knows.
         stems: stem name to file, or to URL where nothing was downloaded.
         seconds: length of the audio.
+        gain_db: of each mix, what kept it from clipping: 0 or less.
     """
 
     source: str | None
@@ -31,18 +32,24 @@ class Result:
     stems: Mapping[str, object] = attrs.field(factory=dict[str, object])
     credits_used: float | None = None
     seconds: float | None = None
+    gain_db: Mapping[str, float] = attrs.field(factory=dict[str, float])
     error: Problem | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the object that scripts get."""
+        """Return the object that scripts get; it says `gain_db` of mixes if there are any."""
         return {
             "id": self.id,
             "status": self.status,
             "source": self.source,
             "stems": {name: str(file) for name, file in self.stems.items()},
+            **({"gain_db": dict(self.gain_db)} if self.gain_db else {}),
             "credits_used": self.credits_used,
             "error": self.error.as_json() if self.error else None,
         }
+
+    def turned_down(self) -> dict[str, str]:
+        """Return what to say of the mixes that are quieter than the sum of their stems."""
+        return {name: f"{name} {gain:.2f} dB, not to clip" for name, gain in self.gain_db.items() if gain}
 
     def headline(self) -> list[str]:
         """Return the length, the price and the id, as far as they are known."""
@@ -56,11 +63,14 @@ def build_result(
     source: str | None,
     *,
     stems: Mapping[str, object] | None = None,
+    gain_db: Mapping[str, float] | None = None,
     error: Problem | None = None,
 ) -> Result:
     """Return the result for a split, if one exists, with its stem files if `stems` are given."""
     if split is None:
-        return Result(source=source, id=error.split_id if error else None, stems=stems or {}, error=error)
+        return Result(
+            source=source, id=error.split_id if error else None, stems=stems or {}, gain_db=gain_db or {}, error=error
+        )
     return Result(
         source=source,
         id=split.id,
@@ -68,6 +78,7 @@ def build_result(
         stems=split.stems if stems is None else stems,
         credits_used=split.credits_used,
         seconds=split.duration_seconds,
+        gain_db=gain_db or {},
         error=error,
     )
 
@@ -79,8 +90,10 @@ def print_result(result: Result, terminal: Terminal, *, as_json: bool) -> None:
     elif result.error is None:
         title = terminal.paint(show(result.source or result.id), BOLD)
         terminal.result("  ".join((title, *result.headline())))
+        notes = result.turned_down()
         for name, file in result.stems.items():
-            terminal.result(f"  {show(file)}" if str(file) else f"  {show(name)}")
+            note = f"  ({show(notes[name])})" if name in notes else ""
+            terminal.result(f"  {show(file) if str(file) else show(name)}{note}")
     if result.error is not None:
         terminal.error(result.error.message)
 

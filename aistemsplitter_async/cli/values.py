@@ -13,7 +13,7 @@ from aistemsplitter_async.errors import ConfigurationError
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
 _UNIT_SECONDS = (3600.0, 60.0, 1.0)
 _LAST_PORT = 65535
-_NO_STEMS = "none"
+NO_STEMS = "none"
 _MAX_SECONDS = 30 * 24 * 3600.0  # longer is a typing mistake
 
 
@@ -76,11 +76,28 @@ def parse_stems(words: Sequence[str]) -> tuple[str, ...]:
         ValueError: a name is missing.
     """
     names = [name.strip() for word in words for name in word.split(",")]
-    if names == [_NO_STEMS]:
+    if names == [NO_STEMS]:
         return ()
-    if "" in names or _NO_STEMS in names:
+    if "" in names or NO_STEMS in names:
         raise ValueError(f"{','.join(words)!r} are no names of stems; write them like vocals,drums")
     return tuple(names)
+
+
+def parse_mixes(words: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Return the stems of each mix that is written like `rhythm=drums,bass`, or `karaoke=-vocals`.
+
+    Raises:
+        ConfigurationError: a mix has no name, no stems, or the name of another one.
+    """
+    mixes: dict[str, tuple[str, ...]] = {}
+    for word in words:
+        name, _, stems = word.partition("=")
+        names = tuple(stem.strip() for stem in stems.split(","))
+        if not name.strip() or "" in names:
+            raise ConfigurationError(f"{word!r} is no mix; write it like rhythm=drums,bass or instrumental=-vocals")
+        if mixes.setdefault(name.strip(), names) != names:
+            raise ConfigurationError(f"two mixes are called {name.strip()!r}")
+    return mixes
 
 
 def parse_port(text: str) -> int:

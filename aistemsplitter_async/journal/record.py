@@ -166,11 +166,21 @@ class StoredFailure:
 
 @attrs.frozen
 class StoredFile:
-    """A downloaded stem: its path under the batch's folder, its size in bytes, and its SHA-256 in hex."""
+    """A downloaded stem, or a mix.
+
+    Attributes:
+        path: under the batch's folder.
+        size: in bytes.
+        sha256: in hex.
+        mixed: the stems that a mix is the sum of.
+        gain_db: what kept that sum from clipping, in dB: 0 or less.
+    """
 
     path: str
     size: int
     sha256: str
+    mixed: tuple[str, ...] = ()
+    gain_db: float = 0.0
 
 
 @attrs.frozen(kw_only=True)

@@ -333,8 +333,7 @@ def _stems_among(folder: Path, names: Iterable[str]) -> set[str]:
     """Return the names of stems that were downloaded to this folder: they should not be split again."""
     patterns = [pattern for name in names if (pattern := pattern_of(name)) is not None]
     manifests = [manifest for pattern in patterns if (manifest := Manifest.load(folder, pattern)) is not None]
-    kept = {entry.file for manifest in manifests for entry in manifest.stems.values()}
-    return kept.union(*(manifest.replaced for manifest in manifests))
+    return {file for manifest in manifests for file in (*manifest.files(), *manifest.replaced)}
 
 
 def _is(check: Callable[[], bool]) -> bool:

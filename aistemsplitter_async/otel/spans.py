@@ -28,6 +28,7 @@ from aistemsplitter_async.events import (
     BatchStarted,
     CreateAbandoned,
     Event,
+    MixMade,
     PollMade,
     RequestSent,
     RetryPlanned,
@@ -120,6 +121,9 @@ class Spans:
                 self._say(_SPLIT, present(created))
             case PollMade(status=str(status)):
                 self._say(_STAGE + "wait", {"aistemsplitter.split.status": status})
+            case MixMade():
+                mixed = {"aistemsplitter.mix.gain": event.gain_db, "aistemsplitter.mix.duration": event.seconds}
+                self._add_event("mixed", mixed)
             case RetryPlanned():
                 self._add_event("retry", {"aistemsplitter.delay": event.delay, "error.type": event.error})
             case Throttled():

@@ -61,8 +61,8 @@ SHELLS_OF = {
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (
-        "answer audio downloader file_object file_source foreign manifest metered partfile saver stem_stream stem_urls "
-        "target uploader writer"
+        "answer audio collector downloader file_object file_source foreign manifest metered mixing partfile saver "
+        "sound stem_stream stem_urls target uploader writer"
     ),
     "batch": (
         "batch bounds capacity context course create feeder item new_key patience progress runner standing steps "

@@ -52,6 +52,8 @@ from aistemsplitter_async import (
     JournalLockedError,
     LimitLearned,
     MemoryInbox,
+    MixError,
+    MixMade,
     Origin,
     Outcome,
     OutputFormat,
@@ -245,7 +247,7 @@ def policies(clock: Clock) -> AsyncAIStemSplitter:
     )
 
 
-def show(event: Event) -> None:
+def show(event: Event) -> None:  # noqa: C901  # one case per kind, and the last proves that there are no more
     match event:
         case RequestSent() | RetryPlanned() | Throttled():
             assert_type(event.stage, str)
@@ -255,6 +257,8 @@ def show(event: Event) -> None:
             assert_type(event.split_id, str)
         case CreateAbandoned():
             assert_type(event.submission, Submission)
+        case MixMade():
+            assert_type(event.gain_db, float)
         case BoughtBefore() | AttemptStarted() | TransferFinished() | SplitFinished():
             assert_type(event.split_id, str | None)
         case SlotGranted():
@@ -299,6 +303,8 @@ async def failures(client: AsyncAIStemSplitter) -> str | None:  # noqa: C901, PL
         return error.idempotency_key
     except (IncompleteDownloadError, UnsafeNameError, UnsafeURLError, StemsExpiredError) as error:
         return error.split_id
+    except MixError as error:
+        return f"{error.mix}: {error.stem}"
     except DownloadError as error:
         return error.code
     except JournalLockedError as error:

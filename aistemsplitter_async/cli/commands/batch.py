@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
-from aistemsplitter_async._transfer.selection import NO_SUCH_STEM
+from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
 from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
@@ -44,6 +44,7 @@ from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import (
+    NOT_MIXED,
     AIStemSplitterError,
     AuthenticationError,
     InsufficientCreditsError,
@@ -57,7 +58,7 @@ from aistemsplitter_async.library.found import Ignored, Repeated, Unusable
 from aistemsplitter_async.library.kinds import Kind
 
 # Failures that say what to do themselves: another run alone changes nothing.
-_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED, NO_SUCH_STEM)
+_UNDECIDED = ("CHANGED", "EXISTS", "NOT_AUDIO", NAME_REFUSED, NO_SUCH_MIX, NO_SUCH_STEM, NOT_MIXED)
 
 
 async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -> int:
@@ -146,6 +147,7 @@ class _Run:
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
             stems=arguments.selecting.stems,
+            mixes=arguments.selecting.mixes,
             in_flight=arguments.in_flight,
             uploads=arguments.uploads,
             downloads=arguments.downloads,
@@ -201,7 +203,7 @@ class _Run:
             self._created.discard(outcome.split.id)
             if self._waveforms is not None:
                 self._waveforms.add(outcome.files.values())
-            self._print(build_result(outcome.split, source, stems=outcome.files), "done")
+            self._print(build_result(outcome.split, source, stems=outcome.files, gain_db=outcome.gain_db), "done")
         else:
             self._skip(source, outcome)
 
@@ -211,7 +213,7 @@ class _Run:
             self._twins[label(source)] = outcome.same_as
         elif self._waveforms is not None and outcome.reason == "not begun":
             self._others[label(source)] = None
-        result = Result(source=source, status=outcome.reason, stems=outcome.files)
+        result = Result(source=source, status=outcome.reason, stems=outcome.files, gain_db=outcome.gain_db)
         # Sources that were finished earlier are only counted: there may be thousands.
         if self._arguments.common.json or outcome.same_as:
             self._print(result, "skipped", same_as=outcome.same_as)
@@ -251,7 +253,7 @@ class _Run:
             return
         title = self._terminal.paint(show(shown_source(result.source or "")), BOLD)
         folders = sorted({str(Path(str(file)).parent) for file in result.stems.values()})
-        notes = [f"same audio as {shown_source(same_as)}"] if same_as else folders
+        notes = [f"same audio as {shown_source(same_as)}"] if same_as else [*folders, *result.turned_down().values()]
         self._terminal.result("  ".join([title, *result.headline()[:2], *map(show, notes)]))
 
     async def _print_summary(self, report: BatchReport, forecast: Forecast) -> None:

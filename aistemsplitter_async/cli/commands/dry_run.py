@@ -16,13 +16,12 @@ from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.names import ANY_STEM
-from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
 from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.preflight import plan_price
-from aistemsplitter_async.batch.steps import find_missing as find_missing_stems
+from aistemsplitter_async.batch.steps import find_missing as find_missing_files
 from aistemsplitter_async.batch.track import build_changed
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner
@@ -131,7 +130,8 @@ class Planner:
             if claim.besides is not None:
                 return Plan(_AGAIN, record.folder, record.pattern, besides=str(delivered(claim.besides)))
         if step in (Step.CHECK, Step.DOWNLOAD):
-            step = Step.DOWNLOAD if await run_in_thread(find_missing_stems, options, record) else Step.CHECK
+            missing = await run_in_thread(find_missing_files, options, record)
+            step = Step.CHECK if missing.is_nothing else Step.DOWNLOAD
         if claim.met == "unsettled" and step in (Step.WAIT, Step.REPLAY):
             return Plan(_UNSETTLED, record.folder, record.pattern)
         return Plan(_PLANS[step], record.folder, record.pattern, code=_CODES.get(step, Exit.DONE))
@@ -230,7 +230,7 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         into=arguments.into,
         stem_model=arguments.stem_model,
         output_format=arguments.output_format,
-        selection=Selection.parse(arguments.selecting.stems),
+        selection=arguments.selecting.selection,
         key_age=arguments.key_age or KEY_AGE,
         retry_failed=arguments.retry_failed,
         changed=arguments.changed,

@@ -6,6 +6,8 @@ import asyncio
 
 import attrs
 
+from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.mixing import read_gains
 from aistemsplitter_async.cli.connect import working
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain
 from aistemsplitter_async.cli.options import Common, Selecting
@@ -90,13 +92,20 @@ async def download(
         async with working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)
             files = await client.download_stems(
-                split, into, name=name, stems=selecting.stems, overwrite=overwrite, on_progress=note_bytes
+                split,
+                into,
+                name=name,
+                stems=selecting.stems,
+                mixes=selecting.mixes,
+                overwrite=overwrite,
+                on_progress=note_bytes,
             )
+            gains = await run_in_thread(read_gains, files, selecting.mixes)
     except AIStemSplitterError as error:
         return _fail(error, context, split_id, terminal, as_json=common.json)
     except asyncio.CancelledError:
         return _interrupt(context, split_id, terminal, as_json=common.json)
-    print_result(build_result(split, split.filename, stems=files), terminal, as_json=common.json)
+    print_result(build_result(split, split.filename, stems=files, gain_db=gains), terminal, as_json=common.json)
     return Exit.DONE
 
 

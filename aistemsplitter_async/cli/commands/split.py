@@ -98,6 +98,7 @@ class _Run:
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
             stems=arguments.selecting.stems,
+            mixes=arguments.selecting.mixes,
             webhook_url=arguments.webhook_url,
             in_flight=_IN_FLIGHT,
             priority="interactive",
@@ -159,7 +160,7 @@ class _Run:
         if isinstance(outcome, Skipped):
             reason = f"the same audio as {outcome.same_as}" if outcome.same_as else "split already; nothing was charged"
             self._terminal.say(f"{show(job.activity.label)}: {show(reason)}")
-        self._print(build_result(outcome.split, job.source, stems=outcome.files))
+        self._print(build_result(outcome.split, job.source, stems=outcome.files, gain_db=outcome.gain_db))
 
     async def _fail_what_was_not_begun(self, batch: Batch) -> None:
         """Print a failure for each source without a split, if an error of another one stopped the batch."""

@@ -272,15 +272,15 @@ async def calls_on_the_loop(world: World, into: Path, monkeypatch: pytest.Monkey
         for name in BLOCKING:
             patch.setattr(os, name, noting(name, getattr(os, name), found))
         async with world.client() as client:
-            downloader = client._engine.downloader
+            collector = client._engine.collector
             works = [
-                downloader.download(split, into / str(track), overwrite=track == 1, on_progress=None)
+                collector.collect(split, into / str(track), overwrite=track == 1, on_progress=None)
                 for track in range(tracks)
             ]
             await asyncio.gather(*works)
-            await downloader.download(split, into / "0", overwrite=False, on_progress=None)
+            await collector.collect(split, into / "0", overwrite=False, on_progress=None)
             world.api.always("download", Flow([VOCALS[:5000], stay], whole(VOCALS).headers))
-            task = asyncio.create_task(downloader.download(split, into / "c", overwrite=False, on_progress=None))
+            task = asyncio.create_task(collector.collect(split, into / "c", overwrite=False, on_progress=None))
             await here.wait()
             task.cancel()
             await asyncio.wait([task])

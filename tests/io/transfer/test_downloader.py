@@ -626,8 +626,8 @@ def flow_of(data: bytes) -> Flow:
 
 async def download_named(world: World, split: Split, folder: Path, pattern: str, **options: Any) -> dict[str, Path]:
     async with world.client() as client:
-        downloader = client._engine.downloader
-        return await downloader.download(split, folder, overwrite=False, on_progress=None, pattern=pattern, **options)
+        collector = client._engine.collector
+        return await collector.collect(split, folder, overwrite=False, on_progress=None, pattern=pattern, **options)
 
 
 async def test_tracks_that_share_a_folder_do_not_lose_each_others_memory(world: World, tmp_path: Path) -> None:

@@ -288,7 +288,7 @@ def leave_names(part: PartFile, target: Path, *, overwrite: bool) -> None:
 
 
 MISTAKES: dict[str, tuple[Any, str, object]] = {
-    "resume from any size": (downloader._StemDownload, "open_part", open_at_any_size),
+    "resume from any size": (downloader.StemDownload, "open_part", open_at_any_size),
     "the part is not synced": (PartFile, "sync", sync_without_file),
     "its name is not synced": (PartFile, "sync", sync_without_name),
     "the claim outlives the bytes": (StemWriter, "_prepare", keep_claim),

@@ -7,15 +7,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aistemsplitter_async._transfer import downloader
 from aistemsplitter_async._transfer.manifest import Manifest
-from aistemsplitter_async._transfer.names import plan_names
+from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError, DownloadError
 from aistemsplitter_async.models import Split
 from aistemsplitter_async.testing import Exchange, error_reply
@@ -68,10 +66,7 @@ async def test_the_check_above_would_notice_a_download_of_everything(
 ) -> None:
     """The negative control."""
 
-    def plan_all(stems: Iterable[str], pattern: str, **_: object) -> Any:
-        return plan_names(list(stems), pattern)
-
-    monkeypatch.setattr(downloader, "plan_names", plan_all)
+    monkeypatch.setattr(Selection, "kept", lambda _, stems: tuple(stems))
     await download(world, await finished(world), tmp_path, stems=["vocals"])
     with pytest.raises(AssertionError):
         check_only_vocals_are_fetched(world, tmp_path / "song")
