@@ -21,6 +21,7 @@ from aistemsplitter_async._transfer.manifest import Manifest, MixRecord
 from aistemsplitter_async._transfer.names import ANY_STEM, fold, plan_names, stem_file_name
 from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, Selection
+from aistemsplitter_async.config import MIX_BLOCK_FRAMES
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, MixError
 
 INSTALL = "pip install 'aistemsplitter-async[audio]'"
@@ -216,7 +217,14 @@ def mix_stems(name: str, stems: Mapping[str, Path], part: PartFile, is_stopped: 
     try:
         part.start_at(0)
         with as_download_error(part.path):
-            gain_db: float = sound.mix(stems, part.path, tick)
+            try:
+                gain_db: float = sound.mix(stems, part.path, tick)
+            except OSError as error:
+                if error.errno is None:  # libsndfile does not say why, but the system does, of the next bytes
+                    part.take_over()
+                    part.start_at(part.size)
+                    part.write(bytes(MIX_BLOCK_FRAMES))
+                raise
         part.take_over()
     except sound.UnusableStemError as error:
         part.discard()
