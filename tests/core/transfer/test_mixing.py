@@ -245,7 +245,7 @@ def test_a_disk_that_takes_no_more_is_told_as_such(tmp_path: Path) -> None:
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(DownloadError, match="cannot write .*File too large") as raised:
+        with pytest.raises(DownloadError, match=r"cannot write .*File too large") as raised:
             mix(tmp_path, drums=stem)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
