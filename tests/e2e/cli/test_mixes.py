@@ -93,7 +93,12 @@ async def test_without_the_extra_every_command_says_so_before_it_asks_for_anythi
     song = tmp_path / "song.wav"
     song.write_bytes(make_wav(1.0))
     asked = list[str]()
-    nobody = await asyncio.start_server(lambda *_: asked.append("a request"), "127.0.0.1")
+
+    def refuse(_: object, writer: asyncio.StreamWriter) -> None:
+        asked.append("a request")
+        writer.close()
+
+    nobody = await asyncio.start_server(refuse, "127.0.0.1")
     async with nobody:
         base_url = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}/v1"
         options: dict[str, Any] = {"selecting": Selecting(instrumental=True), "common": Common(base_url=base_url)}
