@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,32 +16,47 @@ from tests.e2e.examples.conftest import Load
 from tests.e2e.harness import MakeWav
 
 
-@pytest.fixture
-async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Any]:
-    """A client of a new S3, in which parts may be small."""
-    from aiobotocore.session import get_session
-    from moto.s3 import models
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    """The address of an S3 for the tests of this module: to stop it takes half a second."""
     from moto.server import ThreadedMotoServer
 
-    monkeypatch.setattr(models, "S3_UPLOAD_PART_MIN_SIZE", 1)
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    async with get_session().create_client("s3") as client:
-        await client.create_bucket(Bucket="songs")
-        yield client
-    models.s3_backends.reset()
+    yield f"http://{host}:{port}"
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def session() -> Any:
+    """A session of aiobotocore, which reads descriptions of all services for its first client."""
+    from aiobotocore.session import get_session
+
+    return get_session()
+
+
 @pytest.fixture
-def example(load: Load) -> Any:
+async def s3(monkeypatch: pytest.MonkeyPatch, server: str, session: Any) -> AsyncIterator[Any]:
+    """A client of an S3 with an empty bucket, in which parts may be small."""
+    from moto.s3 import models
+
+    monkeypatch.setattr(models, "S3_UPLOAD_PART_MIN_SIZE", 1)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    async with session.create_client("s3") as client:
+        await client.create_bucket(Bucket="songs")
+        yield client
+    models.s3_backends.reset()
+
+
+@pytest.fixture
+def example(load: Load, session: Any) -> Any:
     recipe = load("s3_stems")
     recipe.PART = 1000  # bytes
+    recipe.get_session = lambda: session
     return recipe
 
 
