@@ -14,7 +14,7 @@ from aistemsplitter_async import PollPolicy, client
 QUICK = PollPolicy().scaled(0.05)
 
 if __name__ == "__main__":
-    client.PollPolicy = lambda: QUICK  # type: ignore[assignment,misc]
+    vars(client)["PollPolicy"] = lambda: QUICK
     del sys.argv[0]
     sys.path[0] = str(Path(sys.argv[0]).parent)
     runpy.run_path(sys.argv[0], run_name="__main__")
