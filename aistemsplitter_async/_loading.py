@@ -15,7 +15,9 @@ from types import ModuleType
 from typing import Final
 
 _ROOT = __name__.partition(".")[0]
-_IMPORTS: Final = dict[str, Future[ModuleType]]()  # of this process, as `sys.modules`; all who need one wait for the same
+_IMPORTS: Final = dict[
+    str, Future[ModuleType]
+]()  # of this process, as `sys.modules`; all who need one wait for the same
 
 
 async def load(module: str, name: str) -> None:
