@@ -215,11 +215,11 @@ async def traced(place: Place, client: AsyncAIStemSplitter) -> None:
 
 
 def _set_up_tracing() -> tuple[Any, tuple[Any, Any]]:
-    from opentelemetry.sdk.metrics import MeterProvider  # noqa: PLC0415  # in this thread
-    from opentelemetry.sdk.metrics.export import InMemoryMetricReader  # noqa: PLC0415
-    from opentelemetry.sdk.trace import TracerProvider  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export import SimpleSpanProcessor  # noqa: PLC0415
-    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter  # noqa: PLC0415
+    from opentelemetry.sdk.metrics import MeterProvider  # in this thread
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
     tracers = TracerProvider()
     tracers.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
@@ -278,9 +278,11 @@ async def split_many_mixed(place: Place, client: AsyncAIStemSplitter) -> None:
     more: Any = {"into": into, "journal": journal, "stems": (), "mixes": {"instrumental": "-vocals"}}
     async with client.split_many(["https://music.example/a.mp3"], **more) as outcomes:
         await outcomes.report()
-    async with AsyncAIStemSplitter(f"{KEY}_new", base_url=client.base_url, gate=client.gate) as other:
-        async with other.split_many(["https://music.example/a.mp3"], **more, new_key=True) as outcomes:
-            await outcomes.report()
+    async with (
+        AsyncAIStemSplitter(f"{KEY}_new", base_url=client.base_url, gate=client.gate) as other,
+        other.split_many(["https://music.example/a.mp3"], **more, new_key=True) as outcomes,
+    ):
+        await outcomes.report()
 
 
 @call
