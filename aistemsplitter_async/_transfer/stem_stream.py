@@ -22,7 +22,7 @@ from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import run_to_end
 from aistemsplitter_async._transfer.answer import PIECE_BYTES, StemAnswer, build_changed
-from aistemsplitter_async._transfer.audio import guess_content_type
+from aistemsplitter_async._transfer.audio import copy_bytes, guess_content_type
 from aistemsplitter_async._transfer.contents import build_too_long
 from aistemsplitter_async._transfer.meter import Meter
 from aistemsplitter_async._transfer.metered import run_metered
@@ -123,7 +123,8 @@ class StemStream:
                 async with self._turn:
                     while not self._is_whole and (enough is None or len(self._ready) < enough):
                         await self._receive()
-                    piece = bytes(self._ready[:most])
+                    with memoryview(self._ready) as ready, ready[:most] as wanted:
+                        piece = await copy_bytes(wanted)
                     del self._ready[:most]
                     return piece
         raise ConfigurationError(f"the stream of {self.name!r} is closed; read it inside of its `async with`")
