@@ -1,5 +1,6 @@
 """A service that logs JSON lines with structlog and is measured by Prometheus: a song in, the names of its stems out.
 
+    pip install aistemsplitter-async structlog prometheus-client
     AISTEMSPLITTER_API_KEY=ast_... python examples/structlog_prometheus.py
 
 `POST /songs?name=song.mp3` with the audio as body, `GET /metrics`. What is bound for a request is in every line that is

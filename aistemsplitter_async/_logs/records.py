@@ -149,7 +149,8 @@ def _mix_made(event: MixMade) -> Words:
 
 def _split_created(event: SplitCreated) -> Words:
     price = "at a price not told" if event.credits_used is None else f"for {event.credits_used:g} credits"
-    return "%s: created %s, under idempotency key %s", (event.split_id, price, event.idempotency_key)
+    subject = f"{event.source} ({event.split_id})" if event.source else event.split_id
+    return "%s: created %s, under idempotency key %s", (subject, price, event.idempotency_key)
 
 
 def _split_finished(event: SplitFinished) -> Words:

@@ -156,7 +156,11 @@ def tell_created(emit: Emitter, created: CreatedSplit, key: str) -> None:
     emit(
         SplitCreated,
         lambda: SplitCreated(
-            split_id=created.id, idempotency_key=key, credits_used=created.credits_used, at=emit.clock.monotonic()
+            split_id=created.id,
+            source=None if course is None else name_source(course.source, course.filename),
+            idempotency_key=key,
+            credits_used=created.credits_used,
+            at=emit.clock.monotonic(),
         ),
     )
 

@@ -245,6 +245,8 @@ def leaks(spans: Spans) -> list[str]:
             wrong.append(f"{type(event).__name__} of {caller} in {sources}")
         if isinstance(event, SplitCreated):
             split_of[event.split_id] = "".join(sources)
+            if event.source not in sources:
+                wrong.append(f"{event.split_id} of {event.source} in {sources}")
         elif sources and (split_id := getattr(event, "split_id", None)) and split_of.get(split_id) != sources[0]:
             wrong.append(f"{type(event).__name__} of {split_id} in {sources}")
     return wrong
