@@ -152,7 +152,7 @@ class TransferFinished(_CallEvent):
     at: float
 
 
-StageOfSplit = Literal["prepare", "upload", "create", "wait", "download"]
+StageOfSplit = Literal["prepare", "upload", "create", "wait", "download", "mix"]
 
 
 @attrs.frozen(kw_only=True)
