@@ -707,8 +707,9 @@ class AsyncAIStemSplitter:
                 formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
             new_key: whether a journal that was started with another API key accepts this one, if it sees a split that
                 the journal paid for, and so is of the same account. It is asked once; both keys are accepted then.
-            resend: whether creates that are left for review are sent again: those whose answer is not known, and that
-                are older than `key_age` or were sent with another API key. Check first that their splits do not exist.
+            resend: whether creates of these sources that are left for review are sent again: those whose answer is not
+                known, and that are older than `key_age` or were sent with another API key. Check first that their
+                splits do not exist; they may be paid for once more, and count against `max_credits` like new ones.
 
         Raises:
             ConfigurationError: an argument out of its range, or `stems` that the model cannot have. Entering it raises
