@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,6 +22,9 @@ from aistemsplitter_async import (
     Skipped,
     SubmissionUncertainError,
 )
+from aistemsplitter_async.cli.commands.dry_run import plan_library
+from aistemsplitter_async.cli.options import Batching, Common
+from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.sandbox import Sandbox, SandboxKey
 from tests.e2e.harness import CLI
 
@@ -163,3 +167,21 @@ async def test_the_command_has_the_option(tmp_path: Path, cli: CLI) -> None:
         assert ended.code == 0, ended
         assert kinds(await split(sandbox, new, tmp_path / "journal", URL.format(1))) == ["finished"]
         assert len(sandbox.ledger.charges) == 1
+
+
+async def test_a_dry_run_says_that_what_is_confirmed_may_be_paid_for_once_more(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    async with serving() as sandbox:
+        await split(sandbox, sandbox.api_key, Path("journal"), URL.format(1))
+        sandbox.faults.add_text("create:reset:effect=true")
+        await split(sandbox, sandbox.api_key, Path("journal"), URL.format(2))
+        monkeypatch.setenv("AISTEMSPLITTER_BASE_URL", sandbox.base_url)
+        monkeypatch.setenv("AISTEMSPLITTER_API_KEY", sandbox.api_key)
+        plans = []
+        for resend in (False, True):
+            arguments = Batching(journal=Path("journal"), new_key=True, resend=resend, common=Common(json=True))
+            await plan_library([URL.format(2)], arguments, Terminal())
+            plans.append(json.loads(capsys.readouterr().out.splitlines()[0])["plan"])
+    assert plans == ["to be looked at", "created again, and paid for once more unless the service knows of it"]
