@@ -26,7 +26,7 @@ from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._tasks import cancel_and_wait, run_to_end
 from aistemsplitter_async._transfer.answer import StemAnswer, build_changed
-from aistemsplitter_async._transfer.audio import guess_content_type
+from aistemsplitter_async._transfer.audio import copy_bytes, guess_content_type
 from aistemsplitter_async._transfer.contents import build_too_long
 from aistemsplitter_async._transfer.meter import Meter
 from aistemsplitter_async._transfer.metered import run_metered
@@ -139,10 +139,19 @@ class StemStream:
                 async with self._turn:
                     while not self._is_whole and (enough is None or len(self._ready) < enough):
                         await self._wait_for_more()
-                    piece = bytes(self._ready[:most])
-                    del self._ready[:most]
-                    return piece
+                    return await self._cut(most)
         raise ConfigurationError(f"the stream of {self.name!r} is closed; read it inside of its `async with`")
+
+    async def _cut(self, most: int | None) -> bytes:
+        ready, self._ready = self._ready, bytearray()  # for what comes meanwhile
+        try:
+            with memoryview(ready) as view, view[:most] as wanted:
+                piece = await copy_bytes(wanted)
+            del ready[:most]
+            return piece
+        finally:
+            ready += self._ready
+            self._ready = ready
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import gc
 import gzip
+import threading
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from aistemsplitter_async import StemStream
-from aistemsplitter_async._transfer import answer as answer_module, downloader, stem_stream
+from aistemsplitter_async._transfer import answer as answer_module, audio, downloader, stem_stream
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APIConnectionError,
@@ -332,6 +333,30 @@ async def test_connections_that_break_before_64_kib_are_retried_a_few_times_and_
         world.api.always("download", honest)
         await pour(stem, got)
     assert got == SONG
+
+
+async def test_a_large_read_is_copied_in_a_thread_and_lost_by_no_cancellation(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = await poll(world)
+    world.api.script("download", serve(SONG))
+    reading: list[asyncio.Task[bytes]] = []
+
+    def copy(view: memoryview) -> bytes:
+        assert threading.current_thread() is not threading.main_thread()
+        if len(reading) == 1:
+            loop.call_soon_threadsafe(reading[0].cancel)
+        return bytes(view)
+
+    monkeypatch.setattr(audio, "BLOCK_BYTES", 100_000)
+    monkeypatch.setattr(audio, "_copy_blocks", copy)
+    loop = asyncio.get_running_loop()
+    async with world.client() as client, client.open_stem(split, "vocals") as stem:
+        for _ in range(2):
+            reading.append(asyncio.create_task(stem.read()))
+            await asyncio.wait(reading)
+        assert reading[0].cancelled()
+        assert reading[1].result() == SONG
 
 
 async def test_leaving_the_block_closes_the_connection_and_ends_reads_that_wait(world: World) -> None:
