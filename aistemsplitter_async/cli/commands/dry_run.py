@@ -15,6 +15,7 @@ import attrs
 from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.mixing import load_audio
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
@@ -239,6 +240,8 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         new_key=arguments.new_key,
         resend=arguments.resend,
     )
+    if options.selection.mixes:
+        await run_in_thread(load_audio)
     journal = arguments.journal_path
     if await run_in_thread(lambda: bool(is_locked(journal))):
         raise JournalLockedError(f"another batch is running on {journal}; wait for it or stop it", code="LOCKED")
