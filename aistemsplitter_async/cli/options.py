@@ -90,8 +90,8 @@ Resend = Annotated[
     Switch,
     Parameter(
         group=EARLIER,
-        help="Send creates again that are left for review, once you have checked that their splits do not exist; "
-        "otherwise they may be paid for twice.",
+        help="Send creates of these sources again that are left for review, once you have checked that their splits do "
+        "not exist; otherwise they may be paid for twice.",
     ),
 ]
 

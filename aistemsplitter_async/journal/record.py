@@ -59,7 +59,7 @@ class State(StrEnum):
     UPLOADED = "uploaded"
     INTENT = "intent"  # its create may have been sent
     UNCERTAIN = "uncertain"  # its create was sent and its answer is not known
-    NEEDS_REVIEW = "needs_review"  # the same, and too old to resend without confirmation
+    NEEDS_REVIEW = "needs_review"  # the same, and not resent without confirmation
     CREATED = "created"
     SUCCEEDED = "succeeded"
     DOWNLOADED = "downloaded"

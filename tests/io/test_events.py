@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async import (
+    APIConnectionError,
     AttemptStarted,
     BatchFinished,
     BatchItem,
@@ -189,6 +190,18 @@ async def test_a_stem_that_is_streamed_is_a_transfer_too(world: World) -> None:
     (sent,) = [event for event in spans.of(RequestSent) if event.stem]
     assert (sent.status, sent.bytes_received) == (200, len(SONG))
     assert spans.wrong == []
+
+
+async def test_a_stream_that_could_not_be_read_to_its_end_is_a_transfer_that_failed(world: World) -> None:
+    world.api.stem_names = ("vocals",)
+    world.api.always("download", Flow([SONG, reset()], {"content-length": "900000", "content-type": "audio/mpeg"}))
+    async with world.client() as client:
+        split = await client.get_split("split_1")
+        with pytest.raises(APIConnectionError):
+            async with client.open_stem(split, "vocals") as stem:
+                await stem.read()
+    (transfer,) = world.of(TransferFinished)
+    assert transfer.error == "APIConnectionError"
 
 
 @pytest.mark.parametrize("what", ["reserve", "upload", "create", "get", "download"])

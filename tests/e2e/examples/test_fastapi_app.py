@@ -107,8 +107,7 @@ async def test_a_stem_is_fetched_no_further_once_its_listener_has_left(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in ("answer", "stem_stream"):  # silent stems are short
-        monkeypatch.setattr(f"aistemsplitter_async._transfer.{module}.PIECE_BYTES", 100)
+    monkeypatch.setattr("aistemsplitter_async._transfer.answer._HEAD_BYTES", 100)  # silent stems are short
     caplog.set_level(logging.DEBUG, "aistemsplitter_async.transfer")
     _, song = await service.submit(make_wav(1.0))
     await finish(sandbox, song["id"])
