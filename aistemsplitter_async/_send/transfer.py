@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._listeners import Emitter, describe_error
 from aistemsplitter_async._send.attempt import Call
 from aistemsplitter_async.events import TransferFinished
 
@@ -54,7 +54,6 @@ class Transfer:
             bytes=self.bytes,
             resumed_from=self._resumed_from,
             seconds=now - self._began,
-            error=None if error is None else type(error).__name__,
-            code=getattr(error, "code", None),
+            **describe_error(error),
             at=now,
         )

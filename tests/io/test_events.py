@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -248,6 +248,33 @@ def leaks(spans: Spans) -> list[str]:
         elif sources and (split_id := getattr(event, "split_id", None)) and split_of.get(split_id) != sources[0]:
             wrong.append(f"{type(event).__name__} of {split_id} in {sources}")
     return wrong
+
+
+class ForeignError(Exception):
+    """As others have them: a `code` that warns, which may raise, or that is a method."""
+
+    @property
+    def code(self) -> int:
+        raise DeprecationWarning("use status")
+
+
+async def test_what_an_exception_of_others_calls_its_code_is_not_asked_for(world: World) -> None:
+    spans = Spans()
+    async with world.client(on_event=spans) as client:
+        with pytest.raises(ForeignError):
+            async with client.split_many([]):
+                raise ForeignError
+    (finished,) = spans.of(BatchFinished)
+    assert (finished.error, finished.code) == ("ForeignError", None)
+
+
+async def test_a_call_that_is_abandoned_ends_in_whatever_context_it_is_collected(still: World, tmp_path: Path) -> None:
+    spans = Spans()
+    async with still.client(on_event=spans) as client:
+        call = client.split(SONG, filename="song.wav", into=tmp_path)
+        copy_context().run(call.send, None)
+        call.close()
+    assert [len(spans.of(kind)) for kind in (SplitStarted, SplitFinished, StageFinished)] == [1, 1, 1]
 
 
 async def test_each_track_of_a_batch_has_a_context_of_its_own(world: World, tmp_path: Path) -> None:

@@ -150,6 +150,13 @@ def test_what_the_environment_asks_for_goes_to_stderr_once(capsys: pytest.Captur
     assert [line.partition(" aistemsplitter_async.")[2] for line in lines] == ["http: one", "gate: three"]
 
 
+def test_a_level_that_the_program_has_set_stays_as_it_is() -> None:
+    ROOT.setLevel(logging.WARNING)
+    set_up_logging({"AISTEMSPLITTER_LOG": "debug,http=info"})
+    assert ROOT.level == logging.WARNING
+    assert logging.getLogger(f"{ROOT.name}.http").level == logging.INFO
+
+
 def test_a_program_that_configures_logging_gets_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:
     ROOT.propagate, kept = False, Kept()
     set_up_logging({"AISTEMSPLITTER_LOG": "debug"})
