@@ -134,8 +134,11 @@ class StemStream:
             self._readers.add(scope)
             try:
                 yield
-            except AIStemSplitterError as error:
-                error.split_id = error.split_id or self._urls.split_id
+                self._transfer.note(None)
+            except BaseException as error:
+                self._transfer.note(error)
+                if isinstance(error, AIStemSplitterError):
+                    error.split_id = error.split_id or self._urls.split_id
                 raise
             finally:
                 self._readers.discard(scope)

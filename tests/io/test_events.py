@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async import (
+    APIConnectionError,
     AttemptStarted,
     BatchFinished,
     BatchItem,
@@ -189,6 +190,27 @@ async def test_a_stem_that_is_streamed_is_a_transfer_too(world: World) -> None:
     (sent,) = [event for event in spans.of(RequestSent) if event.stem]
     assert (sent.status, sent.bytes_received) == (200, len(SONG))
     assert spans.wrong == []
+
+
+async def test_a_stream_that_fails_says_so_unless_it_is_read_on(world: World) -> None:
+    world.api.stem_names = ("vocals",)
+    world.api.files["/split_1/vocals.mp3"] = SONG
+    world.api.always("download", reset())
+    spans = Spans()
+    async with world.client(on_event=spans) as client:
+        split = await client.get_split("split_1")
+        with pytest.raises(APIConnectionError):
+            async with client.open_stem(split, "vocals"):
+                raise AssertionError
+        world.api.always("download", None)
+        world.api.script("download", Flow([SONG[:70_000], reset()], {"content-length": f"{len(SONG)}", "etag": '"1"'}))
+        async with client.open_stem(split, "vocals") as stem:
+            world.api.always("download", reset())
+            with pytest.raises(APIConnectionError):
+                await stem.read()
+            world.api.always("download", None)
+            await stem.read()
+    assert [event.error for event in spans.of(TransferFinished)] == ["APIConnectionError", None]
 
 
 @pytest.mark.parametrize("what", ["reserve", "upload", "create", "get", "download"])
