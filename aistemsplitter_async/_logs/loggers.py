@@ -5,8 +5,8 @@ Without any logging configured, nothing is printed: the package's logger has a `
 
 from __future__ import annotations
 
-import asyncio
 import logging
+from asyncio import CancelledError
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
@@ -15,7 +15,7 @@ from aistemsplitter_async._logs.records import KINDS, ROOT, describe
 from aistemsplitter_async.events import Event
 
 logging.getLogger(ROOT).addHandler(logging.NullHandler())
-THEIRS = (Exception, asyncio.CancelledError)  # what handlers and filters may raise, and nothing is awaited in them
+THEIRS = (Exception, CancelledError)  # what handlers and filters may raise, and nothing is awaited in them
 _MOST_TOLD = 100  # warnings of one kind, of different folders for example; further ones would only be noise
 _LOGGER_OF: dict[type[object], tuple[logging.Logger, int]] = {
     event: (logging.getLogger(f"{ROOT}.{kind.child}"), kind.level) for event, kind in KINDS.items()
