@@ -164,7 +164,11 @@ def _batch_finished(event: BatchFinished) -> Words:
 
 
 def _stage_finished(event: StageFinished) -> Words:
-    return "%s: %.1f s%s", (event.stage, event.seconds, _failure(event))
+    return "%s: %.1f s%s", (_stage(event), event.seconds, _failure(event))
+
+
+def _stage(event: StageStarted | StageFinished) -> str:
+    return " ".join(filter(None, (event.stage, event.split_id)))
 
 
 def _create_abandoned(event: CreateAbandoned) -> Words:
@@ -193,7 +197,7 @@ KINDS: Mapping[type[Event], Kind] = {
     TransferFinished: Kind("transfer", DEBUG, _transfer_finished),
     MixMade: Kind("transfer", DEBUG, _mix_made),
     SplitStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.source,))),
-    StageStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.stage,))),
+    StageStarted: Kind("split", DEBUG, lambda event: ("%s: started", (_stage(event),))),
     StageFinished: Kind("split", DEBUG, _stage_finished),
     SplitCreated: Kind("split", INFO, _split_created),
     SplitFinished: Kind(

@@ -76,7 +76,6 @@ class StemStream:
         self._readers = set[CancelScope]()
         self._receiving: asyncio.Task[None] | None = None
         self._came = asyncio.Event()  # more of the stem, or the end of what receives it
-        self._failure: AIStemSplitterError | None = None  # of the newest read
         self._loop = asyncio.get_running_loop()
         self._context = copy_context()  # one for all, in which a listener finds again what it opened
 
@@ -126,8 +125,7 @@ class StemStream:
             if self._receiving is not None:
                 await cancel_and_wait(self._receiving)
             await self._drop_answer(None)
-            self._transfer.finish(self._failure)
-        self._failure = None
+            self._transfer.finish()
         self._ready.clear()
 
     async def _take(self, enough: int | None, most: int | None) -> bytes:
@@ -159,9 +157,11 @@ class StemStream:
             self._readers.add(scope)
             try:
                 yield
-            except AIStemSplitterError as error:
-                error.split_id = error.split_id or self._urls.split_id
-                self._failure = error
+                self._transfer.note(None)
+            except BaseException as error:
+                self._transfer.note(error)
+                if isinstance(error, AIStemSplitterError):
+                    error.split_id = error.split_id or self._urls.split_id
                 raise
             finally:
                 self._readers.discard(scope)
@@ -289,7 +289,6 @@ class StemStream:
         if answer.is_over and self.length not in (None, self._received):
             raise build_changed(self.name)
         self._is_whole = answer.is_over
-        self._failure = None
         self._came.set()
 
     async def _drop_answer(self, error: BaseException | None) -> None:
