@@ -28,7 +28,7 @@ class Slot:
         on_refuse: Callable[[float, float | None], None],
         on_restore: Callable[[], None],
     ) -> None:
-        self.waited = 0.0
+        self.waited: float = 0.0
         self._taken_at = taken_at
         self._on_settle = on_settle
         self._on_refuse = on_refuse

@@ -102,9 +102,9 @@ class Attempt:
 
     def __init__(self, call: Call, request: Request, emit: Emitter, *, gate_wait: float = 0.0) -> None:
         self.status: int | None = None
-        self.sent = len(request.body) if isinstance(request.body, bytes) else 0
-        self.received = 0
-        self.started = emit.clock.monotonic()
+        self.sent: int = len(request.body) if isinstance(request.body, bytes) else 0
+        self.received: int = 0
+        self.started: float = emit.clock.monotonic()
         self._headers: Mapping[str, str] = {}
         self._call = call
         self._request = request

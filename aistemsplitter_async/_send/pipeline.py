@@ -81,7 +81,7 @@ class Pipeline:
         self._held_up: tuple[str, float] | None = None  # why, and until when, in monotonic seconds
         self._waits = set[CancelScope]()
         self._closed = False
-        self.emit = Emitter(on_event, clock)
+        self.emit: Emitter = Emitter(on_event, clock)
 
     @property
     def notice(self) -> str | None:

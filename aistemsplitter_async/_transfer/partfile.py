@@ -65,7 +65,8 @@ class PartFile:
             DownloadError: it is a link or not a regular file, or another process is writing it.
         """
         self.path = path
-        self.broken = False
+        self.size: int = 0
+        self.broken: bool = False
         self._is_name_synced = False
         self._is_left = False  # published, with its old name too
         with as_download_error(path):

@@ -57,8 +57,8 @@ class StemStream:
     def __init__(self, name: str, urls: StemURLs, pipeline: Pipeline, *, cap: int) -> None:
         self.name = name
         self.length: int | None = None
-        self.content_type = ""
-        self.filename = ""
+        self.content_type: str = ""
+        self.filename: str = ""
         self._urls = urls
         self._pipeline = pipeline
         self._cap = cap

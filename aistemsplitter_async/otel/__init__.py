@@ -15,9 +15,9 @@ from aistemsplitter_async.events import Event
 try:
     from aistemsplitter_async.otel.metrics import Metrics
     from aistemsplitter_async.otel.spans import Spans
-except ModuleNotFoundError as error:
+except ModuleNotFoundError as _error:
     raise ImportError(
-        f"aistemsplitter_async.otel needs opentelemetry-api ({error}); pip install 'aistemsplitter-async[otel]'"
+        f"aistemsplitter_async.otel needs opentelemetry-api ({_error}); pip install 'aistemsplitter-async[otel]'"
     ) from None
 
 if TYPE_CHECKING:

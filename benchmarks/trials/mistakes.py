@@ -178,7 +178,7 @@ def ignore_the_gate() -> None:
     replace("_send.create:_run_hook", build)
 
 
-@mistake("hasty", "kill")
+@mistake("hasty", "kill", first=36)
 def post_hastily() -> None:
     """The POST does not wait until the intent is on disk."""
     from benchmarks.kill import post_hastily as build_in

@@ -33,7 +33,7 @@ def refuse_codings() -> None:
 @mistake("any-length", "endless", first=5)
 def bound_nothing() -> None:
     """A stem may have any length."""
-    replace("_transfer.downloader:longest_stem", lambda _: lambda _: 2**62)
+    replace("_transfer.collector:longest_stem", lambda _: lambda _: 2**62)
 
 
 @mistake("save-each", "many")
@@ -180,7 +180,7 @@ def trust_the_size() -> None:
         path = part_path(item.manifest.folder, item.name)
         return PartFile(path, durable=path.stat().st_size if path.exists() else 0)
 
-    replace("_transfer.downloader:_StemDownload.open_part", lambda _: open_part)
+    replace("_transfer.downloader:StemDownload.open_part", lambda _: open_part)
 
 
 @mistake("folders-unsynced", "power")
@@ -205,7 +205,7 @@ def ignore_failed_syncs() -> None:
 @mistake("all-stems", "more")
 def fetch_all_stems() -> None:
     """What is not wanted is fetched too."""
-    replace("_transfer.selection:Selection.fetched", lambda _: lambda _, stems: tuple(stems))
+    replace("_transfer.selection:Selection.kept", lambda _: lambda _, stems: tuple(stems))
 
 
 @mistake("files-forgotten", "more", first=5)

@@ -18,6 +18,7 @@ from aistemsplitter_async import (
     RateLimit,
     RetryPolicy,
     SourceChangedError,
+    SplitCreated,
     SplitFailedError,
     StemsExpiredError,
     SubmissionUncertainError,
@@ -187,14 +188,15 @@ async def test_a_create_that_stays_unclear_can_be_resubmitted_and_is_charged_onc
 async def test_cancelling_a_create_under_way_keeps_its_id(start: Start) -> None:
     seen: list[Any] = []
     async with start({"on_event": seen.append}) as (sandbox, client):
-        sandbox.faults.add("create", faults.Latency(0.2))
+        rule = sandbox.faults.add("create", faults.Latency(0.2))
         sending = asyncio.create_task(client.submit("https://example.com/a.mp3?seconds=60"))
-        await asyncio.sleep(0.05)  # it is at the server now
+        while not rule.consumed:  # noqa: ASYNC110  # until it is at the server; a rule has no event
+            await asyncio.sleep(0.001)
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
         (charge,) = sandbox.ledger.charges
-        assert [event.split_id for event in seen if hasattr(event, "split_id")] == [charge.split_id]
+        assert [event.split_id for event in seen if isinstance(event, SplitCreated)] == [charge.split_id]
 
 
 BROKEN_DOWNLOADS = {
