@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
+from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -343,8 +343,12 @@ class Engine:
             with stage(self.pipeline.emit, "download", split.id):
                 return await self.pipeline.outlast(call, work, MAY_PASS)
 
+        async def mix(work: Work) -> Files:
+            with stage(self.pipeline.emit, "mix", split.id) if selection.mixes else nullcontext():
+                return await work()
+
         try:
-            return await self.finish_by(deadline, collect(selection=selection, fetching=fetch))
+            return await self.finish_by(deadline, collect(selection=selection, fetching=fetch, mixing=mix))
         except AIStemSplitterError as error:
             error.split_id = error.split_id or split.id
             raise

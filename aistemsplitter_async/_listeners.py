@@ -13,11 +13,11 @@ import warnings
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, NoReturn, TypedDict, TypeVar
 
-from aistemsplitter_async._logs.loggers import is_handled, is_logged, log_event
+from aistemsplitter_async._logs.loggers import THEIRS, is_handled, is_logged, log_event
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
 from aistemsplitter_async.events import Event, OnEvent
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class Listener(Generic[T]):
         if kind not in self._logged and is_handled(_log):  # else it is logged once somebody reads the log
             self._logged.add(kind)
             message = "%s raised %s, which affects nothing else; further ones are not logged"
-            with suppress(Exception):  # a handler or filter is other people's code, too
+            with suppress(*THEIRS):  # a handler or filter is other people's code, too
                 _log.error(message, self._name, kind.__name__, exc_info=error)
 
 
@@ -107,6 +107,22 @@ class Emitter:
             self._listener(event)
         if logged:
             self._log(event)
+
+
+class ErrorFields(TypedDict):
+    """The class of an error, and its code if it is ours."""
+
+    error: str | None
+    code: str | None
+
+
+def describe_error(error: BaseException | None) -> ErrorFields:
+    """Return what an event says of the error that something ended in, if it did.
+
+    Other people's exceptions have something else by that name: a method, or a property that warns or raises.
+    """
+    code = error.code if isinstance(error, AIStemSplitterError) else None
+    return ErrorFields(error=None if error is None else type(error).__name__, code=code)
 
 
 def _log_event(event: Event) -> None:

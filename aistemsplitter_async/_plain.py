@@ -24,6 +24,9 @@ _ODD_CREDENTIALS = re.compile(r"//[^/?#@[]*:(?!\d*[/?#])[^/?#@]*[/?#].*@.*", re.
 _URL = re.compile(
     r"""[a-z][a-z0-9+.-]{0,15}://\S*?(?=[])}>"'.,:;]{0,3}(?:\s|$))""", re.IGNORECASE
 )  # without what ends it
+_PARAMETER = re.compile(
+    r"((?:[?&]|%3f|%26)(?:amp;)?[\w.\[\]-]{1,64}(?:=|%3d))[\w%+/=~-]{16,}(?:\.[\w-]{16,})*", re.IGNORECASE
+)  # of a query without the rest of its URL, and long enough to be a token or a signature
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # as Python reads one in a name that is not text
 _ONE_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,15}://", re.IGNORECASE)
 _DEEPEST = 32  # levels of lists and dicts; what is deeper may contain itself
@@ -44,8 +47,9 @@ def redact_url(url: str) -> str:
 
 
 def redact_text(text: str) -> str:
-    """Return text in which every URL is safe to show."""
-    return _URL.sub(lambda found: redact_url(found[0]), text) if "://" in text else text
+    """Return text in which every URL is safe to show, and what is left of one, such as a path with its query."""
+    whole = _URL.sub(lambda found: redact_url(found[0]), text) if "://" in text else text
+    return _PARAMETER.sub(r"\1...", whole)
 
 
 def safe_text(text: str) -> str:

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Collection, Coroutine, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar, TypeVarTuple
@@ -128,14 +128,17 @@ async def cancel_within(grace: float, *tasks: asyncio.Future[Any], clock: Clock)
     return all(task.done() for task in tasks)
 
 
-def own(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """Start `work` in a task that the end of `asyncio.run` cancels only after a grace. The caller waits for its end."""
-    return _OwnedTask(work, loop=asyncio.get_running_loop())
+def own(work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
+    """Start `work` in a task that the end of `asyncio.run` cancels only after a grace. The caller waits for its end.
+
+    It runs in a copy of the caller's context, or in `context`.
+    """
+    return _OwnedTask(work, loop=asyncio.get_running_loop(), context=context)
 
 
-async def run_to_end(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` in a task of its own, to its end, however often the caller is cancelled; that is raised then."""
-    return await join(own(work))
+async def run_to_end(work: Coroutine[Any, Any, T], context: Context | None = None) -> T:
+    """Await `work` in a task (see `own`), to its end, however often the caller is cancelled; that is raised then."""
+    return await join(own(work, context))
 
 
 async def join(task: asyncio.Future[T]) -> T:

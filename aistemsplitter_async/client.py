@@ -520,9 +520,9 @@ class AsyncAIStemSplitter:
         """Open one stem as a stream of bytes, to be passed on without a file. Use it as `async with`.
 
         It yields a `StemStream` (`name`, `length`, `content_type`, `filename`), once its first bytes are here: iterate
-        over it with `async for`, or read it like an async file. Each byte comes once, in constant memory; only as much
-        is received as is read. A broken connection is resumed and an expired URL renewed. The stream ends only where
-        the stem does; anything else is an error. Leaving the block closes the connection.
+        over it with `async for`, or read it like an async file. Each byte comes once, in constant memory; next to
+        nothing is received ahead of its reader. A broken connection is resumed and an expired URL renewed. The stream
+        ends only where the stem does; anything else is an error. Leaving the block closes the connection.
 
         Args:
             split: one that succeeded.
@@ -530,8 +530,8 @@ class AsyncAIStemSplitter:
             timeout: seconds to open it; reading takes as long as its reader does, and bytes move.
 
         Raises:
-            DownloadError: when it is entered, if the split does not have the stem (`code` is `NO_SUCH_STEM`). Entering
-                and reading raise what `StemStream.read` does.
+            DownloadError: when it is entered, if the split has no stems (`code` is `NO_STEMS`), such as one that is not
+                finished, or not this one (`NO_SUCH_STEM`). Entering and reading raise what `StemStream.read` does.
         """
         deadline = self._deadline(timeout)
         async with (await self._bound_engine()).open_stem(split, stem, deadline) as stream:
@@ -707,8 +707,9 @@ class AsyncAIStemSplitter:
                 formats other than WAV, AIFF, FLAC, MP3, Ogg and MP4.
             new_key: whether a journal that was started with another API key accepts this one, if it sees a split that
                 the journal paid for, and so is of the same account. It is asked once; both keys are accepted then.
-            resend: whether creates that are left for review are sent again: those whose answer is not known, and that
-                are older than `key_age` or were sent with another API key. Check first that their splits do not exist.
+            resend: whether creates of these sources that are left for review are sent again: those whose answer is not
+                known, and that are older than `key_age` or were sent with another API key. Check first that their
+                splits do not exist; they may be paid for once more, and count against `max_credits` like new ones.
 
         Raises:
             ConfigurationError: an argument out of its range, or `stems` that the model cannot have. Entering it raises

@@ -307,7 +307,8 @@ class DownloadError(AIStemSplitterError):
     `code` is `DISK` if the disk refused something or has no room, `EXISTS` if a file would have been overwritten,
     `ENCODED` if the stem came in an encoding that is not known here, `TOO_LONG` if it is longer than audio of the
     split's duration can be, `TOO_MANY` if the split has more stems than are downloaded (the first are there then),
-    `NO_SUCH_STEM` if it does not have one, and `CHANGED` if that became another file while it was handed over.
+    `NO_STEMS` if it has none, such as one that is still processing, `NO_SUCH_STEM` if it does not have this one, and
+    `CHANGED` if that became another file while it was handed over.
     """
 
 

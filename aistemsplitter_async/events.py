@@ -152,7 +152,7 @@ class TransferFinished(_CallEvent):
     at: float
 
 
-StageOfSplit = Literal["prepare", "upload", "create", "wait", "download"]
+StageOfSplit = Literal["prepare", "upload", "create", "wait", "download", "mix"]
 
 
 @attrs.frozen(kw_only=True)
@@ -313,10 +313,11 @@ class PollMade(_Event):
 class SplitCreated(_Event):
     """A create succeeded and its credits are charged (`None`: the server did not say how many).
 
-    `idempotency_key` is the key it was sent with.
+    `idempotency_key` is the key it was sent with. `source` is the song's name, if `client.split` or a batch created it.
     """
 
     split_id: str
+    source: str | None = None
     idempotency_key: str
     credits_used: float | None
     at: float

@@ -10,8 +10,8 @@ itself. Python's garbage collector is off: what it takes grows with the program.
 be below 20 ms for each call, or the exit code is 1.
 
 With `--audit`, all calls run in one process, and nothing is timed: what the loop's thread imported, opened or asked
-the file system is printed as JSON; it should be nothing. The first of them is a call of a client that
-was not entered.
+the file system is printed as JSON; it should be nothing. The first of them is a call of a client that was not
+entered. The log goes to stderr, all of it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import argparse
 import asyncio
 import gc
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -56,6 +57,7 @@ async def _watched(name: str, base: str, place: Place) -> Ticker:
 def audit(base: str) -> None:
     """Print as JSON what the loop's thread did in all calls."""
     watched = Watch()
+    os.environ["AISTEMSPLITTER_LOG"] = "debug"
 
     async def run(place: Place) -> None:
         await asyncio.get_running_loop().run_in_executor(None, int)  # asyncio itself imports its threads here

@@ -106,7 +106,8 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
     from aistemsplitter_async import AsyncAIStemSplitter
 
     client = AsyncAIStemSplitter("ast_benchmark", base_url=base)
-    assert client.gate is not None  # loads the modules of the first call: imports are measured elsewhere
+    await client.__aenter__()
+    assert client.gate is not None  # both load the modules of the first call: imports are measured elsewhere
     if context is not None:  # the certificate is our own: only for this benchmark are the sessions made by hand
         import aiohttp
 
@@ -119,8 +120,8 @@ async def prepare_ours(file: str, base: str, context: ssl.SSLContext | None) -> 
             transport._connections._leases[origin] = Lease(session)
 
     async def run() -> None:
-        async with client:
-            await client.upload_audio(file)
+        await client.upload_audio(file)
+        await client.aclose()
 
     return run
 

@@ -1,5 +1,6 @@
 """A Telegram bot with aiogram: send it a song, watch the progress, get the stems.
 
+    pip install aistemsplitter-async aiogram
     export AISTEMSPLITTER_API_KEY=ast_... BOT_TOKEN=123:abc
     python examples/aiogram_bot.py
 

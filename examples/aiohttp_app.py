@@ -1,5 +1,6 @@
 """A service with aiohttp: songs in, stems out. Webhooks notify it when a split is done, so it need not poll.
 
+    pip install aistemsplitter-async
     export AISTEMSPLITTER_API_KEY=ast_... AISTEMSPLITTER_WEBHOOK_SECRET=whsec_...
     PUBLIC_URL=https://songs.example.com python examples/aiohttp_app.py
 

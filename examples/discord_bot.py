@@ -4,9 +4,8 @@
     export AISTEMSPLITTER_API_KEY=ast_... DISCORD_TOKEN=...
     python examples/discord_bot.py
 
-No audio is kept: the API fetches the attachment from Discord itself, and a stem is in memory while it is sent. Of one
-that is larger than a file may be in that chat, 10 MiB without boosts, the link is sent. Commands can be answered
-for 15 minutes; after that, or if the bot was restarted, `/collect` brings the stems.
+No audio is kept: the API fetches the attachment, and a stem is in memory while it is sent. Of one that is larger than
+files may be there (10 MiB without boosts) the link is sent. After 15 minutes, or a restart, `/collect` brings stems.
 """
 
 import asyncio
@@ -36,12 +35,13 @@ class StemBot(discord.Client):
 @app_commands.command(description="Split a song into vocals, drums, bass and the rest")
 async def stems(interaction: discord.Interaction[StemBot], song: discord.Attachment) -> None:
     await interaction.response.defer(thinking=True)  # Discord waits three seconds for a first answer
+    key = f"discord {interaction.id}"
     try:
-        job = await interaction.client.splitter.submit(song.url, idempotency_key=f"discord {interaction.id}")
+        job = await interaction.client.splitter.submit(song.url, idempotency_key=key, timeout=300)
     except AIStemSplitterError as error:
         await show(interaction, f"{song.filename}: {error}")
-        return
-    await answer(interaction, job, song.filename)
+    else:
+        await answer(interaction, job, song.filename)
 
 
 @app_commands.command(description="Bring the stems of a song that was split before")
@@ -67,14 +67,14 @@ async def answer(interaction: discord.Interaction[StemBot], job: Job, name: str)
                     file = discord.File(io.BytesIO(await audio.read()), audio.filename)
                     await interaction.followup.send(f"{stem} of {name}", file=file)
         await show(interaction, f"{name}: done")
-    except (AIStemSplitterError, TimeoutError) as error:
-        await show(interaction, f"{name}: {str(error) or 'not done yet'}{again if shown != 'failed' else ''}")
+    except (AIStemSplitterError, discord.HTTPException, TimeoutError) as error:
+        await show(interaction, f"{name}: {str(error)[:1000] or 'not done yet'}{again * (shown != 'failed')}")
 
 
 async def show(interaction: discord.Interaction[StemBot], text: str) -> None:
     """Edit the answer. If that fails, the stems, which are paid for, are still delivered."""
     with suppress(discord.HTTPException):
-        await interaction.edit_original_response(content=text)
+        await interaction.edit_original_response(content=text[:2000])  # Discord refuses more
 
 
 async def main() -> None:

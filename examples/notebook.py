@@ -16,7 +16,7 @@ from pathlib import Path
 from IPython.display import Audio, display
 from tqdm.auto import tqdm
 
-from aistemsplitter_async import AsyncAIStemSplitter, Failed
+from aistemsplitter_async import AsyncAIStemSplitter, Failed, Skipped
 
 client = AsyncAIStemSplitter()
 print((await client.get_credits()).balance, "seconds of audio can be split")
@@ -26,21 +26,26 @@ print((await client.get_credits()).balance, "seconds of audio can be split")
 # journal it goes on where it was, and no song is paid for twice.
 
 # %%
-songs = sorted(path for path in Path("songs").iterdir() if path.suffix in {".mp3", ".flac", ".wav", ".m4a", ".ogg"})
+AUDIO = {".mp3", ".flac", ".wav", ".m4a", ".ogg"}
+songs = sorted(path for path in Path("songs").iterdir() if path.suffix.lower() in AUDIO)
 stems: dict[str, dict[str, Path]] = {}
 async with client.split_many(songs, into="stems", journal="stems/songs.journal") as outcomes:
     async for outcome in tqdm(outcomes, total=len(songs), unit="song"):
-        if isinstance(outcome, Failed):
-            tqdm.write(f"{songs[outcome.position]}: {outcome.error}")
-        else:  # done now, or in an earlier run
-            stems[songs[outcome.position].stem] = dict(outcome.files)
+        song = songs[outcome.position]
+        match outcome:
+            case Failed():
+                tqdm.write(f"{song}: {outcome.error}")
+            case Skipped(reason="not begun"):  # after an error that all songs would meet, such as too few credits
+                tqdm.write(f"{song}: not begun; run this cell again")
+            case _:  # done now, or in an earlier run
+                stems[song.stem] = dict(outcome.files)
 
 # %% [markdown]
 # The players hold a copy of the audio, so the notebook can be moved without the files, and grows by their size.
 
 # %%
-for song, files in stems.items():
-    print(song)
+for title, files in stems.items():
+    print(title)
     for file in files.values():
         display(Audio(filename=file))
 

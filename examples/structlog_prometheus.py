@@ -1,5 +1,6 @@
 """A service that logs JSON lines with structlog and is measured by Prometheus: a song in, the names of its stems out.
 
+    pip install aistemsplitter-async structlog prometheus-client
     AISTEMSPLITTER_API_KEY=ast_... python examples/structlog_prometheus.py
 
 `POST /songs?name=song.mp3` with the audio as body, `GET /metrics`. What is bound for a request is in every line that is
@@ -19,7 +20,7 @@ from structlog.stdlib import ExtraAdder, ProcessorFormatter, add_log_level, add_
 from structlog.typing import Processor
 
 from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter
-from aistemsplitter_async.events import Event, RequestSent, SlotGranted, SplitCreated, StageFinished, Throttled
+from aistemsplitter_async.events import Event, RequestSent, SplitCreated, StageFinished, Throttled
 
 log = structlog.stdlib.get_logger("songs")
 CLIENT = web.AppKey("client", AsyncAIStemSplitter)
@@ -29,7 +30,7 @@ REQUESTS = Counter("stems_requests_total", "Attempts, by what came of them", ["o
 SECONDS = Histogram("stems_stage_seconds", "Time in each stage", ["stage", "error"], buckets=(1, 5, 20, 60, 180, 600))
 THROTTLED = Counter("stems_throttled_total", "Requests answered 429")
 CREDITS = Counter("stems_credits_total", "Credits charged")
-USED = Gauge("stems_gate_used", "Requests that count against the key's limit")
+USED = Gauge("stems_gate_used", "Requests that count against the key's limit now")
 
 
 def measure(event: Event) -> None:
@@ -42,8 +43,6 @@ def measure(event: Event) -> None:
             CREDITS.inc(event.credits_used or 0)
         case Throttled():
             THROTTLED.inc()
-        case SlotGranted():
-            USED.set(event.used)
 
 
 def configure_logging() -> None:
@@ -61,6 +60,7 @@ def configure_logging() -> None:
 async def with_client(app: web.Application) -> AsyncIterator[None]:
     async with AsyncAIStemSplitter(on_event=measure) as client:
         app[CLIENT] = client
+        USED.set_function(lambda: client.gate.snapshot().used)  # requests stop to count without an event
         yield
 
 

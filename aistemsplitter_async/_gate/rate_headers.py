@@ -154,8 +154,8 @@ def _by_name(headers: Mapping[str, str]) -> Iterator[_Raw]:
 
 
 def find_rate_headers(headers: Mapping[str, str]) -> list[str]:
-    """Return the names of headers that seem to say something about a limit, as far as they are plain text."""
-    return [name for name in headers if _RATE_NAME.fullmatch(name)]
+    """Return the names of headers that seem to say something about a limit. Without any, nothing else here does."""
+    return [name for name in headers if "limit" in name and _RATE_NAME.fullmatch(name)]
 
 
 def _usual_window(reset: float | None, per: float) -> float | None:

@@ -149,7 +149,8 @@ def _mix_made(event: MixMade) -> Words:
 
 def _split_created(event: SplitCreated) -> Words:
     price = "at a price not told" if event.credits_used is None else f"for {event.credits_used:g} credits"
-    return "%s: created %s, under idempotency key %s", (event.split_id, price, event.idempotency_key)
+    subject = f"{event.source} ({event.split_id})" if event.source else event.split_id
+    return "%s: created %s, under idempotency key %s", (subject, price, event.idempotency_key)
 
 
 def _split_finished(event: SplitFinished) -> Words:
@@ -163,7 +164,11 @@ def _batch_finished(event: BatchFinished) -> Words:
 
 
 def _stage_finished(event: StageFinished) -> Words:
-    return "%s: %.1f s%s", (event.stage, event.seconds, _failure(event))
+    return "%s: %.1f s%s", (_stage(event), event.seconds, _failure(event))
+
+
+def _stage(event: StageStarted | StageFinished) -> str:
+    return " ".join(filter(None, (event.stage, event.split_id)))
 
 
 def _create_abandoned(event: CreateAbandoned) -> Words:
@@ -192,7 +197,7 @@ KINDS: Mapping[type[Event], Kind] = {
     TransferFinished: Kind("transfer", DEBUG, _transfer_finished),
     MixMade: Kind("transfer", DEBUG, _mix_made),
     SplitStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.source,))),
-    StageStarted: Kind("split", DEBUG, lambda event: ("%s: started", (event.stage,))),
+    StageStarted: Kind("split", DEBUG, lambda event: ("%s: started", (_stage(event),))),
     StageFinished: Kind("split", DEBUG, _stage_finished),
     SplitCreated: Kind("split", INFO, _split_created),
     SplitFinished: Kind(

@@ -32,7 +32,7 @@ class StderrHandler(logging.StreamHandler[TextIO]):
 
 
 def set_up_logging(environment: Mapping[str, str]) -> None:
-    """Do what the environment says about logging, once: a program that configures logging itself has the last word.
+    """Do what the environment says about logging, once. A level that the program has set stays as it is.
 
     A value that cannot be read is a `RuntimeWarning`, and nothing else: logging is not what the program is for.
     """
@@ -44,11 +44,17 @@ def set_up_logging(environment: Mapping[str, str]) -> None:
     except ValueError as error:
         warnings.warn(f"{VARIABLE}: {error}; like debug, or info,http=debug", RuntimeWarning, stacklevel=3)
         return
-    log_to(StderrHandler(), levels)
+    unset = {child: level for child, level in levels.items() if get_logger(child).level == logging.NOTSET}
+    log_to(StderrHandler(), unset)
 
 
 def log_to(handler: logging.Handler, levels: Mapping[str, int]) -> None:
     """Add a handler to the package's logger, and set the levels of its loggers."""
     logging.getLogger(ROOT).addHandler(handler)
     for child, level in levels.items():
-        logging.getLogger(f"{ROOT}.{child}".rstrip(".")).setLevel(level)
+        get_logger(child).setLevel(level)
+
+
+def get_logger(child: str) -> logging.Logger:
+    """Return a logger of the package by its name below the package's own, which is called ``."""
+    return logging.getLogger(f"{ROOT}.{child}".rstrip("."))

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import attrs
 
-from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._listeners import Emitter, describe_error
 from aistemsplitter_async._send.transport import StreamedReply
 from aistemsplitter_async._urls import parse_http_url
 from aistemsplitter_async._wire.error_replies import request_id
@@ -87,6 +87,19 @@ class Attempt:
         started: when it began (monotonic seconds).
     """
 
+    __slots__ = (
+        "_call",
+        "_emit",
+        "_gate_wait",
+        "_headers",
+        "_known",
+        "_request",
+        "received",
+        "sent",
+        "started",
+        "status",
+    )
+
     def __init__(self, call: Call, request: Request, emit: Emitter, *, gate_wait: float = 0.0) -> None:
         self.status: int | None = None
         self.sent: int = len(request.body) if isinstance(request.body, bytes) else 0
@@ -97,6 +110,7 @@ class Attempt:
         self._request = request
         self._emit = emit
         self._gate_wait = gate_wait
+        self._known: dict[str, Any] | None = None
 
     def note_head(self, status: int, headers: Mapping[str, str]) -> None:
         """Note how a reply begins; names of `headers` are in lower case."""
@@ -124,14 +138,16 @@ class Attempt:
             request_id=request_id(self._headers),
             bytes_sent=self.sent,
             bytes_received=self.received,
-            error=None if error is None else type(error).__name__,
-            code=getattr(error, "code", None),
+            **describe_error(error),
             at=self.started,
         )
 
     def _fields(self) -> dict[str, Any]:
-        wait, method = self._gate_wait, self._request.method
-        return {**self._call.fields(), "method": method, "url": _show(self._request), "gate_wait": wait}
+        """Return what both events say; made only if one is."""
+        if self._known is None:
+            wait, request = self._gate_wait, self._request
+            self._known = self._call.fields() | {"method": request.method, "url": _show(request), "gate_wait": wait}
+        return self._known
 
 
 class Counted:

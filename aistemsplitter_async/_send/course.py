@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from contextvars import ContextVar, Token
+from contextvars import ContextVar
 from os import PathLike
 from types import TracebackType
 from typing import Literal, Self
 
 import attrs
 
-from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._listeners import Emitter, describe_error
 from aistemsplitter_async._plain import to_plain
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.errors import AIStemSplitterError
@@ -60,11 +60,12 @@ class Course:
     _ending: Ending = attrs.field(default="done", init=False)
     _error: BaseException | None = attrs.field(default=None, init=False)
     _in_stage: bool = attrs.field(default=False, init=False)
-    _token: Token[Course | None] | None = attrs.field(default=None, init=False)
+    _around: Course | None = attrs.field(default=None, init=False)
 
     def __enter__(self) -> Self:
         self._began = self.emit.clock.monotonic()
-        self._token = _current.set(self)
+        self._around = _current.get()
+        _current.set(self)
         self.emit(SplitStarted, self._describe_start)
         return self
 
@@ -74,8 +75,8 @@ class Course:
         if error is not None:
             self.fail(error)
         self.emit(SplitFinished, self._describe)
-        if self._token is not None:
-            _current.reset(self._token)
+        if _current.get() is self:  # not where an abandoned call is collected: that is in whatever context
+            _current.set(self._around)
 
     def note(self, split: CreatedSplit | Split) -> None:
         """Note the split, in whatever state."""
@@ -114,8 +115,7 @@ class Course:
             credits_used=self.credits_used,
             seconds=now - self._began,
             stages=dict(self._seconds),
-            error=None if error is None else type(error).__name__,
-            code=getattr(error, "code", None),
+            **describe_error(error),
             reason=str(error) if isinstance(error, AIStemSplitterError) else None,
             at=now,
         )
@@ -156,7 +156,11 @@ def tell_created(emit: Emitter, created: CreatedSplit, key: str) -> None:
     emit(
         SplitCreated,
         lambda: SplitCreated(
-            split_id=created.id, idempotency_key=key, credits_used=created.credits_used, at=emit.clock.monotonic()
+            split_id=created.id,
+            source=None if course is None else name_source(course.source, course.filename),
+            idempotency_key=key,
+            credits_used=created.credits_used,
+            at=emit.clock.monotonic(),
         ),
     )
 
@@ -184,11 +188,9 @@ def stage(emit: Emitter, name: StageOfSplit, split_id: str | None = None) -> Ite
         now = emit.clock.monotonic()
         if course is not None and counts:
             course.end_stage(name, now - began)
-        kind, code = None if failure is None else type(failure).__name__, getattr(failure, "code", None)
+        told = describe_error(failure)
         emit(
             StageFinished,
-            lambda: StageFinished(
-                stage=name, split_id=run.split_id, seconds=now - began, error=kind, code=code, at=now
-            ),
+            lambda: StageFinished(stage=name, split_id=run.split_id, seconds=now - began, **told, at=now),
         )
         failure = None  # or its traceback and this frame would hold each other

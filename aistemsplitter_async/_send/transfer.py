@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Self
 
-from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._listeners import Emitter, describe_error
 from aistemsplitter_async._send.attempt import Call
 from aistemsplitter_async.events import TransferFinished
 
@@ -27,6 +27,7 @@ class Transfer:
         self.call = call
         self.bytes = 0
         self._is_over = False
+        self._error = describe_error(None)
         self._source = source
         self._emit = emit
         self._resumed_from = resumed_from
@@ -38,15 +39,20 @@ class Transfer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.finish(error)
+        self.note(error)
+        self.finish()
 
-    def finish(self, error: BaseException | None = None) -> None:
+    def note(self, error: BaseException | None) -> None:
+        """Note the error that it ends in unless it goes on, or that it went on."""
+        self._error = describe_error(error)
+
+    def finish(self) -> None:
         """Tell that it has ended; once."""
         if not self._is_over:
             self._is_over = True
-            self._emit(TransferFinished, lambda: self._describe(error))
+            self._emit(TransferFinished, self._describe)
 
-    def _describe(self, error: BaseException | None) -> TransferFinished:
+    def _describe(self) -> TransferFinished:
         now = self._emit.clock.monotonic()
         return TransferFinished(
             **self.call.fields(),
@@ -54,7 +60,6 @@ class Transfer:
             bytes=self.bytes,
             resumed_from=self._resumed_from,
             seconds=now - self._began,
-            error=None if error is None else type(error).__name__,
-            code=getattr(error, "code", None),
+            **self._error,
             at=now,
         )

@@ -1,4 +1,4 @@
-"""One answer of a CDN that is handed over as it comes: its bytes decoded, in pieces, and compared with earlier ones."""
+"""One answer of a CDN that is handed over as it comes: its bytes decoded, and compared with earlier ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import DownloadError, IncompleteDownloadError
 
-PIECE_BYTES = 64 * 1024  # gathered before they are handed over: every piece costs the consumer a call
+_HEAD_BYTES = 1024  # enough to tell a page of text from a stem, blank lines before it included
 
 
 class StemAnswer:
@@ -71,15 +71,15 @@ class StemAnswer:
         """Note that somebody waits for bytes again: that nobody did is no stall of the server."""
         self.meter.skip(now - self._paused_at)
 
-    async def gather(self, clock: Clock) -> None:
-        """Receive until a piece is here, or the end.
+    async def receive(self, clock: Clock) -> None:
+        """Receive more for `take`, as soon as it comes, or the end.
 
         Raises:
             APIConnectionError: the connection broke.
             IncompleteDownloadError: it is shorter or longer than it said, or encoded wrongly.
             DownloadError: it is too long, or encoded in an unknown way.
         """
-        while len(self._gathered) < PIECE_BYTES:
+        while len(self._gathered) < (1 if self._is_checked else _HEAD_BYTES):
             piece = await self._decode()
             if piece:
                 self._gathered += piece
@@ -108,7 +108,7 @@ class StemAnswer:
         self._pieces = self._body.decode(data, last=self._is_last)
 
     def take(self, handed_over: bytes) -> bytearray:
-        """Return what was gathered, without what it repeats.
+        """Return what was received, without what it repeats.
 
         Args:
             handed_over: the SHA-256 of all bytes that were handed over.

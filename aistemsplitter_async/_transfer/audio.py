@@ -231,16 +231,21 @@ def _build_not_fetched(source: str, scheme: str) -> SourceUnreadableError:
 
 
 async def _copy(data: bytes | bytearray | memoryview, name: str) -> bytes:
-    """Return a copy of what may be changed; a large one is made in a thread."""
+    """Return a copy of what may be changed."""
     try:
         if isinstance(data, bytes):
             return data
-        view = memoryview(data)
-        if view.nbytes <= BLOCK_BYTES or not view.c_contiguous:
-            return bytes(view)
-        return await run_in_thread(_copy_blocks, view.cast("B"))
+        return await copy_bytes(memoryview(data))
     except ValueError as error:  # of a memoryview that was released
         raise SourceUnreadableError(f"cannot read {name}: {error}") from None
+
+
+async def copy_bytes(view: memoryview) -> bytes:
+    """Return a copy of a buffer; a large one is made in a thread."""
+    if view.nbytes <= BLOCK_BYTES or not view.c_contiguous:
+        return bytes(view)
+    with view.cast("B") as content:  # released here, or the buffer could not change afterwards
+        return await run_in_thread(_copy_blocks, content)
 
 
 def _copy_blocks(view: memoryview) -> bytes:

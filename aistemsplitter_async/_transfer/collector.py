@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Executor
 from functools import partial
 from pathlib import Path
@@ -33,6 +33,7 @@ from aistemsplitter_async._transfer.mixing import (
     sweep,
 )
 from aistemsplitter_async._transfer.names import ANY_STEM, extension_for, plan_names
+from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.saver import ManifestSaver
 from aistemsplitter_async._transfer.selection import ALL_STEMS, Selection
 from aistemsplitter_async._transfer.stem_urls import MAY_PASS, StemURLs
@@ -48,7 +49,13 @@ Around = Callable[[Work], Awaitable[Files]]
 
 @attrs.define(eq=False)
 class _Delivery:
-    """What is to be in a folder. Once the stems are fetched, `unmade` are the mixes that are still to be made."""
+    """What is to be in a folder.
+
+    Attributes:
+        manifest: of the folder, once the stems are fetched.
+        unmade: the mixes that are still to be made then.
+        held: parts of stems that only these need, locked, or another process would finish or remove them.
+    """
 
     split: Split
     folder: Path
@@ -57,16 +64,30 @@ class _Delivery:
     plans: list[MixPlan]
     overwrite: bool = attrs.field(kw_only=True)
     threads: Executor = attrs.field(kw_only=True)
+    manifest: Manifest | None = attrs.field(default=None, init=False)
     unmade: list[MixPlan] = attrs.field(factory=list[MixPlan], init=False)
+    held: list[PartFile] = attrs.field(factory=list[PartFile], init=False)
 
     @property
     def kept(self) -> tuple[str, ...]:
         return self.selection.kept(self.split.stems)
 
-    def load_manifest(self) -> Manifest:
-        """Return the manifest once all stems are here."""
-        known = Manifest.load(self.folder, self.pattern)
-        return known or Manifest(self.folder, self.split.id, pattern=self.pattern)
+    def release(self) -> None:
+        """Let go of the parts that are held."""
+        while self.held:
+            self.held.pop().close()
+
+    def finish(self, mixes: Collection[str]) -> None:
+        """Remove what nobody needs any more, now that all files are here.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
+        assert self.manifest is not None  # noqa: S101  # all files are here
+        self.release()
+        self.manifest.take_over(())
+        sweep(self.manifest, self.kept, mixes)
+        self.manifest.remove_replaced()
 
 
 async def _at_once(work: Work) -> Files:
@@ -127,8 +148,11 @@ class Collector:
         async with turn:
             with further_threads(DOWNLOADS) as threads:  # a slow disk would keep all of the loop's busy
                 delivery = _Delivery(split, folder, pattern, selection, plans, overwrite=overwrite, threads=threads)
-                files = await fetching(partial(self._fetch_all, delivery, listener, urls))
-                return await mixing(partial(self._mix_all, delivery, files))
+                try:
+                    files = await fetching(partial(self._fetch_all, delivery, listener, urls))
+                    return await mixing(partial(self._mix_all, delivery, files))
+                finally:
+                    delivery.release()
 
     async def _fetch_all(self, delivery: _Delivery, listener: Listener[Progress] | None, urls: StemURLs) -> Files:
         """Download the stems that are kept, and those that are needed for mixes that are not made yet."""
@@ -137,9 +161,11 @@ class Collector:
         prepare = partial(
             prepare_folder, delivery.folder, split.id, names, overwrite=overwrite, pattern=delivery.pattern
         )
-        manifest = await run_in_thread(prepare, pool=syncs)
-        saver, cap, kept = ManifestSaver(manifest, syncs), longest_stem(split.duration_seconds), delivery.kept
+        delivery.release()  # of an earlier attempt
+        delivery.manifest = manifest = await run_in_thread(prepare, pool=syncs)
         delivery.unmade = await self._find_unmade(delivery, manifest, urls)
+        saver = ManifestSaver(manifest, syncs, ours=[plan.name for plan in delivery.unmade])
+        cap, kept = longest_stem(split.duration_seconds), delivery.kept
         mixed = {stem for plan in delivery.unmade for stem in plan.stems}
         items = [
             StemDownload(
@@ -160,7 +186,9 @@ class Collector:
 
         async def fetch(item: StemDownload) -> None:
             try:
-                files[item.stem] = await self._downloader.download(item)
+                files[item.stem] = file = await self._downloader.download(item)
+                if file == part_path(delivery.folder, item.name):
+                    delivery.held.append(await run_in_thread(item.open_part, undo=PartFile.close))
             except Exception as error:  # noqa: BLE001  # returned, so that it does not cancel the siblings
                 failures.append(error)
 
@@ -180,16 +208,15 @@ class Collector:
 
     async def _mix_all(self, delivery: _Delivery, files: Files) -> Files:
         """Make the mixes of downloaded stems, a few songs at a time; remove what was only needed for that."""
-        threads, kept, mixes = delivery.threads, delivery.kept, Files()
-        manifest = await run_in_thread(delivery.load_manifest, pool=threads)
-        for plan in delivery.plans:
-            if plan in delivery.unmade:
-                async with self._mixing:
-                    await self._mix(delivery, manifest, plan, {stem: files[stem] for stem in plan.stems})
-            mixes[plan.name] = delivery.folder / manifest.mixes[plan.name].file
-        await run_in_thread(sweep, manifest, kept, mixes, pool=threads)
-        await run_in_thread(manifest.remove_replaced, pool=threads)
-        return {stem: files[stem] for stem in kept} | mixes
+        manifest = delivery.manifest
+        assert manifest is not None  # noqa: S101  # the stems are fetched
+        for plan in [*delivery.unmade]:
+            async with self._mixing:
+                await self._mix(delivery, manifest, plan, {stem: files[stem] for stem in plan.stems})
+            delivery.unmade.remove(plan)  # the next may fail, and be tried again
+        mixes = {plan.name: delivery.folder / manifest.mixes[plan.name].file for plan in delivery.plans}
+        await run_in_thread(delivery.finish, mixes, pool=delivery.threads)
+        return {stem: files[stem] for stem in delivery.kept} | mixes
 
     async def _mix(self, delivery: _Delivery, manifest: Manifest, plan: MixPlan, stems: Files) -> None:
         clock, overwrite = self._pipeline.clock, delivery.overwrite

@@ -32,7 +32,7 @@ from aistemsplitter_async._transfer.names import extension_for
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
-from aistemsplitter_async._transfer.selection import Selection
+from aistemsplitter_async._transfer.selection import NO_STEMS, Selection
 from aistemsplitter_async._transfer.stem_stream import StemStream
 from aistemsplitter_async._transfer.stem_urls import Refresh, StemURLs
 from aistemsplitter_async._transfer.writer import StemWriter
@@ -95,8 +95,8 @@ class Downloader:
             opened: awaits the opening, by a deadline.
 
         Raises:
-            DownloadError: the split has none, or not this one (`code` is `NO_SUCH_STEM`). Also what `StemStream.read`
-                raises.
+            DownloadError: the split has none (`code` is `NO_STEMS`), or not this one (`NO_SUCH_STEM`). Also what
+                `StemStream.read` raises.
         """
         check_stems(split, Selection.parse((stem,)))
         stream = StemStream(stem, self.urls(split), self._pipeline, cap=longest_stem(split.duration_seconds))
@@ -199,10 +199,13 @@ def check_stems(split: Split, selection: Selection) -> None:
     """Check that a split has what is selected of it.
 
     Raises:
-        DownloadError: it has no stems, or not those (`code` is `NO_SUCH_STEM`).
+        DownloadError: it has no stems (`code` is `NO_STEMS`), or not those (`NO_SUCH_STEM`).
     """
     if not split.stems:
-        raise DownloadError(f"split {split.id} has no stems to download (it is {split.status})", split_id=split.id)
+        ahead = "" if split.is_terminal else "; wait until it has succeeded, with wait_for_split or a job"
+        raise DownloadError(
+            f"split {split.id} has no stems (it is {split.status}){ahead}", code=NO_STEMS, split_id=split.id
+        )
     try:
         selection.kept(split.stems)
     except DownloadError as error:

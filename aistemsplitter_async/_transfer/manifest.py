@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -119,12 +119,13 @@ class Manifest:
         )
         return cls(folder, split_id, stems, mixes=mixes, pattern=pattern, replaced=replaced) if usable else None
 
-    def save(self, ours: Collection[str] | None = None) -> None:
+    def save(self, ours: Collection[str] | None = None, *, dropped: Mapping[str, MixRecord] | None = None) -> None:
         """Write the manifest; a reader sees the old or the new one, never half of it.
 
         Args:
             ours: stems and mixes whose records are newer here. What is on disk of the others is kept, since other
                 processes may download them. Without it, nothing is.
+            dropped: mixes to forget, as they were when that was decided. Another process may have made one since.
 
         Raises:
             DownloadError: it cannot be written.
@@ -132,7 +133,9 @@ class Manifest:
         path = self.folder / manifest_name(self.pattern)
         with as_download_error(fresh_path(path)), sole_writer(self.folder):
             if ours is not None:
-                self._take_over(ours)
+                self.take_over(ours)
+            if dropped:
+                self.mixes = {name: mix for name, mix in self.mixes.items() if dropped.get(name) != mix}
             saved = {
                 "version": _VERSION,
                 "split_id": self.split_id,
@@ -144,8 +147,8 @@ class Manifest:
             with replacing(path, durable=True, mode=0o666) as file:
                 file.write(json.dumps(saved, indent=1))
 
-    def _take_over(self, ours: Collection[str]) -> None:
-        """Take over what others have written of the same split since this was loaded."""
+    def take_over(self, ours: Collection[str]) -> None:
+        """Take over what others have written of the same split since this was loaded, except of `ours`."""
         known = Manifest.load(self.folder, self.pattern)
         if known is not None and known.split_id == self.split_id:
             self.stems |= {stem: entry for stem, entry in known.stems.items() if stem not in ours}
@@ -218,7 +221,7 @@ class Manifest:
             with as_download_error(self.folder):
                 sync_folder(self.folder)
             return
-        self._take_over(())
+        self.take_over(())
         ours = set(map(fold, self.files()))
         for file, total in self.replaced.items():
             if _status_if_whole(self.folder / file, total) is not None and fold(file) not in ours:

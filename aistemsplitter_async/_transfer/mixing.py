@@ -18,9 +18,10 @@ from types import ModuleType
 import attrs
 
 from aistemsplitter_async._transfer.manifest import Manifest, MixRecord
-from aistemsplitter_async._transfer.names import ANY_STEM, fold, stem_file_name
+from aistemsplitter_async._transfer.names import ANY_STEM, fold, plan_names, stem_file_name
 from aistemsplitter_async._transfer.partfile import PartFile, as_download_error, part_path, status_of
 from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, Selection
+from aistemsplitter_async.config import MIX_BLOCK_FRAMES
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, MixError
 
 INSTALL = "pip install 'aistemsplitter-async[audio]'"
@@ -137,24 +138,25 @@ def sweep(manifest: Manifest, kept: Collection[str], mixes: Collection[str]) -> 
         return
     stems = dict.fromkeys(stem for mix in manifest.mixes.values() for stem in mix.stems if stem not in kept)
     dropped = [name for name in manifest.mixes if name not in mixes and manifest.finished_mix(name) is None]
+    files, _ = plan_names([*stems, *dropped], manifest.pattern)
     with ExitStack() as stack:
         parts = {}
-        for name in (*stems, *dropped):
-            path = part_path(manifest.folder, stem_file_name(name, manifest.pattern))
-            with suppress(DownloadError):  # another process is writing it
+        for name, file in files.items():
+            path = part_path(manifest.folder, file)
+            with suppress(DownloadError):  # another process is writing it, or will mix it
                 parts[name] = stack.enter_context(closing(PartFile(path))) if status_of(path) is not None else None
         # First of all the manifest forgets them: without its part, another split's file would be taken for the stem.
         before = dict(manifest.stems)
         for name in parts:
             _forget_part(manifest, name)
-        if before != manifest.stems:
-            manifest.save(parts)
+        if changed := [name for name in parts if before.get(name) != manifest.stems.get(name)]:
+            manifest.save(changed)
         for part in filter(None, parts.values()):
             part.discard()
-    if gone := [name for name in dropped if name in parts]:
-        for name in gone:
-            del manifest.mixes[name]
-        manifest.save(parts)
+    in_use = files.keys() - parts
+    unused = {name: mix for name in dropped if in_use.isdisjoint((name, *(mix := manifest.mixes[name]).stems))}
+    if unused:
+        manifest.save((), dropped=unused)
 
 
 def _forget_part(manifest: Manifest, stem: str) -> None:
@@ -215,7 +217,14 @@ def mix_stems(name: str, stems: Mapping[str, Path], part: PartFile, is_stopped: 
     try:
         part.start_at(0)
         with as_download_error(part.path):
-            gain_db: float = sound.mix(stems, part.path, tick)
+            try:
+                gain_db: float = sound.mix(stems, part.path, tick)
+            except OSError as error:
+                if error.errno is None:  # libsndfile does not say why, but the system does, of the next bytes
+                    part.take_over()
+                    part.start_at(part.size)
+                    part.write(bytes(MIX_BLOCK_FRAMES))
+                raise
         part.take_over()
     except sound.UnusableStemError as error:
         part.discard()

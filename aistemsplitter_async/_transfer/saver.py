@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from concurrent.futures import Executor
 from functools import partial
 
@@ -21,12 +22,15 @@ class ManifestSaver:
     Attributes:
         manifest: as it will be once every save is done.
         syncs: threads of those who sync, each perhaps for long.
+
+    Args:
+        ours: mixes that it knows better than what another process has written meanwhile.
     """
 
-    def __init__(self, manifest: Manifest, syncs: Executor) -> None:
+    def __init__(self, manifest: Manifest, syncs: Executor, *, ours: Collection[str] = ()) -> None:
         self.manifest = manifest
         self.syncs = syncs
-        self._recorded = set[str]()
+        self._recorded = set(ours)
         self._turn = asyncio.Lock()
         self._next: asyncio.Task[None] | None = None  # a save that has not begun, and so will have every change
 

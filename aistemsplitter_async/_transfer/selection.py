@@ -12,6 +12,7 @@ from aistemsplitter_async.config import STEMS_CAP
 from aistemsplitter_async.errors import ConfigurationError, DownloadError, UnsafeNameError
 
 NO_SUCH_STEM: Final = "NO_SUCH_STEM"  # the code of that error
+NO_STEMS: Final = "NO_STEMS"  # that of a split that has none, such as one that is still processing
 NO_SUCH_MIX: Final = "NO_SUCH_MIX"  # the same of a mix
 _ANY_MODEL: Final = "6s"  # which has every stem that is known
 _ALL_BUT: Final = "-"

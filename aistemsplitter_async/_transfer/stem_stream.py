@@ -2,6 +2,9 @@
 
 What was handed over cannot be taken back. So after a broken connection only the rest is asked for; and an answer that
 begins at the beginning nonetheless must repeat what was handed over, which its hash shows, before more of it is taken.
+
+A task receives, at most a little ahead of the reader: what came is read at once, while that task may still wait for
+more, and a reader that is cancelled costs no connection.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
+from contextvars import copy_context
 from functools import partial
 from typing import Self
 
@@ -20,9 +24,9 @@ from aistemsplitter_async._send.attempt import Attempt
 from aistemsplitter_async._send.pipeline import Pipeline
 from aistemsplitter_async._send.transfer import Transfer
 from aistemsplitter_async._send.transport import StreamedReply
-from aistemsplitter_async._tasks import run_to_end
-from aistemsplitter_async._transfer.answer import PIECE_BYTES, StemAnswer, build_changed
-from aistemsplitter_async._transfer.audio import guess_content_type
+from aistemsplitter_async._tasks import cancel_and_wait, run_to_end
+from aistemsplitter_async._transfer.answer import StemAnswer, build_changed
+from aistemsplitter_async._transfer.audio import copy_bytes, guess_content_type
 from aistemsplitter_async._transfer.contents import build_too_long
 from aistemsplitter_async._transfer.meter import Meter
 from aistemsplitter_async._transfer.metered import run_metered
@@ -36,6 +40,7 @@ from aistemsplitter_async.errors import (
     IncompleteDownloadError,
 )
 
+_AHEAD_BYTES = 64 * 1024  # received ahead of the reader, and what an attempt must bring for the next to count anew
 _AUDIO_TYPE = re.compile(r"audio/[a-z0-9][a-z0-9.+-]{0,60}")
 
 
@@ -69,6 +74,10 @@ class StemStream:
         self._is_closed = False
         self._turn = asyncio.Lock()
         self._readers = set[CancelScope]()
+        self._receiving: asyncio.Task[None] | None = None
+        self._came = asyncio.Event()  # more of the stem, or the end of what receives it
+        self._loop = asyncio.get_running_loop()
+        self._context = copy_context()  # one for all, in which a listener finds again what it opened
 
     def __repr__(self) -> str:
         return f"StemStream({self.filename or self.name!r})"
@@ -77,7 +86,7 @@ class StemStream:
         return self
 
     async def __anext__(self) -> bytes:
-        """Return the next piece, of 64 KiB or what the server sent at a time. Raises like `read`."""
+        """Return what has come, or wait for the next bytes; a few of 64 KiB at most. Raises like `read`."""
         piece = await self._take(1, None)
         if not piece:
             raise StopAsyncIteration
@@ -93,7 +102,8 @@ class StemStream:
             DownloadError: it changed at the server after its beginning was handed over (`code` is `CHANGED`), is longer
                 than audio of the split's duration can be (`TOO_LONG`), or cannot be decoded (`ENCODED`).
             StemsExpiredError: its URLs were refused for two minutes, fresh ones too.
-            ConfigurationError: the stream was closed, by the end of its `async with`.
+            APIConnectionError, APIStatusError: as often as it was retried, the connection broke or the server refused.
+            ConfigurationError: the stream was closed, by the end of its `async with`, or is of another event loop.
         """
         if size is None or size < 0:
             return await self._take(None, None)
@@ -108,25 +118,38 @@ class StemStream:
         self._is_closed = True
         for scope in list(self._readers):
             scope.cancel()
-        await run_to_end(self._close())
+        await run_to_end(self._close(), self._context)
 
     async def _close(self) -> None:
         async with self._turn:
+            if self._receiving is not None:
+                await cancel_and_wait(self._receiving)
             await self._drop_answer(None)
             self._transfer.finish()
         self._ready.clear()
 
     async def _take(self, enough: int | None, most: int | None) -> bytes:
         """Return bytes that are here, at most `most`, once there are `enough` or the stem has no more."""
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError("a stream belongs to the event loop it was opened on, and this is another one")
         if not self._is_closed:
             with self._reading():
                 async with self._turn:
                     while not self._is_whole and (enough is None or len(self._ready) < enough):
-                        await self._receive()
-                    piece = bytes(self._ready[:most])
-                    del self._ready[:most]
-                    return piece
+                        await self._wait_for_more()
+                    return await self._cut(most)
         raise ConfigurationError(f"the stream of {self.name!r} is closed; read it inside of its `async with`")
+
+    async def _cut(self, most: int | None) -> bytes:
+        ready, self._ready = self._ready, bytearray()  # for what comes meanwhile
+        try:
+            with memoryview(ready) as view, view[:most] as wanted:
+                piece = await copy_bytes(wanted)
+            del ready[:most]
+            return piece
+        finally:
+            ready += self._ready
+            self._ready = ready
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -134,14 +157,34 @@ class StemStream:
             self._readers.add(scope)
             try:
                 yield
-            except AIStemSplitterError as error:
-                error.split_id = error.split_id or self._urls.split_id
+                self._transfer.note(None)
+            except BaseException as error:
+                self._transfer.note(error)
+                if isinstance(error, AIStemSplitterError):
+                    error.split_id = error.split_id or self._urls.split_id
                 raise
             finally:
                 self._readers.discard(scope)
 
+    async def _wait_for_more(self) -> None:
+        """Wait until more of the stem is here, or its end. What receives it goes on if the caller is cancelled."""
+        self._came.clear()
+        if self._receiving is None:
+            self._receiving = self._loop.create_task(self._receive(), context=self._context)
+            self._receiving.add_done_callback(self._note_end)
+        if not self._receiving.done():
+            await self._came.wait()  # whatever it is, bytes that are here are handed over before an error is raised
+            return
+        ended, self._receiving = self._receiving, None
+        ended.result()
+
+    def _note_end(self, receiving: asyncio.Task[None]) -> None:
+        if not receiving.cancelled():
+            receiving.exception()  # retrieved, or asyncio logs that it never was: perhaps nobody reads on
+        self._came.set()
+
     async def _receive(self) -> None:
-        """Receive the next bytes of the stem, or its end; over another connection if this one breaks."""
+        """Receive until enough of the stem is ready, or its end; over another connection if this one breaks."""
         breaks = list[AIStemSplitterError]()
         if self._answer is not None:
             try:
@@ -156,7 +199,7 @@ class StemStream:
                 raise breaks.pop()
             before = self._received
             await self._attempt(url)
-            while not self._is_whole and self._received - before < PIECE_BYTES:  # or it would never end
+            while not self._is_whole and self._received - before < _AHEAD_BYTES:  # or it would never end
                 await self._attempt(None)
 
         async def run(url: str) -> None:
@@ -165,7 +208,7 @@ class StemStream:
         await self._pipeline.outlast(self._urls.call(self.name), partial(self._urls.run, self.name, run), MAY_PASS)
 
     async def _attempt(self, url: str | None) -> None:
-        """Receive the next piece of the answer, of a new one if there is a URL."""
+        """Receive more of the answer, of a new one if there is a URL."""
         clock = self._pipeline.clock
         if self._answer is None:
             meter = Meter(self._pipeline.timeouts, now=clock.monotonic())
@@ -175,16 +218,9 @@ class StemStream:
         if url is not None:
             self._exchange = self._urls.attempt(self._call, url).__enter__()  # left with the answer
         try:
-            try:
-                await run_metered(self._gather(url, meter), meter, clock=clock, what=f"the download of {self.name}")
-            except AIStemSplitterError:
-                if self._answer is not None and self._answer.is_known:  # what came before it broke
-                    self._accept(self._answer)
-                raise
-            answer = self._answer
-            if answer is not None:
-                self._accept(answer)
-                answer.pause(now=clock.monotonic())
+            await run_metered(self._gather(url, meter), meter, clock=clock, what=f"the download of {self.name}")
+            if self._answer is not None:
+                self._answer.pause(now=clock.monotonic())
             if self._is_whole:
                 await self._drop_answer(None)
         except BaseException as error:
@@ -194,8 +230,11 @@ class StemStream:
     async def _gather(self, url: str | None, meter: Meter) -> None:
         if url is not None:
             await self._open(url, meter)
-        if self._answer is not None:
-            await self._answer.gather(self._pipeline.clock)
+        answer, is_enough = self._answer, False
+        while answer is not None and not is_enough:
+            await answer.receive(self._pipeline.clock)
+            self._accept(answer)
+            is_enough = self._is_whole or len(self._ready) >= _AHEAD_BYTES
 
     async def _open(self, url: str, meter: Meter) -> None:
         held = Held(offset=self._received, etag=self._etag, total=self.length)
@@ -229,7 +268,7 @@ class StemStream:
         self._etag = None  # so that the next attempt asks for all of it
 
     def _accept(self, answer: StemAnswer) -> None:
-        """Take what was gathered, and remember what must be known to continue from there.
+        """Take what was received, and remember what must be known to continue from there.
 
         Raises:
             IncompleteDownloadError: it is no stem.
@@ -250,6 +289,7 @@ class StemStream:
         if answer.is_over and self.length not in (None, self._received):
             raise build_changed(self.name)
         self._is_whole = answer.is_over
+        self._came.set()
 
     async def _drop_answer(self, error: BaseException | None) -> None:
         """Close the answer's connection, because of `error` if it broke."""

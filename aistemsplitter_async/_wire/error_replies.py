@@ -62,7 +62,7 @@ def clean_text(text: str) -> str:
 
 def request_id(headers: Mapping[str, str]) -> str | None:
     """Return the server's id of the request that a reply with these headers answers, if it sent one."""
-    ids = (clean_text(headers.get(name, "")) for name in _REQUEST_IDS)
+    ids = (clean_text(headers[name]) for name in _REQUEST_IDS if name in headers)
     return next(filter(None, ids), None)
 
 

@@ -95,8 +95,12 @@ class BatchContext:
         self.in_flight.resize(self._plan_in_flight())
         self.sources.resize(self._plan_sources())
 
-    def plan(self, record: Record) -> Step:
-        """Return the step that `record` calls for now."""
+    def needs_confirmation(self, record: Record) -> bool:
+        """Return whether its create is resent only if a person says so: it may be paid for once more."""
+        return self.plan(record, resend=False) is Step.REVIEW
+
+    def plan(self, record: Record, *, resend: bool | None = None) -> Step:
+        """Return the step that `record` calls for now; `resend` in the place of that option."""
         options = self.options
         return plan_step(
             record,
@@ -104,7 +108,7 @@ class BatchContext:
             key_age=options.key_age,
             wants_files=options.into is not None,
             key=self.engine.owner["key"],
-            resend=options.resend,
+            resend=options.resend if resend is None else resend,
         )
 
     def retries(self, failure: StoredFailure) -> bool:

@@ -8,7 +8,7 @@ from typing import Self
 
 import attrs
 
-from aistemsplitter_async._listeners import Emitter
+from aistemsplitter_async._listeners import Emitter, describe_error
 from aistemsplitter_async._send.course import Course
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import Failed, Outcome, Skipped
@@ -45,8 +45,7 @@ class BatchCourse:
                 failed=self.counts["failed"],
                 skipped=self.counts["skipped"],
                 seconds=now - self._began,
-                error=None if error is None else type(error).__name__,
-                code=getattr(error, "code", None),
+                **describe_error(error),
                 at=now,
             ),
         )

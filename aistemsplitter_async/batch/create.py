@@ -53,6 +53,24 @@ class SplitCreator:
             output_format=context.options.output_format,
             webhook_url=context.options.webhook_url,
         )
+        return await self._buy(record, submission)
+
+    async def replay(self, record: Record) -> Record:
+        """Resend a create byte for byte: the only way to learn whether it happened.
+
+        One that is only resent because a person has confirmed it may be paid for once more, as may a new one.
+
+        Raises:
+            CreatingStoppedError, SpendLimitError: as `create` raises them, for such a one.
+            AIStemSplitterError: it is still not known.
+        """
+        assert record.submission is not None  # noqa: S101  # implied by the state
+        self._standing.enter("create")
+        send = self._buy if self._context.needs_confirmation(record) else self._send
+        return await send(record, record.submission)
+
+    async def _buy(self, record: Record, submission: Submission) -> Record:
+        context, standing = self._context, self._standing
         context.stop_switch.check()
         await context.budget.reserve(record.id, standing.price)
         try:
@@ -60,16 +78,6 @@ class SplitCreator:
             return await self._send(record, submission)
         finally:
             context.budget.settle(record.id, may_have_happened=not standing.cancellable)
-
-    async def replay(self, record: Record) -> Record:
-        """Resend a create byte for byte, unless it is too old: the only way to learn whether it happened.
-
-        Raises:
-            AIStemSplitterError: it is still not known.
-        """
-        assert record.submission is not None  # noqa: S101  # implied by the state
-        self._standing.enter("create")
-        return await self._send(record, record.submission)
 
     async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
@@ -129,7 +137,7 @@ class _JournaledCreate:
                 JournalStore.intend, self.record.id, self.submission, context.clock.now()
             )
         elif self.record.sender not in (None, context.engine.owner["key"]):  # as a person has confirmed
-            self.record = await context.journal.write(JournalStore.resent, self.record.id, context.clock.now())
+            self.record = await context.journal.write(JournalStore.resent, self.record.id)
         elif not self.ambiguity.open:  # it never arrived, and perhaps waited for long
             await context.journal.write(JournalStore.check_in_place)
 
@@ -169,9 +177,13 @@ class _JournaledCreate:
 async def resolve_create(context: BatchContext, record: Record) -> None:
     """Find out whether a create that an earlier run left open happened, as long as its key can be trusted.
 
+    What a person has to confirm first waits for its source: perhaps it is not in this run, and nobody looked.
+
     Raises:
         JournalError: the answer cannot be recorded.
     """
+    if context.needs_confirmation(record):
+        return
     standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
     try:
         await SplitCreator(context, standing).replay(record)
@@ -187,14 +199,14 @@ def build_unconfirmed(record: Record, key: str) -> SubmissionUncertainError:
     if record.sender in (None, key):
         return SubmissionUncertainError(
             "its create is too old to resend without confirmation: the service may have forgotten its idempotency key "
-            "and charge twice. Check whether the split exists; raise the key age to resend it",
+            "and charge twice. Check whether the split exists; if it does not, resend=True sends the create again",
             submission=record.submission,
             code=NEEDS_REVIEW,
         )
     return SubmissionUncertainError(
         "its create was sent with another API key, and the service may not know its idempotency key under this one and "
-        "charge twice. Run the batch with that key, or check whether the split exists; resend=True sends it with this "
-        "key",
+        "charge twice. Run the batch with that key, or check whether the split exists; if it does not, resend=True "
+        "sends the create with this key",
         submission=record.submission,
         code=SENT_BY_OTHER_KEY,
     )

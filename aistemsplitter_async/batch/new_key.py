@@ -47,12 +47,12 @@ async def accept_key(journal: Journal, engine: Engine) -> None:
         return
     if proofs and not await _sees_one(engine, proofs):
         raise JournalError(
-            f"this API key sees none of the {len(proofs)} newest splits that {journal.path} has paid for, so it is "
-            "another account's, or those splits are gone at the service. Use the key the journal was started with, or "
-            "another one of its account; with another journal, what it has is paid for again",
+            f"this API key does not see what {journal.path} has paid for last, such as {proofs[0]}, so it is another "
+            "account's, or that is gone at the service. Use the key the journal was started with, or another of its "
+            "account; with another journal, what it has is paid for again",
             code=NOT_PROVEN,
         )
-    await journal.write(JournalStore.accept_key, engine.owner["key"])
+    await journal.write(JournalStore.accept_key, engine.owner["key"], proven=bool(proofs))
 
 
 async def _sees_one(engine: Engine, splits: list[str]) -> bool:

@@ -38,7 +38,7 @@ from aistemsplitter_async.journal.store import JournalStore
 
 _PAGE = 200  # records read at a time
 _SHOWN = 30  # tracks a snapshot names
-_LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "create", "prepare", "wait")
+_LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "mix", "create", "prepare", "wait")
 
 
 class Runner:

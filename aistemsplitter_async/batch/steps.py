@@ -119,6 +119,16 @@ class Steps:
                 (StemsExpiredError,),
             )
 
+        async def mix(work: Work) -> Files:
+            async def attempt() -> Files:
+                if not missing.mixes:
+                    return await work()
+                standing.enter("mix")
+                with stage(context.engine.pipeline.emit, "mix", split.id):
+                    return await work()
+
+            return await context.disk.retry_through_outage(attempt)  # it needs no place among the downloads
+
         files = await context.engine.collector.collect(
             split,
             folder,
@@ -127,7 +137,7 @@ class Steps:
             pattern=record.pattern,
             selection=missing,
             fetching=fetch,
-            mixing=context.disk.retry_through_outage,  # it needs no place among the downloads
+            mixing=mix,
         )
         stored = await run_in_thread(_describe, into, folder, record.pattern, files)
         standing.has_worked = True

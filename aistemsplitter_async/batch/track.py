@@ -118,7 +118,7 @@ class BatchTrack:
             opened = opened.pinned(audio.content)
             claim = await self._claim(opened, audio)
         while claim.met == "unsettled":
-            if (outcome := await self._settle(claim.record)) is not None:
+            if (outcome := await self._settle(claim.record, opened)) is not None:
                 return outcome
             claim = await self._claim(opened, audio)
         record = claim.record
@@ -135,7 +135,7 @@ class BatchTrack:
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
 
-    async def _settle(self, record: Record) -> Outcome | None:
+    async def _settle(self, record: Record, opened: OpenedItem) -> Outcome | None:
         """Wait until it is known as what a split is delivered; return the outcome if that cannot be found out.
 
         It was left to the service what is asked for now, so nothing may be bought before.
@@ -155,6 +155,7 @@ class BatchTrack:
             self.standing.split_id = record.split_id
             step = context.plan(record)
             if step is Step.REPLAY:
+                await self._plan_price(opened, record)
                 record = await self._creator.replay(record)
             elif step is Step.WAIT:
                 record = await self._steps.wait(record)
@@ -258,8 +259,8 @@ class BatchTrack:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
             step = standing.plan(record)
-            if step in (Step.UPLOAD, Step.CREATE):
-                await self._plan_price(opened)
+            if step in (Step.UPLOAD, Step.CREATE, Step.REPLAY):
+                await self._plan_price(opened, record)
             if step in do:
                 record = await do[step](record)
             elif step is Step.CHECK and not standing.has_worked and not (await steps.find_missing(record)).is_nothing:
@@ -271,14 +272,15 @@ class BatchTrack:
             else:
                 return self._finish(record)
 
-    async def _plan_price(self, opened: OpenedItem) -> None:
+    async def _plan_price(self, opened: OpenedItem, record: Record) -> None:
         """Find out, under a limit, what the split may cost.
 
         Raises:
             SpendLimitError: that is not known, so it must not be created.
         """
         context, standing = self._context, self.standing
-        if context.budget.is_limited and standing.price is None:
+        may_cost = record.submission is None or context.needs_confirmation(record)
+        if context.budget.is_limited and standing.price is None and may_cost:
             async with context.hashing:
                 length = await opened.measure()
             standing.price = plan_price(length, self._item.seconds)

@@ -22,9 +22,7 @@ from aistemsplitter_async.cli.options import (
     Batching,
     Common,
     Into,
-    Listening,
     Selecting,
-    Serving,
     Splitting,
     Switch,
     Verbosity,
@@ -32,6 +30,7 @@ from aistemsplitter_async.cli.options import (
 from aistemsplitter_async.cli.paths import STDIN, expand_source, protect_paths
 from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
 from aistemsplitter_async.cli.screen.terminal import discard_output
+from aistemsplitter_async.cli.server_options import Listening, Serving
 from aistemsplitter_async.cli.values import Duration
 
 if TYPE_CHECKING:

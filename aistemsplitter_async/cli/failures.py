@@ -255,10 +255,8 @@ def _advice_for_uncertain(error: SubmissionUncertainError, context: Context) -> 
         )
     if error.code != NEEDS_REVIEW:
         return f"{context.again}: it finds out, and nothing is charged twice"
-    again = "the same command" if context.is_batch else "batch with the same --into"
     return (
-        f"its idempotency key is {error.idempotency_key}; if there is no such split, send it again: run {again} with a "
-        "--key-age above its age"
+        f"its idempotency key is {error.idempotency_key}; if there is no such split, run the same command with --resend"
     )
 
 

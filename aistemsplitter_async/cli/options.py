@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import attrs
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.cli.paths import expand_path
@@ -22,14 +22,7 @@ from aistemsplitter_async.cli.values import (
     parse_text,
     parse_webhook_url,
 )
-from aistemsplitter_async.config import (
-    API_KEY_VARIABLE,
-    BASE_URL_VARIABLE,
-    DOWNLOADS,
-    UPLOADS,
-    WEBHOOK_SECRET_VARIABLE,
-    RateLimit,
-)
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, DOWNLOADS, UPLOADS, RateLimit
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
 
@@ -45,15 +38,22 @@ AsPort: Parameter = _read_by(parse_port)
 AsDuration: Parameter = _read_by(lambda text: Duration(parse_duration(text)))
 Switch: Parameter = Parameter(negative=(), show_default=False)  # no --no-json: leaving a switch out turns it off
 
+# The panels of --help, below the one of what is a command's own.
+STEMS: Group = Group("Stems", sort_key=1)
+EARLIER: Group = Group("After an earlier run", sort_key=2)
+CONNECTION: Group = Group("Connection", sort_key=3)
+OUTPUT: Group = Group("Output", sort_key=4)
+
 StemModel = Annotated[
     str | None,
     AsText,
     Parameter(
+        group=STEMS,
         help="4s (vocals, drums, bass, other), 6s (and guitar, piano), or what the API adds later. "
-        "Without it, a song is not bought again whatever it was split into."
+        "Without it, a song is not bought again whatever it was split into.",
     ),
 ]
-OutputFormat = Annotated[str | None, AsText, Parameter(help="wav, mp3, or what the API adds later.")]
+OutputFormat = Annotated[str | None, AsText, Parameter(group=STEMS, help="wav, mp3, or what the API adds later.")]
 Into = Annotated[Path, AsPath, Parameter(help="Folder for the stems; each source gets a folder of its own inside.")]
 UseSandbox = Annotated[bool, Switch, Parameter(help="Use a local preview separation; needs no key.")]
 WebhookURL = Annotated[
@@ -63,13 +63,16 @@ WebhookURL = Annotated[
 RetryFailed = Annotated[
     bool,
     Switch,
-    Parameter(help="Try again what failed for good in an earlier run; a split that failed is paid for again."),
+    Parameter(
+        group=EARLIER, help="Try again what failed for good in an earlier run; a split that failed is paid for again."
+    ),
 ]
 WhatChanged = Annotated[
     Literal["refuse", "same", "new"],
     Parameter(
+        group=EARLIER,
         help="A file that was bought with other bytes, if nothing shows that only its tags changed: refuse it, take it "
-        "for the same song, or buy it as a new one."
+        "for the same song, or buy it as a new one.",
     ),
 ]
 
@@ -77,16 +80,18 @@ NewKey = Annotated[
     bool,
     Switch,
     Parameter(
+        group=EARLIER,
         help="The API key was replaced by another of the same account: go on with it, if it sees a split that the "
-        "journal paid for."
+        "journal paid for.",
     ),
 ]
 Resend = Annotated[
     bool,
     Switch,
     Parameter(
-        help="Send creates again that are left for review, once you have checked that their splits do not exist; "
-        "otherwise they may be paid for twice."
+        group=EARLIER,
+        help="Send creates of these sources again that are left for review, once you have checked that their splits do "
+        "not exist; otherwise they may be paid for twice.",
     ),
 ]
 
@@ -99,7 +104,7 @@ def default_journal(into: Path) -> Path:
     return into / _JOURNAL_NAME
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=OUTPUT)
 @attrs.frozen(kw_only=True)
 class Verbosity:
     """The options of every command: how much it says on stderr."""
@@ -117,7 +122,7 @@ class Verbosity:
     quiet: Annotated[bool, Switch, Parameter(name=("--quiet", "-q"), help="Show no progress, but every error.")] = False
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=CONNECTION)
 @attrs.frozen(kw_only=True)
 class Common:
     """The options of every command that uses the API."""
@@ -159,7 +164,7 @@ class Common:
         AsPath,
         Parameter(help="PEM file of certificates to trust beside the system's, as of a proxy that reads along."),
     ] = None
-    json: Annotated[bool, Switch, Parameter(help="One JSON object per result on stdout.")] = False
+    json: Annotated[bool, Switch, Parameter(group=OUTPUT, help="One JSON object per result on stdout.")] = False
     verbosity: Verbosity = Verbosity()
 
     @property
@@ -182,7 +187,7 @@ class Common:
         return self.base_url is not None or self.api_key_file is not None
 
 
-@Parameter(name="*")
+@Parameter(name="*", group=STEMS)
 @attrs.frozen(kw_only=True)
 class Selecting:
     """The options of what is downloaded."""
@@ -261,7 +266,9 @@ class Splitting:
     selecting: Selecting = Selecting()
     sandbox: UseSandbox = False
     overwrite: Annotated[
-        bool, Switch, Parameter(help="Replace existing stems; what was split before is split and paid for again.")
+        bool,
+        Switch,
+        Parameter(group=EARLIER, help="Replace existing stems; what was split before is split and paid for again."),
     ] = False
     retry_failed: RetryFailed = False
     new_key: NewKey = False
@@ -309,7 +316,10 @@ class Batching:
     key_age: Annotated[
         Duration | None,
         AsDuration,
-        Parameter(help="How old an unanswered create may be to be sent again without confirmation; 23h if not given."),
+        Parameter(
+            group=EARLIER,
+            help="How old an unanswered create may be to be sent again without confirmation; 23h if not given.",
+        ),
     ] = None
     retry_failed: RetryFailed = False
     new_key: NewKey = False
@@ -339,72 +349,3 @@ class Batching:
     def sandbox_path(self) -> Path:
         """Return the folder where the sandbox of such a batch keeps its state, beside the journal."""
         return self.journal_path.with_name(f"{self.journal_path.name}.sandbox")
-
-
-@Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class Serving:
-    """The options of `sandbox`. For those not given, the sandbox has its own defaults."""
-
-    port: Annotated[int, AsPort, Parameter(help="Port of the API; any free one if not given.")] = 0
-    api_key: Annotated[
-        str | None, AsText, Parameter(help="Key to accept, starting with ast_; a random one if not given.")
-    ] = None
-    credits_given: Annotated[int | None, Parameter(name="--credits", help="Opening balance in seconds.")] = None
-    requests_per_minute: Annotated[int | None, Parameter(help="The key's limit; 0 for none.")] = None
-    minute: Annotated[float | None, Parameter(help="Length of that minute in seconds.")] = None
-    window: Annotated[
-        Literal["fixed", "sliding", "counter", "bucket"] | None, Parameter(help="How requests are counted.")
-    ] = None
-    burst: Annotated[int | None, Parameter(help="Requests that a bucket holds; the limit if not given.")] = None
-    rate_headers: Annotated[
-        str | None,
-        Parameter(help="What replies say about the limit: none, or retry-after, ratelimit, x-ratelimit with commas."),
-    ] = None
-    separation: Annotated[
-        Literal["real", "silent"] | None, Parameter(help="Real stems, or silent ones at once; real if not given.")
-    ] = None
-    progression: Annotated[
-        Literal["instant", "timed", "manual"] | None,
-        Parameter(help="A split ends at once, takes its time, or waits for POST /control/step."),
-    ] = None
-    data: Annotated[Path | None, AsPath, Parameter(help="Folder to keep everything in, also for the next start.")] = (
-        None
-    )
-    fault: Annotated[
-        list[str] | None,
-        Parameter(
-            help="A fault to inject, like create:status:status=503,times=2; can be given several times.",
-            negative_iterable=(),
-            allow_leading_hyphen=False,
-        ),
-    ] = None
-    seed: Annotated[int | None, Parameter(help="Seed of all randomness, to make it repeatable.")] = None
-    no_control: Annotated[bool, Switch, Parameter(help="Serve no control endpoint at /control/.")] = False
-    json: Annotated[bool, Switch, Parameter(help="Print base_url and api_key as one JSON line.")] = False
-    verbosity: Verbosity = Verbosity()
-
-
-@Parameter(name="*")
-@attrs.frozen(kw_only=True)
-class Listening:
-    """The options of `listen`."""
-
-    port: Annotated[int, AsPort, Parameter(help="Port to listen on; any free one if not given.")] = 0
-    secret_file: Annotated[
-        Path | None,
-        AsPath,
-        Parameter(help=f"File with the signing secret (instead of {WEBHOOK_SECRET_VARIABLE})."),
-    ] = None
-    sandbox: Annotated[bool, Switch, Parameter(help="Show a whole round trip with a local sandbox; needs no key.")] = (
-        False
-    )
-    json: Annotated[
-        bool,
-        Switch,
-        Parameter(
-            help="JSON on stdout: the address, then one object for each request (event null: repeated, or not about a "
-            "split; error not null: refused), and for each step of --sandbox."
-        ),
-    ] = False
-    verbosity: Verbosity = Verbosity()

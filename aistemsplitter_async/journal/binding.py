@@ -38,6 +38,8 @@ class Binding(Claims):
             if known is None or not self._is_begun():
                 if known not in (None, value):
                     self._drop_gate()
+                if name == _KEY and value not in self._known_keys():
+                    self._db.execute("DELETE FROM meta WHERE name = ?", (_KEYS,))
                 self.set_note(name, value)
             elif name == _KEY and value != known and value in self._known_keys():
                 self._use_key(value)
@@ -71,9 +73,9 @@ class Binding(Claims):
             )
         return splits
 
-    def accept_key(self, key: str) -> None:
-        """Note that a key is of the same account as those before, which stay known, and use it."""
-        self.set_note(_KEYS, json.dumps(sorted(self._known_keys() | {key})))
+    def accept_key(self, key: str, *, proven: bool) -> None:
+        """Use a key, and note that it is of the same account as those before, if that is proven; else forget those."""
+        self.set_note(_KEYS, json.dumps(sorted({key, *(self._known_keys() if proven else ())})))
         self._use_key(key)
 
     def sender(self) -> str | None:

@@ -38,13 +38,13 @@ NEEDS_REVIEW = "NEEDS_REVIEW"  # the code of a create that is too old to resend 
 SENT_BY_OTHER_KEY = "SENT_BY_OTHER_KEY"  # that of one that was sent with another API key
 SAME_SPLIT = "SAME_SPLIT"  # the code of a create that was answered with the split of another song
 _RESTORED = (APIStatusError, DownloadError, SpendLimitError, UploadError)  # kinds of which the record keeps everything
-StageName = Literal["prepare", "upload", "create", "wait", "download"]
+StageName = Literal["prepare", "upload", "create", "wait", "download", "mix"]
 RetryFailed = bool | Literal["unpaid"]
 Changed = Literal["refuse", "same", "new"]
 """What a file is that was bought with other bytes, where its audio cannot be compared with what was bought: the same
 song, a new one, or refused until a person says which."""
 
-_PAID: frozenset[StageName] = frozenset({"wait", "download"})
+_PAID: frozenset[StageName] = frozenset({"wait", "download", "mix"})
 _FINAL = frozenset(
     {SplitFailedError.__name__, UnsafeNameError.__name__}
 )  # another try that is free ends in the same way
@@ -59,7 +59,7 @@ class State(StrEnum):
     UPLOADED = "uploaded"
     INTENT = "intent"  # its create may have been sent
     UNCERTAIN = "uncertain"  # its create was sent and its answer is not known
-    NEEDS_REVIEW = "needs_review"  # the same, and too old to resend without confirmation
+    NEEDS_REVIEW = "needs_review"  # the same, and not resent without confirmation
     CREATED = "created"
     SUCCEEDED = "succeeded"
     DOWNLOADED = "downloaded"
@@ -307,10 +307,10 @@ def plan_reopening(failure: StoredFailure) -> bool:
 def is_retried(failure: StoredFailure, retry_failed: RetryFailed, selection: Selection = ALL_STEMS) -> bool:
     """Return whether a run tries again what failed; with `"unpaid"`, whatever can be tried without a second payment.
 
-    A stem that cannot be downloaded may not be among those that are selected now.
+    A stem that cannot be downloaded, or a mix that cannot be made, may not be among those that are selected now.
     """
     is_free = not (failure.may_be_paid or plan_reopening(failure))
-    other_stems = failure.stage == "download" and selection != ALL_STEMS
+    other_stems = failure.stage in ("download", "mix") and selection != ALL_STEMS
     return failure.passing or other_stems or retry_failed is True or (retry_failed == "unpaid" and is_free)
 
 

@@ -97,9 +97,13 @@ class JournalStore(Binding):
                 f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
             ) from None
 
-    def resent(self, track: int, at: float) -> Record:
-        """Note that its create is about to be sent with this key, which another one has sent before."""
-        return self._set(track, intended_at=at, sender=self.sender())
+    def resent(self, track: int) -> Record:
+        """Note that its create is about to be sent with this key, which another one has sent before.
+
+        Its age stays that of the first attempt: where the service knows its idempotency key from that one, it forgets
+        it as long after that.
+        """
+        return self._set(track, sender=self.sender())
 
     def refused(self, track: int, *, upload_expired: bool = False) -> Record:
         """Note that its create was refused before it had any effect: the record is as if it had not been sent.
@@ -115,7 +119,7 @@ class JournalStore(Binding):
         return self._move(track, State.UNCERTAIN)
 
     def needs_review(self, track: int) -> Record:
-        """Note that its create is too old to resend without confirmation."""
+        """Note that its create is not resent without confirmation."""
         return self._move(track, State.NEEDS_REVIEW)
 
     def created(self, track: int, created: CreatedSplit, at: float) -> Record:

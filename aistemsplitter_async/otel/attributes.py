@@ -49,8 +49,8 @@ def describe_attempt(event: AttemptStarted) -> Attributes:
 
 def _template(event: AttemptStarted | RequestSent) -> str | None:
     """Return the path of a request, without the id in it; `None` for those whose paths may grant access."""
-    path = urlsplit(event.url).path
-    return (path.replace(quote(event.split_id, safe=""), "{id}") if event.split_id else path) or None
+    path, id_ = urlsplit(event.url).path, quote(event.split_id or "", safe="")
+    return (path.removesuffix(id_) + "{id}" if id_ and path.endswith(id_) else path) or None
 
 
 def describe_answer(event: RequestSent) -> Attributes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import io
@@ -12,10 +13,12 @@ import wave
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from aistemsplitter_async import (
+    AIStemSplitterError,
     AsyncAIStemSplitter,
     BatchItem,
     CreatedSplit,
@@ -165,6 +168,65 @@ async def download_stems(place: Place, client: AsyncAIStemSplitter) -> None:
 
 
 @call
+async def selected(place: Place, client: AsyncAIStemSplitter) -> None:
+    """Some stems, a mix of others, and what cannot be had."""
+    split = await client.get_split("split_long" if place.large else "split_1")
+    mixes = {"instrumental": "-vocals"}
+    await client.download_stems(split, place.new("stems"), stems=("vocals",), mixes=mixes)
+    await client.job("split_1").download(place.new("stems"), mixes=mixes)
+    for wrong in ({"stems": ("singing",)}, {"stems": "vocals"}, {"mixes": {"rhythm": "-"}}):
+        arguments: Any = wrong
+        with suppress(AIStemSplitterError):
+            await client.download_stems(split, place.new("stems"), **arguments)
+        with suppress(AIStemSplitterError):
+            await client.split(place.song, into=place.new("stems"), **arguments)
+
+
+@call
+async def open_stem(place: Place, client: AsyncAIStemSplitter) -> None:
+    split = await client.get_split("split_long" if place.large else "split_1")
+    async with client.open_stem(split, "vocals") as stream:
+        async for _ in stream:
+            pass
+    async with client.job(split.id).open_stem("drums") as stream:
+        await stream.read()
+    with suppress(AIStemSplitterError):
+        async with client.open_stem(split, "singing"):
+            pass
+
+
+@call
+async def logged(place: Place, client: AsyncAIStemSplitter) -> None:
+    """With every line of the log on stderr."""
+    os.environ.setdefault("AISTEMSPLITTER_LOG", "debug")
+    async with AsyncAIStemSplitter(KEY, base_url=client.base_url, gate=client.gate) as other:
+        await split(place, other)
+        await split_many_in_memory(place, other)
+
+
+@call
+async def traced(place: Place, client: AsyncAIStemSplitter) -> None:
+    """With a listener that makes spans and metrics. Programs import it, and set up OpenTelemetry, when they start."""
+    otel, providers = await asyncio.to_thread(_set_up_tracing)
+    settings: Any = {"rate_limit": RateLimit(1_000_000), "on_event": otel.OTelListener(*providers)}
+    async with AsyncAIStemSplitter(KEY, base_url=client.base_url, **settings) as other:
+        await split(place, other)
+        await split_many_in_memory(place, other)
+
+
+def _set_up_tracing() -> tuple[Any, tuple[Any, Any]]:
+    from opentelemetry.sdk.metrics import MeterProvider  # in this thread
+    from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+    from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(InMemorySpanExporter()))
+    return import_module("aistemsplitter_async.otel"), (tracers, MeterProvider([InMemoryMetricReader()]))
+
+
+@call
 async def submit(place: Place, client: AsyncAIStemSplitter) -> None:
     job = await client.submit(place.song)
     await job.wait()
@@ -196,7 +258,8 @@ async def split_many(place: Place, client: AsyncAIStemSplitter) -> None:
         BatchItem(source="https://music.example/item.mp3", folder="item"),
         place.folder / "missing.wav",
     ]
-    batch = client.split_many(sources, into=place.new("stems"), journal=place.new("journal"), max_credits=1e6)
+    into, journal = place.new("stems"), place.new("journal")
+    batch = client.split_many(sources, into=into, journal=journal, max_credits=1e6, stems=("vocals",))
     async with batch as outcomes:
         batch.expect(total=len(sources))
         async for _ in outcomes:
@@ -206,6 +269,20 @@ async def split_many(place: Place, client: AsyncAIStemSplitter) -> None:
             pass
         await batch.unrecognised()
         await batch.exposed_folder()
+
+
+@call
+async def split_many_mixed(place: Place, client: AsyncAIStemSplitter) -> None:
+    """With stems and a mix; then again, with another key."""
+    into, journal = place.new("stems"), place.new("journal")
+    more: Any = {"into": into, "journal": journal, "stems": (), "mixes": {"instrumental": "-vocals"}}
+    async with client.split_many(["https://music.example/a.mp3"], **more) as outcomes:
+        await outcomes.report()
+    async with (
+        AsyncAIStemSplitter(f"{KEY}_new", base_url=client.base_url, gate=client.gate) as other,
+        other.split_many(["https://music.example/a.mp3"], **more, new_key=True) as outcomes,
+    ):
+        await outcomes.report()
 
 
 @call

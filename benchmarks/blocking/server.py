@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import subprocess
 import sys
+import wave
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 MIB = 1024 * 1024
+LONG = 60  # s of a long stem
+STEMS = ("vocals", "drums", "bass", "other")
+
+
+def write_wave(seconds: int) -> bytes:
+    written = io.BytesIO()
+    with wave.open(written, "wb") as file:
+        file.setparams((2, 2, 44100, 0, "NONE", ""))
+        file.writeframes(bytes(range(256)) * (44100 * 4 * seconds // 256))
+    return written.getvalue()
 
 
 class Server:
@@ -17,16 +29,16 @@ class Server:
 
     def __init__(self) -> None:
         self.base = ""
-        self._stem = bytes(range(256)) * 1200
+        self._stem, self._long_stem = write_wave(1), write_wave(LONG)
         self._created = 0
 
     def split(self, name: str) -> dict[str, object]:
-        count = 3000 if name == "split_many_stems" else 4
+        stems = [f"stem{number}" for number in range(3000)] if name == "split_many_stems" else STEMS
         more = {"more": [[{"a": 1, "b": 2.5}] * 4000, ["text"] * 100_000]} if name == "split_large" else {}
         return {
-            "id": name, "status": "succeeded", "stemModel": "4s", "filename": "x.mp3", "durationSeconds": 9,
+            "id": name, "status": "succeeded", "stemModel": "4s", "filename": "x.mp3", "durationSeconds": LONG,
             "creditsUsed": 1, "createdAt": "2026-05-04T10:00:00Z", "updatedAt": "2026-05-04T10:00:09Z", "error": None,
-            "stems": {f"stem{number}": f"{self.base}/cdn/{name}/{number}.mp3" for number in range(count)},
+            "stems": {stem: f"{self.base}/cdn/{name}/{stem}.wav" for stem in stems},
         } | more  # fmt: skip
 
     def data(self, method: str, path: str) -> dict[str, object]:
@@ -47,7 +59,7 @@ class Server:
     def reply(self, method: str, path: str) -> tuple[str, str, bytes]:
         """Return a reply's status, type and body."""
         if path.startswith("/cdn/"):
-            return "200 OK", "audio/mpeg", self._stem
+            return "200 OK", "audio/wav", self._long_stem if "split_long" in path else self._stem
         if path.endswith("unknown"):
             return "404 Not Found", "application/json", b'{"success": false, "error": {"code": "NO", "message": "no"}}'
         body = {"success": True, "data": self.data(method, path)}

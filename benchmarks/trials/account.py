@@ -25,6 +25,7 @@ class Charge:
     credits: float
     body: str  # its digest
     at: float  # POSIX seconds of the service's clock
+    sender: str = ""  # the API key; another one of the same account has idempotency keys of its own
 
 
 class Account:
@@ -91,13 +92,13 @@ class Account:
             self._append({"upload": upload, "song": found[0], "seconds": found[1]})
         return found is not None
 
-    def create(self, key: str, body: bytes, *, now: float) -> Charge | None:
+    def create(self, key: str, body: bytes, *, sender: str, now: float) -> Charge | None:
         """Return the split that a create stands for, charged once; `None` if it refers to nothing known."""
         self.creates += 1
         digest = hashlib.sha256(body).hexdigest()[:16]
         self.seen.setdefault(key, set()).add(digest)
         for charge in self.charges:
-            if charge.key == key and now - charge.at < FORGETS_AFTER:
+            if (charge.key, charge.sender) == (key, sender) and now - charge.at < FORGETS_AFTER:
                 return charge
         found = self._source_of(body)
         if found is None:
@@ -106,7 +107,7 @@ class Account:
         split_id = f"split_{hashlib.sha256(f'{key} {len(self.charges)}'.encode()).hexdigest()[:12]}"
         if self._same_id and self.charges:
             split_id = self.charges[0].split_id
-        charge = Charge(key, song, split_id, max(1.0, seconds), digest, now)
+        charge = Charge(key, song, split_id, max(1.0, seconds), digest, now, sender)
         self._append(attrs.asdict(charge))
         return charge
 

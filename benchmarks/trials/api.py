@@ -92,7 +92,8 @@ class API:
         upload = self.account.upload_of(asked.body)
         if upload and self._trial.reservations.refused == "create" and self._is_over(upload):
             return failure(422, "VALIDATION_ERROR", "the upload has expired")
-        charge = self.account.create(asked.headers.get("idempotency-key", ""), asked.body, now=self._now())
+        key, sender = asked.headers.get("idempotency-key", ""), asked.headers.get("authorization", "")
+        charge = self.account.create(key, asked.body, sender=sender, now=self._now())
         if charge is None:
             return failure(422, "VALIDATION_ERROR", "what upload?")
         self._watchdog.note_progress(("charge", charge.key))
@@ -115,7 +116,10 @@ class API:
         return success(self._describe(charge, self.account.done_at(split_id, self._trial.polls, now=self._now())))
 
     def _describe(self, charge: Charge, done_at: float | None) -> dict[str, Any]:
-        urls = {stem: f"{self.base}/cdn/{charge.split_id}/{charge.song}/{stem}.mp3" for stem in self._trial.stems}
+        extension = self._trial.extension
+        urls = {
+            stem: f"{self.base}/cdn/{charge.split_id}/{charge.song}/{stem}.{extension}" for stem in self._trial.stems
+        }
         return {
             "id": charge.split_id,
             "status": "processing" if done_at is None else "succeeded",
@@ -131,10 +135,11 @@ class API:
 
     def _download(self, asked: Asked) -> Answer:
         split_id, song, file = asked.path.split("/")[-3:]
-        body = build_stem(split_id, int(song), file.removesuffix(".mp3"))
+        stem, _, extension = file.partition(".")
+        body = build_stem(split_id, int(song), stem, self._trial.stem_bytes, extension)
         tag = f'"{len(body)}-{split_id}"'
         self._watchdog.note_progress(("bytes", asked.path, asked.headers.get("range", "")))
-        usual = (("Content-Type", "audio/mpeg"), ("ETag", tag))
+        usual = (("Content-Type", f"audio/{self._trial.extension}"), ("ETag", tag))
         if self._trial.framing == "chunked":
             return Answer(200, body=body, headers=(*usual, ("Transfer-Encoding", "chunked")))
         wanted = re.fullmatch(r"bytes=(\d+)-", asked.headers.get("range", ""))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import random
 from typing import Any, Literal
 
+import attrs
+
 from aistemsplitter_async.config import PARK
 from benchmarks.trials.chance import ALWAYS, Draw, draw_songs
 from benchmarks.trials.misfits import MISFITS
-from benchmarks.trials.scenario import OPS, Cut, Disk, Fault, Op, Reservations, Sleep
-from benchmarks.trials.songs import STEMS
+from benchmarks.trials.scenario import OPS, CallName, Cancel, Cut, Disk, Fault, Op, Reservations, Sleep
+from benchmarks.trials.songs import STEMS, Song
 
 INTACT = (
     "aws-chunked",
@@ -237,6 +239,47 @@ def draw_more(rng: random.Random) -> dict[str, Any]:
     }
 
 
+def draw_mix(rng: random.Random) -> dict[str, Any]:
+    """Draw a mix whose making, or whose stems, something interrupts."""
+    cut = Cut(of="reply", byte=rng.randrange(200, 1400), reset=rng.random() < 0.5)
+    call: CallName = rng.choice(("batch", "batch", "split"))
+    return {
+        "call": call,
+        "mixes": True,
+        "stems": ("vocals", "drums", "bass"),
+        "kill": rng.choice((0, rng.randint(1, 200))) if call == "batch" else 0,
+        "disk": Disk(fails=(rng.randint(1, 20), rng.choice((0, 0, 1, 3)))),
+        "faults": (Fault(op="download", nth=rng.randrange(4), times=rng.choice((0, 2, ALWAYS)), cut=cut),),
+        "framing": "length",
+    }
+
+
+def draw_open(rng: random.Random) -> dict[str, Any]:
+    """Draw stems that are handed over as they come, over connections that break, or to a caller that is cancelled."""
+    size = rng.choice((1000, 300_000))
+    cut = Cut(of="reply", byte=rng.randrange(size + 300), reset=rng.random() < 0.5)
+    fault = Fault(op="download", nth=rng.randrange(3), times=rng.choice((1, 1, 2, 6, ALWAYS)), cut=cut)
+    if rng.random() < 0.2:
+        fault = attrs.evolve(fault, cut=None, body=rng.choice(("page", "empty", "gzip")), times=rng.choice((1, 6)))
+    cancel = Cancel(how=rng.choice(("task", "scope", "close")), turn=rng.randint(1, 250), times=rng.choice((1, 2)))
+    songs = (Song(0, "url", 60),)  # as long as such stems may be
+    return {
+        "call": "open",
+        "stem_bytes": size,
+        "songs": songs,
+        "faults": (fault,),
+        "cancel": cancel if rng.random() < 0.3 else None,
+    }
+
+
+def draw_new_key(rng: random.Random) -> dict[str, Any]:
+    """Draw an API key that is replaced while creates may be without an answer."""
+    cut = Cut(of="reply", byte=rng.randrange(200), reset=rng.random() < 0.5)
+    faults = (Fault(op="create", nth=rng.randrange(3), times=ALWAYS, effect=rng.random() < 0.7, cut=cut),)
+    kill = rng.choice((0, 0, rng.randint(60, 300)))
+    return {"call": "batch", "new_key": True, "faults": faults, "kill": kill, "songs": draw_songs(rng, 3)}
+
+
 CONDITIONS: dict[str, Draw] = {
     "coding": draw_coding,
     "endless": draw_endless,
@@ -254,4 +297,7 @@ CONDITIONS: dict[str, Draw] = {
     "power": draw_power,
     "sync": draw_sync,
     "more": draw_more,
+    "mix": draw_mix,
+    "open": draw_open,
+    "new-key": draw_new_key,
 }

@@ -14,6 +14,7 @@ from benchmarks.trials.remains import Played
 from benchmarks.trials.replies import REFUSAL
 from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import Answered
+from benchmarks.trials.songs import MIX, build_stem, is_sum
 
 Check = Callable[[Played], Iterator[tuple[str, str]]]
 
@@ -268,6 +269,38 @@ def _remembered(played: Played) -> Iterator[tuple[str, str]]:
             yield "forgotten", f"the journal knows no longer of {sorted(missing)}"
 
 
+def _mixed(played: Played) -> Iterator[tuple[str, str]]:
+    """A mix is the whole sum of its stems, which leave nothing behind; nothing else is kept."""
+    trial = played.trial
+    for remains in played.rounds:
+        for name, data in remains.files.items():
+            folder, _, file = name.rpartition("/")
+            stem = file.partition(".")[0]
+            if stem not in trial.wanted:
+                yield "not wanted", f"{name} was kept"
+            if stem == MIX:
+                ids = [charge.split_id for charge in remains.charges if f"song{charge.song}" == folder]
+                song = int(folder.removeprefix("song"))
+                summed = [[build_stem(split, song, stem, extension="wav") for stem in trial.stems[1:]] for split in ids]
+                if not any(is_sum(data, stems) for stems in summed):
+                    yield "wrong file", f"{name}, of {len(data)} bytes, is not the sum of its stems"
+    if played.rounds[-1].parts and not batch_errors(played, played.rounds[-1].seen):
+        yield "left behind", f"{played.rounds[-1].parts}"
+
+
+def _streamed(played: Played) -> Iterator[tuple[str, str]]:
+    """What is handed over is the beginning of the stem, and the end comes only where it ends."""
+    remains, size = played.rounds[0], played.trial.stem_bytes
+    for stem, held in remains.seen.streams.items():
+        whole = [build_stem(charge.split_id, charge.song, stem, size) for charge in remains.charges]
+        if not any(one.startswith(held) for one in whole):
+            yield "wrong bytes", f"{len(held)} bytes were handed over that are not the beginning of {stem}"
+        elif stem in remains.seen.whole and held not in whole:
+            yield "partial stem", f"{stem} ended after {len(held)} bytes"
+    if played.trial.faults[0].times == 1 and played.trial.cancel is None:
+        yield from _calm(played)
+
+
 OF_KINDS: dict[str, tuple[Check, ...]] = {
     "headers": (_untroubled,),
     "bodies": (_untroubled,),
@@ -295,6 +328,8 @@ OF_KINDS: dict[str, tuple[Check, ...]] = {
     "sick": (_others_well,),
     "power": (_durable,),
     "more": (_remembered,),
+    "mix": (_mixed,),
+    "open": (_streamed,),
 }
 
 

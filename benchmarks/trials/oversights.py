@@ -218,3 +218,37 @@ def forget_files() -> None:
     from aistemsplitter_async.journal.rows import dump_value
 
     replace("journal.store:JournalStore.succeeded", lambda _: succeeded)
+
+
+@mistake("mix-clipped", "mix")
+def clip_mixes() -> None:
+    """However loud a mix is, it is written as it is."""
+    replace("_transfer.sound:_Layout.loudness", lambda _: lambda *_: 0.0)
+
+
+@mistake("mix-unswept", "mix")
+def leave_the_stems() -> None:
+    """What only a mix needed is left behind."""
+    replace("_transfer.collector:sweep", lambda _: lambda *_: None)
+
+
+@mistake("open-repeats", "open")
+def hand_over_twice() -> None:
+    """An answer that begins at the beginning is handed over, whatever was before."""
+
+    def build(take: Any) -> Any:
+        def repeating(answer: Any, handed_over: bytes) -> Any:
+            answer._repeats = 0
+            return take(answer, handed_over)
+
+        return repeating
+
+    replace("_transfer.answer:StemAnswer.take", build)
+
+
+@mistake("sender-ignored", "new-key")
+def trust_any_sender() -> None:
+    """A create is sent again with whatever API key there is."""
+    replace(
+        "batch.context:plan_step", lambda plan: lambda record, **given: plan(record, **given | {"key": record.sender})
+    )

@@ -12,16 +12,17 @@ import attrs
 
 from aistemsplitter_async import AsyncAIStemSplitter, BatchItem, Gate, RateLimit
 from aistemsplitter_async.errors import AIStemSplitterError
-from aistemsplitter_async.models import DirectURL, Submission
+from aistemsplitter_async.models import DirectURL, Split, Submission
 from benchmarks.trials.callbacks import Callbacks
 from benchmarks.trials.misfits import MISFITS
 from benchmarks.trials.scenario import Trial
 from benchmarks.trials.seen import Seen
 from benchmarks.trials.service import API_KEY, Service
-from benchmarks.trials.songs import Song
+from benchmarks.trials.songs import MIX, Song
 from benchmarks.trials.timeline import LoopClock
 from benchmarks.trials.watchdog import Watchdog
 
+_PIECE = 10_007  # bytes
 _REST = 3700.0  # s (virtual) after which a user tries again: no wait is longer than an hour
 
 
@@ -41,6 +42,7 @@ class Program:
         known: what an earlier run got to know.
         options: of a batch.
         sources: of a batch, besides the songs.
+        api_key: that it uses.
     """
 
     trial: Trial
@@ -54,6 +56,7 @@ class Program:
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
+    api_key: str = API_KEY
     gate: Gate = attrs.field(init=False)
     _client: AsyncAIStemSplitter | None = attrs.field(default=None, init=False)
     _scope: anyio.CancelScope | None = attrs.field(default=None, init=False)
@@ -127,7 +130,7 @@ class Program:
         refusing = self.trial.proxy_status and not self.healthy
         base = self.service.base.replace("http:", "https:") if refusing else self.service.base
         return AsyncAIStemSplitter(
-            API_KEY,
+            self.api_key,
             base_url=f"{base}/v1",
             clock=self.clock,
             gate=self.gate,
@@ -159,7 +162,7 @@ class Program:
             into=self.folder / "stems",
             journal=self.journal,
             in_flight=self.trial.in_flight,
-            **self.options,
+            **self._selection | self.options,
         )
         async with batch as outcomes:
             self.watchdog.reasons = lambda: outcomes.progress().notices
@@ -183,8 +186,13 @@ class Program:
                 on_progress=callbacks.on_progress,
                 before_send=gate,
                 timeout=self._timeout,
+                **self._selection,
             )
             self.seen.results.append(done)
+        elif name == "open":
+            job = await client.submit(self._source(song))
+            self.seen.results.append(job)
+            await self._stream(client, await job.wait())
         elif name == "submit":
             self.seen.results.append(await client.submit(self._source(song), before_send=gate, timeout=self._timeout))
         elif name == "create":
@@ -196,6 +204,23 @@ class Program:
             submission = Submission("key-of-resubmit", _body_of(song))
             self.seen.heard.append(submission)
             self.seen.results.append(await client.resubmit(submission, before_send=gate))
+
+    async def _stream(self, client: AsyncAIStemSplitter, split: Split) -> None:
+        """Take each stem as it comes, in pieces of some size, or of any."""
+        for number, stem in enumerate(split.stems):
+            async with client.open_stem(split, stem) as stream:
+                held = self.seen.streams.setdefault(stem, bytearray())
+                if number:
+                    async for piece in stream:
+                        held += piece
+                while piece := await stream.read(_PIECE):
+                    held += piece
+                self.seen.whole.append(stem)
+
+    @property
+    def _selection(self) -> dict[str, Any]:
+        stems = self.trial.stems
+        return {"stems": stems[:1], "mixes": {MIX: stems[1:]}} if self.trial.mixes else {}
 
     @property
     def _stores(self) -> bool:
@@ -213,7 +238,7 @@ class Program:
             job = await client.resubmit(submissions[0])
         else:
             job = await client.submit(self._source(self.trial.songs[0]))
-        self.seen.results.append(await job.download(into, name=self.trial.songs[0].name))
+        self.seen.results.append(await job.download(into, name=self.trial.songs[0].name, **self._selection))
         del callbacks
 
     def _source(self, song: Song) -> Any:

@@ -26,6 +26,7 @@ class Remains:
         charges: the ledger.
         journal: ids and keys in the journal's rows.
         files: content of the files with final names, by path.
+        parts: paths of what is unfinished.
         downloaded: paths of the files that the journal has as downloaded.
         recorded: paths of all files that it knows of, whatever it is about to do.
     """
@@ -34,6 +35,7 @@ class Remains:
     charges: list[Charge]
     journal: set[str]
     files: dict[str, bytes]
+    parts: list[str] = attrs.field(factory=list[str])
     downloaded: list[str] = attrs.field(factory=list[str])
     recorded: list[str] = attrs.field(factory=list[str])
 
@@ -84,13 +86,11 @@ def read_journal(journal: Path, copy: Path) -> tuple[set[str], list[str], list[s
     return {text for row in rows for text in row if text}, downloaded, [path for path, _ in paths]
 
 
-def read_files(folder: Path) -> dict[str, bytes]:
-    """Return the files with final names below `folder`."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".")
-    }
+def read_files(folder: Path) -> tuple[dict[str, bytes], list[str]]:
+    """Return the files with final names below `folder`, and the paths of those that are unfinished."""
+    found = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+    files = {name: path.read_bytes() for name, path in found.items() if not path.name.startswith(".")}
+    return files, [name for name, path in found.items() if path.suffix == ".part"]
 
 
 def open_descriptors() -> set[str]:

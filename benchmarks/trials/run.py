@@ -17,7 +17,7 @@ from benchmarks.trials.program import Program
 from benchmarks.trials.remains import Log, open_descriptors
 from benchmarks.trials.scenario import Disk, Trial
 from benchmarks.trials.seen import Seen
-from benchmarks.trials.service import Service
+from benchmarks.trials.service import API_KEY, Service
 from benchmarks.trials.timeline import HungError, LoopClock, MachineClocks, VirtualLoop
 from benchmarks.trials.watchdog import Watchdog
 
@@ -38,6 +38,7 @@ class Run:
         known: what an earlier run got to know.
         options: of a batch.
         sources: of a batch, besides the songs.
+        api_key: that it uses.
         meddle: called at the trial's turn, with what the program is about to use.
         seen: filled by `play`.
     """
@@ -51,6 +52,7 @@ class Run:
     known: frozenset[str | Submission] = frozenset()
     options: dict[str, Any] = attrs.field(factory=dict[str, Any])
     sources: tuple[Path, ...] = ()
+    api_key: str = API_KEY
     meddle: Callable[[Account, Program], None] = lambda _, __: None
     seen: Seen = attrs.field(factory=Seen)
     _clocks: MachineClocks = attrs.field(factory=MachineClocks, init=False)
@@ -110,6 +112,7 @@ class Run:
             known=self.known,
             options=self.options,
             sources=self.sources,
+            api_key=self.api_key,
         )
         task, gone = loop.create_task(program.run()), loop.create_future()
         if not self.healthy:

@@ -19,6 +19,7 @@ from benchmarks.trials.remains import Played, Remains, open_descriptors, read_fi
 from benchmarks.trials.run import Run
 from benchmarks.trials.scenario import Trial
 from benchmarks.trials.seen import Seen
+from benchmarks.trials.service import API_KEY, NEW_KEY
 from benchmarks.trials.timeline import EPOCH
 
 _HEALING = 3  # runs after the trouble, at most
@@ -80,6 +81,9 @@ class Player:
         usual: dict[str, Any] = {"max_credits": trial.max_credits}
         if healthy:
             usual = {} if trial.by_itself else {"retry_failed": True}
+        is_replaced = trial.new_key and len(played.rounds) % 2 == 1  # then the old one, which finishes what is left
+        if is_replaced:
+            usual["new_key"] = True
         run = Run(
             trial,
             self._folder,
@@ -90,6 +94,7 @@ class Player:
             known=self._known(),
             options={"patience": trial.patience} | usual | (options or {}),
             sources=self._further_sources(),
+            api_key=NEW_KEY if is_replaced else API_KEY,
             meddle=self._meddle,
         )
         account = Account(self._folder / "ledger", same_id=trial.same_id)
@@ -172,8 +177,8 @@ class Player:
         account.close()
         journal = self._journal if self._journal.exists() else self._aside
         known, downloaded, recorded = read_journal(journal, self._folder / "copy")
-        files = read_files(self._folder / "stems")
-        return Remains(seen, account.charges, known, files, downloaded, recorded)
+        files, parts = read_files(self._folder / "stems")
+        return Remains(seen, account.charges, known, files, parts, downloaded, recorded)
 
     def _known(self) -> frozenset[str | Submission]:
         return frozenset(value for remains in self._played.rounds for value in remains.seen.known())

@@ -6,10 +6,10 @@ from typing import Literal
 
 import attrs
 
-from benchmarks.trials.songs import STEMS, Song
+from benchmarks.trials.songs import MIX, STEM_BYTES, STEMS, Song
 
 Op = Literal["reserve", "upload", "create", "poll", "download"]
-CallName = Literal["batch", "split", "submit", "create", "resubmit"]
+CallName = Literal["batch", "split", "submit", "create", "resubmit", "open"]
 Where = Literal["on_event", "on_progress", "before_send", "tracing", "middleware", "sources"]
 Meddling = Literal[
     "",
@@ -174,6 +174,9 @@ class Trial:
     patience: float = 60.0  # s (virtual) that a batch waits out an outage
     stems: tuple[str, ...] = STEMS
     earlier: tuple[str, ...] = ()  # stems that a batch downloads before, without trouble; then all are wanted
+    stem_bytes: int = STEM_BYTES
+    mixes: bool = False  # whether one stem and the mix of the others are wanted, as WAV
+    new_key: bool = False  # whether the API key is replaced after the trouble, and the old one used once more
     endless: int = 0  # requests of the first song's first stem that get more and more of it
     announced: bool = False  # that is a stem of 1 PB, rather than one without a length
     sick: int | None = None  # the song whose create is answered with 500
@@ -190,3 +193,12 @@ class Trial:
     misfits: tuple[str, ...] = ()  # sources that are none, before the songs; see `misfits`
     feeding: Feeding = "plain"  # how the sources are iterated over
     limit: int = 600  # requests a minute that the client is told of
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """Return the names of the files that each song is to have."""
+        return (self.stems[0], MIX) if self.mixes else self.stems
+
+    @property
+    def extension(self) -> str:
+        return "wav" if self.mixes else "mp3"

@@ -20,6 +20,8 @@ class Seen:
     Attributes:
         outcomes: of a batch.
         results: returned by single calls.
+        streams: what was handed over of stems, by their names.
+        whole: those that ended.
         errors: raised by the call.
         heard: events, and the submissions that `before_send` stored.
         gate: what `before_send` or the iterable of sources raised: the caller gets that.
@@ -41,6 +43,8 @@ class Seen:
 
     outcomes: list[Any] = attrs.field(factory=list[Any])
     results: list[Any] = attrs.field(factory=list[Any])
+    streams: dict[str, bytearray] = attrs.field(factory=dict[str, bytearray])
+    whole: list[str] = attrs.field(factory=list[str])
     errors: list[BaseException] = attrs.field(factory=list[BaseException])
     heard: list[Any] = attrs.field(factory=list[Any])
     gate: list[BaseException] = attrs.field(factory=list[BaseException])

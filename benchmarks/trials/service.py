@@ -17,7 +17,7 @@ from benchmarks.trials.replies import Answer, write_reply
 from benchmarks.trials.scenario import Fault, Op, Trial
 from benchmarks.trials.watchdog import Watchdog
 
-API_KEY = "ast_torture_4f1d8c"
+API_KEY, NEW_KEY = "ast_torture_4f1d8c", "ast_torture_9e02b7"  # of one account
 _MOST_OF_A_STEM = 96 * 1024 * 1024  # bytes of one without end that nobody should take: such songs have three seconds
 _UNDER_WAY = 2  # turns of the loop after which a request that comes was not sent before
 _BLOCK = bytes(512 * 1024)

@@ -6,8 +6,11 @@ A song's audio contains its name. Tags can be changed without touching that; a s
 from __future__ import annotations
 
 import hashlib
+import math
+import random
 import re
 import struct
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
@@ -15,7 +18,9 @@ import attrs
 Format = Literal["wav", "mp3", "aac", "half-wav", "url"]
 
 STEMS = ("vocals", "drums")
-_STEM_BYTES = 1500
+MIX = "instrumental"
+STEM_BYTES = 1500
+_DIGEST, _WAV_HEAD = 32, 44  # bytes
 _FRAME = b"\xff\xfb\x90\x00"  # how MP3 begins: a stem looks like audio
 _NAME = re.compile(rb"<<song (\d+) ([\d.]+)>>")
 _RATE = 8000  # bytes and samples of a second of wav
@@ -87,15 +92,39 @@ def recognise(audio: bytes) -> tuple[int, float] | None:
     return None if match is None else (int(match[1]), float(match[2]))
 
 
-def build_stem(split_id: str, song: int, stem: str) -> bytes:
-    label = _FRAME + f"{split_id}/{song}/{stem}\n".encode()
-    body = label + (hashlib.sha256(label).digest() * (_STEM_BYTES // 32))
+def build_stem(split_id: str, song: int, stem: str, size: int = STEM_BYTES, extension: str = "mp3") -> bytes:
+    """Return a stem, which ends with a digest of the rest. As WAV, it is loud noise: 16 bits, mono."""
+    label = f"{split_id}/{song}/{stem}\n".encode()
+    audio = label + random.Random(label).randbytes(size - len(label) - _DIGEST)
+    body = (_wav_head(size) if extension == "wav" else _FRAME) + audio
     return body + hashlib.sha256(body).digest()
 
 
 def read_stem(data: bytes) -> tuple[str, int, str] | None:
     """Return split, song and stem that a file holds, `None` if it is not complete."""
-    if len(data) < 64 or hashlib.sha256(data[:-32]).digest() != data[-32:]:
+    if len(data) < 2 * _DIGEST or hashlib.sha256(data[:-_DIGEST]).digest() != data[-_DIGEST:]:
         return None
-    split_id, song, stem = data.removeprefix(_FRAME).partition(b"\n")[0].decode().split("/")
+    text = data[_WAV_HEAD:] if data.startswith(b"RIFF") else data.removeprefix(_FRAME)
+    split_id, song, stem = text.partition(b"\n")[0].decode().split("/")
     return split_id, int(song), stem
+
+
+def is_sum(mix: bytes, stems: Sequence[bytes]) -> bool:
+    """Return whether a file holds the sum of stems, all as WAV, turned down if that would clip."""
+    summed = [sum(frame) for frame in zip(*(_samples(stem) for stem in stems), strict=True)]
+    found = _samples(mix)
+    loudest = max(*summed, *(-sample - 1 for sample in summed)) / 32767
+    gain = 1.0 if loudest <= 1 else 10 ** (math.floor(-2000 * math.log10(loudest)) / 2000)
+    return len(found) == len(summed) and all(
+        abs(one - other * gain) <= 1 for one, other in zip(found, summed, strict=True)
+    )
+
+
+def _wav_head(size: int) -> bytes:
+    form = struct.pack("<IHHIIHH", 16, 1, 1, _RATE, 2 * _RATE, 2, 16)
+    return b"RIFF" + struct.pack("<I", 36 + size) + b"WAVEfmt " + form + b"data" + struct.pack("<I", size)
+
+
+def _samples(data: bytes) -> list[int]:
+    body = data.partition(b"data")[2][4:] if data.startswith(b"RIFF") else b""
+    return [sample for (sample,) in struct.iter_unpack("<h", body[: len(body) // 2 * 2])]

@@ -91,7 +91,9 @@ IMPURE = frozenset(
         *("random", "secrets", "time", "uuid"),
     }
 )
-PURE_NONETHELESS = frozenset({"os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "random.Random"})
+PURE_NONETHELESS = frozenset(
+    {"asyncio.CancelledError", "os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "random.Random"}
+)
 CLOCK_CALLS = frozenset({"monotonic", "now", "perf_counter", "today", "utcnow"})
 READ_CALLS = frozenset(
     {"exists", "is_dir", "is_file", "is_symlink", "iterdir", "lstat", "resolve", "rglob", "samefile"}

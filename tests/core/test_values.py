@@ -217,6 +217,25 @@ def test_no_part_of_a_password_is_shown(password: str) -> None:
     assert not {"pa", "SECRET", "user"} & set(re.split(r"\W", shown))
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "GET /stems/v.mp3?X-Amz-Signature={}&x=1 was denied",
+        r"https:\/\/cdn.test\/v.mp3?sig={}",
+        "https%3A%2F%2Fcdn.test%2Fv.mp3%3Fsig%3D{}",
+        "cdn.test/v.mp3?a=1&amp;token={}",
+        "https://cdn.test/a b.mp3?token={}",
+    ],
+)
+def test_what_servers_write_of_a_signed_url_does_not_show_its_signature(text: str) -> None:
+    secret = "5EC4E75EC4E75EC4E7"
+    assert secret in text.format(secret)
+    for shown in (redact_text(text.format(secret)), redact_text(text.format(f"{secret}.{secret}.{secret}"))):
+        assert "5EC4E7" not in shown
+        assert "v.mp3" in shown or "/a b.mp3" in shown
+    assert redact_text("no sound in watch?v=dQw4w9WgXcQ.mp3?") == "no sound in watch?v=dQw4w9WgXcQ.mp3?"
+
+
 @given(st.text(), st.text())
 def test_redacting_is_done_after_once(before: str, after: str) -> None:
     text = redact_text(f"{before}https://a.example/b?SECRET {after}")

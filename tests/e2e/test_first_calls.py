@@ -22,6 +22,8 @@ def test_no_public_call_imports_or_touches_the_disk_on_the_event_loop() -> None:
     )
     seen: list[str] = json.loads(done.stdout)
     assert [what for what in seen if not (what.startswith("os.stat ") and LOOKS in what)] == []
+    for child in ("http", "gate", "poll", "transfer", "split", "batch"):
+        assert f"DEBUG   aistemsplitter_async.{child}: " in done.stderr
 
 
 def test_what_blocks_the_event_loop_is_seen(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import ClientSession, web
 from aiohttp.test_utils import TestClient, TestServer
 
 from aistemsplitter_async import AsyncAIStemSplitter
@@ -43,6 +44,7 @@ def run_block(heading: str) -> dict[str, Any]:
     return namespace
 
 
+STEMS = "The stems you want, and the song without vocals"
 SCRIPTS = [(title, code) for title, code in blocks() if "asyncio.run(" in code]
 
 
@@ -110,6 +112,26 @@ def test_the_configuration_is_valid() -> None:
     assert isinstance(run_block("Configuration")["client"], AsyncAIStemSplitter)
 
 
+async def test_a_stem_is_passed_on_with_its_length_and_type(sandbox: Sandbox, make_wav: MakeWav) -> None:
+    stored = dict[str, object]()
+
+    async def put(request: web.Request) -> web.Response:
+        stored.update(length=request.content_length, type=request.content_type, received=len(await request.read()))
+        return web.Response()
+
+    storage = web.Application()
+    storage.router.add_put("/vocals", put)
+    async with (
+        AsyncAIStemSplitter(sandbox.api_key, base_url=sandbox.base_url) as client,
+        TestServer(storage) as server,
+        ClientSession() as session,
+    ):
+        job = await client.submit(make_wav(1.0), filename="song.wav", output_format="wav")
+        await run_block(STEMS)["pass_on"](job, session, str(server.make_url("/vocals")))
+    assert stored["type"] == "audio/wav"
+    assert stored["length"] == stored["received"] != 0
+
+
 def test_the_first_screen_has_exactly_the_two_commands() -> None:
     first = README.partition("\n## ")[0]
     assert re.findall(r"```sh\n(.*?)\n```", first, re.DOTALL) == [
@@ -119,5 +141,5 @@ def test_the_first_screen_has_exactly_the_two_commands() -> None:
 
 
 def test_no_block_is_left_out() -> None:
-    tested = {title for title, _ in SCRIPTS} | {"In a service", "In a bot", "Configuration"}
+    tested = {title for title, _ in SCRIPTS} | {"In a service", "In a bot", "Configuration", STEMS}
     assert {title for title, _ in blocks()} == tested

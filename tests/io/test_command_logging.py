@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.cli.app import app
 from aistemsplitter_async.cli.options import Verbosity
@@ -70,6 +71,16 @@ def test_the_environment_asks_as_well_and_a_mistake_in_it_is_a_usage_error(
     monkeypatch.setenv("AISTEMSPLITTER_LOG", "info")
     assert run(work) == 0
     assert "INFO    gate: the limit" in capfd.readouterr().err
+
+
+def test_the_command_line_has_the_last_word(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def with_a_client(terminal: Terminal) -> int:
+        AsyncAIStemSplitter("ast_key")  # which reads the environment too
+        return await work(terminal)
+
+    monkeypatch.setenv("AISTEMSPLITTER_LOG", "warning")
+    assert run(with_a_client, Verbosity(verbose=1)) == 0
+    assert capfd.readouterr().err.count("the limit") == 1
 
 
 def test_live_lines_are_not_torn_by_the_log(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

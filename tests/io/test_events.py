@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
-from contextvars import Context, ContextVar
+from contextvars import Context, ContextVar, copy_context
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import attrs
 import pytest
 
 from aistemsplitter_async import (
+    APIConnectionError,
     AttemptStarted,
     BatchFinished,
     BatchItem,
@@ -191,6 +192,27 @@ async def test_a_stem_that_is_streamed_is_a_transfer_too(world: World) -> None:
     assert spans.wrong == []
 
 
+async def test_a_stream_that_fails_says_so_unless_it_is_read_on(world: World) -> None:
+    world.api.stem_names = ("vocals",)
+    world.api.files["/split_1/vocals.mp3"] = SONG
+    world.api.always("download", reset())
+    spans = Spans()
+    async with world.client(on_event=spans) as client:
+        split = await client.get_split("split_1")
+        with pytest.raises(APIConnectionError):
+            async with client.open_stem(split, "vocals"):
+                raise AssertionError
+        world.api.always("download", None)
+        world.api.script("download", Flow([SONG[:70_000], reset()], {"content-length": f"{len(SONG)}", "etag": '"1"'}))
+        async with client.open_stem(split, "vocals") as stem:
+            world.api.always("download", reset())
+            with pytest.raises(APIConnectionError):
+                await stem.read()
+            world.api.always("download", None)
+            await stem.read()
+    assert [event.error for event in spans.of(TransferFinished)] == ["APIConnectionError", None]
+
+
 @pytest.mark.parametrize("what", ["reserve", "upload", "create", "get", "download"])
 async def test_what_is_cancelled_ends_for_listeners_too(still: World, tmp_path: Path, what: str) -> None:
     async def hang(_: object) -> None:
@@ -245,9 +267,38 @@ def leaks(spans: Spans) -> list[str]:
             wrong.append(f"{type(event).__name__} of {caller} in {sources}")
         if isinstance(event, SplitCreated):
             split_of[event.split_id] = "".join(sources)
+            if event.source not in sources:
+                wrong.append(f"{event.split_id} of {event.source} in {sources}")
         elif sources and (split_id := getattr(event, "split_id", None)) and split_of.get(split_id) != sources[0]:
             wrong.append(f"{type(event).__name__} of {split_id} in {sources}")
     return wrong
+
+
+class ForeignError(Exception):
+    """As others have them: a `code` that warns, which may raise, or that is a method."""
+
+    @property
+    def code(self) -> int:
+        raise DeprecationWarning("use status")
+
+
+async def test_what_an_exception_of_others_calls_its_code_is_not_asked_for(world: World) -> None:
+    spans = Spans()
+    async with world.client(on_event=spans) as client:
+        with pytest.raises(ForeignError):
+            async with client.split_many([]):
+                raise ForeignError
+    (finished,) = spans.of(BatchFinished)
+    assert (finished.error, finished.code) == ("ForeignError", None)
+
+
+async def test_a_call_that_is_abandoned_ends_in_whatever_context_it_is_collected(still: World, tmp_path: Path) -> None:
+    spans = Spans()
+    async with still.client(on_event=spans) as client:
+        call = client.split(SONG, filename="song.wav", into=tmp_path)
+        copy_context().run(call.send, None)
+        call.close()
+    assert [len(spans.of(kind)) for kind in (SplitStarted, SplitFinished, StageFinished)] == [1, 1, 1]
 
 
 async def test_each_track_of_a_batch_has_a_context_of_its_own(world: World, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import attrs
 import pytest
 
 import aistemsplitter_async
-from aistemsplitter_async import AsyncAIStemSplitter, ConfigurationError, client as client_module, testing
+from aistemsplitter_async import AsyncAIStemSplitter, ConfigurationError, _loading, client as client_module, testing
 from aistemsplitter_async._loading import load
 from aistemsplitter_async.batch import batch as batch_module
 from aistemsplitter_async.testing import FakeTransport, json_reply
@@ -37,7 +38,7 @@ class Import:
         assert self.go_on.wait(60)
 
     async def begins(self) -> None:
-        await asyncio.to_thread(self.begun.wait, 60)
+        assert await asyncio.to_thread(self.begun.wait, 60)
 
 
 @pytest.fixture
@@ -76,8 +77,55 @@ async def test_who_is_cancelled_does_not_wait_and_stops_no_import(slow: Import) 
 
 async def test_what_is_loaded_takes_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     import_module("aistemsplitter_async._engine")
-    monkeypatch.setattr(asyncio.BaseEventLoop, "run_in_executor", None)
+    monkeypatch.setattr(_loading, "Thread", None)
     await load("_engine", "Engine")
+
+
+async def test_a_program_that_keeps_all_threads_of_the_loop_busy_does_not_hold_up_what_loads(slow: Import) -> None:
+    loop, let_go = asyncio.get_running_loop(), threading.Event()
+    loop.set_default_executor(ThreadPoolExecutor(1))
+    busy = loop.run_in_executor(None, let_go.wait, 60)
+    slow.go_on.set()
+    try:
+        async with asyncio.timeout(10):
+            await load("slow_module", "DONE")
+    finally:
+        let_go.set()
+    await busy
+
+
+async def test_loops_in_several_threads_wait_for_one_import(slow: Import) -> None:
+    """Also where the one that began it ends before the import does."""
+    begun = threading.Thread(target=_give_up_loading)
+    begun.start()
+    await slow.begins()
+    others = [asyncio.create_task(asyncio.to_thread(asyncio.run, load("slow_module", "DONE"))) for _ in range(3)]
+    own = asyncio.create_task(load("slow_module", "DONE"))
+    await asyncio.to_thread(begun.join, 10)
+    assert not begun.is_alive()  # the end of its loop waits for no import
+    slow.go_on.set()
+    await asyncio.gather(own, *others)
+    assert len(slow.threads) == 1
+
+
+def _give_up_loading() -> None:
+    async def give_up() -> None:
+        loading = asyncio.create_task(load("slow_module", "DONE"))
+        await asyncio.sleep(0)
+        loading.cancel()
+        await asyncio.wait([loading])
+
+    asyncio.run(give_up())
+
+
+async def test_an_import_that_fails_is_tried_again(slow: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    slow.go_on.set()
+    with monkeypatch.context() as broken:
+        broken.setattr(sys, "slow_import", None)
+        for _ in range(2):
+            with pytest.raises(TypeError):
+                await load("slow_module", "DONE")
+    await load("slow_module", "DONE")
 
 
 @pytest.fixture

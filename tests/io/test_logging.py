@@ -55,8 +55,12 @@ class Kept(logging.Handler):
 
 
 class Refusing(logging.Handler):
-    def handle(self, record: logging.LogRecord) -> bool:
-        raise OSError(f"no room for {record.name}")
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__()
+        self.error = error or OSError("no room")
+
+    def handle(self, record: logging.LogRecord) -> bool:  # noqa: ARG002  # as that of logging
+        raise self.error
 
 
 async def split(world: World, folder: Path, **options: Any) -> None:
@@ -129,8 +133,9 @@ async def test_the_check_above_would_notice_records_that_are_logged_directly(
     world.api._scripts.clear()
 
 
-async def test_a_warning_of_the_gate_survives_a_handler_that_raises(world: World) -> None:
-    ROOT.addHandler(Refusing())
+@pytest.mark.parametrize("error", [OSError("no room"), asyncio.CancelledError()])
+async def test_a_warning_of_the_gate_survives_a_handler_that_raises(world: World, error: BaseException) -> None:
+    ROOT.addHandler(Refusing(error))
     world.api.script("credits", error_reply(429, "RATE_LIMITED", headers={"retry-after": "3000"}))
     gate = Gate(RateLimit(5), clock=world.clock)
     async with world.client(on_event=None, gate=gate) as client:
@@ -148,6 +153,13 @@ def test_what_the_environment_asks_for_goes_to_stderr_once(capsys: pytest.Captur
     logging.getLogger(f"{ROOT.name}.gate").warning("three")
     lines = capsys.readouterr().err.splitlines()
     assert [line.partition(" aistemsplitter_async.")[2] for line in lines] == ["http: one", "gate: three"]
+
+
+def test_a_level_that_the_program_has_set_stays_as_it_is() -> None:
+    ROOT.setLevel(logging.WARNING)
+    set_up_logging({"AISTEMSPLITTER_LOG": "debug,http=info"})
+    assert ROOT.level == logging.WARNING
+    assert logging.getLogger(f"{ROOT.name}.http").level == logging.INFO
 
 
 def test_a_program_that_configures_logging_gets_no_line_twice(capsys: pytest.CaptureFixture[str]) -> None:

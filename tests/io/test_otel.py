@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
+from contextvars import copy_context
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ from opentelemetry.sdk.trace import ReadableSpan, Span, SpanProcessor, TracerPro
 from opentelemetry.trace import SpanKind, StatusCode
 
 from aistemsplitter_async import AsyncAIStemSplitter, RateLimit, SplitFailedError
-from aistemsplitter_async.events import AttemptStarted, RequestSent, StageFinished, StageStarted
+from aistemsplitter_async.events import (
+    AttemptStarted,
+    BatchFinished,
+    BatchStarted,
+    RequestSent,
+    StageFinished,
+    StageStarted,
+)
 from aistemsplitter_async.otel import OTelListener
 from aistemsplitter_async.otel.metrics import Metrics
 from aistemsplitter_async.otel.spans import _Open
@@ -175,6 +183,27 @@ async def test_a_split_is_a_tree_below_the_callers_span(world: World, telemetry:
     assert (upload["url.full"], upload["http.request.body.size"]) == (f"{WORKER}/REDACTED", len(SONG))
     assert telemetry.spans.told("aistemsplitter.wait")["aistemsplitter.split.status"] == "succeeded"
     assert [word for word in NEVER if word in telemetry.everything()] == []
+
+
+def test_attempts_that_begin_at_the_same_moment_are_told_apart(telemetry: Telemetry) -> None:
+    """As they do where the clock is coarse."""
+    listener, sizes = telemetry.listener(), {"vocals": 1, "drums": 2}
+    call: dict[str, Any] = {"stage": "download", "operation": "download_stem", "method": "GET", "at": 5.0}
+    for stem in sizes:
+        listener(AttemptStarted(**call, stem=stem, url="https://cdn.test"))
+    for stem, size in reversed(sizes.items()):
+        end: dict[str, Any] = {"status": 200, "duration": 1.0, "bytes_received": size}
+        listener(RequestSent(**call, **end, stem=stem, url="https://cdn.test"))
+    told = [dict(span.attributes or {}) for span in telemetry.spans.of("GET")]
+    assert {one["aistemsplitter.stem"]: one["http.response.body.size"] for one in told} == sizes
+
+
+def test_an_id_is_replaced_at_the_end_of_a_path_only(telemetry: Telemetry) -> None:
+    listener, url = telemetry.listener(), "https://api.test/v1/audio/splits/1"
+    call: dict[str, Any] = {"stage": "get", "operation": "get_split", "split_id": "1", "method": "GET", "url": url}
+    listener(AttemptStarted(**call, at=5.0))
+    listener(RequestSent(**call, status=200, duration=1.0, at=5.0))
+    assert telemetry.spans.told("GET /v1/audio/splits/{id}")["url.template"] == "/v1/audio/splits/{id}"
 
 
 async def test_metrics_have_the_conventions_names_and_few_values(
@@ -374,6 +403,16 @@ async def test_a_lost_beginning_or_end_and_an_end_in_another_task_leave_no_span_
         *("GET", "aistemsplitter.download", "aistemsplitter.wait", "aistemsplitter.upload")
     ]
     assert telemetry.spans.ended[0].parent == telemetry.spans.ended[1].context
+
+
+def test_what_always_ends_in_another_context_than_it_began_in_is_not_kept(telemetry: Telemetry) -> None:
+    """As when one task enters batches, and others leave them."""
+    listener, enters, leaves = telemetry.listener(), copy_context(), copy_context()
+    for at in range(9):
+        enters.run(listener, BatchStarted(at=at))
+        leaves.run(listener, BatchFinished(done=0, failed=0, skipped=0, seconds=0.0, at=at))
+    gc.collect()
+    assert len([found for found in gc.get_objects() if isinstance(found, _Open)]) == 1
 
 
 async def test_a_stream_that_another_task_reads_and_closes_is_a_span_of_its_opener(

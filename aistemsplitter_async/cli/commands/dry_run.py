@@ -15,6 +15,7 @@ import attrs
 from aistemsplitter_async._audio.examine import Length
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
+from aistemsplitter_async._transfer.mixing import load_audio
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
@@ -51,6 +52,7 @@ from aistemsplitter_async.journal.store import JournalStore
 _SPLIT = "split"
 _NO_PRICE = "not split with this --max-credits, as its length is not certain"
 _AGAIN = "split again, with other options than before"
+_RESENT = "created again, and paid for once more unless the service knows of it"
 _UNSETTLED = "paid for with other options; to be waited for and compared"
 _PLANS = {  # these texts are values in the JSON output
     Step.UPLOAD: _SPLIT,
@@ -121,9 +123,10 @@ class Planner:
         if record.failure is not None and is_retried(record.failure, options.retry_failed, options.selection):
             record = store.reopen(record.id, options.variant)
         key = None if options.new_key else store.sender()  # a new one, which is not known here, sent no create
-        step = plan_step(
-            record, now=time.time(), key_age=options.key_age, wants_files=True, key=key, resend=options.resend
-        )
+        plan = partial(plan_step, record, now=time.time(), key_age=options.key_age, wants_files=True, key=key)
+        step = plan(resend=options.resend)
+        if step is not plan():
+            return Plan(_RESENT, record.folder, record.pattern)
         if step in (Step.UPLOAD, Step.CREATE):
             folder, selection = self._into / record.folder, options.selection
             await run_in_thread(check_target, folder, options.overwrite, record.pattern, selection)
@@ -155,7 +158,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
                     continue
                 codes.append(plan.code)
                 length = await measure_track(track, thorough=arguments.max_credits is not None)
-                is_new = plan.what in (_SPLIT, _AGAIN)
+                is_new = plan.what in (_SPLIT, _AGAIN, _RESENT)
                 has_price = not is_new or _has_price(length, most)
                 _print(
                     plan if has_price else attrs.evolve(plan, what=_NO_PRICE), track.source, length, arguments, terminal
@@ -237,6 +240,8 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         new_key=arguments.new_key,
         resend=arguments.resend,
     )
+    if options.selection.mixes:
+        await run_in_thread(load_audio)
     journal = arguments.journal_path
     if await run_in_thread(lambda: bool(is_locked(journal))):
         raise JournalLockedError(f"another batch is running on {journal}; wait for it or stop it", code="LOCKED")

@@ -28,7 +28,7 @@ _TICK = 1.0  # s between two forecasts in the status file
 _RECENT = 300.0  # s of finished tracks from which the pace is taken
 _MIN_FINISHED = 5  # tracks before their pace means anything
 # The requests that a track still needs, in each stage; a new file needs three and a new URL two.
-_REQUESTS_LEFT: dict[StageName, int] = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0}
+_REQUESTS_LEFT: dict[StageName, int] = {"prepare": 3, "upload": 2, "create": 2, "wait": 1, "download": 0, "mix": 0}
 
 
 def plan_eta(progress: BatchProgress, survey: Survey, pace: float | None) -> float | None:

@@ -19,10 +19,10 @@ from aiohttp import web
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async.cli.connect import read_secret
 from aistemsplitter_async.cli.failures import Exit, UsageError
-from aistemsplitter_async.cli.options import Listening
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, price, show
 from aistemsplitter_async.cli.screen.terminal import BOLD, DIM, GREEN, RED, Terminal
+from aistemsplitter_async.cli.server_options import Listening
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, WEBHOOK_SECRET_VARIABLE
 from aistemsplitter_async.errors import WebhookError

@@ -7,7 +7,7 @@ import asyncio
 import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
-from aistemsplitter_async._transfer.mixing import read_gains
+from aistemsplitter_async._transfer.mixing import load_audio, read_gains
 from aistemsplitter_async.cli.connect import working
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain
 from aistemsplitter_async.cli.options import Common, Selecting
@@ -89,6 +89,8 @@ async def download(
     terminal.kept = f"nothing is lost: the stems go to {into}"
     context = Context(into=into, name=name, selecting=selecting.given, connection=common.connection)
     try:
+        if selecting.mixes:
+            await run_in_thread(load_audio)  # or it raises before anything is asked for
         async with working(activity, common, terminal, follow=True) as (client, note_bytes):
             split = await client.wait_for_split(split_id, timeout=timeout)
             files = await client.download_stems(

@@ -8,10 +8,10 @@ from typing import Any, Final
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async.cli.connect import check_sandbox_extra
 from aistemsplitter_async.cli.failures import Exit, UsageError
-from aistemsplitter_async.cli.options import Serving
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import PROGRAM, columns, number, show, words
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
+from aistemsplitter_async.cli.server_options import Serving
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE
 from aistemsplitter_async.sandbox import Instant, Manual, Sandbox, Timed
 

@@ -146,7 +146,7 @@ def _took(split: Split) -> str | None:
 
 def _hint(record: Record, kind: str) -> str:
     if kind == "review":
-        return "Its create was never answered and is too old to resend without confirmation: check if the split exists."
+        return "Its create was never answered and is not resent without --resend: check if the split exists."
     if record.failure is not None and not record.failure.passing:
         again = "bought" if plan_reopening(record.failure) else "tried"
         return f"It is {again} again when the batch is run with --retry-failed."

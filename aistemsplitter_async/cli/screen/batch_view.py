@@ -17,6 +17,7 @@ _VERBS: dict[StageName, str] = {
     "create": "creating",
     "wait": "waiting",
     "download": "downloading",
+    "mix": "mixing",
 }
 
 

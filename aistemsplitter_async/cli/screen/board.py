@@ -13,11 +13,11 @@ from aistemsplitter_async._transfer.meter import Progress
 from aistemsplitter_async.cli.screen.frame import Frame, Row
 from aistemsplitter_async.cli.screen.render import clock, price, share, show, size, words
 from aistemsplitter_async.errors import AIStemSplitterError
-from aistemsplitter_async.events import Event, GateClosed, RetryPlanned, SplitCreated
+from aistemsplitter_async.events import Event, GateClosed, RetryPlanned, SplitCreated, StageStarted
 from aistemsplitter_async.models import Split
 
 WAITING, STARTING, UPLOADING, CREATING = "waiting", "starting", "uploading", "creating the split"
-QUEUED, PROCESSING, DOWNLOADING = "queued", "processing", "downloading"
+QUEUED, PROCESSING, DOWNLOADING, MIXING = "queued", "processing", "downloading", "mixing"
 DONE, FAILED = "done", "failed"
 
 HOST_STAGES = frozenset({"upload", "download"})  # their requests go to other hosts, so the key's limit does not count
@@ -178,6 +178,10 @@ class Board:
                 activity.split_id, activity.credits_used = event.split_id, event.credits_used
                 self.enter(activity, QUEUED)
                 self.follow_split(activity, event.at)
+        elif isinstance(event, StageStarted) and event.stage == "mix":
+            activity = next((one for one in self.activities if one.split_id == event.split_id), None)
+            if activity is not None:
+                self.enter(activity, MIXING)
         elif isinstance(event, GateClosed):
             self._hold_up("the key's request limit is reached; continuing in", event.duration)
         # After a 429 of the API comes a `GateClosed`, which is enough; other hosts have no gate.

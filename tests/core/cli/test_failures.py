@@ -137,7 +137,7 @@ def test_a_create_that_needs_review_names_its_key_and_how_to_resend_it() -> None
     for context in (HERE, BATCH):
         message = explain(error, context).message
         assert "key-1" in message
-        assert "--key-age" in message
+        assert "--resend" in message
 
 
 def test_an_unknown_id_is_named() -> None:

@@ -1,17 +1,21 @@
 from __future__ import annotations
 
+import io
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import attrs
 import pytest
 from cyclopts import CycloptsError
 from hypothesis import given, strategies as st
+from rich.console import Console
 
 from aistemsplitter_async.cli.app import app, run_app
 from aistemsplitter_async.cli.commands.sandbox import build_sandbox
 from aistemsplitter_async.cli.failures import UsageError
-from aistemsplitter_async.cli.options import Common, Selecting, Serving
+from aistemsplitter_async.cli.options import Common, Selecting
+from aistemsplitter_async.cli.server_options import Serving
 from aistemsplitter_async.cli.values import parse_duration, parse_port, parse_rate_limit
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.sandbox import Manual, Sandbox, Timed
@@ -212,3 +216,22 @@ def test_a_command_to_continue_with_has_a_place_for_the_password_of_the_proxy() 
     assert "hunter2" not in repr(common)
     for proxy in (None, "env", "http://proxy.example.com:3128"):
         assert Common(proxy=proxy).connection["--proxy"] == proxy
+
+
+@pytest.mark.parametrize("command", ["split", "batch"])
+def test_help_shows_what_a_command_does_above_how_it_connects_and_what_it_prints(command: str) -> None:
+    app.help_print([command], console=Console(file=(shown := io.StringIO()), width=120))
+    order = [
+        " Parameters ",
+        "--into",
+        " Stems ",
+        "--stems",
+        "--instrumental",
+        " After an earlier run ",
+        "--new-key",
+        "--resend",
+    ]
+    order += [" Connection ", "--base-url", "--ca-file", " Output ", "--json", "--quiet"]
+    places = [shown.getvalue().find(f"\u2502 {word} " if word[0] == "-" else f"\u2500{word}\u2500") for word in order]
+    assert places[0] > 0
+    assert all(one < next_one for one, next_one in pairwise(places)), dict(zip(order, places, strict=True))

@@ -7,7 +7,12 @@ import math
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._gate.rate_headers import RateAdvice, parse_further_limits, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import (
+    RateAdvice,
+    find_rate_headers,
+    parse_further_limits,
+    parse_rate_headers,
+)
 
 NOW = 1_800_000_000.0
 DATE = "Fri, 15 Jan 2027 08:00:00 GMT"  # the same moment
@@ -174,3 +179,23 @@ def test_whatever_comes_is_sense_or_nothing(headers: dict[str, str]) -> None:
 )
 def test_a_header_made_to_be_slow_is_not(bomb: str) -> None:
     assert parse(ratelimit=bomb, ratelimit_policy=bomb, x_ratelimit_limit=bomb) is None
+
+
+class Asked(dict[str, str]):
+    """Headers that note which of them are asked for."""
+
+    def __init__(self, headers: dict[str, str]) -> None:
+        super().__init__(headers)
+        self.names: set[str] = set(headers)
+
+    def get(self, name: str, default: str = "") -> str:  # type: ignore[override]
+        self.names.add(name)
+        return super().get(name, default)
+
+
+def test_no_header_is_read_that_is_not_found() -> None:
+    named = Asked({"x-rate-limit-limit-minute": "60", "ratelimit-limit": "60, 1000", "ratelimit-reset": "9, 99"})
+    parse_rate_headers(named, per=60.0, now=NOW)
+    parse_further_limits(named, per=60.0, now=NOW)
+    assert len(named.names) > 10
+    assert {"date", *find_rate_headers(dict.fromkeys(named.names, ""))} == named.names

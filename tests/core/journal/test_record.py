@@ -64,7 +64,7 @@ SPLIT = Split(
     error=None,
 )
 OPEN = (State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW)
-STAGES: tuple[StageName, ...] = ("prepare", "upload", "create", "wait", "download")
+STAGES: tuple[StageName, ...] = ("prepare", "upload", "create", "wait", "download", "mix")
 
 
 def record(state: State, **fields: Any) -> Record:

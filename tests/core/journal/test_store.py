@@ -324,12 +324,13 @@ def test_another_key_takes_over_neither_the_limit_nor_the_uploads_of_the_one_bef
         assert proof == store.get(paid).split_id
         assert store.find_proofs(api | {"key": "first"}, 5) is None
         assert store.find_proofs({"api": "https://other.test/v1", "key": "second"}, 5) is None
-        store.accept_key("second")
+        store.accept_key("second", proven=True)
         assert store.note(GATE) is None
         assert store.get(uploaded).state is State.FOUND
         assert store.get(uploaded).input is None
         assert store.get(sent).sender == "first"
-        assert store.resent(sent, 5.0).sender == "second"
+        before = store.get(sent)
+        assert store.resent(sent) == attrs.evolve(before, sender="second"), "its age counts from the first attempt"
         store.set_note(GATE, "{}")
         store.bind(api | {"key": "second"})
         assert store.note(GATE) == "{}"
@@ -349,6 +350,24 @@ def test_a_journal_with_nothing_uploaded_or_created_can_change_its_key(tmp_path:
         at(store, State.INTENT)
         with pytest.raises(JournalError, match="another API key"):
             store.bind({"api": "https://api.test/v1", "key": "mistyped"})
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_keys_with_which_nothing_was_paid_are_not_taken_for_the_same_account(
+    store: JournalStore, accepted: bool
+) -> None:
+    api = {"api": "https://api.test/v1"}
+    store.bind(api | {"key": "ours"})
+    at(store, State.UPLOADED)
+    if accepted:
+        assert store.find_proofs(api | {"key": "stranger"}, 5) == []
+        store.accept_key("stranger", proven=False)
+    else:
+        store.accept_key("ours", proven=True)  # all was split anew, say, and nothing is left that was paid
+        store.bind(api | {"key": "stranger"})
+    at(store, State.SUCCEEDED)
+    with pytest.raises(JournalError, match="another API key"):
+        store.bind(api | {"key": "ours"})
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -12,8 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from aistemsplitter_async.cli.commands import lookup, split
+from aistemsplitter_async.cli.commands import dry_run, lookup, split
 from aistemsplitter_async.cli.commands.batch import batch
+from aistemsplitter_async.cli.failures import Exit
 from aistemsplitter_async.cli.options import Batching, Common, Selecting, Splitting
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.cli.values import parse_mixes
@@ -80,3 +83,35 @@ def test_a_command_that_continues_names_the_same_mixes() -> None:
             parse_mixes([wrong])
     with pytest.raises(ConfigurationError, match="two mixes are called 'a'"):
         parse_mixes(["a=drums", "a=bass"])
+
+
+async def test_without_the_extra_every_command_says_so_before_it_asks_for_anything(
+    tmp_path: Path, make_wav: MakeWav, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("AISTEMSPLITTER_API_KEY", "ast_1")
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    song = tmp_path / "song.wav"
+    song.write_bytes(make_wav(1.0))
+    asked = list[str]()
+
+    def refuse(_: object, writer: asyncio.StreamWriter) -> None:
+        asked.append("a request")
+        writer.close()
+
+    nobody = await asyncio.start_server(refuse, "127.0.0.1")
+    async with nobody:
+        base_url = f"http://127.0.0.1:{nobody.sockets[0].getsockname()[1]}/v1"
+        options: dict[str, Any] = {"selecting": Selecting(instrumental=True), "common": Common(base_url=base_url)}
+        into, terminal = tmp_path / "into", Terminal()
+        for run in (
+            batch([str(song)], Batching(into=into, **options), terminal),
+            dry_run.plan_library([str(song)], Batching(into=into, **options), terminal),
+            split.split([str(song)], Splitting(into=into, **options), terminal),
+            lookup.download(
+                "split_1", terminal=terminal, into=str(into), name=None, overwrite=False, timeout=1, **options
+            ),
+        ):
+            assert await run == Exit.USAGE
+            assert "a mix needs numpy and soundfile" in capsys.readouterr().err
+    assert not asked
+    assert not into.exists()

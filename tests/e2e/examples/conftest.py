@@ -16,16 +16,23 @@ from typing import Any
 import aiohttp
 import pytest
 
+from aistemsplitter_async import client
 from aistemsplitter_async.sandbox import Sandbox
+from tests.e2e.examples import quick
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 Load = Callable[[str], Any]
 Run = Callable[..., Awaitable[asyncio.subprocess.Process]]
 
 
+@pytest.fixture(autouse=True)
+def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PollPolicy", lambda: quick.QUICK)
+
+
 @pytest.fixture
 async def run(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Run]:
-    """Start Python with arguments; at the end it is stopped with Ctrl-C, and must not have logged anything."""
+    """Start an example; at the end it is stopped with Ctrl-C, and must not have logged anything."""
     running: list[asyncio.subprocess.Process] = []
 
     async def start(*arguments: str | Path, **variables: str) -> asyncio.subprocess.Process:
@@ -35,7 +42,7 @@ async def run(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Run]:
             "AISTEMSPLITTER_WEBHOOK_SECRET": sandbox.webhook_secret,
         }
         process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, cwd=tmp_path, env=environment | variables,
+            sys.executable, quick.__file__, *arguments, cwd=tmp_path, env=environment | variables,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         running.append(process)

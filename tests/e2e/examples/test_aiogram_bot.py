@@ -14,16 +14,9 @@ import attrs
 import pytest
 from aiohttp import web
 
-from aistemsplitter_async.sandbox import Sandbox, Timed, faults
+from aistemsplitter_async.sandbox import Sandbox, faults
 from tests.e2e.examples.conftest import EXAMPLES, Run, until
 from tests.e2e.harness import MakeWav
-
-
-@pytest.fixture
-async def sandbox() -> AsyncIterator[Sandbox]:
-    slow = Timed(base=1.6, per_second=0.0, workers=9)  # long enough to be seen at work
-    async with Sandbox(separation="silent", requests_per_minute=None, progression=slow) as running:
-        yield running
 
 
 @attrs.define

@@ -35,12 +35,14 @@ class Discord:
         said: the texts of the answer of each interaction, by its token.
         files: what was sent, by its text; `None` without a file.
         refusing: a text that the answer is not changed to.
+        too_large: the text of a file that is refused, as it is where the limit is lower than was said.
     """
 
     commands: dict[str, Any] = attrs.field(factory=dict[str, Any])
     said: dict[str, list[str]] = attrs.field(factory=dict[str, list[str]])
     files: dict[str, tuple[str, bytes] | None] = attrs.field(factory=dict[str, "tuple[str, bytes] | None"])
     refusing: str | None = None
+    too_large: str | None = None
     socket: web.WebSocketResponse | None = None
     sent: int = 0
 
@@ -93,6 +95,7 @@ class Discord:
                 return reply({"interaction": {"id": number, "type": 2, "response_message_id": "8"}})
             case "PATCH", ["webhooks", "5", token, "messages", "@original"]:
                 text = (await request.json())["content"]
+                assert len(text) <= 2000
                 if self.refusing is not None and self.refusing in text:
                     return reply({"code": 10_008, "message": "Unknown Message"}, status=404)
                 self.said[token].append(text)
@@ -112,6 +115,8 @@ class Discord:
             assert isinstance(field, web.FileField)
             message, file = json.loads(str(form["payload_json"])), (field.filename, field.file.read())
         assert message["allowed_mentions"] == {"parse": []}
+        if message["content"] == self.too_large:
+            return reply({"code": 40_005, "message": "Request entity too large"}, status=413)
         self.files[message["content"]] = file
         return reply(build_message(message["content"]))
 
@@ -160,7 +165,7 @@ async def test_commands_are_answered_with_stems_with_links_to_large_ones_and_wit
     chat: Discord, sandbox: Sandbox
 ) -> None:
     chat.refusing = "song.mp3: succeeded"  # an edit that fails takes no stems away
-    sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO", "nothing but noise"), calls=2)
+    sandbox.faults.add("create", faults.FailedSplit("BAD_AUDIO", f"nothing but noise{'!' * 3000}"), calls=2)
     sandbox.faults.add("create", faults.Status(402), calls=3)
     done = await chat.use("stems", song="3")
     await until(lambda: len(sandbox.ledger.charges) == 1)  # so that each meets its fault
@@ -171,7 +176,8 @@ async def test_commands_are_answered_with_stems_with_links_to_large_ones_and_wit
     assert set(chat.files) == {f"{stem} of song.mp3" for stem in ("bass", "drums", "other", "vocals")}
     name, audio = chat.files["vocals of song.mp3"] or ("", b"")
     assert (name, len(audio) > 1000) == ("vocals.mp3", True)
-    await until(lambda: chat.said[failed] and chat.said[failed][-1].endswith("nothing but noise"))
+    await until(lambda: chat.said[failed] and "nothing but noise!" in chat.said[failed][-1])
+    assert "/collect" not in chat.said[failed][-1]
     await until(lambda: chat.said[refused] and "INSUFFICIENT_CREDITS" in chat.said[refused][-1])
 
     chat.files.clear()
@@ -179,4 +185,8 @@ async def test_commands_are_answered_with_stems_with_links_to_large_ones_and_wit
     await until(lambda: "Your song: done" in chat.said.get(collected, ()))
     assert list(chat.files.values()) == [None] * 4
     assert all("too large for this chat: <http" in text for text in chat.files)
+    chat.too_large = "bass of Your song"
+    refused = await chat.use("collect", split=sandbox.ledger.charges[0].split_id)
+    await until(lambda: "40005" in chat.said.get(refused, ["", ""])[-1])
+    assert f"/collect split:{sandbox.ledger.charges[0].split_id}" in chat.said[refused][-1]
     assert len(sandbox.ledger.charges) == 2

@@ -106,7 +106,7 @@ async def test_a_journal_of_an_earlier_version_has_no_mixes(world: World, home: 
 async def test_a_song_whose_stems_cannot_be_mixed_fails_and_its_stems_can_be_had(world: World, home: Any) -> None:
     failed = await run(world, home, ("vocals",), INSTRUMENTAL)  # they are no audio
     assert isinstance(failed, Failed)
-    assert (failed.stage, type(failed.error).__name__, failed.error.split_id) == ("download", "MixError", "split_1")
+    assert (failed.stage, type(failed.error).__name__, failed.error.split_id) == ("mix", "MixError", "split_1")
     assert isinstance(await run(world, home, ("vocals",), None), Done)
     assert not fetched(world)
 

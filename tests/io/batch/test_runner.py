@@ -25,6 +25,7 @@ from aistemsplitter_async import (
     JournalLockedError,
     Outcome,
     RateLimit,
+    RetryPolicy,
     Skipped,
     SourceChangedError,
     SourceUnreadableError,
@@ -535,6 +536,27 @@ async def test_a_create_that_is_too_old_is_left_for_a_person(world: World, home:
     assert world.api.count("create") == 1
     assert kinds(await run(world, urls(1), key_age=200_000.0, **home)) == {"Done": 1}
     assert len(world.api.created) == 1
+
+
+async def test_a_confirmed_resend_is_of_this_runs_sources_alone_and_within_its_spending_limit(
+    world: World, home: Any
+) -> None:
+    """Of a create that nobody named in this run, nobody has said that its split does not exist."""
+    named, other = (BatchItem(source=url, seconds=100.0) for url in urls(2))
+    world.api.script("create", *[APIConnectionError("the connection broke")] * 2)
+    once = RetryPolicy(create_attempts=1)
+    async with world.client(retry=once) as client, client.split_many([named, other], patience=0, **home) as batch:
+        assert kinds([outcome async for outcome in batch]) == {"Failed create": 2}
+    await world.clock.sleep(82_801)
+    (outcome,) = await run(world, [named], resend=True, max_credits=50, **home)
+    assert isinstance(outcome, Failed)
+    assert isinstance(outcome.error, SpendLimitError)
+    assert world.api.count("create") == 2
+    assert kinds(await run(world, [named], resend=True, max_credits=100, **home)) == {"Done": 1}
+    assert world.api.count("create") == 3
+    (outcome,) = await run(world, [other], **home)
+    assert isinstance(outcome, Failed)
+    assert outcome.error.code == "NEEDS_REVIEW"
 
 
 async def test_a_create_that_grows_too_old_during_an_outage_is_not_sent_again(world: World, home: Any) -> None:

@@ -10,12 +10,21 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import soundfile
 
-from aistemsplitter_async import AIStemSplitterError, ConfigurationError, DownloadError, MixError, MixMade
+from aistemsplitter_async import (
+    AIStemSplitterError,
+    ConfigurationError,
+    DownloadError,
+    MixError,
+    MixMade,
+    UnsafeNameError,
+)
 from aistemsplitter_async._transfer import mixing
+from aistemsplitter_async._transfer.collector import Files, Work
 from aistemsplitter_async._transfer.manifest import Manifest, MixRecord
 from aistemsplitter_async._transfer.partfile import PartFile
 from aistemsplitter_async._transfer.selection import Selection
@@ -272,3 +281,70 @@ def test_a_manifest_that_others_wrote_names_no_file_elsewhere(tmp_path: Path) ->
     good = Manifest(tmp_path, "split_1", mixes={"a": MixRecord(file="a.wav", stems=("drums",), total=1, gain_db=-0.5)})
     good.save()
     assert Manifest.load(tmp_path) == good
+
+
+async def test_other_processes_leave_what_a_mix_is_yet_to_be_made_of(
+    world: World, split: Split, tmp_path: Path
+) -> None:
+    """Another client waits for no turn of this one, like another process."""
+    stale = Manifest(tmp_path / "song", split.id)
+
+    async def after_others(work: Work) -> Files:
+        nonlocal stale
+        stale = Manifest.load(tmp_path / "song") or stale
+        await download(world, split, tmp_path, ["vocals"], None)
+        for stems, mixes in ((["drums"], None), ((), {"rhythm": ("drums", "bass")})):
+            with pytest.raises(DownloadError, match=r"another process is downloading .*\.drums\.part"):
+                await download(world, split, tmp_path, stems, mixes)
+        return await work()
+
+    async with world.client() as client:
+        files = await client._engine.collector.collect(
+            split,
+            tmp_path / "song",
+            overwrite=False,
+            on_progress=None,
+            selection=Selection.parse((), INSTRUMENTAL),
+            mixing=after_others,
+        )
+    assert level(files["instrumental"]) == 5023
+    assert names(tmp_path) == [".stems.json", "instrumental.mp3", "vocals.mp3"]
+    stale.save((), dropped=dict(stale.mixes))  # decided before the mix was made
+    assert mixing.read_gains(files, INSTRUMENTAL) == {"instrumental": 0.0}
+
+
+async def test_mixing_goes_on_after_a_failure_though_the_manifest_is_lost(
+    world: World, split: Split, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, failing = mixing.mix_stems, ["b"]
+
+    def fail_once(name: str, *args: Any) -> float:
+        if name in failing:
+            failing.remove(name)
+            raise DownloadError("the disk is full", code="DISK")
+        return make(name, *args)
+
+    async def twice(work: Work) -> Files:
+        with pytest.raises(DownloadError, match="full"):
+            await work()
+        (tmp_path / "song" / ".stems.json").unlink()
+        return await work()
+
+    monkeypatch.setattr(mixing, "mix_stems", fail_once)
+    selection = Selection.parse((), {"a": "-vocals", "b": "-drums"})
+    async with world.client() as client:
+        await client._engine.collector.collect(
+            split, tmp_path / "song", overwrite=False, on_progress=None, selection=selection, mixing=twice
+        )
+    assert names(tmp_path) == [".stems.json", "a.mp3", "b.mp3"]
+    assert len(world.of(MixMade)) == 2
+
+
+async def test_a_stem_whose_name_is_unsafe_does_not_block_the_folder(
+    world: World, split: Split, tmp_path: Path
+) -> None:
+    odd = attrs.evolve(split, stems=dict(split.stems) | {"a/b": split.stems["drums"]})
+    with pytest.raises(UnsafeNameError, match="the name 'a/b' is not safe"):
+        await download(world, odd, tmp_path, ["vocals"], INSTRUMENTAL)
+    await download(world, odd, tmp_path, ["vocals"], None)
+    assert names(tmp_path) == [".stems.json", "vocals.mp3"]
