@@ -6,6 +6,8 @@ import json
 import os
 import re
 import subprocess
+import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -17,6 +19,7 @@ import pytest
 
 from aistemsplitter_async.sandbox import Sandbox
 from tests.e2e.harness import CHROMIUM, CLI, DRIVER, FLAGS, BareAPI, Browser, Connect, MakeWav, build_wav
+from tests.e2e.nursery import Nursery, running
 
 
 @pytest.fixture
@@ -55,10 +58,19 @@ def api(sandbox: Sandbox, http: aiohttp.ClientSession) -> BareAPI:
     return BareAPI(sandbox, http)
 
 
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery | None]:
+    if sys.platform != "linux":
+        yield None
+        return
+    with tempfile.TemporaryDirectory() as folder, running(Path(folder)) as started:
+        yield started
+
+
 @pytest.fixture
-def cli(tmp_path: Path) -> CLI:
+def cli(tmp_path: Path, nursery: Nursery | None) -> CLI:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("AISTEMSPLITTER_")}
-    return CLI(tmp_path, environment)
+    return CLI(tmp_path, environment, nursery)
 
 
 @pytest.fixture
