@@ -30,8 +30,9 @@ __all__ = ["OTelListener"]
 class OTelListener:
     """An `on_event` listener that makes spans and metrics. One serves all clients of a process; make no more.
 
-    Spans are `aistemsplitter.batch`, `.split`, and `.prepare`, `.upload`, `.create`, `.wait` and `.download` for its
-    stages, below the span that is current where the call is made; each attempt of a request is a span of kind CLIENT.
+    Spans are `aistemsplitter.batch`, `.split`, and for its stages `.prepare`, `.upload`, `.create`, `.wait`,
+    `.download` and `.mix`, below the span that is current where the call is made. Each attempt of a request is a span
+    of kind CLIENT.
     Requests carry no `traceparent`. `docs/tracing.md` lists all names.
 
     Args:

@@ -6,7 +6,7 @@ import attrs
 
 from aistemsplitter_async import Progress, Split
 from aistemsplitter_async.cli.screen.board import STARTING, Activity, Board
-from aistemsplitter_async.events import GateClosed, RetryPlanned, SplitCreated
+from aistemsplitter_async.events import GateClosed, RetryPlanned, SplitCreated, StageStarted
 
 
 @attrs.define
@@ -45,6 +45,10 @@ def test_a_source_goes_from_upload_to_download_with_one_line_for_each_phase() ->
         "song.mp3: downloading",
     ]
     assert board.describe(activity) == "downloading 20 of 40 B"
+    board.on_event(StageStarted(stage="mix", split_id="split_2", at=100.0))
+    assert board.describe(activity) == "downloading 20 of 40 B"
+    board.on_event(StageStarted(stage="mix", split_id="split_1", at=100.0))
+    assert (lines[-1], board.describe(activity)) == ("song.mp3: mixing", "mixing 0:00")
 
 
 def test_bytes_of_a_split_that_was_there_before_are_a_download() -> None:
