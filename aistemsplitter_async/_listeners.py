@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Generic, NoReturn, TypedDict, TypeVar
 
-from aistemsplitter_async._logs.loggers import THEIRS, is_handled, is_logged, log_event
+from aistemsplitter_async._logs.loggers import is_handled, is_logged, log_event, theirs
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
 from aistemsplitter_async.events import Event, OnEvent
@@ -75,7 +75,7 @@ class Listener(Generic[T]):
         if kind not in self._logged and is_handled(_log):  # else it is logged once somebody reads the log
             self._logged.add(kind)
             message = "%s raised %s, which affects nothing else; further ones are not logged"
-            with suppress(*THEIRS):  # a handler or filter is other people's code, too
+            with suppress(*theirs()):  # a handler or filter is other people's code, too
                 _log.error(message, self._name, kind.__name__, exc_info=error)
 
 

@@ -6,7 +6,7 @@ Without any logging configured, nothing is printed: the package's logger has a `
 from __future__ import annotations
 
 import logging
-from asyncio import CancelledError
+import sys
 from collections.abc import Hashable
 from contextlib import suppress
 from typing import Any
@@ -15,11 +15,16 @@ from aistemsplitter_async._logs.records import KINDS, ROOT, describe
 from aistemsplitter_async.events import Event
 
 logging.getLogger(ROOT).addHandler(logging.NullHandler())
-THEIRS = (Exception, CancelledError)  # what handlers and filters may raise, and nothing is awaited in them
 _MOST_TOLD = 100  # warnings of one kind, of different folders for example; further ones would only be noise
 _LOGGER_OF: dict[type[object], tuple[logging.Logger, int]] = {
     event: (logging.getLogger(f"{ROOT}.{kind.child}"), kind.level) for event, kind in KINDS.items()
 }
+
+
+def theirs() -> tuple[type[BaseException], ...]:
+    """Return what handlers and filters may raise; nothing is awaited in them, so `CancelledError` is an error too."""
+    asyncio = sys.modules.get("asyncio.exceptions")  # not imported here: `--help` must be quick
+    return Exception, getattr(asyncio, "CancelledError", Exception)
 
 
 def is_logged(kind: type[object]) -> bool:
@@ -54,7 +59,7 @@ class Log:
 
     def warning(self, message: str, *args: object, **extra: Any) -> None:
         """Log a warning, with fields as `extra`."""
-        with suppress(*THEIRS):
+        with suppress(*theirs()):
             self._logger.warning(message, *args, extra=extra, stacklevel=2)
 
     def warn_once(self, message: str, *args: Hashable, **extra: Any) -> None:
@@ -62,10 +67,10 @@ class Log:
         told = message, *args
         if told not in self._told and len(self._told) < _MOST_TOLD and is_handled(self._logger):
             self._told.add(told)
-            with suppress(*THEIRS):
+            with suppress(*theirs()):
                 self._logger.warning(message, *args, extra=extra, stacklevel=2)
 
     def failure(self, error: BaseException, message: str, *args: object, **extra: Any) -> None:
         """Log an exception, with its traceback."""
-        with suppress(*THEIRS):
+        with suppress(*theirs()):
             self._logger.error(message, *args, extra=extra, stacklevel=2, exc_info=error)
