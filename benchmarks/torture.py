@@ -96,7 +96,7 @@ def find_mistakes(names: list[str], last: int) -> int:
             try:
                 code = find_mistake(name, last)
             except (LookupError, ImportError, AttributeError) as error:  # what it replaces is gone
-                print(f"{name}: {error}")
+                _say(f"{name}: {error}")
             finally:
                 sys.stdout.flush()
                 os._exit(code)
@@ -110,10 +110,14 @@ def find_mistake(name: str, last: int) -> int:
     mistake.build_in()
     for seed in (*range(mistake.first, last + 1), *range(1, mistake.first)):
         if broken := play(draw(seed, mistake.kind)):
-            print(f"{name:22} {mistake.kind:12} seed {seed:3}: {broken[0].promise}: {broken[0].how[:90]}")
+            _say(f"{name:22} {mistake.kind:12} seed {seed:3}: {broken[0].promise}: {broken[0].how[:90]}")
             return 0
-    print(f"{name:22} {mistake.kind:12} NOT FOUND in {last} seeds: {mistake.does}")
+    _say(f"{name:22} {mistake.kind:12} NOT FOUND in {last} seeds: {mistake.does}")
     return 1
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")  # in one piece, where `print` may write two: other processes write there, too
 
 
 def main() -> int:

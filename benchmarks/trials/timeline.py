@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import aiohttp.connector
 import attrs
 
+import aistemsplitter_async.batch.runner  # noqa: F401  # a first call loads it in a thread, which no loop here sees
 from benchmarks.trials.watchdog import Watchdog
 
 T = TypeVar("T")

@@ -216,6 +216,9 @@ CARELESS_BOT = BOT.replace("async with AsyncAIStemSplitter(on_event=note) as cli
 INTERRUPTED = (
     PREAMBLE
     + """
+    import signal
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what started the tests may ignore it
+
     async def main():
         async with AsyncAIStemSplitter(on_event=note) as client:
             await client.submit("https://example.com/a.mp3")
