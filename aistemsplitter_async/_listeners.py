@@ -72,7 +72,7 @@ class Listener(Generic[T]):
 
     def _note(self, error: BaseException) -> None:
         kind = type(error)
-        if kind not in self._logged and is_handled(_log):  # else it is logged once somebody reads the log
+        if kind not in self._logged and is_handled(_log):  # else the first one after the log is read is logged
             self._logged.add(kind)
             message = "%s raised %s, which affects nothing else; further ones are not logged"
             with suppress(*theirs()):  # a handler or filter is other people's code, too

@@ -26,7 +26,7 @@ class StemAnswer:
         incoming: what its headers say.
         held: bytes of the stem that were handed over before; an answer that begins at the beginning repeats them.
         cap: bytes that it may have.
-        meter: counts while somebody waits for bytes.
+        meter: counts while a reader waits for bytes.
         opened: what to close with it.
 
     Attributes:
@@ -64,11 +64,11 @@ class StemAnswer:
         self._paused_at = 0.0
 
     def pause(self, *, now: float) -> None:
-        """Note that nobody waits for bytes any more."""
+        """Note that no reader waits for bytes any more."""
         self._paused_at = now
 
     def resume(self, *, now: float) -> None:
-        """Note that somebody waits for bytes again: that nobody did is no stall of the server."""
+        """Note that a reader waits for bytes again. The time since the last one did is no stall of the server."""
         self.meter.skip(now - self._paused_at)
 
     async def receive(self, clock: Clock) -> None:

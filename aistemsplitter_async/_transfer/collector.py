@@ -78,7 +78,7 @@ class _Delivery:
             self.held.pop().close()
 
     def finish(self, mixes: Collection[str]) -> None:
-        """Remove what nobody needs any more, now that all files are here.
+        """Remove what is not needed any more, now that all files are here.
 
         Raises:
             DownloadError: the disk fails.

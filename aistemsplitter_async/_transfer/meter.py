@@ -45,7 +45,7 @@ class Meter:
         self._last_byte = now
 
     def skip(self, seconds: float) -> None:
-        """Do not count `seconds` that have just passed, in which nobody waited for bytes."""
+        """Do not count `seconds` that have just passed, in which no reader waited for bytes."""
         self._period_start += seconds
         self._last_byte += seconds
 

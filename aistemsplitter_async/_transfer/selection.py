@@ -100,7 +100,7 @@ class Selection:
         """Check that a split by this model may have the stems, before it is paid for.
 
         Raises:
-            ConfigurationError: it cannot. Of a model that is not known here, nobody knows before.
+            ConfigurationError: it cannot. What a model that is not known here has shows only in its splits.
         """
         there = MODEL_STEMS.get(stem_model or _ANY_MODEL)
         if there is not None and (missing := _missing(self.named, there)):

@@ -40,7 +40,7 @@ from aistemsplitter_async.errors import (
     IncompleteDownloadError,
 )
 
-_AHEAD_BYTES = 64 * 1024  # received ahead of the reader, and what an attempt must bring for the next to count anew
+_AHEAD_BYTES = 64 * 1024  # received ahead of the reader; an attempt that brings as many is followed by a first one
 _AUDIO_TYPE = re.compile(r"audio/[a-z0-9][a-z0-9.+-]{0,60}")
 
 
@@ -180,7 +180,7 @@ class StemStream:
 
     def _note_end(self, receiving: asyncio.Task[None]) -> None:
         if not receiving.cancelled():
-            receiving.exception()  # retrieved, or asyncio logs that it never was: perhaps nobody reads on
+            receiving.exception()  # retrieved, or asyncio logs that it never was: perhaps there is no further read
         self._came.set()
 
     async def _receive(self) -> None:

@@ -177,7 +177,7 @@ class _JournaledCreate:
 async def resolve_create(context: BatchContext, record: Record) -> None:
     """Find out whether a create that an earlier run left open happened, as long as its key can be trusted.
 
-    What a person has to confirm first waits for its source: perhaps it is not in this run, and nobody looked.
+    What a person has to confirm first waits for its source, which may not be in this run, and so was not checked.
 
     Raises:
         JournalError: the answer cannot be recorded.

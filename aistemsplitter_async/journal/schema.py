@@ -73,7 +73,7 @@ MIGRATIONS: Final = (
     ) WITHOUT ROWID;
     """,
     # The sender is the fingerprint of the API key that a create was sent with. An account may change its API key, and
-    # nobody says whether its idempotency keys are known under another one.
+    # it is not documented whether its idempotency keys are known under another one.
     """
     ALTER TABLE tracks ADD COLUMN sender TEXT;
     UPDATE tracks SET sender = (SELECT value FROM meta WHERE name = 'key') WHERE body IS NOT NULL;

@@ -73,7 +73,7 @@ class Terminal:
         self._write(sys.stderr, f"{self._safe(text)}\n")
 
     def log(self, text: str) -> None:
-        """Write a line of progress, unless live lines show it, or nobody wants to see it."""
+        """Write a line of progress, unless live lines show it, or the user asked for quiet."""
         if not (self.is_live or self._is_quiet):
             self.say(text)
 
