@@ -12,14 +12,14 @@ pytest.register_assert_rewrite("tests.io.fakes", "tests.e2e.harness")  # their f
 
 # A loaded machine is not a reason to fail: how long an example took says nothing about what it proves.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("sample", settings.get_profile("shared machine"), max_examples=25)
+settings.register_profile("sample", settings.get_profile("shared machine"), max_examples=15)
 settings.load_profile("shared machine")
 
-_FEW = 4  # variants of one test, which all run in a sample
+_FEW = 2  # variants of one test, which all run in a sample
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--sample", action="store_true", help="of a test with more than 4 variants or examples, run some")
+    parser.addoption("--sample", action="store_true", help="of a test with more than 2 variants or examples, run some")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -51,7 +51,7 @@ def take_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
     variants, met = Counter(tests), Counter[str]()
     kept, left_out = list[pytest.Item](), list[pytest.Item]()
     for item, test in zip(items, tests, strict=True):
-        is_kept = variants[test] <= _FEW or met[test] % 3 == 0
+        is_kept = variants[test] <= _FEW or met[test] % 5 == 0
         (kept if is_kept else left_out).append(item)
         met[test] += 1
     config.hook.pytest_deselected(items=left_out)
