@@ -115,6 +115,8 @@ class CountingWindow:
         requests, per, in_flight, frees = dumped
         window = cls(math.inf if requests is None else int(requests), float(per))
         window.in_flight = int(in_flight)
+        if window.in_flight < 0 or min(frees[1:], default=0) < 0:
+            raise ValueError("no such window")
         window._frees = deque(unpack_times(frees, _grain_of(window.per)))
         return window
 
@@ -201,6 +203,8 @@ class BucketWindow:
         bucket = cls(1, 1.0, float(at))
         bucket.in_flight = int(in_flight)
         bucket._capacity, bucket._rate, bucket._level = float(capacity), float(rate), float(level)
+        if not bucket._rate > 0 or bucket.in_flight < 0:
+            raise ValueError("no such bucket")
         return bucket
 
     def _refill(self, now: float) -> None:
