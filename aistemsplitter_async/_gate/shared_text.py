@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from itertools import product, starmap
 from typing import Any, Final, Self
 
 import attrs
@@ -22,6 +23,7 @@ from aistemsplitter_async.errors import ConfigurationError
 
 FORMAT: Final = 1
 TICKS: Final = 1000.0  # a second, in which holders' times are kept
+_ORDERS: Final[dict[tuple[int, int], Order]] = {order: order for order in starmap(Order, product(Lane, Rank))}
 _LATEST = 1e12  # s; no clock is there
 _LONGEST = 1_000_000  # characters; a hostile text must not exhaust memory
 _UNREADABLE: Final = (
@@ -129,18 +131,16 @@ class Kept:
         base = math.floor(at)
         parsed: dict[str, Holder] = {}
         for name, (until, limit, heard, waiting, slots, *ticket) in holders.items():
-            numbers = iter(slots)
-            parsed[name] = Holder(
-                until=base + until / TICKS,
-                declared=limits[limit],
-                heard=int(heard),
-                waiting=int(waiting),
-                slots={int(slot): base + taken / TICKS for slot, taken in zip(numbers, numbers, strict=True)},
-                ticket=_load_ticket(ticket, base),
+            taken = (
+                {int(slot): base + at / TICKS for slot, at in zip(slots[::2], slots[1::2], strict=True)}
+                if slots
+                else {}
             )
+            place = _load_ticket(ticket, base) if ticket else None
+            parsed[name] = Holder(base + until / TICKS, limits[limit], int(heard), int(waiting), taken, place)
         numbers = iter(turns)
         in_a_row = {
-            _load_order(lane, rank): int(grants) for lane, rank, grants in zip(numbers, numbers, numbers, strict=True)
+            _ORDERS[lane, rank]: int(grants) for lane, rank, grants in zip(numbers, numbers, numbers, strict=True)
         }
         return cls(
             at=float(at),
@@ -158,15 +158,9 @@ def _dump_ticket(ticket: Ticket | None, base: float) -> list[int]:
     return [*ticket.order, ticket.turn, ticket.want, round((ticket.due - base) * TICKS)]
 
 
-def _load_ticket(dumped: list[int], base: float) -> Ticket | None:
-    if not dumped:
-        return None
+def _load_ticket(dumped: list[int], base: float) -> Ticket:
     lane, rank, turn, want, due = dumped
-    return Ticket(_load_order(lane, rank), int(turn), int(want), base + due / TICKS)
-
-
-def _load_order(lane: int, rank: int) -> Order:
-    return Order(Lane(lane), Rank(rank))
+    return Ticket(_ORDERS[lane, rank], int(turn), int(want), base + due / TICKS)
 
 
 def _finite(text: str) -> float:
