@@ -14,162 +14,14 @@ All times are monotonic seconds and must not run backwards.
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Iterable
-
-import attrs
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 from aistemsplitter_async._gate.memory import LONGEST_WINDOW, MOST_QUOTAS, QuotaMemory
+from aistemsplitter_async._gate.quota import Quota
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.snapshot import LimitUse
-from aistemsplitter_async.config import LONGEST_CLOSED, RateLimit
-
-_GRAIN = 1e-3  # of the window, within which slots are kept as one
-
-
-@attrs.define
-class _Batch:
-    first: float  # when the first of its slots would come back
-    back: float  # when all of them do
-    count: int
-
-
-class Quota:
-    """At most `requests` in any `per` seconds. `declared` limits are never forgotten, raised, nor exceeded to ask."""
-
-    def __init__(self, requests: int, per: float, *, declared: bool, now: float) -> None:
-        self.requests = requests
-        self._most = requests if declared else math.inf
-        self.per = per
-        self.declared = declared
-        self.named_at = now
-        self.in_flight = 0
-        self._batches = deque[_Batch]()
-        self._settled = 0
-        self._others = 0  # slots used by other clients, as far as known
-        self._others_until = -math.inf
-        self._changed_at = -math.inf  # when a reply last changed what is in use
-        self._ask_at = math.inf  # when the server said that there will be more
-        self._taken_at = now
-        self._is_told = False  # what remains, by a reply
-
-    def is_kept(self, now: float) -> bool:
-        """Return whether it still holds: what no reply has named for a whole window is forgotten."""
-        return self.declared or self.in_flight > 0 or now - self.named_at <= self.per
-
-    def used(self, now: float) -> int:
-        """Return how many slots are occupied, also by others."""
-        self._forget(now)
-        return self.in_flight + self._settled + self._others
-
-    def free_at(self, now: float, *, spare: int = 0) -> float:
-        """Return when a slot and `spare` more are free: `now` if at once, infinity if only after a reply."""
-        missing = self.used(now) + 1 + min(spare, self.requests - 1) - self.requests
-        if missing <= 0:
-            return now
-        at = self._back_at(missing)
-        if self.declared or self.in_flight:
-            return at
-        return max(now, min(at, self._ask_at, self._taken_at + LONGEST_CLOSED))
-
-    def free_within(self, now: float, seconds: float) -> float:
-        """Return how many requests may be sent in the next `seconds`; beyond one window, the mean rate."""
-        free = self.requests - self.used(now)
-        back = sum(batch.count for batch in self._batches if batch.back <= now + seconds)
-        back += self._others if self._others_until <= now + seconds else 0
-        later = self.requests * (seconds / self.per - 1) if seconds > self.per else 0.0
-        return max(0.0, free + back + later)
-
-    def take(self, now: float) -> None:
-        self.in_flight += 1
-        self._taken_at = now
-        if self._ask_at <= now:
-            self._ask_at = math.inf
-
-    def settle(self, now: float) -> None:
-        self.in_flight -= 1
-        self._changed_at = now
-        self.occupy([(0.0, 1)], now)
-
-    def restore(self) -> None:
-        self.in_flight -= 1
-
-    def occupy(self, slots: Iterable[tuple[float, int]], now: float) -> None:
-        """Occupy slots, given how long ago their replies came and how many these were, the oldest first."""
-        for age, count in slots:
-            back = now - age + self.per
-            last = self._batches[-1] if self._batches else None
-            if last is not None and back - last.first <= _GRAIN * self.per:
-                last.back = max(last.back, back)
-                last.count += count
-            else:
-                self._batches.append(_Batch(back, back, count))
-            self._settled += count
-
-    def note(self, advice: RateAdvice, now: float, *, sent: float) -> None:
-        """Note what a reply says; its own request was sent at `sent`, and is still in flight here."""
-        self.named_at = now
-        if advice.requests is not None:
-            self.requests = int(min(self._most, advice.requests))
-        if advice.remaining is None:
-            return
-        self._is_told = True
-        self._forget(now)
-        reset = min(self.per, advice.reset or self.per)
-        known = self.requests - advice.remaining - (1 if advice.remaining else 0)
-        is_exact = sent >= self._changed_at
-        if is_exact:
-            self._release(self._settled - max(0, known))
-        others = max(0, known - self._settled)
-        self._others = others if is_exact else max(self._others, others)
-        self._others_until = now + reset
-        self._changed_at = now
-        self._ask_at = now + reset if advice.remaining == 0 and advice.reset else math.inf
-
-    def recall(self, slots: Iterable[tuple[float, int]], now: float) -> None:
-        """Occupy slots of an earlier run. What a reply of this one has said of others includes them."""
-        self._forget(now)
-        earlier = [(age, count) for age, count in slots if age < self.per]
-        own = [(now - batch.back + self.per, batch.count) for batch in self._batches]
-        self._batches.clear()
-        self._settled = 0
-        self.occupy(sorted([*earlier, *own], reverse=True), now)
-        if self._is_told:
-            count = sum(count for _, count in earlier)
-            self._release(count - self._others)
-            self._others = max(0, self._others - count)
-
-    def export(self, now: float) -> QuotaMemory:
-        """Return the state that should survive a restart."""
-        self._forget(now)
-        slots = [(now - batch.back + self.per, batch.count) for batch in self._batches]
-        if self._others:
-            slots.insert(0, (now - self._others_until + self.per, self._others))
-        slots += [(0.0, self.in_flight)] * bool(self.in_flight)
-        return QuotaMemory(requests=self.requests, per=self.per, slots=tuple(slots), named=now - self.named_at)
-
-    def _back_at(self, missing: int) -> float:
-        returns = [(batch.back, batch.count) for batch in self._batches] + [(self._others_until, self._others)]
-        for back, count in sorted(returns):
-            missing -= count
-            if missing <= 0:
-                return back
-        return math.inf
-
-    def _release(self, count: int) -> None:
-        while count > 0 and self._batches:
-            freed = min(count, self._batches[0].count)
-            self._batches[0].count -= freed
-            self._settled -= freed
-            count -= freed
-            if not self._batches[0].count:
-                self._batches.popleft()
-
-    def _forget(self, now: float) -> None:
-        while self._batches and self._batches[0].back <= now:
-            self._settled -= self._batches.popleft().count
-        if self._others_until <= now:
-            self._others = 0
+from aistemsplitter_async.config import RateLimit
 
 
 class Quotas:
@@ -256,6 +108,52 @@ class Quotas:
                 quota.named_at = now - memory.named
             if quota is not None:
                 quota.recall(memory.slots, now)
+
+    def declare(self, limits: Iterable[RateLimit], now: float, *, in_flight: int, ages: list[float]) -> None:
+        """Keep these limits as the declared ones. The others hold only as long as replies name them.
+
+        `in_flight` and `ages` are those of `adopt`, for a limit that is new.
+        """
+        declared = {limit.per: limit.requests for limit in limits if limit.requests is not None}
+        for quota in self._quotas.values():
+            quota.declare(declared.get(quota.per))
+        for per, requests in declared.items():
+            if per not in self._quotas:
+                quota = self._add(requests, per, now, in_flight)
+                quota.declare(requests)
+                quota.occupy(((age, 1) for age in sorted(ages, reverse=True) if age < per), now)
+
+    def reap(self, count: int, age: float, now: float) -> None:
+        """Settle `count` slots, as if their replies had come `age` seconds ago."""
+        for quota in self._quotas.values():
+            quota.in_flight -= count
+        self.occupy(count, age, now)
+
+    def occupy(self, count: int, age: float, now: float) -> None:
+        """Count `count` requests that were answered `age` seconds ago."""
+        for quota in self._quotas.values():
+            quota.occupy([(age, count)], now)
+
+    def fill(self, count: int, now: float) -> None:
+        """Count all slots in use and `count` more as if their replies came now."""
+        for quota in self._quotas.values():
+            quota.fill(count, now)
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        for quota in self._quotas.values():
+            quota.shift(seconds)
+
+    def dump(self) -> list[list[Any]]:
+        """Return the whole state as plain JSON."""
+        return [quota.dump() for quota in self._quotas.values()]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Sequence[Any]]) -> Self:
+        """Return the limits as they were dumped."""
+        quotas = cls((), now=0.0)
+        quotas._quotas = {quota.per: quota for quota in map(Quota.load, dumped)}
+        return quotas
 
     def _add(self, requests: int, per: float, now: float, in_flight: int) -> Quota:
         quota = self._quotas[per] = Quota(requests, per, declared=False, now=now)

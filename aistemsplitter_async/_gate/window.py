@@ -13,10 +13,14 @@ All times are monotonic seconds and must not run backwards.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, chain, compress, repeat
+from operator import mul, sub
+from typing import Any, Self
 
+_GRAINS = 2.0**13  # of a window, to which dumped times are rounded up: 7.8 ms of a minute
 _ROUNDING = 1e-9  # tokens; a level that should be exactly one may differ in the last bits of a float
 
 
@@ -88,6 +92,34 @@ class CountingWindow:
     def used(self, now: float) -> int:
         return self.in_flight + self.accepted(now)
 
+    def backdate(self, seconds: float) -> None:
+        """Note that the reply of the slot settled last had come so many seconds before; less than none is later."""
+        insort(self._frees, self._frees.pop() - seconds)
+
+    def fill(self, count: int, now: float) -> None:
+        """Occupy `count` slots as if their replies came now, in the place of those that are occupied."""
+        self._frees = deque([now + self.per]) * count
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        self._frees = deque([at + seconds for at in self._frees])
+
+    def dump(self) -> list[Any]:
+        """Return the whole state as plain JSON. Slots come back up to a 5,000th of the window later, never earlier."""
+        requests = self.requests if math.isfinite(self.requests) else None
+        return [requests, self.per, self.in_flight, pack_times(self._frees, _grain_of(self.per))]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> Self:
+        """Return a window as it was dumped."""
+        requests, per, in_flight, frees = dumped
+        window = cls(math.inf if requests is None else int(requests), float(per))
+        window.in_flight = int(in_flight)
+        if window.in_flight < 0:
+            raise ValueError("no such window")
+        window._frees = deque(unpack_times(frees, _grain_of(window.per)))
+        return window
+
     def _forget(self, now: float) -> None:
         while self._frees and self._frees[0] <= now:
             self._frees.popleft()
@@ -152,7 +184,77 @@ class BucketWindow:
         self._refill(now)
         self._level = min(self._level, self._capacity - seconds * self._rate)
 
+    def restart(self, now: float) -> None:
+        """Start over with no tokens on a new clock."""
+        self.in_flight, self._level, self._at = 0, 0.0, now
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        self._at += seconds
+
+    def dump(self) -> list[Any]:
+        """Return the whole state as plain JSON."""
+        return [self.in_flight, self._capacity, self._rate, self._level, self._at]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> Self:
+        """Return a bucket as it was dumped."""
+        in_flight, capacity, rate, level, at = dumped
+        bucket = cls(1, 1.0, float(at))
+        bucket.in_flight = int(in_flight)
+        bucket._capacity, bucket._rate, bucket._level = float(capacity), float(rate), float(level)
+        if not bucket._rate > 0 or bucket.in_flight < 0:
+            raise ValueError("no such bucket")
+        return bucket
+
     def _refill(self, now: float) -> None:
         refilled = self._level + (now - self._at) * self._rate
         self._level = max(self._level, min(self._capacity - self.in_flight, refilled))
         self._at = now
+
+
+def pack_times(times: Sequence[float], grain: float) -> list[Any]:
+    """Return ascending times, rounded up to grains: the first as a number, of each how many grains later it is."""
+    if not times:
+        return []
+    first = math.ceil(times[0] / grain)
+    later = map(sub, times, repeat(first * grain))  # small numbers are quicker, and exact as well
+    grains = list(map(math.ceil, map(mul, later, repeat(1 / grain))))
+    steps = [_STEPS[step] if step < _TABLED else _step(step) for step in map(sub, grains[1:], grains)]
+    return [first, "".join(steps)]
+
+
+def unpack_times(packed: Sequence[Any], grain: float) -> list[float]:
+    """Return the times that were packed with this grain, a power of two: packing them again changes nothing.
+
+    Raises:
+        ValueError: they were not packed so.
+    """
+    if not packed:
+        return []
+    first, text = packed
+    steps = text.encode("ascii").translate(_DECODED)
+    if max(steps, default=0) > _FURTHER:
+        raise ValueError("no such steps")
+    at = accumulate(map(_FLOATS.__getitem__, steps), initial=float(first))
+    kept = chain((True,), map(_FURTHER.__ne__, steps)) if _FURTHER in steps else None
+    return list(map(mul, at if kept is None else compress(at, kept), repeat(grain)))
+
+
+def _step(grains: int) -> str:
+    further, rest = divmod(grains, _FURTHER)
+    return "~" * further + _ALPHABET[rest]
+
+
+_ALPHABET = "".join(map(chr, range(35, 126))).replace(
+    "\\", ""
+)  # a letter for up to 89 grains; JSON escapes none of them
+_FURTHER = len(_ALPHABET)  # grains of a "~", which is no slot
+_DECODED = bytes((_ALPHABET + "~").find(chr(code)) & 0xFF for code in range(256))
+_FLOATS = [float(grains) for grains in range(_FURTHER + 1)]
+_TABLED = 8 * _FURTHER
+_STEPS = [_step(grains) for grains in range(_TABLED)]
+
+
+def _grain_of(per: float) -> float:
+    return 2.0 ** round(math.log2(per)) / _GRAINS  # a power of two: exact, however often it is packed
