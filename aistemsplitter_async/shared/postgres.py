@@ -113,8 +113,8 @@ class PostgresGateStore:
     async def aclose(self) -> None:
         """Close the connection of this event loop. Using the store again reopens it."""
         await self._calls.drain()
-        if (line := self._lines.pop()) is not None and line.connection is not None:
-            await line.connection.close()
+        if (line := self._lines.pop()) is not None:
+            await line.close()
 
     async def _ask(self, statement: str, arguments: dict[str, object]) -> Answer:
         return await self._calls.run(self._answer(statement, arguments))
@@ -125,9 +125,9 @@ class PostgresGateStore:
         except ConfigurationError as error:
             raise StoreUnavailableError(str(error), permanent=True) from None
         self._is_loaded = True
+        line = self._lines.get()
         try:
-            line = self._lines.get()
-            async with line.lock:
+            async with line.turn:
                 was_open = line.is_open
                 try:
                     return await self._try(line, statement, arguments)
@@ -136,6 +136,8 @@ class PostgresGateStore:
                         raise
                 return await self._try(line, statement, arguments)  # the server had closed the connection meanwhile
         except (psycopg.Error, OSError) as error:  # a TimeoutError is one
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                await line.close()  # to ask for the primary again
             problem = self._explain(error, psycopg)
         raise problem  # outside, so that it does not carry the other one, which knows the password
 
@@ -197,15 +199,20 @@ class PostgresGateStore:
 
 
 class _Line:
-    """The connection of one event loop, and whose turn it is."""
+    """The connection of one event loop, whose calls take turns."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self.connection: AsyncConnection[Row] | None = None
 
     @property
     def is_open(self) -> bool:
         return self.connection is not None and not self.connection.closed
+
+    async def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            await connection.close()
 
 
 async def _execute(connection: AsyncConnection[Row], statement: str, arguments: dict[str, object]) -> Answer:
