@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from aistemsplitter_async._tasks import own
+from aistemsplitter_async._tasks import cancel_and_wait, own
 
 T = TypeVar("T")
 
@@ -35,9 +35,17 @@ class Calls:
 
     async def drain(self) -> None:
         """Wait for the calls of this event loop that are under way."""
-        loop = asyncio.get_running_loop()
-        while here := [task for task in self._running if task.get_loop() is loop]:
+        while here := self._here():
             await asyncio.wait(here)
+
+    async def cancel(self) -> None:
+        """Cancel the calls of this event loop that are under way."""
+        if here := self._here():
+            await cancel_and_wait(*here)
+
+    def _here(self) -> list[asyncio.Task[Any]]:
+        loop = asyncio.get_running_loop()
+        return [task for task in self._running if task.get_loop() is loop]
 
     def _note_end(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
