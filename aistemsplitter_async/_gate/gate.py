@@ -12,7 +12,7 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any, Self
 
 from aistemsplitter_async._gate.budget import Budget
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
@@ -22,6 +22,7 @@ from aistemsplitter_async._gate.queues import Queues
 from aistemsplitter_async._gate.rate_headers import find_rate_headers, parse_further_limits, parse_rate_headers
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
+from aistemsplitter_async._gate.source import Source
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -33,22 +34,6 @@ _log = Log("gate")
 
 _BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
-
-
-class Source(Protocol):
-    """Has requests to send, and chooses among them only when a slot is free."""
-
-    def best(self, now: float, after: Order | None = None) -> Order | None:
-        """Return the order of the best candidate at `now`, of those behind `after`; `None` if there is none."""
-        ...
-
-    def next_change(self, now: float) -> float:
-        """Return when `best` may answer differently through time alone (monotonic seconds, or infinity)."""
-        ...
-
-    def grant(self, order: Order, slot: Slot) -> None:
-        """Take the slot for the candidate of `order` that `best` just returned."""
-        ...
 
 
 class Gate:
@@ -66,7 +51,10 @@ class Gate:
     Attributes:
         expected: requests that will be made soon and do not wait here yet: polls leave room for them. A caller that
             is about to make some adds them, and subtracts them when they come.
+        trouble: why nothing is sent, though the server has not asked for that; `None` if all is well.
     """
+
+    trouble: str | None = None
 
     def __init__(
         self,
@@ -93,6 +81,15 @@ class Gate:
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
 
+    def serve(self, owner: Mapping[str, str]) -> None:
+        """Admit the requests of this API and key (`Engine.owner`). Whom it serves makes no difference to this gate."""
+
+    async def flush(self) -> None:
+        """Tell others what they do not know yet. Nobody else knows this gate."""
+
+    async def aclose(self) -> None:
+        """Give back what the gate holds. This one holds nothing."""
+
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
         """Wait for a slot and return it. A cancelled call leaves the queue.
 
@@ -116,7 +113,7 @@ class Gate:
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = now
         order = Order.of(priority, rank)
-        waiter = self._queues.join(order)
+        waiter = self._queues.join(order, now)
         self.pump()
         try:
             slot = await waiter
@@ -152,6 +149,7 @@ class Gate:
             closed_for=max(0.0, self._limiter.closed_until - now),
             per=self._limiter.per,
             further=self._limiter.quotas.uses(now),
+            trouble=self.trouble,
         )
 
     @property
@@ -245,7 +243,7 @@ class Gate:
         while True:
             chosen = self._choose(now)
             if chosen is None:
-                wake_at = min((source.next_change(now) for source in self._sources), default=math.inf)
+                wake_at = self._next_change(now)
                 break
             order, source, spare = chosen
             free_at = self._limiter.free_at(now, spare=spare)
@@ -253,15 +251,20 @@ class Gate:
                 wake_at = free_at
                 break
             self._limiter.take(now)
-            self._turns.note(order)
-            if order.rank < Rank.POLL:
-                self._worked.append(now)
-                self._forget_work(now)
-            source.grant(
-                order,
-                Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore),
-            )
+            slot = Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore)
+            self._grant(order, source, slot, now)
         self._wake_at(wake_at)
+
+    def _next_change(self, now: float) -> float:
+        """Return when there may be a candidate, now that there is none."""
+        return min((source.next_change(now) for source in self._sources), default=math.inf)
+
+    def _grant(self, order: Order, source: Source, slot: Slot, now: float) -> None:
+        self._turns.note(order)
+        if order.rank < Rank.POLL:
+            self._worked.append(now)
+            self._forget_work(now)
+        source.grant(order, slot)
 
     def _is_in_use(self) -> bool:
         return self._loop is not None and not self._loop.is_closed()
