@@ -119,7 +119,7 @@ class Contact:
         raise AssertionError
 
     async def _call(self, work: Coroutine[Any, Any, T], longest: float) -> T:
-        """Return the result of `work`, in a task of its own: not even code that does not let itself be cancelled hangs us.
+        """Return the result of `work`, in a task of its own, for it may not let itself be cancelled.
 
         Raises:
             StoreUnavailableError: it raised something, or took too long.

@@ -10,19 +10,25 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Self
+from typing import Any
 
 from aistemsplitter_async._gate.budget import Budget
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.rate_headers import find_rate_headers, parse_further_limits, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import (
+    RateAdvice,
+    find_rate_headers,
+    parse_further_limits,
+    parse_rate_headers,
+)
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._gate.source import Source
+from aistemsplitter_async._gate.timer import Timer
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -51,10 +57,7 @@ class Gate:
     Attributes:
         expected: requests that will be made soon and do not wait here yet: polls leave room for them. A caller that
             is about to make some adds them, and subtracts them when they come.
-        trouble: why nothing is sent, though the server has not asked for that; `None` if all is well.
     """
-
-    trouble: str | None = None
 
     def __init__(
         self,
@@ -72,8 +75,7 @@ class Gate:
         self._queues = Queues()
         self._turns = Turns()
         self._sources: list[Source] = [self._queues]
-        self._timer: asyncio.Task[None] | None = None
-        self._timer_at = math.inf
+        self._timer = Timer(self._clock, self.pump)
         self._emit = Emitter(on_event, self._clock)
         self._emitted_limit = self._limiter.believed
         self._closed_in: Context | None = None  # of the call that was refused
@@ -139,6 +141,11 @@ class Gate:
             self._sources.remove(source)
         self.pump()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is sent although the server has not asked for that; `None` if all is well."""
+        return None
+
     def snapshot(self) -> GateSnapshot:
         """Return the present state of the gate."""
         now = self._clock.monotonic()
@@ -199,10 +206,13 @@ class Gate:
         advice = parse_rate_headers(headers, per=per, now=now)
         further = parse_further_limits(headers, per=per, now=now)
         if advice is not None or further:
-            self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
+            self._adopt(advice, further, sent)
             self.pump()
         else:
             _log.warn_once("rate headers not understood (%s): the limit is learned from 429s", ", ".join(named))
+
+    def _adopt(self, advice: RateAdvice | None, further: Sequence[RateAdvice], sent: float | None) -> None:
+        self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
 
     def _settle(self, taken_at: float) -> None:
         self._limiter.settle(self._clock.monotonic(), sent=taken_at)
@@ -253,7 +263,7 @@ class Gate:
             self._limiter.take(now)
             slot = Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore)
             self._grant(order, source, slot, now)
-        self._wake_at(wake_at)
+        self._timer.set(wake_at)
 
     def _next_change(self, now: float) -> float:
         """Return when there may be a candidate, now that there is none."""
@@ -281,7 +291,7 @@ class Gate:
         self._loop = loop
         self._queues = Queues()
         self._sources = [self._queues]
-        self._timer = None
+        self._timer = Timer(self._clock, self.pump)
 
     def _choose(self, now: float) -> tuple[Order, Source, int] | None:
         """Return the order and the source of the best candidate, and how many slots it must leave free.
@@ -339,18 +349,3 @@ class Gate:
         if old != new:
             self._emitted_limit = new
             self._emit(LimitLearned, lambda: LimitLearned(old=old, new=new, at=now))
-
-    def _wake_at(self, when: float) -> None:
-        timer = self._timer
-        if timer is not None and (self._timer_at != when or timer.done()):  # done: it was cancelled from outside
-            timer.cancel()
-            self._timer = None
-        if self._timer is None and math.isfinite(when):
-            self._timer_at = when
-            work, empty = self._sleep_until(when), Context()  # it serves all calls, and may outlive this one
-            self._timer = asyncio.get_running_loop().create_task(work, name="gate timer", context=empty)
-
-    async def _sleep_until(self, when: float) -> None:
-        await self._clock.sleep(when - self._clock.monotonic())
-        self._timer = None
-        self.pump()

@@ -1,7 +1,7 @@
 """What one process holds of a shared budget, and what of that the others do not know yet.
 
-Nothing is taken back when a conversation fails: news are dropped only when an answer shows that they were heard, and are
-counted, so that the store hears each once, whatever became of the answers before.
+Nothing is put back when a conversation fails: news are dropped only when an answer shows that they were heard. They are
+counted, so that each is heard once, whatever became of the answers before.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 
+from aistemsplitter_async._gate.lanes import Order
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.shared_state import Ask, Named, Over, Reply
 from aistemsplitter_async.config import RateLimit
@@ -90,16 +91,16 @@ class Holding:
 class Denials:
     """Until when it makes no sense to ask for slots, by what was asked for in vain."""
 
-    _until: dict[tuple[Any, int], float] = attrs.field(factory=dict[tuple[Any, int], float])
+    _until: dict[tuple[Order, int], float] = attrs.field(factory=dict[tuple[Order, int], float])
 
-    def until(self, order: Any, spare: int) -> float:
+    def until(self, order: Order, spare: int) -> float:
         """Return when to ask for a request of this order, which must leave `spare` slots free; in the past: at once.
 
         What is denied to one is denied to those that go behind it and must leave as many free.
         """
         return max((at for (first, few), at in self._until.items() if first <= order and few <= spare), default=0.0)
 
-    def note(self, order: Any, spare: int, until: float | None, now: float) -> None:
+    def note(self, order: Order, spare: int, until: float | None, now: float) -> None:
         """Note that no slot was free for such a request `until` then; `None` if there was one."""
         kept = {key: at for key, at in self._until.items() if at > now}
         if until is None:

@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from aistemsplitter_async._gate.lanes import Lane, Order, Priority
+from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.slot import Slot
 
 
@@ -55,6 +55,15 @@ class Queues:
                 if not waiter.done():
                     waiter.set_exception(build())
                     self._waiting[order.lane] -= 1
+
+    def alike(self, order: Order) -> int:
+        """Return how many calls wait that are given slots under the same conditions; perhaps some have given up."""
+        is_poll = order.rank is Rank.POLL
+        return sum(
+            len(queue)
+            for other, queue in self._queues.items()
+            if other.lane is order.lane and (other.rank is Rank.POLL) == is_poll
+        )
 
     def count(self) -> dict[Priority, int]:
         """Return how many calls wait in each lane."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from aistemsplitter_async._gate.lanes import Order
@@ -21,4 +22,8 @@ class Source(Protocol):
 
     def grant(self, order: Order, slot: Slot) -> None:
         """Take the slot for the candidate of `order` that `best` just returned."""
+        ...
+
+    def refuse(self, build: Callable[[], Exception]) -> None:
+        """Fail all that waits, each with its own exception: no slot will come."""
         ...
