@@ -29,7 +29,7 @@ FLOORS = (
     ("_gate",),
     ("_send",),
     ("_poll", "_transfer"),
-    ("library", "webhooks"),
+    ("library", "shared", "webhooks"),
     ("_engine", "journal"),
     ("batch", "job"),
     ("client",),
@@ -49,7 +49,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LAZY = ("", "sandbox", "webhooks")  # packages whose names load on first use: above everything they offer
+LAZY = ("", "sandbox", "shared", "webhooks")  # packages whose names load on first use: above everything they offer
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 # Nothing that knows the wire.
 SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls", "_version", "_web", "clock"})
