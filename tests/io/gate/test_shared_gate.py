@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from aistemsplitter_async._gate.contact import Contact
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._gate.lanes import Rank
 from aistemsplitter_async._gate.shared_gate import SharedGate
 from aistemsplitter_async._gate.slot import Lease
+from aistemsplitter_async._sleep import Readings
 from aistemsplitter_async.config import RateLimit
 from aistemsplitter_async.errors import ConfigurationError, RateLimitedError
 from aistemsplitter_async.events import GateClosed, GateOpened, LimitLearned
@@ -90,7 +89,8 @@ async def test_a_refusal_closes_the_gate_for_all_and_one_probe_opens_it() -> Non
     await asyncio.gather(*waiting)
     assert max(sent) < 60
     for events in fleet.events:
-        assert [type(event) for event in events if isinstance(event, GateClosed | GateOpened)] == [GateClosed, GateOpened]
+        told = [type(event) for event in events if isinstance(event, GateClosed | GateOpened)]
+        assert told == [GateClosed, GateOpened]
     await fleet.stop()
 
 
@@ -102,7 +102,7 @@ async def test_a_refusal_that_asks_for_too_long_a_wait_fails_the_calls_of_every_
     slot.refuse(600.0)
     for failure in await asyncio.gather(*waiting, return_exceptions=True):
         assert isinstance(failure, RateLimitedError)
-        assert failure.retry_after is not None and 580 < failure.retry_after <= 600
+        assert 580 < (failure.retry_after or 0.0) <= 600
     for gate in fleet.gates:
         with pytest.raises(RateLimitedError):
             await gate.admit()
@@ -253,9 +253,7 @@ async def test_a_lease_that_is_renewed_in_time_goes_on() -> None:
     assert lease.is_over
 
 
-def _readings(now: float) -> Any:
-    from aistemsplitter_async._sleep import Readings  # noqa: PLC0415
-
+def _readings(now: float) -> Readings:
     return Readings(now, now, now)
 
 
