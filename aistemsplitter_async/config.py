@@ -19,6 +19,7 @@ BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
 SHARED_VARIABLE = "AISTEMSPLITTER_SHARED"
+SHARED_FOLDER_VARIABLE = "AISTEMSPLITTER_SHARED_DIR"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
@@ -64,6 +65,8 @@ WEBHOOK_HANDLING = 30.0  # s for an event handler; senders hang up about then, a
 INBOX_EVENTS = 10_000  # events kept, to recognise duplicates and for waiters that come later; about 5 MB
 INBOX_KEEP = 86_400.0  # s that they are kept: longer than a sender is likely to repeat one
 INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
+STORE_TIMEOUT = 1.0  # s to connect to a store of what is shared, and for an answer, which takes it about a millisecond
+STORE_ELSEWHERE = 60.0  # s after which another machine that used a file of this one is gone
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
