@@ -177,7 +177,7 @@ def exit_code(error: AIStemSplitterError) -> Exit:
     if isinstance(error, SubmissionUncertainError):
         return Exit.UNCERTAIN
     if error.code == GATE_UNREACHABLE:
-        return Exit.PARKED
+        return Exit.USAGE if isinstance(error, APIConnectionError) and error.permanent else Exit.PARKED
     return Exit.PARKED if isinstance(error, RateLimitedError | JournalLockedError) else Exit.FAILED
 
 

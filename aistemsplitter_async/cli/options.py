@@ -201,8 +201,8 @@ class Common:
 
     @property
     def names_an_api(self) -> bool:
-        """Return whether another API or key was given, which a sandbox has itself."""
-        return self.base_url is not None or self.api_key_file is not None
+        """Return whether another API or key was given, or with whom it is shared; a sandbox has its own."""
+        return self.base_url is not None or self.api_key_file is not None or self.shared is not None
 
 
 @Parameter(name="*", group=STEMS)

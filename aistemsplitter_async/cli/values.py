@@ -60,10 +60,12 @@ def parse_shared(text: str) -> str:
 
 def has_password(url: str) -> bool:
     """Return whether the URL of a database holds a password, as its user's or as an option."""
-    place, _, query = url.partition("?")
-    user = place.rpartition("@")[0].rpartition("/")[2]
-    names = [option.partition("=")[0].lower() for option in query.split("&")]
-    return ":" in user or any("password" in unquote(name) for name in names)
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "sqlite":  # a path may have any characters
+        return False
+    place, _, query = rest.partition("?")
+    names = [unquote(option.partition("=")[0]).lower() for option in query.split("&")]
+    return ":" in place.rpartition("@")[0] or any("password" in name for name in names)
 
 
 def parse_webhook_url(text: str) -> str:
