@@ -16,7 +16,8 @@ NOBODY = "redis://127.0.0.1:1"
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AISTEMSPLITTER_API_KEY", "ast_key")
     monkeypatch.setattr(outage, "_NOTICEABLE", 0.1)
-    monkeypatch.setitem(SharedGate.__init__.__kwdefaults__, "patience", 0.3)  # instead of a minute
+    defaults = SharedGate.__init__.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "patience", 0.3)  # instead of a minute
 
 
 @pytest.mark.usefixtures("hasty")
