@@ -9,7 +9,6 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context
 from itertools import count
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ import attrs
 from aistemsplitter_async._gate.shared_state import Ask, Reply, step
 from aistemsplitter_async._gate.store import GateStore, Stored, StoreUnavailableError
 from aistemsplitter_async._sleep import Readings
+from aistemsplitter_async._tasks import start_aside
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import RetryPolicy
 
@@ -127,13 +127,13 @@ class Contact:
         if self._left is not None and not self._left.done():
             work.close()
             raise StoreUnavailableError(f"{self._kind} does not answer, and does not let itself be cancelled")
-        task = asyncio.get_running_loop().create_task(work, name="ask a gate store", context=Context())
+        task = start_aside(work, "ask a gate store")
         try:
             with suppress(TimeoutError):
                 async with self._clock.timeout_at(self._clock.monotonic() + longest):
                     await asyncio.wait([task])
         finally:
-            if not task.done():
+            if not task.done() and not task.get_loop().is_closed():
                 task.cancel()
                 task.add_done_callback(_retrieve)
                 self._left = task

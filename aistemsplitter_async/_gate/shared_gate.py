@@ -16,7 +16,6 @@ import random as random_module
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Context
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +34,7 @@ from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._gate.source import Source
 from aistemsplitter_async._gate.store import GateStore, StoreUnavailableError
 from aistemsplitter_async._sleep import Readings, read_clocks
-from aistemsplitter_async._tasks import cancel_and_wait, join, own
+from aistemsplitter_async._tasks import cancel_and_wait, join, own, start_aside
 from aistemsplitter_async.clock import Clock, Random, SystemClock
 from aistemsplitter_async.config import (
     SHARED_ANSWER,
@@ -224,7 +223,7 @@ class SharedGate(Gate):
             self._timer.set(at if chosen is not None else min(at, self._next_change(now)))
             return
         self._timer.set(math.inf)
-        self._talk = asyncio.get_running_loop().create_task(self._converse(), name="gate talk", context=Context())
+        self._talk = start_aside(self._converse(), "gate talk")
         self._talk.add_done_callback(self._end_talk)
 
     async def _converse(self) -> None:
