@@ -35,12 +35,12 @@ class Heard:
 
     Attributes:
         reply: the answer.
-        text: what is kept since then.
+        text: what is kept since then, `None` if nothing had to be changed.
         asked: the machine's clocks before the store was asked for its time.
     """
 
     reply: Reply
-    text: str
+    text: str | None
     asked: Readings
 
 
@@ -110,6 +110,8 @@ class Contact:
             asked = self._read()
             stored = self._check(await self._store.load(key))
             text, reply = step(stored, ask, retry=self._retry, lease=self._lease, random=self._random)
+            if text is None:
+                return Heard(reply=reply, text=None, asked=asked)
             is_kept = await self._store.swap(key, stored.version, text, _KEEP)
             if is_kept is True:
                 return Heard(reply=reply, text=text, asked=asked)

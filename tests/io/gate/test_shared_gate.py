@@ -261,7 +261,7 @@ async def test_a_lease_that_is_renewed_in_time_goes_on() -> None:
     now = [0.0]
     lease = Lease(10.0, lambda: _readings(now[0]), _readings(0.0))
     now[0] = 9.0
-    lease.renew(_readings(8.0))
+    lease.renew(10.0, _readings(8.0))
     now[0] = 17.0
     assert not lease.is_over
     now[0] = 18.0
