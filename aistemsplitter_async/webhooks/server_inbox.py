@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextvars import Context
+from functools import partial
 from typing import Any, Final, Protocol, Self, TypeVar
 
 import attrs
@@ -125,11 +126,10 @@ class ServerInbox(ABC):
         try:
             while True:
                 if not link.is_open:
-                    place = (
-                        None  # a server that is another one now may give places again: read all, pass over the heard
-                    )
+                    place = None  # another server may be at its place, and give places again: read all, pass the heard
+                request = partial(_read_news if link.is_open else _read_all, after=place)
                 try:
-                    news = await link.ask(lambda line: _read_news(line, place), INBOX_POLL + INBOX_PATIENCE)  # noqa: B023
+                    news = await link.ask(request, INBOX_POLL + INBOX_PATIENCE)
                 except (ConfigurationError, OSError) as error:
                     now = self._clock.monotonic()
                     lost_at = now if lost_at is None else lost_at
@@ -177,6 +177,11 @@ def load_event(text: str | bytes, signed_at: int) -> WebhookEvent:
 def key_of(event: WebhookEvent) -> str:
     """Return a short text that only equal events have: what an index may hold is bounded."""
     return hashlib.sha256(dump_event(event).encode()).hexdigest()
+
+
+async def _read_all(line: Line, after: Place | None) -> list[tuple[Place, WebhookEvent]]:
+    """Return what is there."""
+    return await line.read(after)
 
 
 async def _read_news(line: Line, after: Place | None) -> list[tuple[Place, WebhookEvent]]:

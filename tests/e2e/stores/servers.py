@@ -173,6 +173,7 @@ class Guardian:
                 _stop(server)
             shutil.rmtree(folder, ignore_errors=True)
         os.write(ended, b".")
+        threading.Event().wait()  # for ever: what "dies with its parent" dies with the thread that started it
 
     def _start(self, kind: Kind, folder: Path) -> dict[str, Any]:
         server = self._running.get(folder)
