@@ -43,11 +43,11 @@ redis.call('XTRIM', stream, 'MINID', string.format('%.0f', oldest))
 class RedisInbox(ServerInbox):
     """An inbox in a Redis (6.2 or later) or Valkey server. Receivers and clients with the same URL share it.
 
-    An event that was acknowledged survives what the server's settings say: with `appendonly yes`, `appendfsync always`
-    survives a power cut, and `everysec` may lose what was acknowledged within the last second or two of it; without
+    What an acknowledged event survives is for the server's settings to say. With `appendonly yes` and `appendfsync
+    always` it survives a power cut; with `everysec` that takes what was acknowledged in the last second or two; without
     `appendonly`, what came since the last snapshot is lost when the server ends. A failover may lose what the replica
-    did not have yet. The server must not evict (`maxmemory-policy noeviction`). A lost event costs one poll. A receiver
-    needs a connection for each event loop, and each follower one more.
+    did not have yet. The server must not evict (`maxmemory-policy noeviction`). A lost event costs no split: it is
+    polled, later. A receiver needs a connection for each event loop, and each follower one more.
 
     Args:
         url: `redis://`, `rediss://` (TLS) or `unix://`; `?prefix=` names the prefix of the keys, `aistemsplitter:`
