@@ -18,6 +18,7 @@ from aistemsplitter_async.errors import ConfigurationError
 BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+SHARED_FOLDER_VARIABLE = "AISTEMSPLITTER_SHARED_DIR"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
@@ -60,6 +61,8 @@ INBOX_POLL = 1.0  # s between checks of an inbox on a server, which also says th
 INBOX_PATIENCE = 5.0  # s for such a server to answer; senders wait longer for the receiver
 INBOX_OUTAGE = 60.0  # s that a follower waits for such a server to come back before it says so
 INBOX_IDLE = 60.0  # s without events after which a receiver's connection to such a server is closed
+STORE_TIMEOUT = 1.0  # s to connect to a store of what is shared, and for an answer, which takes it about a millisecond
+STORE_ELSEWHERE = 60.0  # s after which another machine that used a file of this one is gone
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops

@@ -35,7 +35,8 @@ _DEFAULTS: Final = {
 # other languages; then they count as passing, and the message says what is wrong all the same.
 _PERMANENT: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|is not permitted to log in"
-    r"|certificate verify failed|server does not support SSL|invalid connection option|permission denied for database"
+    r"|certificate verify failed|server does not support SSL|permission denied for database"
+    r"|invalid connection option|invalid URI|invalid \w+ value"
 )
 _PERMANENT_STATES: Final = ("28", "3D", "3F", "42", "0A")  # authorisation, no database, no schema, no right, no feature
 
@@ -48,6 +49,7 @@ class PostgresURL:
         conninfo: the URL for libpq, with the password if it has one.
         schema: a plain name in lower case.
         place: what to call it in messages: hosts and database.
+        hosts: how many are named; they are tried in turn.
         has_password: whether the URL itself holds one, and so must not be seen on a command line.
         secrets: what `redact` takes out of texts.
     """
@@ -55,6 +57,7 @@ class PostgresURL:
     conninfo: Secret
     schema: str
     place: str
+    hosts: int
     has_password: bool
     secrets: tuple[Secret, ...] = ()
 
@@ -84,6 +87,7 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         Secret(_for_libpq(address)),
         schema,
         _describe(address),
+        (address.hosts or address.option("host") or "").count(",") + 1,
         any(secrets),
         tuple(Secret(form) for one in secrets if one for form in {one, quote(one, safe="")}),
     )
@@ -129,6 +133,8 @@ def connect_options(url: PostgresURL, *, timeout: float) -> dict[str, Any]:
     """
     given = url.conninfo.reveal()
     defaults = {"connect_timeout": max(2, round(timeout)), **_DEFAULTS}
+    if url.hosts > 1:
+        defaults["target_session_attrs"] = "read-write"  # which of them is the primary, a failover changes
     options = {name: value for name, value in defaults.items() if not re.search(rf"[?&]{name}=", given)}
     # Statements are not prepared: a pooler gives every transaction another session.
     return {"conninfo": given, "autocommit": True, "prepare_threshold": None, **options}

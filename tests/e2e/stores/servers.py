@@ -159,7 +159,8 @@ class Guardian:
         with connection, suppress(OSError):
             for line in connection.makefile("r"):
                 request = json.loads(line)
-                folder = self._folder / (f"{id(connection):x}-{request['own']}" if request["own"] else request["kind"])
+                name = f"-{id(connection):x}-{request['own']}" if request["own"] else ""
+                folder = self._folder / (request["kind"] + name)
                 if request["own"]:
                     own.add(folder)
                 try:
