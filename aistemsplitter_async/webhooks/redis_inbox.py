@@ -80,7 +80,8 @@ class RedisInbox(ServerInbox):
         if isinstance(error, TimeoutError | redis.TimeoutError):
             return TimeoutError(f"{self._url.place} does not answer")
         problem = f"{self._url.place}: {redact(error, self._url)}"
-        if isinstance(error, redis.AuthenticationError):  # a wrong password, or none
+        causes = (error, error.__cause__, error.__context__)  # redis-py may say that it could not connect
+        if any(isinstance(one, redis.AuthenticationError) for one in causes):
             return ConfigurationError(problem)
         return ConnectionError(problem) if isinstance(error, redis.RedisError | OSError) else error
 

@@ -224,10 +224,11 @@ class _Link:
                 await asyncio.wait([asking])
             return asking.result()
         except Exception as error:  # noqa: BLE001  # which of them are the server's, `explain` knows
-            raise self._explain(error) from None
+            problem = self._explain(error)
         finally:
             if not (asking.done() and not asking.cancelled() and asking.exception() is None):
                 await run_to_end(self._give_up(asking))
+        raise problem  # outside, so that it does not carry the other one, which may know the password
 
     async def aclose(self) -> None:
         line, self._line = self._line, None

@@ -174,8 +174,9 @@ async def main() -> None:
             from aistemsplitter_async.shared import SharedGate
             from aistemsplitter_async.shared.urls import open_gate_store
 
-            store = Counting(open_gate_store(work.store, os.environ), measured)
-            gate = SharedGate(store, limit, lease=work.lease, clock=clock, retry=retry)
+            store = open_gate_store(work.store, os.environ)
+            await store.load("warm-up")  # what it needs is loaded, and it is connected, before time is measured
+            gate = SharedGate(Counting(store, measured), limit, lease=work.lease, clock=clock, retry=retry)
             options = {"gate": await stack.enter_async_context(gate)}
         client = await stack.enter_async_context(
             AsyncAIStemSplitter(
