@@ -109,7 +109,7 @@ class Follower:
 
     async def end(self) -> None:
         self.task.cancel()
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(8):  # psycopg alone would take ten
             await asyncio.wait([self.task])
         assert self.task.cancelled()
 
