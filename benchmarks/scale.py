@@ -17,11 +17,11 @@ alone, `private` gates that know nothing of each other, and gates shared through
 | clocks | the clocks of half of the workers are 4 s ahead |
 | stop | the store answers nothing for 4 s |
 | empty | the store forgets all, and a fresh worker comes |
-| interactive | interactive songs come in between, the limit is five times as high, and answers take 20 ms |
+| interactive | interactive songs come in between, in windows twice as long, and answers take 20 ms |
 | minute | a number of songs, against the bound that no client can beat: `--per 60 --limit 1200 --songs 1500` |
 
-What a row says: of how many whole windows the least used and all were used; how many 429 in how many bursts; the most
-in any window; the longest silence; the smallest and the largest share of a worker over the mean; conversations with the
+What a row says: of how many whole windows the least used and all were used; how many 429, and of those at one moment; the
+most in any window; the longest silence; the smallest and the largest share of a worker over the mean; conversations with the
 store per request; processor time of the workers per request, and what a conversation costs beyond `one`'s, in ms.
 Interactive songs: how long the first of each worker waited, and how long those after the second window.
 """
@@ -69,10 +69,11 @@ def build_cases(options: argparse.Namespace) -> dict[str, Setting]:
         "empty": attrs.evolve(longer, actions=((2.5, "empty", empty_store(comes=options.workers)),)),
         "interactive": attrs.evolve(
             steady,
-            limit=5 * options.limit,
-            at_once=10 * options.limit,
+            limit=2 * options.limit,
+            per=2 * per,
+            at_once=4 * options.limit,
             latency=0.02,
-            interactive=per / (options.limit / 10),
+            interactive=per / (options.limit / 30),
             windows=options.windows + 12,
         ),
         "minute": attrs.evolve(
@@ -120,7 +121,8 @@ def show(result: Result, alone: list[Result]) -> str:
     elif result.windows:
         used = [count / setting.limit for count in result.windows]
         parts.append(f"windows {min(used):.1%} {statistics.mean(used):.1%} {' '.join(map(str, result.windows))}")
-    parts.append(f"429: {len(result.refused)} in {result.moments}, most {result.most}")
+    bursts = f" ({'+'.join(map(str, result.bursts))})" if len(result.bursts) > 1 else ""
+    parts.append(f"429: {len(result.refused)}{bursts}, most {result.most}")
     parts.append(f"silence {result.silence:.2f} s")
     if len(result.shares) > 1:
         mean = requests / len(result.shares)
@@ -146,8 +148,8 @@ def spread(values: list[float]) -> str:
     ordered = sorted(1000 * value for value in values)
     if not ordered:
         return "-"
-    p50, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * part))] for part in (0.5, 0.99))
-    return f"p50 {p50:.0f} p99 {p99:.0f} max {ordered[-1]:.0f} of {len(ordered)}"
+    p50, p90, p99 = (ordered[min(len(ordered) - 1, int(len(ordered) * part))] for part in (0.5, 0.9, 0.99))
+    return f"p50 {p50:.0f} p90 {p90:.0f} p99 {p99:.0f} max {ordered[-1]:.0f} of {len(ordered)}"
 
 
 def load() -> str:

@@ -99,10 +99,15 @@ class Result:
         return max((later - sooner for sooner, later in itertools.pairwise(every)), default=0.0)
 
     @property
-    def moments(self) -> int:
-        """At how many moments there were 429s: those of one burst are one."""
-        gap = self.setting.per / 10
-        return sum(1 for index, at in enumerate(self.refused) if not index or at - self.refused[index - 1] > gap)
+    def bursts(self) -> list[int]:
+        """How many 429s there were at each moment at which there were some."""
+        sizes, last = list[int](), -math.inf
+        for at in self.refused:
+            if at - last > self.setting.per / 10:
+                sizes.append(0)
+            sizes[-1] += 1
+            last = at
+        return sizes
 
     def total(self, name: str) -> float:
         return float(sum(worker[name] for worker in self.workers))
