@@ -20,10 +20,11 @@ alone, `private` gates that know nothing of each other, and gates shared through
 | interactive | interactive songs come in between, in windows twice as long, and answers take 20 ms |
 | minute | a number of songs, against the bound that no client can beat: `--per 60 --limit 1200 --songs 1500` |
 
-What a row says: of how many whole windows the least used and all were used; how many 429, and of those at one moment; the
-most in any window; the longest silence; the smallest and the largest share of a worker over the mean; conversations with the
-store per request; processor time of the workers per request, and what a conversation costs beyond `one`'s, in ms.
-Interactive songs: how long the first of each worker waited, and how long those after the second window.
+What a row says: of how many whole windows the least used and all were used; how many 429, and how many of them at
+each moment; the most in any window; the longest silence; the smallest and the largest share of a worker over the mean;
+conversations with the store per request, and how many of those were lost to another worker's; processor time of the
+workers per request, and what a conversation costs beyond `one`'s, in ms. Of interactive songs: how long the first of
+each worker waited for its slot, and how long those after the second window waited for a slot and for an answer.
 """
 
 from __future__ import annotations
