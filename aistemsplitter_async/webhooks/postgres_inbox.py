@@ -190,6 +190,9 @@ class _PostgresLine:
         async for _ in self._connection.notifies(timeout=seconds, stop_after=1):
             pass
 
+    def abort(self) -> None:
+        self._connection.pgconn.finish()  # or psycopg would ask the server to end the request, and wait for it
+
     async def aclose(self) -> None:
         await self._connection.close()
 

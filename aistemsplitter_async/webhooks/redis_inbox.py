@@ -120,6 +120,9 @@ class _RedisLine:
         last = "0-0" if after is None else f"{after[0]}-{after[1]}"
         await self._client.xread({self._stream: last}, count=1, block=round(seconds * 1000))
 
+    def abort(self) -> None:
+        """Do nothing: redis-py closes the connection of a request that is cancelled."""
+
     async def aclose(self) -> None:
         await self._client.aclose()
 

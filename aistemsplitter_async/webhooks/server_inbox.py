@@ -18,7 +18,7 @@ from typing import Any, Final, Protocol, Self, TypeVar
 
 import attrs
 
-from aistemsplitter_async._tasks import run_to_end, wait_out
+from aistemsplitter_async._tasks import cancel_and_wait, run_to_end, wait_out
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_IDLE, INBOX_KEEP, INBOX_OUTAGE, INBOX_PATIENCE, INBOX_POLL
 from aistemsplitter_async.errors import ConfigurationError
@@ -30,7 +30,6 @@ Place = Any
 """Where an event is in the order of all: a later one is greater."""
 
 _BACKOFF: Final = 0.05  # s before a follower connects again; doubles up to INBOX_POLL
-_INSIST: Final = 0.05  # s between two cancellations of a request
 
 
 class Line(Protocol):
@@ -54,6 +53,10 @@ class Line(Protocol):
 
     async def wait(self, after: Place | None, seconds: float) -> None:
         """Return once there may be an event behind a place, or after `seconds`."""
+        ...
+
+    def abort(self) -> None:
+        """End it while a request is under way, which is cancelled then."""
         ...
 
     async def aclose(self) -> None:
@@ -241,10 +244,9 @@ class _Link:
         return await request(self._line)
 
     async def _give_up(self, asking: asyncio.Future[Any]) -> None:
-        """Close the connection. One cancellation is not enough: a client may ask its server to end the request."""
-        while not asking.done():
-            asking.cancel()
-            await asyncio.wait([asking], timeout=_INSIST)
+        if self._line is not None:
+            self._line.abort()
+        await cancel_and_wait(asking)
         await self.aclose()
 
 

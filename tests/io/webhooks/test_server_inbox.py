@@ -33,6 +33,7 @@ class Line:
     def __init__(self, server: Server, clock: FakeClock) -> None:
         self.server = server
         self.clock = clock
+        self.aborted = False
         server.open += 1
 
     async def find(self, events: Collection[WebhookEvent]) -> Collection[WebhookEvent]:
@@ -53,6 +54,9 @@ class Line:
     async def wait(self, after: int | None, seconds: float) -> None:  # noqa: ARG002
         await self.clock.sleep(seconds)
 
+    def abort(self) -> None:
+        self.aborted = True
+
     async def aclose(self) -> None:
         self.server.open -= 1
 
@@ -61,8 +65,10 @@ class Line:
         while self.server.hangs:
             try:
                 await asyncio.Event().wait()
-            except asyncio.CancelledError:  # as psycopg does: it asks the server to end the request, and waits for that
-                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                if self.aborted:
+                    raise
+                await asyncio.Event().wait()  # as psycopg does: it asks the server to end the request
         if self.server.wrong is not None:
             raise self.server.wrong
 
