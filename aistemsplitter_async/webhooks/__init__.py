@@ -19,7 +19,9 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
     )
     from aistemsplitter_async.webhooks.event import WebhookEvent as WebhookEvent
     from aistemsplitter_async.webhooks.inbox import Inbox as Inbox, MemoryInbox as MemoryInbox
+    from aistemsplitter_async.webhooks.postgres_inbox import PostgresInbox as PostgresInbox
     from aistemsplitter_async.webhooks.receiver import WebhookReceiver as WebhookReceiver
+    from aistemsplitter_async.webhooks.redis_inbox import RedisInbox as RedisInbox
     from aistemsplitter_async.webhooks.sqlite_inbox import SQLiteInbox as SQLiteInbox
 else:
     lazy(
@@ -28,7 +30,9 @@ else:
             "_wire.signature": "sign SIGNATURE_HEADER verify",
             "webhooks.event": "WebhookEvent",
             "webhooks.inbox": "Inbox MemoryInbox",
+            "webhooks.postgres_inbox": "PostgresInbox",
             "webhooks.receiver": "WebhookReceiver",
+            "webhooks.redis_inbox": "RedisInbox",
             "webhooks.sqlite_inbox": "SQLiteInbox",
         },
     )

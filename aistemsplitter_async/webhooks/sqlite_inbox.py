@@ -37,7 +37,11 @@ CREATE TABLE IF NOT EXISTS events (
 );
 CREATE INDEX IF NOT EXISTS events_by_age ON events (kept_at);
 """
-_PUT: Final = "INSERT OR IGNORE INTO events (event, split_id, status, signed_at, kept_at) VALUES (?, ?, ?, ?, ?)"
+# Not INSERT OR IGNORE: that gives even a duplicate a place, and places are what `capacity` counts.
+_PUT: Final = """
+INSERT INTO events (event, split_id, status, signed_at, kept_at) SELECT ?1, ?2, ?3, ?4, ?5
+WHERE NOT EXISTS (SELECT 1 FROM events WHERE event = ?1 AND split_id = ?2 AND status = ?3)
+"""
 _FORGET_OLD: Final = "DELETE FROM events WHERE kept_at <= ?"
 _FORGET_MANY: Final = "DELETE FROM events WHERE place <= (SELECT max(place) FROM events) - ?"
 _HAS: Final = "SELECT 1 FROM events WHERE event = ? AND split_id = ? AND status = ? AND kept_at > ?"

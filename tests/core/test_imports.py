@@ -83,7 +83,7 @@ SHELLS_OF = {
     "sandbox.separation": "__main__ audio_files separate silence",
     "sandbox.service": "account core jobs persistence separator service sources splits storage timeline uploads",
     "shared": "boot calls postgres redis sqlite urls",
-    "webhooks": "aiohttp_handler follower inbox receiver sqlite_inbox",
+    "webhooks": "aiohttp_handler follower inbox postgres_inbox receiver redis_inbox server_inbox sqlite_inbox",
 }
 SHELLS = {f"{room}.{name}".lstrip(".") for room, names in SHELLS_OF.items() for name in names.split()}
 IMPURE = frozenset(

@@ -61,11 +61,13 @@ from aistemsplitter_async import (
     PollMade,
     PollPlanned,
     PollPolicy,
+    PostgresInbox,
     Priority,
     Progress,
     ProtocolError,
     RateLimit,
     RateLimitedError,
+    RedisInbox,
     Reply,
     Request,
     RequestSent,
@@ -351,7 +353,12 @@ class Recorder:
 
 
 async def webhooks(body: bytes, headers: dict[str, str]) -> int:
-    inboxes: list[Inbox] = [MemoryInbox(), SQLiteInbox("events.db")]
+    inboxes: list[Inbox] = [
+        MemoryInbox(),
+        SQLiteInbox("events.db"),
+        PostgresInbox("postgresql://db/app?schema=hooks", capacity=100, keep=60.0),
+        RedisInbox("redis://cache/0", capacity=100, keep=60.0),
+    ]
     signature = sign(body, "whsec_1", 1_800_000_000)
     assert_type(verify(body, headers.get(SIGNATURE_HEADER, signature), Secret("whsec_1"), 1_800_000_000.0), int)
 
