@@ -68,7 +68,7 @@ class PostgresDatabase:
 
     def _register(self) -> None:
         self.begin()
-        self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '7 days'")
+        self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '30 days'")
         self.execute(
             "INSERT INTO meta VALUES ('run', '1') ON CONFLICT (name) "
             "DO UPDATE SET value = (meta.value::bigint + 1)::text"
