@@ -54,7 +54,8 @@ MIGRATIONS: Final = (
     ) WITH (fillfactor = 70);
     CREATE INDEX tracks_by_identity ON tracks (identity);
     CREATE INDEX tracks_by_content ON tracks (content);
-    CREATE INDEX tracks_by_state ON tracks (state, (failure IS NULL));
+    CREATE INDEX tracks_by_state ON tracks (state);
+    CREATE INDEX tracks_failed ON tracks (state) WHERE failure IS NOT NULL;
     CREATE INDEX tracks_by_split ON tracks (split_id);
     CREATE TABLE aliases (  -- what a person said is the song of a track, though nothing else shows it
         identity text PRIMARY KEY, track bigint NOT NULL
