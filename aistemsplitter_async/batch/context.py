@@ -83,6 +83,7 @@ class BatchContext:
         self.uploading: Patience = self._build_patience(options.uploads, signs=self._build_signs(same_origin=False))
         self.downloading: Patience = self._build_patience(options.downloads, signs=self._build_signs(same_origin=False))
         self._gate_saved = 0  # its `changes` then
+        self._unreleased: set[int | str] = set()
 
     @property
     def notices(self) -> list[str]:
@@ -127,6 +128,47 @@ class BatchContext:
 
         return await self.disk.retry_through_outage(once)
 
+    def hold(self, row: int) -> None:
+        """Note that a track works on this row of the journal."""
+        self.running[row] = asyncio.Event()
+
+    def let_go(self, row: int) -> None:
+        """Note that it has ended, and let other workers have the row."""
+        self.release({row})
+        self.running.pop(row).set()
+
+    def release(self, held: set[int | str]) -> None:
+        """Let other workers have these rows of a shared journal, and read these files.
+
+        It is in the journal's queue when this returns, and so before another track of this worker takes one again.
+        """
+        if not (held and self.journal.is_shared):
+            return
+        with suppress(JournalError):  # it is closed, and lets go of everything
+            released = self.journal.submit(JournalStore.release, held)
+            released.add_done_callback(lambda done: self._note_release(done, held))
+
+    def _note_release(self, done: asyncio.Future[None], held: set[int | str]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self._unreleased |= held
+
+    def release_left(self) -> None:
+        """Let other workers have what the journal could not release when their tracks ended."""
+        held, self._unreleased = self._unreleased - self.running.keys(), set()
+        self.release(held)
+
+    async def take(self, row: int) -> Record:
+        """Make a row of the journal this worker's, and return it.
+
+        Raises:
+            LostLeaseError: another worker has it in hand.
+        """
+        return await self.write(JournalStore.take, row)
+
+    def is_resolved(self, record: Record) -> bool:
+        """Return whether the next run, or another worker, need not resolve the create of this record."""
+        return record.id not in self.unresolved and not self.needs_confirmation(record)
+
     async def check_target(self, record: Record) -> None:
         """Check that the stems of `record` can be written, before anything is spent.
 
@@ -139,8 +181,15 @@ class BatchContext:
                 folder, overwrite=options.overwrite, selection=options.selection, pattern=record.pattern
             )
 
+    @property
+    def keeps_gate(self) -> bool:
+        """Whether the journal keeps what is known of the key's limit: of one process, and where nothing shares it."""
+        return not (self.journal.is_shared or self.gate.is_shared)
+
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""
+        if not self.keeps_gate:
+            return
         saved = await self.journal.write(JournalStore.note, GATE)
         if saved is not None:
             self.gate.restore(json.loads(saved))
@@ -148,7 +197,7 @@ class BatchContext:
     async def save_gate(self) -> None:
         """Save what is known of the key's limit, and which of its slots are in use, for the next run."""
         changes = self.gate.changes
-        if changes == self._gate_saved or self.gate.snapshot().used > _SLOTS_KEPT:
+        if not self.keeps_gate or changes == self._gate_saved or self.gate.snapshot().used > _SLOTS_KEPT:
             return
         self._gate_saved = changes
         with suppress(JournalError):  # a track that needs the journal fails with it

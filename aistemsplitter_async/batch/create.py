@@ -18,8 +18,8 @@ from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SubmissionUncertainError
-from aistemsplitter_async.journal.record import NEEDS_REVIEW, SENT_BY_OTHER_KEY, Record, State, Step
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, LostLeaseError, SubmissionUncertainError
+from aistemsplitter_async.journal.record import Record, State, Step
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, Submission, UploadedFile
 
@@ -183,30 +183,17 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
         JournalError: the answer cannot be recorded.
     """
     if context.needs_confirmation(record):
+        context.release({record.id})
         return
     standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
+    context.hold(record.id)
     try:
         await SplitCreator(context, standing).replay(record)
+    except LostLeaseError:  # another worker finds out
+        pass
     except JournalError:
         raise
     except AIStemSplitterError as error:
         context.unresolved[record.id] = error  # its track fails with that, if its source is in this run
-
-
-def build_unconfirmed(record: Record, key: str) -> SubmissionUncertainError:
-    """Return the error of a create that may have happened, and is not sent again until a person says so."""
-    assert record.submission is not None  # noqa: S101  # implied by the state
-    if record.sender in (None, key):
-        return SubmissionUncertainError(
-            "its create is too old to resend without confirmation: the service may have forgotten its idempotency key "
-            "and charge twice. Check whether the split exists; if it does not, resend=True sends the create again",
-            submission=record.submission,
-            code=NEEDS_REVIEW,
-        )
-    return SubmissionUncertainError(
-        "its create was sent with another API key, and the service may not know its idempotency key under this one and "
-        "charge twice. Run the batch with that key, or check whether the split exists; if it does not, resend=True "
-        "sends the create with this key",
-        submission=record.submission,
-        code=SENT_BY_OTHER_KEY,
-    )
+    finally:
+        context.let_go(record.id)
