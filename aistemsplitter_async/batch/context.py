@@ -13,12 +13,13 @@ from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
+from aistemsplitter_async.batch.bounds import CHARGED_MORE, CreditBudget, SpentElsewhere, StopSwitch, plan_in_flight
 from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
+from aistemsplitter_async.config import FLEET_LOOK
+from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError, SpendLimitError
 from aistemsplitter_async.journal.binding import GATE
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
@@ -71,7 +72,7 @@ class BatchContext:
         self.own_files = own_files
         self.clock = clock
         self.stop_switch: StopSwitch = StopSwitch(on_stop)
-        self.budget: CreditBudget = CreditBudget(options.max_credits, on_overrun=self.stop_switch.stop)
+        self.budget: CreditBudget = CreditBudget(options.max_credits, on_overrun=self._stop_spending)
         self.gate: Gate = engine.pipeline.gate
         self.running: dict[int, asyncio.Event] = {}
         self.unresolved: dict[int, AIStemSplitterError] = {}
@@ -169,6 +170,37 @@ class BatchContext:
         """Return whether the next run, or another worker, need not resolve the create of this record."""
         return record.id not in self.unresolved and not self.needs_confirmation(record)
 
+    @property
+    def spends_together(self) -> bool:
+        """Whether its credits are limited together with those of other workers."""
+        return self.journal.is_shared and self.budget.is_limited
+
+    async def note_spending(self) -> None:
+        """Find out what other workers have of the credits that all may spend together.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        if not self.spends_together or (shared := await self.journal.write(JournalStore.budget)) is None:
+            return
+        used = max(0.0, shared.used - self.budget.used)
+        self.budget.note_elsewhere(SpentElsewhere(used, shared.reserved_elsewhere, shared.kept_elsewhere))
+        if shared.stopped:
+            self.stop_switch.stop(SpendLimitError(shared.stopped, code=CHARGED_MORE))
+
+    async def await_spending(self) -> None:
+        """Wait until what other workers have is known again, since it was not when a create was about to be sent."""
+        with suppress(JournalError):  # it is known sooner or later
+            await self.note_spending()
+        await self.clock.sleep(FLEET_LOOK * self.engine.pipeline.random())
+
+    def _stop_spending(self, reason: SpendLimitError) -> None:
+        """Create no more splits, as the limit cannot be kept; nor do the other workers."""
+        self.stop_switch.stop(reason)
+        if self.journal.is_shared:
+            with suppress(JournalError):  # they find out by themselves
+                self.journal.submit(JournalStore.stop_spending, str(reason)).add_done_callback(_drop)
+
     async def check_target(self, record: Record) -> None:
         """Check that the stems of `record` can be written, before anything is spent.
 
@@ -183,8 +215,8 @@ class BatchContext:
 
     @property
     def keeps_gate(self) -> bool:
-        """Whether the journal keeps what is known of the key's limit: of one process, and where nothing shares it."""
-        return not (self.journal.is_shared or self.gate.is_shared)
+        """Whether the journal keeps what is known of the key's limit: of several workers, each knows something else."""
+        return not self.journal.is_shared
 
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""
@@ -233,3 +265,8 @@ class BatchContext:
 
     def _plan_sources(self) -> int:
         return self._plan_in_flight() + 2 * (self.options.uploads + self.options.downloads)
+
+
+def _drop(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()  # retrieved, or asyncio would report it

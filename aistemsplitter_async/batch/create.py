@@ -13,12 +13,18 @@ import attrs
 
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._transfer.lifetime import may_have_expired
-from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError
+from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError, OverbookedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError, LostLeaseError, SubmissionUncertainError
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    JournalError,
+    LostLeaseError,
+    SpendLimitError,
+    SubmissionUncertainError,
+)
 from aistemsplitter_async.journal.record import Record, State, Step
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, Submission, UploadedFile
@@ -71,13 +77,32 @@ class SplitCreator:
 
     async def _buy(self, record: Record, submission: Submission) -> Record:
         context, standing = self._context, self._standing
-        context.stop_switch.check()
-        await context.budget.reserve(record.id, standing.price)
-        try:
+        while True:
             context.stop_switch.check()
-            return await self._send(record, submission)
-        finally:
-            context.budget.settle(record.id, may_have_happened=not standing.cancellable)
+            await context.budget.reserve(record.id, standing.price)
+            is_ours = True
+            try:
+                context.stop_switch.check()
+                if record.submission is not None:
+                    await self._set_aside(record)
+                return await self._send(record, submission)
+            except LostLeaseError:  # what it may cost is set aside by the other worker
+                is_ours = False
+                raise
+            except OverbookedError:
+                pass
+            finally:
+                context.budget.settle(record.id, may_have_happened=is_ours and not standing.cancellable)
+            await context.await_spending()
+
+    async def _set_aside(self, record: Record) -> None:
+        """Set aside in the journal what a create may cost that is sent again because a person says so."""
+        context, price = self._context, self._standing.price
+        if price is not None and context.spends_together:
+            try:
+                await context.write(JournalStore.reserve, record.id, price.credits)
+            except SpendLimitError:
+                raise OverbookedError from None
 
     async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
@@ -132,14 +157,23 @@ class _JournaledCreate:
         if not self._is_due():
             raise OutdatedError
         if self.record.submission is None:
-            standing.cancellable = False
-            self.record = await context.journal.write(
-                JournalStore.intend, self.record.id, self.submission, context.clock.now()
-            )
+            await self._intend()
         elif self.record.sender not in (None, context.engine.owner["key"]):  # as a person has confirmed
             self.record = await context.journal.write(JournalStore.resent, self.record.id)
         elif not self.ambiguity.open:  # it never arrived, and perhaps waited for long
             await context.journal.write(JournalStore.check_in_place)
+
+    async def _intend(self) -> None:
+        context, standing = self._context, self._standing
+        price = standing.price.credits if standing.price is not None and context.budget.is_limited else None
+        standing.cancellable = False
+        try:
+            self.record = await context.journal.write(
+                JournalStore.intend, self.record.id, self.submission, context.clock.now(), price=price
+            )
+        except SpendLimitError:
+            standing.cancellable = True
+            raise OverbookedError from None
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context

@@ -12,15 +12,21 @@ resolved by whichever worker comes first.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+from aistemsplitter_async._gate.gate import Gate
+from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import resolve_create
 from aistemsplitter_async.batch.elsewhere import Elsewhere
+from aistemsplitter_async.batch.shared_folder import check_shared_folder
 from aistemsplitter_async.config import FLEET_LOOK, FLEET_MEND, MOST_ELSEWHERE
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.store import JournalStore
+
+_log = Log("batch")
 
 
 class Fleet:
@@ -71,6 +77,7 @@ class Fleet:
         while True:
             await self._pause(FLEET_LOOK)
             with suppress(JournalError):  # it is asked again
+                await self._context.note_spending()
                 await self._take_free()
 
     async def mend(self) -> None:
@@ -103,3 +110,26 @@ class Fleet:
     async def _pause(self, seconds: float) -> None:
         jitter = self._context.engine.pipeline.random()  # or all workers would ask at once
         await self._context.clock.sleep(seconds * (0.5 + jitter))
+
+
+async def join_fleet(context: BatchContext) -> None:
+    """Check that a batch on a shared journal may run beside the other workers; on one of its own it may.
+
+    Raises:
+        ConfigurationError: its stems would go to another folder than theirs.
+        JournalError: the journal cannot be used.
+    """
+    journal = context.journal
+    if not journal.is_shared:
+        return
+    most = context.options.max_credits
+    await journal.write(JournalStore.join_budget, math.inf if most is None else most)
+    await context.note_spending()
+    if context.options.into is not None:
+        await check_shared_folder(journal, context.options.into, context.clock)
+    is_private = type(context.gate) is Gate
+    if is_private and context.gate.budget().limit is None and len(await journal.write(JournalStore.workers)) > 1:
+        _log.warning(
+            "other workers send requests with this key too, and each learns its limit by itself, from refusals: with "
+            "shared= (--shared) they keep to it together"
+        )

@@ -24,7 +24,7 @@ from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.course import BatchCourse, run_track
 from aistemsplitter_async.batch.elsewhere import Elsewhere
 from aistemsplitter_async.batch.feeder import Feeder, Sources
-from aistemsplitter_async.batch.fleet import Fleet
+from aistemsplitter_async.batch.fleet import Fleet, join_fleet
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.new_key import open_journal
 from aistemsplitter_async.batch.options import BatchOptions
@@ -35,6 +35,7 @@ from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import JournalError, SourceUnreadableError
 from aistemsplitter_async.journal.file import is_exposed, own_files
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
@@ -47,11 +48,11 @@ class Runner:
     """What an entered batch runs on. Arguments are those of `Batch`; all methods are for the loop of `start`."""
 
     def __init__(
-        self, engine: Engine, sources: Sources, options: BatchOptions, *, journal: Path | None, clock: Clock
+        self, engine: Engine, sources: Sources, options: BatchOptions, *, journal: Path | JournalURL | None, clock: Clock
     ) -> None:
         self._engine = engine
         self._options = options
-        self._journal_path = journal
+        self._place = journal
         self._clock = clock
         self._started: BatchContext | None = None
         self._others: Fleet | None = None
@@ -93,8 +94,8 @@ class Runner:
     async def _open(self) -> None:
         await self._engine.collector.check_mixes(self._options.selection)
         self._began = self._clock.monotonic()
-        own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
-        journal = await open_journal(self._journal_path, self._engine, new_key=self._options.new_key)
+        own = await run_in_thread(own_files, self._place) if isinstance(self._place, Path) else ()
+        journal = await open_journal(self._place, self._engine, new_key=self._options.new_key)
         context = BatchContext(
             self._engine,
             journal,
@@ -188,8 +189,8 @@ class Runner:
 
     async def exposed_folder(self) -> Path | None:
         """See `Batch.exposed_folder`."""
-        path = self._journal_path
-        return path.parent if path is not None and await run_in_thread(is_exposed, path) else None
+        path = self._place
+        return path.parent if isinstance(path, Path) and await run_in_thread(is_exposed, path) else None
 
     def progress(self) -> BatchProgress:
         """See `Batch.progress`."""
@@ -213,6 +214,7 @@ class Runner:
             draining=context.stop_switch.is_on,
             gate=context.gate.snapshot(),
             processing=context.engine.poller.typical(),
+            elsewhere=len(self._fleet),
             total=self._total,
             seconds_left=self._seconds_left,
         )
@@ -333,4 +335,4 @@ class Runner:
         return Failed(standing.item.source, standing.stage, error, standing.position)
 
     def _build_ticker(self) -> Ticker:
-        return Ticker(self._context, self._journal_path, self.progress)
+        return Ticker(self._context, self.progress)
