@@ -692,10 +692,10 @@ class AsyncAIStemSplitter:
             downloads: tracks whose stems are downloaded at a time.
             dedupe: whether the same audio, whatever its tags, or the same URL is split only once.
             priority: the lane its requests wait in.
-            max_credits: stop before a split that would make this run, of all workers together, cost more. Files are measured by their content.
-                One without a certain length is priced at the longest it can be. What can have any length (a URL, a
-                stream or an unknown format without `BatchItem.seconds`) is not created: it fails with
-                `SpendLimitError`, and the others go on.
+            max_credits: stop before a split that would make this run, of all workers together, cost more; all must be
+                given the same. Files are measured by their content. One without a certain length is priced at the
+                longest it can be. What can have any length (a URL, a stream or an unknown format without
+                `BatchItem.seconds`) is not created: it fails with `SpendLimitError`, and the others go on.
             webhook_url: where the API sends a notification for every split.
             key_age: seconds the server is trusted to remember an idempotency key: until then an unanswered create is
                 resent under its key; after that a person must decide.

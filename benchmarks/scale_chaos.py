@@ -39,7 +39,6 @@ from typing import Any
 
 import attrs
 import psycopg
-from kill import API_KEY, FAULTS, SPEED, LabelledSeparator, Ledger, read_stem
 
 from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, RetryPolicy, client as client_module
 from aistemsplitter_async.batch import runner  # noqa: F401  # loaded before the workers are forked
@@ -50,6 +49,7 @@ from aistemsplitter_async.sandbox import Sandbox, Timed
 from aistemsplitter_async.sandbox.service import core
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.kill import API_KEY, FAULTS, SPEED, LabelledSeparator, Ledger, read_stem
 from tests.e2e.stores.servers import Servers
 
 LOST = "create:reset:effect=true,probability=0.05"
@@ -160,7 +160,7 @@ def take_over_afresh() -> None:
         is_open = row[0] in (State.INTENT, State.UNCERTAIN) and row[1] != database._me
         return take(database, track, {**values, **afresh, **clear} if is_open else values)
 
-    PostgresDatabase.take_track = take_track  # type: ignore[method-assign]
+    PostgresDatabase.take_track = take_track  # type: ignore[method-assign,assignment]
     PostgresDatabase.take_tracks = lambda *_, **__: []  # type: ignore[method-assign]
 
 
@@ -172,7 +172,7 @@ def write_without_fence() -> None:
         database.execute("UPDATE tracks SET owner = ? WHERE id = ?", database._me, track)
         return change(database, track, *arguments)
 
-    PostgresDatabase.change_track = change_track  # type: ignore[method-assign]
+    PostgresDatabase.change_track = change_track  # type: ignore[method-assign,assignment]
 
 
 BROKEN = {"afresh": take_over_afresh, "fenceless": write_without_fence}
@@ -314,7 +314,7 @@ class Chaos:
         verdict.refused_429 = sum(by_status.get("429", 0) for by_status in counts.values())
 
 
-def main() -> int:
+def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracks", type=int, default=600)
     parser.add_argument("--kills", type=int, default=40)
@@ -329,7 +329,11 @@ def main() -> int:
     parser.add_argument("--no-faults", action="store_true")
     parser.add_argument("--broken", choices=BROKEN, default="", help="a build with this mistake in it")
     parser.add_argument("--seed", type=int, default=1)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_options()
     folder = Path(tempfile.mkdtemp(prefix="scale-chaos-"))
     servers = Servers(folder)
     server = servers.start("postgres")

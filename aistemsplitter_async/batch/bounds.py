@@ -189,8 +189,9 @@ class CreditBudget:
         if cost > expected + _ROUNDING or self._left() < 0:
             self._on_overrun(
                 SpendLimitError(
-                    f"the service charged {cost:g} credits for a split that was to cost {expected:g}, so the limit of "
-                    f"{self._most:g} credits cannot be kept ({self.used_by_all:g} are spent); no more splits are created",
+                    f"the service charged {cost:g} credits for a split that was to cost {expected:g}, so the limit "
+                    f"of {self._most:g} credits cannot be kept ({self.used_by_all:g} are spent); no more splits are "
+                    "created",
                     code=CHARGED_MORE,
                 )
             )

@@ -151,7 +151,7 @@ class _JournaledCreate:
 
     async def _commit_intent(self, _: Submission) -> None:
         """Check again, since waiting for the gate may have taken long; then record what is about to be sent."""
-        context, standing = self._context, self._standing
+        context = self._context
         if not self.ambiguity.open:
             context.stop_switch.check()
         if not self._is_due():
@@ -165,12 +165,12 @@ class _JournaledCreate:
 
     async def _intend(self) -> None:
         context, standing = self._context, self._standing
-        price = standing.price.credits if standing.price is not None and context.budget.is_limited else None
+        intend = JournalStore.intend
+        if standing.price is not None and context.spends_together:
+            intend = partial(intend, price=standing.price.credits)  # type: ignore[assignment]
         standing.cancellable = False
         try:
-            self.record = await context.journal.write(
-                JournalStore.intend, self.record.id, self.submission, context.clock.now(), price=price
-            )
+            self.record = await context.journal.write(intend, self.record.id, self.submission, context.clock.now())
         except SpendLimitError:
             standing.cancellable = True
             raise OverbookedError from None

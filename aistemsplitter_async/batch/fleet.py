@@ -101,7 +101,7 @@ class Fleet:
     async def _take_free(self) -> None:
         """Take again the sources that no other worker has in hand now."""
         rows = [source.row for source in self._sources.values() if source.row is not None]
-        taken = await self._context.journal.write(JournalStore.in_hand_elsewhere, rows) if rows else set[int]()
+        taken = await self._context.journal.write(JournalStore.busy_elsewhere, rows) if rows else set[int]()
         for source in [source for source in self._sources.values() if source.row not in taken]:
             await self._take(source)  # that it is here as well meanwhile keeps the batch from ending
             self._sources.pop(source.position, None)

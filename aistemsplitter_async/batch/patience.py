@@ -30,6 +30,7 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
 )
 from aistemsplitter_async.journal.record import SAME_SPLIT
+from aistemsplitter_async.journal.tables import DOWN
 
 _log = Log("batch")
 T = TypeVar("T")

@@ -48,7 +48,13 @@ class Runner:
     """What an entered batch runs on. Arguments are those of `Batch`; all methods are for the loop of `start`."""
 
     def __init__(
-        self, engine: Engine, sources: Sources, options: BatchOptions, *, journal: Path | JournalURL | None, clock: Clock
+        self,
+        engine: Engine,
+        sources: Sources,
+        options: BatchOptions,
+        *,
+        journal: Path | JournalURL | None,
+        clock: Clock,
     ) -> None:
         self._engine = engine
         self._options = options

@@ -114,7 +114,7 @@ async def _write(proof: Proof, into: Path) -> None:
 
 def _describe(proof: Proof, mine: Proof) -> str:
     return (
-        f"{mine.place} on {mine.host} is not the folder that the workers on this journal share, which is {proof.place} "
-        f"on {proof.host}: its file {proof.name} is missing here. Mount that folder here, or name it. If you have moved "
-        f"or emptied it yourself, put that file back, it may be empty: touch {mine.place}/{proof.name}"
+        f"{mine.place} on {mine.host} is not the folder that the workers on this journal share, {proof.place} on "
+        f"{proof.host}: the file {proof.name} is missing in it. Mount or name that folder here. If you have moved or "
+        f"emptied it yourself, put that file back, which may be empty: touch {mine.place}/{proof.name}"
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from functools import partial
 
 from aistemsplitter_async._send.course import stage
@@ -146,7 +145,7 @@ class BatchTrack:
             self._announce(claim.besides)
         record = await self._take_ownership(record)
         self._raise_unresolved(record)
-        if record.failure is not None and context.retries(record.failure):
+        if record.failure is not None and self._retries(claim):
             self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
@@ -236,6 +235,12 @@ class BatchTrack:
         self._own(record)
         return await self._context.take(record.id) if was_held else record
 
+    def _retries(self, claim: Claim) -> bool:
+        """Return whether to try again what failed; not for good, and in this very run, by another worker."""
+        failure = claim.record.failure
+        assert failure is not None  # noqa: S101  # asked only then
+        return failure.passing if claim.is_fresh else self._context.retries(failure)
+
     def _own(self, record: Record) -> None:
         self._row = record.id
         self._context.hold(record.id)
@@ -266,10 +271,10 @@ class BatchTrack:
         async with context.hashing:
             if opened.stamp is not None and context.journal.is_shared:
                 self._reads = opened.label
-                known = await context.write(JournalStore.begin_reading, opened.label, opened.stamp)
-                if known != "unread":
+                reading = await context.write(JournalStore.begin_reading, opened.label, opened.stamp)
+                if reading != "unread":
                     self._reads = None
-                    return None if known == "read elsewhere" else known
+                    return None if reading == "read elsewhere" else reading
             return await opened.identify()
 
     def _end_reading(self) -> None:

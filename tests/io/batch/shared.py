@@ -10,7 +10,6 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-
 from aistemsplitter_async.errors import JournalError, LostLeaseError
 from aistemsplitter_async.journal.database import Row
 from aistemsplitter_async.journal.record import State
@@ -173,5 +172,3 @@ class Desk(SQLiteDatabase):
     def _owner(self, track: int) -> str | None:
         row = self.row("SELECT owner FROM tracks WHERE id = ?", track)
         return None if row is None else row[0]
-
-
