@@ -65,6 +65,7 @@ FLEET_LOOK = 2.0  # s, on average, between two looks for songs that other worker
 FLEET_MEND = 5.0  # s, on average, between two looks for creates that workers left open when they died
 PROOF_WAIT = 10.0  # s for another worker to write the file that shows which folder all share; then it is taken for dead
 PROOF_PAUSE = 0.1  # s between two looks whether it has
+LATE_WRITER = 120.0  # s that a worker waits for one that was taken for dead, and is still writing the same stems
 MENDED_AT_ONCE = 50  # creates that a worker takes over at a time: the others take some too
 MOST_ELSEWHERE = 20_000  # sources kept whose songs other workers have in hand: about 10 MB
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
