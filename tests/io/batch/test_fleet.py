@@ -1,4 +1,4 @@
-"""Several batches on one shared journal, in virtual time: each song is the work of one worker, and of another if that dies."""
+"""Several batches on one shared journal, in virtual time: each song is one worker's, and another's if that dies."""
 
 from __future__ import annotations
 
@@ -135,8 +135,8 @@ async def test_what_a_killed_worker_had_in_hand_is_finished_by_another_and_paid_
     world: World, library: Library, tmp_path: Path, moment: str
 ) -> None:
     process(world, 30.0)
-    never = asyncio.Event()
-    if moment == "before the answer":
+    never, never_answers = asyncio.Event(), moment == "before the answer"
+    if never_answers:
 
         async def answer_nobody(exchange: Any) -> Any:
             world.api.do_create(exchange)
@@ -179,7 +179,7 @@ async def test_a_create_that_a_dead_worker_left_is_resolved_by_one_that_has_othe
 
 
 async def test_a_worker_that_was_taken_for_dead_ends_quietly(world: World, library: Library, tmp_path: Path) -> None:
-    """The first one is stopped while it waits for its split; the second one finishes it, the first one then finds that."""
+    """The first one is stopped while it waits for its split. The second one finishes it, and the first one finds that."""
     asleep = asyncio.Event()
 
     async def sleep(exchange: Any) -> Any:
@@ -393,7 +393,7 @@ async def test_a_worker_whose_stems_go_elsewhere_is_refused_until_told_that_it_i
 
 
 async def test_a_proof_that_its_worker_never_wrote_is_written_by_the_next(
-    world: World, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    world: World, library: Library, tmp_path: Path
 ) -> None:
     killed = Proof("name", "/gone", "other")
     library.file.connection.execute("INSERT INTO meta VALUES ('into', ?)", (killed.dump(),))
