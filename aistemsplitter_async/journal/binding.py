@@ -10,6 +10,7 @@ from typing import Final
 from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.claims import Claims
+from aistemsplitter_async.journal.database import Database
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
 
@@ -25,17 +26,25 @@ class Binding(Claims):
 
     place: Path | JournalURL | None
 
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self._key: str | None = None  # that of this run
+
     def bind(self, owner: Mapping[str, str]) -> None:
         """Note whose splits these are, or check that they are this owner's.
 
         As long as nothing was uploaded or created, the journal is not bound: a key that was mistyped at first can be
-        corrected.
+        corrected. All workers of a shared one use the same key.
 
         Raises:
-            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`).
+            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers
+                are running on it with another one.
         """
+        self._key = owner.get(_KEY)
         for name, value in owner.items():
             known = self.note(name)
+            if name == _KEY and known not in (None, value):
+                self._check_alone()
             if known is None or not self._is_begun():
                 if known not in (None, value):
                     self._drop_gate()
@@ -81,16 +90,27 @@ class Binding(Claims):
 
     def sender(self) -> str | None:
         """Return the key that creates are sent with now."""
-        return self.note(_KEY)
+        return self._key or self.note(_KEY)
 
     def _use_key(self, key: str) -> None:
         """Forget what belongs to the key before: its limit and slots, and uploads, which cost nothing."""
+        self._check_alone()
+        self._key = key
         self.set_note(_KEY, key)
         self._drop_gate()
         self._db.execute(
             "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
             *(State.FOUND, State.UPLOADED),
         )
+
+    def _check_alone(self) -> None:
+        """Check that nobody is at work with the key before."""
+        if others := self._db.others():
+            raise JournalError(
+                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API key; "
+                "use the same one, or stop them first",
+                code=OTHER_KEY,
+            )
 
     def _drop_gate(self) -> None:
         self._db.execute("DELETE FROM meta WHERE name = ?", GATE)

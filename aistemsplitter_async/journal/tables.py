@@ -102,6 +102,8 @@ ASK: Final = (
     "current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'), "
     "current_setting('server_encoding')"
 )
+# Every transaction asks which version the tables have, and which journal it is.
+WHICH: Final = "SELECT (SELECT value FROM meta WHERE name = 'version'), (SELECT value FROM meta WHERE name = 'id')"
 
 
 def check_server(server: Server, name: str) -> None:

@@ -73,7 +73,7 @@ SHELLS_OF = {
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "journal": "file journal lease lock place postgres sqlite",
+    "journal": "file journal lease lock place postgres session sqlite",
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",
