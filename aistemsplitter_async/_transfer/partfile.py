@@ -82,7 +82,8 @@ class PartFile:
 
     def _keep(self, durable: int) -> int:
         opened = os.fstat(self._descriptor)
-        problem, code = None, WRITTEN_ELSEWHERE
+        problem: str | None = None
+        code: str | None = WRITTEN_ELSEWHERE
         if not stat.S_ISREG(opened.st_mode):
             problem, code = f"{self.path} is not a regular file", None
         elif not _lock(self._descriptor, self.path.parent):

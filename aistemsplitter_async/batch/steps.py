@@ -151,7 +151,7 @@ class Steps:
         return attrs.evolve(downloaded, split=split)  # with the URLs, which the journal does not keep
 
     async def _outwait_others(self, work: Work) -> Files:
-        """Return the files of `work`, which is repeated while a worker that was taken for dead is still writing some."""
+        """Return the files of `work`, repeated while a worker that was taken for dead is still writing some."""
         context = self._context
         since = context.clock.monotonic()
         while True:

@@ -117,7 +117,7 @@ async def test_a_song_elsewhere_takes_no_place_and_is_reported_once_the_other_wo
     second = Worker(world, library, urls(9), into=tmp_path, in_flight=1)
     await until(world, lambda: second.batch is not None and second.batch.progress().elsewhere == 8)
     busy = second.desk.busy
-    second.desk.busy = lambda tracks: asked.update(["busy"]) or busy(tracks)  # type: ignore[method-assign,func-returns-value]
+    second.desk.busy = lambda tracks: asked.update(["busy"]) or busy(tracks)  # type: ignore[method-assign]
     assert await first.end() == {"Done": 8}
     assert await second.end() == {"Done": 1, "Skipped elsewhere": 8}
     assert len(world.api.created) == 9
@@ -179,7 +179,7 @@ async def test_a_create_that_a_dead_worker_left_is_resolved_by_one_that_has_othe
 
 
 async def test_a_worker_that_was_taken_for_dead_ends_quietly(world: World, library: Library, tmp_path: Path) -> None:
-    """The first one is stopped while it waits for its split. The second one finishes it, and the first one finds that."""
+    """It is stopped while it waits for its split. Another one finishes that, which it finds when it goes on."""
     asleep = asyncio.Event()
 
     async def sleep(exchange: Any) -> Any:
@@ -351,7 +351,7 @@ async def test_what_a_worker_could_not_give_back_while_the_journal_was_down_is_g
     worker = Worker(world, library, [*urls(1), *urls(1, 1)])
     await until(world, lambda: world.api.count("get") >= 2)
     release = worker.desk.release
-    failed = []
+    failed = list[Any]()
 
     def fail_once(tracks: Any) -> None:
         if not failed:
