@@ -18,6 +18,8 @@ from aistemsplitter_async.errors import ConfigurationError
 BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+SHARED_VARIABLE = "AISTEMSPLITTER_SHARED"
+SHARED_FOLDER_VARIABLE = "AISTEMSPLITTER_SHARED_DIR"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
@@ -35,6 +37,13 @@ CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long:
 COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or client closed, so that its id is not lost
 ASLEEP = 5.0  # s that the machine must have slept to distrust its connections; nobody forgets one in less
 CLOSE_GRACE = 5.0  # s for a caller's stream or iterable to end once it is cancelled; then it is left behind
+SHARED_LEASE = 15.0  # s that a process keeps its slots without being heard of: a loop may be blocked for that long
+SHARED_PATIENCE = 60.0  # s that calls wait for a store that cannot be asked: it restarts, or fails over, in less
+SHARED_ANSWER = 3.0  # s for one conversation with a store, which takes milliseconds; then it is asked again
+SHARED_AGAIN = 1.0  # s at most between two of them while it cannot be asked
+SHARED_REFUSED = 10.0  # s between two if that needs a person, such as for a password
+SHARED_GOODBYE = 2.0  # s for the last ones when a client is closed: what they would tell, the store learns by the lease
+SHARED_AT_ONCE = 8  # slots in one conversation, at most: more at once would only be a burst that others wait behind
 INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once
@@ -56,11 +65,20 @@ WEBHOOK_HANDLING = 30.0  # s for an event handler; senders hang up about then, a
 INBOX_EVENTS = 10_000  # events kept, to recognise duplicates and for waiters that come later; about 5 MB
 INBOX_KEEP = 86_400.0  # s that they are kept: longer than a sender is likely to repeat one
 INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
+STORE_TIMEOUT = 1.0  # s to connect to a store of what is shared, and for an answer, which takes it about a millisecond
+STORE_ELSEWHERE = 60.0  # s after which another machine that used a file of this one is gone
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
 JOURNAL_LEASE = 15.0  # s that a worker of a shared journal may be silent; then others take its songs over
 JOURNAL_CONNECT = 5.0  # s to connect to the database of a shared journal, for each address of it
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
+FLEET_LOOK = 2.0  # s, on average, between two looks for songs that other workers have let go of
+FLEET_MEND = 5.0  # s, on average, between two looks for creates that workers left open when they died
+PROOF_WAIT = 10.0  # s for another worker to write the file that shows which folder all share; then it is taken for dead
+PROOF_PAUSE = 0.1  # s between two looks whether it has
+LATE_WRITER = 120.0  # s that a worker waits for one that was taken for dead, and is still writing the same stems
+MENDED_AT_ONCE = 50  # creates that a worker takes over at a time: the others take some too
+MOST_ELSEWHERE = 20_000  # sources kept whose songs other workers have in hand: about 10 MB
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 
 

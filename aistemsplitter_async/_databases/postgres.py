@@ -48,6 +48,7 @@ class PostgresURL:
         conninfo: the URL for libpq, with the password if it has one.
         schema: a plain name in lower case.
         place: what to call it in messages: hosts and database.
+        hosts: how many are named; they are tried in turn.
         has_password: whether the URL itself holds one, and so must not be seen on a command line.
         secrets: what `redact` takes out of texts.
     """
@@ -55,6 +56,7 @@ class PostgresURL:
     conninfo: Secret
     schema: str
     place: str
+    hosts: int
     has_password: bool
     secrets: tuple[Secret, ...] = ()
 
@@ -84,6 +86,7 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         Secret(_for_libpq(address)),
         schema,
         _describe(address),
+        (address.hosts or address.option("host") or "").count(",") + 1,
         any(secrets),
         tuple(Secret(form) for one in secrets if one for form in {one, quote(one, safe="")}),
     )
@@ -129,6 +132,8 @@ def connect_options(url: PostgresURL, *, timeout: float) -> dict[str, Any]:
     """
     given = url.conninfo.reveal()
     defaults = {"connect_timeout": max(2, round(timeout)), **_DEFAULTS}
+    if url.hosts > 1:
+        defaults["target_session_attrs"] = "read-write"  # which of them is the primary, a failover changes
     options = {name: value for name, value in defaults.items() if not re.search(rf"[?&]{name}=", given)}
     # Statements are not prepared: a pooler gives every transaction another session.
     return {"conninfo": given, "autocommit": True, "prepare_threshold": None, **options}
