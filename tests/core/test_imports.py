@@ -25,7 +25,7 @@ FLOORS = (
     ("_urls", "errors"),
     ("config", "events"),
     ("_logs",),
-    ("_audio", "_files", "_listeners", "_tasks", "_wire"),
+    ("_audio", "_databases", "_files", "_listeners", "_tasks", "_wire"),
     ("_gate",),
     ("_send",),
     ("_poll", "_transfer"),
@@ -57,6 +57,7 @@ SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls",
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
     "": "_engine _files _listeners _loading _tasks _web cli client clock testing",
+    "_databases": "postgres redis",
     "_gate": "gate queues",
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
@@ -87,6 +88,7 @@ IMPURE = frozenset(
     {
         *("aiohttp", "anyio", "asyncio", "concurrent", "multiprocessing", "signal", "subprocess", "threading"),
         *("fcntl", "msvcrt", "os", "shutil", "sqlite3", "tempfile"),
+        *("psycopg", "redis"),
         *("select", "socket", "ssl"),
         *("random", "secrets", "time", "uuid"),
     }
