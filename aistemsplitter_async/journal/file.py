@@ -45,7 +45,7 @@ _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
 _LOCKING: Final = re.compile("SQLITE_(BUSY|LOCKED|PROTOCOL|IOERR_.*LOCK)")  # what SQLite says if it cannot lock
-_APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
+APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
 
@@ -190,7 +190,7 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None, for_move: bool
     has_log = path is not None and _is_filled(lost)
     kind: int = db.execute("PRAGMA application_id").fetchone()[0]
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if not empty and kind != _APPLICATION_ID:
+    if not empty and kind != APPLICATION_ID:
         raise JournalError(f"{path} is not a journal; name the right file, or one that does not exist")
     if empty and not has_log and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         raise JournalError(
@@ -216,7 +216,7 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None, for_move: bool
     db.execute("BEGIN EXCLUSIVE")
     for statement in (part for script in MIGRATIONS[version:] for part in script.split(";\n")):
         db.execute(statement)
-    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
     db.execute(f"PRAGMA user_version = {is_sealed * SEALED_VERSIONS + len(MIGRATIONS)}")
     db.execute("COMMIT")
 

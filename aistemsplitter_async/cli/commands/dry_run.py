@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +12,6 @@ from tempfile import TemporaryDirectory
 import attrs
 
 from aistemsplitter_async._audio.examine import Length
-from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.mixing import load_audio
 from aistemsplitter_async._transfer.names import ANY_STEM
@@ -42,10 +40,10 @@ from aistemsplitter_async.cli.screen.render import (
 )
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError, JournalLockedError, SpendLimitError
-from aistemsplitter_async.journal.file import check_not_lost, content_files, own_files
-from aistemsplitter_async.journal.lock import is_locked
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SpendLimitError
+from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.journal.matching import delivered
+from aistemsplitter_async.journal.reading import copy_content
 from aistemsplitter_async.journal.record import Step, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 
@@ -243,8 +241,6 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
     if options.selection.mixes:
         await run_in_thread(load_audio)
     journal = arguments.journal_path
-    if await run_in_thread(lambda: bool(is_locked(journal))):
-        raise JournalLockedError(f"another batch is running on {journal}; wait for it or stop it", code="LOCKED")
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
         store = await run_in_thread(_copy, journal, Path(folder))
         try:
@@ -255,15 +251,9 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
 
 
 def _copy(journal: Path, folder: Path) -> JournalStore:
-    copy, problem = folder / content_files(journal)[0].name, ""
+    copy = copy_content(journal, folder)
     try:
-        check_not_lost(journal)
-        for file in content_files(journal):
-            if file.exists():
-                shutil.copyfile(file, copy.with_name(file.name))
         return JournalStore(copy)
-    except OSError as error:
-        problem = f"cannot read {journal}: {reason_of(error)}"
     except JournalError as error:
         problem = str(error).replace(str(copy), str(journal))
     raise JournalError(problem)
