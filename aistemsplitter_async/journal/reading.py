@@ -87,19 +87,17 @@ class FileReader:
     def _read(self, query: Callable[[sqlite3.Connection], T]) -> T:
         """Return the result of a query that no commit has disturbed."""
         until = time.monotonic() + _LONGEST_COMMIT
-        problem: JournalError | None = None
         while True:
             moment = self._find_moment()
             if moment is not None:
                 try:
                     result = query(self._connect(moment))
-                except sqlite3.Error as error:
-                    problem = explain(error, self._path)
-                if self._find_moment() == moment:
-                    if problem is not None:
-                        raise problem
-                    return result
-                problem = None
+                except sqlite3.Error as error:  # of a page that is half written, perhaps
+                    if self._find_moment() == moment:
+                        raise explain(error, self._path) from None
+                else:
+                    if self._find_moment() == moment:
+                        return result
             elif is_locked(self._path) is False and self._find_moment() is None:
                 raise _UnfinishedError
             if time.monotonic() > until:
