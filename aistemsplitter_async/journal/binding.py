@@ -1,4 +1,4 @@
-"""Whose splits a journal has: those of one account of one API, whatever keys it has had. Plain blocking SQLite."""
+"""Whose splits a journal has: those of one account of one API, whatever keys it has had. It blocks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.claims import Claims
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
 
 GATE: Final = "gate"  # the note that keeps what is known of the key's limit, and the slots in use
@@ -22,7 +23,7 @@ _KEYS: Final = "keys"  # that of all keys that were shown to be of one account, 
 class Binding(Claims):
     """Whose splits these are: the middle of `JournalStore`."""
 
-    path: Path | None
+    place: Path | JournalURL | None
 
     def bind(self, owner: Mapping[str, str]) -> None:
         """Note whose splits these are, or check that they are this owner's.
@@ -39,7 +40,7 @@ class Binding(Claims):
                 if known not in (None, value):
                     self._drop_gate()
                 if name == _KEY and value not in self._known_keys():
-                    self._db.execute("DELETE FROM meta WHERE name = ?", (_KEYS,))
+                    self._db.execute("DELETE FROM meta WHERE name = ?", _KEYS)
                 self.set_note(name, value)
             elif name == _KEY and value != known and value in self._known_keys():
                 self._use_key(value)
@@ -58,15 +59,15 @@ class Binding(Claims):
         is_of_api = identify_api(self.note("api") or "") == owner["api"]
         if not self._is_begun() or not is_of_api or owner[_KEY] in self._known_keys():
             return None
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT split_id FROM tracks WHERE split_id IS NOT NULL GROUP BY split_id "
             "ORDER BY max(created_at) DESC, max(id) DESC LIMIT ?",
-            (most,),
+            most,
         )
         splits = [str(split_id) for (split_id,) in rows]
         if not splits and (count := self._count_open_creates()):
             raise JournalError(
-                f"{self.path} was started with another API key, and has no split yet by which a new key of the same "
+                f"{self.place} was started with another API key, and has no split yet by which a new key of the same "
                 f"account could be recognised, only {count} create{'s' * (count != 1)} without an answer. Run it once "
                 "with the key it was started with; with another journal, these may be paid for twice",
                 code=NOT_PROVEN,
@@ -88,30 +89,31 @@ class Binding(Claims):
         self._drop_gate()
         self._db.execute(
             "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
-            (State.FOUND, State.UPLOADED),
+            *(State.FOUND, State.UPLOADED),
         )
 
     def _drop_gate(self) -> None:
-        self._db.execute("DELETE FROM meta WHERE name = ?", (GATE,))
+        self._db.execute("DELETE FROM meta WHERE name = ?", GATE)
 
     def _known_keys(self) -> set[str]:
         return {*json.loads(self.note(_KEYS) or "[]"), *filter(None, [self.note(_KEY)])}
 
     def _is_begun(self) -> bool:
-        return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
+        return self._db.row("SELECT 1 FROM tracks WHERE state != ? LIMIT 1", State.FOUND) is not None
 
     def _count_open_creates(self) -> int:
         states = State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW
-        return int(self._db.execute("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", states).fetchone()[0])
+        row = self._db.row("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", *states)
+        return 0 if row is None else int(row[0])
 
     def _build_refusal(self, name: str, known: str) -> JournalError:
         if name != _KEY:
             return JournalError(
-                f"{self.path} belongs to another API ({known}); use the one it was started with: with another journal, "
+                f"{self.place} belongs to another API ({known}); use the one it was started with: with another journal, "
                 "what it has is paid for again"
             )
         return JournalError(
-            f"{self.path} belongs to another API key; use the one it was started with or, if that was replaced by a "
+            f"{self.place} belongs to another API key; use the one it was started with or, if that was replaced by a "
             "new key of the same account, new_key=True (--new-key). With another journal, what it has is paid for "
             "again",
             code=OTHER_KEY,
