@@ -18,6 +18,7 @@ from aistemsplitter_async.errors import ConfigurationError
 BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+JOURNAL_VARIABLE = "AISTEMSPLITTER_JOURNAL"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory

@@ -23,6 +23,7 @@ SCHEMA: Final = "aistemsplitter"
 _EXAMPLE: Final = "postgresql://user@db.example.com/name"
 _SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # needs no quotes in SQL
 _SECRETS: Final = ("password", "sslpassword")  # options that are one
+_NOT_SHOWN: Final = ("schema", *_SECRETS)
 _SILENT: Final = 15  # s of silence after which a connection is probed; a route that is gone says nothing
 _DEFAULTS: Final = {
     "application_name": "aistemsplitter-async",  # seen in pg_stat_activity
@@ -48,6 +49,8 @@ class PostgresURL:
         conninfo: the URL for libpq, with the password if it has one.
         schema: a plain name in lower case.
         place: what to call it in messages: hosts and database.
+        url: all of it, as `parse_dsn` reads it.
+        shown: the same as people can see and repeat it: without the password.
         has_password: whether the URL itself holds one, and so must not be seen on a command line.
         secrets: what `redact` takes out of texts.
     """
@@ -55,6 +58,8 @@ class PostgresURL:
     conninfo: Secret
     schema: str
     place: str
+    url: Secret
+    shown: str
     has_password: bool
     secrets: tuple[Secret, ...] = ()
 
@@ -84,6 +89,8 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         Secret(_for_libpq(address)),
         schema,
         _describe(address),
+        Secret(_with_schema(_for_libpq(address), schema)),
+        _with_schema(_for_people(address), schema),
         any(secrets),
         tuple(Secret(form) for one in secrets if one for form in {one, quote(one, safe="")}),
     )
@@ -93,6 +100,17 @@ def _for_libpq(address: Address) -> str:
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in address.options if name != "schema")
     credentials = f"{address.userinfo}@" if address.userinfo else ""
     return f"postgresql://{credentials}{address.hosts}{address.path}{'?' if options else ''}{options}"
+
+
+def _for_people(address: Address) -> str:
+    options = [f"{name}={quote(value, safe='/:,')}" for name, value in address.options if name not in _NOT_SHOWN]
+    user = address.userinfo.partition(":")[0]
+    place = f"{user}{'@' if user else ''}{address.hosts}{address.path}"
+    return f"postgresql://{place}{'?' if options else ''}{'&'.join(options)}"
+
+
+def _with_schema(url: str, schema: str) -> str:
+    return url if schema == SCHEMA else f"{url}{'&' if '?' in url else '?'}schema={schema}"
 
 
 def _describe(address: Address) -> str:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from aistemsplitter_async._plain import redact_text, to_plain
 from aistemsplitter_async.cli.screen.render import hide_keys, shown_source
+from aistemsplitter_async.journal.matching import delivered
 from aistemsplitter_async.journal.record import Record
 
 FIELDS: Final = (
@@ -26,6 +27,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would c
 
 def build_row(record: Record) -> dict[str, Any]:
     """Return the object of a record; its names are `FIELDS`."""
+    got = delivered(record)
     split, failure, submission = record.split, record.failure, record.submission
     values = {
         "track": record.id,
@@ -34,8 +36,8 @@ def build_row(record: Record) -> dict[str, Any]:
         "split_id": record.split_id,
         "credits_used": record.credits_used,
         "seconds": split.duration_seconds if split is not None else None,
-        "stem_model": (split.stem_model if split is not None else None) or record.asked.stem_model,
-        "output_format": (split.output_format if split is not None else None) or record.asked.output_format,
+        "stem_model": got.stem_model or record.asked.stem_model,
+        "output_format": got.output_format or record.asked.output_format,
         "created_at": None if record.created_at is None else _format_time(record.created_at),
         "folder": record.folder,
         "files": [

@@ -15,8 +15,8 @@ from aistemsplitter_async.journal.place import JournalURL, parse_journal
 Place = Path | JournalURL
 _JOURNAL_NAME = ".aistemsplitter.journal"
 PASSWORD_IN_SIGHT = (
-    f"every user can see a password on a command line; leave it out there, and set PGPASSWORD, write it to ~/.pgpass, or "
-    f"put the whole URL into {JOURNAL_VARIABLE}"
+    "every user can see a password on a command line; leave it out there, and set PGPASSWORD, write it to ~/.pgpass, "
+    f"or put the whole URL into {JOURNAL_VARIABLE}"
 )
 
 
@@ -70,3 +70,8 @@ def find_password(place: Place, environment: Mapping[str, str]) -> Place:
 def name_of(place: Place) -> str:
     """Return what to write on a command line for a place: the file's path, or the URL without a password."""
     return os.path.realpath(place) if isinstance(place, Path) else place.database.shown
+
+
+def spell(place: Place) -> str | Path:
+    """Return a place as `split_many` takes it, with its password: it is not to be shown."""
+    return place if isinstance(place, Path) else place.database.url.reveal()

@@ -208,9 +208,7 @@ class Claims:
             self._resplit_since = int(since)
         return self._resplit_since
 
-    def _take(
-        self, record: Record, found: Sighting, wanted: Variant | None = None, *, afresh: bool = False
-    ) -> Record:
+    def _take(self, record: Record, found: Sighting, wanted: Variant | None = None, *, afresh: bool = False) -> Record:
         """Claim a row of an earlier run; with `wanted`, that is asked for it from now on.
 
         As long as nothing was bought, its stems go where they are wanted now: a volume may have refused the old name.

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.file import check_not_lost, explain, open_file
-from aistemsplitter_async.journal.moving import TABLES, Row, Rows
+from aistemsplitter_async.journal.moving import TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.schema import MIGRATIONS
 from aistemsplitter_async.journal.seal import SEAL, SEALED_VERSIONS, Seal
+from aistemsplitter_async.journal.sqlite import SQLiteDatabase
 
 
 class FileEnd:
@@ -54,6 +55,11 @@ class FileEnd:
                 self._db.execute("INSERT INTO meta VALUES (?, ?)", (SEAL, seal.dump()))
             self._set_sealed(seal is not None)
 
+    def size(self) -> int:
+        """Return how many rows of songs and files it has."""
+        counts = "SELECT (SELECT count(*) FROM tracks) + (SELECT count(*) FROM sources)"
+        return int(self._db.execute(counts).fetchone()[0])
+
     def is_vacant(self) -> bool:
         """Return whether it knows no song."""
         return not self._db.execute("SELECT EXISTS (SELECT 1 FROM tracks)").fetchone()[0]
@@ -70,13 +76,14 @@ class FileEnd:
                 places = ", ".join("?" * len(columns))
                 self._db.executemany(
                     f"INSERT INTO {table} ({', '.join(columns)}) VALUES ({places})",  # noqa: S608  # ours too
-                    rows[table](),
+                    rename(table, rows[table](), SQLiteDatabase.dump_name),
                 )
             check(self.rows())
             self._set_sealed(False)
 
     def _read(self, table: str) -> Iterator[Row]:
-        yield from self._db.execute(f"SELECT {', '.join(TABLES[table])} FROM {table}")  # noqa: S608  # as above
+        rows = self._db.execute(f"SELECT {', '.join(TABLES[table])} FROM {table}")  # noqa: S608  # as above
+        return rename(table, rows, SQLiteDatabase.load_name)
 
     def _set_sealed(self, is_sealed: bool) -> None:  # what it is set to
         self._db.execute(f"PRAGMA user_version = {is_sealed * SEALED_VERSIONS + len(MIGRATIONS)}")

@@ -12,7 +12,7 @@ database that it is; nothing here touches either.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from hashlib import blake2b
 from typing import Any, Final, Protocol
@@ -33,13 +33,17 @@ TABLES: Final[Mapping[str, tuple[str, ...]]] = {  # what is moved
     ),
     "aliases": ("identity", "track"),
 }
+NAMES: Final[Mapping[str, str]] = {
+    "sources": "path",
+    "tracks": "source",
+}  # columns with a file's name, as Python has it
 _OF_MOVES: Final = frozenset({SEAL, MOVES})  # notes that are not moved as they are
 _DIGEST_BYTES: Final = 16
 _STEP: Final = 1000  # rows between two calls of a listener
 
 Row = tuple[Any, ...]
 Rows = Mapping[str, Callable[[], Iterator[Row]]]
-"""Of each table, what begins to read it: its columns as `TABLES` has them, as the values that SQLite has."""
+"""Of each table, what begins to read it: its columns as `TABLES` has them, with the types that SQLite has."""
 
 
 class End(Protocol):
@@ -54,6 +58,9 @@ class End(Protocol):
 
     def seal(self, seal: Seal | None) -> None:
         """Seal it, durably; with `None`, let runs use it again."""
+
+    def size(self) -> int:
+        """Return how many rows of songs and files it has."""
 
     def is_vacant(self) -> bool:
         """Return whether it knows no song."""
@@ -96,7 +103,8 @@ def move(
         target: must know no song, or only what was once moved from there to `source`.
         open_end: opens another place: that of an earlier move that was not finished.
         new_move: returns what no other move is called.
-        on_rows: called now and then with the number of rows that were moved.
+        on_rows: called now and then with the number of rows that were moved and, once all are, that were compared too.
+            If it raises, the move is interrupted.
 
     Raises:
         JournalError: an end cannot be used so, which has changed nothing; or the move was interrupted.
@@ -115,7 +123,16 @@ def move(
         target.seal(Seal(source.place, seal.move, "awaited"))
         source.seal(seal)
     sent = _Summed(_with_move(source, seal.move), on_rows)
-    target.receive(sent.rows, lambda received: _check_equal(received, sent, target.place))
+
+    def check(received: Rows) -> None:
+        moved = sent.counts.total()
+        held = _Summed(received, lambda rows: on_rows(moved + rows))
+        if (Counter(_count(held.rows)), held.digest) != (sent.counts, sent.digest):
+            raise JournalError(
+                f"{target.place} did not keep what it was given, so nothing was moved there; this is a bug"
+            )
+
+    target.receive(sent.rows, check)
     source.seal(attrs.evolve(seal, state="left"))
     return Moved(sent.counts)
 
@@ -134,6 +151,16 @@ def stay(end: End, open_end: OpenEnd) -> bool:
     _check_abandoned(end, seal, open_end)
     end.seal(None)
     return True
+
+
+def rename(table: str, rows: Iterable[Row], spell: Callable[[Any], Any]) -> Iterator[Row]:
+    """Iterate over rows of a table, with names of files spelled otherwise: no database holds each as Python does."""
+    if (name := NAMES.get(table)) is None:
+        yield from rows
+        return
+    place = TABLES[table].index(name)
+    for row in rows:
+        yield (*row[:place], spell(row[place]), *row[place + 1 :])
 
 
 def read_seal(end: End) -> Seal | None:
@@ -181,12 +208,6 @@ def _with_move(source: End, move: str) -> Rows:
         yield MOVES, moves
 
     return {**rows, NOTES: notes}
-
-
-def _check_equal(received: Rows, sent: _Summed, place: str) -> None:
-    held = _Summed(received)
-    if (Counter(_count(held.rows)), held.digest) != (sent.counts, sent.digest):
-        raise JournalError(f"{place} did not keep what it was given, so nothing was moved there; this is a bug")
 
 
 def _count(rows: Rows) -> dict[str, int]:

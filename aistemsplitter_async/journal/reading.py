@@ -26,6 +26,7 @@ from aistemsplitter_async.journal.record import Record
 from aistemsplitter_async.journal.rows import COLUMNS, load_record
 from aistemsplitter_async.journal.schema import MIGRATIONS
 from aistemsplitter_async.journal.seal import SEAL, SEALED_VERSIONS, Seal
+from aistemsplitter_async.journal.sqlite import SQLiteDatabase
 
 T = TypeVar("T")
 _Moment = tuple[object, ...]
@@ -194,7 +195,7 @@ def _select(db: sqlite3.Connection, after: int) -> list[Record]:
         f"SELECT {COLUMNS} FROM tracks WHERE id > ? ORDER BY id LIMIT ?",  # noqa: S608  # our own columns
         (after, _PAGE),
     )
-    return [load_record(row) for row in rows]
+    return [load_record(row, SQLiteDatabase.load_name) for row in rows]
 
 
 def _is_filled(file: Path) -> bool:

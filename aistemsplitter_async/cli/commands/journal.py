@@ -122,11 +122,6 @@ def _move(source: Place, target: Place, environment: Mapping[str, str], progress
 
 async def export_journal(place: Place, form: Format, output: Path | None, terminal: Terminal) -> int:
     """Write what a journal has, a row a line, to a file or as the result; return the exit code."""
-    if output is not None and isinstance(place, Path):
-        own = {file.absolute() for file in own_files(place)}
-        if output.absolute() in own or output.resolve() in own:
-            terminal.error(f"{show(output)} belongs to the journal; give --output another name")
-            return Exit.USAGE
     over = threading.Event()
     terminal.on_reader_gone = terminal.on_output_lost = over.set
     try:
@@ -141,6 +136,8 @@ async def export_journal(place: Place, form: Format, output: Path | None, termin
 
 
 def _export(place: Place, form: Format, output: Path | None, terminal: Terminal, over: threading.Event) -> int:
+    if output is not None and isinstance(place, Path) and {output, output.resolve()} & {place, *own_files(place)}:
+        raise ConfigurationError(f"{output} belongs to the journal; give --output another name")
     count = 0
     with open_reader(place) as reader, _opened(output, terminal) as write:
         if (seal := reader.seal()) is not None:
