@@ -59,6 +59,8 @@ INBOX_KEEP = 86_400.0  # s that they are kept: longer than a sender is likely to
 INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
+JOURNAL_LEASE = 15.0  # s that a worker of a shared journal may be silent; then others take its songs over
+JOURNAL_CONNECT = 5.0  # s to connect to the database of a shared journal, for each address of it
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 

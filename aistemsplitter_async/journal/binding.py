@@ -109,8 +109,8 @@ class Binding(Claims):
     def _build_refusal(self, name: str, known: str) -> JournalError:
         if name != _KEY:
             return JournalError(
-                f"{self.place} belongs to another API ({known}); use the one it was started with: with another journal, "
-                "what it has is paid for again"
+                f"{self.place} belongs to another API ({known}); use the one it was started with: with another "
+                "journal, what it has is paid for again"
             )
         return JournalError(
             f"{self.place} belongs to another API key; use the one it was started with or, if that was replaced by a "

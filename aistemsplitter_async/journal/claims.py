@@ -25,8 +25,8 @@ class Claim:
         record: of the track.
         met: `new`; `known` from an earlier run; met `again` in this run; `unsettled`: it may be delivered as what is
             asked for, so nothing may be bought before it is; `changed`: it may be the source's, which has other bytes
-            now; `elsewhere`: it is another worker's. The last three are not claimed. One that another worker is just
-            adding has no number yet: 0.
+            now; `elsewhere`: it is another worker's. The last three are not claimed. A record that another worker is
+            just adding has no number yet: 0.
         besides: what was bought of the same song and delivered as something else than is asked for now.
     """
 
@@ -103,8 +103,6 @@ class Claims:
         met = [row.record for row in rows if row.run == self.run and not row.elsewhere]
         unmet = [row for row in rows if row.run != self.run or row.elsewhere]
         held = {row.record.id for row in rows if row.elsewhere}
-        if resplit and held:
-            return Claim(next(row.record for row in rows if row.elsewhere), "elsewhere")
         left = self._drop_finished(unmet, wanted) if resplit else [row.record for row in unmet]
         record, how = choose(left, wanted)
         if record is not None and record.id in held and how is not Fit.OTHER:
@@ -115,11 +113,30 @@ class Claims:
             self._remember(found)
             return Claim(met[0], "again")
         if record is not None and how is Fit.UNSETTLED:
-            return Claim(record, "unsettled")
+            return Claim(self._load(self._db.take_track(record.id, {})), "unsettled")
         records = [row.record for row in rows]
         besides = next((one for one in records if fit(one, wanted) is Fit.OTHER and not has_failed(one)), None)
         if record is not None and how is Fit.OPEN:
             return Claim(self._take(record, found, wanted), "known", besides)
+        return self._claim_changed(found, wanted, besides, dedupe=dedupe, resplit=resplit, changed=changed)
+
+    def finish_resplit(self) -> None:
+        """Note that the run reached the end of its sources: the next re-split starts from the beginning."""
+        if not self._db.others():  # the last worker of a fleet does it
+            self._resplit_since = None
+            self._db.execute("DELETE FROM meta WHERE name = ?", _RESPLIT)
+
+    def _claim_changed(
+        self,
+        found: Sighting,
+        wanted: Variant,
+        besides: Record | None,
+        *,
+        dedupe: bool,
+        resplit: bool,
+        changed: Changed,
+    ) -> Claim:
+        """Return the track of a song that has none, but whose file may have had one before it changed."""
         if (free := self._find_free(found)) is not None:
             return Claim(self._take(free, found, wanted, afresh=True), "known", besides)
         earlier = self._find_earlier(found, wanted)
@@ -133,12 +150,6 @@ class Claims:
         if earlier is not None and changed == "refuse" and not resplit:
             return Claim(earlier, "changed")
         return Claim(self._insert(found, wanted), "new", besides)
-
-    def finish_resplit(self) -> None:
-        """Note that the run reached the end of its sources: the next re-split starts from the beginning."""
-        if not self._db.others():  # the last worker of a fleet does it
-            self._resplit_since = None
-            self._db.execute("DELETE FROM meta WHERE name = ?", _RESPLIT)
 
     def _find(self, audio: AudioId) -> list[_Found]:
         """Return the rows of the same song. Until the transaction ends, nobody changes those that can be taken."""
@@ -190,13 +201,16 @@ class Claims:
             return ours
         records = [row.record for row in rows]
         best, how = choose(records, wanted)
-        if best is None or how not in (Fit.EXACT, Fit.SAME) or best.state is not State.DOWNLOADED:
+        held = {row.record.id for row in rows if row.elsewhere}
+        is_replaced = best is not None and best.state is State.DOWNLOADED and best.id not in held
+        if best is None or not is_replaced or how not in (Fit.EXACT, Fit.SAME):
             return records
-        for record in records:
-            if record.state is State.DOWNLOADED and record.asked == best.asked:
-                self._db.execute("DELETE FROM tracks WHERE id = ?", record.id)
-                self._db.execute("DELETE FROM aliases WHERE track = ?", record.id)
-        return [record for record in records if record.state is not State.DOWNLOADED and record.asked == best.asked]
+        left = [record for record in records if record.asked == best.asked]
+        dropped = [record.id for record in left if record.state is State.DOWNLOADED and record.id not in held]
+        for track in dropped:
+            self._db.execute("DELETE FROM tracks WHERE id = ?", track)
+            self._db.execute("DELETE FROM aliases WHERE track = ?", track)
+        return [record for record in left if record.id not in dropped]
 
     def _begin_resplit(self) -> int:
         """Return the run that started the unfinished re-split, this one if there is none."""

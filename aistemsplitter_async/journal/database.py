@@ -1,7 +1,7 @@
 """The database under a journal, as its statements see it: one file of one process, or tables that many workers share.
 
-`JournalStore` has every rule and nearly every statement, once. What the two databases do differently is here. Statements
-are in the SQL that both read, with `?` for values.
+`JournalStore` has every rule and nearly every statement, once. What the two databases do differently is here.
+Statements are in the SQL that both read, with `?` for values.
 """
 
 from __future__ import annotations

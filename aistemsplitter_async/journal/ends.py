@@ -13,6 +13,8 @@ from typing import Protocol
 from aistemsplitter_async.journal.file_end import FileEnd
 from aistemsplitter_async.journal.moving import End
 from aistemsplitter_async.journal.place import JournalURL
+from aistemsplitter_async.journal.postgres_end import PostgresEnd
+from aistemsplitter_async.journal.postgres_reading import PostgresReader
 from aistemsplitter_async.journal.reading import FileReader
 from aistemsplitter_async.journal.record import Record
 from aistemsplitter_async.journal.seal import Seal
@@ -44,10 +46,11 @@ def open_end(place: Path | JournalURL, *, create: bool = False) -> Iterator[End]
         ConfigurationError: what PostgreSQL needs is not installed.
     """
     if isinstance(place, Path):
-        with closing(FileEnd(place, create=create)) as end:
-            yield end
-        return
-    raise NotImplementedError
+        with closing(FileEnd(place, create=create)) as file:
+            yield file
+    else:
+        with closing(PostgresEnd(place, create=create)) as database:
+            yield database
 
 
 def open_reader(place: Path | JournalURL) -> AbstractContextManager[Reader]:
@@ -57,6 +60,4 @@ def open_reader(place: Path | JournalURL) -> AbstractContextManager[Reader]:
         JournalError: there is none, or it cannot be read.
         ConfigurationError: what PostgreSQL needs is not installed.
     """
-    if isinstance(place, Path):
-        return FileReader(place)
-    raise NotImplementedError
+    return FileReader(place) if isinstance(place, Path) else PostgresReader(place)

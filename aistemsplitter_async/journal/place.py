@@ -10,6 +10,7 @@ from typing import Final
 import attrs
 
 from aistemsplitter_async._databases.postgres import POSTGRES_SCHEMES, SCHEMA, PostgresURL, parse_dsn
+from aistemsplitter_async.config import JOURNAL_LEASE
 from aistemsplitter_async.errors import ConfigurationError
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}")
@@ -21,9 +22,11 @@ class JournalURL:
 
     Attributes:
         database: the server, and the schema that has its tables.
+        lease: seconds of silence after which a worker is taken for dead; the same for all workers.
     """
 
     database: PostgresURL
+    lease: float = JOURNAL_LEASE
 
     def __str__(self) -> str:
         """Return what to call it in messages; it has no password."""

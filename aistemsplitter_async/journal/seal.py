@@ -16,6 +16,7 @@ from aistemsplitter_async.errors import JournalError
 
 SEALED: Final = "SEALED"  # the code of the error of a run on a journal that is sealed
 SEALED_VERSIONS: Final = 1_000_000  # added to the number of a sealed file's tables: more than there will ever be
+SEALED_STATE: Final = "AS001"  # the SQLSTATE of every change of tables that are sealed
 SEAL: Final = "sealed"  # the note that has the seal
 MOVES: Final = "moves"  # the note of all moves that a journal's rows have made, the oldest first
 

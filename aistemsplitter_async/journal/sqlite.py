@@ -29,8 +29,8 @@ class SQLiteDatabase:
         JournalError: it is damaged, another kind of file, of a newer version, or cannot be written.
     """
 
-    is_shared = False
-    most_changes = None
+    is_shared: bool = False
+    most_changes: int | None = None
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
@@ -93,7 +93,7 @@ class SQLiteDatabase:
         return self._read(track) if changed else None
 
     def take_track(self, track: int, values: Mapping[str, Any]) -> Row:
-        row = self.change_track(track, values)
+        row = self.change_track(track, values) if values else self._read(track)
         assert row is not None  # noqa: S101  # no state was asked for
         return row
 

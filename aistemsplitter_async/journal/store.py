@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,7 +11,6 @@ from typing import Any, Final
 import attrs
 
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
-from aistemsplitter_async.journal.binding import Binding
 from aistemsplitter_async.journal.matching import is_same_song
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.postgres import PostgresDatabase
@@ -25,6 +25,7 @@ from aistemsplitter_async.journal.record import (
     plan_reopening,
 )
 from aistemsplitter_async.journal.rows import dump_input, dump_value
+from aistemsplitter_async.journal.spending import Spending
 from aistemsplitter_async.journal.sqlite import SQLiteDatabase
 from aistemsplitter_async.journal.workers import Worker
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
@@ -33,7 +34,7 @@ _OF_CREATE: Final = ("idempotency_key", "body", "intended_at", "sender")
 _OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 
-class JournalStore(Binding):
+class JournalStore(Spending):
     """One open journal: a file, a temporary one with `None` that is gone when it is closed, or tables in PostgreSQL.
 
     Attributes:
@@ -108,10 +109,17 @@ class JournalStore(Binding):
         """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""
         return self._move(track, State.UPLOADED, input=dump_input(split_input), expires_at=expires_at)
 
-    def intend(self, track: int, submission: Submission, at: float) -> Record:
+    def intend(self, track: int, submission: Submission, at: float, *, price: float | None = None) -> Record:
         """Note that its create is about to be sent for the first time: from here on the split may exist.
 
+        Args:
+            track: its number.
+            submission: the create.
+            at: now (POSIX seconds).
+            price: credits that it may cost, if this worker has joined a budget.
+
         Raises:
+            SpendLimitError: like `reserve`.
             ConfigurationError: another track's create has this idempotency key.
             JournalError: like `check_in_place`.
             LostLeaseError: the track is another worker's now, so nothing may be sent.
@@ -122,6 +130,8 @@ class JournalStore(Binding):
             raise ConfigurationError(
                 f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
             )
+        if price is not None:
+            self.reserve(track, price)
         return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at, sender=self.sender())
 
     def resent(self, track: int) -> Record:
@@ -139,7 +149,9 @@ class JournalStore(Binding):
         """
         state = State.FOUND if upload_expired else self._state_before_create(track)
         clear = (*_OF_CREATE, "input", "expires_at") if upload_expired else _OF_CREATE
-        return self._move(track, state, before={State.INTENT}, **dict.fromkeys(clear))
+        record = self._move(track, state, before={State.INTENT}, **dict.fromkeys(clear))
+        self._settle(track, 0.0)
+        return record
 
     def uncertain(self, track: int) -> Record:
         """Note that its create was sent, and that no answer says whether it happened."""
@@ -163,7 +175,9 @@ class JournalStore(Binding):
             raise _build_mixed_up(record, created.id, other.source)
         used = None if created.credits_used is None else float(created.credits_used)
         price = 0.0 if holders else used
-        return self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
+        record = self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
+        self._settle(track, price if price is None or 0 <= price < math.inf else None)
+        return record
 
     def succeeded(self, track: int, split: Split) -> Record:
         """Note that its stems can be downloaded; again, if some were downloaded before, which stays known."""

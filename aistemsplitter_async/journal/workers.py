@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 
@@ -28,3 +30,9 @@ class Worker:
     seconds_left: float
     status: str = ""
     is_me: bool = False
+
+
+def describe_workers(workers: Sequence[Worker]) -> str:
+    """Return who they are, such as `2 workers: process 4711 on web1, process 12 on web2`."""
+    who = ", ".join(f"process {worker.process} on {worker.host}" for worker in workers)
+    return f"{len(workers)} worker{'s' * (len(workers) != 1)}: {who}"

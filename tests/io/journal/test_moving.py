@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -34,7 +35,7 @@ def opened(place: str | Path) -> Iterator[FileEnd]:
 
 def carry(source: Path, target: Path) -> Moved:
     with opened(source) as giving, closing(FileEnd(target, create=True)) as taking:
-        return move(giving, taking, opened, new_move=count().__next__().__str__)
+        return move(giving, taking, opened, new_move=lambda: uuid4().hex)
 
 
 def content(path: Path) -> Content:

@@ -19,6 +19,7 @@ from aistemsplitter_async.journal.moving import move
 from aistemsplitter_async.journal.reading import FileReader
 from aistemsplitter_async.journal.record import AudioId, Variant
 from aistemsplitter_async.journal.rows import Sighting
+from aistemsplitter_async.journal.sqlite import SQLiteDatabase
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
@@ -34,6 +35,11 @@ def add(store: JournalStore, name: str) -> int:
         split_input=DirectURL(f"https://a/{name}"),
     )
     return store.claim(found, Variant(), dedupe=True).record.id
+
+
+def connection(store: JournalStore) -> sqlite3.Connection:
+    assert isinstance(store._db, SQLiteDatabase)
+    return store._db.connection
 
 
 def sources(path: Path) -> list[str]:
@@ -96,7 +102,7 @@ def test_a_commit_that_was_never_finished_is_not_read_and_not_touched(
     if not pid:
         os.close(go_on)
         store = JournalStore(path)
-        store._file.db.execute("PRAGMA cache_size = 1")  # so that it writes to the file before the commit
+        connection(store).execute("PRAGMA cache_size = 1")  # so that it writes to the file before the commit
         store.begin()
         for number in range(50):
             add(store, f"two{number}")
@@ -137,7 +143,7 @@ def test_what_is_no_journal_is_refused_with_its_name(what: str, tmp_path: Path) 
     elif what != "missing":
         shutil.copyfile(OLD, path)
         with closing(JournalStore(path)) as store:
-            store._file.db.execute("PRAGMA user_version = 99")
+            connection(store).execute("PRAGMA user_version = 99")
         if what == "damaged":
             data = path.read_bytes()
             path.write_bytes(data[:5000] + b"x" * (len(data) - 5000))
