@@ -51,6 +51,9 @@ class Database(Protocol):
     def close(self) -> None:
         """Close it. What this worker had is free for others."""
 
+    def hurry(self) -> None:
+        """Let no call wait for a server that does not answer, as the journal is about to be closed. From any thread."""
+
     def check_in_place(self) -> None:
         """Check that a create that is recorded now is found by the next run.
 

@@ -106,6 +106,7 @@ class Journal:
     async def aclose(self) -> None:
         """Finish the pending writes and close the file. Another call waits for the same end."""
         if not self._closing:
+            self._store.hurry()
             closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
             self._closing = (closing, self._loop.run_in_executor(None, self._executor.shutdown))
         await wait_out(*self._closing)

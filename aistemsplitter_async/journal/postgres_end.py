@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from aistemsplitter_async._databases.postgres import connect, load_psycopg
 from aistemsplitter_async.config import JOURNAL_CONNECT
-from aistemsplitter_async.errors import JournalLockedError
+from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.moving import TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.place import JournalURL
-from aistemsplitter_async.journal.postgres import PostgresDatabase, explain
+from aistemsplitter_async.journal.postgres import PostgresDatabase
 from aistemsplitter_async.journal.postgres_reading import NOT_MOVED, PostgresReader, read_table
 from aistemsplitter_async.journal.seal import SEAL, Seal, build_sealed
-from aistemsplitter_async.journal.tables import MOVE_SETTING, build_fence, build_switches, number_of
-from aistemsplitter_async.journal.workers import describe_workers
+from aistemsplitter_async.journal.session import Session
+from aistemsplitter_async.journal.tables import MOVE_SETTING, WORKERS, build_fence, build_switches, number_of
+from aistemsplitter_async.journal.workers import Worker, describe_workers
+
+if TYPE_CHECKING:
+    from psycopg import Error
 
 _UNLIMITED: Final = "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
 
@@ -41,21 +45,21 @@ class PostgresEnd:
         self.place = place.database.shown
         self._url = place.database
         self._guard: Any = None
-        self._place = place
-        self._error: type[Exception] = load_psycopg().Error
+        self._error: type[Error] = load_psycopg().Error
         if not create:
             with PostgresReader(place):  # there is one
                 pass
-        self._db = PostgresDatabase(place, for_move=True)
+        self._db = Session(place)
+        self._db.open()
         try:
             self._guard = connect(self._url, timeout=JOURNAL_CONNECT)
             self._lock()
             with self._transaction():
-                self._db.row("SELECT pg_advisory_xact_lock(?)", self._arrival)  # until one that was killed has ended
+                self._db.run("SELECT pg_advisory_xact_lock(%s)", self._arrival)  # until one that was killed has ended
                 self._check_idle()
         except self._error as error:
             self.close()
-            raise explain(error, self._place) from None
+            raise self._db.explain(error) from None
         except BaseException:
             self.close()
             raise
@@ -69,7 +73,7 @@ class PostgresEnd:
     def note(self, name: str) -> str | None:
         """Return the note of this name."""
         with self._transaction():
-            row = self._db.row("SELECT value FROM meta WHERE name = ?", name)
+            row = self._db.run("SELECT value FROM meta WHERE name = %s", name).fetchone()
         return None if row is None else str(row[0])
 
     def seal(self, seal: Seal | None) -> None:
@@ -77,24 +81,24 @@ class PostgresEnd:
         with self._transaction():
             if seal is not None:
                 message = str(build_sealed(self.place, seal))
-                self._change(build_fence(self._url.schema, seal.move, message))
-                self._db.row("SELECT set_config(?, ?, true)", MOVE_SETTING, seal.move)
+                self._db.run(build_fence(self._url.schema, seal.move, message))
+                self._db.run("SELECT set_config(%s, %s, true)", MOVE_SETTING, seal.move)
             self._switch(is_sealed=seal is not None)  # from here on no worker begins, and a change waits
             self._check_idle()
-            self._db.execute("DELETE FROM meta WHERE name = ?", SEAL)
+            self._db.run("DELETE FROM meta WHERE name = %s", SEAL)
             if seal is not None:
-                self._db.execute("INSERT INTO meta VALUES (?, ?)", SEAL, seal.dump())
+                self._db.run("INSERT INTO meta VALUES (%s, %s)", SEAL, seal.dump())
 
     def size(self) -> int:
         """Return how many rows of songs and files it has."""
         with self._transaction():
-            row = self._db.row("SELECT (SELECT count(*) FROM tracks) + (SELECT count(*) FROM sources)")
+            row = self._db.run("SELECT (SELECT count(*) FROM tracks) + (SELECT count(*) FROM sources)").fetchone()
         return int(row[0])
 
     def is_vacant(self) -> bool:
         """Return whether it knows no song."""
         with self._transaction():
-            row = self._db.row("SELECT EXISTS (SELECT 1 FROM tracks)")
+            row = self._db.run("SELECT EXISTS (SELECT 1 FROM tracks)").fetchone()
         return not row[0]
 
     def rows(self) -> Rows:
@@ -105,22 +109,22 @@ class PostgresEnd:
         """Replace all of it, its seal too, durably; or nothing, if `check` raises of what it reads afterwards."""
         seal = self.note(SEAL)
         with self._transaction():
-            self._db.row("SELECT pg_advisory_xact_lock(?)", self._arrival)
-            self._db.row("SELECT set_config(?, ?, true)", MOVE_SETTING, Seal.load(seal).move if seal else "")
+            self._db.run("SELECT pg_advisory_xact_lock(%s)", self._arrival)
+            self._db.run("SELECT set_config(%s, %s, true)", MOVE_SETTING, Seal.load(seal).move if seal else "")
             for table in ("workers", "credit_budget"):  # of those who worked here before
-                self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # of ours
+                self._db.run(f"DELETE FROM {table}")  # noqa: S608  # of ours
             for table, columns in TABLES.items():
-                self._db.execute(f"DELETE FROM {table}{NOT_MOVED.get(table, '')}")  # noqa: S608
+                self._db.run(f"DELETE FROM {table}{NOT_MOVED.get(table, '')}")  # noqa: S608
                 into = f"COPY {table} ({', '.join(columns)}) FROM STDIN"
                 with self._db.cursor() as cursor, cursor.copy(into) as copy:
                     for row in rename(table, rows[table](), PostgresDatabase.dump_name):
                         copy.write_row(row)
             check({table: partial(self._read, table) for table in TABLES})
-            self._db.row("SELECT setval(pg_get_serial_sequence('tracks', 'id'), max(id)) FROM tracks")
+            self._db.run("SELECT setval(pg_get_serial_sequence('tracks', 'id'), max(id)) FROM tracks")
             self._switch(is_sealed=False)
         with self._transaction():
             for table in TABLES:
-                self._db.execute(f"ANALYZE {table}")  # else the first claims would read all of it
+                self._db.run(f"ANALYZE {table}")  # else the first claims would read all of it
 
     @property
     def _arrival(self) -> int:
@@ -136,21 +140,17 @@ class PostgresEnd:
             )
 
     def _check_idle(self) -> None:
-        if workers := self._db.workers():
+        if workers := [Worker(*row) for row in self._db.run(WORKERS)]:
             raise JournalLockedError(
                 f"{self.place} is in use by {describe_workers(workers)}; stop that first", code="LOCKED"
             )
 
     def _switch(self, *, is_sealed: bool) -> None:
-        known = self._db.row(
+        known = self._db.run(
             "SELECT EXISTS (SELECT 1 FROM pg_trigger WHERE tgname = 'sealed' AND tgrelid = 'meta'::regclass)"
-        )
+        ).fetchone()
         for statement in build_switches(bool(known[0]), is_sealed=is_sealed):
-            self._change(statement)
-
-    def _change(self, statement: str) -> None:
-        with self._db.cursor() as cursor:
-            cursor.execute(statement)
+            self._db.run(statement)
 
     def _read_alone(self, table: str) -> Iterator[Row]:
         with self._transaction():
@@ -165,7 +165,7 @@ class PostgresEnd:
         try:
             self._db.begin()
             try:
-                self._change(_UNLIMITED)
+                self._db.run(_UNLIMITED)
                 yield
                 self._guard.execute("SELECT")  # nobody else was let in meanwhile
                 self._db.commit()
@@ -174,4 +174,6 @@ class PostgresEnd:
                     self._db.roll_back()
                 raise
         except self._error as error:
-            raise explain(error, self._place) from None
+            raise self._db.explain(error) from None
+        except UnicodeError as error:
+            raise JournalError(f"{self.place} cannot hold a value: {error}") from None

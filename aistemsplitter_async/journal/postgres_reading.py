@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import attrs
 
@@ -15,15 +15,19 @@ from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.moving import NOTES, TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.place import JournalURL
-from aistemsplitter_async.journal.postgres import WORKERS, PostgresDatabase, explain
+from aistemsplitter_async.journal.postgres import PostgresDatabase
 from aistemsplitter_async.journal.record import Record
 from aistemsplitter_async.journal.rows import COLUMNS, load_record
 from aistemsplitter_async.journal.seal import SEAL, Seal
-from aistemsplitter_async.journal.tables import MIGRATIONS
+from aistemsplitter_async.journal.session import Session
+from aistemsplitter_async.journal.tables import MIGRATIONS, WORKERS
 from aistemsplitter_async.journal.workers import Worker
 
+if TYPE_CHECKING:
+    from psycopg import Error
+
 _PAGE: Final = 500  # records, or rows, fetched at a time
-NOT_MOVED: Final = {NOTES: " WHERE name != 'version'"}  # of the tables, not of what they have
+NOT_MOVED: Final = {NOTES: " WHERE name NOT IN ('version', 'id')"}  # of the tables, not of what they have
 
 
 @attrs.frozen
@@ -48,7 +52,8 @@ class PostgresReader:
 
     def __init__(self, place: JournalURL) -> None:
         self._place = place
-        self._error: type[Exception] = load_psycopg().Error
+        self._error: type[Error] = load_psycopg().Error
+        self._explain = Session(place).explain
         self._connection: Any = None
         with self._explained():
             self._connection = connect(place.database, timeout=JOURNAL_CONNECT)
@@ -130,7 +135,7 @@ class PostgresReader:
         try:
             yield
         except self._error as error:
-            raise explain(error, self._place) from None
+            raise self._explain(error) from None
 
 
 def read_table(cursor: Any, table: str) -> Iterator[Row]:

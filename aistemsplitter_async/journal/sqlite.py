@@ -66,6 +66,9 @@ class SQLiteDatabase:
     def close(self) -> None:
         self._file.close()
 
+    def hurry(self) -> None:
+        pass
+
     def check_in_place(self) -> None:
         self._file.check_in_place()
 

@@ -68,6 +68,10 @@ class JournalStore(Spending):
         """Close it, and let another process open it; what was this worker's in a shared one is free."""
         self._db.close()
 
+    def hurry(self) -> None:
+        """Let no call wait for a server that does not answer, as it is about to be closed. From any thread."""
+        self._db.hurry()
+
     def check_in_place(self) -> None:
         """Check that what is recorded now is found by the next run.
 

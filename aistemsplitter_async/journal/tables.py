@@ -72,6 +72,11 @@ MIGRATIONS: Final = (
 OLDEST: Final = 130000  # PostgreSQL 13, the first whose transactions can be asked for by their number (xid8)
 UNFIT: Final = "JOURNAL_UNUSABLE"  # the code of a server or database that must not have a journal
 DOWN: Final = "JOURNAL_DOWN"  # the code of an error that passes when the database can be used again
+WORKERS: Final = (  # that are at work, in the order they began
+    "SELECT id, run, host, process, extract(epoch FROM began)::float8, "
+    "extract(epoch FROM until - clock_timestamp())::float8, status FROM workers "
+    "WHERE until > clock_timestamp() ORDER BY run"
+)
 MOVE_SETTING: Final = "aistemsplitter.move"  # what a move sets to its own name, to pass its own seal
 _DURABLE: Final = ("on", "remote_apply")
 
@@ -101,6 +106,8 @@ ASK: Final = (
     "current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit'), "
     "current_setting('server_encoding')"
 )
+# Every transaction asks which version the tables have, and which journal it is.
+WHICH: Final = "SELECT (SELECT value FROM meta WHERE name = 'version'), (SELECT value FROM meta WHERE name = 'id')"
 
 
 def check_server(server: Server, name: str) -> None:
