@@ -62,6 +62,12 @@ LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be n
 JOURNAL_LEASE = 15.0  # s that a worker of a shared journal may be silent; then others take its songs over
 JOURNAL_CONNECT = 5.0  # s to connect to the database of a shared journal, for each address of it
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
+FLEET_LOOK = 2.0  # s, on average, between two looks for songs that other workers have let go of
+FLEET_MEND = 5.0  # s, on average, between two looks for creates that workers left open when they died
+PROOF_WAIT = 10.0  # s for another worker to write the file that shows which folder all share; then it is taken for dead
+PROOF_PAUSE = 0.1  # s between two looks whether it has
+MENDED_AT_ONCE = 50  # creates that a worker takes over at a time: the others take some too
+MOST_ELSEWHERE = 20_000  # sources kept whose songs other workers have in hand: about 10 MB
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 
 

@@ -83,8 +83,10 @@ class Steps:
         )
         standing.has_worked = True
         if standing.cost is not None:
-            context.budget.correct(standing.cost, split.credits_used)
+            more = context.budget.correct(standing.cost, split.credits_used)
             standing.cost = None
+            if more and context.spends_together:
+                await context.write(JournalStore.overrun, more)
         if split.status == "failed":
             return await context.write(
                 JournalStore.fail, record.id, build_failure("wait", SplitFailedError(split)), split

@@ -28,11 +28,14 @@ class Claim:
             now; `elsewhere`: it is another worker's. The last three are not claimed. A record that another worker is
             just adding has no number yet: 0.
         besides: what was bought of the same song and delivered as something else than is asked for now.
+        is_fresh: whether another worker of this run's fleet came across a known one before, so that what became of it
+            is not of an earlier run.
     """
 
     record: Record
     met: Literal["new", "known", "again", "unsettled", "changed", "elsewhere"]
     besides: Record | None = None
+    is_fresh: bool = False
 
 
 @attrs.frozen
@@ -106,9 +109,11 @@ class Claims:
         left = self._drop_finished(unmet, wanted) if resplit else [row.record for row in unmet]
         record, how = choose(left, wanted)
         if record is not None and record.id in held and how is not Fit.OTHER:
+            self._remember(found)
             return Claim(record, "elsewhere")
         if record is not None and how in (Fit.EXACT, Fit.SAME, Fit.FAILED):
-            return Claim(self._take(record, found), "known")
+            is_fresh = any(row.record.id == record.id and row.run >= self._db.first_run for row in rows)
+            return Claim(self._take(record, found), "known", is_fresh=is_fresh)
         if met and dedupe:
             self._remember(found)
             return Claim(met[0], "again")

@@ -85,11 +85,32 @@ class Database(Protocol):
     def take_track(self, track: int, values: Mapping[str, Any]) -> Row:
         """Change a track that `hold` has held for this worker, which it is from now on; return its `COLUMNS`."""
 
-    def take_tracks(self, states: Collection[State]) -> list[Row]:
-        """Make all tracks in these states this worker's, but for other workers'; return their `COLUMNS`, in order."""
+    def take_tracks(self, states: Collection[State], besides: Collection[int], most: int) -> list[Row]:
+        """Make tracks in these states this worker's that are nobody's; return their `COLUMNS`, in order.
+
+        Args:
+            states: of them.
+            besides: tracks to leave alone.
+            most: how many of a shared journal, so that other workers get some too.
+        """
 
     def hold(self, tracks: Collection[int]) -> set[int]:
         """Let nobody else take these tracks until the transaction ends; return those that are other workers'."""
+
+    def busy(self, tracks: Collection[int]) -> set[int]:
+        """Return those of these tracks that other workers have in hand."""
+
+    def release(self, tracks: Collection[int]) -> None:
+        """Let other workers have these tracks, those that are this worker's."""
+
+    def begin_reading(self, path: str | bytes) -> bool:
+        """Note that this worker reads a file; return `False` if another one does."""
+
+    def end_reading(self, paths: Collection[str | bytes]) -> None:
+        """Note that this worker reads these files no longer."""
+
+    def reserved_elsewhere(self, budget: int) -> tuple[float, float]:
+        """Return what other workers' tracks have set aside, and how much of that for creates that nobody resolves."""
 
     def lock(self, names: Collection[str]) -> bool:
         """Let nobody else pass here with one of these names until the transaction ends; return whether it succeeded."""

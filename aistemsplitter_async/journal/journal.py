@@ -93,6 +93,16 @@ class Journal:
                 `JOURNAL_DOWN` while the database of a shared one cannot be used).
             LostLeaseError: it concerns a track that is another worker's now.
         """
+        return await self.submit(change, *args, **kwargs)
+
+    def submit(
+        self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Return the future result of `write`. When this returns, the change comes before all that are made later.
+
+        Raises:
+            JournalError: the journal is closed.
+        """
         if self._closing:
             raise JournalError("the journal is closed")
         result: asyncio.Future[T] = self._loop.create_future()
@@ -101,7 +111,7 @@ class Journal:
             if not self._is_committing:
                 self._loop.run_in_executor(self._executor, self._commit_waiting)
                 self._is_committing = True
-        return await result
+        return result
 
     async def aclose(self) -> None:
         """Finish the pending writes and close the file. Another call waits for the same end."""

@@ -70,6 +70,9 @@ class PostgresDatabase:
         self.begin()
         self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '7 days'")
         self.execute(
+            "DELETE FROM readings WHERE worker NOT IN (SELECT id FROM workers WHERE until > clock_timestamp())"
+        )
+        self.execute(
             "INSERT INTO meta VALUES ('run', '1') ON CONFLICT (name) "
             "DO UPDATE SET value = (meta.value::bigint + 1)::text"
         )
@@ -102,6 +105,7 @@ class PostgresDatabase:
             self._lease.close()
         try:
             self.begin()
+            self.execute("DELETE FROM readings WHERE worker = ?", self._me)
             self.execute("DELETE FROM workers WHERE id = ?", self._me)
             self.commit()
         except Exception as error:  # noqa: BLE001  # then its lease ends
@@ -153,11 +157,12 @@ class PostgresDatabase:
         change = f"UPDATE tracks SET {names} WHERE id = ? RETURNING {COLUMNS}"  # noqa: S608  # our names
         return self._one(change, *values.values(), self._me, track)
 
-    def take_tracks(self, states: Collection[State]) -> list[Row]:
+    def take_tracks(self, states: Collection[State], besides: Collection[int], most: int) -> list[Row]:
         rows = self.rows(
             f"UPDATE tracks SET owner = ? WHERE id IN (SELECT id FROM tracks WHERE state = ANY(?) "  # noqa: S608  # ours
-            f"AND owner IS DISTINCT FROM ? AND {self._free} FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}",
-            *(self._me, [str(state) for state in states], self._me),
+            f"AND owner IS DISTINCT FROM ? AND {self._free} AND id != ALL(?::bigint[]) "
+            f"ORDER BY id LIMIT ? FOR UPDATE SKIP LOCKED) RETURNING {COLUMNS}",
+            *(self._me, [str(state) for state in states], self._me, list(besides), most),
         )
         return sorted(rows, key=lambda row: int(row[0]))
 
@@ -169,6 +174,34 @@ class PostgresDatabase:
             list(tracks),
         )
         return set(tracks) - {int(track) for (track,) in free}
+
+    def busy(self, tracks: Collection[int]) -> set[int]:
+        rows = self.rows(f"SELECT id FROM tracks WHERE id = ANY(?) AND NOT {self._free}", list(tracks))  # noqa: S608
+        return {int(track) for (track,) in rows}
+
+    def release(self, tracks: Collection[int]) -> None:
+        self.execute("UPDATE tracks SET owner = NULL WHERE id = ANY(?) AND owner = ?", list(tracks), self._me)
+
+    def begin_reading(self, path: str | bytes) -> bool:
+        return self.lock([f"reading {path!r}"]) and bool(
+            self.execute(
+                "INSERT INTO readings (path, worker) VALUES (?, ?) ON CONFLICT (path) DO UPDATE SET worker = "
+                "excluded.worker WHERE readings.worker = excluded.worker OR NOT EXISTS (SELECT 1 FROM workers "
+                "WHERE workers.id = readings.worker AND until > clock_timestamp())",
+                *(path, self._me),
+            )
+        )
+
+    def end_reading(self, paths: Collection[str | bytes]) -> None:
+        self.execute("DELETE FROM readings WHERE path = ANY(?) AND worker = ?", list(paths), self._me)
+
+    def reserved_elsewhere(self, budget: int) -> tuple[float, float]:
+        row = self.row(
+            "SELECT coalesce(sum(reserved), 0), coalesce(sum(reserved) FILTER (WHERE state = ANY(?)), 0) FROM tracks "
+            "WHERE budget = ? AND owner IS DISTINCT FROM ?",
+            *([str(State.UNCERTAIN), str(State.NEEDS_REVIEW)], budget, self._me),
+        )
+        return float(row[0]), float(row[1])
 
     def lock(self, names: Collection[str]) -> bool:
         numbers = sorted(number_of(f"{self._place.database.schema} {name}") for name in names)

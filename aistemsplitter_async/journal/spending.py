@@ -22,11 +22,17 @@ class SharedBudget:
         most: all of them together.
         used: by the splits created so far.
         reserved: for creates whose price is not known yet, or that may have happened.
+        stopped: why the limit cannot be kept, so that no more may be spent; empty if it can.
+        reserved_elsewhere: what of `reserved` is not this worker's.
+        kept_elsewhere: what of that nobody gives back: those creates may have happened.
     """
 
     most: float
     used: float
     reserved: float
+    stopped: str = ""
+    reserved_elsewhere: float = 0.0
+    kept_elsewhere: float = 0.0
 
     @property
     def left(self) -> float:
@@ -69,8 +75,16 @@ class Spending(Binding):
         """Return the budget as all workers have left it; `None` if this one has joined none."""
         if self._budget is None:
             return None
-        row = self._db.row("SELECT most, used, reserved FROM credit_budget WHERE id = ?", self._budget)
-        return None if row is None else SharedBudget(*map(float, row))
+        row = self._db.row("SELECT most, used, reserved, stopped FROM credit_budget WHERE id = ?", self._budget)
+        if row is None:
+            return None
+        reserved, kept = self._db.reserved_elsewhere(self._budget)
+        return SharedBudget(*row[:3], stopped=row[3], reserved_elsewhere=reserved, kept_elsewhere=kept)
+
+    def stop_spending(self, reason: str) -> None:
+        """Let no worker set aside anything more."""
+        if self._budget is not None:
+            self._db.execute("UPDATE credit_budget SET stopped = ? WHERE id = ?", reason, self._budget)
 
     def reserve(self, track: int, price: float) -> None:
         """Set aside what a create of this worker's track may cost, if this worker has joined a budget.
@@ -81,9 +95,11 @@ class Spending(Binding):
         """
         if self._budget is None:
             return
+        self._settle(track, 0.0)  # of an earlier create, which a person has now confirmed to send again
         self._db.change_track(track, {"budget": self._budget, "reserved": price})
         fits = self._db.execute(
-            "UPDATE credit_budget SET reserved = reserved + ? WHERE id = ? AND used + reserved + ? <= most",
+            "UPDATE credit_budget SET reserved = reserved + ? "
+            "WHERE id = ? AND used + reserved + ? <= most AND stopped = ''",
             *(price, self._budget, price),
         )
         if not fits:

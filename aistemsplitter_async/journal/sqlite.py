@@ -100,13 +100,28 @@ class SQLiteDatabase:
         assert row is not None  # noqa: S101  # no state was asked for
         return row
 
-    def take_tracks(self, states: Collection[State]) -> list[Row]:
+    def take_tracks(self, states: Collection[State], besides: Collection[int], most: int) -> list[Row]:  # noqa: ARG002
         marks = ", ".join("?" * len(states))
         select = f"SELECT {COLUMNS} FROM tracks WHERE state IN ({marks}) ORDER BY id"  # noqa: S608  # our columns
         return self.connection.execute(select, tuple(states)).fetchall()
 
     def hold(self, tracks: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
         return set()
+
+    def busy(self, tracks: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
+        return set()
+
+    def release(self, tracks: Collection[int]) -> None:
+        pass
+
+    def begin_reading(self, path: str | bytes) -> bool:  # noqa: ARG002  # nobody else reads
+        return True
+
+    def end_reading(self, paths: Collection[str | bytes]) -> None:
+        pass
+
+    def reserved_elsewhere(self, budget: int) -> tuple[float, float]:  # noqa: ARG002  # there is none in a file
+        return 0.0, 0.0
 
     def lock(self, names: Collection[str]) -> bool:  # noqa: ARG002  # the file is locked
         return True

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from aistemsplitter_async.config import MENDED_AT_ONCE
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
 from aistemsplitter_async.journal.matching import is_same_song
 from aistemsplitter_async.journal.place import JournalURL
@@ -25,7 +26,7 @@ from aistemsplitter_async.journal.record import (
     plan_reopening,
 )
 from aistemsplitter_async.journal.rows import dump_input, dump_value
-from aistemsplitter_async.journal.spending import Spending
+from aistemsplitter_async.journal.sharing import Sharing
 from aistemsplitter_async.journal.sqlite import SQLiteDatabase
 from aistemsplitter_async.journal.workers import Worker
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
@@ -34,7 +35,7 @@ _OF_CREATE: Final = ("idempotency_key", "body", "intended_at", "sender")
 _OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 
-class JournalStore(Spending):
+class JournalStore(Sharing):
     """One open journal: a file, a temporary one with `None` that is gone when it is closed, or tables in PostgreSQL.
 
     Attributes:
@@ -105,9 +106,13 @@ class JournalStore(Spending):
         """Note what this worker shows of itself to those who ask for `workers`."""
         self._db.show(status)
 
-    def open_creates(self) -> list[Record]:
-        """Return the tracks whose create may have happened without the journal knowing; they are this worker's now."""
-        return [self._load(row) for row in self._db.take_tracks((State.INTENT, State.UNCERTAIN))]
+    def open_creates(self, *, besides: Collection[int] = ()) -> list[Record]:
+        """Return tracks whose create may have happened without the journal knowing; they are this worker's now.
+
+        Of a shared journal these are some of those that no other worker has in hand, and that are not `besides`.
+        """
+        open_states = (State.INTENT, State.UNCERTAIN)
+        return [self._load(row) for row in self._db.take_tracks(open_states, besides, MENDED_AT_ONCE)]
 
     def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
         """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""

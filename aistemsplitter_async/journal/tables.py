@@ -57,6 +57,8 @@ MIGRATIONS: Final = (
     CREATE INDEX tracks_by_content ON tracks (content);
     CREATE INDEX tracks_by_state ON tracks (state, (failure IS NULL));
     CREATE INDEX tracks_by_split ON tracks (split_id);
+    CREATE INDEX tracks_by_budget ON tracks (budget) WHERE budget IS NOT NULL;
+    CREATE TABLE readings (path text PRIMARY KEY, worker text NOT NULL);  -- files that a worker reads at the moment
     CREATE TABLE aliases (  -- what a person said is the song of a track, though nothing else shows it
         identity text PRIMARY KEY, track bigint NOT NULL
     );
@@ -65,7 +67,8 @@ MIGRATIONS: Final = (
         first_run bigint NOT NULL UNIQUE,     -- of the fleet
         most float8 NOT NULL,
         used float8 NOT NULL DEFAULT 0,       -- by splits that were created
-        reserved float8 NOT NULL DEFAULT 0    -- for creates whose price is not known yet
+        reserved float8 NOT NULL DEFAULT 0,   -- for creates whose price is not known yet
+        stopped text NOT NULL DEFAULT ''      -- why the limit cannot be kept, so that no more may be spent
     );
     """,
 )
