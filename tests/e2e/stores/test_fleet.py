@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
-import sys
-import textwrap
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import attrs
-import psycopg
 import pytest
 
-from aistemsplitter_async import (
-    AsyncAIStemSplitter,
-    ConfigurationError,
-    Done,
-    Failed,
-    Outcome,
-    PollPolicy,
-    RateLimit,
-    RetryPolicy,
-    Skipped,
-)
+from aistemsplitter_async import AsyncAIStemSplitter, Done, Failed, Outcome, PollPolicy, RateLimit, RetryPolicy
 from aistemsplitter_async.batch import fleet
 from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.outcome import BatchReport
