@@ -10,14 +10,15 @@ from contextlib import AbstractContextManager, closing, contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.file_end import FileEnd
 from aistemsplitter_async.journal.moving import End
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.postgres_end import PostgresEnd
-from aistemsplitter_async.journal.postgres_reading import PostgresReader
+from aistemsplitter_async.journal.postgres_reading import NO_JOURNAL, PostgresReader
 from aistemsplitter_async.journal.reading import FileReader
 from aistemsplitter_async.journal.record import Record
-from aistemsplitter_async.journal.seal import Seal
+from aistemsplitter_async.journal.seal import Seal, build_sealed
 
 
 class Reader(Protocol):
@@ -61,3 +62,24 @@ def open_reader(place: Path | JournalURL) -> AbstractContextManager[Reader]:
         ConfigurationError: what PostgreSQL needs is not installed.
     """
     return FileReader(place) if isinstance(place, Path) else PostgresReader(place)
+
+
+def copy_shared(place: JournalURL, folder: Path) -> Path:
+    """Copy a shared journal, as it is at this moment, to a file in a folder, and return its path; nothing is locked.
+
+    The copy is empty if there is no journal yet.
+
+    Raises:
+        JournalError: it cannot be read, or was moved (`code` is `SEALED`).
+        ConfigurationError: psycopg is missing.
+    """
+    copy = folder / "copy.journal"
+    try:
+        with PostgresReader(place) as reader, closing(FileEnd(copy, create=True)) as end:
+            if (seal := reader.seal()) is not None:
+                raise build_sealed(place.database.shown, seal)
+            end.receive(reader.rows(), lambda _: None)
+    except JournalError as error:
+        if error.code != NO_JOURNAL:
+            raise
+    return copy

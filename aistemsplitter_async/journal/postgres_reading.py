@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import attrs
-
 from aistemsplitter_async._databases.postgres import connect, load_psycopg
 from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError
@@ -21,22 +19,14 @@ from aistemsplitter_async.journal.rows import COLUMNS, load_record
 from aistemsplitter_async.journal.seal import SEAL, Seal
 from aistemsplitter_async.journal.session import Session
 from aistemsplitter_async.journal.tables import MIGRATIONS, WORKERS
-from aistemsplitter_async.journal.workers import Worker
+from aistemsplitter_async.journal.workers import SharedCredits, Worker
 
 if TYPE_CHECKING:
     from psycopg import Error
 
+NO_JOURNAL: Final = "NO_JOURNAL"  # the code of a place that has none yet
 _PAGE: Final = 500  # records, or rows, fetched at a time
 NOT_MOVED: Final = {NOTES: " WHERE name NOT IN ('version', 'id')"}  # of the tables, not of what they have
-
-
-@attrs.frozen
-class Credits:
-    """The credits that workers may spend together, as they have left them."""
-
-    most: float
-    used: float
-    reserved: float
 
 
 class PostgresReader:
@@ -75,7 +65,9 @@ class PostgresReader:
         self._connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = {schema}")
         (found,) = self._connection.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone()
         if found is None:
-            raise JournalError(f"there is no journal at {self._place.database.shown}; is its name right?")
+            raise JournalError(
+                f"there is no journal at {self._place.database.shown}; is its name right?", code=NO_JOURNAL
+            )
         if int(self.note("version") or 0) > len(MIGRATIONS):
             raise JournalError(f"{self._place} was written by a newer version of aistemsplitter_async; upgrade it")
 
@@ -102,13 +94,13 @@ class PostgresReader:
             counts[str(state) if fine else "failed"] += int(number)
         return dict(counts)
 
-    def credits(self) -> Credits | None:
+    def credits(self) -> SharedCredits | None:
         """Return the credits that those who are at work may spend together, if that is limited."""
         rows = self._fetch(
             "SELECT most, used, reserved FROM credit_budget WHERE first_run IN (SELECT first_run FROM workers "
             "WHERE until > clock_timestamp()) ORDER BY id DESC LIMIT 1"
         )
-        return Credits(*rows[0]) if rows else None
+        return SharedCredits(*rows[0]) if rows else None
 
     def pages(self) -> Iterator[list[Record]]:
         """Iterate over all records, oldest first, some at a time."""

@@ -73,7 +73,7 @@ MIGRATIONS: Final = (
     """,
 )
 OLDEST: Final = 130000  # PostgreSQL 13, the first whose transactions can be asked for by their number (xid8)
-UNFIT: Final = "JOURNAL_UNUSABLE"  # the code of a server or database that must not have a journal
+UNFIT: Final = "JOURNAL_UNFIT"  # the code of a server or database that must not have a journal
 DOWN: Final = "JOURNAL_DOWN"  # the code of an error that passes when the database can be used again
 WORKERS: Final = (  # that are at work, in the order they began
     "SELECT id, run, host, process, extract(epoch FROM began)::float8, "

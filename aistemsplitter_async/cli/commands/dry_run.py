@@ -28,6 +28,7 @@ from aistemsplitter_async.cli.commands.unrecognised import describe_missing, fin
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.cli.places import Place
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import (
     clock,
@@ -41,8 +42,10 @@ from aistemsplitter_async.cli.screen.render import (
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SpendLimitError
+from aistemsplitter_async.journal.ends import copy_shared
 from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.journal.matching import delivered
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.reading import copy_content
 from aistemsplitter_async.journal.record import Step, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
@@ -182,7 +185,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
             terminal.say(describe_missing(missing))
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
-        await report_owner(error, arguments.journal_path, terminal)
+        await report_owner(error, arguments.place, terminal)
         return exit_code(error)
     return most_severe([*codes, Exit.FAILED if survey.unusable else Exit.DONE])
 
@@ -242,7 +245,7 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
         await run_in_thread(load_audio)
     journal = arguments.journal_path
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(_copy, journal, Path(folder))
+        store = await run_in_thread(_copy, arguments.place, Path(folder))
         try:
             store.begin()  # and never committed
             yield Planner(store, options, arguments.into, own_files(journal))
@@ -250,7 +253,9 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
             store.close()
 
 
-def _copy(journal: Path, folder: Path) -> JournalStore:
+def _copy(journal: Place, folder: Path) -> JournalStore:
+    if isinstance(journal, JournalURL):
+        return JournalStore(copy_shared(journal, folder))
     copy = copy_content(journal, folder)
     try:
         return JournalStore(copy)
