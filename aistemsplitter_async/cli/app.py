@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated
 
 import attrs
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._version import __version__
@@ -62,8 +62,6 @@ app: App = App(
     print_error=False,
     suppress_keyboard_interrupt=False,
 )
-
-app.command(journal)
 
 SplitId = Annotated[str, Parameter(name="ID", help="The split's id, like split_123.")]
 Timeout = Annotated[Duration | None, AsDuration, Parameter(help="Give up waiting after this long; 30m if not given.")]
@@ -236,6 +234,8 @@ def demo(
     return start(partial(module.demo, into), verbosity)
 
 
+app.command(journal)
+
 _DATABASES = ("postgresql://", "postgres://")
 _SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
 
@@ -244,7 +244,7 @@ def _find_option(paths: Sequence[str], command: str, common: Common | None = Non
     """Return a complaint about an option that was taken for a path: PATH may begin with a hyphen, as `-` is a path."""
     for path in paths:
         if path.startswith(_DATABASES):
-            return "a database is no song; --journal URL keeps the journal there"
+            return "a database is no song; a journal is kept there with: batch --journal URL"
         if path == STDIN and common is None:
             return f"{STDIN}, a list on standard input, is for batch; write a file that is called so as ./{STDIN}"
         if path == STDIN and common is not None and str(common.api_key_file) == STDIN:
@@ -270,8 +270,10 @@ def run_app(arguments: Sequence[str]) -> int:
             app.help_print([])
         sys.stdout.flush()
     except CycloptsError as error:
-        commands = [name for name in app if not name.startswith("-")]
-        return refuse(explain(error, arguments, commands), *(error.command_chain or ()))
+        chain = error.command_chain or ()
+        known = app[chain[0]] if isinstance(error, UnknownCommandError) and chain else app
+        commands = [name for name in known if not name.startswith("-")]
+        return refuse(explain(error, arguments, commands), *chain)
     except (SystemExit, BrokenPipeError):  # the pipe that help is printed to is closed; rich ends with the former
         discard_output(sys.stdout)
     except OSError as error:  # of the help: a command handles its own

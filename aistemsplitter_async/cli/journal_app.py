@@ -40,8 +40,9 @@ def move_journal(
 ) -> int:
     """Move a journal from a file to PostgreSQL, or back.
 
-    No batch may run on it. Runs on SOURCE are refused from then on, and name TARGET. If it is interrupted, even by a
-    power cut, the same command finishes it.
+    No batch may run on it. Runs on SOURCE are refused from then on, and name TARGET.
+
+    If it is interrupted, even by a power cut, the same command finishes it.
     """
     try:
         known = find_password(source, os.environ), find_password(target, os.environ)

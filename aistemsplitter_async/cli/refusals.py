@@ -34,7 +34,7 @@ def explain(error: CycloptsError, arguments: Sequence[str], commands: Sequence[s
     if "--api-key" in options and options[0] != "sandbox":  # that one is no secret
         return KEY_IN_SIGHT
     if isinstance(error, UnknownCommandError) or not error.command_chain:
-        return _explain_command(arguments[0], commands)
+        return _explain_command(arguments[len(error.command_chain or ())], commands)
     if isinstance(error, UnusedCliTokensError):
         return f"there is nothing for {' '.join(error.unused_tokens or ())} to mean here"
     error.verbose = False

@@ -75,13 +75,14 @@ class JournalFile:
     Attributes:
         db: the connection; its tables are up to date.
         run: the number of this run; each opening of the file is one, but that of a move, which has the number 0.
+        lock: of the file, if it has a name.
     """
 
     db: sqlite3.Connection
     run: int
     _path: Path | None
     _identity: tuple[int, int] | None  # device and inode
-    _lock: JournalLock | None
+    lock: JournalLock | None
 
     def check_in_place(self) -> None:
         """Check that the journal still is the file that the next run will find.
@@ -113,8 +114,8 @@ class JournalFile:
                 self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
             self.db.close()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            if self.lock is not None:
+                self.lock.release()
 
     def _write_back(self) -> None:
         """Write everything to a new file, at the journal's place or beside what is there now."""

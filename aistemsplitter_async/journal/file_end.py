@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -35,12 +35,25 @@ class FileEnd:
             check_not_lost(path)
             raise JournalError(f"there is no journal {path}; is its name right?")
         self._path = path
+        self._is_new = not path.exists()
         self._file = open_file(path, for_move=True)
-        self._db = self._file.db
+        self._db, self._lock = self._file.db, self._file.lock
 
     def close(self) -> None:
-        """Close the file, and let another process open it."""
-        self._file.close()
+        """Close the file, and let another process open it. One that was created in vain is removed."""
+        if self._is_new and self._lock is not None and self._is_unused():
+            self._db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
+            self._db.close()
+            with suppress(OSError):
+                Path(self.place).unlink()
+            self._lock.discard()
+        else:
+            self._file.close()
+
+    def _is_unused(self) -> bool:
+        with suppress(sqlite3.Error):
+            return self.note(SEAL) is None and self.is_vacant()
+        return False
 
     def note(self, name: str) -> str | None:
         """Return the note of this name."""

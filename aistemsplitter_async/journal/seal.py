@@ -62,12 +62,12 @@ def build_sealed(place: object, seal: Seal) -> JournalError:
     here, there = str(place), seal.place
     match seal.state:
         case "left":
-            what, how = f"was moved to {there}: use that", f"to take it back: {_command(there, here)}"
+            message = f"{here} was moved to {there}: use that"
         case "leaving":
-            what, how = f"is being moved to {there}", f"if that was interrupted, finish it: {_command(here, there)}"
+            message = f"{here} is being moved to {there}; if that was interrupted, finish it: {_command(here, there)}"
         case _:
-            what, how = f"awaits what is moved from {there}", f"if that was interrupted: {_command(there, here)}"
-    return JournalError(f"{here} {what}; {how}", code=SEALED)
+            message = f"{here} awaits what is moved from {there}; if that was interrupted: {_command(there, here)}"
+    return JournalError(message, code=SEALED)
 
 
 def _command(source: str, target: str) -> str:

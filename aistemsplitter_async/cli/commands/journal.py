@@ -92,13 +92,13 @@ async def move_journal(source: Place, target: Place, environment: Mapping[str, s
         terminal.result(f"{show(to_name)} is not moved, and runs can use it")
         return Exit.DONE
     tracks, sources = moved.counts.get("tracks", 0), moved.counts.get("sources", 0)
-    what = f"{number(tracks)} song{'s' * (tracks != 1)}, {number(sources)} known file{'s' * (sources != 1)}"
+    what = f"{number(tracks)} song{'s' * (tracks != 1)}, and what is known of {number(sources)} files"
     if moved.already:
         terminal.result(f"{show(from_name)} was moved to {show(to_name)} before; that has {what}")
     else:
         terminal.result(f"moved {what}, every byte compared, to {show(to_name)}")
     terminal.result(f"{show(from_name)} is sealed: runs on it are refused, with the new place")
-    terminal.result(f"go on with: {command('batch', '--journal', to_name)} and the other words of your command")
+    terminal.result(f"go on with: {command('batch', '...', '--journal', to_name)}")
     return Exit.DONE
 
 

@@ -132,7 +132,7 @@ def test_a_sealed_journal_is_refused_with_its_new_place_and_can_be_taken_back(tm
     moved = carry(source, target)
     assert (moved.already, moved.counts["tracks"]) == (False, 3)
     held = source.read_bytes()
-    with pytest.raises(JournalError, match=f"was moved to {target}.*journal move {target} '{source}'") as refused:
+    with pytest.raises(JournalError, match=f"{source} was moved to {target}: use that") as refused:
         JournalStore(source)
     assert (refused.value.code, source.read_bytes()) == (SEALED, held)
     assert carry(source, target).already
@@ -163,10 +163,15 @@ def test_nothing_is_moved_from_a_running_batch_or_over_other_songs_or_from_nowhe
     shutil.copyfile(OLD, third)
     with closing(JournalStore(source)), pytest.raises(JournalLockedError, match="another batch is running"):
         carry(source, target)
+    assert not target.exists()
     with pytest.raises(JournalError, match="songs of its own"):
         carry(source, third)
     with pytest.raises(JournalError, match="there is no journal"):
         carry(tmp_path / "typo", target)
+    (tmp_path / "empty").touch()
+    with pytest.raises(JournalError, match="knows no songs"):
+        carry(tmp_path / "empty", target)
+    assert not [file.name for file in tmp_path.iterdir() if file.name.startswith("b.journal")]
     with closing(JournalStore(source)) as store:
         assert len(store.page(0, 10)) == 3
     assert not (tmp_path / "typo").exists()
