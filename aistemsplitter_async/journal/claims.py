@@ -71,6 +71,14 @@ class Claims:
             *(name, value),
         )
 
+    def swap_note(self, name: str, old: str | None, new: str) -> str:
+        """Write a note if it is `old`, or with `None` if there is none, and return what it is now."""
+        if old is None:
+            self._db.execute("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", name, new)
+        else:
+            self._db.execute("UPDATE meta SET value = ? WHERE name = ? AND value = ?", new, name, old)
+        return self.note(name) or new
+
     def get(self, track: int) -> Record:
         """Return a track."""
         (record,) = self._select("WHERE id = ?", track)
@@ -221,11 +229,10 @@ class Claims:
     def _begin_resplit(self) -> int:
         """Return the run that started the unfinished re-split, this one if there is none."""
         if self._resplit_since is None:
-            since = self.note(_RESPLIT)
-            if since is None:
-                self.set_note(_RESPLIT, str(self.run))
-                return self.run
-            self._resplit_since = int(since)
+            since = int(self.swap_note(_RESPLIT, None, str(self.run)))
+            if since == self.run:  # its own note is not certain before the commit
+                return since
+            self._resplit_since = since
         return self._resplit_since
 
     def _take(self, record: Record, found: Sighting, wanted: Variant | None = None, *, afresh: bool = False) -> Record:

@@ -20,6 +20,7 @@ from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.place import JournalURL
+from aistemsplitter_async.journal.seal import SEALED, SEALED_STATE
 from aistemsplitter_async.journal.tables import (
     ASK,
     DOWN,
@@ -105,6 +106,11 @@ class Session:
             problem = str(error)  # the value never left: a NUL, or half a surrogate pair
         raise JournalError(f"{self.place} cannot hold a value: {problem}")
 
+    def cursor(self, name: str = "") -> Any:
+        """Return a cursor for what `run` cannot do; with a name, one that the server keeps."""
+        assert self._connection is not None  # noqa: S101  # `begin` has connected
+        return self._connection.cursor(name) if name else self._connection.cursor()
+
     def begin(self) -> None:
         """Begin a transaction, connecting if need be."""
         if self._connection is None:
@@ -180,6 +186,8 @@ class Session:
         """Return this package's error for one of psycopg's."""
         state = error.sqlstate
         text = redact(error, self._url)
+        if state == SEALED_STATE:
+            return JournalError(str(error.diag.message_primary), code=SEALED)
         if state == _DISK_FULL:
             return JournalError(f"cannot write {self.place}: the server's disk is full", code="DISK")
         if state == _NO_RIGHT:
