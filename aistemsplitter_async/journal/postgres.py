@@ -34,7 +34,9 @@ _FREE: Final = (
     "(owner IS NULL OR owner = '{me}' OR NOT EXISTS (SELECT 1 FROM workers WHERE workers.id = owner "
     "AND until > clock_timestamp()))"
 )
-_BEAT: Final = "UPDATE {schema}.workers SET until = clock_timestamp() + interval '{lease} seconds' WHERE id = '{me}'"
+_BEAT: Final = (
+    "UPDATE {schema}.workers SET until = clock_timestamp() + interval '{lease} seconds', status = %s WHERE id = '{me}'"
+)
 
 
 class PostgresDatabase:
@@ -217,7 +219,8 @@ class PostgresDatabase:
         return [Worker(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[0] == self._me) for row in rows]
 
     def show(self, status: str) -> None:
-        self.execute("UPDATE workers SET status = ? WHERE id = ?", status, self._me)
+        if self._lease is not None:
+            self._lease.show(status)
 
     @staticmethod
     def dump_name(name: str) -> str:

@@ -78,7 +78,7 @@ def test_a_server_that_does_not_know_the_commit_ends_the_batch_rather_than_guess
         (unknown,) = commit(store, claiming("a"))
     assert isinstance(unknown, JournalError)
     assert "does not know what became of a commit" in str(unknown)
-    assert unknown.code == "JOURNAL_UNUSABLE"
+    assert unknown.code == "JOURNAL_UNFIT"
 
 
 def test_writes_fail_as_ones_that_may_pass_while_the_server_is_down_and_go_on_once_it_is_back(
