@@ -7,7 +7,6 @@ which waits for nobody. So transactions do not wait in a circle. What still coll
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import secrets
@@ -57,14 +56,7 @@ class PostgresDatabase:
         self._session = Session(place)
         self._lease: Lease | None = None
         self._session.open()
-        for failures in itertools.count():
-            try:
-                self._register()
-                break
-            except Exception as error:  # noqa: BLE001  # psycopg may not be imported here
-                if (problem := self._session.recover(error, failures)) is not None:
-                    self._session.close()
-                    raise problem from None
+        self._session.retry(self._register)
         beat = _BEAT.format(schema=place.database.schema, lease=place.lease, me=self._me)
         self._lease = Lease(place.database, place.lease, beat, timeout=JOURNAL_CONNECT)
 
