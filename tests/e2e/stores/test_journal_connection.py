@@ -53,7 +53,7 @@ def test_a_commit_whose_answer_was_lost_is_neither_lost_nor_made_twice(
         kept = do(store, lambda store: store.get(track))
     assert kept == record
     assert asked[-1] == ("aborted" if cut == "before" else "committed")
-    assert (asked[0] == "in progress") is (cut == "late")
+    assert cut != "late" or asked[0] == "in progress"
 
 
 def test_who_took_a_lost_answer_for_a_failure_would_make_a_commit_twice(
@@ -155,11 +155,13 @@ def test_a_deadlock_is_run_again(postgres_dsn: str, monkeypatch: pytest.MonkeyPa
             other.execute("BEGIN")
             other.execute("UPDATE tracks SET run = run WHERE id = %s", [second])
 
+            def finish() -> None:
+                other.execute("UPDATE tracks SET run = run WHERE id = %s", [first])
+                other.execute("COMMIT")
+
             def collide(_: JournalStore) -> None:
                 if not errors:
-                    waiting.append(
-                        pool.submit(other.execute, f"UPDATE tracks SET run = run WHERE id = {first}; COMMIT")
-                    )
+                    waiting.append(pool.submit(finish))
                     pid = other.info.backend_pid
                     while watch.execute("SELECT cardinality(pg_blocking_pids(%s))", [pid]).fetchone() == (0,):
                         pass
