@@ -127,9 +127,21 @@ def read_status(path: Path) -> BatchStatus:
     """
     saved = path.read_bytes()
     try:
-        return cattrs.structure(json.loads(saved), BatchStatus)
-    except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them says more
+        return parse_status(saved)
+    except ValueError:
         raise ValueError(
             f"{path} is not the status of a batch, perhaps after a power cut; the journal has everything, and the next "
             "run writes the status anew"
         ) from None
+
+
+def parse_status(text: str | bytes) -> BatchStatus:
+    """Return the status that `dump_status` wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return cattrs.structure(json.loads(text), BatchStatus)
+    except Exception as error:  # noqa: BLE001  # cattrs raises many kinds, and none of them says more
+        raise ValueError(f"it is not the status of a batch: {error}") from None

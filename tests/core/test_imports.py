@@ -74,7 +74,9 @@ SHELLS_OF = {
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "journal": "file journal lease lock place postgres session sqlite",
+    "journal": (
+        "ends file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"
+    ),
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",
