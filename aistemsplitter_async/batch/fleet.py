@@ -34,10 +34,10 @@ class Fleet:
 
     Args:
         context: of this worker's batch.
-        take: takes a source again, once there is room for it.
+        take: takes a source again, once there is room for it; returns whether it did, rather than stop first.
     """
 
-    def __init__(self, context: BatchContext, take: Callable[[Elsewhere], Awaitable[None]]) -> None:
+    def __init__(self, context: BatchContext, take: Callable[[Elsewhere], Awaitable[bool]]) -> None:
         self._context = context
         self._take = take
         self._sources: dict[int, Elsewhere] = {}  # by position
@@ -77,7 +77,6 @@ class Fleet:
         while True:
             await self._pause(FLEET_LOOK)
             with suppress(JournalError):  # it is asked again
-                await self._context.note_spending()
                 await self._take_free()
 
     async def mend(self) -> None:
@@ -94,7 +93,7 @@ class Fleet:
             JournalError: an answer cannot be recorded.
         """
         context = self._context
-        left = await context.write(JournalStore.open_creates, besides=self._tried)
+        left = await context.write(JournalStore.open_creates, besides=tuple(self._tried))
         await asyncio.gather(*(resolve_create(context, record) for record in left))
         self._tried |= {record.id for record in left if not context.is_resolved(record)}
 
@@ -103,9 +102,9 @@ class Fleet:
         rows = [source.row for source in self._sources.values() if source.row is not None]
         taken = await self._context.journal.write(JournalStore.busy_elsewhere, rows) if rows else set[int]()
         for source in [source for source in self._sources.values() if source.row not in taken]:
-            await self._take(source)  # that it is here as well meanwhile keeps the batch from ending
-            self._sources.pop(source.position, None)
-            self.wake()
+            if await self._take(source):  # that it is here as well meanwhile keeps the batch from ending
+                self._sources.pop(source.position, None)
+                self.wake()
 
     async def _pause(self, seconds: float) -> None:
         jitter = self._context.engine.pipeline.random()  # or all workers would ask at once
