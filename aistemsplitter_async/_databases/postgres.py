@@ -51,6 +51,7 @@ class PostgresURL:
         place: what to call it in messages: hosts and database.
         url: all of it, as `parse_dsn` reads it.
         shown: the same as people can see and repeat it: without the password.
+        hosts: how many are named; they are tried in turn.
         has_password: whether the URL itself holds one, and so must not be seen on a command line.
         secrets: what `redact` takes out of texts.
     """
@@ -60,6 +61,7 @@ class PostgresURL:
     place: str
     url: Secret
     shown: str
+    hosts: int
     has_password: bool
     secrets: tuple[Secret, ...] = ()
 
@@ -91,6 +93,7 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         _describe(address),
         Secret(_with_schema(_for_libpq(address), schema)),
         _with_schema(_for_people(address), schema),
+        (address.hosts or address.option("host") or "").count(",") + 1,
         any(secrets),
         tuple(Secret(form) for one in secrets if one for form in {one, quote(one, safe="")}),
     )
@@ -147,6 +150,8 @@ def connect_options(url: PostgresURL, *, timeout: float) -> dict[str, Any]:
     """
     given = url.conninfo.reveal()
     defaults = {"connect_timeout": max(2, round(timeout)), **_DEFAULTS}
+    if url.hosts > 1:
+        defaults["target_session_attrs"] = "read-write"  # which of them is the primary, a failover changes
     options = {name: value for name, value in defaults.items() if not re.search(rf"[?&]{name}=", given)}
     # Statements are not prepared: a pooler gives every transaction another session.
     return {"conninfo": given, "autocommit": True, "prepare_threshold": None, **options}

@@ -167,7 +167,7 @@ class _JournaledCreate:
         context, standing = self._context, self._standing
         intend = JournalStore.intend
         if standing.price is not None and context.spends_together:
-            intend = partial(intend, price=standing.price.credits)  # type: ignore[assignment]
+            intend = partial(intend, price=standing.price.credits)
         standing.cancellable = False
         try:
             self.record = await context.journal.write(intend, self.record.id, self.submission, context.clock.now())

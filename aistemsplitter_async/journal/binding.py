@@ -10,14 +10,13 @@ from typing import Final
 from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.claims import Claims
+from aistemsplitter_async.journal.database import Database
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
-from aistemsplitter_async.journal.workers import describe_workers
 
 GATE: Final = "gate"  # the note that keeps what is known of the key's limit, and the slots in use
 OTHER_KEY: Final = "OTHER_KEY"  # the code of a journal that was started with another key
 NOT_PROVEN: Final = "NOT_PROVEN"  # the code of a key that is not shown to be of the journal's account
-KEY_IN_USE: Final = "KEY_IN_USE"  # the code of a key that others on a shared journal do not have
 _KEY: Final = "key"  # the note of the key in use; as a fingerprint, like the next
 _KEYS: Final = "keys"  # that of all keys that were shown to be of one account, as a JSON list
 
@@ -27,16 +26,21 @@ class Binding(Claims):
 
     place: Path | JournalURL | None
 
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self._key: str | None = None  # that of this run
+
     def bind(self, owner: Mapping[str, str]) -> None:
         """Note whose splits these are, or check that they are this owner's.
 
         As long as nothing was uploaded or created, the journal is not bound: a key that was mistyped at first can be
-        corrected.
+        corrected. All workers of a shared one use the same key.
 
         Raises:
-            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers of
-                a shared one use another one now (`code` is `KEY_IN_USE`).
+            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers are
+                running on it with another one.
         """
+        self._key = owner.get(_KEY)
         for name, value in owner.items():
             known = self.swap_note(name, None, value)
             if known == value or (name == "api" and identify_api(known) == value):
@@ -84,7 +88,7 @@ class Binding(Claims):
         """Use a key, and note that it is of the same account as those before, if that is proven; else forget those.
 
         Raises:
-            JournalError: other workers of a shared journal use another one now (`code` is `KEY_IN_USE`).
+            JournalError: other workers of a shared journal use another one now (`code` is `OTHER_KEY`).
         """
         self._check_alone()
         self.set_note(_KEYS, json.dumps(sorted({key, *(self._known_keys() if proven else ())})))
@@ -92,16 +96,27 @@ class Binding(Claims):
 
     def sender(self) -> str | None:
         """Return the key that creates are sent with now."""
-        return self.note(_KEY)
+        return self._key or self.note(_KEY)
 
     def _use_key(self, key: str) -> None:
         """Forget what belongs to the key before: its limit and slots, and uploads, which cost nothing."""
+        self._check_alone()
+        self._key = key
         self.set_note(_KEY, key)
         self._drop_gate()
         self._db.execute(
             "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
             *(State.FOUND, State.UPLOADED),
         )
+
+    def _check_alone(self) -> None:
+        """Check that nobody is at work with the key before."""
+        if others := self._db.others():
+            raise JournalError(
+                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API key; "
+                "use the same one, or stop them first",
+                code=OTHER_KEY,
+            )
 
     def _drop_gate(self) -> None:
         self._db.execute("DELETE FROM meta WHERE name = ?", GATE)
@@ -116,16 +131,6 @@ class Binding(Claims):
         states = State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW
         row = self._db.row("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", *states)
         return 0 if row is None else int(row[0])
-
-    def _check_alone(self) -> None:
-        """Check that no other worker uses the key: its uploads, and the creates it sends, would be taken for ours."""
-        others = [worker for worker in self._db.workers() if not worker.is_me]
-        if others:
-            raise JournalError(
-                f"{self.place} is in use with another API key by {describe_workers(others)}; give all workers the same "
-                "key, or stop those first",
-                code=KEY_IN_USE,
-            )
 
     def _build_refusal(self, name: str, known: str) -> JournalError:
         if name != _KEY:

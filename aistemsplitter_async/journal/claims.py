@@ -293,10 +293,18 @@ class Claims:
         return self._load(row)
 
     def _choose_place(self, found: Sighting, track: int | None = None) -> Place:
-        def is_taken(place: str) -> bool:
-            return self._db.row("SELECT 1 FROM tracks WHERE place = ? AND id != ?", place, track or 0) is not None
+        """Return a place that no other track has, nor gets in a transaction that is not over."""
+        taken = set[str]()
 
-        return choose_place(Place(found.folder, found.pattern), is_taken)
+        def is_taken(place: str) -> bool:
+            query = "SELECT 1 FROM tracks WHERE place = ? AND id != ?"
+            return place in taken or self._db.row(query, place, track or 0) is not None
+
+        while True:
+            place = choose_place(Place(found.folder, found.pattern), is_taken)
+            if self._db.lock([f"place {place.key}"]) and not (self._db.is_shared and is_taken(place.key)):
+                return place
+            taken.add(place.key)
 
 
 def _describe(found: Sighting) -> Record:

@@ -68,7 +68,7 @@ class PostgresDatabase:
 
     def _register(self) -> None:
         self.begin()
-        self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '7 days'")
+        self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '30 days'")
         self.execute(
             "DELETE FROM readings WHERE worker NOT IN (SELECT id FROM workers WHERE until > clock_timestamp())"
         )

@@ -52,6 +52,10 @@ _GONE: Final = ("42P01", "3F000")  # no such table, no such schema
 _FUTURE: Final = "22023"  # what a server says of a transaction that it has not begun yet
 
 
+class _NotKeptError(Exception):
+    """The connection broke before the server heard of the commit."""
+
+
 class Session:
     """One connection at a time, replaced when it breaks.
 
@@ -70,7 +74,7 @@ class Session:
         self._begin = ""
         self._journal: str | None = None  # which one it is: another database may have its name
         self._hurry = threading.Event()
-        self._sever: threading.Timer | None = None
+        self._closed = threading.Event()
 
     def open(self) -> None:
         """Connect, and create or migrate the tables.
@@ -131,8 +135,10 @@ class Session:
         try:
             done = self.run("COMMIT").statusmessage
         except self._psycopg.Error:
-            if not self._is_lost() or xid is None or not self._was_committed(xid):
+            if not self._is_lost() or xid is None:  # the server has said what is wrong, or nothing was written
                 raise
+            if not self._was_committed(xid):
+                raise _NotKeptError from None
             return
         if done != "COMMIT":
             raise JournalError(f"{self.place} did not commit, but answered {done}")
@@ -150,9 +156,12 @@ class Session:
         lost = self._is_lost()
         if lost:
             self.hang_up()
+        if isinstance(error, _NotKeptError) and failures < _ATTEMPTS:
+            return None
         if not isinstance(error, self._psycopg.Error):
             return error if isinstance(error, JournalError) else JournalError(f"the journal refused: {error!r}")
-        if (error.sqlstate in _COLLISIONS or (lost and was_connected)) and failures < _ATTEMPTS:
+        broke = lost and was_connected and not self._hurry.is_set()
+        if (error.sqlstate in _COLLISIONS or broke) and failures < _ATTEMPTS:
             self._hurry.wait(_PAUSE * 2**failures * random.random())  # noqa: S311  # not a secret
             return None
         return self.explain(error)
@@ -160,9 +169,7 @@ class Session:
     def hurry(self) -> None:
         """Let no call wait for a server that does not answer; the journal is being closed. From any thread."""
         self._hurry.set()
-        self._sever = threading.Timer(JOURNAL_CONNECT, self._shut_down)
-        self._sever.daemon = True
-        self._sever.start()
+        threading.Thread(target=self._keep_moving, name="journal closing", daemon=True).start()
 
     def hang_up(self) -> None:
         """Close the connection."""
@@ -172,9 +179,8 @@ class Session:
 
     def close(self) -> None:
         """Close the connection for good."""
+        self._closed.set()
         self.hang_up()
-        if self._sever is not None:
-            self._sever.cancel()
 
     def explain(self, error: Error) -> JournalError:
         """Return this package's error for one of psycopg's."""
@@ -311,10 +317,10 @@ class Session:
         connection = self._connection
         return connection is None or connection.info.transaction_status != self._psycopg.pq.TransactionStatus.INTRANS
 
-    def _shut_down(self) -> None:
-        """Break the connection under the thread that waits for an answer."""
-        connection = self._connection
-        if connection is None:
-            return
-        with suppress(OSError, self._psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as other:
-            other.shutdown(socket.SHUT_RDWR)
+    def _keep_moving(self) -> None:
+        """Break the connection under a thread that waits for an answer for too long, until it is closed."""
+        while not self._closed.wait(JOURNAL_CONNECT):
+            connection = self._connection
+            with suppress(OSError, AttributeError, self._psycopg.Error):  # perhaps it is just being closed
+                with socket.socket(fileno=os.dup(connection.fileno())) as other:  # type: ignore[union-attr]
+                    other.shutdown(socket.SHUT_RDWR)

@@ -78,8 +78,8 @@ class Spending(Binding):
         row = self._db.row("SELECT most, used, reserved, stopped FROM credit_budget WHERE id = ?", self._budget)
         if row is None:
             return None
-        reserved, kept = self._db.reserved_elsewhere(self._budget)
-        return SharedBudget(*row[:3], stopped=row[3], reserved_elsewhere=reserved, kept_elsewhere=kept)
+        most, used, reserved, stopped = row
+        return SharedBudget(most, used, reserved, stopped, *self._db.reserved_elsewhere(self._budget))
 
     def stop_spending(self, reason: str) -> None:
         """Let no worker set aside anything more."""
