@@ -113,8 +113,8 @@ class Binding(Claims):
         """Check that nobody is at work with the key before."""
         if others := self._db.others():
             raise JournalError(
-                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API key; "
-                "use the same one, or stop them first",
+                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API "
+                "key; use the same one, or stop them first",
                 code=OTHER_KEY,
             )
 

@@ -34,7 +34,7 @@ from aistemsplitter_async.journal.tables import (
 )
 
 if TYPE_CHECKING:
-    from psycopg import Connection, Error
+    from psycopg import Connection, Cursor, Error
 
 _log = Log("journal")
 
@@ -71,6 +71,7 @@ class Session:
         self._url = place.database
         self._psycopg = load_psycopg()
         self._connection: Connection[Any] | None = None
+        self._cursor: Cursor[Any] | None = None
         self._begin = ""
         self._journal: str | None = None  # which one it is: another database may have its name
         self._hurry = threading.Event()
@@ -95,11 +96,10 @@ class Session:
 
     def run(self, statement: str, *values: Any) -> Any:
         """Return the cursor of a statement, which has `%s` for each value."""
-        connection = self._connection
-        assert connection is not None  # noqa: S101  # `begin` has connected
+        assert self._cursor is not None  # noqa: S101  # `begin` has connected
         plain = tuple(str(value) if isinstance(value, StrEnum) else value for value in values)
         try:
-            return connection.execute(statement, plain or None)
+            return self._cursor.execute(statement, plain or None)
         except (self._psycopg.DataError, UnicodeError) as error:
             if self._is_aborted():
                 raise
@@ -217,6 +217,7 @@ class Session:
         except BaseException:
             self.hang_up()
             raise
+        self._cursor = connection.cursor()
         durable, schema = server.synchronous_commit, self._url.schema
         self._begin = build_begin(schema, durable, lock_timeout=_LOCK, idle=_IDLE, statement=_STATEMENT)
 
@@ -321,6 +322,8 @@ class Session:
         """Break the connection under a thread that waits for an answer for too long, until it is closed."""
         while not self._closed.wait(JOURNAL_CONNECT):
             connection = self._connection
-            with suppress(OSError, AttributeError, self._psycopg.Error):  # perhaps it is just being closed
-                with socket.socket(fileno=os.dup(connection.fileno())) as other:  # type: ignore[union-attr]
-                    other.shutdown(socket.SHUT_RDWR)
+            if connection is None:
+                continue
+            # Perhaps it is just being closed.
+            with suppress(OSError, self._psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as other:
+                other.shutdown(socket.SHUT_RDWR)

@@ -55,7 +55,8 @@ MIGRATIONS: Final = (
     ) WITH (fillfactor = 70);
     CREATE INDEX tracks_by_identity ON tracks (identity);
     CREATE INDEX tracks_by_content ON tracks (content);
-    CREATE INDEX tracks_by_state ON tracks (state, (failure IS NULL));
+    CREATE INDEX tracks_by_state ON tracks (state);
+    CREATE INDEX tracks_failed ON tracks (state) WHERE failure IS NOT NULL;
     CREATE INDEX tracks_by_split ON tracks (split_id);
     CREATE INDEX tracks_by_budget ON tracks (budget) WHERE budget IS NOT NULL;
     CREATE TABLE readings (path text PRIMARY KEY, worker text NOT NULL);  -- files that a worker reads at the moment
