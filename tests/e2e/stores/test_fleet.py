@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
+import textwrap
 from collections import Counter
 from functools import partial
 from pathlib import Path

@@ -48,7 +48,7 @@ def test_no_worker_has_another_key_than_those_at_work(database: JournalURL) -> N
         late = pool.submit(bind, second, NEW)
         wait_for_another(first)
         first.commit()
-        with pytest.raises(JournalError, match="1 other worker is running on .* with another API key") as refused:
+        with pytest.raises(JournalError, match=r"1 other worker is running on .* with another API key") as refused:
             late.result(timeout=10)
         assert refused.value.code == OTHER_KEY
         with writing(first):
