@@ -37,8 +37,8 @@ class Binding(Claims):
         corrected. All workers of a shared one use the same key.
 
         Raises:
-            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers are
-                running on it with another one.
+            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers
+                are running on it with another one.
         """
         self._key = owner.get(_KEY)
         for name, value in owner.items():
