@@ -49,9 +49,9 @@ class PostgresURL:
         conninfo: the URL for libpq, with the password if it has one.
         schema: a plain name in lower case.
         place: what to call it in messages: hosts and database.
+        hosts: how many are named; they are tried in turn.
         url: all of it, as `parse_dsn` reads it.
         shown: the same as people can see and repeat it: without the password.
-        hosts: how many are named; they are tried in turn.
         has_password: whether the URL itself holds one, and so must not be seen on a command line.
         secrets: what `redact` takes out of texts.
     """
@@ -59,9 +59,9 @@ class PostgresURL:
     conninfo: Secret
     schema: str
     place: str
+    hosts: int
     url: Secret
     shown: str
-    hosts: int
     has_password: bool
     secrets: tuple[Secret, ...] = ()
 
@@ -91,9 +91,9 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         Secret(_for_libpq(address)),
         schema,
         _describe(address),
+        (address.hosts or address.option("host") or "").count(",") + 1,
         Secret(_with_schema(_for_libpq(address), schema)),
         _with_schema(_for_people(address), schema),
-        (address.hosts or address.option("host") or "").count(",") + 1,
         any(secrets),
         tuple(Secret(form) for one in secrets if one for form in {one, quote(one, safe="")}),
     )

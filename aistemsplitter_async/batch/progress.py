@@ -54,6 +54,8 @@ class BatchProgress(PlainValue):
         paid: how many of those under way are paid for, or may be: their create was sent.
         active: some of those being worked on, transfers first.
         elsewhere: sources whose songs other workers on the same journal have in hand now.
+        credits_used_by_all: of splits created by all workers on the journal, as far as this one knows; `None` unless
+            they may spend no more than `max_credits` together.
         notices: the outages that are being waited out.
         draining: whether no more splits are created.
         gate: the key's budget.
@@ -77,6 +79,7 @@ class BatchProgress(PlainValue):
     processing: float | None
     paid: int = 0
     elsewhere: int = 0
+    credits_used_by_all: float | None = None
     total: int | None = None
     seconds_left: float | None = None
 

@@ -237,7 +237,7 @@ def demo(
 app.command(journal)
 
 _DATABASES = ("postgresql://", "postgres://")
-_SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
+_SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url, --api-key-file and --shared"
 
 
 def _find_option(paths: Sequence[str], command: str, common: Common | None = None) -> str | None:

@@ -19,6 +19,7 @@ from aistemsplitter_async.cli.values import (
     parse_mixes,
     parse_port,
     parse_rate_limit,
+    parse_shared,
     parse_stems,
     parse_text,
     parse_webhook_url,
@@ -28,6 +29,7 @@ from aistemsplitter_async.config import (
     BASE_URL_VARIABLE,
     DOWNLOADS,
     JOURNAL_VARIABLE,
+    SHARED_VARIABLE,
     UPLOADS,
     RateLimit,
 )
@@ -138,6 +140,15 @@ class Common:
         _read_by(parse_rate_limit),
         Parameter(help="The key's limit, like 60/min or 60/min,1000/day, if you know it: then no request is refused."),
     ] = None
+    shared: Annotated[
+        str | None,
+        _read_by(parse_shared),
+        Parameter(
+            help="Keep the limit together with other processes that use the key: host (those of this user on this "
+            f"machine), sqlite:///PATH, redis://.. or postgresql://.. (or {SHARED_VARIABLE}, where others do not see a "
+            "password).",
+        ),
+    ] = attrs.field(default=None, repr=False)
     api_key_file: Annotated[
         Path | None,
         AsPath,
@@ -178,6 +189,7 @@ class Common:
             proxy = f"{proxy.partition('://')[0]}://USER:PASSWORD@{proxy.rpartition('@')[2]}"
         return {
             "--base-url": self.base_url,
+            "--shared": self.shared,
             "--api-key-file": self.api_key_file,
             "--proxy": proxy,
             "--ca-file": self.ca_file,
@@ -186,8 +198,8 @@ class Common:
 
     @property
     def names_an_api(self) -> bool:
-        """Return whether another API or key was given, which a sandbox has itself."""
-        return self.base_url is not None or self.api_key_file is not None
+        """Return whether another API or key was given, or with whom it is shared; a sandbox has its own."""
+        return self.base_url is not None or self.api_key_file is not None or self.shared is not None
 
 
 @Parameter(name="*", group=STEMS)

@@ -100,7 +100,6 @@ class Binding(Claims):
 
     def _use_key(self, key: str) -> None:
         """Forget what belongs to the key before: its limit and slots, and uploads, which cost nothing."""
-        self._check_alone()
         self._key = key
         self.set_note(_KEY, key)
         self._drop_gate()
@@ -108,15 +107,6 @@ class Binding(Claims):
             "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
             *(State.FOUND, State.UPLOADED),
         )
-
-    def _check_alone(self) -> None:
-        """Check that nobody is at work with the key before."""
-        if others := self._db.others():
-            raise JournalError(
-                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API "
-                "key; use the same one, or stop them first",
-                code=OTHER_KEY,
-            )
 
     def _drop_gate(self) -> None:
         self._db.execute("DELETE FROM meta WHERE name = ?", GATE)

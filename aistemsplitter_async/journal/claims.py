@@ -229,7 +229,10 @@ class Claims:
     def _begin_resplit(self) -> int:
         """Return the run that started the unfinished re-split, this one if there is none."""
         if self._resplit_since is None:
-            self._resplit_since = int(self.swap_note(_RESPLIT, None, str(self.run)))
+            since = int(self.swap_note(_RESPLIT, None, str(self.run)))
+            if since == self.run:  # its own note is not certain before the commit
+                return since
+            self._resplit_since = since
         return self._resplit_since
 
     def _take(self, record: Record, found: Sighting, wanted: Variant | None = None, *, afresh: bool = False) -> Record:
