@@ -142,7 +142,7 @@ class PostgresEnd:
     def _check_idle(self) -> None:
         if workers := [Worker(*row) for row in self._db.run(WORKERS)]:
             raise JournalLockedError(
-                f"{self.place} is in use by {describe_workers(workers)}; stop that first", code="LOCKED"
+                f"{self.place} is in use by {describe_workers(workers)}; stop them first", code="LOCKED"
             )
 
     def _switch(self, *, is_sealed: bool) -> None:

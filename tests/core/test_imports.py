@@ -45,6 +45,7 @@ FLOORS = (
     ("cli.report",),
     ("cli",),
     ("cli.commands",),
+    ("cli.journal_app",),
     ("cli.app",),
     ("cli.__init__",),
     ("__main__",),
@@ -70,13 +71,11 @@ SHELLS_OF = {
         "batch bounds capacity context course create feeder fleet item new_key patience progress runner shared_folder "
         "standing steps ticker track"
     ),
-    "cli": "connect logs paths run sources startup",
-    "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
+    "cli": "app connect journal_app logs paths places run sources startup",
+    "cli.commands": "batch demo dry_run forecast journal listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "journal": (
-        "ends file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"
-    ),
+    "journal": ("file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"),
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",

@@ -17,7 +17,7 @@ from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.cli.commands.forecast import Forecast
-from aistemsplitter_async.cli.commands.status import report_owner
+from aistemsplitter_async.cli.commands.status import find_others, report_owner
 from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
@@ -313,6 +313,7 @@ class _Run:
             others=self._others,
             twins=self._twins,
             not_begun=max(0, self._survey.tracks - batch.progress().taken) if self._survey.complete else 0,
+            workers=await find_others(self._arguments.place),
             waveforms=waveforms,
             say=self._terminal.say,
         )

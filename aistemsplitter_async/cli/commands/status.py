@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from aistemsplitter_async.cli.failures import Context, Exit, explain
 from aistemsplitter_async.cli.places import Place
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.batch_view import describe_budget, describe_stages, describe_track, over
-from aistemsplitter_async.cli.screen.fleet import Fleet, describe_counts
+from aistemsplitter_async.cli.screen.fleet import Fleet, describe_counts, describe_others
 from aistemsplitter_async.cli.screen.render import clock, columns, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError, JournalLockedError
@@ -83,6 +84,17 @@ def _read_fleet(journal: JournalURL) -> Fleet:
         if (seal := reader.seal()) is not None:
             raise build_sealed(journal.database.shown, seal)
         return Fleet(reader.workers(), reader.count(), reader.credits())
+
+
+async def find_others(journal: Place) -> list[str]:
+    """Return who else is at work on a journal, each in words; nobody where that cannot be found out."""
+    if isinstance(journal, Path):
+        return []
+    try:
+        fleet = await run_in_thread(_read_fleet, journal)
+    except AIStemSplitterError:  # the report has the rest
+        return []
+    return describe_others(fleet.workers, socket.gethostname(), os.getpid())
 
 
 def is_running(status: BatchStatus, now: float, *, locked: bool | None) -> bool:

@@ -56,7 +56,7 @@ class Fleet:
             )
             rows.append((show(worker.host), who))
             if (progress := find_progress(worker)) is not None:
-                rows.append(("", f"{_describe_done(progress)}; {describe_stages(progress)}"))
+                rows.append(("", _describe_progress(progress)))
         return columns(rows, indent="")
 
     def as_json(self) -> dict[str, Any]:
@@ -92,6 +92,17 @@ def find_progress(worker: Worker) -> BatchProgress | None:
         return None
 
 
-def _describe_done(progress: BatchProgress) -> str:
+def describe_others(workers: Sequence[Worker], host: str, process: int) -> list[str]:
+    """Return what all workers do but that of a process on a host, each in words."""
+    return [_describe_worker(worker) for worker in workers if (worker.host, worker.process) != (host, process)]
+
+
+def _describe_worker(worker: Worker) -> str:
+    progress = find_progress(worker)
+    doing = "" if progress is None else f" ({_describe_progress(progress)})"
+    return f"process {worker.process} on {worker.host}{doing}"
+
+
+def _describe_progress(progress: BatchProgress) -> str:
     failed = f", {progress.failed:,} failed" if progress.failed else ""
-    return f"{progress.done:,} split{failed}"
+    return f"{progress.done:,} split{failed}; {describe_stages(progress)}"

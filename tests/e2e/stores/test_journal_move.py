@@ -118,7 +118,7 @@ def test_a_sealed_database_refuses_new_workers_and_those_that_wake(
     found = Sighting(audio=AudioId(None, "late"), source="late", folder="late", pattern="{stem}")
     track = asleep.claim(found, Variant(), dedupe=True).record.id
     asleep.commit()
-    with pytest.raises(JournalLockedError, match=r"in use by 1 worker: process \d+ on .*stop that first"):
+    with pytest.raises(JournalLockedError, match=r"in use by 1 worker: process \d+ on .*stop them first"):
         carry(database, tmp_path / "b.journal")
     with connect(database.database, timeout=5.0) as admin:  # as if it had been stopped for longer than its lease
         asleep._db._lease.close()  # type: ignore[attr-defined]
