@@ -60,6 +60,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._transfer.stem_stream import StemStream
     from aistemsplitter_async.batch.feeder import Sources
     from aistemsplitter_async.events import OnEvent
+    from aistemsplitter_async.journal.place import JournalURL
     from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (
         CreatedSplit,
@@ -709,7 +710,10 @@ class AsyncAIStemSplitter:
                 Consumed only as fast as they are processed. A path is one file, called exactly so; folders, lists,
                 patterns and names in other spellings are for the command, `aistemsplitter-async batch`.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
-            journal: the file that records everything; without one, a crash loses what was in progress.
+            journal: the file that records everything; without one, a crash loses what was in progress. With the URL
+                of a PostgreSQL database (`postgresql://..`, where `?schema=` may name the schema), several workers, on
+                several machines, can run the same batch at once: each song is the work of one of them, and `into` must
+                be the same folder for all.
             stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only
                 if it was delivered as something else than is asked for here; without this argument, never.
             output_format: `"mp3"` or `"wav"`; by default the server's choice, with the same rule.
@@ -721,10 +725,10 @@ class AsyncAIStemSplitter:
             downloads: tracks whose stems are downloaded at a time.
             dedupe: whether the same audio, whatever its tags, or the same URL is split only once.
             priority: the lane its requests wait in.
-            max_credits: stop before a split that would make this run cost more. Files are measured by their content.
-                One without a certain length is priced at the longest it can be. What can have any length (a URL, a
-                stream or an unknown format without `BatchItem.seconds`) is not created: it fails with
-                `SpendLimitError`, and the others go on.
+            max_credits: stop before a split that would make this run, of all workers together, cost more; all must be
+                given the same. Files are measured by their content. One without a certain length is priced at the
+                longest it can be. What can have any length (a URL, a stream or an unknown format without
+                `BatchItem.seconds`) is not created: it fails with `SpendLimitError`, and the others go on.
             webhook_url: where the API sends a notification for every split.
             key_age: seconds the server is trusted to remember an idempotency key: until then an unanswered create is
                 resent under its key; after that a person must decide.
@@ -769,9 +773,12 @@ class AsyncAIStemSplitter:
             new_key=new_key,
             resend=resend,
         )
-        return Batch(
-            self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock
-        )
+        place: Path | JournalURL | None = None
+        if journal is not None:
+            from aistemsplitter_async.journal.place import parse_journal  # noqa: PLC0415  # few clients have a journal
+
+            place = parse_journal(journal)
+        return Batch(self._bound_engine, sources, options, journal=place, clock=self._clock)
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
         return Job(

@@ -20,6 +20,7 @@ BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
 SHARED_VARIABLE = "AISTEMSPLITTER_SHARED"
 SHARED_FOLDER_VARIABLE = "AISTEMSPLITTER_SHARED_DIR"
+JOURNAL_VARIABLE = "AISTEMSPLITTER_JOURNAL"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
@@ -73,7 +74,16 @@ STORE_TIMEOUT = 1.0  # s to connect to a store of what is shared, and for an ans
 STORE_ELSEWHERE = 60.0  # s after which another machine that used a file of this one is gone
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
+JOURNAL_LEASE = 15.0  # s that a worker of a shared journal may be silent; then others take its songs over
+JOURNAL_CONNECT = 5.0  # s to connect to the database of a shared journal, for each address of it
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
+FLEET_LOOK = 2.0  # s, on average, between two looks for songs that other workers have let go of
+FLEET_MEND = 5.0  # s, on average, between two looks for creates that workers left open when they died
+PROOF_WAIT = 10.0  # s for another worker to write the file that shows which folder all share; then it is taken for dead
+PROOF_PAUSE = 0.1  # s between two looks whether it has
+LATE_WRITER = 120.0  # s that a worker waits for one that was taken for dead, and is still writing the same stems
+MENDED_AT_ONCE = 50  # creates that a worker takes over at a time: the others take some too
+MOST_ELSEWHERE = 20_000  # sources kept whose songs other workers have in hand: about 10 MB
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 
 

@@ -35,6 +35,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.journal.file import UNUSABLE
 from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.record import NEEDS_REVIEW, SAME_SPLIT, SENT_BY_OTHER_KEY, build_failure
+from aistemsplitter_async.journal.tables import DOWN
 
 
 class Exit(IntEnum):
@@ -178,7 +179,8 @@ def exit_code(error: AIStemSplitterError) -> Exit:
         return Exit.UNCERTAIN
     if error.code == GATE_UNREACHABLE:
         return Exit.USAGE if isinstance(error, APIConnectionError) and error.permanent else Exit.PARKED
-    return Exit.PARKED if isinstance(error, RateLimitedError | JournalLockedError) else Exit.FAILED
+    passes = isinstance(error, RateLimitedError | JournalLockedError) or error.code == DOWN
+    return Exit.PARKED if passes else Exit.FAILED
 
 
 def _code(error: AIStemSplitterError) -> str:

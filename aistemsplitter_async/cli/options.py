@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.cli.paths import expand_path
+from aistemsplitter_async.cli.places import Place, default_journal, parse_place
 from aistemsplitter_async.cli.values import (
     NO_STEMS,
     Duration,
@@ -27,6 +28,7 @@ from aistemsplitter_async.config import (
     API_KEY_VARIABLE,
     BASE_URL_VARIABLE,
     DOWNLOADS,
+    JOURNAL_VARIABLE,
     SHARED_VARIABLE,
     UPLOADS,
     RateLimit,
@@ -41,6 +43,7 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
 
 
 AsPath: Parameter = _read_by(expand_path)  # of every option that is a path
+AsJournal: Parameter = _read_by(parse_place)
 AsText: Parameter = _read_by(parse_text)  # of those that are sent, that the journal keeps, or that become names
 AsPort: Parameter = _read_by(parse_port)
 AsDuration: Parameter = _read_by(lambda text: Duration(parse_duration(text)))
@@ -104,12 +107,6 @@ Resend = Annotated[
 ]
 
 STEMS_FOLDER = Path("stems")
-_JOURNAL_NAME = ".aistemsplitter.journal"
-
-
-def default_journal(into: Path) -> Path:
-    """Return the path of the journal of a folder of stems."""
-    return into / _JOURNAL_NAME
 
 
 @Parameter(name="*", group=OUTPUT)
@@ -311,9 +308,12 @@ class Batching:
 
     into: Into = STEMS_FOLDER
     journal: Annotated[
-        Path | None,
-        AsPath,
-        Parameter(help="File that records all progress; a hidden one in the --into folder if not given."),
+        Place | None,
+        AsJournal,
+        Parameter(
+            help="File that records all progress, or postgresql://host/database?schema=name for the workers of several "
+            f"machines; if not given, what {JOURNAL_VARIABLE} says, or else a hidden file in the --into folder.",
+        ),
     ] = None
     template: Annotated[
         str | None,
@@ -359,9 +359,14 @@ class Batching:
         return Variant(self.stem_model, self.output_format)
 
     @property
-    def journal_path(self) -> Path:
-        """Return the path of the journal: the given one, or that of the folder of stems."""
+    def place(self) -> Place:
+        """Return where the journal is: the given one, or that of the folder of stems."""
         return self.journal or default_journal(self.into)
+
+    @property
+    def journal_path(self) -> Path:
+        """Return the path of the journal, or if it is no file, of the one that the folder of stems would have."""
+        return self.place if isinstance(self.place, Path) else default_journal(self.into)
 
     @property
     def sandbox_path(self) -> Path:

@@ -45,6 +45,7 @@ FLOORS = (
     ("cli.report",),
     ("cli",),
     ("cli.commands",),
+    ("cli.journal_app",),
     ("cli.app",),
     ("cli.__init__",),
     ("__main__",),
@@ -67,14 +68,14 @@ SHELLS_OF = {
         "sound stem_stream stem_urls target uploader writer"
     ),
     "batch": (
-        "batch bounds capacity context course create feeder item new_key patience progress runner standing steps "
-        "ticker track"
+        "batch bounds capacity context course create feeder fleet item new_key patience progress runner shared_folder "
+        "standing steps ticker track"
     ),
-    "cli": "connect logs paths run sources startup",
-    "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
+    "cli": "app connect journal_app logs paths places run sources startup",
+    "cli.commands": "batch demo dry_run forecast journal listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "journal": "claims file journal lock store",
+    "journal": ("file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"),
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",
