@@ -59,6 +59,7 @@ INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
+STATION_GRACE = 10.0  # s to finish what is paid for when a station is closed; orchestrators kill after 10 to 30
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 
 

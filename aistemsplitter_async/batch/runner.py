@@ -19,6 +19,7 @@ from weakref import WeakSet
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
+from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.course import BatchCourse, run_track
 from aistemsplitter_async.batch.create import resolve_create
@@ -150,6 +151,21 @@ class Runner:
         """See `Batch.drain`."""
         self._context.stop_switch.stop()
 
+    async def finish(self, within: float) -> None:
+        """Create no more splits, and wait for the end of those that are, or may be, paid for, at most `within` seconds.
+
+        Somebody must take the outcomes meanwhile.
+        """
+        self.drain()
+        with suppress(TimeoutError):
+            async with self._clock.timeout_at(self._clock.monotonic() + within):
+                await asyncio.wait(self._helpers[:1])
+
+    @property
+    def stopped_by(self) -> BaseException | None:
+        """See `Batch.stopped_by`."""
+        return self._fault or self._context.stop_switch.reason
+
     def expect(self, total: int | None, seconds_left: float | None) -> None:
         """See `Batch.expect`."""
         self._total, self._seconds_left = total, seconds_left
@@ -243,19 +259,34 @@ class Runner:
         """Start a task for a source as soon as there is room for it; return whether to go on."""
         context = self._context
         item = source if isinstance(source, BatchItem) else BatchItem(source=source)
-        track = BatchTrack(context, item, self._counts["taken"], self._last_claim)
+        call = item if isinstance(item, Call) else None
+        track = BatchTrack(context, item, self._counts["taken"], self._last_claim if call is None else None)
         await context.sources.acquire()
         if context.stop_switch.is_on:
             context.sources.release()
             return False
+        if call is not None and call.is_withdrawn:
+            context.sources.release()
+            return True
         self._counts["taken"] += 1
+        caller = self._callers.copy() if call is None else call.context
         task = asyncio.get_running_loop().create_task(
-            self._run(track), name=f"track {track.standing.position}", context=self._callers.copy()
+            self._run(track), name=f"track {track.standing.position}", context=caller
         )
         self._tracks[task] = track
-        self._last_claim = track.has_claimed
         task.add_done_callback(self._tracks.pop)
+        if call is None:
+            self._last_claim = track.has_claimed
+        else:
+            call.answer.add_done_callback(lambda _: self._withdraw(task))
         return True
+
+    def _withdraw(self, task: asyncio.Task[None]) -> None:
+        """Cancel a track if nobody waits for it, and it has cost nothing."""
+        track = self._tracks.get(task)
+        if track is not None and track.is_withdrawn and track.standing.cancellable:
+            self._cancelled.add(task)
+            task.cancel()
 
     async def _end(self) -> None:
         """Wait until there are no more sources and no more tracks, and end the outcomes."""
@@ -281,7 +312,10 @@ class Runner:
             self._counts[kind] += 1
             if isinstance(outcome, Failed):
                 self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
-            await self._outcomes.put(outcome)
+            if isinstance(track.standing.item, Call):
+                track.standing.item.settle(outcome)
+            else:
+                await self._outcomes.put(outcome)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # the journal failed, or this is a bug: nothing may go on

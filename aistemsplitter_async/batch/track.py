@@ -13,9 +13,10 @@ from functools import partial
 from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
+from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import SplitCreator, build_unconfirmed
-from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
+from aistemsplitter_async.batch.item import BatchItem, OpenedItem, build_changed, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.standing import Standing
@@ -27,7 +28,6 @@ from aistemsplitter_async.errors import (
     AuthenticationError,
     InsufficientCreditsError,
     JournalError,
-    SourceChangedError,
     SubmissionUncertainError,
     WaitTimeoutError,
 )
@@ -69,6 +69,11 @@ class BatchTrack:
         self._row: int | None = None  # of the journal, once this track owns it
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether nobody waits for its outcome any more."""
+        return isinstance(self._item, Call) and self._item.is_withdrawn
 
     async def run(self) -> Outcome:
         """Work on the source until it has its outcome.
@@ -124,7 +129,7 @@ class BatchTrack:
         record = claim.record
         if claim.met == "changed":
             raise build_changed(opened.label, record)
-        if claim.met == "again":
+        if claim.met == "again" and not (isinstance(self._item, Call) and record.id not in context.running):
             return await self._follow(record, opened)
         if claim.besides is not None:
             self._announce(claim.besides)
@@ -258,6 +263,8 @@ class BatchTrack:
         while True:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
+            if standing.cancellable and self.is_withdrawn:
+                raise CreatingStoppedError
             step = standing.plan(record)
             if step in (Step.UPLOAD, Step.CREATE, Step.REPLAY):
                 await self._plan_price(opened, record)
@@ -335,13 +342,3 @@ class BatchTrack:
             return Skipped(source, reason, position)
         files, gains = list_files(self._context.options, record), list_gains(self._context.options, record)
         return Skipped(source, reason, position, files, same_as, record.split, gains)
-
-
-def build_changed(label: str, record: Record) -> SourceChangedError:
-    """Return the error of a file that was bought with other bytes."""
-    bought = "" if record.split_id is None else f" as {record.split_id}"
-    return SourceChangedError(
-        f"{label} was bought{bought} with other bytes; perhaps only its tags changed, so it is not bought again; "
-        'changed="same" takes it for the same song, changed="new" buys it',
-        code="CHANGED",
-    )

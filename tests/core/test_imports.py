@@ -65,8 +65,8 @@ SHELLS_OF = {
         "sound stem_stream stem_urls target uploader writer"
     ),
     "batch": (
-        "batch bounds capacity context course create feeder item new_key patience progress runner standing steps "
-        "ticker track"
+        "batch bounds call capacity context course create feeder item new_key patience progress runner standing steps "
+        "station ticker track"
     ),
     "cli": "connect logs paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
