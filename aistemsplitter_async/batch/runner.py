@@ -260,14 +260,11 @@ class Runner:
         context = self._context
         item = source if isinstance(source, BatchItem) else BatchItem(source=source)
         call = item if isinstance(item, Call) else None
-        track = BatchTrack(context, item, self._counts["taken"], self._last_claim if call is None else None)
+        track = BatchTrack(context, item, self._counts["taken"], self._last_claim)
         await context.sources.acquire()
         if context.stop_switch.is_on:
             context.sources.release()
             return False
-        if call is not None and call.is_withdrawn:
-            context.sources.release()
-            return True
         self._counts["taken"] += 1
         caller = self._callers.copy() if call is None else call.context
         task = asyncio.get_running_loop().create_task(

@@ -16,6 +16,7 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, Unpack
 
+from aistemsplitter_async._tasks import wait_out
 from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.config import STATION_GRACE
 from aistemsplitter_async.errors import ConfigurationError
@@ -101,8 +102,7 @@ class Station:
             try:
                 await self._batch.__aexit__(kind, error, trace)
             finally:
-                self._callers.refuse()  # even if nobody lets the next line end
-                await asyncio.wait([self._end])
+                await wait_out(self._end)
 
     async def split(self, source: Source | BatchItem) -> Outcome:
         """Split a song, unless that is done, and return its outcome, which the journal has as well.

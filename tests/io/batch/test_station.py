@@ -29,6 +29,7 @@ from aistemsplitter_async import (
     Skipped,
     SpendLimitError,
     SplitFinished,
+    SplitStarted,
     Station,
     stream_source,
 )
@@ -144,6 +145,21 @@ async def test_a_caller_that_leaves_withdraws_a_song_that_has_cost_nothing(still
         assert not station._callers._running
 
 
+async def test_a_caller_in_the_queue_that_leaves_takes_no_turn(still: World, home: Any) -> None:
+    """Only as many songs are in hand as the options say; nothing of the others is looked at."""
+    still.api.always("create", slowly(still, 5))
+    few = {"in_flight": 1, "uploads": 1, "downloads": 1}
+    async with still.client(rate_limit=GENEROUS) as client, Station(client, **home, **few) as station:
+        callers = [asyncio.create_task(station.split(url(number))) for number in range(20)]
+        await still.clock.advance(1)
+        assert len(still.of(SplitStarted)) == 5
+        for caller in callers[5:19]:
+            caller.cancel()
+        assert isinstance(await driven(still, callers[19]), Done)
+        assert [event.source for event in still.of(SplitStarted)][5:] in ([url(19)], [url(5), url(19)])  # 5 was next
+        assert len(still.api.created) == 6
+
+
 async def driven(world: World, work: Any) -> Any:
     task = asyncio.ensure_future(work)
     await world.clock.advance(60)
@@ -187,6 +203,23 @@ async def test_when_the_batch_ends_every_caller_hears_why(world: World, home: An
         assert isinstance(station.stopped_by, error)
         with pytest.raises(error):
             await station.split(url(500))
+
+
+async def test_the_queue_hears_at_once_that_nothing_is_split_any_more(still: World, home: Any) -> None:
+    """What is paid for may take for hours yet, and is finished."""
+    still.api.statuses["split_1"] = ["processing"] * 2 + ["succeeded"]
+    few = {"in_flight": 2, "uploads": 1, "downloads": 1}
+    async with still.client(rate_limit=GENEROUS) as client, Station(client, **home, **few) as station:
+        paid = asyncio.create_task(station.split(url(0)))
+        await still.clock.advance(1)
+        still.api.always("create", error_reply(402, "INSUFFICIENT_CREDITS", "empty"))
+        callers = [asyncio.create_task(station.split(url(number))) for number in range(1, 50)]
+        await still.clock.advance(2)
+        assert all(caller.done() for caller in callers)
+        assert {type(caller.exception()) for caller in callers[1:]} == {InsufficientCreditsError}
+        assert not paid.done()
+        await still.clock.advance(300)
+        assert isinstance(await paid, Done)
 
 
 async def test_the_limit_on_credits_is_for_all_callers_together(world: World, home: Any) -> None:
