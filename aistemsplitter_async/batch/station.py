@@ -16,7 +16,6 @@ from os import PathLike
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self, Unpack
 
-from aistemsplitter_async._tasks import wait_out
 from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.config import STATION_GRACE
 from aistemsplitter_async.errors import ConfigurationError
@@ -102,7 +101,7 @@ class Station:
             try:
                 await self._batch.__aexit__(kind, error, trace)
             finally:
-                await wait_out(self._end)
+                await asyncio.wait([self._end])
 
     async def split(self, source: Source | BatchItem) -> Outcome:
         """Split a song, unless that is done, and return its outcome, which the journal has as well.
