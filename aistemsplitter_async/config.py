@@ -18,6 +18,8 @@ from aistemsplitter_async.errors import ConfigurationError
 BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+API_KEY_FILE_VARIABLE = "AISTEMSPLITTER_API_KEY_FILE"
+JOURNAL_VARIABLE = "AISTEMSPLITTER_JOURNAL"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
 REPLY_CAP_BYTES = 1024 * 1024  # no JSON reply of this API comes near it; a hostile one must not exhaust memory
@@ -59,6 +61,9 @@ INBOX_LOOK = 0.02  # s between checks of an inbox that another process fills
 KEY_AGE = 82800.0  # s (23 h) that the server is trusted to remember an idempotency key; the real time is unpublished
 LONGEST_CLOSED = 3600.0  # s that a Retry-After is heeded: a longer one may be nonsense, so then one request asks
 PARK = 3600.0  # s that a batch waits for an outage to end before it stops
+TASKS_PER_WORKER = 200  # songs out at a time for each of a cluster: several times what a station has in hand
+MOST_TASKS = 4000  # songs out at a time in all: what a scheduler keeps, and what is handed out again when it is lost
+SCHEDULER_PATIENCE = 120.0  # s that a driver waits for a scheduler that is gone: a supervisor starts another by then
 STATION_GRACE = 10.0  # s to finish what is paid for when a station is closed; orchestrators kill after 10 to 30
 BATCH_WAIT = 21600.0  # s (6 h) that a batch waits for one split: waiting costs it nothing
 

@@ -14,7 +14,7 @@ from contextlib import suppress
 from copy import copy
 from os import PathLike
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, Unpack
+from typing import TYPE_CHECKING, Final, Protocol, Self, Unpack
 
 from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.config import STATION_GRACE
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from aistemsplitter_async.batch.call import Call
     from aistemsplitter_async.batch.item import BatchItem
     from aistemsplitter_async.batch.outcome import Outcome
+
+CLOSED: Final = "CLOSED"  # the code of the error of callers whose song has no outcome, as the station was closed
 
 
 class SplitsMany(Protocol):
@@ -159,7 +161,7 @@ class Station:
             return copy(reason)
         return ConfigurationError(
             "this station is closed; what is paid for is in its journal, and another station goes on with it",
-            code="CLOSED",
+            code=CLOSED,
         )
 
     async def _wait_for_end(self) -> None:

@@ -33,6 +33,7 @@ FLOORS = (
     ("_engine", "journal"),
     ("batch", "job"),
     ("client",),
+    ("distributed",),
     ("sandbox.separation", "sandbox.faults"),
     ("sandbox.service",),
     ("sandbox.http",),
@@ -49,7 +50,7 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LAZY = ("", "sandbox", "webhooks")  # packages whose names load on first use: above everything they offer
+LAZY = ("", "distributed", "sandbox", "webhooks")  # packages whose names load on first use: above everything they offer
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 # Nothing that knows the wire.
 SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls", "_version", "_web", "clock"})
@@ -72,6 +73,7 @@ SHELLS_OF = {
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
+    "distributed": "driver library link worker",
     "journal": "claims file journal lock store",
     "library": "folders lists names search tags",
     "otel": "metrics",

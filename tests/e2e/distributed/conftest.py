@@ -1,0 +1,78 @@
+"""A cluster of Dask in this process and on its event loop, without sockets, and runs on it."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import attrs
+import pytest
+
+from aistemsplitter_async._version import __version__
+from aistemsplitter_async._wire.credentials import fingerprint
+from aistemsplitter_async.clock import SystemClock
+from aistemsplitter_async.config import Secret
+from aistemsplitter_async.sandbox import Sandbox
+
+distributed = pytest.importorskip("distributed", reason="the extra dask is not installed")
+
+import dask  # noqa: E402
+from distributed import Scheduler, Worker  # noqa: E402
+
+from aistemsplitter_async.distributed import ClusterBatch  # noqa: E402
+from aistemsplitter_async.distributed.tasks import Identity, Terms  # noqa: E402
+
+QUIET = {
+    "distributed.admin.tick.interval": "1 hour",  # it would complain about a busy machine
+    "distributed.worker.memory.spill": False,
+    "distributed.worker.memory.terminate": False,
+    "distributed.worker.memory.pause": False,
+    "distributed.worker.memory.target": False,
+    "distributed.worker.profile.enabled": False,
+    "distributed.worker.preload": [],
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+}
+Run = Callable[..., ClusterBatch]
+
+
+@attrs.define
+class Cluster:
+    """A scheduler, and workers that come and go."""
+
+    scheduler: Any
+    workers: list[Any] = attrs.field(factory=list[Any])
+
+    async def add_worker(self) -> Any:
+        worker = await Worker(self.scheduler.address, nthreads=1, dashboard=False)
+        self.workers.append(worker)
+        return worker
+
+
+@pytest.fixture
+async def cluster() -> AsyncIterator[Cluster]:
+    with dask.config.set(QUIET):
+        async with Scheduler(dashboard=False, protocol="inproc", port=0) as scheduler:
+            running = Cluster(scheduler)
+            try:
+                yield running
+            finally:
+                for worker in running.workers:
+                    await worker.close()
+
+
+@pytest.fixture
+def run(cluster: Cluster, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Start a run as a `DaskLibrary` does, without a journal: workers in one process cannot share a file."""
+    monkeypatch.setenv("AISTEMSPLITTER_API_KEY", sandbox.api_key)
+    monkeypatch.setenv("AISTEMSPLITTER_BASE_URL", sandbox.base_url)
+    identity = Identity(__version__, sandbox.base_url, fingerprint(Secret(sandbox.api_key)))
+
+    def start(sources: Any, *, driver: Identity = identity, into: str | None = None, **options: Any) -> ClusterBatch:
+        terms = Terms(run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=options)
+        return ClusterBatch(
+            cluster.scheduler.address, sources, terms, patience=1.0, security=None, clock=SystemClock()
+        )
+
+    return start
