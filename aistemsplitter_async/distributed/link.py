@@ -12,7 +12,7 @@ from distributed import Client, KilledWorker, Security
 
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.distributed.tasks import Reply, Task
+from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST, Reply, Task
 from aistemsplitter_async.distributed.worker import Closing, end_run, split_song
 from aistemsplitter_async.errors import APIConnectionError, ConfigurationError
 
@@ -138,6 +138,3 @@ class Link:
             code=SCHEDULER_LOST,
             may_have_arrived=False,
         )
-
-
-SCHEDULER_LOST: Final = "SCHEDULER_LOST"

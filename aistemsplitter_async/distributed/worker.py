@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
 
 _NAME: Final = "aistemsplitter-async"
 _IDLE: Final = 60.0  # s without a song until a station is closed whose driver did not say goodbye
+_REMEMBERED: Final = 100  # runs that have ended, of which tasks may come yet
 _KEY_CAP_BYTES: Final = 4096
 
 Closing = Literal["drain", "stop"]
@@ -75,16 +77,21 @@ class Stations(WorkerPlugin):
     def __init__(self, place: str) -> None:
         self._place = place
         self._open: dict[str, _Open] = {}
+        self._ended = deque[str](maxlen=_REMEMBERED)
 
     async def split(self, task: Task) -> Outcome:
         """Return the outcome of a song. Raises like `Station.split`, and if the worker is not fit for the run."""
         run = task.terms.run
         if run not in self._open:
+            if run in self._ended:
+                raise ConfigurationError("the run has ended", code=CLOSED)
             self._open[run] = _Open(task.terms, self._place, lambda: self._open.pop(run, None))
         return await self._open[run].split(task)
 
     def end(self, run: str, how: Closing) -> None:
         """Begin no more songs of a run."""
+        if run not in self._ended:
+            self._ended.append(run)
         if run in self._open:
             self._open[run].end(how)
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator, Callable
-from typing import Any
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, cast
 
 import attrs
 import pytest
 
+from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.credentials import fingerprint
+from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.clock import SystemClock
 from aistemsplitter_async.config import Secret
 from aistemsplitter_async.sandbox import Sandbox
@@ -20,7 +24,7 @@ distributed = pytest.importorskip("distributed", reason="the extra dask is not i
 import dask  # noqa: E402
 from distributed import Scheduler, Worker  # noqa: E402
 
-from aistemsplitter_async.distributed import ClusterBatch  # noqa: E402
+from aistemsplitter_async.distributed import ClusterBatch, driver as driver_module, worker  # noqa: E402
 from aistemsplitter_async.distributed.tasks import Identity, Terms  # noqa: E402
 
 QUIET = {
@@ -45,34 +49,47 @@ class Cluster:
     workers: list[Any] = attrs.field(factory=list[Any])
 
     async def add_worker(self) -> Any:
-        worker = await Worker(self.scheduler.address, nthreads=1, dashboard=False)
-        self.workers.append(worker)
-        return worker
+        self.workers.append(await Worker(self.scheduler.address, nthreads=1, dashboard=False))
+        return self.workers[-1]
 
 
-@pytest.fixture
-async def cluster() -> AsyncIterator[Cluster]:
+@asynccontextmanager
+async def starting(port: int | None = None) -> AsyncIterator[Cluster]:
+    """Run a scheduler, at a port of this machine or without any, and its workers."""
     with dask.config.set(QUIET):
-        async with Scheduler(dashboard=False, protocol="inproc", port=0) as scheduler:
+        place = {"protocol": "inproc"} if port is None else {"protocol": "tcp", "host": "127.0.0.1", "port": port}
+        async with Scheduler(dashboard=False, **place) as scheduler:
             running = Cluster(scheduler)
             try:
                 yield running
             finally:
-                for worker in running.workers:
-                    await worker.close()
+                for one in running.workers:
+                    await one.close()
 
 
 @pytest.fixture
-def run(cluster: Cluster, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Run:
+async def cluster() -> AsyncIterator[Cluster]:
+    async with starting() as running:
+        yield running
+
+
+@pytest.fixture
+def run(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Start a run as a `DaskLibrary` does, without a journal: workers in one process cannot share a file."""
     monkeypatch.setenv("AISTEMSPLITTER_API_KEY", sandbox.api_key)
     monkeypatch.setenv("AISTEMSPLITTER_BASE_URL", sandbox.base_url)
+    eager = partial(AsyncAIStemSplitter, poll=PollPolicy(first=0.02, shortest=0.02))
+    monkeypatch.setattr(worker, "AsyncAIStemSplitter", eager)
+    monkeypatch.setattr(driver_module, "TASKS_PER_WORKER", 20)
     identity = Identity(__version__, sandbox.base_url, fingerprint(Secret(sandbox.api_key)))
 
-    def start(sources: Any, *, driver: Identity = identity, into: str | None = None, **options: Any) -> ClusterBatch:
-        terms = Terms(run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=options)
-        return ClusterBatch(
-            cluster.scheduler.address, sources, terms, patience=1.0, security=None, clock=SystemClock()
+    def start(
+        sources: Any, *, driver: Identity = identity, into: str | None = None, address: str = "", **options: Any
+    ) -> ClusterBatch:
+        terms = Terms(
+            run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=cast(BatchKeywords, options)
         )
+        place = address or request.getfixturevalue("cluster").scheduler.address
+        return ClusterBatch(place, sources, terms, patience=1.0, security=None, clock=SystemClock())
 
     return start

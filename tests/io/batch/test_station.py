@@ -148,7 +148,7 @@ async def test_a_caller_that_leaves_withdraws_a_song_that_has_cost_nothing(still
 async def test_a_caller_in_the_queue_that_leaves_takes_no_turn(still: World, home: Any) -> None:
     """Only as many songs are in hand as the options say; nothing of the others is looked at."""
     still.api.always("create", slowly(still, 5))
-    few = {"in_flight": 1, "uploads": 1, "downloads": 1}
+    few: dict[str, Any] = {"in_flight": 1, "uploads": 1, "downloads": 1}
     async with still.client(rate_limit=GENEROUS) as client, Station(client, **home, **few) as station:
         callers = [asyncio.create_task(station.split(url(number))) for number in range(20)]
         await still.clock.advance(1)
@@ -208,7 +208,7 @@ async def test_when_the_batch_ends_every_caller_hears_why(world: World, home: An
 async def test_the_queue_hears_at_once_that_nothing_is_split_any_more(still: World, home: Any) -> None:
     """What is paid for may take for hours yet, and is finished."""
     still.api.statuses["split_1"] = ["processing"] * 2 + ["succeeded"]
-    few = {"in_flight": 2, "uploads": 1, "downloads": 1}
+    few: dict[str, Any] = {"in_flight": 2, "uploads": 1, "downloads": 1}
     async with still.client(rate_limit=GENEROUS) as client, Station(client, **home, **few) as station:
         paid = asyncio.create_task(station.split(url(0)))
         await still.clock.advance(1)
