@@ -63,6 +63,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         InsufficientCreditsError as InsufficientCreditsError,
         JournalError as JournalError,
         JournalLockedError as JournalLockedError,
+        LostLeaseError as LostLeaseError,
         MixError as MixError,
         ProtocolError as ProtocolError,
         RateLimitedError as RateLimitedError,
@@ -147,9 +148,10 @@ else:
             "errors": (
                 "AIStemSplitterError APIConnectionError APIStatusError APITimeoutError AuthenticationError "
                 "ConfigurationError DownloadError IncompleteDownloadError InsufficientCreditsError JournalError "
-                "JournalLockedError MixError ProtocolError RateLimitedError ServerError SourceChangedError "
-                "SourceUnreadableError SpendLimitError SplitFailedError StemsExpiredError SubmissionUncertainError "
-                "UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError WebhookError"
+                "JournalLockedError LostLeaseError MixError ProtocolError RateLimitedError ServerError "
+                "SourceChangedError SourceUnreadableError SpendLimitError SplitFailedError StemsExpiredError "
+                "SubmissionUncertainError UnsafeNameError UnsafeURLError UploadError ValidationError WaitTimeoutError "
+                "WebhookError"
             ),
             "events": (
                 "AttemptStarted BatchFinished BatchStarted BoughtBefore CreateAbandoned Event GateClosed GateOpened "

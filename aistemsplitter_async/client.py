@@ -32,6 +32,7 @@ from aistemsplitter_async.config import (
     DOWNLOADS,
     KEY_AGE,
     PARK,
+    SHARED_VARIABLE,
     UPLOADS,
     PollPolicy,
     RateLimit,
@@ -59,6 +60,7 @@ if TYPE_CHECKING:  # loaded with the engine, at the first call
     from aistemsplitter_async._transfer.stem_stream import StemStream
     from aistemsplitter_async.batch.feeder import Sources
     from aistemsplitter_async.events import OnEvent
+    from aistemsplitter_async.journal.place import JournalURL
     from aistemsplitter_async.journal.record import Changed, RetryFailed
     from aistemsplitter_async.models import (
         CreatedSplit,
@@ -105,7 +107,12 @@ class AsyncAIStemSplitter:
         retry: whether and when failed attempts are retried.
         poll: when running splits are polled.
         timeouts: how long one attempt may take.
-        gate: shared by clients of one key in one event loop, instead of `rate_limit`.
+        gate: shared by clients of one key in one event loop, instead of `rate_limit` and `shared`. Whoever made it
+            closes it, if it is a `SharedGate`.
+        shared: where processes that use the same key keep what they know of its limit, so that all together keep it:
+            `"host"` (a file of this user on this machine), `"sqlite:///path"`, `"redis://host"` (extra `redis`; also
+            `rediss://`, `unix://`) or `"postgresql://host/database"` (extra `postgres`). All must name the same.
+            `AISTEMSPLITTER_SHARED` if neither this nor `gate` is given. It is opened on entering, or at the first call.
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
@@ -124,7 +131,7 @@ class AsyncAIStemSplitter:
 
     Raises:
         ConfigurationError: no key, an invalid URL, proxy, policy or `ssl`, a bad value of a variable that `trust_env`
-            reads, an async `on_event`, or arguments that exclude each other.
+            reads, an async `on_event`, or arguments that exclude each other. An invalid `shared` is found on entering.
     """
 
     def __init__(
@@ -138,6 +145,7 @@ class AsyncAIStemSplitter:
         poll: PollPolicy | None = None,
         timeouts: Timeouts | None = None,
         gate: Gate | None = None,
+        shared: str | None = None,
         webhooks: WebhookReceiver | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -148,8 +156,8 @@ class AsyncAIStemSplitter:
         allow_hosts: Collection[str] = (),
         on_event: OnEvent | None = None,
     ) -> None:
-        if gate is not None and rate_limit is not None:
-            raise ConfigurationError("give either gate or rate_limit: a gate has its limit already")
+        if gate is not None and (rate_limit is not None or shared is not None):
+            raise ConfigurationError("give either gate, or rate_limit and shared: a gate has its own")
         theirs = session, proxy, ssl, connector_factory
         if transport is not None and (trust_env or any(argument is not None for argument in theirs)):
             raise ConfigurationError(
@@ -173,11 +181,19 @@ class AsyncAIStemSplitter:
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
+        self._shared = None if gate is not None else shared or os.environ.get(SHARED_VARIABLE) or None
 
         def build_gate() -> Gate:
             from aistemsplitter_async._gate.gate import Gate  # noqa: PLC0415  # not for a client that is only made
 
-            return Gate(rate_limit or RateLimit(), clock=self._clock, retry=retry or RetryPolicy(), on_event=listener)
+            limit, policy = rate_limit or RateLimit(), retry or RetryPolicy()
+            if self._shared is None:
+                return Gate(limit, clock=self._clock, retry=policy, on_event=listener)
+            from aistemsplitter_async._gate.shared_gate import SharedGate  # noqa: PLC0415  # few clients have one
+            from aistemsplitter_async.shared.urls import open_gate_store  # noqa: PLC0415
+
+            store = open_gate_store(self._shared, os.environ)
+            return SharedGate(store, limit, clock=self._clock, retry=policy, on_event=listener)
 
         def build_engine() -> Engine:
             from aistemsplitter_async._engine import Engine  # noqa: PLC0415  # most of what an import would cost
@@ -190,6 +206,7 @@ class AsyncAIStemSplitter:
                 poll=poll or PollPolicy(),
                 timeouts=timeouts or Timeouts(),
                 gate=self.gate,
+                owns_gate=self._owns_gate,
                 transport=transport,
                 clock=self._clock,
                 network=network,
@@ -199,6 +216,8 @@ class AsyncAIStemSplitter:
             )
 
         self._gate = gate
+        self._owns_gate = gate is None
+        self._opening = asyncio.Lock()
         self._transport = transport
         self._build_gate = build_gate
         self._build_engine = build_engine
@@ -217,8 +236,18 @@ class AsyncAIStemSplitter:
         self._bind()
         if self._built is None:
             await load("_engine", "Engine")
+            if self._shared is not None:
+                await self._open_shared()
             self._bind()  # it may have been closed meanwhile
         return self._engine
+
+    async def _open_shared(self) -> None:
+        """Make the gate in a thread: it loads a database's driver, and may touch the disk."""
+        async with self._opening:
+            if self._gate is None:
+                from aistemsplitter_async._tasks import run_in_thread  # noqa: PLC0415  # it is loaded now
+
+                self._gate = await run_in_thread(self._build_gate)
 
     def _bind(self) -> None:
         """Check that the client is open and belongs to the running event loop.
@@ -258,20 +287,25 @@ class AsyncAIStemSplitter:
         """Stop waiting for splits and close the connections. Splits continue at the server.
 
         Creates that are being sent get a few seconds to be answered first, so that their splits are known. All of this
-        is done even if the caller is cancelled; another call waits for the same end.
+        is done even if the caller is cancelled; another call waits for the same end. With `shared`, the other processes
+        are told what they must know, in a few seconds at most.
         """
         _running_loop()
         self._closed = True
         if self._built is not None:
             await self._built.aclose()
-        elif self._transport is not None:
+            return
+        if self._gate is not None and self._owns_gate:
+            await self._gate.aclose()
+        if self._transport is not None:
             await self._transport.aclose()
 
     @property
     def gate(self) -> Gate:
         """The gate to this key's request budget; pass it to other clients of the same key.
 
-        Read it inside `async with`, or after the first call: before, its modules load here, which takes some 30 ms.
+        Read it inside `async with`, or after the first call: before, its modules load here, which takes some 30 ms, or
+        more with `shared`.
         """
         if self._gate is None:
             self._gate = self._build_gate()
@@ -676,7 +710,10 @@ class AsyncAIStemSplitter:
                 Consumed only as fast as they are processed. A path is one file, called exactly so; folders, lists,
                 patterns and names in other spellings are for the command, `aistemsplitter-async batch`.
             into: the folder for all stems, `into/<source name>/<stem>.<ext>`; nothing is downloaded without it.
-            journal: the file that records everything; without one, a crash loses what was in progress.
+            journal: the file that records everything; without one, a crash loses what was in progress. With the URL
+                of a PostgreSQL database (`postgresql://..`, where `?schema=` may name the schema), several workers, on
+                several machines, can run the same batch at once: each song is the work of one of them, and `into` must
+                be the same folder for all.
             stem_model: `"4s"` or `"6s"`; by default the server's choice. A song of the journal is bought once more only
                 if it was delivered as something else than is asked for here; without this argument, never.
             output_format: `"mp3"` or `"wav"`; by default the server's choice, with the same rule.
@@ -688,10 +725,10 @@ class AsyncAIStemSplitter:
             downloads: tracks whose stems are downloaded at a time.
             dedupe: whether the same audio, whatever its tags, or the same URL is split only once.
             priority: the lane its requests wait in.
-            max_credits: stop before a split that would make this run cost more. Files are measured by their content.
-                One without a certain length is priced at the longest it can be. What can have any length (a URL, a
-                stream or an unknown format without `BatchItem.seconds`) is not created: it fails with
-                `SpendLimitError`, and the others go on.
+            max_credits: stop before a split that would make this run, of all workers together, cost more; all must be
+                given the same. Files are measured by their content. One without a certain length is priced at the
+                longest it can be. What can have any length (a URL, a stream or an unknown format without
+                `BatchItem.seconds`) is not created: it fails with `SpendLimitError`, and the others go on.
             webhook_url: where the API sends a notification for every split.
             key_age: seconds the server is trusted to remember an idempotency key: until then an unanswered create is
                 resent under its key; after that a person must decide.
@@ -736,9 +773,12 @@ class AsyncAIStemSplitter:
             new_key=new_key,
             resend=resend,
         )
-        return Batch(
-            self._bound_engine, sources, options, journal=None if journal is None else Path(journal), clock=self._clock
-        )
+        place: Path | JournalURL | None = None
+        if journal is not None:
+            from aistemsplitter_async.journal.place import parse_journal  # noqa: PLC0415  # few clients have a journal
+
+            place = parse_journal(journal)
+        return Batch(self._bound_engine, sources, options, journal=place, clock=self._clock)
 
     def _job(self, created: CreatedSplit, key: str, priority: Priority) -> Job:
         return Job(

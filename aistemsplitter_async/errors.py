@@ -26,7 +26,8 @@ AIStemSplitterError                 code, status_code, request_id, idempotency_k
 │   └── StemsExpiredError           stem URLs still refused after refreshes and pauses
 ├── WebhookError                    a forged, malformed, stale or future event
 ├── JournalError
-│   └── JournalLockedError          another process owns the journal
+│   ├── JournalLockedError          another process owns the journal
+│   └── LostLeaseError              another worker of a shared journal has taken the track over
 └── SpendLimitError                 the batch's own credit limit would, or could, be exceeded
 ```
 
@@ -132,6 +133,9 @@ def _restore(cls: type[AIStemSplitterError], args: tuple[Any, ...], state: dict[
 
 class ConfigurationError(AIStemSplitterError):
     """Invalid arguments or settings, such as a missing API key."""
+
+
+GATE_UNREACHABLE = "GATE_UNREACHABLE"
 
 
 class APIConnectionError(AIStemSplitterError):
@@ -355,6 +359,13 @@ class JournalError(AIStemSplitterError):
 
 class JournalLockedError(JournalError):
     """Another process is using this journal."""
+
+
+class LostLeaseError(JournalError):
+    """Another worker of a shared journal has taken a track over: this one was silent for too long.
+
+    `code` is `LOST_LEASE`. Nothing of the track may be changed or sent any more; the other one finishes it.
+    """
 
 
 class SpendLimitError(AIStemSplitterError):

@@ -211,7 +211,8 @@ class SplitFinished(_Event):
 
     Attributes:
         source: its name.
-        outcome: `done`, `failed`, `skipped` (a batch had nothing to do, or stopped first) or `cancelled`.
+        outcome: `done`, `failed`, `skipped` (a batch had nothing to do, or stopped first), `elsewhere` (another worker
+            has the song in hand; this one comes back to it) or `cancelled`.
         split_id: the split, if there is one.
         credits_used: what it cost, if that is known.
         seconds: from the start.
@@ -222,7 +223,7 @@ class SplitFinished(_Event):
     """
 
     source: str
-    outcome: Literal["done", "failed", "skipped", "cancelled"]
+    outcome: Literal["done", "failed", "skipped", "elsewhere", "cancelled"]
     split_id: str | None = None
     credits_used: float | None = None
     seconds: float

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any, Self
 
 import attrs
 
@@ -106,6 +107,13 @@ class Quota:
                 self._batches.append(_Batch(back, back, count))
             self._settled += count
 
+    def declare(self, requests: int | None) -> None:
+        """Never allow more than `requests`; `None`: as many as replies name."""
+        if requests != (self._most if self.declared else None):
+            self.declared = requests is not None
+            self._most = math.inf if requests is None else requests
+            self.requests = self.requests if requests is None else requests
+
     def note(self, advice: RateAdvice, now: float, *, sent: float) -> None:
         """Note what a reply says; its own request was sent at `sent`, and is still in flight here."""
         self.named_at = now
@@ -147,6 +155,53 @@ class Quota:
             slots.insert(0, (now - self._others_until + self.per, self._others))
         slots += [(0.0, self.in_flight)] * bool(self.in_flight)
         return QuotaMemory(requests=self.requests, per=self.per, slots=tuple(slots), named=now - self.named_at)
+
+    def fill(self, count: int, now: float) -> None:
+        """Count all occupied slots and `count` more as if their replies came now, as far as there are so many."""
+        count = min(self.requests, self.in_flight + self._settled + self._others + count)
+        self.in_flight = self._settled = self._others = 0
+        self._batches.clear()
+        self.occupy([(0.0, count)], now)
+        self._taken_at = self.named_at = now
+        self._changed_at, self._ask_at = now, math.inf
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        for batch in self._batches:
+            batch.first += seconds
+            batch.back += seconds
+        self.named_at += seconds
+        self._taken_at += seconds
+        self._others_until += seconds
+        self._changed_at += seconds
+        self._ask_at += seconds
+
+    def dump(self) -> list[Any]:
+        """Return the whole state as plain JSON."""
+        times = self.named_at, self._taken_at, self._others_until, self._changed_at, self._ask_at
+        return [
+            *(self.requests, self.per, self._most if self.declared else 0, self.in_flight, self._others, self._is_told),
+            [at if math.isfinite(at) else None for at in times],
+            [number for batch in self._batches for number in (batch.first, batch.back, batch.count)],
+        ]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> Self:
+        """Return a limit as it was dumped."""
+        requests, per, declared, in_flight, others, is_told, times, batches = dumped  # 0: not declared
+        named, taken, others_until, changed, ask = (None if at is None else float(at) for at in times)
+        quota = cls(int(declared or requests), float(per), declared=bool(declared), now=named or 0.0)
+        quota.requests = int(requests)
+        quota.in_flight, quota._others, quota._is_told = int(in_flight), int(others), bool(is_told)
+        quota._taken_at = taken or 0.0
+        quota._others_until = -math.inf if others_until is None else others_until
+        quota._changed_at = -math.inf if changed is None else changed
+        quota._ask_at = math.inf if ask is None else ask
+        numbers = iter(batches)
+        for first, back, count in zip(numbers, numbers, numbers, strict=True):
+            quota._batches.append(_Batch(float(first), float(back), int(count)))
+            quota._settled += int(count)
+        return quota
 
     def _back_at(self, missing: int) -> float:
         returns = [(batch.back, batch.count) for batch in self._batches] + [(self._others_until, self._others)]
@@ -256,6 +311,52 @@ class Quotas:
                 quota.named_at = now - memory.named
             if quota is not None:
                 quota.recall(memory.slots, now)
+
+    def declare(self, limits: Iterable[RateLimit], now: float, *, in_flight: int, ages: list[float]) -> None:
+        """Keep these limits as the declared ones. The others hold only as long as replies name them.
+
+        `in_flight` and `ages` are those of `adopt`, for a limit that is new.
+        """
+        declared = {limit.per: limit.requests for limit in limits if limit.requests is not None}
+        for quota in self._quotas.values():
+            quota.declare(declared.get(quota.per))
+        for per, requests in declared.items():
+            if per not in self._quotas:
+                quota = self._add(requests, per, now, in_flight)
+                quota.declare(requests)
+                quota.occupy(((age, 1) for age in sorted(ages, reverse=True) if age < per), now)
+
+    def reap(self, count: int, age: float, now: float) -> None:
+        """Settle `count` slots, as if their replies had come `age` seconds ago."""
+        for quota in self._quotas.values():
+            quota.in_flight -= count
+        self.occupy(count, age, now)
+
+    def occupy(self, count: int, age: float, now: float) -> None:
+        """Count `count` requests that were answered `age` seconds ago."""
+        for quota in self._quotas.values():
+            quota.occupy([(age, count)], now)
+
+    def fill(self, count: int, now: float) -> None:
+        """Count all slots in use and `count` more as if their replies came now."""
+        for quota in self._quotas.values():
+            quota.fill(count, now)
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        for quota in self._quotas.values():
+            quota.shift(seconds)
+
+    def dump(self) -> list[list[Any]]:
+        """Return the whole state as plain JSON."""
+        return [quota.dump() for quota in self._quotas.values()]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Sequence[Any]]) -> Self:
+        """Return the limits as they were dumped."""
+        quotas = cls((), now=0.0)
+        quotas._quotas = {quota.per: quota for quota in map(Quota.load, dumped)}
+        return quotas
 
     def _add(self, requests: int, per: float, now: float, in_flight: int) -> Quota:
         quota = self._quotas[per] = Quota(requests, per, declared=False, now=now)

@@ -13,10 +13,14 @@ All times are monotonic seconds and must not run backwards.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, repeat
+from operator import mul, sub
+from typing import Any, Self
 
+_GRAINS = 2.0**13  # of a window, to which dumped times are rounded up: 7.8 ms of a minute
 _ROUNDING = 1e-9  # tokens; a level that should be exactly one may differ in the last bits of a float
 
 
@@ -88,6 +92,32 @@ class CountingWindow:
     def used(self, now: float) -> int:
         return self.in_flight + self.accepted(now)
 
+    def backdate(self, seconds: float) -> None:
+        """Note that the reply of the slot settled last had come so many seconds before; less than none is later."""
+        insort(self._frees, self._frees.pop() - seconds)
+
+    def fill(self, count: int, now: float) -> None:
+        """Occupy `count` slots as if their replies came now, in the place of those that are occupied."""
+        self._frees = deque([now + self.per]) * count
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        self._frees = deque([at + seconds for at in self._frees])
+
+    def dump(self) -> list[Any]:
+        """Return the whole state as plain JSON. Slots come back up to a 5,000th of the window later, never earlier."""
+        requests = self.requests if math.isfinite(self.requests) else None
+        return [requests, self.per, self.in_flight, pack_times(self._frees, _grain_of(self.per))]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> Self:
+        """Return a window as it was dumped."""
+        requests, per, in_flight, frees = dumped
+        window = cls(math.inf if requests is None else int(requests), float(per))
+        window.in_flight = int(in_flight)
+        window._frees = deque(unpack_times(frees, _grain_of(window.per)))
+        return window
+
     def _forget(self, now: float) -> None:
         while self._frees and self._frees[0] <= now:
             self._frees.popleft()
@@ -152,7 +182,43 @@ class BucketWindow:
         self._refill(now)
         self._level = min(self._level, self._capacity - seconds * self._rate)
 
+    def restart(self, now: float) -> None:
+        """Start over with no tokens on a new clock."""
+        self.in_flight, self._level, self._at = 0, 0.0, now
+
+    def shift(self, seconds: float) -> None:
+        """Move all times to another clock."""
+        self._at += seconds
+
+    def dump(self) -> list[Any]:
+        """Return the whole state as plain JSON."""
+        return [self.in_flight, self._capacity, self._rate, self._level, self._at]
+
+    @classmethod
+    def load(cls, dumped: Sequence[Any]) -> Self:
+        """Return a bucket as it was dumped."""
+        in_flight, capacity, rate, level, at = dumped
+        bucket = cls(1, 1.0, float(at))
+        bucket.in_flight = int(in_flight)
+        bucket._capacity, bucket._rate, bucket._level = float(capacity), float(rate), float(level)
+        return bucket
+
     def _refill(self, now: float) -> None:
         refilled = self._level + (now - self._at) * self._rate
         self._level = max(self._level, min(self._capacity - self.in_flight, refilled))
         self._at = now
+
+
+def pack_times(times: Iterable[float], grain: float) -> list[int]:
+    """Return ascending times as differences in grains, rounded up; the first one is that from 0."""
+    grains = list(map(math.ceil, map(mul, times, repeat(1 / grain))))
+    return [*grains[:1], *map(sub, grains[1:], grains)]
+
+
+def unpack_times(packed: Iterable[int], grain: float) -> list[float]:
+    """Return the times that were packed with this grain, a power of two: packing them again changes nothing."""
+    return list(map(mul, accumulate(packed), repeat(grain)))
+
+
+def _grain_of(per: float) -> float:
+    return 2.0 ** round(math.log2(per)) / _GRAINS  # a power of two: exact, however often it is packed

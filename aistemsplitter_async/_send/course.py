@@ -27,7 +27,7 @@ from aistemsplitter_async.events import (
 )
 from aistemsplitter_async.models import CreatedSplit, DirectURL, Split
 
-Ending = Literal["done", "failed", "skipped", "cancelled"]
+Ending = Literal["done", "failed", "skipped", "elsewhere", "cancelled"]
 
 
 @attrs.define(eq=False)
@@ -87,6 +87,10 @@ class Course:
     def skip(self) -> None:
         """Note that there is nothing to do."""
         self._ending = "skipped"
+
+    def leave(self) -> None:
+        """Note that another worker has the song in hand."""
+        self._ending = "elsewhere"
 
     def fail(self, error: BaseException) -> None:
         """Note why there are no stems."""

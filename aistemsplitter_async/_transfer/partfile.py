@@ -23,6 +23,7 @@ if sys.platform != "win32":
     import fcntl
 
 NAME_REFUSED = "NAME_REFUSED"  # the code of the error that says that a file system does not take a name
+WRITTEN_ELSEWHERE = "IN_USE"  # of the one that says that another process is writing a stem, or has just finished it
 _log = Log("transfer")
 _LOCKED = frozenset({errno.EAGAIN, errno.EACCES})  # the second from some network shares
 
@@ -81,15 +82,16 @@ class PartFile:
 
     def _keep(self, durable: int) -> int:
         opened = os.fstat(self._descriptor)
-        problem = None
+        problem: str | None = None
+        code: str | None = WRITTEN_ELSEWHERE
         if not stat.S_ISREG(opened.st_mode):
-            problem = f"{self.path} is not a regular file"
+            problem, code = f"{self.path} is not a regular file", None
         elif not _lock(self._descriptor, self.path.parent):
             problem = f"another process is downloading {self.path}"
         elif not self._is_in_place():
             problem = f"another process has just finished {self.path}"  # the opened file has its final name now
         if problem:
-            raise DownloadError(problem)
+            raise DownloadError(problem, code=code)
         if opened.st_size < durable:
             return 0
         with as_download_error(self.path):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from aistemsplitter_async.batch.outcome import BatchReport, Outcome
     from aistemsplitter_async.batch.progress import BatchProgress
     from aistemsplitter_async.batch.runner import Runner
+    from aistemsplitter_async.journal.place import JournalURL
     from aistemsplitter_async.journal.record import Record
 
 
@@ -44,7 +45,7 @@ class Batch:
         sources: Sources,
         options: BatchOptions,
         *,
-        journal: Path | None,
+        journal: Path | JournalURL | None,
         clock: Clock,
     ) -> None:
         kind = type(sources).__name__
@@ -56,7 +57,7 @@ class Batch:
         self._get_engine = get_engine
         self._sources = sources
         self._options = options
-        self._journal_path = journal
+        self._journal = journal
         self._clock = clock
         self._loop: asyncio.AbstractEventLoop | None = None
         self._entered: Runner | None = None
@@ -69,7 +70,9 @@ class Batch:
             JournalLockedError: another process is running on the journal.
             JournalError: the journal cannot be used.
             AIStemSplitterError: with `new_key`, the API could not be asked whose key it is.
-            ConfigurationError: it was entered before, or its client belongs to another event loop.
+            ConfigurationError: it was entered before, or its client belongs to another event loop; psycopg is missing;
+                or, beside other workers on a shared journal, `into` is another folder than theirs (`code` is
+                `OTHER_FOLDER`), or `max_credits` another limit.
         """
         self._check_new()
         engine = await self._get_engine()
@@ -78,7 +81,7 @@ class Batch:
         self._loop = asyncio.get_running_loop()
         from aistemsplitter_async.batch.runner import Runner  # noqa: PLC0415  # it is loaded now
 
-        runner = Runner(engine, self._sources, self._options, journal=self._journal_path, clock=self._clock)
+        runner = Runner(engine, self._sources, self._options, journal=self._journal, clock=self._clock)
         runner.expect(*self._expected)
         await runner.start()
         self._entered = runner

@@ -6,6 +6,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
+import attrs
+
 from aistemsplitter_async.batch.preflight import Price
 from aistemsplitter_async.errors import AIStemSplitterError, SpendLimitError
 
@@ -38,14 +40,33 @@ def charged(credits_used: float | None, reserved: float | None) -> float:
     return reserved or 0.0
 
 
+@attrs.frozen
+class SpentElsewhere:
+    """What other workers on the same journal have of the credits that all may spend together.
+
+    Attributes:
+        used: credits of the splits they created so far.
+        reserved: credits of creates whose price is not known yet, or that may have happened.
+        kept: those of the latter: nothing will give their price back.
+    """
+
+    used: float = 0.0
+    reserved: float = 0.0
+    kept: float = 0.0
+
+
 class CreditBudget:
     """The credits that a run may still spend, and those it has spent.
 
     Before a create its price is reserved; the answer replaces that by what the service charged. What is spent and what
     is reserved are never more than the limit together, so a service that charges by duration cannot exceed it.
 
+    Several workers spend them together. Each knows what the others had a moment ago, and decides by that whether a
+    create waits or is too dear; what keeps all of them within the limit is the journal, where a create's price is set
+    aside with its intent.
+
     Attributes:
-        used: credits of the splits created so far.
+        used: credits of the splits created so far, by this worker.
 
     Args:
         most: credits the run may spend; `None` or infinity for no limit.
@@ -58,6 +79,7 @@ class CreditBudget:
         self._on_overrun = on_overrun
         self._reserved: dict[int, float] = {}  # by journal row
         self._kept: set[int] = set()  # rows whose create may have happened: nothing will give their price back
+        self._elsewhere = SpentElsewhere()
         self._turn = asyncio.Lock()
         self._changed = asyncio.Event()
 
@@ -68,8 +90,18 @@ class CreditBudget:
 
     @property
     def reserved(self) -> float:
-        """Credits of creates whose price is not known yet, or that may have happened."""
+        """Credits of creates of this worker whose price is not known yet, or that may have happened."""
         return sum(self._reserved.values())
+
+    @property
+    def used_by_all(self) -> float:
+        """Credits of the splits created so far by all workers."""
+        return self.used + self._elsewhere.used
+
+    def note_elsewhere(self, elsewhere: SpentElsewhere) -> None:
+        """Note what the other workers have."""
+        self._elsewhere = elsewhere
+        self._changed.set()
 
     def check(self, price: Price | None) -> None:
         """Check, under a limit, that a source has a price, and that its length is certain enough for one that may fit.
@@ -116,11 +148,12 @@ class CreditBudget:
         self._check_overrun(cost, reserved)
         return cost
 
-    def correct(self, cost: float, credits_used: float | None) -> None:
-        """Record that a split for which `cost` was charged costs more in the end, if it does."""
+    def correct(self, cost: float, credits_used: float | None) -> float:
+        """Record that a split for which `cost` was charged costs more in the end, if it does; return how much more."""
         latest = max(cost, charged(credits_used, cost))
         self.used += latest - cost
         self._check_overrun(latest, cost)
+        return latest - cost
 
     def settle(self, row: int, *, may_have_happened: bool) -> None:
         """End a create without a charge: what was reserved is given back, unless it may have happened all the same."""
@@ -133,11 +166,12 @@ class CreditBudget:
 
     def _left(self, *, settled: bool = False) -> float:
         """Return what no create has cost or may still cost; if `settled`, with those in progress left out."""
+        others = self._elsewhere
         bound = sum(self._reserved[row] for row in self._kept) if settled else self.reserved
-        return self._most - self.used - bound
+        return self._most - self.used_by_all - bound - (others.kept if settled else others.reserved)
 
     def _too_dear(self, price: Price) -> SpendLimitError:
-        spent = f"the {self._most:g} credits this run may spend ({self.used:g} are spent)"
+        spent = f"the {self._most:g} credits this run may spend ({self.used_by_all:g} are spent)"
         if price.is_certain:
             return SpendLimitError(
                 f"the next split, of {price.credits:,} credits, would exceed {spent}; raise the limit to go on",
@@ -155,8 +189,9 @@ class CreditBudget:
         if cost > expected + _ROUNDING or self._left() < 0:
             self._on_overrun(
                 SpendLimitError(
-                    f"the service charged {cost:g} credits for a split that was to cost {expected:g}, so the limit of "
-                    f"{self._most:g} credits cannot be kept ({self.used:g} are spent); no more splits are created",
+                    f"the service charged {cost:g} credits for a split that was to cost {expected:g}, so the limit "
+                    f"of {self._most:g} credits cannot be kept ({self.used_by_all:g} are spent); no more splits are "
+                    "created",
                     code=CHARGED_MORE,
                 )
             )
@@ -164,6 +199,10 @@ class CreditBudget:
 
 class CreatingStoppedError(Exception):
     """The batch creates no more splits, and this track has none yet."""
+
+
+class OverbookedError(Exception):
+    """Other workers were quicker: with what they have set aside, a create does not fit what all may spend for now."""
 
 
 class OutdatedError(Exception):

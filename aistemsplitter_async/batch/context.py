@@ -13,12 +13,13 @@ from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async.batch.bounds import CreditBudget, StopSwitch, plan_in_flight
+from aistemsplitter_async.batch.bounds import CHARGED_MORE, CreditBudget, SpentElsewhere, StopSwitch, plan_in_flight
 from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.patience import Patience, SignsOfLife
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError
+from aistemsplitter_async.config import FLEET_LOOK
+from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError, SpendLimitError
 from aistemsplitter_async.journal.binding import GATE
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
@@ -71,7 +72,7 @@ class BatchContext:
         self.own_files = own_files
         self.clock = clock
         self.stop_switch: StopSwitch = StopSwitch(on_stop)
-        self.budget: CreditBudget = CreditBudget(options.max_credits, on_overrun=self.stop_switch.stop)
+        self.budget: CreditBudget = CreditBudget(options.max_credits, on_overrun=self._stop_spending)
         self.gate: Gate = engine.pipeline.gate
         self.running: dict[int, asyncio.Event] = {}
         self.unresolved: dict[int, AIStemSplitterError] = {}
@@ -83,6 +84,7 @@ class BatchContext:
         self.uploading: Patience = self._build_patience(options.uploads, signs=self._build_signs(same_origin=False))
         self.downloading: Patience = self._build_patience(options.downloads, signs=self._build_signs(same_origin=False))
         self._gate_saved = 0  # its `changes` then
+        self._unreleased: set[int | str] = set()
 
     @property
     def notices(self) -> list[str]:
@@ -127,6 +129,78 @@ class BatchContext:
 
         return await self.disk.retry_through_outage(once)
 
+    def hold(self, row: int) -> None:
+        """Note that a track works on this row of the journal."""
+        self.running[row] = asyncio.Event()
+
+    def let_go(self, row: int) -> None:
+        """Note that it has ended, and let other workers have the row."""
+        self.release({row})
+        self.running.pop(row).set()
+
+    def release(self, held: set[int | str]) -> None:
+        """Let other workers have these rows of a shared journal, and read these files.
+
+        It is in the journal's queue when this returns, and so before another track of this worker takes one again.
+        """
+        if not (held and self.journal.is_shared):
+            return
+        with suppress(JournalError):  # it is closed, and lets go of everything
+            released = self.journal.submit(JournalStore.release, held)
+            released.add_done_callback(lambda done: self._note_release(done, held))
+
+    def _note_release(self, done: asyncio.Future[None], held: set[int | str]) -> None:
+        if not done.cancelled() and done.exception() is not None:
+            self._unreleased |= held
+
+    def release_left(self) -> None:
+        """Let other workers have what the journal could not release when their tracks ended."""
+        held, self._unreleased = self._unreleased - self.running.keys(), set()
+        self.release(held)
+
+    async def take(self, row: int) -> Record:
+        """Make a row of the journal this worker's, and return it.
+
+        Raises:
+            LostLeaseError: another worker has it in hand.
+        """
+        return await self.write(JournalStore.take, row)
+
+    def is_resolved(self, record: Record) -> bool:
+        """Return whether the next run, or another worker, need not resolve the create of this record."""
+        return record.id not in self.unresolved and not self.needs_confirmation(record)
+
+    @property
+    def spends_together(self) -> bool:
+        """Whether its credits are limited together with those of other workers."""
+        return self.journal.is_shared and self.budget.is_limited
+
+    async def note_spending(self) -> None:
+        """Find out what other workers have of the credits that all may spend together.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        if not self.spends_together or (shared := await self.journal.write(JournalStore.budget)) is None:
+            return
+        used = max(0.0, shared.used - self.budget.used)
+        self.budget.note_elsewhere(SpentElsewhere(used, shared.reserved_elsewhere, shared.kept_elsewhere))
+        if shared.stopped:
+            self.stop_switch.stop(SpendLimitError(shared.stopped, code=CHARGED_MORE))
+
+    async def await_spending(self) -> None:
+        """Wait until what other workers have is known again, since it was not when a create was about to be sent."""
+        with suppress(JournalError):  # it is known sooner or later
+            await self.note_spending()
+        await self.clock.sleep(FLEET_LOOK * self.engine.pipeline.random())
+
+    def _stop_spending(self, reason: SpendLimitError) -> None:
+        """Create no more splits, as the limit cannot be kept; nor do the other workers."""
+        self.stop_switch.stop(reason)
+        if self.journal.is_shared:
+            with suppress(JournalError):  # they find out by themselves
+                self.journal.submit(JournalStore.stop_spending, str(reason)).add_done_callback(_drop)
+
     async def check_target(self, record: Record) -> None:
         """Check that the stems of `record` can be written, before anything is spent.
 
@@ -139,8 +213,15 @@ class BatchContext:
                 folder, overwrite=options.overwrite, selection=options.selection, pattern=record.pattern
             )
 
+    @property
+    def keeps_gate(self) -> bool:
+        """Whether the journal keeps what is known of the key's limit: of several workers, each knows something else."""
+        return not self.journal.is_shared
+
     async def restore_gate(self) -> None:
         """Count the requests of an earlier run: the server does too, whether or not the program was restarted."""
+        if not self.keeps_gate:
+            return
         saved = await self.journal.write(JournalStore.note, GATE)
         if saved is not None:
             self.gate.restore(json.loads(saved))
@@ -148,7 +229,7 @@ class BatchContext:
     async def save_gate(self) -> None:
         """Save what is known of the key's limit, and which of its slots are in use, for the next run."""
         changes = self.gate.changes
-        if changes == self._gate_saved or self.gate.snapshot().used > _SLOTS_KEPT:
+        if not self.keeps_gate or changes == self._gate_saved or self.gate.snapshot().used > _SLOTS_KEPT:
             return
         self._gate_saved = changes
         with suppress(JournalError):  # a track that needs the journal fails with it
@@ -180,7 +261,13 @@ class BatchContext:
         if self.options.in_flight is not None:
             return self.options.in_flight
         budget = self.gate.budget()
-        return plan_in_flight(budget.limit, budget.per, self.engine.poller.typical())
+        in_flight = plan_in_flight(budget.limit, budget.per, self.engine.poller.typical())
+        return -(-in_flight // budget.holders)  # each process its part, or the first one would take all songs
 
     def _plan_sources(self) -> int:
         return self._plan_in_flight() + 2 * (self.options.uploads + self.options.downloads)
+
+
+def _drop(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()  # retrieved, or asyncio would report it

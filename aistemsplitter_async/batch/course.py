@@ -10,6 +10,7 @@ import attrs
 
 from aistemsplitter_async._listeners import Emitter, describe_error
 from aistemsplitter_async._send.course import Course
+from aistemsplitter_async.batch.elsewhere import Elsewhere
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.outcome import Failed, Outcome, Skipped
 from aistemsplitter_async.batch.track import BatchTrack
@@ -51,11 +52,14 @@ class BatchCourse:
         )
 
 
-async def run_track(track: BatchTrack, emit: Emitter, options: BatchOptions) -> Outcome:
-    """Return the outcome of a track, and tell how it begins and ends. Raises like `BatchTrack.run`."""
+async def run_track(track: BatchTrack, emit: Emitter, options: BatchOptions) -> Outcome | Elsewhere:
+    """Return what becomes of a track, and tell how it begins and ends. Raises like `BatchTrack.run`."""
     item, asked = track.standing.item, (options.stem_model, options.output_format)
     with Course(item.source, emit, item.filename, *asked) as course:
         outcome = await track.run()
+        if isinstance(outcome, Elsewhere):
+            course.leave()
+            return outcome
         if isinstance(outcome, Failed):
             course.fail(outcome.error)
             return outcome

@@ -13,13 +13,19 @@ import attrs
 
 from aistemsplitter_async._send.retry import Ambiguity
 from aistemsplitter_async._transfer.lifetime import may_have_expired
-from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError
+from aistemsplitter_async.batch.bounds import CreatingStoppedError, OutdatedError, OverbookedError
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SubmissionUncertainError
-from aistemsplitter_async.journal.record import NEEDS_REVIEW, SENT_BY_OTHER_KEY, Record, State, Step
+from aistemsplitter_async.errors import (
+    AIStemSplitterError,
+    JournalError,
+    LostLeaseError,
+    SpendLimitError,
+    SubmissionUncertainError,
+)
+from aistemsplitter_async.journal.record import Record, State, Step
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import CreatedSplit, Submission, UploadedFile
 
@@ -71,13 +77,32 @@ class SplitCreator:
 
     async def _buy(self, record: Record, submission: Submission) -> Record:
         context, standing = self._context, self._standing
-        context.stop_switch.check()
-        await context.budget.reserve(record.id, standing.price)
-        try:
+        while True:
             context.stop_switch.check()
-            return await self._send(record, submission)
-        finally:
-            context.budget.settle(record.id, may_have_happened=not standing.cancellable)
+            await context.budget.reserve(record.id, standing.price)
+            is_ours = True
+            try:
+                context.stop_switch.check()
+                if record.submission is not None:
+                    await self._set_aside(record)
+                return await self._send(record, submission)
+            except LostLeaseError:  # what it may cost is set aside by the other worker
+                is_ours = False
+                raise
+            except OverbookedError:
+                pass
+            finally:
+                context.budget.settle(record.id, may_have_happened=is_ours and not standing.cancellable)
+            await context.await_spending()
+
+    async def _set_aside(self, record: Record) -> None:
+        """Set aside in the journal what a create may cost that is sent again because a person says so."""
+        context, price = self._context, self._standing.price
+        if price is not None and context.spends_together:
+            try:
+                await context.write(JournalStore.reserve, record.id, price.credits)
+            except SpendLimitError:
+                raise OverbookedError from None
 
     async def _send(self, record: Record, submission: Submission) -> Record:
         self._standing.has_worked = True
@@ -126,20 +151,29 @@ class _JournaledCreate:
 
     async def _commit_intent(self, _: Submission) -> None:
         """Check again, since waiting for the gate may have taken long; then record what is about to be sent."""
-        context, standing = self._context, self._standing
+        context = self._context
         if not self.ambiguity.open:
             context.stop_switch.check()
         if not self._is_due():
             raise OutdatedError
         if self.record.submission is None:
-            standing.cancellable = False
-            self.record = await context.journal.write(
-                JournalStore.intend, self.record.id, self.submission, context.clock.now()
-            )
+            await self._intend()
         elif self.record.sender not in (None, context.engine.owner["key"]):  # as a person has confirmed
             self.record = await context.journal.write(JournalStore.resent, self.record.id)
         elif not self.ambiguity.open:  # it never arrived, and perhaps waited for long
             await context.journal.write(JournalStore.check_in_place)
+
+    async def _intend(self) -> None:
+        context, standing = self._context, self._standing
+        intend = JournalStore.intend
+        if standing.price is not None and context.spends_together:
+            intend = partial(intend, price=standing.price.credits)
+        standing.cancellable = False
+        try:
+            self.record = await context.journal.write(intend, self.record.id, self.submission, context.clock.now())
+        except SpendLimitError:
+            standing.cancellable = True
+            raise OverbookedError from None
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context
@@ -183,30 +217,17 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
         JournalError: the answer cannot be recorded.
     """
     if context.needs_confirmation(record):
+        context.release({record.id})
         return
     standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
+    context.hold(record.id)
     try:
         await SplitCreator(context, standing).replay(record)
+    except LostLeaseError:  # another worker finds out
+        pass
     except JournalError:
         raise
     except AIStemSplitterError as error:
         context.unresolved[record.id] = error  # its track fails with that, if its source is in this run
-
-
-def build_unconfirmed(record: Record, key: str) -> SubmissionUncertainError:
-    """Return the error of a create that may have happened, and is not sent again until a person says so."""
-    assert record.submission is not None  # noqa: S101  # implied by the state
-    if record.sender in (None, key):
-        return SubmissionUncertainError(
-            "its create is too old to resend without confirmation: the service may have forgotten its idempotency key "
-            "and charge twice. Check whether the split exists; if it does not, resend=True sends the create again",
-            submission=record.submission,
-            code=NEEDS_REVIEW,
-        )
-    return SubmissionUncertainError(
-        "its create was sent with another API key, and the service may not know its idempotency key under this one and "
-        "charge twice. Run the batch with that key, or check whether the split exists; if it does not, resend=True "
-        "sends the create with this key",
-        submission=record.submission,
-        code=SENT_BY_OTHER_KEY,
-    )
+    finally:
+        context.let_go(record.id)

@@ -23,7 +23,7 @@ from aistemsplitter_async._transfer.names import ANY_STEM, check_name, folder_na
 from aistemsplitter_async._wire.credentials import parse_idempotency_key
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import ConfigurationError, SourceChangedError, SourceUnreadableError, UnsafeNameError
-from aistemsplitter_async.journal.record import AudioId, Record
+from aistemsplitter_async.journal.record import AudioId
 from aistemsplitter_async.journal.rows import Sighting, Stamp
 from aistemsplitter_async.library.tags import measure_file
 from aistemsplitter_async.models import DirectURL
@@ -255,13 +255,3 @@ def _measure_file(path: Path) -> Length:
         return measure_file(path)
     except OSError as error:
         raise SourceUnreadableError(f"cannot read {path}: {reason_of(error)}") from None
-
-
-def build_changed(label: str, record: Record) -> SourceChangedError:
-    """Return the error of a file that was bought with other bytes."""
-    bought = "" if record.split_id is None else f" as {record.split_id}"
-    return SourceChangedError(
-        f"{label} was bought{bought} with other bytes; perhaps only its tags changed, so it is not bought again; "
-        'changed="same" takes it for the same song, changed="new" buys it',
-        code="CHANGED",
-    )

@@ -10,13 +10,14 @@ from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.errors import APIStatusError, JournalError
 from aistemsplitter_async.journal.binding import NOT_PROVEN
 from aistemsplitter_async.journal.journal import Journal
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.store import JournalStore
 
 _ASKED = 5  # newest splits that are asked for: one may be gone, and older ones sooner
 _UNSEEN = frozenset({HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND, HTTPStatus.GONE})
 
 
-async def open_journal(path: Path | None, engine: Engine, *, new_key: bool) -> Journal:
+async def open_journal(place: Path | JournalURL | None, engine: Engine, *, new_key: bool) -> Journal:
     """Open a batch's journal, bound to the engine's key; with `new_key`, to a new one of the same account.
 
     Raises:
@@ -24,8 +25,8 @@ async def open_journal(path: Path | None, engine: Engine, *, new_key: bool) -> J
         AIStemSplitterError: like `accept_key`.
     """
     if not new_key:
-        return await Journal.open(path, owner=engine.owner)
-    journal = await Journal.open(path, owner=None)
+        return await Journal.open(place, owner=engine.owner)
+    journal = await Journal.open(place, owner=None)
     try:
         await accept_key(journal, engine)
         await journal.write(JournalStore.bind, engine.owner)
@@ -47,7 +48,7 @@ async def accept_key(journal: Journal, engine: Engine) -> None:
         return
     if proofs and not await _sees_one(engine, proofs):
         raise JournalError(
-            f"this API key does not see what {journal.path} has paid for last, such as {proofs[0]}, so it is another "
+            f"this API key does not see what {journal.place} has paid for last, such as {proofs[0]}, so it is another "
             "account's, or that is gone at the service. Use the key the journal was started with, or another of its "
             "account; with another journal, what it has is paid for again",
             code=NOT_PROVEN,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from aistemsplitter_async._transfer.audio import Source
     from aistemsplitter_async.journal.record import StageName
 
-SkipReason = Literal["finished", "duplicate", "not begun"]
+SkipReason = Literal["finished", "duplicate", "elsewhere", "not begun"]
 
 
 class _Outcome(PlainValue):
@@ -70,9 +70,11 @@ class Skipped(_Outcome):
 
     Attributes:
         source: as it was given.
-        reason: `finished` (in an earlier run), `duplicate` (the same audio or URL as an earlier source of this batch,
-            which is done; had that failed, so would this one), or `not begun` (the batch stopped creating splits
-            first; running it again begins with it).
+        reason: `finished` (before this batch came to it), `duplicate` (the same audio or URL as an earlier source of
+            this batch, which is done; had that failed, so would this one), `elsewhere` (another worker on the same
+            journal had it in hand and has finished it; without a `split`, that worker still has it, and this batch
+            stopped before the end), or `not begun` (the batch stopped creating splits first; running it again begins
+            with it).
         position: its number among the sources, from 0.
         files: the stems and mixes, if they are on disk.
         same_as: for a duplicate, the source whose stems it shares.

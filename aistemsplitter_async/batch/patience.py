@@ -30,6 +30,7 @@ from aistemsplitter_async.errors import (
     SubmissionUncertainError,
 )
 from aistemsplitter_async.journal.record import SAME_SPLIT
+from aistemsplitter_async.journal.tables import DOWN
 
 _log = Log("batch")
 T = TypeVar("T")
@@ -39,10 +40,10 @@ _LONGEST = 30.0  # s between two probes
 _MINUTE = 60.0
 
 
-def is_disk_full(error: BaseException) -> bool:
-    """Return whether the disk has no room left."""
+def is_storage_out(error: BaseException) -> bool:
+    """Return whether the disk has no room left, or the database of a shared journal cannot be used."""
     if isinstance(error, JournalError):
-        return error.code == "DISK"
+        return error.code in ("DISK", DOWN)
     cause = error.__cause__
     return isinstance(error, DownloadError) and isinstance(cause, OSError) and cause.errno in FULL
 
@@ -51,7 +52,7 @@ def is_transient(error: AIStemSplitterError) -> bool:
     """Return whether the cause of `error` may end by itself; each was retried already."""
     if isinstance(error, SubmissionUncertainError) and error.status_code is None:
         return error.code != SAME_SPLIT  # the same create would be answered in the same way
-    return is_outage(error) or is_disk_full(error)
+    return is_outage(error) or is_storage_out(error)
 
 
 @attrs.frozen
@@ -160,7 +161,7 @@ class Patience:
                 failures.note(error, now, successes=self._successes, answers=self._answers())
                 if failures.is_track_beside_others() or not self._note_outage(error):
                     raise
-                if signs is None or is_disk_full(error):  # a full disk says nothing about the track
+                if signs is None or is_storage_out(error):  # that says nothing about the track
                     continue
                 if failures.needs_answer(error, now) and await signs.ask():
                     failures.note_answer(error, self._answers())
@@ -218,7 +219,7 @@ class Patience:
         self.outage = error
         began = self._since if self._probes else now  # tracks that were under way when it began get their answers later
         takes_too_long = max(now, self._probe_at) > began + self._longest
-        if self._given_up or (takes_too_long and not is_disk_full(error)):  # a full disk needs a person
+        if self._given_up or (takes_too_long and not is_storage_out(error)):  # that needs a person
             self._given_up = True
             self._over.set()  # each track finds out on its own
             self._on_give_up(error)

@@ -53,6 +53,7 @@ class BatchProgress(PlainValue):
         credits_used: of splits created in this run.
         paid: how many of those under way are paid for, or may be: their create was sent.
         active: some of those being worked on, transfers first.
+        elsewhere: sources whose songs other workers on the same journal have in hand now.
         notices: the outages that are being waited out.
         draining: whether no more splits are created.
         gate: the key's budget.
@@ -75,6 +76,7 @@ class BatchProgress(PlainValue):
     gate: GateSnapshot
     processing: float | None
     paid: int = 0
+    elsewhere: int = 0
     total: int | None = None
     seconds_left: float | None = None
 
@@ -105,7 +107,12 @@ def write_status(path: Path, status: BatchStatus) -> None:
         OSError: it cannot be written.
     """
     with replacing(path) as file:
-        json.dump(cattrs.unstructure(status), file)
+        file.write(dump_status(status))
+
+
+def dump_status(status: BatchStatus) -> str:
+    """Return a status as text."""
+    return json.dumps(cattrs.unstructure(status))
 
 
 def read_status(path: Path) -> BatchStatus:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from contextlib import ExitStack, suppress
 from contextvars import Context, copy_context
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 from weakref import WeakSet
 
 from aistemsplitter_async._engine import Engine
@@ -22,8 +23,9 @@ from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.course import BatchCourse, run_track
-from aistemsplitter_async.batch.create import resolve_create
+from aistemsplitter_async.batch.elsewhere import Elsewhere
 from aistemsplitter_async.batch.feeder import Feeder, Sources
+from aistemsplitter_async.batch.fleet import Fleet, join_fleet
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.new_key import open_journal
 from aistemsplitter_async.batch.options import BatchOptions
@@ -34,6 +36,7 @@ from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import JournalError, SourceUnreadableError
 from aistemsplitter_async.journal.file import is_exposed, own_files
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
@@ -46,13 +49,20 @@ class Runner:
     """What an entered batch runs on. Arguments are those of `Batch`; all methods are for the loop of `start`."""
 
     def __init__(
-        self, engine: Engine, sources: Sources, options: BatchOptions, *, journal: Path | None, clock: Clock
+        self,
+        engine: Engine,
+        sources: Sources,
+        options: BatchOptions,
+        *,
+        journal: Path | JournalURL | None,
+        clock: Clock,
     ) -> None:
         self._engine = engine
         self._options = options
-        self._journal_path = journal
+        self._place = journal
         self._clock = clock
         self._started: BatchContext | None = None
+        self._others: Fleet | None = None
         self._tracks: dict[asyncio.Task[None], BatchTrack] = {}
         self._helpers: list[asyncio.Task[None]] = []
         self._feeder = Feeder(sources, self._take, clock=clock)
@@ -78,18 +88,21 @@ class Runner:
             self._callers = copy_context()
             await self._open()
             self._course = undo.pop_all()
-        self._feeder.start(self._resolve_open_creates)
-        loop = asyncio.get_running_loop()
-        self._helpers = [
-            loop.create_task(self._end(), name="batch end"),
-            loop.create_task(self._build_ticker().run(), name="batch ticker"),
-        ]
+        self._feeder.start(self._fleet.resolve_open_creates)
+        self._help(self._end(), "end")
+        self._help(self._build_ticker().run(), "ticker")
+        if self._context.journal.is_shared:
+            self._help(self._fleet.watch(), "watch")
+            self._help(self._fleet.mend(), "mending")
+
+    def _help(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._helpers.append(asyncio.get_running_loop().create_task(work, name=f"batch {name}"))
 
     async def _open(self) -> None:
         await self._engine.collector.check_mixes(self._options.selection)
         self._began = self._clock.monotonic()
-        own = () if self._journal_path is None else await run_in_thread(own_files, self._journal_path)
-        journal = await open_journal(self._journal_path, self._engine, new_key=self._options.new_key)
+        own = await run_in_thread(own_files, self._place) if isinstance(self._place, Path) else ()
+        journal = await open_journal(self._place, self._engine, new_key=self._options.new_key)
         context = BatchContext(
             self._engine,
             journal,
@@ -99,8 +112,10 @@ class Runner:
             on_stop=self._cancel_unpaid,
         )
         self._started = context
+        self._others = Fleet(context, self._take_again)
         try:
             await context.restore_gate()
+            await join_fleet(context)
         except BaseException:
             await journal.aclose()
             raise
@@ -196,8 +211,8 @@ class Runner:
 
     async def exposed_folder(self) -> Path | None:
         """See `Batch.exposed_folder`."""
-        path = self._journal_path
-        return path.parent if path is not None and await run_in_thread(is_exposed, path) else None
+        path = self._place
+        return path.parent if isinstance(path, Path) and await run_in_thread(is_exposed, path) else None
 
     def progress(self) -> BatchProgress:
         """See `Batch.progress`."""
@@ -221,9 +236,15 @@ class Runner:
             draining=context.stop_switch.is_on,
             gate=context.gate.snapshot(),
             processing=context.engine.poller.typical(),
+            elsewhere=len(self._fleet),
             total=self._total,
             seconds_left=self._seconds_left,
         )
+
+    @property
+    def _fleet(self) -> Fleet:
+        assert self._others is not None  # noqa: S101  # made with the context
+        return self._others
 
     @property
     def _context(self) -> BatchContext:
@@ -249,32 +270,40 @@ class Runner:
         for task in tracks:
             self._cancelled.add(task)
             task.cancel()
-
-    async def _resolve_open_creates(self) -> None:
-        """Do first what may be paid for: its idempotency keys grow old, and its sources may not be given again."""
-        open_creates = await self._context.write(JournalStore.open_creates)
-        await asyncio.gather(*(resolve_create(self._context, record) for record in open_creates))
+        self._fleet.wake()
 
     async def _take(self, source: Source | BatchItem) -> bool:
         """Start a task for a source as soon as there is room for it; return whether to go on."""
-        context = self._context
         item = source if isinstance(source, BatchItem) else BatchItem(source=source)
-        call = item if isinstance(item, Call) else None
-        track = BatchTrack(context, item, self._counts["taken"], self._last_claim)
+        track = BatchTrack(self._context, item, self._counts["taken"], self._last_claim)
+        await self._fleet.wait_for_room()
+        if not await self._start_track(track):
+            return False
+        self._counts["taken"] += 1
+        if not isinstance(item, Call):
+            self._last_claim = track.has_claimed
+        return True
+
+    async def _take_again(self, source: Elsewhere) -> None:
+        """Start another task for a source whose song another worker had in hand."""
+        await self._start_track(BatchTrack(self._context, source.item, source.position, again=source))
+
+    async def _start_track(self, track: BatchTrack) -> bool:
+        """Start the task of a track as soon as there is room for it; return `False` if the batch stopped first."""
+        context = self._context
         await context.sources.acquire()
         if context.stop_switch.is_on:
             context.sources.release()
             return False
-        self._counts["taken"] += 1
-        caller = self._callers.copy() if call is None else call.context
+        call = track.standing.item if isinstance(track.standing.item, Call) else None
         task = asyncio.get_running_loop().create_task(
-            self._run(track), name=f"track {track.standing.position}", context=caller
+            self._run(track),
+            name=f"track {track.standing.position}",
+            context=self._callers.copy() if call is None else call.context.copy(),
         )
         self._tracks[task] = track
         task.add_done_callback(self._tracks.pop)
-        if call is None:
-            self._last_claim = track.has_claimed
-        else:
+        if call is not None:
             call.answer.add_done_callback(lambda _: self._withdraw(task))
         return True
 
@@ -289,8 +318,14 @@ class Runner:
         """Wait until there are no more sources and no more tracks, and end the outcomes."""
         fault = await self._feeder.find_fault()
         self._fault = self._fault or fault
-        while self._tracks:
-            await asyncio.wait(self._tracks)
+        while self._tracks or self._fleet:
+            if self._tracks:
+                await asyncio.wait(self._tracks)
+            elif self._context.stop_switch.is_on or self._closing:
+                for source in self._fleet.drop():
+                    await self._deliver(source.item, source.skip())
+            else:
+                await self._fleet.wait_for_change()
         complete = self._feeder.exhausted and self._fault is None
         if complete and not (self._context.stop_switch.is_on or self._counts["passing"]):
             with suppress(JournalError):  # a re-split not marked as finished is continued by the next run
@@ -305,14 +340,10 @@ class Runner:
                 if self._closing:
                     raise
                 outcome = self._describe_cancelled(track)
-            kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
-            self._counts[kind] += 1
-            if isinstance(outcome, Failed):
-                self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
-            if isinstance(track.standing.item, Call):
-                track.standing.item.settle(outcome)
-            else:
-                await self._outcomes.put(outcome)
+            if isinstance(outcome, Elsewhere):
+                self._fleet.add(outcome)
+                return
+            await self._deliver(track.standing.item, outcome)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # the journal failed, or this is a bug: nothing may go on
@@ -323,6 +354,16 @@ class Runner:
         finally:
             self._context.sources.release()
 
+    async def _deliver(self, item: BatchItem, outcome: Outcome) -> None:
+        kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
+        self._counts[kind] += 1
+        if isinstance(outcome, Failed):
+            self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
+        if isinstance(item, Call):
+            item.settle(outcome)
+        else:
+            await self._outcomes.put(outcome)
+
     def _describe_cancelled(self, track: BatchTrack) -> Outcome:
         """Return the outcome of a track that was cancelled: it was drained, or its source did it."""
         standing = track.standing
@@ -332,4 +373,4 @@ class Runner:
         return Failed(standing.item.source, standing.stage, error, standing.position)
 
     def _build_ticker(self) -> Ticker:
-        return Ticker(self._context, self._journal_path, self.progress)
+        return Ticker(self._context, self.progress)

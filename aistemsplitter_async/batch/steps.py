@@ -18,6 +18,7 @@ from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.collector import Files, Work
 from aistemsplitter_async._transfer.manifest import Manifest
+from aistemsplitter_async._transfer.partfile import WRITTEN_ELSEWHERE
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async._transfer.uploader import Delivery
 from aistemsplitter_async._wire.messages import Stage
@@ -25,7 +26,7 @@ from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.standing import Standing
-from aistemsplitter_async.config import BATCH_WAIT
+from aistemsplitter_async.config import BATCH_WAIT, FLEET_LOOK, LATE_WRITER
 from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError, StemsExpiredError
 from aistemsplitter_async.journal.record import Record, StoredFile, build_failure
 from aistemsplitter_async.journal.store import JournalStore
@@ -83,8 +84,10 @@ class Steps:
         )
         standing.has_worked = True
         if standing.cost is not None:
-            context.budget.correct(standing.cost, split.credits_used)
+            more = context.budget.correct(standing.cost, split.credits_used)
             standing.cost = None
+            if more and context.spends_together:
+                await context.write(JournalStore.overrun, more)
         if split.status == "failed":
             return await context.write(
                 JournalStore.fail, record.id, build_failure("wait", SplitFailedError(split)), split
@@ -129,20 +132,36 @@ class Steps:
 
             return await context.disk.retry_through_outage(attempt)  # it needs no place among the downloads
 
-        files = await context.engine.collector.collect(
-            split,
-            folder,
-            overwrite=context.options.overwrite,
-            on_progress=standing.note_progress,
-            pattern=record.pattern,
-            selection=missing,
-            fetching=fetch,
-            mixing=mix,
-        )
+        async def collect() -> Files:
+            return await context.engine.collector.collect(
+                split,
+                folder,
+                overwrite=context.options.overwrite,
+                on_progress=standing.note_progress,
+                pattern=record.pattern,
+                selection=missing,
+                fetching=fetch,
+                mixing=mix,
+            )
+
+        files = await self._outwait_others(collect)
         stored = await run_in_thread(_describe, into, folder, record.pattern, files)
         standing.has_worked = True
         downloaded = await context.write(JournalStore.downloaded, record.id, stored)
         return attrs.evolve(downloaded, split=split)  # with the URLs, which the journal does not keep
+
+    async def _outwait_others(self, work: Work) -> Files:
+        """Return the files of `work`, repeated while a worker that was taken for dead is still writing some."""
+        context = self._context
+        since = context.clock.monotonic()
+        while True:
+            try:
+                return await work()
+            except DownloadError as error:
+                waited = context.clock.monotonic() - since
+                if error.code != WRITTEN_ELSEWHERE or not context.journal.is_shared or waited > LATE_WRITER:
+                    raise
+            await context.clock.sleep(FLEET_LOOK)
 
     async def find_missing(self, record: Record) -> Selection:
         """Return what is wanted and not here; see `find_missing`."""

@@ -11,7 +11,7 @@ import attrs
 
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.batch.context import BatchContext
-from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, write_status
+from aistemsplitter_async.batch.progress import BatchProgress, BatchStatus, dump_status, write_status
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.file import status_path
 from aistemsplitter_async.journal.store import JournalStore
@@ -26,12 +26,10 @@ class Ticker:
 
     Args:
         context: of the batch.
-        journal: where it is; the status file is beside it.
         progress: returns a snapshot of the batch.
     """
 
     _context: BatchContext
-    _journal: Path | None
     _progress: Callable[[], BatchProgress]
 
     async def run(self) -> None:
@@ -42,6 +40,7 @@ class Ticker:
                 await self._write_status(ended=False)
             await self._context.clock.sleep(_TICK)
             self._context.adapt_to_limit()
+            self._context.release_left()
             await self._context.save_gate()
             ticks += 1
 
@@ -51,16 +50,18 @@ class Ticker:
         await self._write_status(ended=True)
 
     async def _write_status(self, *, ended: bool) -> None:
-        if self._journal is None:
+        """Write the status file beside the journal; in a shared one, show it there."""
+        journal = self._context.journal
+        if journal.path is None and not journal.is_shared:
             return
-        try:
-            tracks = await self._context.journal.write(JournalStore.count)
-        except JournalError:  # a track that needs the journal fails with it
-            return
-        now = self._context.clock.now()
-        status = BatchStatus(at=now, pid=os.getpid(), ended=ended, tracks=tracks, progress=self._progress())
-        with suppress(OSError):  # a full disk is reported by the journal
-            await run_in_thread(_write, self._journal, status)
+        with suppress(JournalError, OSError):  # what needs the journal or the disk fails with it
+            tracks = {} if journal.is_shared else await journal.write(JournalStore.count)  # readers count these once
+            now = self._context.clock.now()
+            status = BatchStatus(at=now, pid=os.getpid(), ended=ended, tracks=tracks, progress=self._progress())
+            if journal.path is None:
+                await journal.write(JournalStore.show, dump_status(status))
+            else:
+                await run_in_thread(_write, journal.path, status)
 
 
 def _write(journal: Path, status: BatchStatus) -> None:

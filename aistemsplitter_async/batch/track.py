@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import nullcontext
 from functools import partial
 
 from aistemsplitter_async._send.course import stage
@@ -15,21 +14,21 @@ from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
-from aistemsplitter_async.batch.create import SplitCreator, build_unconfirmed
-from aistemsplitter_async.batch.item import BatchItem, OpenedItem, build_changed, open_item
+from aistemsplitter_async.batch.create import SplitCreator
+from aistemsplitter_async.batch.elsewhere import Elsewhere
+from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.preflight import plan_price
+from aistemsplitter_async.batch.refusals import build_changed, build_timeout, build_unconfirmed
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps, list_files, list_gains
 from aistemsplitter_async.clock import Deadline
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
-    APITimeoutError,
     AuthenticationError,
     InsufficientCreditsError,
     JournalError,
-    SubmissionUncertainError,
-    WaitTimeoutError,
+    LostLeaseError,
 )
 from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.journal.claims import Claim
@@ -56,10 +55,17 @@ class BatchTrack:
         position: its number among the sources, from 0.
         after: `has_claimed` of the source before. Of two files with the same audio the first is split, however long
             it takes to read.
+        again: what is known of a source whose song another worker had in hand.
     """
 
     def __init__(
-        self, context: BatchContext, item: BatchItem, position: int, after: asyncio.Event | None = None
+        self,
+        context: BatchContext,
+        item: BatchItem,
+        position: int,
+        after: asyncio.Event | None = None,
+        *,
+        again: Elsewhere | None = None,
     ) -> None:
         self.standing: Standing = Standing(context, item, position, since=context.clock.monotonic())
         self.has_claimed: asyncio.Event = asyncio.Event()
@@ -67,6 +73,9 @@ class BatchTrack:
         self._item = item
         self._after = after
         self._row: int | None = None  # of the journal, once this track owns it
+        self._was_elsewhere = again is not None
+        self._audio = None if again is None else again.audio
+        self._reads: str | None = None  # the file that other workers leave to this one
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
 
@@ -75,19 +84,22 @@ class BatchTrack:
         """Whether nobody waits for its outcome any more."""
         return isinstance(self._item, Call) and self._item.is_withdrawn
 
-    async def run(self) -> Outcome:
-        """Work on the source until it has its outcome.
+    async def run(self) -> Outcome | Elsewhere:
+        """Work on the source until it has its outcome, or another worker has its song in hand.
 
         Raises:
             JournalError: nothing can be recorded, so nothing more may be done.
         """
         try:
             return await self._reach_outcome()
+        except LostLeaseError:  # it was taken for dead: what it was about to note, the other worker finds out
+            return self._leave(self._row)
         finally:
             self.has_claimed.set()
+            self._end_reading()
             self._give_up_ownership()
 
-    async def _reach_outcome(self) -> Outcome:
+    async def _reach_outcome(self) -> Outcome | Elsewhere:
         standing = self.standing
         error: AIStemSplitterError
         standing.cancellable = True
@@ -110,7 +122,7 @@ class BatchTrack:
             standing.release_in_flight()
         return await self._fail(error)
 
-    async def _begin(self) -> Outcome:
+    async def _begin(self) -> Outcome | Elsewhere:
         """Find the source's record, and continue from there."""
         context = self._context
         pipeline = context.engine.pipeline
@@ -120,6 +132,8 @@ class BatchTrack:
             if isinstance(opened.audio, DirectURL):
                 context.engine.uploader.vet_source(opened.audio)
             audio = await self._identify(opened)
+            if audio is None:
+                return self._leave(None)
             opened = opened.pinned(audio.content)
             claim = await self._claim(opened, audio)
         while claim.met == "unsettled":
@@ -127,15 +141,17 @@ class BatchTrack:
                 return outcome
             claim = await self._claim(opened, audio)
         record = claim.record
+        if claim.met == "elsewhere":
+            return self._leave(record.id or None)
         if claim.met == "changed":
             raise build_changed(opened.label, record)
         if claim.met == "again" and not (isinstance(self._item, Call) and record.id not in context.running):
             return await self._follow(record, opened)
         if claim.besides is not None:
             self._announce(claim.besides)
-        self._take_ownership(record)
+        record = await self._take_ownership(record)
         self._raise_unresolved(record)
-        if record.failure is not None and context.retries(record.failure):
+        if record.failure is not None and self._retries(claim):
             self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
@@ -151,9 +167,9 @@ class BatchTrack:
             await first.wait()
             self.standing.cancellable = True
             return None
-        self._take_ownership(record)
+        self._own(record)
         self._raise_unresolved(record)
-        record = await context.write(JournalStore.get, record.id)
+        record = await context.take(record.id)
         if record.failure is not None and context.retries(record.failure):
             record = await context.write(JournalStore.reopen, record.id, wanted)
         while fit(record, wanted) is Fit.UNSETTLED:
@@ -199,8 +215,8 @@ class BatchTrack:
         self.standing.enter("wait")
         while (first := context.running.get(record.id)) is not None:
             await first.wait()
-        self._take_ownership(record)  # further duplicates wait for this one
-        record = await context.write(JournalStore.get, record.id)
+        self._own(record)  # further duplicates wait for this one
+        record = await context.take(record.id)
         failure = record.failure
         if failure is not None and failure.stage in _BEFORE_CREATE and failure.passing and not switch.is_on:
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
@@ -213,27 +229,65 @@ class BatchTrack:
             return self._skip("duplicate", record, same_as=record.source)
         return self._skip("not begun") if switch.is_on else await self._take_steps(record, opened)
 
-    def _take_ownership(self, record: Record) -> None:
-        """Take ownership of this journal row."""
+    async def _take_ownership(self, record: Record) -> Record:
+        """Take ownership of this journal row, which was claimed, and return it.
+
+        What a worker that died has left open may be resolved for this one at the moment.
+        """
+        was_held = False
+        while (first := self._context.running.get(record.id)) is not None:
+            was_held = True
+            await first.wait()
+        self._own(record)
+        return await self._context.take(record.id) if was_held else record
+
+    def _retries(self, claim: Claim) -> bool:
+        """Return whether to try again what failed; not for good, and in this very run, by another worker."""
+        failure = claim.record.failure
+        assert failure is not None  # noqa: S101  # asked only then
+        return failure.passing if claim.is_fresh else self._context.retries(failure)
+
+    def _own(self, record: Record) -> None:
         self._row = record.id
-        self._context.running[record.id] = asyncio.Event()
+        self._context.hold(record.id)
 
     def _give_up_ownership(self) -> None:
         if self._row is not None:
-            self._context.running.pop(self._row).set()
+            self._context.let_go(self._row)
             self._row = None
 
-    async def _identify(self, opened: OpenedItem) -> AudioId:
-        """Return what identifies the audio; a file that has not changed since an earlier run is not read again."""
+    def _leave(self, row: int | None) -> Elsewhere:
+        """Leave the song to the worker that has it in hand, until that lets go of it."""
+        return Elsewhere(self._item, self.standing.position, row, self._audio)
+
+    async def _identify(self, opened: OpenedItem) -> AudioId | None:
+        """Return what identifies the audio, `None` while another worker reads the file.
+
+        A file that has not changed since it was read, by any worker, is not read again.
+        """
         context = self._context
         if opened.path is None:
             self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
-        elif opened.stamp is not None:
+            self._audio = self._audio or await opened.identify()  # and keeps no file waiting
+            return self._audio
+        if opened.stamp is not None:
             known = await context.write(JournalStore.audio_of, opened.label, opened.stamp)
             if known is not None:
                 return known
-        async with context.hashing if opened.path is not None else nullcontext():  # a slow stream keeps no file waiting
+        async with context.hashing:
+            if opened.stamp is not None and context.journal.is_shared:
+                self._reads = opened.label
+                reading = await context.write(JournalStore.begin_reading, opened.label, opened.stamp)
+                if reading != "unread":
+                    self._reads = None
+                    return None if reading == "read elsewhere" else reading
             return await opened.identify()
+
+    def _end_reading(self) -> None:
+        """Let other workers read the file; by then the journal knows what it is, unless it could not be read."""
+        if self._reads is not None:
+            self._context.release({self._reads})
+            self._reads = None
 
     async def _claim(self, opened: OpenedItem, audio: AudioId) -> Claim:
         """Claim the journal row of this audio, in the order of the sources."""
@@ -241,7 +295,7 @@ class BatchTrack:
         if self._after is not None:
             await self._after.wait()
         self.has_claimed.set()  # the next source runs only once this claim is in the journal's queue
-        return await context.write(
+        claim = await context.write(
             JournalStore.claim,
             opened.sighted(audio, self._item.pattern),
             context.options.variant,
@@ -249,6 +303,8 @@ class BatchTrack:
             resplit=self._item.anew,
             changed=context.options.changed,
         )
+        self._end_reading()
+        return claim
 
     async def _take_steps(self, record: Record, opened: OpenedItem) -> Outcome:
         """Take steps until there is none left."""
@@ -306,15 +362,7 @@ class BatchTrack:
         record = None if self._row is None else await self._context.write(JournalStore.get, self._row)
         if record is not None and record.state is State.INTENT and ambiguity is not None and not ambiguity.open:
             record = await self._context.write(JournalStore.refused, record.id)
-        if record is not None and record.split_id is not None:
-            return WaitTimeoutError(record.split_id, record.split, holdup)
-        if record is not None and record.submission is not None:
-            return SubmissionUncertainError(
-                "the split may or may not have been created (time ran out); run the batch again to find out",
-                submission=record.submission,
-                code="TIMEOUT",
-            )
-        return APITimeoutError(f"no split was created within the timeout{holdup}", code="TIMEOUT")
+        return build_timeout(record, holdup)
 
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""
@@ -331,7 +379,7 @@ class BatchTrack:
 
     def _finish(self, record: Record) -> Outcome:
         if not self.standing.has_worked:
-            return self._skip("finished", record)
+            return self._skip("elsewhere" if self._was_elsewhere else "finished", record)
         assert record.split is not None  # noqa: S101  # implied by the state
         files, gains = list_files(self._context.options, record), list_gains(self._context.options, record)
         return Done(self._item.source, record.split, files, self.standing.position, gains)

@@ -1,4 +1,4 @@
-"""Whose splits a journal has: those of one account of one API, whatever keys it has had. Plain blocking SQLite."""
+"""Whose splits a journal has: those of one account of one API, whatever keys it has had. It blocks."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Final
 from aistemsplitter_async._wire.credentials import identify_api
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.claims import Claims
+from aistemsplitter_async.journal.database import Database
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
 
 GATE: Final = "gate"  # the note that keeps what is known of the key's limit, and the slots in use
@@ -22,24 +24,32 @@ _KEYS: Final = "keys"  # that of all keys that were shown to be of one account, 
 class Binding(Claims):
     """Whose splits these are: the middle of `JournalStore`."""
 
-    path: Path | None
+    place: Path | JournalURL | None
+
+    def __init__(self, db: Database) -> None:
+        super().__init__(db)
+        self._key: str | None = None  # that of this run
 
     def bind(self, owner: Mapping[str, str]) -> None:
         """Note whose splits these are, or check that they are this owner's.
 
         As long as nothing was uploaded or created, the journal is not bound: a key that was mistyped at first can be
-        corrected.
+        corrected. All workers of a shared one use the same key.
 
         Raises:
-            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`).
+            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers
+                are running on it with another one.
         """
+        self._key = owner.get(_KEY)
         for name, value in owner.items():
             known = self.note(name)
+            if name == _KEY and known not in (None, value):
+                self._check_alone()
             if known is None or not self._is_begun():
                 if known not in (None, value):
                     self._drop_gate()
                 if name == _KEY and value not in self._known_keys():
-                    self._db.execute("DELETE FROM meta WHERE name = ?", (_KEYS,))
+                    self._db.execute("DELETE FROM meta WHERE name = ?", _KEYS)
                 self.set_note(name, value)
             elif name == _KEY and value != known and value in self._known_keys():
                 self._use_key(value)
@@ -58,15 +68,15 @@ class Binding(Claims):
         is_of_api = identify_api(self.note("api") or "") == owner["api"]
         if not self._is_begun() or not is_of_api or owner[_KEY] in self._known_keys():
             return None
-        rows = self._db.execute(
+        rows = self._db.rows(
             "SELECT split_id FROM tracks WHERE split_id IS NOT NULL GROUP BY split_id "
             "ORDER BY max(created_at) DESC, max(id) DESC LIMIT ?",
-            (most,),
+            most,
         )
         splits = [str(split_id) for (split_id,) in rows]
         if not splits and (count := self._count_open_creates()):
             raise JournalError(
-                f"{self.path} was started with another API key, and has no split yet by which a new key of the same "
+                f"{self.place} was started with another API key, and has no split yet by which a new key of the same "
                 f"account could be recognised, only {count} create{'s' * (count != 1)} without an answer. Run it once "
                 "with the key it was started with; with another journal, these may be paid for twice",
                 code=NOT_PROVEN,
@@ -80,38 +90,50 @@ class Binding(Claims):
 
     def sender(self) -> str | None:
         """Return the key that creates are sent with now."""
-        return self.note(_KEY)
+        return self._key or self.note(_KEY)
 
     def _use_key(self, key: str) -> None:
         """Forget what belongs to the key before: its limit and slots, and uploads, which cost nothing."""
+        self._check_alone()
+        self._key = key
         self.set_note(_KEY, key)
         self._drop_gate()
         self._db.execute(
             "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
-            (State.FOUND, State.UPLOADED),
+            *(State.FOUND, State.UPLOADED),
         )
 
+    def _check_alone(self) -> None:
+        """Check that nobody is at work with the key before."""
+        if others := self._db.others():
+            raise JournalError(
+                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API key; "
+                "use the same one, or stop them first",
+                code=OTHER_KEY,
+            )
+
     def _drop_gate(self) -> None:
-        self._db.execute("DELETE FROM meta WHERE name = ?", (GATE,))
+        self._db.execute("DELETE FROM meta WHERE name = ?", GATE)
 
     def _known_keys(self) -> set[str]:
         return {*json.loads(self.note(_KEYS) or "[]"), *filter(None, [self.note(_KEY)])}
 
     def _is_begun(self) -> bool:
-        return self._db.execute("SELECT 1 FROM tracks WHERE state != ?", (State.FOUND,)).fetchone() is not None
+        return self._db.row("SELECT 1 FROM tracks WHERE state != ? LIMIT 1", State.FOUND) is not None
 
     def _count_open_creates(self) -> int:
         states = State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW
-        return int(self._db.execute("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", states).fetchone()[0])
+        row = self._db.row("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", *states)
+        return 0 if row is None else int(row[0])
 
     def _build_refusal(self, name: str, known: str) -> JournalError:
         if name != _KEY:
             return JournalError(
-                f"{self.path} belongs to another API ({known}); use the one it was started with: with another journal, "
-                "what it has is paid for again"
+                f"{self.place} belongs to another API ({known}); use the one it was started with: with another "
+                "journal, what it has is paid for again"
             )
         return JournalError(
-            f"{self.path} belongs to another API key; use the one it was started with or, if that was replaced by a "
+            f"{self.place} belongs to another API key; use the one it was started with or, if that was replaced by a "
             "new key of the same account, new_key=True (--new-key). With another journal, what it has is paid for "
             "again",
             code=OTHER_KEY,

@@ -1,23 +1,22 @@
 """The journal as the event loop sees it: a write that has returned is on the disk.
 
-One thread owns the file. Writes that arrive during a commit share the next transaction (group commit), so a thousand
-tracks cost a thousand writes but far fewer syncs.
+One thread owns the file, or the connection to a shared one. Writes that arrive during a commit share the next
+transaction (group commit), so a thousand tracks cost a thousand writes but far fewer syncs.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sqlite3
+import itertools
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
 from aistemsplitter_async._tasks import OneThread, run_in_thread, wait_out
 from aistemsplitter_async.errors import AIStemSplitterError, JournalError
-from aistemsplitter_async.journal.file import explain, refused
+from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
@@ -45,18 +44,21 @@ class Journal:
         self._closing: tuple[asyncio.Future[None], ...] = ()
 
     @classmethod
-    async def open(cls, path: Path | None, *, owner: Mapping[str, str] | None) -> Self:
-        """Open the journal at `path`, or with `None` a temporary one that is gone when it is closed.
+    async def open(cls, place: Path | JournalURL | None, *, owner: Mapping[str, str] | None) -> Self:
+        """Open the journal at `place`, or with `None` a temporary one that is gone when it is closed.
 
         Args:
-            path: the file; created if it is missing, with its folder, readable by its owner only.
+            place: a file, created if it is missing, with its folder, readable by its owner only; or a database that
+                several workers share, where its tables are created.
             owner: names and values that identify whose splits these are; `None` to `bind` it afterwards.
 
         Raises:
             JournalLockedError: another process is running on it.
-            JournalError: it is damaged, another kind of file, of a newer version, of another owner, or not writable.
+            JournalError: it is damaged, another kind of file, of a newer version, of another owner, or not writable;
+                or the database cannot be reached, or would not keep what is committed.
+            ConfigurationError: psycopg is missing.
         """
-        store = await run_in_thread(JournalStore, path, undo=JournalStore.close)
+        store = await run_in_thread(JournalStore, place, undo=JournalStore.close)
         journal = cls(store, OneThread("journal"))
         try:
             if owner is not None:
@@ -68,8 +70,18 @@ class Journal:
 
     @property
     def path(self) -> Path | None:
-        """The file."""
+        """The file, if it is one."""
         return self._store.path
+
+    @property
+    def place(self) -> Path | JournalURL | None:
+        """The file or the database."""
+        return self._store.place
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other workers may be running on it."""
+        return self._store.is_shared
 
     async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `change`, a method of `JournalStore`, and return its result once it is durable.
@@ -77,7 +89,19 @@ class Journal:
         It is carried out even if the caller is cancelled.
 
         Raises:
-            JournalError: it was refused, or could not be made durable (`code` is `DISK` if the disk is full).
+            JournalError: it was refused, or could not be made durable (`code` is `DISK` if the disk is full,
+                `JOURNAL_DOWN` while the database of a shared one cannot be used).
+            LostLeaseError: it concerns a track that is another worker's now.
+        """
+        return await self.submit(change, *args, **kwargs)
+
+    def submit(
+        self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Return the future result of `write`. When this returns, the change comes before all that are made later.
+
+        Raises:
+            JournalError: the journal is closed.
         """
         if self._closing:
             raise JournalError("the journal is closed")
@@ -87,20 +111,22 @@ class Journal:
             if not self._is_committing:
                 self._loop.run_in_executor(self._executor, self._commit_waiting)
                 self._is_committing = True
-        return await result
+        return result
 
     async def aclose(self) -> None:
         """Finish the pending writes and close the file. Another call waits for the same end."""
         if not self._closing:
+            self._store.hurry()
             closing = self._loop.run_in_executor(self._executor, self._store.close)  # after the writes
             self._closing = (closing, self._loop.run_in_executor(None, self._executor.shutdown))
         await wait_out(*self._closing)
 
     def _commit_waiting(self) -> None:
         """Commit until no write is waiting; those that arrive during a commit share the next one."""
+        most = self._store.most_changes
         while True:
             with self._lock:
-                changes, self._waiting = self._waiting, []
+                changes, self._waiting = self._waiting[:most], self._waiting[most:] if most else []
                 self._is_committing = bool(changes)
             if not changes:
                 return
@@ -109,24 +135,25 @@ class Journal:
 
 def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
     """Make all changes in one transaction; return the result of each."""
+    for failures in itertools.count():
+        try:
+            return _commit_once(store, changes)
+        except Exception as error:  # noqa: BLE001  # of any kind: no caller may wait for its result forever
+            problem = store.recover(error, failures)
+            if problem is not None:
+                return [(future, problem) for _, future in changes]
+    raise AssertionError
+
+
+def _commit_once(store: JournalStore, changes: list[_Change]) -> list[_Result]:
     results: list[_Result] = []
-    try:
-        store.begin()
-        for change, future in changes:
-            try:
-                results.append((future, change(store)))
-            except AIStemSplitterError as error:  # refused before it wrote anything: the others continue
-                results.append((future, error))
-        store.commit()
-    except Exception as error:  # noqa: BLE001  # of any kind: no caller may wait for its result forever
-        with suppress(sqlite3.Error):  # a failing disk; the next begin fails on a transaction left open
-            store.roll_back()
-        problem = JournalError(f"the journal refused: {error!r}")
-        if isinstance(error, sqlite3.Error):
-            problem = explain(error, store.path)
-        elif isinstance(error, OSError):
-            problem = refused(error, store.path)
-        return [(future, problem) for _, future in changes]
+    store.begin()
+    for change, future in changes:
+        try:
+            results.append((future, change(store)))
+        except AIStemSplitterError as error:  # refused before it wrote anything: the others continue
+            results.append((future, error))
+    store.commit()
     return results
 
 

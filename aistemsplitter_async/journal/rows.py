@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any, Final
 
 import attrs
@@ -68,16 +69,6 @@ class Sighting:
     split_input: SplitInput | None = None
 
 
-def dump_name(name: str) -> str | bytes:
-    """Return a file's name as SQLite accepts it; the name need not be text."""
-    return name if name.isprintable() else name.encode(errors="surrogatepass")
-
-
-def load_name(name: str | bytes) -> str:
-    """Return a file's name from its column."""
-    return name if isinstance(name, str) else name.decode(errors="surrogatepass")
-
-
 def dump_input(split_input: SplitInput | None) -> str | None:
     """Return the audio source of a create as text."""
     if isinstance(split_input, DirectURL):
@@ -90,8 +81,8 @@ def dump_value(value: Split | StoredFailure | dict[str, StoredFile]) -> str:
     return _json.dumps(value)
 
 
-def load_record(row: Any) -> Record:
-    """Return the record in a row of `COLUMNS`."""
+def load_record(row: Any, load_name: Callable[[Any], str]) -> Record:
+    """Return the record in a row of `COLUMNS`; `load_name` reads the column with a file's name."""
     (
         number, content, identity, variant, source, state, folder, pattern, split_input, expires_at, key, body,
         intended_at, split_id, credits_used, created_at, split, files, failure, sender,

@@ -1,19 +1,20 @@
-"""The journal's tables and every statement on them. Plain blocking SQLite: `journal` calls this in its one thread."""
+"""The journal's tables and every statement on them. It blocks: `journal` calls this in its one thread."""
 
 from __future__ import annotations
 
-import sqlite3
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 
+from aistemsplitter_async.config import MENDED_AT_ONCE
 from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
-from aistemsplitter_async.journal.binding import Binding
-from aistemsplitter_async.journal.file import open_file
 from aistemsplitter_async.journal.matching import is_same_song
+from aistemsplitter_async.journal.place import JournalURL
+from aistemsplitter_async.journal.postgres import PostgresDatabase
 from aistemsplitter_async.journal.record import (
     BEFORE,
     SAME_SPLIT,
@@ -24,78 +25,123 @@ from aistemsplitter_async.journal.record import (
     Variant,
     plan_reopening,
 )
-from aistemsplitter_async.journal.rows import dump_input, dump_value, load_name
+from aistemsplitter_async.journal.rows import dump_input, dump_value
+from aistemsplitter_async.journal.sharing import Sharing
+from aistemsplitter_async.journal.sqlite import SQLiteDatabase
+from aistemsplitter_async.journal.workers import Worker
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
 
 _OF_CREATE: Final = ("idempotency_key", "body", "intended_at", "sender")
 _OF_SPLIT: Final = ("split_id", "credits_used", "created_at", "split")
 
 
-class JournalStore(Binding):
-    """One open journal file, or with `path=None` a temporary one that is gone when it is closed.
+class JournalStore(Sharing):
+    """One open journal: a file, a temporary one with `None` that is gone when it is closed, or tables in PostgreSQL.
 
     Attributes:
-        path: the file.
-        run: the number of this run; each opening of the file is one.
+        place: the file or the database.
+        is_shared: whether other workers may be running on it. Then each track is of at most one, and only that one
+            changes it.
+        run: the number of this run; each opening is one.
 
     Raises:
-        JournalLockedError: another process, or another batch of this one, has it open.
+        JournalLockedError: another process, or another batch of this one, has the file open.
         JournalError: it is damaged, another kind of file, of a newer version, or cannot be written.
+        ConfigurationError: psycopg is missing.
     """
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self._file = open_file(path)
-        super().__init__(self._file.db, self._file.run)
+    def __init__(self, place: Path | JournalURL | None) -> None:
+        self.place: Path | JournalURL | None = place
+        super().__init__(PostgresDatabase(place) if isinstance(place, JournalURL) else SQLiteDatabase(place))
+        self.is_shared: bool = self._db.is_shared
+
+    @property
+    def path(self) -> Path | None:
+        """The file, if it is one."""
+        return self.place if isinstance(self.place, Path) else None
+
+    @property
+    def most_changes(self) -> int | None:
+        """How many changes may be made in one transaction, if that is bounded."""
+        return self._db.most_changes
 
     def close(self) -> None:
-        """Close the file, and let another process open it."""
-        self._file.close()
+        """Close it, and let another process open it; what was this worker's in a shared one is free."""
+        self._db.close()
+
+    def hurry(self) -> None:
+        """Let no call wait for a server that does not answer, as it is about to be closed. From any thread."""
+        self._db.hurry()
 
     def check_in_place(self) -> None:
-        """Check that the journal still is the file that the next run will find.
+        """Check that what is recorded now is found by the next run.
 
         Raises:
-            JournalError: it was deleted, moved or replaced (`code` is `MOVED`).
+            JournalError: the file was deleted, moved or replaced (`code` is `MOVED`); or this worker of a shared
+                journal may be taken for dead (`code` is `JOURNAL_DOWN`).
         """
-        self._file.check_in_place()
+        self._db.check_in_place()
 
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""
-        self._db.execute("BEGIN IMMEDIATE")
+        self._db.begin()
 
     def commit(self) -> None:
         """Make the transaction durable."""
-        self._db.execute("COMMIT")
+        self._db.commit()
 
     def roll_back(self) -> None:
         """Undo the transaction, if one is open."""
-        if self._db.in_transaction:
-            self._db.execute("ROLLBACK")
+        self._db.roll_back()
 
-    def open_creates(self) -> list[Record]:
-        """Return the tracks whose create may have happened without the journal knowing."""
-        return self._select("WHERE state IN (?, ?) ORDER BY id", State.INTENT, State.UNCERTAIN)
+    def recover(self, error: Exception, failures: int) -> JournalError | None:
+        """Undo a transaction that ended in `error`, and return what to tell its callers; `None` to run it again."""
+        return self._db.recover(error, failures)
+
+    def workers(self) -> list[Worker]:
+        """Return the workers that are running on a shared journal, this one among them, in the order they began."""
+        return self._db.workers()
+
+    def show(self, status: str) -> None:
+        """Note what this worker shows of itself to those who ask for `workers`."""
+        self._db.show(status)
+
+    def open_creates(self, *, besides: Collection[int] = ()) -> list[Record]:
+        """Return tracks whose create may have happened without the journal knowing; they are this worker's now.
+
+        Of a shared journal these are some of those that no other worker has in hand, and that are not `besides`.
+        """
+        open_states = (State.INTENT, State.UNCERTAIN)
+        return [self._load(row) for row in self._db.take_tracks(open_states, besides, MENDED_AT_ONCE)]
 
     def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
         """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""
         return self._move(track, State.UPLOADED, input=dump_input(split_input), expires_at=expires_at)
 
-    def intend(self, track: int, submission: Submission, at: float) -> Record:
+    def intend(self, track: int, submission: Submission, at: float, *, price: float | None = None) -> Record:
         """Note that its create is about to be sent for the first time: from here on the split may exist.
 
+        Args:
+            track: its number.
+            submission: the create.
+            at: now (POSIX seconds).
+            price: credits that it may cost, if this worker has joined a budget.
+
         Raises:
+            SpendLimitError: like `reserve`.
             ConfigurationError: another track's create has this idempotency key.
-            JournalError: the journal was deleted, moved or replaced (`code` is `MOVED`).
+            JournalError: like `check_in_place`.
+            LostLeaseError: the track is another worker's now, so nothing may be sent.
         """
         self.check_in_place()
         key, body = submission.idempotency_key, submission.body
-        try:
-            return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at, sender=self.sender())
-        except sqlite3.IntegrityError:
+        if self._db.row("SELECT 1 FROM tracks WHERE idempotency_key = ? AND id != ?", key, track) is not None:
             raise ConfigurationError(
                 f"the idempotency key {key!r} belongs to another source of this journal; give each its own"
-            ) from None
+            )
+        if price is not None:
+            self.reserve(track, price)
+        return self._move(track, State.INTENT, idempotency_key=key, body=body, intended_at=at, sender=self.sender())
 
     def resent(self, track: int) -> Record:
         """Note that its create is about to be sent with this key, which another one has sent before.
@@ -112,7 +158,9 @@ class JournalStore(Binding):
         """
         state = State.FOUND if upload_expired else self._state_before_create(track)
         clear = (*_OF_CREATE, "input", "expires_at") if upload_expired else _OF_CREATE
-        return self._move(track, state, before={State.INTENT}, **dict.fromkeys(clear))
+        record = self._move(track, state, before={State.INTENT}, **dict.fromkeys(clear))
+        self._settle(track, 0.0)
+        return record
 
     def uncertain(self, track: int) -> Record:
         """Note that its create was sent, and that no answer says whether it happened."""
@@ -136,7 +184,9 @@ class JournalStore(Binding):
             raise _build_mixed_up(record, created.id, other.source)
         used = None if created.credits_used is None else float(created.credits_used)
         price = 0.0 if holders else used
-        return self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
+        record = self._move(track, State.CREATED, split_id=created.id, credits_used=price, created_at=at)
+        self._settle(track, price if price is None or 0 <= price < math.inf else None)
+        return record
 
     def succeeded(self, track: int, split: Split) -> Record:
         """Note that its stems can be downloaded; again, if some were downloaded before, which stays known."""
@@ -175,29 +225,30 @@ class JournalStore(Binding):
 
         Their records would take too long to read: it may be all of a large journal.
         """
-        rows = self._db.execute(
-            "SELECT source FROM tracks WHERE identity IS NULL AND run != ? AND state NOT IN (?, ?) ORDER BY id",
-            (self.run, State.FOUND, State.UPLOADED),
+        rows = self._db.rows(
+            "SELECT source FROM tracks WHERE identity IS NULL AND run < ? AND state NOT IN (?, ?) ORDER BY id",
+            *(self._db.first_run, State.FOUND, State.UPLOADED),
         )
-        return [load_name(source) for (source,) in rows]
+        return [self._db.load_name(source) for (source,) in rows]
 
     def count(self) -> dict[str, int]:
         """Return the number of tracks per state, `failed` among them."""
         query = "SELECT state, failure IS NULL, count(*) FROM tracks GROUP BY state, failure IS NULL"  # of the index
         counts: Counter[str] = Counter()
-        for state, fine, number in self._db.execute(query):
+        for state, fine, number in self._db.rows(query):
             counts[str(state) if fine else "failed"] += int(number)
         return dict(counts)
 
     def _state_before_create(self, track: int) -> State:
-        (upload,) = self._db.execute("SELECT expires_at FROM tracks WHERE id = ?", (track,)).fetchone()
-        return State.FOUND if upload is None else State.UPLOADED
+        row = self._db.row("SELECT 1 FROM tracks WHERE id = ? AND expires_at IS NOT NULL", track)
+        return State.FOUND if row is None else State.UPLOADED
 
     def _move(self, track: int, state: State, *, before: Iterable[State] | None = None, **values: Any) -> Record:
-        (held,) = self._db.execute("SELECT state FROM tracks WHERE id = ?", (track,)).fetchone()
-        if State(held) not in (before if before is not None else BEFORE[state]):
-            raise JournalError(f"track {track} cannot go from {held} to {state}")
-        return self._set(track, state=state, **values)
+        allowed = BEFORE[state] if before is None else before
+        row = self._db.change_track(track, {"state": state, **values}, allowed)
+        if row is None:
+            raise JournalError(f"track {track} cannot go from {self.get(track).state} to {state}")
+        return self._load(row)
 
 
 def _build_mixed_up(record: Record, split_id: str, other: str) -> SubmissionUncertainError:

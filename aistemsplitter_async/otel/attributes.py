@@ -16,6 +16,7 @@ SCOPE = "aistemsplitter_async"
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.27.0"  # the names of HTTP used here are stable since 1.23
 _REDACTED = "REDACTED"  # the conventions' word for what may grant access
 _FIRST_ERROR_STATUS = 400
+_PAID_BEFORE = frozenset({"skipped", "elsewhere"})  # or counted by the worker that pays
 
 
 def describe_server(url: str) -> Attributes:
@@ -75,7 +76,7 @@ def describe_outcome(event: SplitFinished) -> Attributes:
     told = {
         "aistemsplitter.outcome": event.outcome,
         "aistemsplitter.split.id": event.split_id,
-        "aistemsplitter.credits": None if event.outcome == "skipped" else event.credits_used,  # paid for before
+        "aistemsplitter.credits": None if event.outcome in _PAID_BEFORE else event.credits_used,
         "aistemsplitter.error.code": event.code,
     }
     return present(told)

@@ -25,11 +25,12 @@ FLOORS = (
     ("_urls", "errors"),
     ("config", "events"),
     ("_logs",),
-    ("_audio", "_files", "_listeners", "_tasks", "_wire"),
+    ("_audio", "_files", "_listeners", "_sleep", "_tasks", "_wire"),
+    ("_databases",),
     ("_gate",),
     ("_send",),
     ("_poll", "_transfer"),
-    ("library", "webhooks"),
+    ("library", "shared", "webhooks"),
     ("_engine", "journal"),
     ("batch", "job"),
     ("client",),
@@ -50,15 +51,22 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LAZY = ("", "distributed", "sandbox", "webhooks")  # packages whose names load on first use: above everything they offer
+LAZY = (
+    "",
+    "distributed",
+    "sandbox",
+    "shared",
+    "webhooks",
+)  # packages whose names load on first use: above what they offer
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 # Nothing that knows the wire.
 SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls", "_version", "_web", "clock"})
 
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
-    "": "_engine _files _listeners _loading _tasks _web cli client clock testing",
-    "_gate": "gate queues",
+    "": "_engine _files _listeners _loading _sleep _tasks _web cli client clock testing",
+    "_databases": "postgres redis sqlite",
+    "_gate": "contact gate queues shared_gate timer",
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (
@@ -66,15 +74,15 @@ SHELLS_OF = {
         "sound stem_stream stem_urls target uploader writer"
     ),
     "batch": (
-        "batch bounds call capacity context course create feeder item new_key patience progress runner standing steps "
-        "station ticker track"
+        "batch bounds call capacity context course create feeder fleet item new_key patience progress runner "
+        "shared_folder standing station steps ticker track"
     ),
     "cli": "connect logs paths run sources startup",
     "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "distributed": "driver library link worker",
-    "journal": "claims file journal lock store",
+    "journal": "file journal lease lock place postgres session sqlite",
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",
@@ -82,6 +90,7 @@ SHELLS_OF = {
     "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin sending stems worker",
     "sandbox.separation": "__main__ audio_files separate silence",
     "sandbox.service": "account core jobs persistence separator service sources splits storage timeline uploads",
+    "shared": "boot calls postgres redis sqlite urls",
     "webhooks": "aiohttp_handler follower inbox receiver sqlite_inbox",
 }
 SHELLS = {f"{room}.{name}".lstrip(".") for room, names in SHELLS_OF.items() for name in names.split()}
@@ -89,6 +98,7 @@ IMPURE = frozenset(
     {
         *("aiohttp", "anyio", "asyncio", "concurrent", "multiprocessing", "signal", "subprocess", "threading"),
         *("fcntl", "msvcrt", "os", "shutil", "sqlite3", "tempfile"),
+        *("psycopg", "redis"),
         *("select", "socket", "ssl"),
         *("random", "secrets", "time", "uuid"),
     }

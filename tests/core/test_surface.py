@@ -85,6 +85,7 @@ def test_every_error_of_the_tree_that_can_reach_a_user_is_a_public_name() -> Non
         "WebhookError": "webhooks",
         "JournalError": "batch",
         "JournalLockedError": "batch",
+        "LostLeaseError": "batch",
         "SpendLimitError": "batch",
     }
     for name, value in vars(errors).items():

@@ -51,6 +51,7 @@ from aistemsplitter_async import (
     JournalError,
     JournalLockedError,
     LimitLearned,
+    LostLeaseError,
     MemoryInbox,
     MixError,
     MixMade,
@@ -318,7 +319,7 @@ async def failures(client: AsyncAIStemSplitter) -> str | None:  # noqa: C901, PL
         return f"{error.mix}: {error.stem}"
     except DownloadError as error:
         return error.code
-    except JournalLockedError as error:
+    except (JournalLockedError, LostLeaseError) as error:
         return str(error)
     except (JournalError, SpendLimitError, ConfigurationError, WebhookError) as error:
         return error.code

@@ -19,9 +19,10 @@ from aistemsplitter_async._transfer.mixing import load_audio
 from aistemsplitter_async._transfer.names import ANY_STEM
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async.batch.bounds import CreditBudget
-from aistemsplitter_async.batch.item import BatchItem, build_changed, open_item
+from aistemsplitter_async.batch.item import BatchItem, open_item
 from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.preflight import plan_price
+from aistemsplitter_async.batch.refusals import build_changed
 from aistemsplitter_async.batch.steps import find_missing as find_missing_files
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner

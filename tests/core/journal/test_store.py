@@ -265,14 +265,17 @@ def test_no_two_tracks_share_a_place_on_any_file_system(folders: list[str]) -> N
     assert len({place.casefold() for place in places}) == len(places)
 
 
-def test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others(store: JournalStore) -> None:
-    asked = 0
+def test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others(
+    store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, ask = 0, store._db.row
 
-    def count(statement: str) -> None:
+    def count(statement: str, *values: object) -> Any:
         nonlocal asked
         asked += "WHERE place" in statement
+        return ask(statement, *values)
 
-    store._db.set_trace_callback(count)
+    monkeypatch.setattr(store._db, "row", count)
     places = [claim(store, str(number), folder="song").record.folder for number in range(1000)]
     assert places[:3] == ["song", "song (2)", "song (3)"]
     assert len(set(places)) == 1000
@@ -427,7 +430,7 @@ def test_an_older_journal_is_migrated(tmp_path: Path, monkeypatch: pytest.Monkey
     for _ in range(2):
         with closing(JournalStore(path)) as store:
             assert store.get(known.id) == known
-            assert store._db.execute("SELECT mood FROM tracks").fetchall() == [("calm",)]
+            assert list(store._db.rows("SELECT mood FROM tracks")) == [("calm",)]
 
 
 def test_a_migration_that_fails_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,7 @@ from aistemsplitter_async import (
     SubmissionUncertainError,
     ValidationError,
 )
-from aistemsplitter_async.batch.patience import Patience, is_disk_full, is_transient
+from aistemsplitter_async.batch.patience import Patience, is_storage_out, is_transient
 from aistemsplitter_async.testing import FakeClock
 
 MINUTE = 60.0
@@ -236,4 +236,4 @@ def test_transient_is_what_may_end_by_itself() -> None:
         assert is_transient(APIStatusError("a web page", status_code=code)), "of a gateway"
         assert is_transient(SubmissionUncertainError("?", submission=unclear, status_code=code))
         assert not is_transient(SubmissionUncertainError("?", submission=unclear, status_code=code, code="NO"))
-    assert not is_disk_full(DownloadError("no", code="DISK"))
+    assert not is_storage_out(DownloadError("no", code="DISK"))

@@ -19,7 +19,7 @@ import pytest
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer import manifest as manifest_module, saver
 from aistemsplitter_async._transfer.manifest import Manifest
-from aistemsplitter_async.batch.patience import is_disk_full, is_transient
+from aistemsplitter_async.batch.patience import is_storage_out, is_transient
 from aistemsplitter_async.config import STEMS_CAP
 from aistemsplitter_async.errors import APIConnectionError, DownloadError, IncompleteDownloadError
 from aistemsplitter_async.models import Split
@@ -197,7 +197,7 @@ async def test_the_last_room_of_a_disk_is_not_taken_and_the_part_makes_room(
     cause = caught.value.__cause__
     assert isinstance(cause, OSError)
     assert (caught.value.code, cause.errno) == ("DISK", errno.ENOSPC)
-    assert is_disk_full(caught.value)
+    assert is_storage_out(caught.value)
     assert str(caught.value).endswith("(16 MiB are kept free)"), "the disk is not full, as its owner can see"
     assert world.api.count("download") == 2
     assert not part(tmp_path).exists()

@@ -1,0 +1,90 @@
+"""A worker's lease on its tracks in a shared journal: renewed by a thread, on a connection of its own.
+
+The lease ends by the server's clock, so the clocks of machines need not agree. Whether it was renewed in time is
+judged by this machine's own clock, from before the request that renewed it: so a worker distrusts its lease before
+others do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from aistemsplitter_async._databases.postgres import PostgresURL, connect, load_psycopg
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+_JOIN = 2.0  # s to wait for the thread, which may be waiting for the server
+
+
+def uptime() -> float:
+    """Return seconds since some moment, those the machine slept included: others' clocks went on then."""
+    with suppress(AttributeError, OSError):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+class Lease:
+    """Renews a lease until it is closed.
+
+    Args:
+        url: of the database.
+        seconds: of the lease.
+        statement: renews it.
+        timeout: seconds to connect.
+        clock: `uptime`.
+    """
+
+    def __init__(
+        self, url: PostgresURL, seconds: float, statement: str, *, timeout: float, clock: Callable[[], float] = uptime
+    ) -> None:
+        self._url = url
+        self._seconds = seconds
+        self._statement = statement
+        self._timeout = timeout
+        self._clock = clock
+        self._renewed = clock()  # the caller has just taken it
+        self._over = threading.Event()
+        self._connection: Connection[Any] | None = None
+        self._thread = threading.Thread(target=self._renew_on, name="journal lease", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether no other worker can have taken this one for dead."""
+        return self.silent_for < self._seconds
+
+    @property
+    def silent_for(self) -> float:
+        """Seconds since it was renewed last."""
+        return self._clock() - self._renewed
+
+    def close(self) -> None:
+        """Stop renewing it."""
+        self._over.set()
+        self._thread.join(_JOIN)
+
+    def _renew_on(self) -> None:
+        error = load_psycopg().Error
+        while not self._over.wait(self._seconds / 4):
+            try:
+                self._renew()
+            except error:
+                self._hang_up()
+        self._hang_up()
+
+    def _renew(self) -> None:
+        if self._connection is None:
+            self._connection = connect(self._url, timeout=self._timeout)
+        began = self._clock()
+        if self._connection.execute(self._statement).rowcount:  # else it is not registered any more
+            self._renewed = began
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+        self._connection = None

@@ -1,0 +1,57 @@
+"""What the workers of a shared journal leave to each other: songs, files to read, notes. It blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+from aistemsplitter_async.errors import LostLeaseError
+from aistemsplitter_async.journal.record import AudioId, Record
+from aistemsplitter_async.journal.rows import Stamp
+from aistemsplitter_async.journal.spending import Spending
+
+LOST_LEASE = "LOST_LEASE"  # the code of a track that is another worker's
+
+
+class Sharing(Spending):
+    """What workers leave to each other: another layer of `JournalStore`. A file has one worker, who has it all."""
+
+    def take(self, track: int) -> Record:
+        """Return a track, which is this worker's from now on.
+
+        Raises:
+            LostLeaseError: it is another worker's.
+        """
+        if not self._db.is_shared:
+            return self.get(track)
+        if self._db.hold([track]):
+            raise LostLeaseError("another worker has the song in hand, and finishes it", code=LOST_LEASE)
+        return self._load(self._db.take_track(track, {}))
+
+    def busy_elsewhere(self, tracks: Collection[int]) -> set[int]:
+        """Return those of these tracks that other workers have in hand."""
+        return self._db.busy(tracks)
+
+    def release(self, held: Collection[int | str]) -> None:
+        """Let other workers have these tracks, and read these files."""
+        tracks = [one for one in held if isinstance(one, int)]
+        files = [self._db.dump_name(one) for one in held if isinstance(one, str)]
+        if tracks:
+            self._db.release(tracks)
+        if files:
+            self._db.end_reading(files)
+
+    def begin_reading(self, path: str, stamp: Stamp) -> AudioId | Literal["unread", "read elsewhere"]:
+        """Return what identifies a file, or whether this worker is to read it; until it releases it, no other does."""
+        known = self.audio_of(path, stamp)
+        if known is not None:
+            return known
+        return "unread" if self._db.begin_reading(self._db.dump_name(path)) else "read elsewhere"
+
+    def swap_note(self, name: str, old: str | None, new: str) -> str:
+        """Write a note if it is `old`, or with `None` if there is none, and return what it is now."""
+        if old is None:
+            self._db.execute("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", name, new)
+        else:
+            self._db.execute("UPDATE meta SET value = ? WHERE name = ? AND value = ?", new, name, old)
+        return self.note(name) or new

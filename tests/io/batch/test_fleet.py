@@ -1,0 +1,408 @@
+"""Several batches on one shared journal, in virtual time: each song is one worker's, and another's if that dies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aistemsplitter_async import (
+    BatchItem,
+    ConfigurationError,
+    Done,
+    Failed,
+    JournalError,
+    Outcome,
+    RateLimit,
+    Skipped,
+    SpendLimitError,
+    SplitFailedError,
+)
+from aistemsplitter_async.batch.batch import Batch
+from aistemsplitter_async.batch.shared_folder import OTHER_FOLDER, Proof
+from aistemsplitter_async.batch.track import BatchTrack
+from aistemsplitter_async.config import PROOF_WAIT
+from aistemsplitter_async.journal import store
+from aistemsplitter_async.journal.binding import GATE
+from aistemsplitter_async.testing import json_reply
+from tests.io.batch.shared import LEASE, Library
+from tests.io.fakes import World
+
+pytestmark = pytest.mark.usefixtures("inline_threads")
+
+JOURNAL = "postgresql://db.example.com/library"
+
+
+@pytest.fixture(autouse=True)
+def library(world: World, monkeypatch: pytest.MonkeyPatch) -> Library:
+    shared = Library(world.clock)
+    monkeypatch.setattr(store, "PostgresDatabase", shared.open)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # no power cut here
+    return shared
+
+
+def urls(number: int, first: int = 0) -> list[str]:
+    return [f"https://example.com/{index}.mp3" for index in range(first, first + number)]
+
+
+def priced(number: int, seconds: float = 10.0) -> list[BatchItem]:
+    return [BatchItem(source=url, seconds=seconds) for url in urls(number)]
+
+
+class Worker:
+    """One batch, run in a task; it is killed without being able to tidy up."""
+
+    def __init__(self, world: World, library: Library, sources: Any, **options: Any) -> None:
+        self.outcomes: list[Outcome] = []
+        self.batch: Batch | None = None
+        self._world, self._library = world, library
+        self._task = asyncio.create_task(self._run(sources, options))
+
+    async def _run(self, sources: Any, options: dict[str, Any]) -> list[Outcome]:
+        async with (
+            self._world.client(rate_limit=RateLimit(10_000)) as client,
+            client.split_many(sources, journal=JOURNAL, **options) as self.batch,
+        ):
+            self.desk = self._library.desks[-1]
+            async for outcome in self.batch:
+                self.outcomes.append(outcome)
+        return self.outcomes
+
+    async def end(self) -> Counter[str]:
+        """Return what became of its sources."""
+        await self._task
+        return Counter(
+            f"{type(outcome).__name__} {getattr(outcome, 'reason', '')}".strip() for outcome in self.outcomes
+        )
+
+    async def kill(self) -> None:
+        self.desk.kill()
+        self._task.cancel()
+        await asyncio.wait([self._task])
+
+
+async def until(world: World, condition: Any) -> None:
+    """Let others go on until something is so."""
+    for _ in range(2000):
+        if condition():
+            return
+        await world.clock.sleep(0.05)
+    raise AssertionError("it never came to that")
+
+
+def process(world: World, seconds: float, **fields: Any) -> None:
+    """Let every split take that long, and say this of itself."""
+    ends = dict[str, float]()
+
+    def answer(exchange: Any) -> Any:
+        split_id = exchange.request.url.rpartition("/")[2]
+        end = ends.setdefault(split_id, world.clock.monotonic() + seconds)
+        return world.api.split(split_id, "succeeded" if world.clock.monotonic() >= end else "processing", **fields)
+
+    world.api.always("get", answer)
+
+
+async def test_a_song_elsewhere_takes_no_place_and_is_reported_once_the_other_worker_has_it(
+    world: World, library: Library, tmp_path: Path
+) -> None:
+    process(world, 40.0)
+    first = Worker(world, library, urls(8), into=tmp_path)
+    await until(world, lambda: len(world.api.created) == 8)
+    asked = Counter[str]()
+    second = Worker(world, library, urls(9), into=tmp_path, in_flight=1)
+    await until(world, lambda: second.batch is not None and second.batch.progress().elsewhere == 8)
+    busy = second.desk.busy
+    second.desk.busy = lambda tracks: asked.update(["busy"]) or busy(tracks)  # type: ignore[method-assign]
+    assert await first.end() == {"Done": 8}
+    assert await second.end() == {"Done": 1, "Skipped elsewhere": 8}
+    assert len(world.api.created) == 9
+    assert asked["busy"] <= world.elapsed()  # one question for all, every two seconds or so
+    for outcome in second.outcomes:
+        assert isinstance(outcome, Done | Skipped)
+        assert outcome.split is not None
+        assert len(outcome.files) == 4
+        assert all(file.is_file() for file in outcome.files.values())
+    assert library.owners() == [None] * 9
+
+
+@pytest.mark.parametrize("moment", ["before the answer", "while it is processed"])
+async def test_what_a_killed_worker_had_in_hand_is_finished_by_another_and_paid_once(
+    world: World, library: Library, tmp_path: Path, moment: str
+) -> None:
+    process(world, 30.0)
+    never, never_answers = asyncio.Event(), moment == "before the answer"
+    if never_answers:
+
+        async def answer_nobody(exchange: Any) -> Any:
+            world.api.do_create(exchange)
+            await never.wait()
+
+        world.api.script("create", *[answer_nobody] * 3)
+    first = Worker(world, library, urls(3), into=tmp_path)
+    await until(
+        world, lambda: len(world.api.created) == 3 and (moment == "before the answer" or world.api.count("get") >= 3)
+    )
+    second = Worker(world, library, urls(3), into=tmp_path)
+    await until(world, lambda: second.batch is not None and second.batch.progress().elsewhere == 3)
+    await first.kill()
+    killed = world.clock.monotonic()
+    assert await second.end() == {"Done": 3}
+    assert len(world.api.created) == 3
+    assert killed + LEASE <= world.clock.monotonic() < killed + LEASE + 60.0
+
+
+async def test_a_create_that_a_dead_worker_left_is_resolved_by_one_that_has_other_sources(
+    world: World, library: Library
+) -> None:
+    process(world, 60.0)
+    never = asyncio.Event()
+
+    async def answer_nobody(exchange: Any) -> Any:
+        world.api.do_create(exchange)
+        await never.wait()
+
+    world.api.script("create", answer_nobody)
+    first = Worker(world, library, urls(1))
+    await until(world, lambda: len(world.api.created) == 1)
+    second = Worker(world, library, urls(3, first=1))
+    await until(world, lambda: second.batch is not None)
+    await first.kill()
+    assert await second.end() == {"Done": 3}
+    (state,) = library.file.connection.execute("SELECT state FROM tracks WHERE id = 1").fetchone()
+    assert state == "created"
+    assert len(world.api.created) == 4
+
+
+async def test_a_worker_that_was_taken_for_dead_ends_quietly(world: World, library: Library, tmp_path: Path) -> None:
+    """It is stopped while it waits for its split. Another one finishes that, which it finds when it goes on."""
+    asleep = asyncio.Event()
+
+    async def sleep(exchange: Any) -> Any:
+        await asleep.wait()
+        return world.api.do_get(exchange)
+
+    world.api.script("get", sleep)
+    first = Worker(world, library, urls(1), into=tmp_path)
+    await until(world, lambda: world.api.count("get") == 1)
+    first.desk.fall_silent()
+    second = Worker(world, library, urls(1), into=tmp_path)
+    assert await second.end() == {"Done": 1}
+    asleep.set()
+    first.desk.until = float("inf")  # it is heard of again
+    assert await first.end() == {"Skipped elsewhere": 1}
+    assert len(world.api.created) == 1
+    assert library.file.connection.execute("SELECT state, failure FROM tracks").fetchall() == [("downloaded", None)]
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+async def test_what_failed_for_good_elsewhere_is_not_bought_again(
+    world: World, library: Library, monkeypatch: pytest.MonkeyPatch, fresh: bool
+) -> None:
+    if not fresh:  # the negative control: it is taken for a failure of an earlier run
+        monkeypatch.setattr(BatchTrack, "_retries", lambda *_: True)
+    world.api.statuses["split_1"] = ["processing", "failed"]
+    first = Worker(world, library, urls(1), retry_failed=True)
+    await until(world, lambda: len(world.api.created) == 1)
+    second = Worker(world, library, urls(1), retry_failed=True)
+    assert await first.end() == {"Failed": 1}
+    ended = await second.end()
+    if not fresh:
+        assert len(world.api.created) == 2
+        return
+    assert ended == {"Failed": 1}
+    (failed,) = second.outcomes
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, SplitFailedError)
+    assert len(world.api.created) == 1
+
+
+async def test_what_a_drained_worker_had_not_begun_is_taken_by_another_at_once(world: World, library: Library) -> None:
+    process(world, 20.0)
+    first = Worker(world, library, urls(6), in_flight=2)
+    await until(world, lambda: len(world.api.created) == 2)
+    second = Worker(world, library, urls(6))
+    await until(world, lambda: second.batch is not None and second.batch.progress().elsewhere == 6)
+    assert first.batch is not None
+    first.batch.drain()
+    drained = world.clock.monotonic()
+    await until(world, lambda: len(world.api.created) == 6)
+    assert world.clock.monotonic() - drained < 4.0
+    assert await first.end() == {"Done": 2, "Skipped not begun": 4}
+    assert await second.end() == {"Done": 4, "Skipped elsewhere": 2}
+
+
+async def test_a_drained_worker_does_not_wait_for_songs_elsewhere(world: World, library: Library) -> None:
+    process(world, 1000.0)
+    first = Worker(world, library, urls(2))
+    await until(world, lambda: len(world.api.created) == 2)
+    second = Worker(world, library, urls(2))
+    await until(world, lambda: second.batch is not None and second.batch.progress().elsewhere == 2)
+    assert second.batch is not None
+    second.batch.drain()
+    assert await second.end() == {"Skipped elsewhere": 2}
+    assert all(isinstance(outcome, Skipped) and outcome.split is None for outcome in second.outcomes)
+    await first.kill()
+
+
+async def test_workers_spend_no_more_than_the_limit_together(world: World, library: Library) -> None:
+    process(world, 5.0, creditsUsed=10)
+    world.api.always("create", lambda exchange: _charge(world, exchange, 10))
+    workers = [Worker(world, library, priced(12), max_credits=45.0, in_flight=3) for _ in range(3)]
+    found = sum([await worker.end() for worker in workers], Counter[str]())
+    assert len(world.api.created) == 4
+    assert found["Done"] == 4
+    budgets = library.file.connection.execute("SELECT most, used, reserved FROM credit_budget").fetchall()
+    assert budgets == [(45.0, 40.0, 0.0)]
+
+
+async def test_a_create_waits_for_those_of_other_workers_that_may_turn_out_cheaper(
+    world: World, library: Library
+) -> None:
+    """Each may cost 60 of 100, and costs 30: together they fit, one after the other."""
+    answered = asyncio.Event()
+
+    async def answer_late(exchange: Any) -> Any:
+        await answered.wait()
+        return _charge(world, exchange, 30)
+
+    process(world, 5.0, creditsUsed=30)
+    world.api.script("create", answer_late)
+    world.api.always("create", lambda exchange: _charge(world, exchange, 30))
+    first = Worker(world, library, [BatchItem(source=urls(1)[0], seconds=60.0)], max_credits=100.0)
+    await until(world, lambda: world.api.count("create") == 1)
+    second = Worker(world, library, [BatchItem(source=urls(1, 1)[0], seconds=60.0)], max_credits=100.0)
+    await world.clock.sleep(30.0)
+    assert world.api.count("create") == 1
+    answered.set()
+    assert await first.end() == await second.end() == {"Done": 1}
+
+
+async def test_a_killed_workers_create_stays_reserved_until_it_is_resolved(world: World, library: Library) -> None:
+    never = asyncio.Event()
+
+    async def answer_nobody(exchange: Any) -> Any:
+        _charge(world, exchange, 60)
+        await never.wait()
+
+    world.api.script("create", answer_nobody)
+    world.api.always("create", lambda exchange: _charge(world, exchange, 60))
+    first = Worker(world, library, [BatchItem(source=urls(1)[0], seconds=60.0)], max_credits=100.0)
+    await until(world, lambda: len(world.api.created) == 1)
+    second = Worker(world, library, [BatchItem(source=urls(1, 1)[0], seconds=60.0)], max_credits=100.0)
+    await until(world, lambda: second.batch is not None)
+    await first.kill()
+    assert await second.end() == {"Failed": 1}  # it would have made 120 of 100
+    assert len(world.api.created) == 1
+
+
+async def test_where_the_service_charges_more_than_it_should_all_workers_stop(world: World, library: Library) -> None:
+    process(world, 5.0)
+
+    async def later() -> AsyncIterator[BatchItem]:
+        await world.clock.sleep(60.0)
+        yield BatchItem(source=urls(1, 1)[0], seconds=10.0)
+
+    second = Worker(world, library, later(), max_credits=1000.0)
+    await until(world, lambda: second.batch is not None)
+    world.api.script("create", lambda exchange: _charge(world, exchange, 20))
+    assert await Worker(world, library, priced(1), max_credits=1000.0).end() == {"Done": 1}
+    assert await second.end() == {}
+    assert second.batch is not None
+    assert isinstance((await second.batch.report()).stopped_by, SpendLimitError)
+    assert len(world.api.created) == 1
+
+
+async def test_workers_with_different_limits_are_refused(world: World, library: Library) -> None:
+    process(world, 50.0)
+    first = Worker(world, library, priced(1), max_credits=45.0)
+    await until(world, lambda: len(world.api.created) == 1)
+    for most in (46.0, None):
+        with pytest.raises(ConfigurationError, match="45 credits"):
+            await Worker(world, library, priced(1), max_credits=most).end()
+    assert await first.end() == {"Done": 1}
+
+
+async def test_while_the_journal_is_down_no_create_leaves_and_then_all_goes_on(world: World, library: Library) -> None:
+    process(world, 10.0)
+    worker = Worker(world, library, urls(8), in_flight=2, patience=60.0)
+    await until(world, lambda: len(world.api.created) >= 3)
+    library.is_down = True
+    await world.clock.sleep(15.0)
+    before = world.api.count("create")
+    await world.clock.sleep(300.0)
+    assert world.api.count("create") == before
+    assert worker.batch is not None
+    assert "the server is gone" in worker.batch.progress().notices[0]
+    library.is_down = False
+    assert await worker.end() == {"Done": 8}
+    assert len(world.api.created) == 8
+
+
+async def test_what_a_worker_could_not_give_back_while_the_journal_was_down_is_given_back_later(
+    world: World, library: Library
+) -> None:
+    process(world, 5.0)
+    world.api.always("download", None)
+    worker = Worker(world, library, [*urls(1), *urls(1, 1)])
+    await until(world, lambda: world.api.count("get") >= 2)
+    release = worker.desk.release
+    failed = list[Any]()
+
+    def fail_once(tracks: Any) -> None:
+        if not failed:
+            failed.append(tracks)
+            raise JournalError("gone", code="JOURNAL_DOWN")
+        release(tracks)
+
+    worker.desk.release = fail_once  # type: ignore[method-assign]
+    process(world, 0.0)
+    await until(world, lambda: failed)
+    await world.clock.sleep(2.0)
+    assert None in library.owners()
+    await worker.end()
+
+
+async def test_the_gates_state_is_not_kept_in_a_shared_journal(world: World, library: Library) -> None:
+    assert await Worker(world, library, urls(3)).end() == {"Done": 3}
+    kept = library.file.connection.execute("SELECT 1 FROM meta WHERE name = ?", (GATE,)).fetchall()
+    assert kept == []
+
+
+async def test_a_worker_whose_stems_go_elsewhere_is_refused_until_told_that_it_is_the_same_folder(
+    world: World, library: Library, tmp_path: Path
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    beginning = [Worker(world, library, urls(1), into=here) for _ in range(3)]  # at the same moment
+    assert sum([(await worker.end())["Done"] for worker in beginning]) == 1
+    with pytest.raises(ConfigurationError) as refused:
+        await Worker(world, library, urls(1), into=there).end()
+    assert refused.value.code == OTHER_FOLDER
+    (proof,) = here.glob(".aistemsplitter-*")
+    for part in (str(here), str(there), proof.name, f"touch {there}/{proof.name}"):
+        assert part in str(refused.value)
+    there.mkdir(exist_ok=True)
+    (there / proof.name).touch()  # as the message says
+    assert await Worker(world, library, urls(1), into=there).end() == {"Done": 1}  # what is missing there is downloaded
+    assert await Worker(world, library, urls(1)).end() == {"Skipped finished": 1}  # without a folder, none is shown
+    assert len(world.api.created) == 1
+
+
+async def test_a_proof_that_its_worker_never_wrote_is_written_by_the_next(
+    world: World, library: Library, tmp_path: Path
+) -> None:
+    killed = Proof("name", "/gone", "other")
+    library.file.connection.execute("INSERT INTO meta VALUES ('into', ?)", (killed.dump(),))
+    assert await Worker(world, library, urls(1), into=tmp_path).end() == {"Done": 1}
+    assert world.elapsed() >= PROOF_WAIT
+    assert len([*tmp_path.glob(".aistemsplitter-*")]) == 1
+
+
+def _charge(world: World, exchange: Any, credits: int) -> Any:  # noqa: A002
+    key = exchange.request.headers["Idempotency-Key"]
+    split_id = world.api.created.setdefault(key, f"split_{len(world.api.created) + 1}")
+    return json_reply({"id": split_id, "status": "queued", "creditsUsed": credits, "createdAt": "2026-01-01T00:00:00Z"})
