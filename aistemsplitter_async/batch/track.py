@@ -34,7 +34,7 @@ from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, delivered, fit
-from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure
+from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, StoredFailure, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
@@ -149,9 +149,9 @@ class BatchTrack:
             return await self._follow(record, opened)
         if claim.besides is not None:
             self._announce(claim.besides)
-        record = await self._take_ownership(record)
+        record = await self._take_ownership(record, is_claimed=claim.met != "again")
         self._raise_unresolved(record)
-        if record.failure is not None and self._retries(claim):
+        if record.failure is not None and self._retries(record.failure, is_fresh=claim.is_fresh):
             self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
@@ -229,23 +229,21 @@ class BatchTrack:
             return self._skip("duplicate", record, same_as=record.source)
         return self._skip("not begun") if switch.is_on else await self._take_steps(record, opened)
 
-    async def _take_ownership(self, record: Record) -> Record:
-        """Take ownership of this journal row, which was claimed, and return it.
+    async def _take_ownership(self, record: Record, *, is_claimed: bool) -> Record:
+        """Take ownership of this journal row and return it.
 
         What a worker that died has left open may be resolved for this one at the moment.
         """
-        was_held = False
+        was_held = not is_claimed
         while (first := self._context.running.get(record.id)) is not None:
             was_held = True
             await first.wait()
         self._own(record)
         return await self._context.take(record.id) if was_held else record
 
-    def _retries(self, claim: Claim) -> bool:
+    def _retries(self, failure: StoredFailure, *, is_fresh: bool) -> bool:
         """Return whether to try again what failed; not for good, and in this very run, by another worker."""
-        failure = claim.record.failure
-        assert failure is not None  # noqa: S101  # asked only then
-        return failure.passing if claim.is_fresh else self._context.retries(failure)
+        return failure.passing if is_fresh else self._context.retries(failure)
 
     def _own(self, record: Record) -> None:
         self._row = record.id
