@@ -17,7 +17,7 @@ from aistemsplitter_async._wire.credentials import fingerprint, parse_api_key
 from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.clock import Clock, SystemClock
-from aistemsplitter_async.config import API_KEY_VARIABLE, JOURNAL_VARIABLE, SCHEDULER_PATIENCE, RateLimit
+from aistemsplitter_async.config import API_KEY_VARIABLE, JOURNAL_VARIABLE, SCHEDULER_PATIENCE, PollPolicy, RateLimit
 from aistemsplitter_async.distributed.tasks import Identity, Terms
 from aistemsplitter_async.errors import ConfigurationError
 
@@ -41,6 +41,7 @@ class DaskLibrary:
         api_key: `AISTEMSPLITTER_API_KEY` by default. Workers must have the same.
         base_url: as of a client. Workers must have the same.
         rate_limit: what is known of the key's limit, for all workers.
+        poll: when running splits are polled, for all workers.
         allow_hosts: as of a client, for all workers.
         patience: seconds to wait for a scheduler that is gone.
         security: what `distributed.Client` takes for TLS.
@@ -57,17 +58,20 @@ class DaskLibrary:
         api_key: str | None = None,
         base_url: str | None = None,
         rate_limit: RateLimit | None = None,
+        poll: PollPolicy | None = None,
         allow_hosts: Collection[str] = (),
         patience: float = SCHEDULER_PATIENCE,
         security: Security | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._address = address
-        self._client = AsyncAIStemSplitter(api_key, base_url=base_url, rate_limit=rate_limit, allow_hosts=allow_hosts)
+        self._client = AsyncAIStemSplitter(
+            api_key, base_url=base_url, rate_limit=rate_limit, poll=poll, allow_hosts=allow_hosts
+        )
         key = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
         self._identity = Identity(__version__, self._client.base_url, fingerprint(key))
         self._journal = check_journal(journal or os.environ.get(JOURNAL_VARIABLE))
-        self._rate_limit = rate_limit
+        self._rate_limit, self._poll = rate_limit, poll
         self._hosts = tuple(allow_hosts)
         self._patience = patience
         self._security = security
@@ -95,6 +99,7 @@ class DaskLibrary:
             into=None if into is None else str(Path(into).absolute()),  # does not touch the disk
             options=options,
             rate_limit=self._rate_limit,
+            poll=self._poll,
             allow_hosts=self._hosts,
         )
         return ClusterBatch(

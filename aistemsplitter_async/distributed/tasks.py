@@ -17,7 +17,7 @@ import attrs
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.batch.outcome import Outcome
-from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, RateLimit
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, PollPolicy, RateLimit
 from aistemsplitter_async.errors import ConfigurationError, SourceUnreadableError
 from aistemsplitter_async.models import DirectURL
 
@@ -75,6 +75,7 @@ class Terms:
         into: the folder for all stems, the same on every machine.
         options: those of `split_many`.
         rate_limit: what is known of the key's limit.
+        poll: when running splits are polled.
         allow_hosts: as a client takes them.
     """
 
@@ -84,6 +85,7 @@ class Terms:
     into: str | None
     options: BatchKeywords
     rate_limit: RateLimit | None = None
+    poll: PollPolicy | None = None
     allow_hosts: tuple[str, ...] = ()
 
 
@@ -122,18 +124,14 @@ class Task:
         """Return the task that was written as `text` by this version."""
         task = json.loads(text)
         terms = task.pop("terms")
-        limit = terms.pop("rate_limit")
-        return cls(
-            terms=Terms(
-                **terms
-                | {
-                    "driver": Identity(**terms["driver"]),
-                    "rate_limit": None if limit is None else _load_limit(limit),
-                    "allow_hosts": tuple(terms["allow_hosts"]),
-                }
-            ),
-            **task,
-        )
+        limit, poll = terms["rate_limit"], terms["poll"]
+        values = {
+            "driver": Identity(**terms["driver"]),
+            "rate_limit": None if limit is None else _load_limit(limit),
+            "poll": None if poll is None else PollPolicy(**poll),
+            "allow_hosts": tuple(terms["allow_hosts"]),
+        }
+        return cls(terms=Terms(**terms | values), **task)
 
 
 def read_driver(text: str) -> Identity:

@@ -172,7 +172,7 @@ def build_client(terms: Terms, place: str) -> AsyncAIStemSplitter:
     """
     try:
         key = read_api_key()
-        client = AsyncAIStemSplitter(key, rate_limit=terms.rate_limit, allow_hosts=terms.allow_hosts)
+        client = AsyncAIStemSplitter(key, rate_limit=terms.rate_limit, poll=terms.poll, allow_hosts=terms.allow_hosts)
     except ConfigurationError as error:
         raise ConfigurationError(f"{place}: {error}", code=error.code) from None
     own = Identity(__version__, client.base_url, fingerprint(parse_api_key(key)))

@@ -5,13 +5,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import Any, cast
 
 import attrs
 import pytest
 
-from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy
+from aistemsplitter_async import PollPolicy
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.credentials import fingerprint
 from aistemsplitter_async.batch.options import BatchKeywords
@@ -24,7 +23,7 @@ distributed = pytest.importorskip("distributed", reason="the extra dask is not i
 import dask  # noqa: E402
 from distributed import Scheduler, Worker  # noqa: E402
 
-from aistemsplitter_async.distributed import ClusterBatch, driver as driver_module, worker  # noqa: E402
+from aistemsplitter_async.distributed import ClusterBatch, driver as driver_module  # noqa: E402
 from aistemsplitter_async.distributed.tasks import Identity, Terms  # noqa: E402
 
 QUIET = {
@@ -38,6 +37,7 @@ QUIET = {
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
+EAGER = PollPolicy(first=0.02, shortest=0.02)
 Run = Callable[..., ClusterBatch]
 
 
@@ -78,17 +78,14 @@ def run(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.Mo
     """Start a run as a `DaskLibrary` does, without a journal: workers in one process cannot share a file."""
     monkeypatch.setenv("AISTEMSPLITTER_API_KEY", sandbox.api_key)
     monkeypatch.setenv("AISTEMSPLITTER_BASE_URL", sandbox.base_url)
-    eager = partial(AsyncAIStemSplitter, poll=PollPolicy(first=0.02, shortest=0.02))
-    monkeypatch.setattr(worker, "AsyncAIStemSplitter", eager)
     monkeypatch.setattr(driver_module, "TASKS_PER_WORKER", 20)
     identity = Identity(__version__, sandbox.base_url, fingerprint(Secret(sandbox.api_key)))
 
     def start(
         sources: Any, *, driver: Identity = identity, into: str | None = None, address: str = "", **options: Any
     ) -> ClusterBatch:
-        terms = Terms(
-            run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=cast(BatchKeywords, options)
-        )
+        asked = cast(BatchKeywords, options)
+        terms = Terms(run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=asked, poll=EAGER)
         place = address or request.getfixturevalue("cluster").scheduler.address
         return ClusterBatch(place, sources, terms, patience=1.0, security=None, clock=SystemClock())
 
