@@ -72,9 +72,25 @@ class Processes:
             self.kills[kind] += 1
 
     async def _keep(self, name: str) -> None:
-        tool = ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", str(self.port), "--no-dashboard"]
+        tool = [
+            "-m",
+            "distributed.cli.dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--no-dashboard",
+        ]
         if name != "scheduler":
-            tool = ["-m", "distributed.cli.dask_worker", self.address, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
+            tool = [
+                "-m",
+                "distributed.cli.dask_worker",
+                self.address,
+                "--no-nanny",
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+            ]
             tool += ["--local-directory", str(self._folder), "--death-timeout", "60"]
         while True:
             with (self._folder / f"{name}.log").open("ab") as log:

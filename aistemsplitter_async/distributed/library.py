@@ -18,8 +18,9 @@ from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import API_KEY_VARIABLE, JOURNAL_VARIABLE, SCHEDULER_PATIENCE, PollPolicy, RateLimit
-from aistemsplitter_async.distributed.tasks import Identity, Terms
+from aistemsplitter_async.distributed.tasks import Identity, Terms, without_password
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.journal.place import JournalURL, parse_journal
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -220,15 +221,15 @@ class ClusterBatch:
 
 
 def check_journal(place: str | None) -> str:
-    """Return the URL of a journal that a cluster can share.
+    """Return the URL of a journal that a cluster can share, without its password.
 
     Raises:
         ConfigurationError: it is none.
     """
-    if place is None or not str(place).startswith(("postgresql://", "postgres://")):
+    if place is None or not isinstance(parse_journal(place), JournalURL):
         raise ConfigurationError(
             f"a cluster needs a journal that all its workers share: postgresql://host/database, in {JOURNAL_VARIABLE} "
             "or as journal. A file belongs to one process; with that, use split_many, or batch without --on, which is "
             "as fast where the key's limit is what is waited for"
         )
-    return place
+    return without_password(place)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Self
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import attrs
 
@@ -23,6 +24,7 @@ from aistemsplitter_async.models import DirectURL
 
 SCHEDULER_LOST: Final = "SCHEDULER_LOST"  # the code of the error that says that there is no scheduler
 _OF_SONG: Final = ("folder", "pattern", "seconds", "filename", "content_type", "idempotency_key", "timeout")
+_SECRETS: Final = ("password", "sslpassword")  # options of libpq
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Reply = Outcome | Exception | None
@@ -164,6 +166,15 @@ def pack(item: BatchItem) -> tuple[str, Mapping[str, Any]]:
         f"a cluster takes paths and URLs, not {type(source).__name__}: save it where all workers see it, or use "
         "split_many for it"
     )
+
+
+def without_password(journal: str) -> str:
+    """Return the URL of a journal without what grants access to it: workers have that from their own environment."""
+    url = urlsplit(journal)
+    userinfo, at, hosts = url.netloc.rpartition("@")
+    options = [(name, value) for name, value in parse_qsl(url.query, keep_blank_values=True) if name not in _SECRETS]
+    asked = f"?{urlencode(options)}" if options else ""
+    return f"{url.scheme}://{userinfo.partition(':')[0]}{at}{hosts}{url.path}{asked}"
 
 
 def _as_json(value: object) -> object:
