@@ -24,8 +24,12 @@ _ODD_CREDENTIALS = re.compile(r"//[^/?#@[]*:(?!\d*[/?#])[^/?#@]*[/?#].*@.*", re.
 _URL = re.compile(
     r"""[a-z][a-z0-9+.-]{0,15}://\S*?(?=[])}>"'.,:;]{0,3}(?:\s|$))""", re.IGNORECASE
 )  # without what ends it
+# Of a database: a user, perhaps a password, which goes on to the last @, hosts, a path, options.
+_DATABASE = re.compile(r"(postgres(?:ql)?://)(?:([^/?#:@]*)(?::.*)?@)?([^/?#@]*)(/[^?#@]*)?(?:\?(.*))?", re.DOTALL)
+_SHOWN_OPTIONS = frozenset({"dbname", "host", "port", "schema", "sslmode", "target_session_attrs", "user"})
 _PARAMETER = re.compile(
-    r"((?:[?&]|%3f|%26)(?:amp;)?[\w.\[\]-]{1,64}(?:=|%3d))[\w%+/=~-]{16,}(?:\.[\w-]{16,})*", re.IGNORECASE
+    r"((?:[?&]|%3f|%26)(?:amp;)?(?!(?:schema|host|dbname)=)[\w.\[\]-]{1,64}(?:=|%3d))[\w%+/=~-]{16,}(?:\.[\w-]{16,})*",
+    re.IGNORECASE,
 )  # of a query without the rest of its URL, and long enough to be a token or a signature
 _RAW_BYTE = re.compile("[\udc80-\udcff]")  # as Python reads one in a name that is not text
 _ONE_URL = re.compile(r"\s*[a-z][a-z0-9+.-]{0,15}://", re.IGNORECASE)
@@ -42,7 +46,14 @@ _SCHEMAS: dict[object, dict[str, Any]] = {
 
 
 def redact_url(url: str) -> str:
-    """Return a URL that is safe to show: without query, fragment and credentials, which may grant access."""
+    """Return a URL that is safe to show: without query, fragment and credentials, which may grant access.
+
+    That of a PostgreSQL database keeps its user and the options that say which database it is.
+    """
+    if (database := _DATABASE.fullmatch(url)) is not None:
+        scheme, user, hosts, path, query = database.groups(default="")
+        options = "&".join(one for one in query.split("&") if one.partition("=")[0] in _SHOWN_OPTIONS)
+        return f"{scheme}{user}{'@' if user else ''}{hosts}{path}{'?' if options else ''}{options}"
     return _CREDENTIALS.sub("//", re.split("[?#]", _ODD_CREDENTIALS.sub("//..", url), maxsplit=1)[0])
 
 

@@ -40,8 +40,9 @@ from typing import Any
 import attrs
 import psycopg
 
-from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, RetryPolicy, client as client_module
+from aistemsplitter_async import AsyncAIStemSplitter, PollPolicy, RateLimit, RetryPolicy
 from aistemsplitter_async.batch import runner  # noqa: F401  # loaded before the workers are forked
+from aistemsplitter_async.journal import place
 from aistemsplitter_async.journal.place import JournalURL, parse_journal
 from aistemsplitter_async.journal.postgres import PostgresDatabase
 from aistemsplitter_async.journal.record import State
@@ -133,7 +134,7 @@ def start(fleet: Fleet, number: int) -> int:
         with (fleet.folder / f"worker{number}.log").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
-        client_module.parse_journal = partial(_parse, fleet.lease)  # type: ignore[attr-defined]
+        place.parse_journal = partial(_parse, fleet.lease)
         if fleet.broken:
             BROKEN[fleet.broken]()
         asyncio.run(work(fleet))
@@ -144,8 +145,8 @@ def start(fleet: Fleet, number: int) -> int:
         os._exit(status)
 
 
-def _parse(lease: float, place: Any) -> Any:
-    parsed = parse_journal(place)
+def _parse(lease: float, given: Any) -> Any:
+    parsed = parse_journal(given)
     return attrs.evolve(parsed, lease=lease) if isinstance(parsed, JournalURL) else parsed
 
 
@@ -286,12 +287,12 @@ class Chaos:
     def _judge(self) -> None:
         """Compare journal, files and ledger."""
         verdict, fleet = self.verdict, self._fleet
-        place = parse_journal(fleet.dsn)
-        assert isinstance(place, JournalURL)
-        with psycopg.connect(place.database.conninfo.reveal()) as db:
+        journal = parse_journal(fleet.dsn)
+        assert isinstance(journal, JournalURL)
+        with psycopg.connect(journal.database.conninfo.reveal()) as db:
             rows = db.execute(
                 "SELECT state, failure, split_id, files, content, idempotency_key "  # noqa: S608  # our schema
-                f"FROM {place.database.schema}.tracks"
+                f"FROM {journal.database.schema}.tracks"
             ).fetchall()
         done = [row for row in rows if row[0] == State.DOWNLOADED and row[1] is None]
         charges = [charge for charge in self._ledger.charges() if not charge["refunded"]]

@@ -23,6 +23,7 @@ SCHEMA: Final = "aistemsplitter"
 _EXAMPLE: Final = "postgresql://user@db.example.com/name"
 _SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # needs no quotes in SQL
 _SECRETS: Final = ("password", "sslpassword")  # options that are one
+_NOT_SHOWN: Final = ("schema", *_SECRETS)
 _SILENT: Final = 15  # s of silence after which a connection is probed; a route that is gone says nothing
 _DEFAULTS: Final = {
     "application_name": "aistemsplitter-async",  # seen in pg_stat_activity
@@ -49,6 +50,8 @@ class PostgresURL:
         schema: a plain name in lower case.
         place: what to call it in messages: hosts and database.
         hosts: how many are named; they are tried in turn.
+        url: all of it, as `parse_dsn` reads it.
+        shown: the same as people can see and repeat it: without the password.
         has_password: whether the URL itself holds one, and so must not be seen on a command line.
         secrets: what `redact` takes out of texts.
     """
@@ -57,6 +60,8 @@ class PostgresURL:
     schema: str
     place: str
     hosts: int
+    url: Secret
+    shown: str
     has_password: bool
     secrets: tuple[Secret, ...] = ()
 
@@ -87,6 +92,8 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         schema,
         _describe(address),
         (address.hosts or address.option("host") or "").count(",") + 1,
+        Secret(_with_schema(_for_libpq(address), schema)),
+        _with_schema(_for_people(address), schema),
         any(secrets),
         tuple(Secret(form) for one in secrets if one for form in {one, quote(one, safe="")}),
     )
@@ -96,6 +103,17 @@ def _for_libpq(address: Address) -> str:
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in address.options if name != "schema")
     credentials = f"{address.userinfo}@" if address.userinfo else ""
     return f"postgresql://{credentials}{address.hosts}{address.path}{'?' if options else ''}{options}"
+
+
+def _for_people(address: Address) -> str:
+    options = [f"{name}={quote(value, safe='/:,')}" for name, value in address.options if name not in _NOT_SHOWN]
+    user = address.userinfo.partition(":")[0]
+    place = f"{user}{'@' if user else ''}{address.hosts}{address.path}"
+    return f"postgresql://{place}{'?' if options else ''}{'&'.join(options)}"
+
+
+def _with_schema(url: str, schema: str) -> str:
+    return url if schema == SCHEMA else f"{url}{'&' if '?' in url else '?'}schema={schema}"
 
 
 def _describe(address: Address) -> str:

@@ -6,15 +6,20 @@ counted, so that each is heard once, whatever became of the answers before.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import attrs
 
 from aistemsplitter_async._gate.lanes import Order
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.shared_state import Ask, Named, Over, Reply
+from aistemsplitter_async._gate.slot import Lease, Slot
+from aistemsplitter_async._sleep import Readings
+from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import RateLimit
+
+How = Literal["settle", "refuse", "restore"]
 
 
 class Holding:
@@ -23,11 +28,29 @@ class Holding:
     Args:
         me: the name of the process, of this life of it.
         declared: the limit that it was given.
+        clock: where time comes from.
+        read: returns the machine's clocks, by which a lease ends.
+        lease: seconds.
+        on_news: called when a slot is over.
     """
 
-    def __init__(self, me: str, declared: RateLimit) -> None:
+    def __init__(
+        self,
+        me: str,
+        declared: RateLimit,
+        *,
+        clock: Clock,
+        read: Callable[[], Readings],
+        lease: float,
+        on_news: Callable[[], None],
+    ) -> None:
         self._me = me
         self._declared = declared
+        self._clock = clock
+        self._read = read
+        self._seconds = lease
+        self._on_news = on_news
+        self._lease: Lease | None = None
         self._held = set[int]()
         self._numbers = 0  # of slots that were asked for
         self._over: list[tuple[Over, float]] = []  # and when it was over
@@ -45,25 +68,43 @@ class Holding:
         """Whether there is something that the others do not know."""
         return bool(self._over or self._named)
 
-    def end(self, over: Over, now: float) -> bool:
-        """Note that a slot is over; return whether it was held."""
-        if over.slot not in self._held:
-            return False
-        self._held.remove(over.slot)
-        self._over.append((over, now))
-        return True
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the store knows nothing of this process, or nothing any more."""
+        return self._lease is None or self._lease.is_over
 
-    def end_all(self, now: float) -> None:
+    def take(self, number: int) -> Slot:
+        """Return a slot that was granted."""
+
+        def end(how: How, retry_after: float | None = None) -> None:
+            self._end(number, how, retry_after)
+            self._on_news()
+
+        return Slot(
+            self._clock.monotonic(),
+            on_settle=lambda _: end("settle"),
+            on_refuse=lambda _, retry_after: end("refuse", retry_after),
+            on_restore=lambda: end("restore"),
+            lease=self._lease,
+        )
+
+    def end_all(self) -> None:
         """Note that all slots are over: their requests may have been answered, but nobody will say so."""
-        for slot in sorted(self._held):
-            self.end(Over(slot, "settle"), now)
+        for number in sorted(self._held):
+            self._end(number, "settle")
+
+    def _end(self, number: int, how: How, retry_after: float | None = None) -> None:
+        if number in self._held:
+            self._held.remove(number)
+            self._over.append((Over(number, how, retry_after=retry_after), self._clock.monotonic()))
 
     def note_named(self, advice: RateAdvice | None, further: Sequence[RateAdvice], sent: float) -> None:
         """Note what the headers of a reply say of limits; its request was sent at `sent`."""
         self._named.append((Named(advice, tuple(further)), sent))
 
-    def ask(self, now: float, *, want: int, **details: Any) -> Ask:
+    def ask(self, *, want: int, **details: Any) -> Ask:
         """Return all there is to say. `details` are further attributes of the `Ask`."""
+        now = self._clock.monotonic()
         first, self._numbers = self._numbers, self._numbers + want
         return Ask(
             me=self._me,
@@ -78,13 +119,24 @@ class Holding:
             **details,
         )
 
-    def note_heard(self, ask: Ask, reply: Reply, text: str) -> None:
-        """Note that `ask` was answered, and what is kept in the store since then."""
+    def note_heard(self, ask: Ask, reply: Reply, *, text: str, asked: Readings) -> None:
+        """Note that `ask` was answered.
+
+        Args:
+            ask: what was said.
+            reply: the answer.
+            text: what is kept in the store since then.
+            asked: the machine's clocks before the store was asked.
+        """
         self._told += len(ask.over)
         del self._over[: len(ask.over)]
         del self._named[: len(ask.named)]
         self._held.update(reply.granted)
         self._last = text
+        if self._lease is None or self._lease.is_over:  # its slots stay stale: others have them
+            self._lease = Lease(self._seconds, self._read, asked)
+        else:
+            self._lease.renew(asked)
 
 
 @attrs.define

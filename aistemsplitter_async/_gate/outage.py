@@ -21,10 +21,12 @@ class Outage:
 
     Attributes:
         again_at: when to ask the store again; in the past: at once.
+        is_told: whether a listener has heard of it.
     """
 
     def __init__(self, *, patience: float) -> None:
         self.again_at = -math.inf
+        self.is_told = False
         self._patience = patience
         self._since: float | None = None  # when the first of them began
         self._failures = 0
@@ -43,6 +45,7 @@ class Outage:
         """Note that the store answers."""
         self.again_at = -math.inf
         self._since, self._failures, self._error = None, 0, None
+        self.is_told = False
 
     def note_failure(self, error: StoreUnavailableError, now: float) -> None:
         """Note that a conversation had no answer."""

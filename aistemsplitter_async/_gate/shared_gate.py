@@ -17,9 +17,8 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from contextvars import Context
-from functools import partial
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import attrs
 
@@ -30,12 +29,11 @@ from aistemsplitter_async._gate.holding import Denials, Holding
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank
 from aistemsplitter_async._gate.outage import Outage
 from aistemsplitter_async._gate.rate_headers import RateAdvice
-from aistemsplitter_async._gate.shared_state import Ask, Over
-from aistemsplitter_async._gate.slot import Lease, Slot
+from aistemsplitter_async._gate.shared_state import Ask
+from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._gate.source import Source
 from aistemsplitter_async._gate.store import GateStore, StoreUnavailableError
-from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async._sleep import Readings, read_clocks
 from aistemsplitter_async._tasks import cancel_and_wait, join, own
 from aistemsplitter_async.clock import Clock, Random, SystemClock
@@ -49,9 +47,7 @@ from aistemsplitter_async.config import (
     RetryPolicy,
 )
 from aistemsplitter_async.errors import ConfigurationError
-from aistemsplitter_async.events import OnEvent
-
-_log = Log("gate")
+from aistemsplitter_async.events import GateUnreachable, OnEvent
 
 _HEARTBEATS = 3.0  # in a lease, while a slot is held
 _POLL = Order(Lane.INTERACTIVE, Rank.POLL)
@@ -109,7 +105,6 @@ class SharedGate(Gate):
         self._key: str | None = None
         self._holding = self._build_holding()
         self._process = os.getpid()
-        self._lease: Lease | None = None
         self._denials = Denials()
         self._talk: asyncio.Task[None] | None = None
         self._spoke_at = -math.inf  # when the last conversation that was answered began
@@ -199,7 +194,7 @@ class SharedGate(Gate):
     async def _close(self) -> None:
         self._queues.refuse(lambda: ConfigurationError("the gate was closed while this call waited for it"))
         if self._is_here():
-            if self._holding.has_news or not self._is_forgotten():
+            if self._holding.has_news or not self._holding.is_forgotten:
                 self._leaving = True
                 await self._talk_until(lambda: not self._leaving)
                 self._leaving = False
@@ -237,7 +232,7 @@ class SharedGate(Gate):
         began = self._clock.monotonic()
         self._outage.note_question(began)
         chosen = self._choose(began)
-        ask = self._ask(chosen, began)
+        ask = self._ask(chosen)
         try:
             heard = await self._contact.exchange(self._key or "", ask)
         except StoreUnavailableError as error:
@@ -252,13 +247,12 @@ class SharedGate(Gate):
             wait = min(heard.reply.wait, self._seconds)  # by then, another one may have closed the gate
             self._denials.note(order, spare, now + wait if wait else None, now)
 
-    def _ask(self, chosen: tuple[Order, Source, int] | None, now: float) -> Ask:
+    def _ask(self, chosen: tuple[Order, Source, int] | None) -> Ask:
         order, spare = (chosen[0], chosen[2]) if chosen is not None else (None, 0)
         if self._leaving:
-            self._holding.end_all(now)
+            self._holding.end_all()
             order = None
         return self._holding.ask(
-            now,
             want=0 if order is None else max(1, min(SHARED_AT_ONCE, self._queues.alike(order))),
             order=order,
             spare=spare,
@@ -271,13 +265,9 @@ class SharedGate(Gate):
     def _note_heard(self, ask: Ask, heard: Heard) -> None:
         now, reply = self._clock.monotonic(), heard.reply
         shift = now - reply.at
-        self._holding.note_heard(ask, reply, heard.text)
+        self._holding.note_heard(ask, reply, text=heard.text, asked=heard.asked)
         if ask.leaving:
             self._leaving = False
-        if self._lease is None or self._lease.is_over:  # slots of the old one stay stale
-            self._lease = Lease(self._seconds, self._read, heard.asked)
-        else:
-            self._lease.renew(heard.asked)
         self._holders, self._wanted_elsewhere = reply.holders, reply.wanted_elsewhere
         self._interactive_at = max(self._interactive_at, reply.interactive_at + shift)
         closed_until, self._limiter = reply.limiter.closed_until, reply.limiter
@@ -286,33 +276,11 @@ class SharedGate(Gate):
             self._closed_until = closed_until
             self._note_closed(asked=closed_until - reply.at)
         for number in reply.granted:
-            self._give(number, now)
-
-    def _give(self, number: int, now: float) -> None:
-        """Give a slot that was granted to whoever should have it now."""
-        end = partial(self._end, self._holding, number)
-        slot = Slot(
-            now,
-            on_settle=lambda _: end("settle"),
-            on_refuse=lambda _, retry_after: end("refuse", retry_after),
-            on_restore=lambda: end("restore"),
-            lease=self._lease,
-        )
-        chosen = self._choose(now)
-        if chosen is None:
-            slot.restore()
-        else:
-            self._grant(chosen[0], chosen[1], slot, now)
-
-    def _end(
-        self,
-        holding: Holding,
-        number: int,
-        how: Literal["settle", "refuse", "restore"],
-        retry_after: float | None = None,
-    ) -> None:
-        if holding.end(Over(number, how, retry_after=retry_after), self._clock.monotonic()):
-            self.pump()
+            slot, best = self._holding.take(number), self._choose(now)
+            if best is None:
+                slot.restore()
+            else:
+                self._grant(best[0], best[1], slot, now)
 
     def _adopt(self, advice: RateAdvice | None, further: Sequence[RateAdvice], sent: float | None) -> None:
         self._holding.note_named(advice, further, self._clock.monotonic() if sent is None else sent)
@@ -326,8 +294,10 @@ class SharedGate(Gate):
                 source.refuse(self._outage.build_error)
         else:
             self._queues.refuse(self._outage.build_error, came_by=self._outage.came_by(now))
-        if (trouble := self.trouble) is not None:
-            _log.warn_once("%s", trouble)
+        trouble = self._outage.describe(now)
+        if trouble is not None and not self._outage.is_told:
+            self._outage.is_told = True
+            self._emit(GateUnreachable, lambda: GateUnreachable(reason=trouble, at=now))
 
     def _end_talk(self, talk: asyncio.Task[None]) -> None:
         if self._talk is talk:
@@ -349,9 +319,6 @@ class SharedGate(Gate):
         """Return when the others must hear that this process lives."""
         return math.inf if self._holding.is_empty else self._spoke_at + self._seconds / _HEARTBEATS
 
-    def _is_forgotten(self) -> bool:
-        return self._lease is None or self._lease.is_over
-
     def _is_here(self) -> bool:
         """Return whether the gate is in use, in the running event loop."""
         return self._loop is asyncio.get_running_loop()
@@ -364,14 +331,15 @@ class SharedGate(Gate):
         if self._process != os.getpid():  # a fork: the slots are the parent's
             self._process = os.getpid()
             self._holding = self._build_holding()
-        self._holding.end_all(self._clock.monotonic())
+        self._holding.end_all()
         self._denials.clear()
         self._contact.start_over()
         self._talk = None
         self._outage.again_at = -math.inf
 
     def _build_holding(self) -> Holding:
-        return Holding(secrets.token_hex(5), self._limit)
+        me = secrets.token_hex(5)
+        return Holding(me, self._limit, clock=self._clock, read=self._read, lease=self._seconds, on_news=self.pump)
 
     def _read_own(self) -> Readings:
         """Return what a clock that is not the machine's says, for tests."""

@@ -34,10 +34,10 @@ class Fleet:
 
     Args:
         context: of this worker's batch.
-        take: takes a source again, once there is room for it.
+        take: takes a source again, once there is room for it; returns whether it did, rather than stop first.
     """
 
-    def __init__(self, context: BatchContext, take: Callable[[Elsewhere], Awaitable[None]]) -> None:
+    def __init__(self, context: BatchContext, take: Callable[[Elsewhere], Awaitable[bool]]) -> None:
         self._context = context
         self._take = take
         self._sources: dict[int, Elsewhere] = {}  # by position
@@ -103,9 +103,9 @@ class Fleet:
         rows = [source.row for source in self._sources.values() if source.row is not None]
         taken = await self._context.journal.write(JournalStore.busy_elsewhere, rows) if rows else set[int]()
         for source in [source for source in self._sources.values() if source.row not in taken]:
-            await self._take(source)  # that it is here as well meanwhile keeps the batch from ending
-            self._sources.pop(source.position, None)
-            self.wake()
+            if await self._take(source):  # that it is here as well meanwhile keeps the batch from ending
+                self._sources.pop(source.position, None)
+                self.wake()
 
     async def _pause(self, seconds: float) -> None:
         jitter = self._context.engine.pipeline.random()  # or all workers would ask at once

@@ -105,6 +105,8 @@ class BatchReport(PlainValue):
         credits_used: credits of the splits created in this run.
         seconds: how long it took.
         stopped_by: the error because of which no more splits were created, if that happened.
+        credits_used_by_all: credits of the splits created by all workers on the journal, this one among them; `None`
+            unless they may spend no more than `max_credits` together.
     """
 
     done: int
@@ -113,3 +115,4 @@ class BatchReport(PlainValue):
     credits_used: float
     seconds: float
     stopped_by: AIStemSplitterError | None = None
+    credits_used_by_all: float | None = None

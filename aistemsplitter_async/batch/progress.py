@@ -54,6 +54,8 @@ class BatchProgress(PlainValue):
         paid: how many of those under way are paid for, or may be: their create was sent.
         active: some of those being worked on, transfers first.
         elsewhere: sources whose songs other workers on the same journal have in hand now.
+        credits_used_by_all: of splits created by all workers on the journal, as far as this one knows; `None` unless
+            they may spend no more than `max_credits` together.
         notices: the outages that are being waited out.
         draining: whether no more splits are created.
         gate: the key's budget.
@@ -77,6 +79,7 @@ class BatchProgress(PlainValue):
     processing: float | None
     paid: int = 0
     elsewhere: int = 0
+    credits_used_by_all: float | None = None
     total: int | None = None
     seconds_left: float | None = None
 
@@ -124,9 +127,21 @@ def read_status(path: Path) -> BatchStatus:
     """
     saved = path.read_bytes()
     try:
-        return cattrs.structure(json.loads(saved), BatchStatus)
-    except Exception:  # noqa: BLE001  # cattrs raises many kinds, and none of them says more
+        return parse_status(saved)
+    except ValueError:
         raise ValueError(
             f"{path} is not the status of a batch, perhaps after a power cut; the journal has everything, and the next "
             "run writes the status anew"
         ) from None
+
+
+def parse_status(text: str | bytes) -> BatchStatus:
+    """Return the status that `dump_status` wrote.
+
+    Raises:
+        ValueError: it is none.
+    """
+    try:
+        return cattrs.structure(json.loads(text), BatchStatus)
+    except Exception as error:  # noqa: BLE001  # cattrs raises many kinds, and none of them says more
+        raise ValueError(f"it is not the status of a batch: {error}") from None

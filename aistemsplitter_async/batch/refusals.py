@@ -1,11 +1,14 @@
-"""Why a source of a batch has no stems, where the batch itself decides that. Pure."""
+"""Why a source of a batch has no stems, where the batch itself decides that."""
 
 from __future__ import annotations
 
+from aistemsplitter_async.batch.outcome import Failed, Skipped
+from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.errors import (
     AIStemSplitterError,
     APITimeoutError,
     SourceChangedError,
+    SourceUnreadableError,
     SubmissionUncertainError,
     WaitTimeoutError,
 )
@@ -20,6 +23,15 @@ def build_changed(label: str, record: Record) -> SourceChangedError:
         'changed="same" takes it for the same song, changed="new" buys it',
         code="CHANGED",
     )
+
+
+def describe_cancelled(standing: Standing, *, by_batch: bool) -> Failed | Skipped:
+    """Return the outcome of a track that was cancelled: by the batch, which was drained, or by its own source."""
+    source, position = standing.item.source, standing.position
+    if by_batch:
+        return Skipped(source, "not begun", position)
+    error = SourceUnreadableError(f"{standing.label or 'a source'} cancelled the task that read it")
+    return Failed(source, standing.stage, error, position)
 
 
 def build_timeout(record: Record | None, holdup: str) -> AIStemSplitterError:

@@ -29,12 +29,13 @@ from aistemsplitter_async.batch.fleet import Fleet, join_fleet
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.new_key import open_journal
 from aistemsplitter_async.batch.options import BatchOptions
-from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome
 from aistemsplitter_async.batch.progress import BatchProgress
+from aistemsplitter_async.batch.refusals import describe_cancelled
 from aistemsplitter_async.batch.ticker import Ticker
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.errors import JournalError, SourceUnreadableError
+from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.file import is_exposed, own_files
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import Record, StageName, build_failure
@@ -96,7 +97,14 @@ class Runner:
             self._help(self._fleet.mend(), "mending")
 
     def _help(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._helpers.append(asyncio.get_running_loop().create_task(work, name=f"batch {name}"))
+        task = asyncio.get_running_loop().create_task(work, name=f"batch {name}")
+        self._helpers.append(task)
+        task.add_done_callback(self._note_help)
+
+    def _note_help(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:  # a bug: nothing may wait for it
+            self._fault = self._fault or error
+            self._stop()
 
     async def _open(self) -> None:
         await self._engine.collector.check_mixes(self._options.selection)
@@ -195,6 +203,7 @@ class Runner:
             credits_used=context.budget.used,
             seconds=self._took or 0.0,
             stopped_by=context.stop_switch.reason,
+            credits_used_by_all=context.budget.used_by_all if context.spends_together else None,
         )
 
     async def records(self) -> AsyncGenerator[Record, None]:
@@ -237,6 +246,7 @@ class Runner:
             gate=context.gate.snapshot(),
             processing=context.engine.poller.typical(),
             elsewhere=len(self._fleet),
+            credits_used_by_all=context.budget.used_by_all if context.spends_together else None,
             total=self._total,
             seconds_left=self._seconds_left,
         )
@@ -284,9 +294,9 @@ class Runner:
             self._last_claim = track.has_claimed
         return True
 
-    async def _take_again(self, source: Elsewhere) -> None:
-        """Start another task for a source whose song another worker had in hand."""
-        await self._start_track(BatchTrack(self._context, source.item, source.position, again=source))
+    async def _take_again(self, source: Elsewhere) -> bool:
+        """Start another task for a source whose song another worker had in hand; return whether to go on."""
+        return await self._start_track(BatchTrack(self._context, source.item, source.position, again=source))
 
     async def _start_track(self, track: BatchTrack) -> bool:
         """Start the task of a track as soon as there is room for it; return `False` if the batch stopped first."""
@@ -339,7 +349,7 @@ class Runner:
             except asyncio.CancelledError:
                 if self._closing:
                     raise
-                outcome = self._describe_cancelled(track)
+                outcome = describe_cancelled(track.standing, by_batch=asyncio.current_task() in self._cancelled)
             if isinstance(outcome, Elsewhere):
                 self._fleet.add(outcome)
                 return
@@ -363,14 +373,6 @@ class Runner:
             item.settle(outcome)
         else:
             await self._outcomes.put(outcome)
-
-    def _describe_cancelled(self, track: BatchTrack) -> Outcome:
-        """Return the outcome of a track that was cancelled: it was drained, or its source did it."""
-        standing = track.standing
-        if asyncio.current_task() in self._cancelled:
-            return Skipped(standing.item.source, "not begun", standing.position)
-        error = SourceUnreadableError(f"{standing.label or 'a source'} cancelled the task that read it")
-        return Failed(standing.item.source, standing.stage, error, standing.position)
 
     def _build_ticker(self) -> Ticker:
         return Ticker(self._context, self.progress)

@@ -28,6 +28,8 @@ from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.config import BATCH_WAIT, FLEET_LOOK, LATE_WRITER
 from aistemsplitter_async.errors import DownloadError, ProtocolError, SplitFailedError, StemsExpiredError
+from aistemsplitter_async.events import BoughtBefore
+from aistemsplitter_async.journal.matching import delivered
 from aistemsplitter_async.journal.record import Record, StoredFile, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
@@ -39,6 +41,20 @@ class Steps:
 
     _context: BatchContext
     _standing: Standing
+
+    def announce(self, besides: Record) -> None:
+        """Report that a song is bought that was bought before, before it is."""
+        context = self._context
+        context.engine.pipeline.emit(
+            BoughtBefore,
+            lambda: BoughtBefore(
+                source=self._standing.label,
+                split_id=besides.split_id,
+                delivered=str(delivered(besides)),
+                asked=str(context.options.variant),
+                at=context.clock.monotonic(),
+            ),
+        )
 
     async def upload(self, opened: OpenedItem, record: Record) -> Record:
         """Upload the audio, unless the batch creates no more splits."""

@@ -16,6 +16,7 @@ from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import SplitCreator
 from aistemsplitter_async.batch.elsewhere import Elsewhere
+from aistemsplitter_async.batch.identifier import Identifier
 from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
 from aistemsplitter_async.batch.preflight import plan_price
@@ -30,10 +31,9 @@ from aistemsplitter_async.errors import (
     JournalError,
     LostLeaseError,
 )
-from aistemsplitter_async.events import BoughtBefore
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
-from aistemsplitter_async.journal.matching import Fit, delivered, fit
+from aistemsplitter_async.journal.matching import Fit, fit
 from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, StoredFailure, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
@@ -74,8 +74,7 @@ class BatchTrack:
         self._after = after
         self._row: int | None = None  # of the journal, once this track owns it
         self._was_elsewhere = again is not None
-        self._audio = None if again is None else again.audio
-        self._reads: str | None = None  # the file that other workers leave to this one
+        self._identifier = Identifier(context, audio=None if again is None else again.audio)
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
 
@@ -96,7 +95,7 @@ class BatchTrack:
             return self._leave(self._row)
         finally:
             self.has_claimed.set()
-            self._end_reading()
+            self._identifier.end()
             self._give_up_ownership()
 
     async def _reach_outcome(self) -> Outcome | Elsewhere:
@@ -131,7 +130,9 @@ class BatchTrack:
             self.standing.label = opened.label
             if isinstance(opened.audio, DirectURL):
                 context.engine.uploader.vet_source(opened.audio)
-            audio = await self._identify(opened)
+            if opened.path is None:
+                self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
+            audio = await self._identifier.identify(opened)
             if audio is None:
                 return self._leave(None)
             opened = opened.pinned(audio.content)
@@ -140,7 +141,10 @@ class BatchTrack:
             if (outcome := await self._settle(claim.record, opened)) is not None:
                 return outcome
             claim = await self._claim(opened, audio)
-        record = claim.record
+        return await self._continue(claim, opened)
+
+    async def _continue(self, claim: Claim, opened: OpenedItem) -> Outcome | Elsewhere:
+        context, record = self._context, claim.record
         if claim.met == "elsewhere":
             return self._leave(record.id or None)
         if claim.met == "changed":
@@ -148,7 +152,7 @@ class BatchTrack:
         if claim.met == "again" and not (isinstance(self._item, Call) and record.id not in context.running):
             return await self._follow(record, opened)
         if claim.besides is not None:
-            self._announce(claim.besides)
+            self._steps.announce(claim.besides)
         record = await self._take_ownership(record, is_claimed=claim.met != "again")
         self._raise_unresolved(record)
         if record.failure is not None and self._retries(record.failure, is_fresh=claim.is_fresh):
@@ -188,20 +192,6 @@ class BatchTrack:
         self.standing.split_id, self.standing.cancellable = None, True
         self._give_up_ownership()
         return None
-
-    def _announce(self, besides: Record) -> None:
-        """Report that a song is bought that was bought before, before it is."""
-        context = self._context
-        context.engine.pipeline.emit(
-            BoughtBefore,
-            lambda: BoughtBefore(
-                source=self.standing.label,
-                split_id=besides.split_id,
-                delivered=str(delivered(besides)),
-                asked=str(context.options.variant),
-                at=context.clock.monotonic(),
-            ),
-        )
 
     def _raise_unresolved(self, record: Record) -> None:
         if (unresolved := self._context.unresolved.pop(record.id, None)) is not None:
@@ -256,36 +246,7 @@ class BatchTrack:
 
     def _leave(self, row: int | None) -> Elsewhere:
         """Leave the song to the worker that has it in hand, until that lets go of it."""
-        return Elsewhere(self._item, self.standing.position, row, self._audio)
-
-    async def _identify(self, opened: OpenedItem) -> AudioId | None:
-        """Return what identifies the audio, `None` while another worker reads the file.
-
-        A file that has not changed since it was read, by any worker, is not read again.
-        """
-        context = self._context
-        if opened.path is None:
-            self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
-            self._audio = self._audio or await opened.identify()  # and keeps no file waiting
-            return self._audio
-        if opened.stamp is not None:
-            known = await context.write(JournalStore.audio_of, opened.label, opened.stamp)
-            if known is not None:
-                return known
-        async with context.hashing:
-            if opened.stamp is not None and context.journal.is_shared:
-                self._reads = opened.label
-                reading = await context.write(JournalStore.begin_reading, opened.label, opened.stamp)
-                if reading != "unread":
-                    self._reads = None
-                    return None if reading == "read elsewhere" else reading
-            return await opened.identify()
-
-    def _end_reading(self) -> None:
-        """Let other workers read the file; by then the journal knows what it is, unless it could not be read."""
-        if self._reads is not None:
-            self._context.release({self._reads})
-            self._reads = None
+        return Elsewhere(self._item, self.standing.position, row, self._identifier.audio)
 
     async def _claim(self, opened: OpenedItem, audio: AudioId) -> Claim:
         """Claim the journal row of this audio, in the order of the sources."""
@@ -301,7 +262,7 @@ class BatchTrack:
             resplit=self._item.anew,
             changed=context.options.changed,
         )
-        self._end_reading()
+        self._identifier.end()
         return claim
 
     async def _take_steps(self, record: Record, opened: OpenedItem) -> Outcome:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-from cyclopts import App, CycloptsError, Parameter, UnknownCommandError, UnusedCliTokensError
+import attrs
+from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async.cli.failures import Exit
+from aistemsplitter_async.cli.journal_app import journal
 from aistemsplitter_async.cli.options import (
     STEMS_FOLDER,
     AsDuration,
@@ -28,13 +31,13 @@ from aistemsplitter_async.cli.options import (
     Verbosity,
 )
 from aistemsplitter_async.cli.paths import STDIN, expand_source, protect_paths
-from aistemsplitter_async.cli.screen.render import PROGRAM, hide_keys, show
+from aistemsplitter_async.cli.places import find_journal
+from aistemsplitter_async.cli.refusals import KEY_IN_SIGHT, explain, print_error, refuse, start
+from aistemsplitter_async.cli.screen.render import PROGRAM
 from aistemsplitter_async.cli.screen.terminal import discard_output
 from aistemsplitter_async.cli.server_options import Listening, Serving
 from aistemsplitter_async.cli.values import Duration
-
-if TYPE_CHECKING:
-    from aistemsplitter_async.cli.run import Work
+from aistemsplitter_async.errors import ConfigurationError
 
 # Each command imports its module only when it runs: --help must not wait for aiohttp.
 
@@ -79,16 +82,16 @@ def split(
 ) -> int:
     """Split songs into stems."""
     if (problem := _find_option(sources, "split")) is not None:
-        return _refuse(problem, "split")
+        return refuse(problem, "split")
     if splitting.idempotency_key is not None and len(sources) > 1:
-        return _refuse("--idempotency-key is for one split; give one source with it", "split")
+        return refuse("--idempotency-key is for one split; give one source with it", "split")
     if splitting.sandbox and splitting.common.names_an_api:
-        return _refuse(_SANDBOX_CONFLICT, "split")
+        return refuse(_SANDBOX_CONFLICT, "split")
     if (problem := splitting.selecting.find_problem(splitting.stem_model)) is not None:
-        return _refuse(problem, "split")
+        return refuse(problem, "split")
     from aistemsplitter_async.cli.commands import split as module  # noqa: PLC0415
 
-    return _run(partial(module.split, sources, splitting), splitting.common.verbosity)
+    return start(partial(module.split, sources, splitting), splitting.common.verbosity)
 
 
 @app.command
@@ -108,20 +111,25 @@ def batch(
 ) -> int:
     """Split a music library; run the same command again and it continues where it stopped."""
     if batching.sandbox and batching.common.names_an_api:
-        return _refuse(_SANDBOX_CONFLICT, "batch")
+        return refuse(_SANDBOX_CONFLICT, "batch")
     if not paths and not batching.status:
-        return _refuse("give at least one PATH to split, or --status", "batch")
+        return refuse("give at least one PATH to split, or --status", "batch")
     if (problem := _find_option(paths or [], "batch", batching.common)) is not None:
-        return _refuse(problem, "batch")
+        return refuse(problem, "batch")
     if (problem := batching.selecting.find_problem(batching.stem_model)) is not None:
-        return _refuse(problem, "batch")
+        return refuse(problem, "batch")
+    try:
+        place = find_journal(batching.journal, batching.into, {} if batching.sandbox else os.environ)
+    except ConfigurationError as error:
+        return refuse(str(error), "batch")
+    batching = attrs.evolve(batching, journal=place)
     from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
 
     if batching.status:
-        show_status = partial(reading.show_status, batching.journal_path, as_json=batching.common.json)
-        return _run(show_status, batching.common.verbosity)
+        show_status = partial(reading.show_status, batching.place, as_json=batching.common.json)
+        return start(show_status, batching.common.verbosity)
     work = planning.plan_library if batching.dry_run else module.batch
-    return _run(partial(work, paths or [], batching), batching.common.verbosity)
+    return start(partial(work, paths or [], batching), batching.common.verbosity)
 
 
 @app.command
@@ -142,11 +150,11 @@ def estimate(
 ) -> int:
     """Show what splitting a library would cost, in credits and time."""
     if (problem := _find_option(paths, "estimate", common)) is not None:
-        return _refuse(problem, "estimate")
+        return refuse(problem, "estimate")
     from aistemsplitter_async.cli.commands import estimate as module  # noqa: PLC0415
     from aistemsplitter_async.cli.library import Library  # noqa: PLC0415
 
-    return _run(partial(module.estimate_library, Library(paths=paths, into=into), common), common.verbosity)
+    return start(partial(module.estimate_library, Library(paths=paths, into=into), common), common.verbosity)
 
 
 @app.command(name="credits")
@@ -154,7 +162,7 @@ def show_credits(*, common: Common = DEFAULTS) -> int:
     """Show how many credits the key has left; one is a second of audio."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return _run(partial(lookup.show_credits, common), common.verbosity)
+    return start(partial(lookup.show_credits, common), common.verbosity)
 
 
 @app.command
@@ -162,7 +170,7 @@ def get(split_id: SplitId, /, *, common: Common = DEFAULTS) -> int:
     """Show a split as it is now."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return _run(partial(lookup.show_split, split_id, common), common.verbosity)
+    return start(partial(lookup.show_split, split_id, common), common.verbosity)
 
 
 @app.command
@@ -170,7 +178,7 @@ def wait(split_id: SplitId, /, *, timeout: Timeout = None, common: Common = DEFA
     """Wait until a split has ended."""
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
-    return _run(partial(lookup.wait, split_id, timeout, common), common.verbosity)
+    return start(partial(lookup.wait, split_id, timeout, common), common.verbosity)
 
 
 @app.command
@@ -189,11 +197,11 @@ def download(
 ) -> int:
     """Download the stems of a split, once it has succeeded."""
     if (problem := selecting.find_problem()) is not None:
-        return _refuse(problem, "download")
+        return refuse(problem, "download")
     from aistemsplitter_async.cli.commands import lookup  # noqa: PLC0415
 
     job = partial(lookup.download, split_id, common, into=str(into), name=name, selecting=selecting)
-    return _run(partial(job, overwrite=overwrite, timeout=timeout), common.verbosity)
+    return start(partial(job, overwrite=overwrite, timeout=timeout), common.verbosity)
 
 
 @app.command
@@ -201,17 +209,17 @@ def sandbox(*, serving: Serving = Serving()) -> int:  # noqa: B008  # frozen
     """Serve the whole API on this machine, until Ctrl-C."""
     from aistemsplitter_async.cli.commands import sandbox as module  # noqa: PLC0415
 
-    return _run(partial(module.serve, serving), serving.verbosity, interrupted=Exit.DONE)
+    return start(partial(module.serve, serving), serving.verbosity, interrupted=Exit.DONE)
 
 
 @app.command
 def listen(*, listening: Listening = Listening()) -> int:  # noqa: B008  # frozen
     """Receive webhooks on this machine, check and show them, until Ctrl-C."""
     if listening.sandbox and listening.secret_file is not None:
-        return _refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
+        return refuse("--sandbox has a secret of its own; leave out --secret-file", "listen")
     from aistemsplitter_async.cli.commands import listen as module  # noqa: PLC0415
 
-    return _run(partial(module.listen, listening), listening.verbosity, interrupted=Exit.DONE)
+    return start(partial(module.listen, listening), listening.verbosity, interrupted=Exit.DONE)
 
 
 @app.command
@@ -223,23 +231,20 @@ def demo(
     """Split a demo song on this machine: no key, no network."""
     from aistemsplitter_async.cli.commands import demo as module  # noqa: PLC0415
 
-    return _run(partial(module.demo, into), verbosity)
+    return start(partial(module.demo, into), verbosity)
 
 
-_MEANT = {"status": "batch --status", "help": "--help", "version": "--version", "list": "batch", "resume": "batch"}
-_KEY_IN_SIGHT = "every user can see a key on a command line; set AISTEMSPLITTER_API_KEY or give --api-key-file FILE"
-_SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
+app.command(journal)
 
-
-def _run(work: Work, verbosity: Verbosity, *, interrupted: Exit = Exit.INTERRUPTED) -> int:
-    from aistemsplitter_async.cli.run import run  # noqa: PLC0415
-
-    return run(work, verbosity, interrupted=interrupted)
+_DATABASES = ("postgresql://", "postgres://")
+_SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url, --api-key-file and --shared"
 
 
 def _find_option(paths: Sequence[str], command: str, common: Common | None = None) -> str | None:
     """Return a complaint about an option that was taken for a path: PATH may begin with a hyphen, as `-` is a path."""
     for path in paths:
+        if path.startswith(_DATABASES):
+            return "a database is no song; a journal is kept there with: batch --journal URL"
         if path == STDIN and common is None:
             return f"{STDIN}, a list on standard input, is for batch; write a file that is called so as ./{STDIN}"
         if path == STDIN and common is not None and str(common.api_key_file) == STDIN:
@@ -247,7 +252,7 @@ def _find_option(paths: Sequence[str], command: str, common: Common | None = Non
         if path.startswith("-") and path != STDIN:
             option = path.partition("=")[0]
             if option == "--api-key":
-                return _KEY_IN_SIGHT
+                return KEY_IN_SIGHT
             known = [name for one in app[command].assemble_argument_collection() for name in one.names]
             close = [name for name in known if name.startswith(option)] or get_close_matches(option, known, 1)
             hint = f"did you mean {close[0]}? " if close else ""
@@ -265,50 +270,14 @@ def run_app(arguments: Sequence[str]) -> int:
             app.help_print([])
         sys.stdout.flush()
     except CycloptsError as error:
-        return _refuse(_explain(error, arguments), *(error.command_chain or ()))
+        chain = error.command_chain or ()
+        known = app[chain[0]] if isinstance(error, UnknownCommandError) and chain else app
+        commands = [name for name in known if not name.startswith("-")]
+        return refuse(explain(error, arguments, commands), *chain)
     except (SystemExit, BrokenPipeError):  # the pipe that help is printed to is closed; rich ends with the former
         discard_output(sys.stdout)
     except OSError as error:  # of the help: a command handles its own
         discard_output(sys.stdout)
-        _print_error(f"cannot write to standard output: {reason_of(error)}")
+        print_error(f"cannot write to standard output: {reason_of(error)}")
         return Exit.FAILED
     return code if isinstance(code, int) else Exit.DONE
-
-
-def _explain(error: CycloptsError, arguments: Sequence[str]) -> str:
-    options = [argument.partition("=")[0] for argument in arguments]
-    if "--api-key" in options and options[0] != "sandbox":  # that one is no secret
-        return _KEY_IN_SIGHT
-    if isinstance(error, UnknownCommandError) or not error.command_chain:
-        return _explain_command(arguments[0])
-    if isinstance(error, UnusedCliTokensError):
-        return f"there is nothing for {' '.join(error.unused_tokens or ())} to mean here"
-    error.verbose = False
-    return " ".join(str(error).split())
-
-
-def _explain_command(word: str) -> str:
-    """Return why the first word of a command line is no command, and what was probably meant."""
-    if word.startswith("-"):
-        return f"{word} is no command, and the command comes first, like {PROGRAM} batch"
-    commands = [name for name in app if not name.startswith("-")]
-    if word in _MEANT:
-        return f"there is no command {word}; use {_MEANT[word]}"
-    close = get_close_matches(word, commands, 1)
-    return f"there is no command {word}; " + (
-        f"did you mean {close[0]}?" if close else f"it is one of {', '.join(commands)}"
-    )
-
-
-def _refuse(problem: str, *chain: str) -> int:
-    usage = " ".join((PROGRAM, *chain, "--help"))
-    _print_error(f"{hide_keys(problem).rstrip('.')}; see {usage}")
-    return Exit.USAGE
-
-
-def _print_error(text: str) -> None:
-    try:
-        sys.stderr.write(f"error: {show(text)}\n")
-        sys.stderr.flush()
-    except OSError:  # stderr is lost too: the exit code tells
-        discard_output(sys.stderr)

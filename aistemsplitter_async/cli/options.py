@@ -11,6 +11,7 @@ from cyclopts import Group, Parameter
 
 from aistemsplitter_async._transfer.selection import Selection
 from aistemsplitter_async.cli.paths import expand_path
+from aistemsplitter_async.cli.places import Place, default_journal, parse_place
 from aistemsplitter_async.cli.values import (
     NO_STEMS,
     Duration,
@@ -18,11 +19,20 @@ from aistemsplitter_async.cli.values import (
     parse_mixes,
     parse_port,
     parse_rate_limit,
+    parse_shared,
     parse_stems,
     parse_text,
     parse_webhook_url,
 )
-from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, DOWNLOADS, UPLOADS, RateLimit
+from aistemsplitter_async.config import (
+    API_KEY_VARIABLE,
+    BASE_URL_VARIABLE,
+    DOWNLOADS,
+    JOURNAL_VARIABLE,
+    SHARED_VARIABLE,
+    UPLOADS,
+    RateLimit,
+)
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
 
@@ -33,6 +43,7 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
 
 
 AsPath: Parameter = _read_by(expand_path)  # of every option that is a path
+AsJournal: Parameter = _read_by(parse_place)
 AsText: Parameter = _read_by(parse_text)  # of those that are sent, that the journal keeps, or that become names
 AsPort: Parameter = _read_by(parse_port)
 AsDuration: Parameter = _read_by(lambda text: Duration(parse_duration(text)))
@@ -96,12 +107,6 @@ Resend = Annotated[
 ]
 
 STEMS_FOLDER = Path("stems")
-_JOURNAL_NAME = ".aistemsplitter.journal"
-
-
-def default_journal(into: Path) -> Path:
-    """Return the path of the journal of a folder of stems."""
-    return into / _JOURNAL_NAME
 
 
 @Parameter(name="*", group=OUTPUT)
@@ -135,6 +140,15 @@ class Common:
         _read_by(parse_rate_limit),
         Parameter(help="The key's limit, like 60/min or 60/min,1000/day, if you know it: then no request is refused."),
     ] = None
+    shared: Annotated[
+        str | None,
+        _read_by(parse_shared),
+        Parameter(
+            help="Keep the limit together with other processes that use the key: host (those of this user on this "
+            f"machine), sqlite:///PATH, redis://.. or postgresql://.. (or {SHARED_VARIABLE}, where others do not see a "
+            "password).",
+        ),
+    ] = attrs.field(default=None, repr=False)
     api_key_file: Annotated[
         Path | None,
         AsPath,
@@ -175,6 +189,7 @@ class Common:
             proxy = f"{proxy.partition('://')[0]}://USER:PASSWORD@{proxy.rpartition('@')[2]}"
         return {
             "--base-url": self.base_url,
+            "--shared": self.shared,
             "--api-key-file": self.api_key_file,
             "--proxy": proxy,
             "--ca-file": self.ca_file,
@@ -183,8 +198,8 @@ class Common:
 
     @property
     def names_an_api(self) -> bool:
-        """Return whether another API or key was given, which a sandbox has itself."""
-        return self.base_url is not None or self.api_key_file is not None
+        """Return whether another API or key was given, or with whom it is shared; a sandbox has its own."""
+        return self.base_url is not None or self.api_key_file is not None or self.shared is not None
 
 
 @Parameter(name="*", group=STEMS)
@@ -293,9 +308,12 @@ class Batching:
 
     into: Into = STEMS_FOLDER
     journal: Annotated[
-        Path | None,
-        AsPath,
-        Parameter(help="File that records all progress; a hidden one in the --into folder if not given."),
+        Place | None,
+        AsJournal,
+        Parameter(
+            help="File that records all progress, or postgresql://host/database?schema=name for the workers of several "
+            f"machines; if not given, what {JOURNAL_VARIABLE} says, or else a hidden file in the --into folder.",
+        ),
     ] = None
     template: Annotated[
         str | None,
@@ -341,9 +359,14 @@ class Batching:
         return Variant(self.stem_model, self.output_format)
 
     @property
-    def journal_path(self) -> Path:
-        """Return the path of the journal: the given one, or that of the folder of stems."""
+    def place(self) -> Place:
+        """Return where the journal is: the given one, or that of the folder of stems."""
         return self.journal or default_journal(self.into)
+
+    @property
+    def journal_path(self) -> Path:
+        """Return the path of the journal, or if it is no file, of the one that the folder of stems would have."""
+        return self.place if isinstance(self.place, Path) else default_journal(self.into)
 
     @property
     def sandbox_path(self) -> Path:

@@ -42,19 +42,20 @@ class Binding(Claims):
         """
         self._key = owner.get(_KEY)
         for name, value in owner.items():
-            known = self.note(name)
-            if name == _KEY and known not in (None, value):
-                self._check_alone()
-            if known is None or not self._is_begun():
-                if known not in (None, value):
-                    self._drop_gate()
-                if name == _KEY and value not in self._known_keys():
-                    self._db.execute("DELETE FROM meta WHERE name = ?", _KEYS)
-                self.set_note(name, value)
-            elif name == _KEY and value != known and value in self._known_keys():
-                self._use_key(value)
-            elif known != value and not (name == "api" and identify_api(known) == value):
+            known = self.swap_note(name, None, value)
+            if known == value or (name == "api" and identify_api(known) == value):
+                continue
+            is_begun, is_known = self._is_begun(), name == _KEY and value in self._known_keys()
+            if is_begun and not is_known:
                 raise self._build_refusal(name, known)
+            self._check_alone()
+            if is_begun:
+                self._use_key(value)
+                continue
+            self._drop_gate()
+            if name == _KEY and not is_known:
+                self._db.execute("DELETE FROM meta WHERE name = ?", _KEYS)
+            self.set_note(name, value)
 
     def find_proofs(self, owner: Mapping[str, str], most: int) -> list[str] | None:
         """Return up to `most` splits, the newest first, of which a key of the same account sees one.
@@ -84,7 +85,12 @@ class Binding(Claims):
         return splits
 
     def accept_key(self, key: str, *, proven: bool) -> None:
-        """Use a key, and note that it is of the same account as those before, if that is proven; else forget those."""
+        """Use a key, and note that it is of the same account as those before, if that is proven; else forget those.
+
+        Raises:
+            JournalError: other workers of a shared journal use another one now (`code` is `OTHER_KEY`).
+        """
+        self._check_alone()
         self.set_note(_KEYS, json.dumps(sorted({key, *(self._known_keys() if proven else ())})))
         self._use_key(key)
 
@@ -94,7 +100,6 @@ class Binding(Claims):
 
     def _use_key(self, key: str) -> None:
         """Forget what belongs to the key before: its limit and slots, and uploads, which cost nothing."""
-        self._check_alone()
         self._key = key
         self.set_note(_KEY, key)
         self._drop_gate()
@@ -102,15 +107,6 @@ class Binding(Claims):
             "UPDATE tracks SET state = ?, input = NULL, expires_at = NULL WHERE state = ? AND expires_at IS NOT NULL",
             *(State.FOUND, State.UPLOADED),
         )
-
-    def _check_alone(self) -> None:
-        """Check that nobody is at work with the key before."""
-        if others := self._db.others():
-            raise JournalError(
-                f"{others} other worker{'s are' if others > 1 else ' is'} running on {self.place} with another API key; "
-                "use the same one, or stop them first",
-                code=OTHER_KEY,
-            )
 
     def _drop_gate(self) -> None:
         self._db.execute("DELETE FROM meta WHERE name = ?", GATE)

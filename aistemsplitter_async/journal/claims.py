@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, Final, Literal
 
 import attrs
@@ -70,6 +70,14 @@ class Claims:
             "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             *(name, value),
         )
+
+    def swap_note(self, name: str, old: str | None, new: str) -> str:
+        """Write a note if it is `old`, or with `None` if there is none, and return what it is now."""
+        if old is None:
+            self._db.execute("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", name, new)
+        else:
+            self._db.execute("UPDATE meta SET value = ? WHERE name = ? AND value = ?", new, name, old)
+        return self.note(name) or new
 
     def get(self, track: int) -> Record:
         """Return a track."""
@@ -142,9 +150,10 @@ class Claims:
         changed: Changed,
     ) -> Claim:
         """Return the track of a song that has none, but whose file may have had one before it changed."""
-        if (free := self._find_free(found)) is not None:
+        before = self._find_before(found)
+        if (free := self._find_free(before, found)) is not None:
             return Claim(self._take(free, found, wanted, afresh=True), "known", besides)
-        earlier = self._find_earlier(found, wanted)
+        earlier = self._find_earlier(before, found, wanted)
         if earlier is not None and changed == "same":
             self._db.execute(
                 "INSERT INTO aliases (identity, track) VALUES (?, ?) "
@@ -181,20 +190,20 @@ class Claims:
         known = self._db.row("SELECT content, identity FROM sources WHERE path = ?", path)
         return [] if known is None or known[0] == found.audio.content else self._find(AudioId(*known))
 
-    def _find_free(self, found: Sighting) -> Record | None:
+    def _find_free(self, before: Iterable[_Found], found: Sighting) -> Record | None:
         """Return the row of an earlier run that a file had before it changed, if nothing was bought for it."""
-        for row in self._find_before(found):
+        for row in before:
             is_free = row.run != self.run and not row.elsewhere and not is_bought(row.record)
             if is_free and row.record.source == found.source:
                 return row.record
         return None
 
-    def _find_earlier(self, found: Sighting, wanted: Variant) -> Record | None:
+    def _find_earlier(self, before: Iterable[_Found], found: Sighting, wanted: Variant) -> Record | None:
         """Return the row that a file had before it changed, unless its audio is certainly another one now.
 
         Nothing is bought for a file that may only have other tags than when it was bought.
         """
-        record, how = choose([row.record for row in self._find_before(found)], wanted)
+        record, how = choose([row.record for row in before], wanted)
         if how in (Fit.OPEN, Fit.OTHER) or record is None or are_comparable(record.audio, found.audio):
             return None
         return record
@@ -220,11 +229,10 @@ class Claims:
     def _begin_resplit(self) -> int:
         """Return the run that started the unfinished re-split, this one if there is none."""
         if self._resplit_since is None:
-            since = self.note(_RESPLIT)
-            if since is None:
-                self.set_note(_RESPLIT, str(self.run))
-                return self.run
-            self._resplit_since = int(since)
+            since = int(self.swap_note(_RESPLIT, None, str(self.run)))
+            if since == self.run:  # its own note is not certain before the commit
+                return since
+            self._resplit_since = since
         return self._resplit_since
 
     def _take(self, record: Record, found: Sighting, wanted: Variant | None = None, *, afresh: bool = False) -> Record:
@@ -290,17 +298,17 @@ class Claims:
 
     def _choose_place(self, found: Sighting, track: int | None = None) -> Place:
         """Return a place that no other track has, nor gets in a transaction that is not over."""
-        taken = set[str]()
+        wanted, taken = Place(found.folder, found.pattern), set[str]()
 
         def is_taken(place: str) -> bool:
             query = "SELECT 1 FROM tracks WHERE place = ? AND id != ?"
             return place in taken or self._db.row(query, place, track or 0) is not None
 
-        while True:
-            place = choose_place(Place(found.folder, found.pattern), is_taken)
-            if self._db.lock([f"place {place.key}"]) and not (self._db.is_shared and is_taken(place.key)):
-                return place
+        place = wanted
+        while not self._db.lock([f"place {place.key}"]) or is_taken(place.key):
             taken.add(place.key)
+            place = choose_place(wanted, is_taken)
+        return place
 
 
 def _describe(found: Sighting) -> Record:

@@ -35,6 +35,7 @@ from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.lock import JournalLock, has_no_locks, lock_path, no_locks
 from aistemsplitter_async.journal.schema import MIGRATIONS
+from aistemsplitter_async.journal.seal import SEAL, SEALED_VERSIONS, Seal, build_sealed
 
 _log = Log("journal")
 
@@ -44,7 +45,7 @@ _WAL: Final = "-wal"  # of earlier versions
 _UNDO: Final = "-journal"
 _RESCUED: Final = ".rescued"
 _LOCKING: Final = re.compile("SQLITE_(BUSY|LOCKED|PROTOCOL|IOERR_.*LOCK)")  # what SQLite says if it cannot lock
-_APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
+APPLICATION_ID: Final = 0x41535350  # "ASSP": distinguishes a journal from other SQLite files
 # s at most between attempts: two processes that start at the same moment may each hold a part of the lock.
 _LOCK_PAUSES: Final = (0.05, 0.1, 0.2, 0.2)
 
@@ -73,14 +74,15 @@ class JournalFile:
 
     Attributes:
         db: the connection; its tables are up to date.
-        run: the number of this run; each opening of the file is one.
+        run: the number of this run; each opening of the file is one, but that of a move, which has the number 0.
+        lock: of the file, if it has a name.
     """
 
     db: sqlite3.Connection
     run: int
     _path: Path | None
     _identity: tuple[int, int] | None  # device and inode
-    _lock: JournalLock | None
+    lock: JournalLock | None
 
     def check_in_place(self) -> None:
         """Check that the journal still is the file that the next run will find.
@@ -112,8 +114,8 @@ class JournalFile:
                 self.db.execute("PRAGMA journal_mode = DELETE")  # of the undo file
             self.db.close()
         finally:
-            if self._lock is not None:
-                self._lock.release()
+            if self.lock is not None:
+                self.lock.release()
 
     def _write_back(self) -> None:
         """Write everything to a new file, at the journal's place or beside what is there now."""
@@ -125,27 +127,29 @@ class JournalFile:
             _write_copy(self.db, _beside(place, _RESCUED) if place.exists() else place)
 
 
-def open_file(path: Path | None) -> JournalFile:
+def open_file(path: Path | None, *, for_move: bool = False) -> JournalFile:
     """Return the journal at `path`, owned by this process.
 
     Args:
         path: the file; created if it is missing, with its folder. `None` for a temporary one.
+        for_move: whether it is opened to be moved: no run begins, and it may be sealed.
 
     Raises:
         JournalLockedError: another process, or another batch of this one, has it open.
-        JournalError: it is damaged, another kind of file, of a newer version, or cannot be written or locked.
+        JournalError: it is damaged, another kind of file, of a newer version, was moved to another place (`code` is
+            `SEALED`), or cannot be written or locked.
     """
     for pause in _LOCK_PAUSES:
         try:
-            return _open_once(path)
+            return _open_once(path, for_move)
         except JournalLockedError:
             time.sleep(pause * random.random())  # noqa: S311  # not a secret
-    return _open_once(path)
+    return _open_once(path, for_move)
 
 
-def _open_once(path: Path | None) -> JournalFile:
+def _open_once(path: Path | None, for_move: bool) -> JournalFile:  # as `open_file` has it
     if path is None:
-        return _connect(None, None)
+        return _connect(None, None, for_move)
     try:
         _check_kind(path)
         lock = JournalLock(path)
@@ -153,7 +157,7 @@ def _open_once(path: Path | None) -> JournalFile:
             check_not_lost(path)
             if not path.exists():
                 create_private(path)  # SQLite gives its companion files the same mode
-            return _connect(path, lock)
+            return _connect(path, lock, for_move)
         except BaseException:
             lock.discard()
             raise
@@ -161,7 +165,7 @@ def _open_once(path: Path | None) -> JournalFile:
         raise refused(error, path) from error
 
 
-def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
+def _connect(path: Path | None, lock: JournalLock | None, for_move: bool) -> JournalFile:
     try:
         # SQLite puts its files beside the one that a link leads to, and so do we.
         place = "" if path is None else os.path.realpath(path)
@@ -169,8 +173,8 @@ def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
     except sqlite3.Error as error:
         raise explain(error, path) from None
     try:
-        _claim_and_migrate(db, path)
-        return JournalFile(db, _begin_run(db), path, None if path is None else _identify(path), lock)
+        _claim_and_migrate(db, path, for_move)
+        return JournalFile(db, 0 if for_move else _begin_run(db), path, None if path is None else _identify(path), lock)
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
@@ -180,23 +184,26 @@ def _connect(path: Path | None, lock: JournalLock | None) -> JournalFile:
         raise
 
 
-def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
+def _claim_and_migrate(db: sqlite3.Connection, path: Path | None, for_move: bool) -> None:
     # Keeps out versions of this package that know no lock file.
     db.execute("PRAGMA locking_mode = EXCLUSIVE")
     lost = _beside(path or Path(), _WAL)
     has_log = path is not None and _is_filled(lost)
     kind: int = db.execute("PRAGMA application_id").fetchone()[0]
     empty = not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-    if not empty and kind != _APPLICATION_ID:
+    if not empty and kind != APPLICATION_ID:
         raise JournalError(f"{path} is not a journal; name the right file, or one that does not exist")
     if empty and not has_log and db.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
         raise JournalError(
             f"{path} is an empty shell: an earlier version of aistemsplitter_async kept its content in a file beside "
             f"it, named as it was then and {_WAL}. Put that back as {lost}; without it, every split is paid for again"
         )
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+    held: int = db.execute("PRAGMA user_version").fetchone()[0]
+    is_sealed, version = divmod(held, SEALED_VERSIONS)
     if version > len(MIGRATIONS):
         raise JournalError(f"{path} was written by a newer version of aistemsplitter_async; upgrade it")
+    if is_sealed and not for_move:
+        raise build_sealed(path, Seal.load(db.execute("SELECT value FROM meta WHERE name = ?", (SEAL,)).fetchone()[0]))
     # With every index: one that misses a row would make what is paid for look new.
     if not empty and db.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
         raise sqlite3.DatabaseError
@@ -210,8 +217,8 @@ def _claim_and_migrate(db: sqlite3.Connection, path: Path | None) -> None:
     db.execute("BEGIN EXCLUSIVE")
     for statement in (part for script in MIGRATIONS[version:] for part in script.split(";\n")):
         db.execute(statement)
-    db.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    db.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute(f"PRAGMA user_version = {is_sealed * SEALED_VERSIONS + len(MIGRATIONS)}")
     db.execute("COMMIT")
 
 

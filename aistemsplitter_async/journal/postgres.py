@@ -24,7 +24,7 @@ from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.rows import COLUMNS
 from aistemsplitter_async.journal.session import Session
-from aistemsplitter_async.journal.tables import DOWN, number_of
+from aistemsplitter_async.journal.tables import DOWN, WORKERS, number_of
 from aistemsplitter_async.journal.workers import Worker
 
 LOST_LEASE: Final = "LOST_LEASE"
@@ -213,20 +213,18 @@ class PostgresDatabase:
         return int(row[0])
 
     def workers(self) -> list[Worker]:
-        rows = self.rows(
-            "SELECT id, run, host, process, extract(epoch FROM began)::float8, "
-            "extract(epoch FROM until - clock_timestamp())::float8, status FROM workers "
-            "WHERE until > clock_timestamp() ORDER BY run"
-        )
+        rows = self.rows(WORKERS)
         return [Worker(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[0] == self._me) for row in rows]
 
     def show(self, status: str) -> None:
         self.execute("UPDATE workers SET status = ? WHERE id = ?", status, self._me)
 
-    def dump_name(self, name: str) -> str:
+    @staticmethod
+    def dump_name(name: str) -> str:
         return name if name.isprintable() and not name.startswith('"') else json.dumps(name)
 
-    def load_name(self, name: str | bytes) -> str:
+    @staticmethod
+    def load_name(name: str | bytes) -> str:
         return str(json.loads(name)) if name[:1] == '"' else str(name)
 
     def _one(self, statement: str, *values: Any) -> Row:

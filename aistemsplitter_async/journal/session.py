@@ -20,6 +20,7 @@ from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.place import JournalURL
+from aistemsplitter_async.journal.seal import SEALED, SEALED_STATE
 from aistemsplitter_async.journal.tables import (
     ASK,
     DOWN,
@@ -33,7 +34,7 @@ from aistemsplitter_async.journal.tables import (
 )
 
 if TYPE_CHECKING:
-    from psycopg import Connection, Error
+    from psycopg import Connection, Cursor, Error
 
 _log = Log("journal")
 
@@ -70,6 +71,7 @@ class Session:
         self._url = place.database
         self._psycopg = load_psycopg()
         self._connection: Connection[Any] | None = None
+        self._cursor: Cursor[Any] | None = None
         self._begin = ""
         self._journal: str | None = None  # which one it is: another database may have its name
         self._hurry = threading.Event()
@@ -94,16 +96,20 @@ class Session:
 
     def run(self, statement: str, *values: Any) -> Any:
         """Return the cursor of a statement, which has `%s` for each value."""
-        connection = self._connection
-        assert connection is not None  # noqa: S101  # `begin` has connected
+        assert self._cursor is not None  # noqa: S101  # `begin` has connected
         plain = tuple(str(value) if isinstance(value, StrEnum) else value for value in values)
         try:
-            return connection.execute(statement, plain or None)
+            return self._cursor.execute(statement, plain or None)
         except (self._psycopg.DataError, UnicodeError) as error:
             if self._is_aborted():
                 raise
             problem = str(error)  # the value never left: a NUL, or half a surrogate pair
         raise JournalError(f"{self.place} cannot hold a value: {problem}")
+
+    def cursor(self, name: str = "") -> Any:
+        """Return a cursor for what `run` cannot do; with a name, one that the server keeps."""
+        assert self._connection is not None  # noqa: S101  # `begin` has connected
+        return self._connection.cursor(name) if name else self._connection.cursor()
 
     def begin(self) -> None:
         """Begin a transaction, connecting if need be."""
@@ -180,6 +186,8 @@ class Session:
         """Return this package's error for one of psycopg's."""
         state = error.sqlstate
         text = redact(error, self._url)
+        if state == SEALED_STATE:
+            return JournalError(str(error.diag.message_primary), code=SEALED)
         if state == _DISK_FULL:
             return JournalError(f"cannot write {self.place}: the server's disk is full", code="DISK")
         if state == _NO_RIGHT:
@@ -209,6 +217,7 @@ class Session:
         except BaseException:
             self.hang_up()
             raise
+        self._cursor = connection.cursor()
         durable, schema = server.synchronous_commit, self._url.schema
         self._begin = build_begin(schema, durable, lock_timeout=_LOCK, idle=_IDLE, statement=_STATEMENT)
 
@@ -313,6 +322,8 @@ class Session:
         """Break the connection under a thread that waits for an answer for too long, until it is closed."""
         while not self._closed.wait(JOURNAL_CONNECT):
             connection = self._connection
-            with suppress(OSError, AttributeError, self._psycopg.Error):  # perhaps it is just being closed
-                with socket.socket(fileno=os.dup(connection.fileno())) as other:  # type: ignore[union-attr]
-                    other.shutdown(socket.SHUT_RDWR)
+            if connection is None:
+                continue
+            # Perhaps it is just being closed.
+            with suppress(OSError, self._psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as other:
+                other.shutdown(socket.SHUT_RDWR)

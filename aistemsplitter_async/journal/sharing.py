@@ -47,11 +47,3 @@ class Sharing(Spending):
         if known is not None:
             return known
         return "unread" if self._db.begin_reading(self._db.dump_name(path)) else "read elsewhere"
-
-    def swap_note(self, name: str, old: str | None, new: str) -> str:
-        """Write a note if it is `old`, or with `None` if there is none, and return what it is now."""
-        if old is None:
-            self._db.execute("INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", name, new)
-        else:
-            self._db.execute("UPDATE meta SET value = ? WHERE name = ? AND value = ?", new, name, old)
-        return self.note(name) or new

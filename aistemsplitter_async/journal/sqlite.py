@@ -135,10 +135,12 @@ class SQLiteDatabase:
     def show(self, status: str) -> None:
         pass
 
-    def dump_name(self, name: str) -> str | bytes:
+    @staticmethod
+    def dump_name(name: str) -> str | bytes:
         return name if name.isprintable() else name.encode(errors="surrogatepass")
 
-    def load_name(self, name: str | bytes) -> str:
+    @staticmethod
+    def load_name(name: str | bytes) -> str:
         return name if isinstance(name, str) else name.decode(errors="surrogatepass")
 
     def _read(self, track: int | None) -> Row:

@@ -12,6 +12,7 @@ from typing import Final
 import attrs
 
 from aistemsplitter_async.errors import JournalError
+from aistemsplitter_async.journal.seal import SEALED_STATE
 
 # One script per version; a journal of version n runs those from n on, in one transaction. No worker is at work then.
 MIGRATIONS: Final = (
@@ -54,7 +55,8 @@ MIGRATIONS: Final = (
     ) WITH (fillfactor = 70);
     CREATE INDEX tracks_by_identity ON tracks (identity);
     CREATE INDEX tracks_by_content ON tracks (content);
-    CREATE INDEX tracks_by_state ON tracks (state, (failure IS NULL));
+    CREATE INDEX tracks_by_state ON tracks (state);
+    CREATE INDEX tracks_failed ON tracks (state) WHERE failure IS NOT NULL;
     CREATE INDEX tracks_by_split ON tracks (split_id);
     CREATE INDEX tracks_by_budget ON tracks (budget) WHERE budget IS NOT NULL;
     CREATE TABLE readings (path text PRIMARY KEY, worker text NOT NULL);  -- files that a worker reads at the moment
@@ -72,8 +74,14 @@ MIGRATIONS: Final = (
     """,
 )
 OLDEST: Final = 130000  # PostgreSQL 13, the first whose transactions can be asked for by their number (xid8)
-UNFIT: Final = "JOURNAL_UNUSABLE"  # the code of a server or database that must not have a journal
+UNFIT: Final = "JOURNAL_UNFIT"  # the code of a server or database that must not have a journal
 DOWN: Final = "JOURNAL_DOWN"  # the code of an error that passes when the database can be used again
+WORKERS: Final = (  # that are at work, in the order they began
+    "SELECT id, run, host, process, extract(epoch FROM began)::float8, "
+    "extract(epoch FROM until - clock_timestamp())::float8, status FROM workers "
+    "WHERE until > clock_timestamp() ORDER BY run"
+)
+MOVE_SETTING: Final = "aistemsplitter.move"  # what a move sets to its own name, to pass its own seal
 _DURABLE: Final = ("on", "remote_apply")
 
 
@@ -172,3 +180,38 @@ def _milliseconds(seconds: float) -> str:
 def number_of(name: str) -> int:
     """Return the number of an advisory lock: 64 bits of its name, with sign."""
     return int.from_bytes(hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest(), signed=True)
+
+
+_SEALED: Final = ("workers", "meta", "sources", "tracks", "aliases", "credit_budget")  # a new worker meets the first
+
+
+def build_fence(schema: str, move: str, message: str) -> str:
+    """Return the statements that create or replace what refuses every change of sealed tables, but those of a move.
+
+    Args:
+        schema: of the tables.
+        move: identifies the move.
+        message: of the refusal.
+    """
+    text = message.replace("'", "''")
+    return f"""
+        CREATE OR REPLACE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$ BEGIN
+            IF current_setting('{MOVE_SETTING}', true) IS DISTINCT FROM '{move}' THEN
+                RAISE EXCEPTION USING ERRCODE = '{SEALED_STATE}', MESSAGE = '{text}';
+            END IF;
+            RETURN NULL;
+        END $refuse$
+    """
+
+
+def build_switches(has_fence: bool, *, is_sealed: bool) -> list[str]:
+    """Return the statements that put that before all tables, or away: neither waits for those who read them."""
+    if not has_fence and not is_sealed:
+        return []
+    if has_fence:
+        return [f"ALTER TABLE {table} {'ENABLE' if is_sealed else 'DISABLE'} TRIGGER sealed" for table in _SEALED]
+    events = "INSERT OR UPDATE OR DELETE OR TRUNCATE"
+    return [
+        f"CREATE TRIGGER sealed BEFORE {events} ON {table} FOR EACH STATEMENT EXECUTE FUNCTION refuse()"
+        for table in _SEALED
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 
 
@@ -28,3 +30,24 @@ class Worker:
     seconds_left: float
     status: str = ""
     is_me: bool = False
+
+
+@attrs.frozen
+class SharedCredits:
+    """The credits that the workers of a shared journal may spend together.
+
+    Attributes:
+        most: all of them.
+        used: by the splits created so far.
+        reserved: for creates whose price is not known yet.
+    """
+
+    most: float
+    used: float
+    reserved: float
+
+
+def describe_workers(workers: Sequence[Worker]) -> str:
+    """Return who they are, such as `2 workers: process 4711 on web1, process 12 on web2`."""
+    who = ", ".join(f"process {worker.process} on {worker.host}" for worker in workers)
+    return f"{len(workers)} worker{'s' * (len(workers) != 1)}: {who}"

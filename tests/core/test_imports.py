@@ -82,7 +82,9 @@ SHELLS_OF = {
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "distributed": "driver library link worker",
-    "journal": "file journal lease lock place postgres session sqlite",
+    "journal": (
+        "ends file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"
+    ),
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",

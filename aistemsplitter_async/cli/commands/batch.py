@@ -17,13 +17,14 @@ from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
 from aistemsplitter_async.cli.commands.forecast import Forecast
-from aistemsplitter_async.cli.commands.status import report_owner
+from aistemsplitter_async.cli.commands.status import find_others, report_owner
 from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
 from aistemsplitter_async.cli.ignored import IgnoredFiles
 from aistemsplitter_async.cli.library import Survey, build_library
 from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.cli.places import spell
 from aistemsplitter_async.cli.report.report import check_report_path, write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.waveforms import Waveforms
@@ -70,7 +71,7 @@ async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -
     except AIStemSplitterError as error:
         problem = explain(error, run.context)
         terminal.error(problem.message)
-        await report_owner(error, arguments.journal_path, terminal)
+        await report_owner(error, arguments.place, terminal)
         run.codes.append(problem.exit_code)
     except asyncio.CancelledError:
         terminal.say(f"stopped; nothing is lost: {run.context.again} and it continues where it stopped")
@@ -143,7 +144,7 @@ class _Run:
         return client.split_many(
             items,
             into=arguments.into,
-            journal=arguments.journal_path,
+            journal=spell(arguments.place),
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
             stems=arguments.selecting.stems,
@@ -312,6 +313,7 @@ class _Run:
             others=self._others,
             twins=self._twins,
             not_begun=max(0, self._survey.tracks - batch.progress().taken) if self._survey.complete else 0,
+            workers=await find_others(self._arguments.place),
             waveforms=waveforms,
             say=self._terminal.say,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +12,6 @@ from tempfile import TemporaryDirectory
 import attrs
 
 from aistemsplitter_async._audio.examine import Length
-from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._transfer.mixing import load_audio
 from aistemsplitter_async._transfer.names import ANY_STEM
@@ -30,6 +28,7 @@ from aistemsplitter_async.cli.commands.unrecognised import describe_missing, fin
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
 from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.cli.places import Place
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import (
     clock,
@@ -42,10 +41,12 @@ from aistemsplitter_async.cli.screen.render import (
 )
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import KEY_AGE
-from aistemsplitter_async.errors import AIStemSplitterError, JournalError, JournalLockedError, SpendLimitError
-from aistemsplitter_async.journal.file import check_not_lost, content_files, own_files
-from aistemsplitter_async.journal.lock import is_locked
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, SpendLimitError
+from aistemsplitter_async.journal.ends import copy_shared
+from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.journal.matching import delivered
+from aistemsplitter_async.journal.place import JournalURL
+from aistemsplitter_async.journal.reading import copy_content
 from aistemsplitter_async.journal.record import Step, is_retried, plan_step
 from aistemsplitter_async.journal.store import JournalStore
 
@@ -184,7 +185,7 @@ async def plan_library(paths: Sequence[str], arguments: Batching, terminal: Term
             terminal.say(describe_missing(missing))
     except AIStemSplitterError as error:
         terminal.error(explain(error, Context()).message)
-        await report_owner(error, arguments.journal_path, terminal)
+        await report_owner(error, arguments.place, terminal)
         return exit_code(error)
     return most_severe([*codes, Exit.FAILED if survey.unusable else Exit.DONE])
 
@@ -243,10 +244,8 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
     if options.selection.mixes:
         await run_in_thread(load_audio)
     journal = arguments.journal_path
-    if await run_in_thread(lambda: bool(is_locked(journal))):
-        raise JournalLockedError(f"another batch is running on {journal}; wait for it or stop it", code="LOCKED")
     with TemporaryDirectory(prefix="aistemsplitter-") as folder:
-        store = await run_in_thread(_copy, journal, Path(folder))
+        store = await run_in_thread(_copy, arguments.place, Path(folder))
         try:
             store.begin()  # and never committed
             yield Planner(store, options, arguments.into, own_files(journal))
@@ -254,16 +253,12 @@ async def _planner(arguments: Batching) -> AsyncIterator[Planner]:
             store.close()
 
 
-def _copy(journal: Path, folder: Path) -> JournalStore:
-    copy, problem = folder / content_files(journal)[0].name, ""
+def _copy(journal: Place, folder: Path) -> JournalStore:
+    if isinstance(journal, JournalURL):
+        return JournalStore(copy_shared(journal, folder))
+    copy = copy_content(journal, folder)
     try:
-        check_not_lost(journal)
-        for file in content_files(journal):
-            if file.exists():
-                shutil.copyfile(file, copy.with_name(file.name))
         return JournalStore(copy)
-    except OSError as error:
-        problem = f"cannot read {journal}: {reason_of(error)}"
     except JournalError as error:
         problem = str(error).replace(str(copy), str(journal))
     raise JournalError(problem)

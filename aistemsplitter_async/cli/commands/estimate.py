@@ -11,7 +11,8 @@ from aistemsplitter_async.batch.preflight import Estimate, plan_wall_seconds
 from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain
 from aistemsplitter_async.cli.library import Library, Survey, check_track, measure_track
-from aistemsplitter_async.cli.options import Common, default_journal
+from aistemsplitter_async.cli.options import Common
+from aistemsplitter_async.cli.places import default_journal
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import columns, describe_repeated, price, quote, show, shown_source, words
 from aistemsplitter_async.cli.screen.terminal import Terminal

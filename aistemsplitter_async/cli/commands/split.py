@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import uuid
 from collections.abc import Sequence
@@ -19,7 +20,8 @@ from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped
 from aistemsplitter_async.cli.commands.unrecognised import announced
 from aistemsplitter_async.cli.connect import connected_board
 from aistemsplitter_async.cli.failures import Context, Exit, explain, most_severe
-from aistemsplitter_async.cli.options import Splitting, default_journal
+from aistemsplitter_async.cli.options import Splitting
+from aistemsplitter_async.cli.places import find_journal, spell
 from aistemsplitter_async.cli.results import (
     Result,
     build_interrupted,
@@ -94,7 +96,7 @@ class _Run:
         batch = client.split_many(
             announced(map(self._item, usable), lambda: batch, self._terminal),
             into=arguments.into,
-            journal=None if arguments.sandbox else default_journal(arguments.into),
+            journal=None if arguments.sandbox else spell(find_journal(None, arguments.into, os.environ)),
             stem_model=arguments.stem_model,
             output_format=arguments.output_format,
             stems=arguments.selecting.stems,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -63,6 +63,7 @@ class Summary:
         requests: how many that run made.
         chart: of those requests.
         not_begun: sources that the run did not begin.
+        workers: others that are at work on the same journal, each in words.
     """
 
     title: str
@@ -72,6 +73,7 @@ class Summary:
     requests: int
     chart: Chart
     not_begun: int = 0
+    workers: Sequence[str] = ()
 
 
 def build_frame(summary: Summary) -> tuple[str, str]:
@@ -84,7 +86,7 @@ def build_frame(summary: Summary) -> tuple[str, str]:
         "script": script,
         "title": text(summary.title),
         "made": f"{datetime.fromtimestamp(summary.at, UTC):%Y-%m-%d %H:%M} UTC",
-        "notice": _notice(report),
+        "notice": _notice(report) + _notice_workers(summary.workers),
         "library": _figures((tally.kinds[kind], name.lower(), kind) for kind, name in KINDS.items()),
         "shares": _shares(tally),
         "library-text": _sentence(
@@ -148,6 +150,15 @@ def _notice(report: BatchReport) -> str:
         return ""
     reason = text(hide_keys(str(report.stopped_by)))
     return f'<p class="notice">No more splits were created after this: {reason}</p>'
+
+
+def _notice_workers(workers: Sequence[str]) -> str:
+    if not workers:
+        return ""
+    who = text("; ".join(workers))
+    return (
+        f'<p class="notice">At work on this library too, so that what they have in hand is unfinished here: {who}</p>'
+    )
 
 
 def _describe_chart(summary: Summary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePath, PurePosixPath
 from typing import TextIO
@@ -41,6 +41,7 @@ async def write_report(
     twins: Mapping[str, str],
     waveforms: Waveforms,
     not_begun: int = 0,
+    workers: Sequence[str] = (),
     say: Callable[[str], None] = lambda _: None,
     now: Callable[[], float] = time.time,
 ) -> None:
@@ -56,6 +57,7 @@ async def write_report(
         twins: sources whose audio has another name too, and that name.
         waveforms: begun while the batch ran. Those of files in an earlier report are taken from there.
         not_begun: how many more sources there are.
+        workers: others that are at work on the same journal, each in words.
         say: called with lines about the remaining work, if it takes long.
         now: POSIX seconds.
 
@@ -76,7 +78,7 @@ async def write_report(
         tally.kinds[DUPLICATE] += len(twins)
         gate = batch.progress().gate
         chart = await run_in_thread(build_chart, list(requests.sent), gate.limit, gate.per)
-        summary = Summary(_title(into), now(), tally, report, requests.total, chart, not_begun)
+        summary = Summary(_title(into), now(), tally, report, requests.total, chart, not_begun, workers)
         await _write(fresh, build_frame(summary), _records(batch, others), twins, stems)
         await run_in_thread(fresh.replace, path)
     except OSError as error:

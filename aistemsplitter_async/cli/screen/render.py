@@ -176,3 +176,14 @@ _KEY = re.compile(r"\bast_\w{6,}")
 def hide_keys(text: str, key: str | None = None) -> str:
     """Return `text` with `key` masked, or with everything that looks like an API key masked if none is given."""
     return text.replace(key, "ast_***") if key else _KEY.sub("ast_***", text)
+
+
+# Of a database. Up to the last @: a password that was not escaped may have one in it.
+_PASSWORD = re.compile(
+    r"(\b(?:postgres(?:ql)?|rediss?|valkeys?|unix)://[^\s/:@]*):\S*@|([?&](?:ssl)?password=)[^&\s'\"]*"
+)
+
+
+def hide_passwords(text: str) -> str:
+    """Return `text` without the passwords in URLs of databases."""
+    return _PASSWORD.sub(lambda found: f"{found[1]}:***@" if found[1] is not None else f"{found[2]}***", text)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import IO, TextIO
 
 from aistemsplitter_async._files import reason_of
-from aistemsplitter_async.cli.screen.render import hide_keys, show
+from aistemsplitter_async.cli.screen.render import hide_keys, hide_passwords, show
 
 _MAX_LINE = 72  # columns of running text: longer lines are hard to read
 _MIN_WIDTH = 20  # columns; some environments report 0
@@ -89,7 +89,7 @@ class Terminal:
         return text if plain or not (stream or sys.stdout).isatty() else f"\x1b[{style}m{text}\x1b[0m"
 
     def _safe(self, text: str) -> str:
-        return show(hide_keys(text, self.key) if self.key else text)
+        return show(hide_passwords(hide_keys(text, self.key) if self.key else text))
 
     def _write(self, stream: TextIO, text: str) -> None:
         try:

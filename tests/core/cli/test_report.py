@@ -201,9 +201,12 @@ def test_the_page_makes_no_request() -> None:
 
 
 def test_a_hostile_title_or_reason_stays_text() -> None:
-    plain, hostile = (make_page(title=text, stopped_by=InsufficientCreditsError(text)) for text in ("name", HOSTILE))
+    plain, hostile = (
+        make_page(title=text, stopped_by=InsufficientCreditsError(text), workers=[text]) for text in ("name", HOSTILE)
+    )
     assert Elements(hostile).tags == Elements(plain).tags
-    assert hostile.count("{{rows}}") == 4  # in the title, the heading, the reason, and where this test put the rows
+    # in the title, the heading, the reason, the name of a worker, and where this test put the rows
+    assert hostile.count("{{rows}}") == 5
 
 
 def test_the_page_counts_all_tracks() -> None:

@@ -20,15 +20,19 @@ from aistemsplitter_async import (
     Outcome,
     RateLimit,
     Skipped,
+    SourceUnreadableError,
     SpendLimitError,
     SplitFailedError,
 )
+from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async.batch.batch import Batch
+from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.shared_folder import OTHER_FOLDER, Proof
 from aistemsplitter_async.batch.track import BatchTrack
-from aistemsplitter_async.config import PROOF_WAIT
+from aistemsplitter_async.config import LATE_WRITER, PROOF_WAIT
 from aistemsplitter_async.journal import store
 from aistemsplitter_async.journal.binding import GATE
+from aistemsplitter_async.journal.record import AudioId
 from aistemsplitter_async.testing import json_reply
 from tests.io.batch.shared import LEASE, Library
 from tests.io.fakes import World
@@ -406,3 +410,81 @@ def _charge(world: World, exchange: Any, credits: int) -> Any:  # noqa: A002
     key = exchange.request.headers["Idempotency-Key"]
     split_id = world.api.created.setdefault(key, f"split_{len(world.api.created) + 1}")
     return json_reply({"id": split_id, "status": "queued", "creditsUsed": credits, "createdAt": "2026-01-01T00:00:00Z"})
+
+
+async def test_stems_that_a_worker_taken_for_dead_still_writes_are_waited_for(
+    world: World, library: Library, tmp_path: Path
+) -> None:
+    folder = tmp_path / "0"
+    folder.mkdir()
+    writing = PartFile(part_path(folder, "vocals"))
+    worker = Worker(world, library, urls(1), into=tmp_path)
+    await until(world, lambda: world.api.count("download") >= 3)
+    await world.clock.sleep(LATE_WRITER / 2)
+    writing.write(b"half of it")
+    writing.close()  # it was killed
+    assert await worker.end() == {"Done": 1}
+    assert len(list(folder.glob("*.mp3"))) == 4
+    assert world.api.count("download") == 4  # the others were not downloaded again
+
+
+@pytest.mark.parametrize(("limit", "warned"), [(RateLimit(), True), (RateLimit(30), False)])
+async def test_a_worker_told_nothing_of_the_limit_warns_that_several_exceed_it(
+    world: World, library: Library, caplog: pytest.LogCaptureFixture, limit: RateLimit, warned: bool
+) -> None:
+    process(world, 30.0)
+    first = Worker(world, library, urls(1))
+    await until(world, lambda: world.api.count("get") >= 1)
+    async with world.client(rate_limit=limit) as client, client.split_many(urls(1), journal=JOURNAL) as batch:
+        await batch.report()
+    assert ("shared=" in caplog.text) is warned
+    await first.end()
+
+
+async def test_a_file_that_another_worker_reads_is_not_read(world: World, library: Library, tmp_path: Path) -> None:
+    """Nor is it waited for: what comes after it is split meanwhile."""
+    files = [tmp_path / f"{name}.wav" for name in "ab"]
+    for file in files:
+        file.write_bytes(file.name.encode())
+    read = list[str]()
+    identify = OpenedItem.identify
+
+    async def read_slowly(opened: OpenedItem) -> AudioId:
+        read.append(Path(opened.label).name)
+        await world.clock.sleep(60.0 if opened.label.endswith("a.wav") else 0.0)
+        return await identify(opened)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenedItem, "identify", read_slowly)
+        first = Worker(world, library, files[:1])
+        await until(world, lambda: read)
+        second = Worker(world, library, files)
+        await until(world, lambda: len(world.api.created) == 1)
+        assert world.elapsed() < 30.0
+        assert await first.end() == {"Done": 1}
+        assert await second.end() == {"Done": 1, "Skipped elsewhere": 1}
+    assert read == ["a.wav", "b.wav"]
+    assert library.file.connection.execute("SELECT * FROM readings").fetchall() == []
+
+
+async def test_what_a_failed_reader_leaves_is_read_by_another(world: World, library: Library, tmp_path: Path) -> None:
+    """One machine cannot read a file that another one can."""
+    file = tmp_path / "a.wav"
+    file.write_bytes(b"sound")
+    identify = OpenedItem.identify
+    failed = list[str]()
+
+    async def fail_first(opened: OpenedItem) -> AudioId:
+        if not failed:
+            failed.append(opened.label)
+            await world.clock.sleep(10.0)
+            raise SourceUnreadableError("this disk is failing")
+        return await identify(opened)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OpenedItem, "identify", fail_first)
+        first = Worker(world, library, [file])
+        await until(world, lambda: failed)
+        second = Worker(world, library, [file])
+        assert await first.end() == {"Failed": 1}
+        assert await second.end() == {"Done": 1}
