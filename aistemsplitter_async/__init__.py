@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         BatchStatus as BatchStatus,
         TrackProgress as TrackProgress,
     )
+    from aistemsplitter_async.batch.station import Station as Station
     from aistemsplitter_async.client import AsyncAIStemSplitter as AsyncAIStemSplitter
     from aistemsplitter_async.clock import Clock as Clock, SystemClock as SystemClock
     from aistemsplitter_async.config import (
@@ -143,6 +144,7 @@ else:
             "batch.outcome": "BatchReport Done Failed Outcome Skipped",
             "batch.progress": "BatchProgress BatchStatus TrackProgress",
             "batch.batch": "Batch",
+            "batch.station": "Station",
             "client": "AsyncAIStemSplitter",
             "clock": "Clock SystemClock",
             "config": "PollPolicy RateLimit RetryPolicy Timeouts",

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Coroutine, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, nullcontext, suppress
 from functools import partial
@@ -38,7 +37,7 @@ from aistemsplitter_async._transfer.stem_urls import MAY_PASS
 from aistemsplitter_async._transfer.target import check_target
 from aistemsplitter_async._transfer.uploader import Uploader
 from aistemsplitter_async._wire import operations
-from aistemsplitter_async._wire.credentials import identify_api
+from aistemsplitter_async._wire.credentials import fingerprint, identify_api
 from aistemsplitter_async._wire.inputs import parse_create
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async._wire.urls import URLPolicy, is_loopback_url
@@ -104,7 +103,7 @@ class Engine:
         self._webhook_url = webhooks.url if webhooks is not None else None
         self.owner: dict[str, str] = {
             "api": identify_api(base_url),  # a sandbox's port is random; its key is not
-            "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
+            "key": fingerprint(api_key),
         }
         gate.serve(self.owner)
         self._leave_gate = gate.aclose if owns_gate else gate.flush

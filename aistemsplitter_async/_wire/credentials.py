@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -70,6 +71,11 @@ def parse_api_key(text: str | None) -> Secret:
     if not (key.isascii() and key.isprintable()) or " " in key:
         raise ConfigurationError("the API key contains invalid characters", code="NO_API_KEY")
     return Secret(key)
+
+
+def fingerprint(key: Secret) -> str:
+    """Return what identifies an API key without showing it."""
+    return hashlib.sha256(key.reveal().encode()).hexdigest()[:16]
 
 
 def parse_idempotency_key(key: str) -> str:

@@ -118,6 +118,18 @@ class Batch:
         """Create no more splits, but finish those that are, or may be, paid for. Returns at once."""
         self._runner.drain()
 
+    async def finish(self, within: float) -> None:
+        """Drain, and wait until all is finished that is, or may be, paid for, but no longer than `within` seconds.
+
+        Meanwhile another task must take the outcomes. What is not finished then is in the journal.
+        """
+        await self._runner.finish(within)
+
+    @property
+    def stopped_by(self) -> BaseException | None:
+        """The error because of which no more splits are created, if there was one."""
+        return self._runner.stopped_by
+
     def expect(self, *, total: int | None, seconds_left: float | None = None) -> None:
         """Set how many sources there are and how long they still take, for `progress` and the status file."""
         self._expected = total, seconds_left

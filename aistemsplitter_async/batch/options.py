@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import attrs
 
@@ -14,6 +14,7 @@ from aistemsplitter_async.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from aistemsplitter_async._gate.lanes import Priority
+    from aistemsplitter_async._transfer.selection import Mixes, StemNames
     from aistemsplitter_async.journal.record import Changed, RetryFailed, Variant
     from aistemsplitter_async.models import OutputFormat, StemModel
 
@@ -38,6 +39,29 @@ def _one_of(*allowed: str) -> Callable[[object, attrs.Attribute[str], str], None
 
 def _possible_of_model(options: BatchOptions, _: attrs.Attribute[Selection], value: Selection) -> None:
     value.check_model(options.stem_model)
+
+
+class BatchKeywords(TypedDict, total=False):
+    """The options of `AsyncAIStemSplitter.split_many`, without its folder and its journal, as others pass them on."""
+
+    stem_model: StemModel | None
+    output_format: OutputFormat | None
+    stems: StemNames | None
+    mixes: Mixes | None
+    in_flight: int | None
+    uploads: int
+    downloads: int
+    dedupe: bool
+    priority: Priority
+    max_credits: float | None
+    webhook_url: str | None
+    key_age: float
+    patience: float
+    retry_failed: RetryFailed
+    overwrite: bool
+    changed: Changed
+    new_key: bool
+    resend: bool
 
 
 @attrs.frozen(kw_only=True)

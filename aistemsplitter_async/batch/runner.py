@@ -20,6 +20,7 @@ from weakref import WeakSet
 from aistemsplitter_async._engine import Engine
 from aistemsplitter_async._tasks import run_in_thread, run_to_end, wait_out
 from aistemsplitter_async._transfer.audio import Source
+from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.course import BatchCourse, run_track
 from aistemsplitter_async.batch.elsewhere import Elsewhere
@@ -173,6 +174,21 @@ class Runner:
         """See `Batch.drain`."""
         self._context.stop_switch.stop()
 
+    async def finish(self, within: float) -> None:
+        """Create no more splits, and wait for the end of those that are, or may be, paid for, at most `within` seconds.
+
+        Somebody must take the outcomes meanwhile.
+        """
+        self.drain()
+        with suppress(TimeoutError):
+            async with self._clock.timeout_at(self._clock.monotonic() + within):
+                await asyncio.wait(self._helpers[:1])
+
+    @property
+    def stopped_by(self) -> BaseException | None:
+        """See `Batch.stopped_by`."""
+        return self._fault or self._context.stop_switch.reason
+
     def expect(self, total: int | None, seconds_left: float | None) -> None:
         """See `Batch.expect`."""
         self._total, self._seconds_left = total, seconds_left
@@ -274,7 +290,8 @@ class Runner:
         if not await self._start_track(track):
             return False
         self._counts["taken"] += 1
-        self._last_claim = track.has_claimed
+        if not isinstance(item, Call):
+            self._last_claim = track.has_claimed
         return True
 
     async def _take_again(self, source: Elsewhere) -> bool:
@@ -288,12 +305,24 @@ class Runner:
         if context.stop_switch.is_on:
             context.sources.release()
             return False
+        call = track.standing.item if isinstance(track.standing.item, Call) else None
         task = asyncio.get_running_loop().create_task(
-            self._run(track), name=f"track {track.standing.position}", context=self._callers.copy()
+            self._run(track),
+            name=f"track {track.standing.position}",
+            context=self._callers.copy() if call is None else call.context.copy(),
         )
         self._tracks[task] = track
         task.add_done_callback(self._tracks.pop)
+        if call is not None:
+            call.answer.add_done_callback(lambda _: self._withdraw(task))
         return True
+
+    def _withdraw(self, task: asyncio.Task[None]) -> None:
+        """Cancel a track if nobody waits for it, and it has cost nothing."""
+        track = self._tracks.get(task)
+        if track is not None and track.is_withdrawn and track.standing.cancellable:
+            self._cancelled.add(task)
+            task.cancel()
 
     async def _end(self) -> None:
         """Wait until there are no more sources and no more tracks, and end the outcomes."""
@@ -304,7 +333,7 @@ class Runner:
                 await asyncio.wait(self._tracks)
             elif self._context.stop_switch.is_on or self._closing:
                 for source in self._fleet.drop():
-                    await self._deliver(source.skip())
+                    await self._deliver(source.item, source.skip())
             else:
                 await self._fleet.wait_for_change()
         complete = self._feeder.exhausted and self._fault is None
@@ -324,7 +353,7 @@ class Runner:
             if isinstance(outcome, Elsewhere):
                 self._fleet.add(outcome)
                 return
-            await self._deliver(outcome)
+            await self._deliver(track.standing.item, outcome)
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # the journal failed, or this is a bug: nothing may go on
@@ -335,12 +364,15 @@ class Runner:
         finally:
             self._context.sources.release()
 
-    async def _deliver(self, outcome: Outcome) -> None:
+    async def _deliver(self, item: BatchItem, outcome: Outcome) -> None:
         kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
         self._counts[kind] += 1
         if isinstance(outcome, Failed):
             self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
-        await self._outcomes.put(outcome)
+        if isinstance(item, Call):
+            item.settle(outcome)
+        else:
+            await self._outcomes.put(outcome)
 
     def _build_ticker(self) -> Ticker:
         return Ticker(self._context, self.progress)

@@ -12,6 +12,7 @@ from functools import partial
 from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
+from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
 from aistemsplitter_async.batch.create import SplitCreator
 from aistemsplitter_async.batch.elsewhere import Elsewhere
@@ -33,7 +34,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, fit
-from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure
+from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, StoredFailure, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
@@ -76,6 +77,11 @@ class BatchTrack:
         self._identifier = Identifier(context, audio=None if again is None else again.audio)
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
+
+    @property
+    def is_withdrawn(self) -> bool:
+        """Whether nobody waits for its outcome any more."""
+        return isinstance(self._item, Call) and self._item.is_withdrawn
 
     async def run(self) -> Outcome | Elsewhere:
         """Work on the source until it has its outcome, or another worker has its song in hand.
@@ -143,13 +149,13 @@ class BatchTrack:
             return self._leave(record.id or None)
         if claim.met == "changed":
             raise build_changed(opened.label, record)
-        if claim.met == "again":
+        if claim.met == "again" and not (isinstance(self._item, Call) and record.id not in context.running):
             return await self._follow(record, opened)
         if claim.besides is not None:
             self._steps.announce(claim.besides)
-        record = await self._take_ownership(record)
+        record = await self._take_ownership(record, is_claimed=claim.met != "again")
         self._raise_unresolved(record)
-        if record.failure is not None and self._retries(claim):
+        if record.failure is not None and self._retries(record.failure, is_fresh=claim.is_fresh):
             self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
@@ -213,23 +219,21 @@ class BatchTrack:
             return self._skip("duplicate", record, same_as=record.source)
         return self._skip("not begun") if switch.is_on else await self._take_steps(record, opened)
 
-    async def _take_ownership(self, record: Record) -> Record:
-        """Take ownership of this journal row, which was claimed, and return it.
+    async def _take_ownership(self, record: Record, *, is_claimed: bool) -> Record:
+        """Take ownership of this journal row and return it.
 
         What a worker that died has left open may be resolved for this one at the moment.
         """
-        was_held = False
+        was_held = not is_claimed
         while (first := self._context.running.get(record.id)) is not None:
             was_held = True
             await first.wait()
         self._own(record)
         return await self._context.take(record.id) if was_held else record
 
-    def _retries(self, claim: Claim) -> bool:
+    def _retries(self, failure: StoredFailure, *, is_fresh: bool) -> bool:
         """Return whether to try again what failed; not for good, and in this very run, by another worker."""
-        failure = claim.record.failure
-        assert failure is not None  # noqa: S101  # asked only then
-        return failure.passing if claim.is_fresh else self._context.retries(failure)
+        return failure.passing if is_fresh else self._context.retries(failure)
 
     def _own(self, record: Record) -> None:
         self._row = record.id
@@ -274,6 +278,8 @@ class BatchTrack:
         while True:
             standing.split_id = record.split_id
             standing.cancellable = record.state in (State.FOUND, State.UPLOADED)
+            if standing.cancellable and self.is_withdrawn:
+                raise CreatingStoppedError
             step = standing.plan(record)
             if step in (Step.UPLOAD, Step.CREATE, Step.REPLAY):
                 await self._plan_price(opened, record)

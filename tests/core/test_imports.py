@@ -34,6 +34,7 @@ FLOORS = (
     ("_engine", "journal"),
     ("batch", "job"),
     ("client",),
+    ("distributed",),
     ("sandbox.separation", "sandbox.faults"),
     ("sandbox.service",),
     ("sandbox.http",),
@@ -51,7 +52,13 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LAZY = ("", "sandbox", "shared", "webhooks")  # packages whose names load on first use: above everything they offer
+LAZY = (
+    "",
+    "distributed",
+    "sandbox",
+    "shared",
+    "webhooks",
+)  # packages whose names load on first use: above what they offer
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 # Nothing that knows the wire.
 SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls", "_version", "_web", "clock"})
@@ -68,14 +75,15 @@ SHELLS_OF = {
         "sound stem_stream stem_urls target uploader writer"
     ),
     "batch": (
-        "batch bounds capacity context course create feeder fleet item new_key patience progress runner shared_folder "
-        "standing steps ticker track"
+        "batch bounds call capacity context course create feeder fleet item new_key patience progress runner "
+        "shared_folder standing station steps ticker track"
     ),
     "cli": "app connect journal_app logs paths places run sources startup",
     "cli.commands": "batch demo dry_run forecast journal listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "journal": ("file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"),
+    "distributed": "driver library link worker",
+    "journal": "file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite",
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",

@@ -92,6 +92,7 @@ from aistemsplitter_async import (
     SQLiteInbox,
     StageFinished,
     StageStarted,
+    Station,
     StemModel,
     StemsExpiredError,
     StemStream,
@@ -238,7 +239,17 @@ async def many_songs(client: AsyncAIStemSplitter, folder: Path) -> BatchReport:
         tracks: tuple[TrackProgress, ...] = progress.active
         assert_type([track.seconds for track in tracks], list[float])
         batch.drain()
+        assert_type(batch.stopped_by, BaseException | None)
+        await batch.finish(within=10.0)
         return await batch.report()
+
+
+async def many_callers(client: AsyncAIStemSplitter, folder: Path) -> str:
+    async with Station(client, journal="library.journal", into=folder, stems=("vocals",), max_credits=1e4) as station:
+        outcome: Outcome = await station.split("song.wav")
+        station.drain()
+        assert_type(station.stopped_by, BaseException | None)
+        return name(outcome)
 
 
 def is_fresh(status: BatchStatus, now: float) -> bool:

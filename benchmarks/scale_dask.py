@@ -1,0 +1,207 @@
+"""Measures a library on a cluster of Dask whose workers are killed: real processes, a real PostgreSQL, the sandbox as API.
+
+    python benchmarks/scale_dask.py [--tracks 600] [--workers 3] [--kills 10] [--scheduler-kills 1]
+
+The makespan, from the first request on, is compared with the least that the limit allows: two requests for each URL
+track. An account that is charged twice for a song, a song without an outcome and a 429 are failures. The library is run again at the end, which
+must cost no create.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.batch import API_KEY, _seconds, read_ledger, sandbox_process  # type: ignore[import-not-found]
+from tests.e2e.stores.servers import Servers
+
+from aistemsplitter_async import PollPolicy, RateLimit
+from aistemsplitter_async.distributed import DaskLibrary
+
+LIMIT, MINUTE = 120, 3.0
+SCALE = MINUTE / 60
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class Processes:
+    """A scheduler and its workers, started again when they are killed, as a supervisor does."""
+
+    def __init__(self, workers: int, environment: dict[str, str], folder: Path) -> None:
+        self.port = free_port()
+        self.address = f"tcp://127.0.0.1:{self.port}"
+        self.kills = Counter[str]()
+        self._environment = environment
+        self._folder = folder
+        self._workers = workers
+        self._running: dict[str, asyncio.subprocess.Process] = {}
+        self._watching: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Processes:
+        names = ["scheduler", *(f"worker {number}" for number in range(self._workers))]
+        self._watching = [asyncio.create_task(self._keep(name)) for name in names]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._watching:
+            task.cancel()
+        await asyncio.wait(self._watching)
+
+    def kill(self, kind: str) -> None:
+        names = [name for name in self._running if name.startswith(kind)]
+        if names:
+            with suppress(ProcessLookupError):
+                self._running[random.choice(names)].kill()
+            self.kills[kind] += 1
+
+    async def _keep(self, name: str) -> None:
+        tool = [
+            "-m",
+            "distributed.cli.dask_scheduler",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            str(self.port),
+            "--no-dashboard",
+        ]
+        if name != "scheduler":
+            tool = [
+                "-m",
+                "distributed.cli.dask_worker",
+                self.address,
+                "--no-nanny",
+                "--nthreads",
+                "1",
+                "--no-dashboard",
+            ]
+            tool += ["--local-directory", str(self._folder), "--death-timeout", "60"]
+        while True:
+            with (self._folder / f"{name}.log").open("ab") as log:
+                process = await asyncio.create_subprocess_exec(
+                    sys.executable, *tool, env=self._environment, stdout=log, stderr=log
+                )
+            self._running[name] = process
+            try:
+                await process.wait()
+            except asyncio.CancelledError:
+                with suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+                raise
+            self._running.pop(name, None)
+            await asyncio.sleep(0.2)
+
+
+async def chaos(processes: Processes, kills: int, scheduler_kills: int, seconds: float) -> None:
+    """Kill workers and schedulers at random moments of the first `seconds`."""
+    kinds = ["worker"] * kills + ["scheduler"] * scheduler_kills
+    moments = sorted((random.uniform(0.1, 1.0) * seconds, kind) for kind in kinds)
+    began = time.monotonic()
+    for at, kind in moments:
+        await asyncio.sleep(max(0.0, at - (time.monotonic() - began)))
+        processes.kill(kind)
+
+
+async def measure(options: argparse.Namespace, folder: Path) -> bool:
+    servers = Servers(folder)
+    server = servers.start("postgres")
+    if "missing" in server:
+        raise SystemExit(server["missing"])
+    songs = [f"https://example.com/{number}.mp3" for number in range(options.tracks)]
+    bound = (2 * options.tracks / LIMIT - 1) * MINUTE
+    with sandbox_process(requests_per_minute=LIMIT, minute=MINUTE) as base_url:
+        environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AISTEMSPLITTER_")},
+            "AISTEMSPLITTER_API_KEY": API_KEY,
+            "AISTEMSPLITTER_BASE_URL": base_url,
+            "AISTEMSPLITTER_SHARED": options.gate,
+            "AISTEMSPLITTER_SHARED_DIR": str(folder),
+            "AISTEMSPLITTER_LOG": os.environ.get("AISTEMSPLITTER_LOG", "error"),
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        }
+        library: dict[str, Any] = {
+            "journal": f"{server['url']}&schema=dask",
+            "api_key": API_KEY,
+            "base_url": base_url,
+            "rate_limit": RateLimit(LIMIT).scaled(SCALE),
+            "poll": PollPolicy().scaled(SCALE),
+        }
+        async with AsyncExitStack() as stack:
+            processes = await stack.enter_async_context(Processes(options.workers, environment, folder))
+            kinds = Counter[str]()
+            async with DaskLibrary(processes.address, **library).run(songs) as outcomes:
+                while not await outcomes._driver._link.count_workers():
+                    await asyncio.sleep(0.05)
+                asked = time.time()
+                killing = asyncio.create_task(chaos(processes, options.kills, options.scheduler_kills, bound))
+                async for outcome in outcomes:
+                    kinds[getattr(outcome, "reason", type(outcome).__name__)] += 1
+                    if hasattr(outcome, "error"):
+                        print(outcome.source, repr(outcome.error))
+                ended = time.time()
+                killing.cancel()
+            ledger = read_ledger(base_url, newest=100_000)
+            async with DaskLibrary(processes.address, **library).run(songs) as outcomes:
+                again = Counter([getattr(outcome, "reason", type(outcome).__name__) async for outcome in outcomes])
+        began = min(_seconds(record["at"]) for record in ledger["requests"])
+        took = ended - began
+        charges = len(ledger["charges"])
+        requests = Counter((record["operation"], record["status"]) for record in ledger["requests"])
+        refused = sum(count for (_, status), count in requests.items() if status == 429)
+        after = len(read_ledger(base_url, newest=100_000)["charges"])
+    servers.close()
+    print(
+        f"{options.tracks} tracks, {options.workers} workers, {dict(processes.kills)} killed: {took:.1f} s, "
+        f"{took / bound:.2f} of the bound of {bound:.1f} s; {charges} charged, {charges - options.tracks} twice, "
+        f"{refused} x 429; outcomes {dict(kinds)}; run again: {dict(again)}, {after - charges} charged; "
+        f"{began - asked:.1f} s until the first request"
+    )
+    if options.timeline:
+        at = Counter(int((_seconds(record["at"]) - began) // MINUTE) for record in ledger["requests"])
+        print("requests in each window:", [at[number] for number in range(max(at) + 1)])
+    print({f"{operation} {status}": count for (operation, status), count in requests.items()})
+    return kinds.total() == options.tracks and not kinds["Failed"] and charges == after == options.tracks
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tracks", type=int, default=600)
+    parser.add_argument("--workers", type=int, default=3)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--scheduler-kills", type=int, default=0)
+    parser.add_argument("--gate", default="host")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--timeline", action="store_true", help="print how full each window was")
+    parser.add_argument("--keep", action="store_true", help="keep the logs of the processes")
+    options = parser.parse_args()
+    random.seed(options.seed)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    folder = Path(tempfile.mkdtemp(prefix="scale-dask-"))
+    try:
+        return 0 if asyncio.run(measure(options, folder)) else 1
+    finally:
+        if options.keep:
+            print(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
