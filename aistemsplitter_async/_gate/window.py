@@ -107,7 +107,7 @@ class CountingWindow:
     def dump(self) -> list[Any]:
         """Return the whole state as plain JSON. Slots come back up to a 5,000th of the window later, never earlier."""
         requests = self.requests if math.isfinite(self.requests) else None
-        return [requests, self.per, self.in_flight, pack_times(self._frees, _grain_of(self.per))]
+        return [requests, self.per, self.in_flight, pack_times(self._frees, grain_of(self.per))]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> Self:
@@ -117,7 +117,7 @@ class CountingWindow:
         window.in_flight = int(in_flight)
         if window.in_flight < 0:
             raise ValueError("no such window")
-        window._frees = deque(unpack_times(frees, _grain_of(window.per)))
+        window._frees = deque(unpack_times(frees, grain_of(window.per)))
         return window
 
     def _forget(self, now: float) -> None:
@@ -256,5 +256,6 @@ _TABLED = 8 * _FURTHER
 _STEPS = [_step(grains) for grains in range(_TABLED)]
 
 
-def _grain_of(per: float) -> float:
+def grain_of(per: float) -> float:
+    """Return the seconds to which the times of a window of so many are rounded: a part of some 8,000."""
     return 2.0 ** round(math.log2(per)) / _GRAINS  # a power of two: exact, however often it is packed

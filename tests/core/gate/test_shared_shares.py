@@ -22,7 +22,7 @@ def test_four_busy_processes_use_every_slot_in_equal_shares(latency: float) -> N
 
 def crowd() -> Run:
     run = build(12, 60, latency=0.01)
-    run.timeline.run(120.0)
+    run.timeline.run(90.0)
     return run
 
 
@@ -38,7 +38,7 @@ def test_one_that_dies_while_it_waits_or_sends_costs_the_others_nothing_that_las
     run = build(4, 60, latency=0.01)
     run.timeline.run(30.0)
     run.processes[0].alive = False
-    run.timeline.run(240.0)
+    run.timeline.run(180.0)
     assert min(run.windows()[2:]) >= 0.99
     assert run.server.refused == 0
 
@@ -62,6 +62,6 @@ def test_an_emptied_store_costs_few_refusals_at_one_moment() -> None:
     run = build(4, 60, latency=0.01)
     run.timeline.run(90.0)
     run.store.text, run.store.version = None, 0
-    run.timeline.run(240.0)
+    run.timeline.run(180.0)
     assert run.server.refused <= 4
     assert min(run.windows()[2:]) >= 0.9
