@@ -158,11 +158,15 @@ def open_no_link(path: str | Path, flags: int, mode: int = 0o666) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0), mode)
 
 
-def make_folder(folder: Path) -> None:
+def make_folder(folder: Path, *, mode: int = 0o777) -> None:
     """Create a folder, and those above it that are missing, so that it survives a power cut once this returns.
 
     What is synced in a folder is lost with the folder's own name. Each name is synced before anything is made below it,
     and that of `folder` even if it exists: an earlier process may have been killed before it came to that.
+
+    Args:
+        folder: to create.
+        mode: who may do what in `folder`, if it is new.
 
     Raises:
         FileExistsError: something else has its name.
@@ -170,7 +174,7 @@ def make_folder(folder: Path) -> None:
     """
     if not folder.parent.exists():
         make_folder(folder.parent)
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(mode, exist_ok=True)
     sync_folder(folder)  # on a disk without a journal, its name might lead to what the disk had in its place
     if not os.path.ismount(folder):  # that has its name in another file system, perhaps a read-only one
         sync_folder(folder.parent)

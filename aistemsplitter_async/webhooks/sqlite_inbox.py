@@ -7,20 +7,16 @@ check many times a second whether the file has changed, which costs next to noth
 from __future__ import annotations
 
 import math
-import mmap
 import sqlite3
-import tempfile
-import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from aistemsplitter_async._files import create_private
+from aistemsplitter_async._databases.sqlite import FileID, WrongFileError, identify, open_shared
 from aistemsplitter_async._tasks import run_in_thread, run_to_end
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
@@ -29,12 +25,8 @@ from aistemsplitter_async.webhooks.event import WebhookEvent
 
 T = TypeVar("T")
 
-_FileID = tuple[int, int]  # device and inode
-
 _APPLICATION_ID: Final = 0x41535749  # "ASWI": distinguishes an inbox from other SQLite files
 _BUSY_TIMEOUT: Final = 5.0  # s for another process to finish its commit
-_BUSY_PAUSE: Final = 0.01  # s between two attempts, in a thread
-_PRIMARY_CODE: Final = 0xFF  # mask: the kind of error, without SQLite's extended code
 _MAX_UNREAD: Final = 1.0  # s after which the file is read even if it seems unchanged
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (
@@ -84,7 +76,7 @@ class SQLiteInbox:
         self._look = look
         self._clock = clock or SystemClock()
         self._db: sqlite3.Connection | None = None
-        self._file: _FileID | None = None  # the one that is open
+        self._file: FileID | None = None  # the one that is open
         self._thread = ThreadPoolExecutor(1)  # the only one that uses the connection, for whichever event loop
         self._uncommitted: deque[tuple[WebhookEvent, Future[None]]] = deque()
 
@@ -166,82 +158,28 @@ class SQLiteInbox:
             db.execute(_FORGET_MANY, (self._capacity,))
 
     def _read_news(
-        self, db: sqlite3.Connection, *, file: _FileID | None, after: int
-    ) -> tuple[_FileID | None, list[tuple[int, WebhookEvent]]]:
+        self, db: sqlite3.Connection, *, file: FileID | None, after: int
+    ) -> tuple[FileID | None, list[tuple[int, WebhookEvent]]]:
         """Return which file is open and its events behind `after`, a place in `file`; all if that is another file."""
         found = db.execute(_NEWS, (after if file == self._file else 0,))
         return self._file, [(place, WebhookEvent(*values)) for place, *values in found]
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is not None and _identify(self._path) != self._file:
+        if self._db is not None and identify(self._path) != self._file:
             self._db.close()  # the file was removed or replaced, and the other processes use the one at the path
             self._db = None
         if self._db is None:
-            with suppress(FileExistsError):
-                create_private(self._path)
-            self._file = _identify(self._path)
-            db = sqlite3.connect(self._path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False)
             try:
-                self._prepare(db)
-            except BaseException:
-                db.close()
-                raise
-            self._db = db
+                self._db, self._file = open_shared(
+                    self._path,
+                    application_id=_APPLICATION_ID,
+                    schema=_SCHEMA,
+                    synchronous="FULL",  # a commit survives a power cut
+                    timeout=_BUSY_TIMEOUT,
+                )
+            except WrongFileError:
+                raise ConfigurationError(f"{self._path} is not a webhook inbox; choose another file") from None
         return self._db
-
-    def _prepare(self, db: sqlite3.Connection) -> None:
-        try:
-            db.execute("BEGIN")  # so that both are read before, or both after, another process prepares the file
-            kind: int = db.execute("PRAGMA application_id").fetchone()[0]
-            tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
-            db.execute("COMMIT")
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            kind, tables = 0, 1
-        if tables and kind != _APPLICATION_ID:
-            raise ConfigurationError(f"{self._path} is not a webhook inbox; choose another file")
-        if _can_share_memory(self._path):
-            _enable_wal(db)
-        db.execute("PRAGMA synchronous = FULL")  # a commit survives a power cut
-        db.executescript(f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA application_id = {_APPLICATION_ID}; COMMIT;")
-
-
-def _can_share_memory(path: Path) -> bool:
-    """Return whether processes can map a file beside `path` into memory together, as write-ahead logging needs.
-
-    Some network shares cannot. There a commit, which changes no log, is seen within a second.
-    """
-    try:
-        with tempfile.TemporaryFile(prefix=f".{path.name}-", dir=path.parent) as file:
-            file.truncate(1)
-            mmap.mmap(file.fileno(), 1).close()
-    except OSError:
-        return False
-    return True
-
-
-def _enable_wal(db: sqlite3.Connection) -> None:
-    """Switch to write-ahead logging. SQLite itself does not wait here while another process does the same."""
-    deadline = time.monotonic() + _BUSY_TIMEOUT
-    while True:
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & _PRIMARY_CODE != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                raise
-            time.sleep(_BUSY_PAUSE)
-        else:
-            return
-
-
-def _identify(path: Path) -> _FileID | None:
-    """Return the device and inode, which change when a file is replaced; `None` if there is no file."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_dev, status.st_ino
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

@@ -25,11 +25,12 @@ FLOORS = (
     ("_urls", "errors"),
     ("config", "events"),
     ("_logs",),
-    ("_audio", "_files", "_listeners", "_tasks", "_wire"),
+    ("_audio", "_files", "_listeners", "_sleep", "_tasks", "_wire"),
+    ("_databases",),
     ("_gate",),
     ("_send",),
     ("_poll", "_transfer"),
-    ("library", "webhooks"),
+    ("library", "shared", "webhooks"),
     ("_engine", "journal"),
     ("batch", "job"),
     ("client",),
@@ -49,15 +50,16 @@ FLOORS = (
     ("__main__",),
 )
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
-LAZY = ("", "sandbox", "webhooks")  # packages whose names load on first use: above everything they offer
+LAZY = ("", "sandbox", "shared", "webhooks")  # packages whose names load on first use: above everything they offer
 UPSTAIRS = frozenset({"__main__", "cli", "pytest_plugin", "testing"})
 # Nothing that knows the wire.
 SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls", "_version", "_web", "clock"})
 
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
-    "": "_engine _files _listeners _loading _tasks _web cli client clock testing",
-    "_gate": "gate queues",
+    "": "_engine _files _listeners _loading _sleep _tasks _web cli client clock testing",
+    "_databases": "postgres redis sqlite",
+    "_gate": "contact gate holding queues shared_gate timer",
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (
@@ -80,6 +82,7 @@ SHELLS_OF = {
     "sandbox.http": "api cdn deliveries fetch injector leaks openapi origin sending stems worker",
     "sandbox.separation": "__main__ audio_files separate silence",
     "sandbox.service": "account core jobs persistence separator service sources splits storage timeline uploads",
+    "shared": "boot calls postgres redis sqlite urls",
     "webhooks": "aiohttp_handler follower inbox receiver sqlite_inbox",
 }
 SHELLS = {f"{room}.{name}".lstrip(".") for room, names in SHELLS_OF.items() for name in names.split()}
@@ -87,6 +90,7 @@ IMPURE = frozenset(
     {
         *("aiohttp", "anyio", "asyncio", "concurrent", "multiprocessing", "signal", "subprocess", "threading"),
         *("fcntl", "msvcrt", "os", "shutil", "sqlite3", "tempfile"),
+        *("psycopg", "redis"),
         *("select", "socket", "ssl"),
         *("random", "secrets", "time", "uuid"),
     }

@@ -21,11 +21,11 @@ import aiohttp
 import pytest
 
 from aistemsplitter_async import AsyncAIStemSplitter, ConfigurationError
+from aistemsplitter_async._databases.sqlite import enable_wal
 from aistemsplitter_async._wire.signature import SIGNATURE_HEADER, sign
 from aistemsplitter_async.sandbox import Sandbox
 from aistemsplitter_async.testing import FakeClock
 from aistemsplitter_async.webhooks import SQLiteInbox, WebhookEvent, WebhookReceiver
-from aistemsplitter_async.webhooks.sqlite_inbox import _enable_wal
 
 SECRET = "whsec_test"
 
@@ -315,13 +315,13 @@ class Busy:
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
 def test_a_file_that_another_connection_is_creating_is_waited_for(code: int) -> None:
     busy = Busy(code)
-    _enable_wal(busy)  # type: ignore[arg-type]
+    enable_wal(busy, 5.0)  # type: ignore[arg-type]
     assert busy.refusals == 0
 
 
 def test_a_file_that_cannot_be_used_is_not_waited_for() -> None:
     with pytest.raises(sqlite3.OperationalError):
-        _enable_wal(Busy(sqlite3.SQLITE_IOERR))  # type: ignore[arg-type]
+        enable_wal(Busy(sqlite3.SQLITE_IOERR), 5.0)  # type: ignore[arg-type]
 
 
 async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path) -> None:
