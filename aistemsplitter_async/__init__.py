@@ -88,6 +88,7 @@ if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
         Event as Event,
         GateClosed as GateClosed,
         GateOpened as GateOpened,
+        GateUnreachable as GateUnreachable,
         LimitLearned as LimitLearned,
         MixMade as MixMade,
         PollMade as PollMade,
@@ -153,8 +154,8 @@ else:
             ),
             "events": (
                 "AttemptStarted BatchFinished BatchStarted BoughtBefore CreateAbandoned Event GateClosed GateOpened "
-                "LimitLearned MixMade PollMade PollPlanned RequestSent RetryPlanned SlotGranted SplitCreated "
-                "SplitFinished SplitStarted StageFinished StageStarted Throttled TransferFinished"
+                "GateUnreachable LimitLearned MixMade PollMade PollPlanned RequestSent RetryPlanned SlotGranted "
+                "SplitCreated SplitFinished SplitStarted StageFinished StageStarted Throttled TransferFinished"
             ),
             "job": "Job",
             "models": (

@@ -59,7 +59,7 @@ with suppress(ImportError):  # another anyio may have it elsewhere
 
 
 class Engine:
-    """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`.
+    """The working parts of one client. Arguments are those of `AsyncAIStemSplitter`; `owns_gate`: it is closed with it.
 
     Attributes:
         base_url: of the API.
@@ -76,6 +76,7 @@ class Engine:
         poll: PollPolicy,
         timeouts: Timeouts,
         gate: Gate,
+        owns_gate: bool,
         transport: Transport | None,
         clock: Clock,
         network: Network,
@@ -105,13 +106,15 @@ class Engine:
             "api": identify_api(base_url),  # a sandbox's port is random; its key is not
             "key": hashlib.sha256(api_key.reveal().encode()).hexdigest()[:16],
         }
+        gate.serve(self.owner)
+        self._leave_gate = gate.aclose if owns_gate else gate.flush
         self.base_url = base_url
         self._clock = clock
         self._longest_wait = poll.wait
         self._closing: asyncio.Task[None] | None = None
 
     async def aclose(self) -> None:
-        """Give creates that are under way time to be answered; then stop polling and close the connections.
+        """Give creates that are under way time to be answered; then stop polling, and close connections and gate.
 
         All of this is done however often the caller is cancelled; another call waits for the same end.
         """
@@ -127,6 +130,7 @@ class Engine:
             await self._follower.aclose()
         await self.poller.aclose()
         await self.pipeline.transport.aclose()
+        await self._leave_gate()
 
     async def finish_by(self, deadline: Deadline, work: Coroutine[Any, Any, T]) -> T:
         """Await `work` and return its result.

@@ -32,6 +32,7 @@ from aistemsplitter_async.config import (
     DOWNLOADS,
     KEY_AGE,
     PARK,
+    SHARED_VARIABLE,
     UPLOADS,
     PollPolicy,
     RateLimit,
@@ -105,7 +106,12 @@ class AsyncAIStemSplitter:
         retry: whether and when failed attempts are retried.
         poll: when running splits are polled.
         timeouts: how long one attempt may take.
-        gate: shared by clients of one key in one event loop, instead of `rate_limit`.
+        gate: shared by clients of one key in one event loop, instead of `rate_limit` and `shared`. Whoever made it
+            closes it, if it is a `SharedGate`.
+        shared: where processes that use the same key keep what they know of its limit, so that all together keep it:
+            `"host"` (a file of this user on this machine), `"sqlite:///path"`, `"redis://host"` (extra `redis`; also
+            `rediss://`, `unix://`) or `"postgresql://host/database"` (extra `postgres`). All must name the same.
+            `AISTEMSPLITTER_SHARED` if neither this nor `gate` is given. It is opened on entering, or at the first call.
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
@@ -124,7 +130,7 @@ class AsyncAIStemSplitter:
 
     Raises:
         ConfigurationError: no key, an invalid URL, proxy, policy or `ssl`, a bad value of a variable that `trust_env`
-            reads, an async `on_event`, or arguments that exclude each other.
+            reads, an async `on_event`, or arguments that exclude each other. An invalid `shared` is found on entering.
     """
 
     def __init__(
@@ -138,6 +144,7 @@ class AsyncAIStemSplitter:
         poll: PollPolicy | None = None,
         timeouts: Timeouts | None = None,
         gate: Gate | None = None,
+        shared: str | None = None,
         webhooks: WebhookReceiver | None = None,
         transport: Transport | None = None,
         clock: Clock | None = None,
@@ -148,8 +155,8 @@ class AsyncAIStemSplitter:
         allow_hosts: Collection[str] = (),
         on_event: OnEvent | None = None,
     ) -> None:
-        if gate is not None and rate_limit is not None:
-            raise ConfigurationError("give either gate or rate_limit: a gate has its limit already")
+        if gate is not None and (rate_limit is not None or shared is not None):
+            raise ConfigurationError("give either gate, or rate_limit and shared: a gate has its own")
         theirs = session, proxy, ssl, connector_factory
         if transport is not None and (trust_env or any(argument is not None for argument in theirs)):
             raise ConfigurationError(
@@ -173,11 +180,19 @@ class AsyncAIStemSplitter:
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
+        self._shared = None if gate is not None else shared or os.environ.get(SHARED_VARIABLE) or None
 
         def build_gate() -> Gate:
             from aistemsplitter_async._gate.gate import Gate  # noqa: PLC0415  # not for a client that is only made
 
-            return Gate(rate_limit or RateLimit(), clock=self._clock, retry=retry or RetryPolicy(), on_event=listener)
+            limit, policy = rate_limit or RateLimit(), retry or RetryPolicy()
+            if self._shared is None:
+                return Gate(limit, clock=self._clock, retry=policy, on_event=listener)
+            from aistemsplitter_async._gate.shared_gate import SharedGate  # noqa: PLC0415  # few clients have one
+            from aistemsplitter_async.shared.urls import open_gate_store  # noqa: PLC0415
+
+            store = open_gate_store(self._shared, os.environ)
+            return SharedGate(store, limit, clock=self._clock, retry=policy, on_event=listener)
 
         def build_engine() -> Engine:
             from aistemsplitter_async._engine import Engine  # noqa: PLC0415  # most of what an import would cost
@@ -190,6 +205,7 @@ class AsyncAIStemSplitter:
                 poll=poll or PollPolicy(),
                 timeouts=timeouts or Timeouts(),
                 gate=self.gate,
+                owns_gate=self._owns_gate,
                 transport=transport,
                 clock=self._clock,
                 network=network,
@@ -199,6 +215,8 @@ class AsyncAIStemSplitter:
             )
 
         self._gate = gate
+        self._owns_gate = gate is None
+        self._opening = asyncio.Lock()
         self._transport = transport
         self._build_gate = build_gate
         self._build_engine = build_engine
@@ -217,8 +235,18 @@ class AsyncAIStemSplitter:
         self._bind()
         if self._built is None:
             await load("_engine", "Engine")
+            if self._shared is not None:
+                await self._open_shared()
             self._bind()  # it may have been closed meanwhile
         return self._engine
+
+    async def _open_shared(self) -> None:
+        """Make the gate in a thread: it loads a database's driver, and may touch the disk."""
+        async with self._opening:
+            if self._gate is None:
+                from aistemsplitter_async._tasks import run_in_thread  # noqa: PLC0415  # it is loaded now
+
+                self._gate = await run_in_thread(self._build_gate)
 
     def _bind(self) -> None:
         """Check that the client is open and belongs to the running event loop.
@@ -258,20 +286,25 @@ class AsyncAIStemSplitter:
         """Stop waiting for splits and close the connections. Splits continue at the server.
 
         Creates that are being sent get a few seconds to be answered first, so that their splits are known. All of this
-        is done even if the caller is cancelled; another call waits for the same end.
+        is done even if the caller is cancelled; another call waits for the same end. With `shared`, the other processes
+        are told what they must know, in a few seconds at most.
         """
         _running_loop()
         self._closed = True
         if self._built is not None:
             await self._built.aclose()
-        elif self._transport is not None:
+            return
+        if self._gate is not None and self._owns_gate:
+            await self._gate.aclose()
+        if self._transport is not None:
             await self._transport.aclose()
 
     @property
     def gate(self) -> Gate:
         """The gate to this key's request budget; pass it to other clients of the same key.
 
-        Read it inside `async with`, or after the first call: before, its modules load here, which takes some 30 ms.
+        Read it inside `async with`, or after the first call: before, its modules load here, which takes some 30 ms, or
+        more with `shared`.
         """
         if self._gate is None:
             self._gate = self._build_gate()

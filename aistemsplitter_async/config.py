@@ -18,6 +18,7 @@ from aistemsplitter_async.errors import ConfigurationError
 BASE_URL = "https://api.aistemsplitter.org/v1"
 BASE_URL_VARIABLE = "AISTEMSPLITTER_BASE_URL"
 API_KEY_VARIABLE = "AISTEMSPLITTER_API_KEY"
+SHARED_VARIABLE = "AISTEMSPLITTER_SHARED"
 SHARED_FOLDER_VARIABLE = "AISTEMSPLITTER_SHARED_DIR"
 WEBHOOK_SECRET_VARIABLE = "AISTEMSPLITTER_WEBHOOK_SECRET"  # noqa: S105  # its name
 
@@ -36,6 +37,13 @@ CONFLICT_WINDOW = 60.0  # s; a create answered 409 or 423 is repeated this long:
 COMMIT_GRACE = 5.0  # s to finish for a create whose caller is cancelled or client closed, so that its id is not lost
 ASLEEP = 5.0  # s that the machine must have slept to distrust its connections; nobody forgets one in less
 CLOSE_GRACE = 5.0  # s for a caller's stream or iterable to end once it is cancelled; then it is left behind
+SHARED_LEASE = 15.0  # s that a process keeps its slots without being heard of: a loop may be blocked for that long
+SHARED_PATIENCE = 60.0  # s that calls wait for a store that cannot be asked: it restarts, or fails over, in less
+SHARED_ANSWER = 3.0  # s for one conversation with a store, which takes milliseconds; then it is asked again
+SHARED_AGAIN = 1.0  # s at most between two of them while it cannot be asked
+SHARED_REFUSED = 10.0  # s between two if that needs a person, such as for a password
+SHARED_GOODBYE = 2.0  # s for the last ones when a client is closed: what they would tell, the store learns by the lease
+SHARED_AT_ONCE = 8  # slots in one conversation, at most: more at once would only be a burst that others wait behind
 INTERACTIVE_SHARE = 0.05  # of the limit that batches leave free while there are interactive calls
 UPLOADS = 4  # parallel uploads: enough to fill an uplink
 DOWNLOADS = 8  # parallel downloads: the stems of two splits at once

@@ -134,6 +134,9 @@ class ConfigurationError(AIStemSplitterError):
     """Invalid arguments or settings, such as a missing API key."""
 
 
+GATE_UNREACHABLE = "GATE_UNREACHABLE"
+
+
 class APIConnectionError(AIStemSplitterError):
     """A connection could not be made, or broke.
 

@@ -265,7 +265,7 @@ class StageFinished(_Event):
 class GateClosed(_Event):
     """The server answered 429: nothing is sent for this key for `duration` seconds.
 
-    A gate that several clients share reports this and the next two events only to its own `on_event`.
+    A gate that several clients share reports this and the next three events only to its own `on_event`.
     """
 
     duration: float
@@ -279,6 +279,17 @@ class GateOpened(_Event):
     Emitted only when there is something to send.
     """
 
+    at: float
+
+
+@attrs.frozen(kw_only=True)
+class GateUnreachable(_Event):
+    """The store of a shared gate has not answered for a second: nothing is sent until it does. `reason` says why.
+
+    Emitted once for each time it does not answer. `GateSnapshot.trouble` tells whether it still does not.
+    """
+
+    reason: str
     at: float
 
 
@@ -375,6 +386,7 @@ Event = (
     | SlotGranted
     | GateClosed
     | GateOpened
+    | GateUnreachable
     | LimitLearned
     | PollPlanned
     | PollMade

@@ -10,8 +10,8 @@ itself. Python's garbage collector is off: what it takes grows with the program.
 be below 20 ms for each call, or the exit code is 1.
 
 With `--audit`, all calls run in one process, and nothing is timed: what the loop's thread imported, opened or asked
-the file system is printed as JSON; it should be nothing. The first of them is a call of a client that was not
-entered. The log goes to stderr, all of it.
+the file system is printed as JSON; it should be nothing. The first of them are calls of clients that were not entered,
+one alone and others whose gate is shared. The log goes to stderr, all of it.
 """
 
 from __future__ import annotations
@@ -25,15 +25,18 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # of this checkout, whatever is installed
 
-from aistemsplitter_async import AsyncAIStemSplitter
+from aistemsplitter_async import APIConnectionError, AsyncAIStemSplitter
 from benchmarks.blocking.calls import CALLS, KEY, Place, fill, run_call
 from benchmarks.blocking.server import served
 from benchmarks.blocking.watch import Watch
 from benchmarks.loop_lag import LIMIT, Ticker, watch
+
+SHARED = ("redis://127.0.0.1:1", "postgresql://127.0.0.1:1/db")  # stores whose drivers load, and that do not answer
 
 
 def child(name: str, base: str) -> None:
@@ -61,9 +64,11 @@ def audit(base: str) -> None:
 
     async def run(place: Place) -> None:
         await asyncio.get_running_loop().run_in_executor(None, int)  # asyncio itself imports its threads here
-        client = AsyncAIStemSplitter(KEY, base_url=f"{base}/v1")
-        await client.get_credits()
-        await client.aclose()
+        for shared in (None, *SHARED, f"sqlite://{place.folder}/gate.db"):
+            client = AsyncAIStemSplitter(KEY, base_url=f"{base}/v1", shared=shared)
+            with suppress(APIConnectionError):  # nobody is there
+                await client.get_credits(timeout=1.0 if shared in SHARED else None)
+            await client.aclose()
         for name in CALLS:
             await run_call(name, base, place, times=1)
 

@@ -128,7 +128,13 @@ def connect_redis(url: RedisURL, *, timeout: float | None, **options: Any) -> Re
     """
     redis = load_redis()
     once = import_module("redis.asyncio.retry").Retry(import_module("redis.backoff").NoBackoff(), 0)
+    # What it would tell the server of itself, it reads from disk for every connection.
+    nameless = {"driver_info": None} if _knows_drivers(redis) else {"lib_name": None, "lib_version": None}
     client: Redis = redis.Redis.from_url(
-        url.url.reveal(), socket_timeout=timeout, socket_connect_timeout=timeout, retry=once, **options
+        url.url.reveal(), socket_timeout=timeout, socket_connect_timeout=timeout, retry=once, **nameless, **options
     )
     return client
+
+
+def _knows_drivers(redis: ModuleType) -> bool:
+    return "driver_info" in redis.Redis.__init__.__annotations__

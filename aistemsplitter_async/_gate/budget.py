@@ -25,12 +25,14 @@ class Budget:
         wanted: waiting requests that go before polls.
         free: returns how many requests the limit allows within a number of seconds. Slots come back in bursts, as they
             were taken: a mean rate would promise slots that are not there yet. By default no slot is in use.
+        holders: processes that share the limit. `free` is this one's part of it, `limit` is that of all.
     """
 
     limit: int | None
     per: float
     wanted: int = 0
     free: Callable[[float], float] = attrs.field(default=attrs.Factory(_unused, takes_self=True), repr=False)
+    holders: int = 1
 
     def available(self, within: float) -> float:
         """Return how many requests can be spared in the next `within` seconds."""

@@ -10,18 +10,25 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context, copy_context
-from typing import Any, Protocol
+from typing import Any
 
 from aistemsplitter_async._gate.budget import Budget
 from aistemsplitter_async._gate.lanes import Lane, Order, Priority, Rank, Turns
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import parse_gate_memory
 from aistemsplitter_async._gate.queues import Queues
-from aistemsplitter_async._gate.rate_headers import find_rate_headers, parse_further_limits, parse_rate_headers
+from aistemsplitter_async._gate.rate_headers import (
+    RateAdvice,
+    find_rate_headers,
+    parse_further_limits,
+    parse_rate_headers,
+)
 from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
+from aistemsplitter_async._gate.source import Source
+from aistemsplitter_async._gate.timer import Timer
 from aistemsplitter_async._listeners import Emitter
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock, SystemClock
@@ -33,22 +40,6 @@ _log = Log("gate")
 
 _BULK = Order(Lane.BULK, Rank.CREATE)
 _INTERACTIVE_MEMORY = 2.0  # windows without an interactive call until batches may have its slots
-
-
-class Source(Protocol):
-    """Has requests to send, and chooses among them only when a slot is free."""
-
-    def best(self, now: float, after: Order | None = None) -> Order | None:
-        """Return the order of the best candidate at `now`, of those behind `after`; `None` if there is none."""
-        ...
-
-    def next_change(self, now: float) -> float:
-        """Return when `best` may answer differently through time alone (monotonic seconds, or infinity)."""
-        ...
-
-    def grant(self, order: Order, slot: Slot) -> None:
-        """Take the slot for the candidate of `order` that `best` just returned."""
-        ...
 
 
 class Gate:
@@ -84,14 +75,22 @@ class Gate:
         self._queues = Queues()
         self._turns = Turns()
         self._sources: list[Source] = [self._queues]
-        self._timer: asyncio.Task[None] | None = None
-        self._timer_at = math.inf
+        self._timer = Timer(self._clock, self.pump)
         self._emit = Emitter(on_event, self._clock)
         self._emitted_limit = self._limiter.believed
         self._closed_in: Context | None = None  # of the call that was refused
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worked = deque[float]()  # when requests other than polls were granted, in the last window
         self.expected = 0
+
+    def serve(self, owner: Mapping[str, str]) -> None:
+        """Admit the requests of this API and key (`Engine.owner`). Whom it serves makes no difference to this gate."""
+
+    async def flush(self) -> None:
+        """Tell others what they do not know yet. Nobody else knows this gate."""
+
+    async def aclose(self) -> None:
+        """Give back what the gate holds. This one holds nothing."""
 
     async def admit(self, priority: Priority = "interactive", rank: Rank = Rank.RESERVE) -> Slot:
         """Wait for a slot and return it. A cancelled call leaves the queue.
@@ -116,7 +115,7 @@ class Gate:
         if priority == "interactive" and rank < Rank.POLL:
             self._interactive_at = now
         order = Order.of(priority, rank)
-        waiter = self._queues.join(order)
+        waiter = self._queues.join(order, now)
         self.pump()
         try:
             slot = await waiter
@@ -142,6 +141,11 @@ class Gate:
             self._sources.remove(source)
         self.pump()
 
+    @property
+    def trouble(self) -> str | None:
+        """Why nothing is sent although the server has not asked for that; `None` if all is well."""
+        return None
+
     def snapshot(self) -> GateSnapshot:
         """Return the present state of the gate."""
         now = self._clock.monotonic()
@@ -152,6 +156,7 @@ class Gate:
             closed_for=max(0.0, self._limiter.closed_until - now),
             per=self._limiter.per,
             further=self._limiter.quotas.uses(now),
+            trouble=self.trouble,
         )
 
     @property
@@ -201,10 +206,13 @@ class Gate:
         advice = parse_rate_headers(headers, per=per, now=now)
         further = parse_further_limits(headers, per=per, now=now)
         if advice is not None or further:
-            self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
+            self._adopt(advice, further, sent)
             self.pump()
         else:
             _log.warn_once("rate headers not understood (%s): the limit is learned from 429s", ", ".join(named))
+
+    def _adopt(self, advice: RateAdvice | None, further: Sequence[RateAdvice], sent: float | None) -> None:
+        self._limiter.adopt(advice, self._clock.monotonic(), further=further, sent=sent)
 
     def _settle(self, taken_at: float) -> None:
         self._limiter.settle(self._clock.monotonic(), sent=taken_at)
@@ -245,7 +253,7 @@ class Gate:
         while True:
             chosen = self._choose(now)
             if chosen is None:
-                wake_at = min((source.next_change(now) for source in self._sources), default=math.inf)
+                wake_at = self._next_change(now)
                 break
             order, source, spare = chosen
             free_at = self._limiter.free_at(now, spare=spare)
@@ -253,15 +261,20 @@ class Gate:
                 wake_at = free_at
                 break
             self._limiter.take(now)
-            self._turns.note(order)
-            if order.rank < Rank.POLL:
-                self._worked.append(now)
-                self._forget_work(now)
-            source.grant(
-                order,
-                Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore),
-            )
-        self._wake_at(wake_at)
+            slot = Slot(now, on_settle=self._settle, on_refuse=self._refuse, on_restore=self._restore)
+            self._grant(order, source, slot, now)
+        self._timer.set(wake_at)
+
+    def _next_change(self, now: float) -> float:
+        """Return when there may be a candidate, now that there is none."""
+        return min((source.next_change(now) for source in self._sources), default=math.inf)
+
+    def _grant(self, order: Order, source: Source, slot: Slot, now: float) -> None:
+        self._turns.note(order)
+        if order.rank < Rank.POLL:
+            self._worked.append(now)
+            self._forget_work(now)
+        source.grant(order, slot)
 
     def _is_in_use(self) -> bool:
         return self._loop is not None and not self._loop.is_closed()
@@ -278,7 +291,7 @@ class Gate:
         self._loop = loop
         self._queues = Queues()
         self._sources = [self._queues]
-        self._timer = None
+        self._timer = Timer(self._clock, self.pump)
 
     def _choose(self, now: float) -> tuple[Order, Source, int] | None:
         """Return the order and the source of the best candidate, and how many slots it must leave free.
@@ -336,18 +349,3 @@ class Gate:
         if old != new:
             self._emitted_limit = new
             self._emit(LimitLearned, lambda: LimitLearned(old=old, new=new, at=now))
-
-    def _wake_at(self, when: float) -> None:
-        timer = self._timer
-        if timer is not None and (self._timer_at != when or timer.done()):  # done: it was cancelled from outside
-            timer.cancel()
-            self._timer = None
-        if self._timer is None and math.isfinite(when):
-            self._timer_at = when
-            work, empty = self._sleep_until(when), Context()  # it serves all calls, and may outlive this one
-            self._timer = asyncio.get_running_loop().create_task(work, name="gate timer", context=empty)
-
-    async def _sleep_until(self, when: float) -> None:
-        await self._clock.sleep(when - self._clock.monotonic())
-        self._timer = None
-        self.pump()

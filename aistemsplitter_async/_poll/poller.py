@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextvars import Context, copy_context
 from copy import copy
 
@@ -60,6 +60,15 @@ class _Watch:
     def build_context(self) -> Context:
         """Return a copy of the context of the call that has waited longest."""
         return next(iter(self.waiters.values())).copy()
+
+    def fail(self, failure: Exception) -> None:
+        self.failure = failure
+        self.note_change()
+
+    def note_change(self) -> None:
+        """Wake those who wait."""
+        self.changed.set()
+        self.changed = asyncio.Event()
 
     @property
     def over(self) -> bool:
@@ -174,8 +183,7 @@ class Poller:
             self._attached = False
         for watch in self._watches.values():
             if not watch.over:
-                watch.failure = ConfigurationError("the client was closed during the wait for this split")
-            watch.changed.set()
+                watch.fail(ConfigurationError("the client was closed during the wait for this split"))
         await cancel_and_wait(*self._polls)
 
     def best(self, now: float, after: Order | None = None) -> Order | None:
@@ -203,6 +211,13 @@ class Poller:
         self._polls.add(poll)
         poll.add_done_callback(self._polls.discard)
         poll.add_done_callback(lambda _: slot.restore())  # in case it was cancelled before it used the slot
+
+    def refuse(self, build: Callable[[], Exception]) -> None:
+        """End every wait: no poll will be made."""
+        for watch in self._watches.values():
+            if not watch.over:
+                watch.fail(build())
+                self._plan.remove(watch.split_id)
 
     def _begin(self, split_id: str, priority: Priority, since: float | None) -> _Watch:
         if self._closed:
@@ -248,8 +263,7 @@ class Poller:
         except Exception as error:  # noqa: BLE001  # any error must reach the waiters instead of vanishing in a task
             watch.failure = error
         finally:
-            watch.changed.set()
-            watch.changed = asyncio.Event()
+            watch.note_change()
         pipeline.emit(PollMade, lambda: PollMade(split_id=watch.split_id, status=status, at=polled_at))
         if self._watches.get(watch.split_id) is watch:
             self._plan_next(watch, polled_at, retry_in)

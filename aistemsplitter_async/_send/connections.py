@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from weakref import WeakSet
@@ -24,7 +23,7 @@ from aiohttp.resolver import DefaultResolver
 from aistemsplitter_async._send.connectors import VettingResolver, adopt_connector, noted, watch_sockets
 from aistemsplitter_async._send.failures import ConnectionLostError
 from aistemsplitter_async._send.network import ConnectorFactory
-from aistemsplitter_async._send.sleep import Readings, has_slept
+from aistemsplitter_async._sleep import Readings, has_slept, read_clocks
 from aistemsplitter_async._tasks import own, wait_out
 from aistemsplitter_async._wire.messages import Origin
 from aistemsplitter_async._wire.urls import URLPolicy
@@ -32,14 +31,7 @@ from aistemsplitter_async.errors import APIConnectionError
 
 READ_BUFFER_BYTES = 256 * 1024  # what a slow disk may leave waiting in memory, per download
 _API_CONNECTIONS = 100  # aiohttp's own limit; calls are small, and the key's limit holds them back before
-_SLEEP_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # the 2nd on macOS
 _KEEPALIVE_IDLE = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))  # the second on macOS
-
-
-def read_clocks() -> Readings:
-    """Return what the machine's clocks say now."""
-    timers = time.monotonic()
-    return Readings(timers, timers if _SLEEP_CLOCK is None else time.clock_gettime(_SLEEP_CLOCK), time.time())
 
 
 @attrs.define(eq=False)

@@ -137,13 +137,15 @@ class Create:
 
     async def _once(self) -> CreatedSplit:
         pipeline = self._pipeline
-        slot = await pipeline.admit(self._operation, self._priority)
-        try:
-            # Two tasks, so that a caller who was cancelled by the end of the first one sends nothing.
-            await self._run_owned(self._commit_intent())
-            return await self._run_owned(self._attempt(slot))
-        finally:
-            slot.restore()  # unless the exchange has given it back
+        while True:
+            slot = await pipeline.admit(self._operation, self._priority)
+            try:
+                # Two tasks, so that a caller who was cancelled by the end of the first one sends nothing.
+                await self._run_owned(self._commit_intent())
+                if not slot.is_stale:  # or else it was stopped for so long that others have the slot
+                    return await self._run_owned(self._attempt(slot))
+            finally:
+                slot.restore()  # unless the exchange has given it back
 
     async def _run_owned(self, work: Coroutine[Any, Any, T]) -> T:
         creates = self._pipeline.creates

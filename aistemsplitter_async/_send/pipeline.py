@@ -86,6 +86,8 @@ class Pipeline:
     @property
     def notice(self) -> str | None:
         """The reason of the newest pause, while it lasts, to be shown by those that have no event listener."""
+        if self.gate.trouble is not None:
+            return self.gate.trouble
         if self._held_up is None or (left := self._held_up[1] - self.clock.monotonic()) <= 0:
             return None
         return f"{self._held_up[0]} (trying again in {left:.0f} s)"
@@ -158,7 +160,11 @@ class Pipeline:
         granted, call = [slot] if slot is not None else [], Call.of(operation)
 
         async def once() -> T:
-            free = granted.pop() if granted else await self.admit(operation, priority)
+            free = granted.pop() if granted else None
+            if free is None or free.is_stale:
+                if free is not None:
+                    free.restore()
+                free = await self.admit(operation, priority)
             return await self.exchange(operation, free, call)
 
         return await self.run(call, once)
@@ -168,9 +174,13 @@ class Pipeline:
 
         Raises:
             RateLimitedError: the server asked for a longer wait than the policy allows.
-            APIConnectionError: the client was closed meanwhile.
+            APIConnectionError: the client was closed meanwhile, or the store of a shared gate cannot be asked.
         """
-        return await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
+        while True:
+            slot = await self._wait(self.gate.admit(priority, RANKS[operation.stage]))
+            if not slot.is_stale:
+                return slot
+            slot.restore()  # the process was stopped while it was given
 
     async def exchange(self, operation: Operation[T], slot: Slot, call: Call | None = None) -> T:
         """Make one admitted attempt, of `call` if it is not the only one, and give its slot back.
@@ -240,6 +250,8 @@ class Pipeline:
     @property
     def holdup(self) -> str:
         """Why API requests are held back now, to be added to the message of a call that timed out; or nothing."""
+        if self.gate.trouble is not None:
+            return f"; {self.gate.trouble}"
         left = self.gate.snapshot().closed_for
         return f"; the server asked to send nothing for another {left:.0f} s" if left >= 1 else ""
 

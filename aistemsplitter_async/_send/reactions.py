@@ -15,6 +15,7 @@ import attrs
 from aistemsplitter_async._wire.messages import Stage
 from aistemsplitter_async.config import RetryPolicy
 from aistemsplitter_async.errors import (
+    GATE_UNREACHABLE,
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
@@ -82,6 +83,7 @@ _COLUMNS: Final = (Stage.RESERVE, Stage.UPLOAD, Stage.CREATE, Stage.GET, Stage.D
 _TABLE: Final = {
     "permanent": Reaction((_X, _X, _X, _X, _X)),
     "connection": Reaction((_R, _R, _R, _R, _R), Wait.ENDLESS, pauses=True),
+    "gate": Reaction((_X, _X, _X, _X, _X), Wait.ENDLESS, pauses=True),  # the call has waited for it already
     "undecodable": Reaction((_O, _N, _O, _R, _R), Wait.PAID, pauses=True),
     "incomplete": Reaction((_X, _X, _X, _X, _R), pauses=True),
     "unsafe URL": Reaction((_X, _X, _X, _X, _F)),
@@ -121,7 +123,9 @@ def classify(error: AIStemSplitterError) -> str:
     A refusal without a code is a page: of a gateway, a proxy or a maintenance, but not the service's own word.
     """
     if isinstance(error, APIConnectionError):
-        return "permanent" if error.permanent else "connection"
+        if error.permanent:
+            return "permanent"
+        return "gate" if error.code == GATE_UNREACHABLE else "connection"
     if isinstance(error, IncompleteDownloadError):
         return "incomplete"
     if isinstance(error, UnsafeURLError):

@@ -180,7 +180,8 @@ class BatchContext:
         if self.options.in_flight is not None:
             return self.options.in_flight
         budget = self.gate.budget()
-        return plan_in_flight(budget.limit, budget.per, self.engine.poller.typical())
+        in_flight = plan_in_flight(budget.limit, budget.per, self.engine.poller.typical())
+        return -(-in_flight // budget.holders)  # each process its part, or the first one would take all songs
 
     def _plan_sources(self) -> int:
         return self._plan_in_flight() + 2 * (self.options.uploads + self.options.downloads)

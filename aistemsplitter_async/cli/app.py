@@ -228,7 +228,7 @@ def demo(
 
 _MEANT = {"status": "batch --status", "help": "--help", "version": "--version", "list": "batch", "resume": "batch"}
 _KEY_IN_SIGHT = "every user can see a key on a command line; set AISTEMSPLITTER_API_KEY or give --api-key-file FILE"
-_SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url and --api-key-file"
+_SANDBOX_CONFLICT = "--sandbox has its own API and key; leave out --base-url, --api-key-file and --shared"
 
 
 def _run(work: Work, verbosity: Verbosity, *, interrupted: Exit = Exit.INTERRUPTED) -> int:

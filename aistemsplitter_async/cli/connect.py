@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aistemsplitter_async._files import reason_of
+from aistemsplitter_async._gate.gate import Gate
 from aistemsplitter_async._send.certificates import find_problem
 from aistemsplitter_async._tasks import cancel_and_wait
 from aistemsplitter_async._transfer.meter import OnProgress
@@ -22,12 +23,12 @@ from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.options import Common
 from aistemsplitter_async.cli.screen.board import DONE, STARTING, Activity, Board
 from aistemsplitter_async.cli.screen.live import shown
-from aistemsplitter_async.cli.screen.render import describe_again
+from aistemsplitter_async.cli.screen.render import describe_again, show
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
-from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy
+from aistemsplitter_async.config import API_KEY_VARIABLE, PollPolicy, RateLimit
 from aistemsplitter_async.errors import ConfigurationError, JournalError, JournalLockedError
-from aistemsplitter_async.events import BoughtBefore, Event, OnEvent
+from aistemsplitter_async.events import BoughtBefore, Event, GateUnreachable, OnEvent
 from aistemsplitter_async.journal.file import UNUSABLE
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ async def connected(
         UsageError: the sandbox's libraries are missing.
     """
     async with AsyncExitStack() as stack:
-        poll, context = None, None
+        poll, context, gate = None, None, None
         key, base_url, proxy = None, common.base_url, common.proxy
         if sandbox:
             from aistemsplitter_async.sandbox import Sandbox  # noqa: PLC0415  # most commands do without
@@ -69,21 +70,31 @@ async def connected(
             running = await stack.enter_async_context(_exclusive(own))
             key, base_url, poll = running.api_key, running.base_url, _SANDBOX_POLL
             proxy = None  # it is on this machine
+            gate = Gate(common.rate_limit or RateLimit(), on_event=on_event)  # and nobody else's
         elif common.api_key_file is not None:
             key = await asyncio.to_thread(_read_key, common.api_key_file)
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
         if common.ca_file is not None and not sandbox:
             context = await asyncio.to_thread(_read_certificates, common.ca_file)
+
+        def tell(event: Event) -> None:
+            if isinstance(event, GateUnreachable):
+                terminal.log(show(event.reason))
+            if on_event is not None:
+                on_event(event)
+
         client = AsyncAIStemSplitter(
             key,
             base_url=base_url,
-            rate_limit=common.rate_limit,
+            rate_limit=None if gate is not None else common.rate_limit,
+            gate=gate,
+            shared=None if gate is not None else common.shared,
             poll=poll,
             allow_hosts=common.allow_host or (),
             proxy=None if proxy == _ENVIRONMENT else proxy,
             trust_env=proxy == _ENVIRONMENT,
             ssl=context,
-            on_event=on_event,
+            on_event=tell,
         )
         yield await stack.enter_async_context(client)
 
@@ -109,6 +120,7 @@ async def connected_board(
 
         board.follow_split = follow
         board.queue_length = lambda: sum(client.gate.snapshot().waiting.values())
+        board.trouble = lambda: client.gate.trouble
         try:
             yield client
         finally:

@@ -14,8 +14,9 @@ from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
 from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
 from aistemsplitter_async.cli.screen.render import command, given_options, show
-from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED
+from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED, SHARED_VARIABLE
 from aistemsplitter_async.errors import (
+    GATE_UNREACHABLE,
     NOT_MIXED,
     AIStemSplitterError,
     APIConnectionError,
@@ -69,6 +70,7 @@ _ADVICE_BY_CODE = {
         "perhaps only its tags changed, so it is not bought again: --changed same takes it for the same song, "
         "--changed new buys it"
     ),
+    GATE_UNREACHABLE: f"check --shared or {SHARED_VARIABLE}, and that its server runs",
     "SPEND_LIMIT": "raise --max-credits to go on",
     "LENGTH_UNKNOWN": (
         "convert it, to FLAC for example (a URL: download it), leave it out, or run without --max-credits"
@@ -174,6 +176,8 @@ def exit_code(error: AIStemSplitterError) -> Exit:
         return Exit.CREDITS
     if isinstance(error, SubmissionUncertainError):
         return Exit.UNCERTAIN
+    if error.code == GATE_UNREACHABLE:
+        return Exit.USAGE if isinstance(error, APIConnectionError) and error.permanent else Exit.PARKED
     return Exit.PARKED if isinstance(error, RateLimitedError | JournalLockedError) else Exit.FAILED
 
 

@@ -18,11 +18,19 @@ from aistemsplitter_async.cli.values import (
     parse_mixes,
     parse_port,
     parse_rate_limit,
+    parse_shared,
     parse_stems,
     parse_text,
     parse_webhook_url,
 )
-from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, DOWNLOADS, UPLOADS, RateLimit
+from aistemsplitter_async.config import (
+    API_KEY_VARIABLE,
+    BASE_URL_VARIABLE,
+    DOWNLOADS,
+    SHARED_VARIABLE,
+    UPLOADS,
+    RateLimit,
+)
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.record import Variant
 
@@ -135,6 +143,15 @@ class Common:
         _read_by(parse_rate_limit),
         Parameter(help="The key's limit, like 60/min or 60/min,1000/day, if you know it: then no request is refused."),
     ] = None
+    shared: Annotated[
+        str | None,
+        _read_by(parse_shared),
+        Parameter(
+            help="Keep the limit together with other processes that use the key: host (those of this user on this "
+            f"machine), sqlite:///PATH, redis://.. or postgresql://.. (or {SHARED_VARIABLE}, where others do not see a "
+            "password).",
+        ),
+    ] = attrs.field(default=None, repr=False)
     api_key_file: Annotated[
         Path | None,
         AsPath,
@@ -175,6 +192,7 @@ class Common:
             proxy = f"{proxy.partition('://')[0]}://USER:PASSWORD@{proxy.rpartition('@')[2]}"
         return {
             "--base-url": self.base_url,
+            "--shared": self.shared,
             "--api-key-file": self.api_key_file,
             "--proxy": proxy,
             "--ca-file": self.ca_file,
@@ -183,8 +201,8 @@ class Common:
 
     @property
     def names_an_api(self) -> bool:
-        """Return whether another API or key was given, which a sandbox has itself."""
-        return self.base_url is not None or self.api_key_file is not None
+        """Return whether another API or key was given, or with whom it is shared; a sandbox has its own."""
+        return self.base_url is not None or self.api_key_file is not None or self.shared is not None
 
 
 @Parameter(name="*", group=STEMS)

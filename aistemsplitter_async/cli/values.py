@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from urllib.parse import unquote
 
 from aistemsplitter_async._wire.urls import split_http_url
-from aistemsplitter_async.config import RateLimit
+from aistemsplitter_async.config import SHARED_VARIABLE, RateLimit
 from aistemsplitter_async.errors import ConfigurationError
 
 _DURATION = re.compile(r"(?:(\d+(?:\.\d+)?)h)?(?:(\d+(?:\.\d+)?)m(?:in)?)?(?:(\d+(?:\.\d+)?)s?)?", re.ASCII)
@@ -41,6 +42,30 @@ def parse_rate_limit(text: str) -> RateLimit:
         return RateLimit.parse(text)
     except ConfigurationError as error:
         raise ValueError(str(error)) from None
+
+
+def parse_shared(text: str) -> str:
+    """Return `text` if it may be seen on a command line; what it names is found out later.
+
+    Raises:
+        ValueError: it holds a password, which other users of the machine could see.
+    """
+    if has_password(text):
+        raise ValueError(
+            f"a password on the command line can be seen by others: set {SHARED_VARIABLE} to this URL, or leave it "
+            "out and set PGPASSWORD or ~/.pgpass (PostgreSQL)"
+        )
+    return text
+
+
+def has_password(url: str) -> bool:
+    """Return whether the URL of a database holds a password, as its user's or as an option."""
+    scheme, _, rest = url.partition("://")
+    if scheme.lower() == "sqlite":  # a path may have any characters
+        return False
+    place, _, query = rest.partition("?")
+    names = [unquote(option.partition("=")[0]).lower() for option in query.split("&")]
+    return ":" in place.rpartition("@")[0] or any("password" in name for name in names)
 
 
 def parse_webhook_url(text: str) -> str:

@@ -1,7 +1,10 @@
-"""One key's gate for several processes, or machines: what they share, and where it is kept.
+"""One key, several processes: what they know of its limit is kept in a store, and all together keep it.
 
 ```python
-client = AsyncAIStemSplitter(shared="host")  # or redis://.., postgresql://..
+client = AsyncAIStemSplitter(shared="host", rate_limit=RateLimit(1200))  # every process on this machine
+
+gate = SharedGate(PostgresGateStore("postgresql://host/database"), RateLimit(1200))  # the long form
+client = AsyncAIStemSplitter(gate=gate)
 ```
 """
 
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING
 from aistemsplitter_async._lazy import lazy
 
 if TYPE_CHECKING:  # what type checkers read: `as` marks a re-export
+    from aistemsplitter_async._gate.shared_gate import SharedGate as SharedGate
     from aistemsplitter_async._gate.store import (
         GateStore as GateStore,
         Stored as Stored,
@@ -22,6 +26,7 @@ else:
     lazy(
         __name__,
         {
+            "_gate.shared_gate": "SharedGate",
             "_gate.store": "GateStore Stored StoreUnavailableError",
             "shared.postgres": "PostgresGateStore",
             "shared.redis": "RedisGateStore",

@@ -56,6 +56,7 @@ _PUT: Final = """
 INSERT INTO "{schema}".gates (key, version, text, expires_at)
 SELECT %(key)s, %(version)s, %(text)s, clock_timestamp() + %(keep)s FROM {settings} ON CONFLICT DO NOTHING
 """
+_CANCEL: Final = 5.0  # s for a server to give up what it does, while the caller has had its error
 _NO_TABLE: Final = ("42P01", "3F000")  # or no schema
 
 
@@ -76,7 +77,7 @@ class PostgresGateStore:
     def __init__(self, dsn: str, *, timeout: float = STORE_TIMEOUT) -> None:
         self._url = parse_dsn(dsn, name="the store's URL")
         self._timeout = timeout
-        self._calls = Calls()
+        self._calls, self._cuts = Calls(), Calls()
         self._lines = PerLoop(_Line)
         self._is_loaded = False
 
@@ -112,6 +113,7 @@ class PostgresGateStore:
 
     async def aclose(self) -> None:
         """Close the connection of this event loop. Using the store again reopens it."""
+        await self._cuts.cancel()
         await self._calls.drain()
         if (line := self._lines.pop()) is not None:
             await line.close()
@@ -161,18 +163,22 @@ class PostgresGateStore:
         if task.done():
             return task.result()
         if line.connection is not None:  # it has work, so it is there
-            self._calls.start(self._cut(line.connection, task))
+            self._cuts.start(self._cut(line.connection, task))
         line.connection = None
         raise TimeoutError
 
     async def _cut(self, connection: AsyncConnection[Row], work: asyncio.Task[Any]) -> None:
         """Close a connection that waits for an answer, and have its server give up what it does there, if it can."""
         psycopg = load_psycopg()
-        if psycopg.capabilities.has_cancel_safe():  # or it would hold a connection for as long as it waits for a lock
-            with suppress(psycopg.Error, OSError):
-                await connection.cancel_safe(timeout=self._timeout)
-        connection.pgconn.finish()  # first, for a task that is cancelled would ask the server once more, and wait
-        await cancel_and_wait(work)
+        try:
+            if (
+                psycopg.capabilities.has_cancel_safe()
+            ):  # or a session would stay there for as long as it waits for a lock
+                with suppress(psycopg.Error, OSError):
+                    await connection.cancel_safe(timeout=_CANCEL)
+        finally:
+            connection.pgconn.finish()  # first, for a task that is cancelled would ask the server once more, and wait
+            await cancel_and_wait(work)
 
     async def _create(self, connection: AsyncConnection[Row]) -> None:
         """Create the table, and its schema, while nobody else does, and unless somebody else has."""

@@ -25,7 +25,7 @@ FLOORS = (
     ("_urls", "errors"),
     ("config", "events"),
     ("_logs",),
-    ("_audio", "_files", "_listeners", "_tasks", "_wire"),
+    ("_audio", "_files", "_listeners", "_sleep", "_tasks", "_wire"),
     ("_databases",),
     ("_gate",),
     ("_send",),
@@ -57,9 +57,9 @@ SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls",
 
 # The modules, by folder, that may touch a loop, a clock, sockets, disk, threads, processes or chance.
 SHELLS_OF = {
-    "": "_engine _files _listeners _loading _tasks _web cli client clock testing",
+    "": "_engine _files _listeners _loading _sleep _tasks _web cli client clock testing",
     "_databases": "postgres redis sqlite",
-    "_gate": "gate queues",
+    "_gate": "contact gate queues shared_gate timer",
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (

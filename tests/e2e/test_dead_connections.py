@@ -14,7 +14,7 @@ import pytest
 from aistemsplitter_async import APIConnectionError, AsyncAIStemSplitter, DirectURL, ValidationError
 from aistemsplitter_async._send import connections
 from aistemsplitter_async._send.connections import Way, build_socket_factory
-from aistemsplitter_async._send.sleep import Readings
+from aistemsplitter_async._sleep import Readings
 from aistemsplitter_async._wire.messages import Origin
 from aistemsplitter_async.config import RateLimit, RetryPolicy, Timeouts
 from aistemsplitter_async.events import RequestSent

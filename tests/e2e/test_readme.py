@@ -54,6 +54,7 @@ async def test_a_script_runs(code: str, sandbox: Sandbox, make_wav: MakeWav, tmp
     environment = os.environ | {
         "AISTEMSPLITTER_API_KEY": sandbox.api_key,
         "AISTEMSPLITTER_BASE_URL": sandbox.base_url,
+        "AISTEMSPLITTER_SHARED_DIR": str(tmp_path),
     }
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "error", "-c", code, cwd=tmp_path, env=environment,

@@ -44,6 +44,7 @@ from aistemsplitter_async import (
     GateClosed,
     GateOpened,
     GateSnapshot,
+    GateUnreachable,
     Inbox,
     IncompleteDownloadError,
     InsufficientCreditsError,
@@ -128,6 +129,15 @@ from aistemsplitter_async.sandbox import (
     SandboxKey,
     Timed,
     faults,
+)
+from aistemsplitter_async.shared import (
+    GateStore,
+    PostgresGateStore,
+    RedisGateStore,
+    SharedGate,
+    SQLiteGateStore,
+    Stored,
+    StoreUnavailableError,
 )
 from aistemsplitter_async.testing import (
     Answer,
@@ -253,7 +263,7 @@ def show(event: Event) -> None:  # noqa: C901  # one case per kind, and the last
     match event:
         case RequestSent() | RetryPlanned() | Throttled():
             assert_type(event.stage, str)
-        case GateClosed() | GateOpened() | LimitLearned():
+        case GateClosed() | GateOpened() | GateUnreachable() | LimitLearned():
             assert_type(event.at, float)
         case PollPlanned() | PollMade() | SplitCreated():
             assert_type(event.split_id, str)
@@ -360,6 +370,37 @@ async def webhooks(body: bytes, headers: dict[str, str]) -> int:
         await client.get_credits()
     assert_type(await receiver.handle_lambda({"body": "{}"}), dict[str, Any])
     return await receiver.handle(body, headers)
+
+
+class OwnStore:
+    """A store of somebody's own."""
+
+    async def load(self, key: str) -> Stored:
+        if not key:
+            raise StoreUnavailableError("there is no server", permanent=True)
+        return Stored(None, 0, 1.0)
+
+    async def swap(self, key: str, version: int, text: str, keep: float) -> bool:
+        return bool(key and text and version + keep)
+
+    async def aclose(self) -> None: ...
+
+
+async def several_processes(path: Path) -> Gate:
+    async with AsyncAIStemSplitter(shared="host", rate_limit=RateLimit(60)) as client:
+        assert_type(client.gate.snapshot().holders, int)
+    stores: list[GateStore] = [
+        *(
+            OwnStore(),
+            SQLiteGateStore(path),
+            RedisGateStore("redis://cache.example.com"),
+            PostgresGateStore("postgresql://db/x"),
+        ),
+    ]
+    gate = SharedGate(stores[0], RateLimit(60), lease=15.0, patience=60.0)
+    async with gate, AsyncAIStemSplitter(gate=gate) as client:
+        assert_type(client.gate.snapshot().trouble, str | None)
+    return gate
 
 
 async def fakes() -> None:

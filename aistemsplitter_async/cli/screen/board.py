@@ -115,6 +115,7 @@ class Board:
         follow_split: begins to follow the split of an activity; is given the time of its creation, if that is known.
         find_splits: records splits that existed before the command, if there may be any.
         queue_length: returns how many calls wait for a slot of the key's limit.
+        trouble: returns why nothing at all is sent, if that is so.
 
     Args:
         activities: in the order in which to show them.
@@ -130,6 +131,7 @@ class Board:
         self.follow_split: Callable[[Activity, float | None], None] = lambda *_: None
         self.find_splits: Callable[[], None] = lambda: None
         self.queue_length: Callable[[], int] = lambda: 0
+        self.trouble: Callable[[], str | None] = lambda: None
         self._log = log
         self._began = now()
         self._notice: tuple[str, float] | None = None
@@ -191,6 +193,8 @@ class Board:
     @property
     def notice(self) -> str | None:
         """Return the reason why everything is held up at the moment, if it is."""
+        if (trouble := self.trouble()) is not None:
+            return show(trouble)
         if self._notice is not None and self._now() < self._notice[1] + _MIN_NOTICE:
             return f"{self._notice[0]} {_soon(self._notice[1] - self._now())}"
         waiting = self.queue_length()

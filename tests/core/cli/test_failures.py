@@ -30,6 +30,8 @@ HERE = Context(into="stems")
         (errors.ServerError("oh", status_code=503), 1),
         (errors.SourceUnreadableError("cannot read a.mp3: no such file"), 1),
         (errors.WaitTimeoutError("split_1", None), 1),
+        (errors.APIConnectionError("no store", code=errors.GATE_UNREACHABLE), 75),
+        (errors.APIConnectionError("wrong password", code=errors.GATE_UNREACHABLE, permanent=True), 2),
     ],
 )
 def test_an_error_has_its_exit_code(error: errors.AIStemSplitterError, code: int) -> None:

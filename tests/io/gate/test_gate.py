@@ -194,6 +194,8 @@ class Candidates:
         assert order == self.order
         self.granted.append((self.ready.pop(0), slot))
 
+    def refuse(self, build: Callable[[], Exception]) -> None: ...
+
 
 async def test_an_attached_source_is_asked_at_the_moment_a_slot_is_granted_and_not_before() -> None:
     clock = FakeClock()

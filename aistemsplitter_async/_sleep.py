@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import time
+
 import attrs
 
 from aistemsplitter_async.config import ASLEEP
+
+_SLEEP_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # the 2nd on macOS
 
 
 @attrs.frozen
@@ -24,11 +28,20 @@ class Readings:
     wall: float
 
 
+def read_clocks() -> Readings:
+    """Return what the machine's clocks say now."""
+    timers = time.monotonic()
+    return Readings(timers, timers if _SLEEP_CLOCK is None else time.clock_gettime(_SLEEP_CLOCK), time.time())
+
+
 def has_slept(before: Readings, now: Readings) -> bool:
     """Return whether more time has passed since `before` than the timers have counted.
 
     A wall clock that was put forward looks the same: then a few connections are opened that need not have been.
     """
-    counted = now.timers - before.timers
-    passed = max(now.awake_or_not - before.awake_or_not, now.wall - before.wall)
-    return passed - counted > ASLEEP
+    return seconds_between(before, now) - (now.timers - before.timers) > ASLEEP
+
+
+def seconds_between(before: Readings, now: Readings) -> float:
+    """Return how many seconds have passed, asleep or not; too many if a wall clock was put forward."""
+    return max(now.timers - before.timers, now.awake_or_not - before.awake_or_not, now.wall - before.wall)

@@ -6,7 +6,7 @@ import attrs
 import pytest
 from hypothesis import given, strategies as st
 
-from aistemsplitter_async._send.sleep import Readings, has_slept
+from aistemsplitter_async._sleep import Readings, has_slept
 from aistemsplitter_async.config import ASLEEP
 
 START = Readings(timers=100.0, awake_or_not=5000.0, wall=1.7e9)
