@@ -24,7 +24,7 @@ from benchmarks.scaling.worker import Work
 
 ROOT = Path(__file__).parents[2]
 GRACE = 30.0  # s for processes to end
-MODES = ("one", "private", "host", "valkey", "postgres")
+MODES = ("one", "divided", "private", "host", "valkey", "postgres")
 
 Action = Callable[["Trial"], Awaitable[object]]
 
@@ -171,7 +171,7 @@ class Trial:
             name=f"w{index}",
             base_url=self.base_url,
             store=self.place.url,
-            declared=setting.limit if setting.told else None,
+            declared=(setting.limit // count if self.mode == "divided" else setting.limit) if setting.told else None,
             per=setting.per,
             songs=len(range(index, setting.songs, count)),
             at_once=max(1, setting.at_once // count),
