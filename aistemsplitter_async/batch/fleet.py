@@ -93,7 +93,8 @@ class Fleet:
             JournalError: an answer cannot be recorded.
         """
         context = self._context
-        left = await context.write(JournalStore.open_creates, besides=tuple(self._tried))
+        busy = (*self._tried, *context.running)  # a track that was paused finds out by itself that it lost its row
+        left = await context.write(JournalStore.open_creates, besides=busy)
         await asyncio.gather(*(resolve_create(context, record) for record in left))
         self._tried |= {record.id for record in left if not context.is_resolved(record)}
 
