@@ -72,11 +72,15 @@ class Servers:
         """
         for _ in range(10):  # a guardian may be just about to end
             with suppress(OSError):
-                answer = self._ask({"kind": kind, "own": own})
+                answer = self._ask({"kind": kind, "own": own, "kill": False})
                 if answer is not None:
                     return answer
             self.close()
         raise RuntimeError("no guardian of servers could be started")
+
+    def kill(self, kind: Kind, *, own: str) -> None:
+        """Kill a server of this worker's own, and return once it is dead; `start` starts it again."""
+        self._ask({"kind": kind, "own": own, "kill": True})
 
     def close(self) -> None:
         if self._connection is not None:
@@ -181,6 +185,9 @@ class Guardian:
         folder = self._folder / (f"{kind}-{client.connection.fileno()}-{own}" if own else kind)
         if own:
             client.own.add(folder)
+        if request["kill"]:
+            self._running[folder].kill()
+            return {"code": self._running[folder].wait()}
         try:
             return self._start(kind, folder)
         except Exception as error:  # noqa: BLE001  # the test says it

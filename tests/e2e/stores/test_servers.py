@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import textwrap
@@ -40,17 +39,15 @@ def test_postgres_answers_a_thread(postgres_dsn: str) -> None:
         assert row == (1,)
 
 
-def test_a_server_of_ones_own_is_started_again_with_its_files(start_server: StartServer) -> None:
+def test_a_server_of_ones_own_is_started_again_with_its_files(start_server: StartServer, servers: Servers) -> None:
     first = start_server("postgres", own="mine")
     url = postgres.parse_dsn(first["url"])
     with postgres.connect(url, timeout=5.0) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 7 AS value")
-    os.kill(first["pid"], signal.SIGKILL)
-    while (again := start_server("postgres", own="mine"))["pid"] == first["pid"]:
-        time.sleep(0.01)
+    servers.kill("postgres", own="mine")
+    again = start_server("postgres", own="mine")
     with postgres.connect(postgres.parse_dsn(again["url"]), timeout=5.0) as connection:
         assert connection.execute("SELECT value FROM kept").fetchone() == (7,)
-    os.kill(again["pid"], signal.SIGKILL)
 
 
 def test_a_server_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
