@@ -29,7 +29,7 @@ from aistemsplitter_async._transfer.manifest import Manifest, StemRecord
 from aistemsplitter_async._transfer.meter import Meter, Progress
 from aistemsplitter_async._transfer.metered import run_metered
 from aistemsplitter_async._transfer.names import extension_for
-from aistemsplitter_async._transfer.partfile import PartFile, part_path
+from aistemsplitter_async._transfer.partfile import EXISTS, PartFile, part_path
 from aistemsplitter_async._transfer.ranges import Incoming
 from aistemsplitter_async._transfer.saver import ManifestSaver
 from aistemsplitter_async._transfer.selection import NO_STEMS, Selection
@@ -66,6 +66,26 @@ class StemDownload:
         known = self.manifest.stems.get(self.stem)
         durable = 0 if known is None else known.durable or 0
         return PartFile(part_path(self.manifest.folder, self.name), durable=durable)
+
+    def check_free(self) -> None:
+        """Check that no file has the stem's name.
+
+        Raises:
+            DownloadError: one has (`code` is `EXISTS`).
+        """
+        target = self.manifest.folder / f"{self.name}.{extension_for(self.urls.of(self.stem), None)}"
+        if os.path.lexists(target):
+            raise DownloadError(f"{target} exists already; nothing was overwritten", code=EXISTS)
+
+    def find_finished(self) -> Path | None:
+        """Return the stem's file if another process has finished it since the manifest was loaded.
+
+        Raises:
+            DownloadError: the disk fails.
+        """
+        latest = Manifest.load(self.manifest.folder, self.manifest.pattern)
+        same_split = latest is not None and latest.split_id == self.manifest.split_id
+        return latest.finished(self.stem) if latest is not None and same_split else None
 
     def report(self, done: int, total: int | None) -> None:
         if self.on_progress is not None:
@@ -116,11 +136,15 @@ class Downloader:
             finished = await run_in_thread(item.manifest.finished, item.stem, pool=item.saver.syncs)
             if finished is not None:
                 return finished
-            target = item.manifest.folder / f"{item.name}.{extension_for(item.urls.of(item.stem), None)}"
-            if item.kept and await run_in_thread(os.path.lexists, target):  # better now than after the download
-                raise DownloadError(f"{target} exists already; nothing was overwritten", code="EXISTS")
-        async with self._parallel:
-            return await item.urls.run(item.stem, partial(self._fetch, item))
+        try:
+            async with self._parallel:
+                if not item.overwrite and item.kept:  # better now than after the download
+                    await run_in_thread(item.check_free)
+                return await item.urls.run(item.stem, partial(self._fetch, item))
+        except DownloadError as error:
+            if error.code != EXISTS or (finished := await run_in_thread(item.find_finished)) is None:
+                raise
+            return finished
 
     async def _fetch(self, item: StemDownload, url: str) -> Path:
         part = await run_in_thread(item.open_part, undo=PartFile.close)

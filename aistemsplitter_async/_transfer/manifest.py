@@ -25,7 +25,7 @@ from aistemsplitter_async._transfer.names import (
     plan_names,
     stem_file_name,
 )
-from aistemsplitter_async._transfer.partfile import as_download_error, part_path, status_of
+from aistemsplitter_async._transfer.partfile import as_download_error, is_superseded, part_path, remove_left, status_of
 from aistemsplitter_async._transfer.ranges import read_etag
 from aistemsplitter_async.config import REPLY_CAP_BYTES
 from aistemsplitter_async.errors import UnsafeNameError
@@ -163,7 +163,7 @@ class Manifest:
         entry = self.stems.get(stem)
         if entry is None or entry.total is None or entry.durable not in (None, entry.total):
             return None
-        return self._finished(entry.file, entry.total)
+        return self._finished(entry.file, entry.total, durable=entry.durable == entry.total)
 
     def finished_mix(self, name: str, stems: tuple[str, ...] | None = None) -> Path | None:
         """Return the file of a mix if it is here and complete, and, if `stems` are given, the sum of those.
@@ -174,24 +174,28 @@ class Manifest:
         mix = self.mixes.get(name)
         if mix is None or mix.total is None or stems not in (None, mix.stems):
             return None
-        return self._finished(mix.file, mix.total)
+        return self._finished(mix.file, mix.total, durable=False)
 
     def files(self) -> set[str]:
         """Return the names of all files that it knows of."""
         return {entry.file for entry in self.stems.values()} | {mix.file for mix in self.mixes.values()}
 
-    def _finished(self, file: str, total: int) -> Path | None:
+    def _finished(self, file: str, total: int, *, durable: bool) -> Path | None:
         target = self.folder / file
         held = _status_if_whole(target, total)
         if held is None:
             return None
         part = part_path(self.folder, target.stem)
         unfinished = status_of(part)
-        if unfinished is not None and not os.path.samestat(held, unfinished):
-            return None
+        is_other = unfinished is not None and not os.path.samestat(held, unfinished)
         with as_download_error(target):  # the process that renamed it may have been killed before it synced that
+            if is_other and not is_superseded(part, target, durable=durable):
+                return None
             sync_folder(self.folder)
-            part.unlink(missing_ok=True)  # the second half of `_rename_to_new`
+            if is_other:
+                remove_left(part)
+            else:
+                part.unlink(missing_ok=True)  # the second half of `_rename_to_new`
         return target
 
     def replace(self, split_id: str) -> Self:

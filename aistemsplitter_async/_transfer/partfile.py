@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import os
 import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from aistemsplitter_async._files import IN_USE, open_no_link, put_over, reason_of, rename, sync_folder
@@ -22,6 +24,7 @@ from aistemsplitter_async.errors import DownloadError
 if sys.platform != "win32":
     import fcntl
 
+EXISTS = "EXISTS"  # the code of the error that says that a file would have been overwritten
 NAME_REFUSED = "NAME_REFUSED"  # the code of the error that says that a file system does not take a name
 WRITTEN_ELSEWHERE = "IN_USE"  # of the one that says that another process is writing a stem, or has just finished it
 _log = Log("transfer")
@@ -39,6 +42,46 @@ def status_of(path: Path) -> os.stat_result | None:
         return path.lstat()
     except OSError:
         return None
+
+
+def is_superseded(part: Path, target: Path, *, durable: bool) -> bool:
+    """Return whether a part is of no use beside `target`, which is as long as its stem: it is the same, or shorter.
+
+    A process begins such a part that looked for the stem before another one finished it. What is as long, and differs,
+    may be the stem, and `target` a file of the user's.
+
+    Args:
+        part: not the same file as `target`.
+        target: of the stem.
+        durable: whether all of the stem is known to be durable, and so cannot be in a shorter part.
+
+    Raises:
+        OSError: one of them cannot be read.
+    """
+    with target.open("rb") as whole, open(part, "rb", opener=open_no_link) as begun:
+        left, right = os.fstat(begun.fileno()).st_size, os.fstat(whole.fileno()).st_size
+        return (durable and left < right) or (left == right and _digest(begun) == _digest(whole))
+
+
+def remove_left(part: Path) -> None:
+    """Remove a part, unless another process is writing it.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    try:
+        descriptor = open_no_link(part, os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        if _lock(descriptor, part.parent):
+            part.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _digest(file: BufferedReader) -> bytes:
+    return hashlib.file_digest(file, "sha256").digest()
 
 
 class PartFile:
@@ -260,7 +303,7 @@ def as_download_error(path: Path) -> Iterator[None]:
     try:
         yield
     except FileExistsError:
-        raise DownloadError(f"{path} exists already; nothing was overwritten", code="EXISTS") from None
+        raise DownloadError(f"{path} exists already; nothing was overwritten", code=EXISTS) from None
     except OSError as error:
         raise DownloadError(f"cannot write {path}: {reason_of(error)}", code="DISK") from error
     except ValueError as error:  # NUL, or characters that the process cannot encode

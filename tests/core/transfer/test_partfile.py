@@ -337,6 +337,31 @@ def test_a_stem_with_a_part_beside_it_is_not_finished(tmp_path: Path) -> None:
     assert finished(tmp_path) is None
 
 
+@posix
+@pytest.mark.parametrize(
+    ("part", "durable", "is_finished"),
+    [
+        (b"", 5, True),  # begun by a process that had looked before the stem was finished
+        (b"sound", 5, True),
+        (b"sound", None, True),
+        (b"other", 5, False),  # perhaps that is the stem, and the file a user's
+        (b"", None, False),  # of a manifest that did not keep count
+    ],
+)
+def test_a_part_that_another_process_began_too_late_does_not_hide_a_finished_stem(
+    tmp_path: Path, part: bytes, durable: int | None, is_finished: bool
+) -> None:
+    (tmp_path / "vocals.wav").write_bytes(b"sound")
+    part_path(tmp_path, "vocals").write_bytes(part)
+    manifest = Manifest(tmp_path, "split_1", {"vocals": StemRecord(file="vocals.wav", total=5, durable=durable)})
+    writing = PartFile(part_path(tmp_path, "vocals"), durable=len(part))
+    assert (manifest.finished("vocals") is not None) is is_finished
+    assert part_path(tmp_path, "vocals").exists()  # somebody writes it
+    writing.close()
+    assert (manifest.finished("vocals") is not None) is is_finished
+    assert part_path(tmp_path, "vocals").exists() is not is_finished
+
+
 def test_the_part_that_counts_is_the_one_of_the_normalised_name(tmp_path: Path) -> None:
     fetched(tmp_path)
     part_path(tmp_path, "vocals").write_bytes(b"1")

@@ -24,6 +24,8 @@ from aistemsplitter_async import (
     SpendLimitError,
     SplitFailedError,
 )
+from aistemsplitter_async._transfer.downloader import Downloader, StemDownload
+from aistemsplitter_async._transfer.manifest import Manifest
 from aistemsplitter_async._transfer.partfile import PartFile, part_path
 from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.item import OpenedItem
@@ -287,24 +289,25 @@ async def test_a_create_waits_for_those_of_other_workers_that_may_turn_out_cheap
 
 
 async def test_songs_that_wait_for_credits_keep_nobody_from_hearing_of_them(world: World, library: Library) -> None:
-    """All places are taken by songs that wait for what the other worker has set aside, and one comes free elsewhere."""
+    """All places are taken by songs that wait for what another worker has set aside, when one comes free elsewhere."""
     answered = asyncio.Event()
 
     async def answer_late(exchange: Any) -> Any:
         await answered.wait()
         return _charge(world, exchange, 10)
 
-    process(world, 5.0, creditsUsed=10)
-    world.api.script("create", answer_late)
+    process(world, 8.0, creditsUsed=10)
+    world.api.script("create", lambda exchange: _charge(world, exchange, 10), answer_late)
     world.api.always("create", lambda exchange: _charge(world, exchange, 10))
-    first = Worker(world, library, [BatchItem(source=urls(1)[0], seconds=180.0)], max_credits=200.0)
-    await until(world, lambda: world.api.count("create") == 1)
+    late = BatchItem(source=urls(1, 9)[0], seconds=180.0)
+    first = Worker(world, library, [BatchItem(source=urls(1)[0], seconds=10.0), late], max_credits=200.0)
+    await until(world, lambda: world.api.count("create") == 2)
     sources = [BatchItem(source=url, seconds=60.0) for url in urls(8)]
     second = Worker(world, library, sources, max_credits=200.0, in_flight=1, uploads=1, downloads=1)
-    await world.clock.sleep(10.0)
-    assert world.api.count("create") == 1
+    await world.clock.sleep(20.0)
+    assert world.api.count("create") == 2
     answered.set()
-    assert await first.end() == {"Done": 1}
+    assert await first.end() == {"Done": 2}
     assert await second.end() == {"Done": 7, "Skipped elsewhere": 1}
 
 
@@ -448,6 +451,27 @@ async def test_stems_that_a_worker_taken_for_dead_still_writes_are_waited_for(
     assert await worker.end() == {"Done": 1}
     assert len(list(folder.glob("*.mp3"))) == 4
     assert world.api.count("download") == 4  # the others were not downloaded again
+
+
+async def test_a_stem_that_another_worker_finished_meanwhile_is_found(
+    world: World, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both had looked for it before: the late one ends its download to find the name taken, by the same stem."""
+    download, others = Downloader.download, list[Path]()
+
+    async def finish_elsewhere(downloader: Downloader, item: StemDownload) -> Path:
+        path = await download(downloader, item)
+        manifest = Manifest.load(item.manifest.folder)
+        if not others and manifest is not None:
+            others.append(path)
+            item.manifest.stems.clear()  # as it was when this one looked
+            return await download(downloader, item)
+        return path
+
+    monkeypatch.setattr(Downloader, "download", finish_elsewhere)
+    assert await Worker(world, library, urls(1), into=tmp_path).end() == {"Done": 1}
+    assert len(others) == 1
+    assert list(tmp_path.rglob("*.part")) == []
 
 
 @pytest.mark.parametrize(("limit", "warned"), [(RateLimit(), True), (RateLimit(30), False)])
