@@ -128,6 +128,17 @@ async def cancel_within(grace: float, *tasks: asyncio.Future[Any], clock: Clock)
     return all(task.done() for task in tasks)
 
 
+def start_aside(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Start what serves no call in particular, in an empty context.
+
+    Nothing is logged if its event loop is closed before its end: those who close a loop need not know of it.
+    """
+    task = asyncio.get_running_loop().create_task(work, name=name, context=Context())
+    with suppress(AttributeError):  # it is asyncio's own, and may not be what other loops make
+        task._log_destroy_pending = False  # type: ignore[attr-defined]  # noqa: SLF001
+    return task
+
+
 def own(work: Coroutine[Any, Any, T], context: Context | None = None) -> asyncio.Task[T]:
     """Start `work` in a task that the end of `asyncio.run` cancels only after a grace. The caller waits for its end.
 

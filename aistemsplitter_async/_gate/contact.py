@@ -9,7 +9,6 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from contextvars import Context
 from itertools import count
 from typing import Any, TypeVar
 
@@ -18,6 +17,7 @@ import attrs
 from aistemsplitter_async._gate.shared_state import Ask, Reply, step
 from aistemsplitter_async._gate.store import GateStore, Stored, StoreUnavailableError
 from aistemsplitter_async._sleep import Readings
+from aistemsplitter_async._tasks import start_aside
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import RetryPolicy
 
@@ -35,12 +35,12 @@ class Heard:
 
     Attributes:
         reply: the answer.
-        text: what is kept since then.
+        text: what is kept since then, `None` if nothing had to be changed.
         asked: the machine's clocks before the store was asked for its time.
     """
 
     reply: Reply
-    text: str
+    text: str | None
     asked: Readings
 
 
@@ -110,6 +110,8 @@ class Contact:
             asked = self._read()
             stored = self._check(await self._store.load(key))
             text, reply = step(stored, ask, retry=self._retry, lease=self._lease, random=self._random)
+            if text is None:
+                return Heard(reply=reply, text=None, asked=asked)
             is_kept = await self._store.swap(key, stored.version, text, _KEEP)
             if is_kept is True:
                 return Heard(reply=reply, text=text, asked=asked)
@@ -127,13 +129,13 @@ class Contact:
         if self._left is not None and not self._left.done():
             work.close()
             raise StoreUnavailableError(f"{self._kind} does not answer, and does not let itself be cancelled")
-        task = asyncio.get_running_loop().create_task(work, name="ask a gate store", context=Context())
+        task = start_aside(work, "ask a gate store")
         try:
             with suppress(TimeoutError):
                 async with self._clock.timeout_at(self._clock.monotonic() + longest):
                     await asyncio.wait([task])
         finally:
-            if not task.done():
+            if not task.done() and not task.get_loop().is_closed():
                 task.cancel()
                 task.add_done_callback(_retrieve)
                 self._left = task

@@ -6,6 +6,7 @@ counted, so that each is heard once, whatever became of the answers before.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
@@ -30,7 +31,6 @@ class Holding:
         declared: the limit that it was given.
         clock: where time comes from.
         read: returns the machine's clocks, by which a lease ends.
-        lease: seconds.
         on_news: called when a slot is over.
     """
 
@@ -41,14 +41,12 @@ class Holding:
         *,
         clock: Clock,
         read: Callable[[], Readings],
-        lease: float,
         on_news: Callable[[], None],
     ) -> None:
         self._me = me
         self._declared = declared
         self._clock = clock
         self._read = read
-        self._seconds = lease
         self._on_news = on_news
         self._lease: Lease | None = None
         self._held = set[int]()
@@ -62,6 +60,12 @@ class Holding:
     def is_empty(self) -> bool:
         """Whether no slot is held."""
         return not self._held
+
+    def news_at(self, patience: float) -> float:
+        """Return when to say what there is to say; what is only that slots were used can wait for `patience` seconds."""
+        if self._named or any(over.how != "settle" for over, _ in self._over):
+            return -math.inf
+        return self._over[0][1] + patience if self._over else math.inf
 
     @property
     def has_news(self) -> bool:
@@ -119,24 +123,25 @@ class Holding:
             **details,
         )
 
-    def note_heard(self, ask: Ask, reply: Reply, *, text: str, asked: Readings) -> None:
+    def note_heard(self, ask: Ask, reply: Reply, *, text: str | None, asked: Readings) -> None:
         """Note that `ask` was answered.
 
         Args:
             ask: what was said.
             reply: the answer.
-            text: what is kept in the store since then.
+            text: what is kept in the store since then, `None` for what was kept before.
             asked: the machine's clocks before the store was asked.
         """
         self._told += len(ask.over)
         del self._over[: len(ask.over)]
         del self._named[: len(ask.named)]
         self._held.update(reply.granted)
-        self._last = text
+        self._last = self._last if text is None else text
+        left = reply.until - reply.at
         if self._lease is None or self._lease.is_over:  # its slots stay stale: others have them
-            self._lease = Lease(self._seconds, self._read, asked)
+            self._lease = Lease(left, self._read, asked)
         else:
-            self._lease.renew(asked)
+            self._lease.renew(left, asked)
 
 
 @attrs.define

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import IntEnum
 from typing import Final, Literal, NamedTuple, Self
 
@@ -62,8 +63,13 @@ _PASSED_OVER = 20  # grants in a row to one order, after which a later one that 
 class Turns:
     """Keeps a steady stream of one order from starving those behind it: they get one grant in 21."""
 
-    def __init__(self) -> None:
-        self._in_a_row: dict[Order, int] = {}
+    def __init__(self, in_a_row: Mapping[Order, int] | None = None) -> None:
+        self._in_a_row: dict[Order, int] = dict(in_a_row or {})
+
+    @property
+    def in_a_row(self) -> Mapping[Order, int]:
+        """How many grants there were in a row to each order."""
+        return self._in_a_row
 
     def is_over(self, order: Order) -> bool:
         """Return whether a request that waits behind `order` should go before it."""

@@ -16,7 +16,6 @@ import random as random_module
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from contextvars import Context
 from types import TracebackType
 from typing import Any, Self
 
@@ -35,7 +34,7 @@ from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._gate.source import Source
 from aistemsplitter_async._gate.store import GateStore, StoreUnavailableError
 from aistemsplitter_async._sleep import Readings, read_clocks
-from aistemsplitter_async._tasks import cancel_and_wait, join, own
+from aistemsplitter_async._tasks import cancel_and_wait, join, own, start_aside
 from aistemsplitter_async.clock import Clock, Random, SystemClock
 from aistemsplitter_async.config import (
     SHARED_ANSWER,
@@ -112,6 +111,7 @@ class SharedGate(Gate):
         self._closed_until = -math.inf  # on the store's clock, as it was told
         self._holders = 1
         self._wanted_elsewhere = 0
+        self._news_wait = 0.0  # s for which slots that are over need not be told
         self._leaving = False
         self._closing: asyncio.Task[None] | None = None
 
@@ -179,7 +179,7 @@ class SharedGate(Gate):
 
     async def flush(self) -> None:
         """Tell the store what it does not know yet, in a few seconds at most."""
-        if self._is_here():
+        if self._loop is asyncio.get_running_loop():
             await self._talk_until(lambda: not self._holding.has_news)
 
     async def aclose(self) -> None:
@@ -193,7 +193,7 @@ class SharedGate(Gate):
 
     async def _close(self) -> None:
         self._queues.refuse(lambda: ConfigurationError("the gate was closed while this call waited for it"))
-        if self._is_here():
+        if self._loop is asyncio.get_running_loop():
             if self._holding.has_news or not self._holding.is_forgotten:
                 self._leaving = True
                 await self._talk_until(lambda: not self._leaving)
@@ -215,7 +215,7 @@ class SharedGate(Gate):
         if self._talk is not None or self._key is None or (self._closing is not None and not self._leaving):
             return
         chosen = self._choose(now)
-        at = -math.inf if self._holding.has_news or self._leaving else self._heartbeat_at()
+        at = -math.inf if self._leaving else min(self._holding.news_at(self._news_wait), self._heartbeat_at())
         if chosen is not None:
             order, _, spare = chosen
             at = min(at, self._denials.until(order, spare))
@@ -224,7 +224,7 @@ class SharedGate(Gate):
             self._timer.set(at if chosen is not None else min(at, self._next_change(now)))
             return
         self._timer.set(math.inf)
-        self._talk = asyncio.get_running_loop().create_task(self._converse(), name="gate talk", context=Context())
+        self._talk = start_aside(self._converse(), "gate talk")
         self._talk.add_done_callback(self._end_talk)
 
     async def _converse(self) -> None:
@@ -268,6 +268,7 @@ class SharedGate(Gate):
         self._holding.note_heard(ask, reply, text=heard.text, asked=heard.asked)
         if ask.leaving:
             self._leaving = False
+        self._news_wait = reply.news_wait
         self._holders, self._wanted_elsewhere = reply.holders, reply.wanted_elsewhere
         self._interactive_at = max(self._interactive_at, reply.interactive_at + shift)
         closed_until, self._limiter = reply.limiter.closed_until, reply.limiter
@@ -311,17 +312,16 @@ class SharedGate(Gate):
         self._outage.again_at = -math.inf
         with suppress(TimeoutError):
             async with self._clock.timeout_at(self._clock.monotonic() + SHARED_GOODBYE):
-                self.pump()
-                while self._talk is not None and not is_over():
+                while not is_over():
+                    self._news_wait = 0.0
+                    self.pump()
+                    if self._talk is None:
+                        break
                     await asyncio.wait([self._talk])
 
     def _heartbeat_at(self) -> float:
         """Return when the others must hear that this process lives."""
         return math.inf if self._holding.is_empty else self._spoke_at + self._seconds / _HEARTBEATS
-
-    def _is_here(self) -> bool:
-        """Return whether the gate is in use, in the running event loop."""
-        return self._loop is asyncio.get_running_loop()
 
     def _bind(self) -> None:
         before = self._loop
@@ -338,8 +338,8 @@ class SharedGate(Gate):
         self._outage.again_at = -math.inf
 
     def _build_holding(self) -> Holding:
-        me = secrets.token_hex(5)
-        return Holding(me, self._limit, clock=self._clock, read=self._read, lease=self._seconds, on_news=self.pump)
+        name = secrets.token_hex(5)
+        return Holding(name, self._limit, clock=self._clock, read=self._read, on_news=self.pump)
 
     def _read_own(self) -> Readings:
         """Return what a clock that is not the machine's says, for tests."""

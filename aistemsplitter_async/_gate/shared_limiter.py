@@ -63,9 +63,16 @@ class SharedLimiter(Limiter):
         searching, refused_within_limit, may_be_too_low, latency, changes = rest
         limiter._searching, limiter._refused_within_limit = bool(searching), bool(refused_within_limit)
         limiter._may_be_too_low, limiter._latency, limiter.changes = bool(may_be_too_low), float(latency), int(changes)
+        limiter._check()
         if shift:
             limiter.shift(shift)
         return limiter
+
+    def _check(self) -> None:
+        """Raise `ValueError` if no limiter can be so."""
+        counts = (self.believed or 1, self._ceiling or 1, *(self._named or (1,)), self.per, self._paced_for)
+        if min(counts) <= 0 or self.per != self._counted.per or self._counted.requests < 1 or self.in_flight < 0:
+            raise ValueError(counts)
 
     def shift(self, seconds: float) -> None:
         """Move all times to another clock."""
@@ -81,6 +88,16 @@ class SharedLimiter(Limiter):
     def latency(self) -> float:
         """Seconds from sending to the reply, smoothed."""
         return self._latency
+
+    @property
+    def at_once(self) -> int:
+        """How many requests may be in flight."""
+        return self._at_once()
+
+    @property
+    def room(self) -> int:
+        """How many more may be in flight."""
+        return max(0, self._at_once() - self.in_flight)
 
     def settle_late(self, now: float, *, sent: float, age: float) -> None:
         """Settle a request whose reply came `age` seconds ago."""

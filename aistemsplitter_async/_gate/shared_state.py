@@ -18,32 +18,23 @@ next text and the reply; whoever swaps first is right, and the others step again
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable
+from typing import Final, Literal
 
 import attrs
 
-from aistemsplitter_async._gate.lanes import Order
+from aistemsplitter_async._gate.lanes import Lane, Order, Rank, Turns
+from aistemsplitter_async._gate.line import Line
 from aistemsplitter_async._gate.rate_headers import RateAdvice
-from aistemsplitter_async._gate.shared_limiter import SharedLimiter, dump_limit, load_limit, strictest
-from aistemsplitter_async._gate.store import Stored, StoreUnavailableError
+from aistemsplitter_async._gate.shared_limiter import SharedLimiter, strictest
+from aistemsplitter_async._gate.shared_text import TICKS, Holder, Kept, UnreadableTextError
+from aistemsplitter_async._gate.store import Stored
 from aistemsplitter_async.config import RateLimit, RetryPolicy
-from aistemsplitter_async.errors import ConfigurationError
 
-FORMAT: Final = 1  # of the text
-_TICKS: Final = 1000.0  # a second, in which holders' times are kept
-_UNREADABLE: Final = (
-    TypeError,
-    ValueError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    RecursionError,
-    ConfigurationError,
-)
-_PULSE_LEAST, _PULSE_MOST = 0.02, 1.0  # s until it is worth asking again when only a reply can tell
+_NEWS_WAIT: Final = 0.5  # s
+_RENEWED: Final = 2 / 3  # of a lease that must be left, or it is renewed
+_BULK: Final = Order(Lane.BULK, Rank.CREATE)
 
 
 @attrs.frozen
@@ -117,9 +108,12 @@ class Reply:
 
     Attributes:
         granted: the numbers of the slots, at most `want`, held from `at` on.
-        at: the store's time, as the limiter's times are; never smaller than in an earlier reply.
+        at: the store's time, as the limiter's times are.
+        until: when the lease of all that this process holds ends, on the same clock.
         wait: seconds until it is worth asking for those that were wanted and not granted; 0 if there are none.
         limiter: the state after it, to keep: nobody else has it. `limiter.shift` moves it to another clock.
+        news_wait: seconds for which a settled slot need not be told: as long as its age is, nothing is lost by it, and
+            one conversation can say more.
         holders: processes that share the key, this one included.
         wanted_elsewhere: calls that wait in the others.
         interactive_at: when an interactive call last came to any of them; -infinity if none did.
@@ -127,86 +121,21 @@ class Reply:
 
     granted: tuple[int, ...]
     at: float
+    until: float
     wait: float
+    news_wait: float
     limiter: SharedLimiter
     holders: int
     wanted_elsewhere: int
     interactive_at: float
 
 
-@attrs.define
-class _Holder:
-    until: float  # when its lease ends
-    declared: RateLimit
-    heard: int = 0  # of the slots that are over
-    waiting: int = 0
-    slots: dict[int, float] = attrs.field(factory=dict[int, float])  # when each was taken
-
-
-@attrs.define
-class _Kept:
-    """The text, parsed."""
-
-    at: float
-    ahead: float  # s that the store's clock lags behind, because it was set back
-    interactive_at: float
-    limiter: SharedLimiter
-    holders: dict[str, _Holder]
-
-    def dump(self) -> str:
-        limits: dict[RateLimit, int] = {}
-        base = math.floor(self.at)
-        holders = {
-            name: [
-                round((one.until - base) * _TICKS),
-                limits.setdefault(one.declared, len(limits)),
-                one.heard,
-                one.waiting,
-                [number for slot, taken in one.slots.items() for number in (slot, round((taken - base) * _TICKS))],
-            ]
-            for name, one in self.holders.items()
-        }
-        interactive_at = self.interactive_at if math.isfinite(self.interactive_at) else None
-        whole = [FORMAT, self.at, self.ahead, interactive_at, self.limiter.dump(), [*map(dump_limit, limits)], holders]
-        return json.dumps(whole, separators=(",", ":"))
-
-    @classmethod
-    def load(cls, text: str, retry: RetryPolicy) -> _Kept:
-        whole = json.loads(text, parse_constant=_refuse_constant)
-        if isinstance(whole, list) and whole and isinstance(whole[0], int) and whole[0] > FORMAT:
-            raise StoreUnavailableError(
-                f"the shared limit is kept in format {whole[0]}, and this version reads {FORMAT}: "
-                "upgrade this process, or give the newer ones another store",
-                permanent=True,
-            )
-        version, at, ahead, interactive_at, limiter, declared, holders = whole
-        if version != FORMAT:
-            raise ValueError(version)
-        limits = [load_limit(tuple(limit)) for limit in declared]
-        base = math.floor(at)
-        parsed: dict[str, _Holder] = {}
-        for name, (until, limit, heard, waiting, slots) in holders.items():
-            numbers = iter(slots)
-            parsed[name] = _Holder(
-                until=base + until / _TICKS,
-                declared=limits[limit],
-                heard=int(heard),
-                waiting=int(waiting),
-                slots={int(slot): base + taken / _TICKS for slot, taken in zip(numbers, numbers, strict=True)},
-            )
-        return cls(
-            at=float(at),
-            ahead=float(ahead),
-            interactive_at=-math.inf if interactive_at is None else float(interactive_at),
-            limiter=SharedLimiter.load(limiter, retry),
-            holders=parsed,
-        )
-
-
 def step(
     stored: Stored, ask: Ask, *, retry: RetryPolicy, lease: float, random: Callable[[], float]
-) -> tuple[str, Reply]:
+) -> tuple[str | None, Reply]:
     """Return the next text, to be swapped for `stored`, and the reply to `ask` if the swap succeeds.
+
+    `None` for the text means that there is nothing to swap, as when one that waits only looks in: the reply holds.
 
     Args:
         stored: what the store has.
@@ -220,62 +149,59 @@ def step(
     """
     kept, now = _read(stored, ask, retry)
     limiter, holders = kept.limiter, kept.holders
+    changes, interactive_at = limiter.changes, kept.interactive_at
     _reap(kept, now)
     mine = holders.get(ask.me)
     if mine is None:
-        mine = holders[ask.me] = _Holder(now, ask.declared, ask.told)
+        mine = holders[ask.me] = Holder(-math.inf, ask.declared, ask.told)
+    ticket, until = mine.ticket, mine.until
     mine.until, mine.declared, mine.waiting = now + lease, ask.declared, ask.waiting
-    limiter.declare(strictest(one.declared for one in holders.values()), now)
+    limiter.declare(strictest({id(one.declared): one.declared for one in holders.values()}.values()), now)
     _end(limiter, mine, ask, now)
     for named in ask.named:
         limiter.adopt(named.advice, now, further=named.further, sent=now - named.age)
     if ask.interactive:
         kept.interactive_at = now
-    granted: list[int] = []
-    free_at = math.inf
-    while len(granted) < ask.want:
-        free_at = limiter.free_at(now, spare=ask.spare)
-        if free_at > now:
-            break
-        limiter.take(now)
-        mine.slots[ask.first_id + len(granted)] = now
-        granted.append(ask.first_id + len(granted))
-    others = [one for one in holders.values() if one is not mine]
-    wait = 0.0
-    if len(granted) < ask.want:
-        rivals = sum(one.waiting > 0 for one in others)
-        rank = int((rivals + 1) * random()) if rivals and not ask.interactive else 0
-        later = limiter.free_at(now, spare=ask.spare + rank) if rank else free_at
-        pulse = min(_PULSE_MOST, max(_PULSE_LEAST, limiter.latency))
-        wait = later - now if math.isfinite(later) else pulse * (1 + rivals * random())
+    granted, wait = _grant(kept, mine, ask, now, random)
     if ask.leaving:
-        mine.until = now
-        _reap(kept, now + 1 / _TICKS)
+        del holders[ask.me]
+        limiter.reap(len(mine.slots), 0.0, now)
+    looked_in = ticket is not None and mine.ticket is ticket and limiter.changes == changes and not ask.over
+    lives = until > now + _RENEWED * lease or not mine.slots
+    is_said = not ask.interactive or interactive_at + _NEWS_WAIT > now
+    is_same = looked_in and lives and is_said and not ask.leaving
     reply = Reply(
-        granted=tuple(granted),
+        granted=granted,
         at=now,
+        until=until if is_same else mine.until,
         wait=wait,
+        news_wait=_NEWS_WAIT if _can_wait(limiter, now) else 0.0,
         limiter=limiter,
         holders=len(holders),
-        wanted_elsewhere=sum(one.waiting for one in others),
+        wanted_elsewhere=sum(one.waiting for one in holders.values() if one is not mine),
         interactive_at=kept.interactive_at,
     )
-    return kept.dump(), reply
+    return (None if is_same else kept.dump()), reply
 
 
-def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[_Kept, float]:
+def _can_wait(limiter: SharedLimiter, now: float) -> bool:
+    """Return whether slots that are over hold up nobody while they count as in flight."""
+    return 2 * limiter.in_flight < limiter.at_once or now < limiter.free_at(now) < math.inf
+
+
+def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[Kept, float]:
     """Return what is kept, and the present time."""
     text = stored.text if stored.text is not None else ask.last
-    now = math.floor(stored.now * _TICKS) / _TICKS
+    now = math.floor(stored.now * TICKS) / TICKS
     kept = None
     is_lost = stored.restarted
     if text is not None:
         try:
-            kept = _Kept.load(text, retry)
-        except _UNREADABLE:
+            kept = Kept.load(text, retry)
+        except UnreadableTextError:
             is_lost = True
     if kept is None:
-        kept = _Kept(now, 0.0, -math.inf, SharedLimiter(ask.declared, retry, now=now), {})
+        kept = Kept(now, 0.0, -math.inf, SharedLimiter(ask.declared, retry, now=now), Turns(), {})
     if is_lost:
         kept.at, kept.ahead, kept.interactive_at, kept.holders = now, 0.0, -math.inf, {}
         kept.limiter.restart(now)
@@ -287,15 +213,20 @@ def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[_Kept, float]:
     return kept, now
 
 
-def _reap(kept: _Kept, now: float) -> None:
+def _reap(kept: Kept, now: float) -> None:
     """Settle the slots of holders that have not been heard of for a lease, as if sent when it ended."""
-    for name in [name for name, one in kept.holders.items() if one.until < now]:
-        one = kept.holders.pop(name)
-        if one.slots:
-            kept.limiter.reap(len(one.slots), now - one.until, now)
+    for name, one in list(kept.holders.items()):
+        if one.ticket is not None and one.ticket.is_lost(now):
+            one.ticket = None
+        if one.until < now:
+            if one.slots:
+                kept.limiter.reap(len(one.slots), now - one.until, now)
+                one.slots.clear()
+            if one.ticket is None:
+                del kept.holders[name]
 
 
-def _end(limiter: SharedLimiter, mine: _Holder, ask: Ask, now: float) -> None:
+def _end(limiter: SharedLimiter, mine: Holder, ask: Ask, now: float) -> None:
     """Apply what is over, and make the record the same as what the holder holds."""
     for over in ask.over[max(0, mine.heard - ask.told) :]:
         sent = mine.slots.pop(over.slot, None)
@@ -307,9 +238,9 @@ def _end(limiter: SharedLimiter, mine: _Holder, ask: Ask, now: float) -> None:
             if sent is not None:
                 limiter.restore()
         elif sent is not None:
-            limiter.settle_late(now, sent=sent, age=over.age - 1 / _TICKS)
+            limiter.settle_late(now, sent=sent, age=over.age - 1 / TICKS)
         else:
-            limiter.occupy(over.age - 1 / _TICKS, now)
+            limiter.occupy(over.age - 1 / TICKS, now)
     mine.heard = ask.told + len(ask.over)
     for slot in mine.slots.keys() - ask.held:
         del mine.slots[slot]
@@ -319,5 +250,31 @@ def _end(limiter: SharedLimiter, mine: _Holder, ask: Ask, now: float) -> None:
         limiter.take(now)
 
 
-def _refuse_constant(name: str) -> Mapping[str, Any]:
-    raise ValueError(name)  # NaN and infinities are no JSON
+def _grant(
+    kept: Kept, mine: Holder, ask: Ask, now: float, random: Callable[[], float]
+) -> tuple[tuple[int, ...], float]:
+    """Return the slots that the process is given, and the seconds until it should come back for more."""
+    if ask.want <= 0:
+        mine.ticket = None
+        return (), 0.0
+    limiter, order = kept.limiter, ask.order or _BULK
+    line = Line([one.ticket for one in kept.holders.values() if one.ticket and one is not mine], kept.turns)
+    ticket = line.join(mine.ticket, order, ask.want)
+    spare = ask.spare if ticket.order == order else 0  # as when its turn comes among the calls of one process
+    share, kept_free = line.share(ticket, limiter, now, spare)
+    granted: list[int] = []
+    while len(granted) < min(share, ask.want) and limiter.free_at(now, spare=spare + kept_free) <= now:
+        limiter.take(now)
+        kept.turns.note(order)
+        mine.slots[ask.first_id + len(granted)] = now
+        granted.append(ask.first_id + len(granted))
+    if len(granted) == ask.want:
+        mine.ticket = None
+        return tuple(granted), 0.0
+    if granted:
+        ticket = line.join(None, order, ask.want - len(granted))
+    due, wait = line.place(ticket, limiter, now, spare=spare, latency=ask.latency, chance=random())
+    if ticket is mine.ticket and ticket.keeps(due, now):
+        return tuple(granted), wait
+    mine.ticket = attrs.evolve(ticket, due=due)
+    return tuple(granted), wait

@@ -29,9 +29,9 @@ class Lease:
         """Whether the time is over."""
         return seconds_between(self._asked, self._read()) >= self._seconds
 
-    def renew(self, asked: Readings) -> None:
-        """Count from `asked` on: the store was told in time that the process lives."""
-        self._asked = asked
+    def renew(self, seconds: float, asked: Readings) -> None:
+        """Let it last `seconds` from `asked` on: the store was told in time that the process lives."""
+        self._seconds, self._asked = seconds, asked
 
 
 class Slot:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable
-from contextvars import Context
 
+from aistemsplitter_async._tasks import start_aside
 from aistemsplitter_async.clock import Clock
 
 
@@ -32,8 +32,7 @@ class Timer:
             self._task = None
         if self._task is None and math.isfinite(when):
             self._at = when
-            work, empty = self._sleep_until(when), Context()  # it serves all calls, and may outlive this one
-            self._task = asyncio.get_running_loop().create_task(work, name="gate timer", context=empty)
+            self._task = start_aside(self._sleep_until(when), "gate timer")
 
     async def _sleep_until(self, when: float) -> None:
         await self._clock.sleep(when - self._clock.monotonic())

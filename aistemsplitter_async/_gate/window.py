@@ -16,7 +16,7 @@ import math
 from bisect import bisect_right, insort
 from collections import deque
 from collections.abc import Iterable, Sequence
-from itertools import accumulate, repeat
+from itertools import accumulate, chain, compress, repeat
 from operator import mul, sub
 from typing import Any, Self
 
@@ -115,6 +115,8 @@ class CountingWindow:
         requests, per, in_flight, frees = dumped
         window = cls(math.inf if requests is None else int(requests), float(per))
         window.in_flight = int(in_flight)
+        if window.in_flight < 0:
+            raise ValueError("no such window")
         window._frees = deque(unpack_times(frees, _grain_of(window.per)))
         return window
 
@@ -201,6 +203,8 @@ class BucketWindow:
         bucket = cls(1, 1.0, float(at))
         bucket.in_flight = int(in_flight)
         bucket._capacity, bucket._rate, bucket._level = float(capacity), float(rate), float(level)
+        if not bucket._rate > 0 or bucket.in_flight < 0:
+            raise ValueError("no such bucket")
         return bucket
 
     def _refill(self, now: float) -> None:
@@ -209,15 +213,42 @@ class BucketWindow:
         self._at = now
 
 
-def pack_times(times: Iterable[float], grain: float) -> list[int]:
-    """Return ascending times as differences in grains, rounded up; the first one is that from 0."""
+def pack_times(times: Iterable[float], grain: float) -> list[Any]:
+    """Return ascending times, rounded up to grains: the first as a number, of each how many grains later it is."""
     grains = list(map(math.ceil, map(mul, times, repeat(1 / grain))))
-    return [*grains[:1], *map(sub, grains[1:], grains)]
+    steps = [_STEPS[step] if step < _TABLED else _step(step) for step in map(sub, grains[1:], grains)]
+    return [grains[0], "".join(steps)] if grains else []
 
 
-def unpack_times(packed: Iterable[int], grain: float) -> list[float]:
-    """Return the times that were packed with this grain, a power of two: packing them again changes nothing."""
-    return list(map(mul, accumulate(packed), repeat(grain)))
+def unpack_times(packed: Sequence[Any], grain: float) -> list[float]:
+    """Return the times that were packed with this grain, a power of two: packing them again changes nothing.
+
+    Raises:
+        ValueError: they were not packed so.
+    """
+    if not packed:
+        return []
+    first, text = packed
+    steps = text.encode("ascii").translate(_DECODED)
+    if max(steps, default=0) > _FURTHER:
+        raise ValueError("no such steps")
+    at = accumulate(steps, initial=first)
+    kept = chain((True,), map(_FURTHER.__ne__, steps)) if _FURTHER in steps else None
+    return list(map(mul, at if kept is None else compress(at, kept), repeat(grain)))
+
+
+def _step(grains: int) -> str:
+    further, rest = divmod(grains, _FURTHER)
+    return "~" * further + _ALPHABET[rest]
+
+
+_ALPHABET = "".join(map(chr, range(35, 126))).replace(
+    "\\", ""
+)  # a letter for up to 89 grains; JSON escapes none of them
+_FURTHER = len(_ALPHABET)  # grains of a "~", which is no slot
+_DECODED = bytes((_ALPHABET + "~").find(chr(code)) & 0xFF for code in range(256))
+_TABLED = 8 * _FURTHER
+_STEPS = [_step(grains) for grains in range(_TABLED)]
 
 
 def _grain_of(per: float) -> float:

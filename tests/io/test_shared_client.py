@@ -56,6 +56,16 @@ async def test_two_clients_keep_the_limit_together(world: World, cluster: Cluste
     assert world.elapsed() < 185
 
 
+async def test_closing_a_client_tells_what_is_over(cluster: Cluster) -> None:
+    client, gate = cluster.clients[0], cluster.gates[0]
+    cluster.store.delay = 0.2
+    await client.get_credits()
+    news = [gate._holding.has_news]
+    await client.aclose()
+    assert [*news, gate._holding.has_news] == [True, False]
+    (await gate.admit()).restore()  # it is not closed: others may use it
+
+
 class Pause:
     """Stops the process, timers and all, at one moment."""
 

@@ -12,7 +12,8 @@ from hypothesis import example, given, settings, strategies as st
 
 from aistemsplitter_async._gate.limiter import Limiter
 from aistemsplitter_async._gate.memory import GateMemory, QuotaMemory, parse_gate_memory
-from aistemsplitter_async._gate.quotas import Quota, Quotas
+from aistemsplitter_async._gate.quota import Quota
+from aistemsplitter_async._gate.quotas import Quotas
 from aistemsplitter_async._gate.rate_headers import RateAdvice, parse_further_limits, parse_rate_headers
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 from tests.core.gate.test_limiter import PER, Traffic, moments, pairs, run, steady, uneven

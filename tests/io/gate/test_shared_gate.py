@@ -109,6 +109,22 @@ async def test_a_refusal_that_asks_for_too_long_a_wait_fails_the_calls_of_every_
     await fleet.stop()
 
 
+async def test_calls_that_wait_for_a_full_window_hear_of_a_refusal_before_it_is_over() -> None:
+    fleet = Fleet.start(3, RateLimit(3))
+    slots = [await gate.admit() for gate in fleet.gates]
+    for slot in slots[1:]:
+        slot.settle()
+    await fleet.clock.sleep(1)
+    waiting = [asyncio.ensure_future(gate.admit()) for gate in fleet.gates]
+    await fleet.clock.sleep(1)
+    began = fleet.clock.monotonic()
+    slots[0].refuse(600.0)
+    for failure in await asyncio.gather(*waiting, return_exceptions=True):
+        assert isinstance(failure, RateLimitedError)
+    assert fleet.clock.monotonic() - began < 16
+    await fleet.stop()
+
+
 async def test_a_slot_goes_to_the_best_call_at_the_moment_when_it_is_granted() -> None:
     fleet = Fleet.start(1, RateLimit(20))
     gate = fleet.gates[0]
@@ -245,7 +261,7 @@ async def test_a_lease_that_is_renewed_in_time_goes_on() -> None:
     now = [0.0]
     lease = Lease(10.0, lambda: _readings(now[0]), _readings(0.0))
     now[0] = 9.0
-    lease.renew(_readings(8.0))
+    lease.renew(10.0, _readings(8.0))
     now[0] = 17.0
     assert not lease.is_over
     now[0] = 18.0

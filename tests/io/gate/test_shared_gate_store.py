@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import math
 import os
@@ -310,6 +311,38 @@ def test_a_gate_of_a_module_may_be_used_by_one_run_after_the_other_and_says_what
     asyncio.run(use())
     assert gate.snapshot().used == 4
     assert gate._holding.is_empty
+
+
+@pytest.mark.parametrize("how", ["run", "close"])
+def test_a_loop_that_ends_amid_a_conversation_leaves_no_word(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    clock = FakeClock()
+    store = MemoryGateStore(clock)
+    gate = SharedGate(store, LIMIT, clock=clock)
+    gate.serve(OWNER)
+
+    async def leave() -> None:
+        slot = await gate.admit()
+        store.delay = 1.0
+        slot.settle()
+        await clock.settle()
+        assert len(asyncio.all_tasks()) > 1
+
+    if how == "run":
+        asyncio.run(leave())
+    else:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(leave())
+        loop.close()
+    store.delay = 0.0
+
+    async def use() -> None:
+        (await gate.admit()).settle()
+        await gate.flush()
+
+    asyncio.run(use())
+    assert gate.snapshot().used == 2
+    gc.collect()  # a coroutine that is thrown away must not raise: that would fail this test
+    assert caplog.records == []
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
