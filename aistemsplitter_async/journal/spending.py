@@ -98,15 +98,20 @@ class Spending(Binding):
         """
         if self._budget is None:
             return
-        self._settle(track, 0.0)  # of an earlier create, which a person has now confirmed to send again
-        self._db.change_track(track, {"budget": self._budget, "reserved": price})
+        before = self._db.row("SELECT budget, reserved FROM tracks WHERE id = ?", track)
+        self._db.change_track(track, {"budget": self._budget, "reserved": price})  # first of all: it may be another's
+        budget, reserved = before if before is not None else (None, 0.0)
+        # What an earlier create of it had set aside, which a person has now confirmed to send again, is replaced.
+        change = price - (reserved if budget == self._budget else 0.0)
         fits = self._db.execute(
             "UPDATE credit_budget SET reserved = reserved + ? "
             "WHERE id = ? AND used + reserved + ? <= most AND stopped = ''",
-            *(price, self._budget, price),
+            *(change, self._budget, change),
         )
+        if fits and budget not in (None, self._budget):
+            self._db.execute("UPDATE credit_budget SET reserved = reserved - ? WHERE id = ?", reserved, budget)
         if not fits:
-            self._db.change_track(track, {"budget": None, "reserved": 0.0})
+            self._db.change_track(track, {"budget": budget, "reserved": reserved})
             known = self.budget()
             assert known is not None  # noqa: S101  # nobody deletes it
             raise SpendLimitError(

@@ -210,6 +210,29 @@ def test_workers_spend_no_more_than_their_limit_together(postgres_dsn: str) -> N
         assert do(later, lambda store: store.join_budget(100.0)).left == 100, "another fleet has its own"
 
 
+def test_what_is_set_aside_for_a_create_that_is_sent_again_is_counted_once_and_never_given_back_by_others(
+    postgres_dsn: str,
+) -> None:
+    place = at(postgres_dsn)
+    with closing(JournalStore(place)) as slow, closing(JournalStore(place)) as other:
+        for store in (slow, other):
+            do(store, lambda store: store.join_budget(500.0))
+        track = do(slow, claiming("a")).record.id
+        do(slow, intending(track, "K1", price=300.0))
+        do(slow, lambda store: store.reserve(track, 400.0))  # as a person has confirmed to send it again
+        assert do(slow, JournalStore.budget).reserved == 400
+        (dear,) = commit(slow, lambda store: store.reserve(track, 600.0))
+        assert isinstance(dear, SpendLimitError)
+        bury(slow)
+        do(other, JournalStore.open_creates)
+        (late,) = commit(slow, lambda store: store.reserve(track, 1.0))
+        assert isinstance(late, LostLeaseError)
+        assert do(other, JournalStore.budget).reserved == 400
+        do(other, lambda store: store.created(track, CREATED, 1.0))
+        budget = do(other, JournalStore.budget)
+        assert (budget.used, budget.reserved) == (214, 0)
+
+
 def test_a_journal_of_a_newer_version_is_refused_and_one_in_use_is_not_migrated(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
