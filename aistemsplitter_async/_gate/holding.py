@@ -62,7 +62,7 @@ class Holding:
         return not self._held
 
     def news_at(self, patience: float) -> float:
-        """Return when to say what there is to say; what is only that slots were used can wait for `patience` seconds."""
+        """Return when to say what there is; that slots were used, and nothing else, can wait for `patience` seconds."""
         if self._named or any(over.how != "settle" for over, _ in self._over):
             return -math.inf
         return self._over[0][1] + patience if self._over else math.inf

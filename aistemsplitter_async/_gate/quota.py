@@ -14,6 +14,7 @@ import attrs
 
 from aistemsplitter_async._gate.memory import QuotaMemory
 from aistemsplitter_async._gate.rate_headers import RateAdvice
+from aistemsplitter_async._gate.window import grain_of, pack_times, unpack_times
 from aistemsplitter_async.config import LONGEST_CLOSED
 
 _GRAIN = 1e-3  # of the window, within which slots are kept as one
@@ -168,18 +169,20 @@ class Quota:
         self._ask_at += seconds
 
     def dump(self) -> list[Any]:
-        """Return the whole state as plain JSON."""
+        """Return the whole state as plain JSON. Slots come back up to a 5,000th of the window later, never earlier."""
         times = self.named_at, self._taken_at, self._others_until, self._changed_at, self._ask_at
         return [
             *(self.requests, self.per, self._most if self.declared else 0, self.in_flight, self._others, self._is_told),
             [at if math.isfinite(at) else None for at in times],
-            [number for batch in self._batches for number in (batch.first, batch.back, batch.count)],
+            self._batches[-1].first if self._batches else None,
+            pack_times([batch.back for batch in self._batches], grain_of(self.per)),
+            [batch.count for batch in self._batches],
         ]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> Self:
         """Return a limit as it was dumped."""
-        requests, per, declared, in_flight, others, is_told, times, batches = dumped  # 0: not declared
+        requests, per, declared, in_flight, others, is_told, times, first, backs, counts = dumped  # 0: not declared
         named, taken, others_until, changed, ask = (None if at is None else float(at) for at in times)
         quota = cls(int(declared or requests), float(per), declared=bool(declared), now=named or 0.0)
         quota.requests = int(requests)
@@ -188,10 +191,11 @@ class Quota:
         quota._others_until = -math.inf if others_until is None else others_until
         quota._changed_at = -math.inf if changed is None else changed
         quota._ask_at = math.inf if ask is None else ask
-        numbers = iter(batches)
-        for first, back, count in zip(numbers, numbers, numbers, strict=True):
-            quota._batches.append(_Batch(float(first), float(back), int(count)))
+        for back, count in zip(unpack_times(backs, grain_of(quota.per)), counts, strict=True):
+            quota._batches.append(_Batch(back, back, int(count)))
             quota._settled += int(count)
+        if quota._batches:
+            quota._batches[-1].first = float(first)
         return quota
 
     def _back_at(self, missing: int) -> float:

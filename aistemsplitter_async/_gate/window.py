@@ -107,7 +107,7 @@ class CountingWindow:
     def dump(self) -> list[Any]:
         """Return the whole state as plain JSON. Slots come back up to a 5,000th of the window later, never earlier."""
         requests = self.requests if math.isfinite(self.requests) else None
-        return [requests, self.per, self.in_flight, pack_times(self._frees, _grain_of(self.per))]
+        return [requests, self.per, self.in_flight, pack_times(self._frees, grain_of(self.per))]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> Self:
@@ -117,7 +117,7 @@ class CountingWindow:
         window.in_flight = int(in_flight)
         if window.in_flight < 0:
             raise ValueError("no such window")
-        window._frees = deque(unpack_times(frees, _grain_of(window.per)))
+        window._frees = deque(unpack_times(frees, grain_of(window.per)))
         return window
 
     def _forget(self, now: float) -> None:
@@ -213,11 +213,15 @@ class BucketWindow:
         self._at = now
 
 
-def pack_times(times: Iterable[float], grain: float) -> list[Any]:
+def pack_times(times: Sequence[float], grain: float) -> list[Any]:
     """Return ascending times, rounded up to grains: the first as a number, of each how many grains later it is."""
-    grains = list(map(math.ceil, map(mul, times, repeat(1 / grain))))
+    if not times:
+        return []
+    first = math.ceil(times[0] / grain)
+    later = map(sub, times, repeat(first * grain))  # small numbers are quicker, and exact as well
+    grains = list(map(math.ceil, map(mul, later, repeat(1 / grain))))
     steps = [_STEPS[step] if step < _TABLED else _step(step) for step in map(sub, grains[1:], grains)]
-    return [grains[0], "".join(steps)] if grains else []
+    return [first, "".join(steps)]
 
 
 def unpack_times(packed: Sequence[Any], grain: float) -> list[float]:
@@ -232,7 +236,7 @@ def unpack_times(packed: Sequence[Any], grain: float) -> list[float]:
     steps = text.encode("ascii").translate(_DECODED)
     if max(steps, default=0) > _FURTHER:
         raise ValueError("no such steps")
-    at = accumulate(steps, initial=first)
+    at = accumulate(map(_FLOATS.__getitem__, steps), initial=float(first))
     kept = chain((True,), map(_FURTHER.__ne__, steps)) if _FURTHER in steps else None
     return list(map(mul, at if kept is None else compress(at, kept), repeat(grain)))
 
@@ -247,9 +251,11 @@ _ALPHABET = "".join(map(chr, range(35, 126))).replace(
 )  # a letter for up to 89 grains; JSON escapes none of them
 _FURTHER = len(_ALPHABET)  # grains of a "~", which is no slot
 _DECODED = bytes((_ALPHABET + "~").find(chr(code)) & 0xFF for code in range(256))
+_FLOATS = [float(grains) for grains in range(_FURTHER + 1)]
 _TABLED = 8 * _FURTHER
 _STEPS = [_step(grains) for grains in range(_TABLED)]
 
 
-def _grain_of(per: float) -> float:
+def grain_of(per: float) -> float:
+    """Return the seconds to which the times of a window of so many are rounded: a part of some 8,000."""
     return 2.0 ** round(math.log2(per)) / _GRAINS  # a power of two: exact, however often it is packed

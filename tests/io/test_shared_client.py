@@ -108,29 +108,29 @@ async def test_it_would_be_sent_with_a_slot_that_others_have_if_nobody_looked(
     assert len(await create_across_a_pause(world, cluster)) == 1
 
 
-async def test_a_poll_whose_slot_went_stale_before_its_turn_asks_for_another(world: World, cluster: Cluster) -> None:
+@pytest.mark.parametrize("call", ["poll", "credits"])
+async def test_a_slot_that_went_stale_before_its_request_was_sent_is_exchanged(
+    world: World, cluster: Cluster, call: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, gate = cluster.clients[0], cluster.gates[0]
+    await client.get_credits()
     stale = []
-    settle = Slot.settle
+    settle, grant = Slot.settle, gate._grant
 
-    def note(self: Slot) -> None:
-        stale.append(self.is_stale)
-        settle(self)
+    def note(slot: Slot) -> None:
+        stale.append(slot.is_stale)
+        settle(slot)
 
-    gate = cluster.gates[0]
-    grant = gate._grant
-
-    def grant_and_pause(*args: Any) -> None:
+    def grant_and_stand_still(*args: Any) -> None:
         grant(*args)
-        if world.api.asked:
-            world.clock._time += 20.0
-            gate._grant = grant  # type: ignore[method-assign]
+        world.clock._time += 20.0
+        monkeypatch.setattr(gate, "_grant", grant)
 
-    await cluster.clients[0].get_credits()
-    gate._grant = grant_and_pause  # type: ignore[method-assign, assignment]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Slot, "settle", note)
-        await cluster.clients[0].wait_for_split("split_1")
+    monkeypatch.setattr(Slot, "settle", note)
+    monkeypatch.setattr(gate, "_grant", grant_and_stand_still)
+    await (client.get_credits() if call == "credits" else client.wait_for_split("split_1"))
     assert stale == [False]
+    assert len(world.api.asked) == 2
 
 
 async def test_calls_wait_for_their_patience_once_and_a_batch_waits_out_the_outage(

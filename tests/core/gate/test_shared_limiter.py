@@ -33,7 +33,7 @@ named = st.builds(
     reset=st.none() | st.sampled_from([1.0, 16.0]),
 )
 calls = st.one_of(
-    st.tuples(st.just("pass"), st.integers(1, 64 * 256).map(lambda parts: parts / 128)),
+    st.tuples(st.just("pass"), st.integers(1, 16 * 256).map(lambda parts: parts / 16)),
     st.tuples(st.sampled_from(["take", "settle", "restore", "refuse"]), st.none() | st.sampled_from([0.0, 4.0])),
     st.tuples(st.just("adopt"), named),
 )
@@ -121,6 +121,18 @@ def test_a_full_window_of_1200_is_small() -> None:
         limiter.take(now)
         limiter.settle(now, sent=now - 0.05)
     assert len(json.dumps(limiter.dump(), separators=(",", ":"))) < 3000
+
+
+def test_a_full_day_besides_is_small() -> None:
+    limiter = SharedLimiter(RateLimit(60, further=(RateLimit(50_000, per=86_400.0),)), RETRY, now=0.0)
+    now = 0.0
+    for number in range(4000):
+        now = 1.7e9 + number * 20.0
+        limiter.take(now)
+        limiter.settle(now, sent=now)
+    assert len(json.dumps(limiter.dump(), separators=(",", ":"))) < 6000
+    loaded = SharedLimiter.load(limiter.dump(), RETRY)
+    assert loaded.quotas.uses(now) == limiter.quotas.uses(now)
 
 
 @pytest.mark.parametrize(

@@ -158,10 +158,11 @@ async def test_answers_that_are_lost_lose_no_slot_and_count_none_twice(lost: int
     fleet.store.lose = lost
     slots = [await fleet.gates[0].admit() for _ in range(3)]
     assert fleet.gates[0].snapshot().used == 3
-    fleet.store.lose = lost
     for slot in slots:
+        fleet.store.lose = lost
         slot.settle()
-    await fleet.clock.sleep(5)
+        while fleet.gates[0]._holding.has_news:
+            await fleet.gates[0].flush()
     (await fleet.gates[1].admit()).restore()
     assert fleet.gates[1].snapshot().used == 4, "three were sent, and its own"
     await fleet.stop()
