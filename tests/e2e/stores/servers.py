@@ -186,8 +186,8 @@ class Guardian:
         if own:
             client.own.add(folder)
         if request["kill"]:
-            self._running[folder].kill()
-            return {"code": self._running[folder].wait()}
+            _kill(self._running[folder])
+            return {}
         try:
             return self._start(kind, folder)
         except Exception as error:  # noqa: BLE001  # the test says it
@@ -353,16 +353,32 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
+def _kill(server: subprocess.Popen[bytes]) -> None:
+    """Kill a server and its processes, which would go on for a moment, and return once all are dead."""
+    children = _children_of(server.pid)
+    server.kill()
+    server.wait()
+    for child in children:
+        with suppress(OSError):
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)  # it is this process's now
+
+
+def _children_of(pid: int) -> list[int]:
+    """Return the processes that a process has started, where the system tells."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
 def _kill_children() -> None:
     """Kill what is left of servers that were killed: on Linux their processes are children of this one now."""
     for _ in range(100):
-        try:
-            children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
-        except OSError:
-            return
+        children = _children_of(os.getpid())
         for child in children:
             with suppress(OSError):
-                os.kill(int(child), signal.SIGKILL)
+                os.kill(child, signal.SIGKILL)
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
