@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.file import check_not_lost, explain, open_file
@@ -15,6 +16,8 @@ from aistemsplitter_async.journal.moving import TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.schema import MIGRATIONS
 from aistemsplitter_async.journal.seal import SEAL, SEALED_VERSIONS, Seal
 from aistemsplitter_async.journal.sqlite import SQLiteDatabase
+
+_CACHE_KIB: Final = 32 * 1024  # KiB for the indexes of a large journal, which are written in no order
 
 
 class FileEnd:
@@ -83,6 +86,7 @@ class FileEnd:
 
     def receive(self, rows: Rows, check: Callable[[Rows], None]) -> None:
         """Replace all of it, its seal too, durably; or nothing, if `check` raises of what it reads afterwards."""
+        self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
         with self._transaction():
             for table, columns in TABLES.items():
                 self._db.execute(f"DELETE FROM {table}")  # noqa: S608  # of ours

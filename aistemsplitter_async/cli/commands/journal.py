@@ -38,7 +38,6 @@ _HEARTBEAT = 5.0  # s between two lines about a move where nothing can be redraw
 class _Progress:
     """How far a move has come: rows are written, and then read again."""
 
-    name: str
     total: int = 0
     done: int = 0
     is_stopped: bool = False
@@ -53,19 +52,19 @@ class _Progress:
 
     def frame(self) -> Frame:
         """Return what is shown on a live terminal."""
-        if not self.total:
-            return Frame()
-        passed = clock(time.monotonic() - self._began)
-        return Frame(title=self._describe(), fraction=min(1.0, self.done / (2 * self.total)), time=passed)
+        fraction = min(1.0, self.done / (2 * self.total)) if self.total else None
+        return Frame(title=self._describe(), fraction=fraction, time=clock(time.monotonic() - self._began))
 
     def due_lines(self) -> list[str]:
         """Return a line now and then where nothing can be redrawn."""
-        if not self.total or time.monotonic() - self._said < _HEARTBEAT:
+        if time.monotonic() - self._said < _HEARTBEAT:
             return []
         self._said = time.monotonic()
         return [self._describe()]
 
     def _describe(self) -> str:
+        if not self.total:
+            return "checking the journal"
         if self.done <= self.total:
             return f"moving {number(self.done)} of {number(self.total)} rows"
         return f"checking {number(self.done - self.total)} of {number(self.total)} rows"
@@ -74,7 +73,7 @@ class _Progress:
 async def move_journal(source: Place, target: Place, environment: Mapping[str, str], terminal: Terminal) -> int:
     """Move a journal, and say what was moved and how to go on; return the exit code."""
     from_name, to_name = name_of(source), name_of(target)
-    progress = _Progress(to_name)
+    progress = _Progress()
     moving = asyncio.ensure_future(run_in_thread(_move, source, target, environment, progress))
     try:
         async with shown(progress, terminal):
