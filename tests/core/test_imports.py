@@ -78,7 +78,7 @@ SHELLS_OF = {
         "shared_folder standing station steps ticker track"
     ),
     "cli": "connect logs paths run sources startup",
-    "cli.commands": "batch demo dry_run forecast listen lookup sandbox split status unrecognised",
+    "cli.commands": "batch cluster demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "distributed": "driver library link worker",
