@@ -81,7 +81,7 @@ SHELLS_OF = {
     "cli.commands": "batch cluster demo dry_run forecast listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "distributed": "driver library link worker",
+    "distributed": "driver library link local_worker worker",
     "journal": (
         "ends file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"
     ),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import re
@@ -107,8 +106,8 @@ async def _started(on: str, environment: dict[str, str]) -> AsyncIterator[str]:
         asynchronous=True,
         dashboard_address=None,
         silence_logs=logging.CRITICAL,
+        preload=[f"{DaskLibrary.__module__.rpartition('.')[0]}.local_worker"],
         env={name: value for name, value in environment.items() if value},
     )
     async with cluster:
         yield str(cluster.scheduler_address)
-        await asyncio.sleep(0)
