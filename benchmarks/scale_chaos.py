@@ -193,6 +193,7 @@ class Verdict:
     wrong_hashes: int = 0
     partial_files: int = 0
     refused_429: int = 0
+    failed_outcomes: int = 0  # of songs that another worker finished, or the same one later
     crashes: list[str] = attrs.field(factory=list[str])
 
     @property
@@ -311,6 +312,8 @@ class Chaos:
         for path in fleet.into.rglob("*"):
             if path.is_file() and not path.name.startswith("."):
                 verdict.partial_files += read_stem(path.read_bytes()) is None
+        logs = [log.read_text() for log in sorted(fleet.folder.glob("worker*.log"))]
+        verdict.failed_outcomes = sum(log.count("\nFailed(") + log.startswith("Failed(") for log in logs)
         counts = self._ledger.read("ledger?newest=1")["counts"]
         verdict.refused_429 = sum(by_status.get("429", 0) for by_status in counts.values())
 

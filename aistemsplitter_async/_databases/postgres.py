@@ -36,7 +36,8 @@ _DEFAULTS: Final = {
 # other languages; then they count as passing, and the message says what is wrong all the same.
 _PERMANENT: Final = re.compile(
     r"authentication failed|no password supplied|no pg_hba\.conf entry|does not exist|is not permitted to log in"
-    r"|certificate verify failed|server does not support SSL|invalid connection option|permission denied for database"
+    r"|certificate verify failed|server does not support SSL|permission denied for database"
+    r"|invalid connection option|invalid URI|invalid \w+ value"
 )
 _PERMANENT_STATES: Final = ("28", "3D", "3F", "42", "0A")  # authorisation, no database, no schema, no right, no feature
 

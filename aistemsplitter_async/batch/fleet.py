@@ -77,7 +77,6 @@ class Fleet:
         while True:
             await self._pause(FLEET_LOOK)
             with suppress(JournalError):  # it is asked again
-                await self._context.note_spending()
                 await self._take_free()
 
     async def mend(self) -> None:
@@ -94,7 +93,7 @@ class Fleet:
             JournalError: an answer cannot be recorded.
         """
         context = self._context
-        left = await context.write(JournalStore.open_creates, besides=self._tried)
+        left = await context.write(JournalStore.open_creates, besides=tuple(self._tried))
         await asyncio.gather(*(resolve_create(context, record) for record in left))
         self._tried |= {record.id for record in left if not context.is_resolved(record)}
 

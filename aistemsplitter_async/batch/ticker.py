@@ -41,6 +41,8 @@ class Ticker:
             await self._context.clock.sleep(_TICK)
             self._context.adapt_to_limit()
             self._context.release_left()
+            with suppress(JournalError):  # it is asked again
+                await self._context.note_spending()
             await self._context.save_gate()
             ticks += 1
 

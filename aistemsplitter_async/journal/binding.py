@@ -13,10 +13,12 @@ from aistemsplitter_async.journal.claims import Claims
 from aistemsplitter_async.journal.database import Database
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
+from aistemsplitter_async.journal.workers import describe_workers
 
 GATE: Final = "gate"  # the note that keeps what is known of the key's limit, and the slots in use
 OTHER_KEY: Final = "OTHER_KEY"  # the code of a journal that was started with another key
 NOT_PROVEN: Final = "NOT_PROVEN"  # the code of a key that is not shown to be of the journal's account
+KEY_IN_USE: Final = "KEY_IN_USE"  # the code of a key that others on a shared journal do not have
 _KEY: Final = "key"  # the note of the key in use; as a fingerprint, like the next
 _KEYS: Final = "keys"  # that of all keys that were shown to be of one account, as a JSON list
 
@@ -37,8 +39,8 @@ class Binding(Claims):
         corrected. All workers of a shared one use the same key.
 
         Raises:
-            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers
-                are running on it with another one.
+            JournalError: the journal belongs to another API or another key (`code` is `OTHER_KEY`), or other workers of
+                a shared one use another one now (`code` is `KEY_IN_USE`).
         """
         self._key = owner.get(_KEY)
         for name, value in owner.items():
@@ -88,7 +90,7 @@ class Binding(Claims):
         """Use a key, and note that it is of the same account as those before, if that is proven; else forget those.
 
         Raises:
-            JournalError: other workers of a shared journal use another one now (`code` is `OTHER_KEY`).
+            JournalError: other workers of a shared journal use another one now (`code` is `KEY_IN_USE`).
         """
         self._check_alone()
         self.set_note(_KEYS, json.dumps(sorted({key, *(self._known_keys() if proven else ())})))
@@ -121,6 +123,16 @@ class Binding(Claims):
         states = State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW
         row = self._db.row("SELECT count(*) FROM tracks WHERE state IN (?, ?, ?)", *states)
         return 0 if row is None else int(row[0])
+
+    def _check_alone(self) -> None:
+        """Check that no other worker uses the key: its uploads, and the creates it sends, would be taken for ours."""
+        others = [worker for worker in self._db.workers() if not worker.is_me]
+        if others:
+            raise JournalError(
+                f"{self.place} is in use with another API key by {describe_workers(others)}; give all workers the same "
+                "key, or stop those first",
+                code=KEY_IN_USE,
+            )
 
     def _build_refusal(self, name: str, known: str) -> JournalError:
         if name != _KEY:

@@ -140,6 +140,8 @@ def _commit(store: JournalStore, changes: list[_Change]) -> list[_Result]:
             return _commit_once(store, changes)
         except Exception as error:  # noqa: BLE001  # of any kind: no caller may wait for its result forever
             problem = store.recover(error, failures)
+            if problem is not None and problem.code is None and store.is_shared and len(changes) > 1:
+                return [result for change in changes for result in _commit(store, [change])]  # one of them is to blame
             if problem is not None:
                 return [(future, problem) for _, future in changes]
     raise AssertionError

@@ -13,12 +13,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from aistemsplitter_async._databases.postgres import PostgresURL, connect, load_psycopg
+from aistemsplitter_async._databases.postgres import PostgresURL, connect_options, load_psycopg
 
 if TYPE_CHECKING:
     from psycopg import Connection
 
 _JOIN = 2.0  # s to wait for the thread, which may be waiting for the server
+_PAUSE = 0.5  # s after a failure, however often it is due
 
 
 def uptime() -> float:
@@ -34,7 +35,7 @@ class Lease:
     Args:
         url: of the database.
         seconds: of the lease.
-        statement: renews it.
+        statement: renews it; it has one value, what the worker shows of itself.
         timeout: seconds to connect.
         clock: `uptime`.
     """
@@ -48,6 +49,8 @@ class Lease:
         self._timeout = timeout
         self._clock = clock
         self._renewed = clock()  # the caller has just taken it
+        self._status = ""
+        self._due = threading.Event()
         self._over = threading.Event()
         self._connection: Connection[Any] | None = None
         self._thread = threading.Thread(target=self._renew_on, name="journal lease", daemon=True)
@@ -63,25 +66,43 @@ class Lease:
         """Seconds since it was renewed last."""
         return self._clock() - self._renewed
 
+    def show(self, status: str) -> None:
+        """Renew it at once, with what the worker shows of itself from now on.
+
+        A transaction that wrote that would keep the lease from being renewed until it ends.
+        """
+        self._status = status
+        self._due.set()
+
     def close(self) -> None:
         """Stop renewing it."""
         self._over.set()
+        self._due.set()
         self._thread.join(_JOIN)
 
     def _renew_on(self) -> None:
         error = load_psycopg().Error
-        while not self._over.wait(self._seconds / 4):
+        while not self._over.is_set():
+            self._due.wait(self._seconds / 4)
+            self._due.clear()
+            if self._over.is_set():
+                break
             try:
                 self._renew()
             except error:
                 self._hang_up()
+                self._over.wait(_PAUSE)
         self._hang_up()
 
     def _renew(self) -> None:
         if self._connection is None:
-            self._connection = connect(self._url, timeout=self._timeout)
+            options = connect_options(self._url, timeout=self._timeout)
+            # One that is not answered is replaced before the lease ends.
+            self._connection = load_psycopg().Connection.connect(
+                **{**options, "tcp_user_timeout": round(self._seconds * 1000 / 4)}
+            )
         began = self._clock()
-        if self._connection.execute(self._statement).rowcount:  # else it is not registered any more
+        if self._connection.execute(self._statement, (self._status,)).rowcount:  # else it is not registered any more
             self._renewed = began
 
     def _hang_up(self) -> None:

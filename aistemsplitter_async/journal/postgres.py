@@ -7,7 +7,6 @@ which waits for nobody. So transactions do not wait in a circle. What still coll
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import secrets
@@ -34,7 +33,9 @@ _FREE: Final = (
     "(owner IS NULL OR owner = '{me}' OR NOT EXISTS (SELECT 1 FROM workers WHERE workers.id = owner "
     "AND until > clock_timestamp()))"
 )
-_BEAT: Final = "UPDATE {schema}.workers SET until = clock_timestamp() + interval '{lease} seconds' WHERE id = '{me}'"
+_BEAT: Final = (
+    "UPDATE {schema}.workers SET until = clock_timestamp() + interval '{lease} seconds', status = %s WHERE id = '{me}'"
+)
 
 
 class PostgresDatabase:
@@ -55,14 +56,7 @@ class PostgresDatabase:
         self._session = Session(place)
         self._lease: Lease | None = None
         self._session.open()
-        for failures in itertools.count():
-            try:
-                self._register()
-                break
-            except Exception as error:  # noqa: BLE001  # psycopg may not be imported here
-                if (problem := self._session.recover(error, failures)) is not None:
-                    self._session.close()
-                    raise problem from None
+        self._session.retry(self._register)
         beat = _BEAT.format(schema=place.database.schema, lease=place.lease, me=self._me)
         self._lease = Lease(place.database, place.lease, beat, timeout=JOURNAL_CONNECT)
 
@@ -217,7 +211,8 @@ class PostgresDatabase:
         return [Worker(row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[0] == self._me) for row in rows]
 
     def show(self, status: str) -> None:
-        self.execute("UPDATE workers SET status = ? WHERE id = ?", status, self._me)
+        if self._lease is not None:
+            self._lease.show(status)
 
     @staticmethod
     def dump_name(name: str) -> str:

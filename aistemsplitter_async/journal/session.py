@@ -6,11 +6,13 @@ and is run again. One whose commit was sent and not answered may have been kept:
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import socket
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -84,15 +86,24 @@ class Session:
             JournalError: the server cannot be reached or must not have a journal, this is no journal, or it is of a
                 newer version; or older workers are still running on it.
         """
-        try:
-            self._connect()
-            self._migrate()
-        except self._psycopg.Error as error:
-            self.hang_up()
-            raise self.explain(error) from None
-        except BaseException:
-            self.hang_up()
-            raise
+        self.retry(self._migrate)
+
+    def retry(self, work: Callable[[], None]) -> None:
+        """Do some work in a transaction of its own, again if it collides with another one.
+
+        Raises:
+            JournalError: it failed for another reason.
+        """
+        for failures in itertools.count():
+            try:
+                work()
+            except Exception as error:  # noqa: BLE001
+                problem = self.recover(error, failures)
+                if problem is not None:
+                    self.close()
+                    raise problem from None
+            else:
+                return
 
     def run(self, statement: str, *values: Any) -> Any:
         """Return the cursor of a statement, which has `%s` for each value."""
@@ -223,6 +234,8 @@ class Session:
 
     def _migrate(self) -> None:
         schema = self._url.schema
+        if self._connection is None:
+            self._connect()
         self.run(self._begin)
         self.run("SELECT pg_advisory_xact_lock(%s)", number_of(f"{schema} migrations"))
         has_schema, has_tables, others = self.run(

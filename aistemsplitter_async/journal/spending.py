@@ -5,6 +5,8 @@ It blocks. A file has one worker, which keeps its own count (`batch.bounds`); th
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from aistemsplitter_async.errors import ConfigurationError, SpendLimitError
@@ -64,9 +66,10 @@ class Spending(Binding):
         row = self._db.row("SELECT id, most FROM credit_budget WHERE first_run = ?", self._db.first_run)
         assert row is not None  # noqa: S101  # it was just written
         if row[1] != most:
+            theirs, ours = (_in_words(limit) for limit in (row[1], most))
             raise ConfigurationError(
-                f"the other workers on {self.place} may spend {row[1]:g} credits together with this one, not {most:g}; "
-                "give all of them the same max_credits"
+                f"the other workers on {self.place} may spend {theirs} together with this one, not {ours}; give all of "
+                "them the same max_credits, or start this one once they have ended"
             )
         self._budget = int(row[0])
         return self.budget()
@@ -131,3 +134,7 @@ class Spending(Binding):
             *(reserved, reserved if cost is None else cost, budget),
         )
         self._db.change_track(track, {"budget": None, "reserved": 0.0})
+
+
+def _in_words(most: float) -> str:
+    return f"{most:g} credits" if most < math.inf else "any number of credits"

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable, Coroutine
 from typing import Any, Generic, TypeVar
 
-from aistemsplitter_async._tasks import own
+from aistemsplitter_async._tasks import cancel_and_wait, own
 
 T = TypeVar("T")
 
@@ -36,9 +35,17 @@ class Calls:
 
     async def drain(self) -> None:
         """Wait for the calls of this event loop that are under way."""
-        loop = asyncio.get_running_loop()
-        while here := [task for task in self._running if task.get_loop() is loop]:
+        while here := self._here():
             await asyncio.wait(here)
+
+    async def cancel(self) -> None:
+        """Cancel the calls of this event loop that are under way."""
+        if here := self._here():
+            await cancel_and_wait(*here)
+
+    def _here(self) -> list[asyncio.Task[Any]]:
+        loop = asyncio.get_running_loop()
+        return [task for task in self._running if task.get_loop() is loop]
 
     def _note_end(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -56,15 +63,10 @@ class PerLoop(Generic[T]):
     def __init__(self, make: Callable[[], T]) -> None:
         self._make = make
         self._all: dict[asyncio.AbstractEventLoop, T] = {}
-        self._process = os.getpid()
-        self._inherited: list[object] = []
 
     def get(self) -> T:
         """Return that of the running loop."""
         running = asyncio.get_running_loop()
-        if self._process != os.getpid():  # forked: these are the parent's, and closing them would say goodbye for it
-            self._inherited.append(self._all)
-            self._all, self._process = {}, os.getpid()
         if running not in self._all:
             self._all = {loop: one for loop, one in self._all.items() if not loop.is_closed()}
             self._all[running] = self._make()
@@ -72,4 +74,4 @@ class PerLoop(Generic[T]):
 
     def pop(self) -> T | None:
         """Return that of the running loop, if there is one, and forget it."""
-        return self._all.pop(asyncio.get_running_loop(), None) if self._process == os.getpid() else None
+        return self._all.pop(asyncio.get_running_loop(), None)

@@ -56,6 +56,7 @@ _PUT: Final = """
 INSERT INTO "{schema}".gates (key, version, text, expires_at)
 SELECT %(key)s, %(version)s, %(text)s, clock_timestamp() + %(keep)s FROM {settings} ON CONFLICT DO NOTHING
 """
+_CANCEL: Final = 5.0  # s for a server to give up what it does, while the caller has had its error
 _NO_TABLE: Final = ("42P01", "3F000")  # or no schema
 
 
@@ -76,7 +77,7 @@ class PostgresGateStore:
     def __init__(self, dsn: str, *, timeout: float = STORE_TIMEOUT) -> None:
         self._url = parse_dsn(dsn, name="the store's URL")
         self._timeout = timeout
-        self._calls = Calls()
+        self._calls, self._cuts = Calls(), Calls()
         self._lines = PerLoop(_Line)
         self._is_loaded = False
 
@@ -112,9 +113,10 @@ class PostgresGateStore:
 
     async def aclose(self) -> None:
         """Close the connection of this event loop. Using the store again reopens it."""
+        await self._cuts.cancel()
         await self._calls.drain()
-        if (line := self._lines.pop()) is not None and line.connection is not None:
-            await line.connection.close()
+        if (line := self._lines.pop()) is not None:
+            await line.close()
 
     async def _ask(self, statement: str, arguments: dict[str, object]) -> Answer:
         return await self._calls.run(self._answer(statement, arguments))
@@ -125,9 +127,9 @@ class PostgresGateStore:
         except ConfigurationError as error:
             raise StoreUnavailableError(str(error), permanent=True) from None
         self._is_loaded = True
+        line = self._lines.get()
         try:
-            line = self._lines.get()
-            async with line.lock:
+            async with line.turn:
                 was_open = line.is_open
                 try:
                     return await self._try(line, statement, arguments)
@@ -136,6 +138,8 @@ class PostgresGateStore:
                         raise
                 return await self._try(line, statement, arguments)  # the server had closed the connection meanwhile
         except (psycopg.Error, OSError) as error:  # a TimeoutError is one
+            if isinstance(error, psycopg.errors.ReadOnlySqlTransaction):
+                await line.close()  # to ask for the primary again
             problem = self._explain(error, psycopg)
         raise problem  # outside, so that it does not carry the other one, which knows the password
 
@@ -159,18 +163,22 @@ class PostgresGateStore:
         if task.done():
             return task.result()
         if line.connection is not None:  # it has work, so it is there
-            self._calls.start(self._cut(line.connection, task))
+            self._cuts.start(self._cut(line.connection, task))
         line.connection = None
         raise TimeoutError
 
     async def _cut(self, connection: AsyncConnection[Row], work: asyncio.Task[Any]) -> None:
         """Close a connection that waits for an answer, and have its server give up what it does there, if it can."""
         psycopg = load_psycopg()
-        if psycopg.capabilities.has_cancel_safe():  # or it would hold a connection for as long as it waits for a lock
-            with suppress(psycopg.Error, OSError):
-                await connection.cancel_safe(timeout=self._timeout)
-        connection.pgconn.finish()  # first, for a task that is cancelled would ask the server once more, and wait
-        await cancel_and_wait(work)
+        try:
+            if (
+                psycopg.capabilities.has_cancel_safe()
+            ):  # or a session would stay there for as long as it waits for a lock
+                with suppress(psycopg.Error, OSError):
+                    await connection.cancel_safe(timeout=_CANCEL)
+        finally:
+            connection.pgconn.finish()  # first, for a task that is cancelled would ask the server once more, and wait
+            await cancel_and_wait(work)
 
     async def _create(self, connection: AsyncConnection[Row]) -> None:
         """Create the table, and its schema, while nobody else does, and unless somebody else has."""
@@ -197,15 +205,20 @@ class PostgresGateStore:
 
 
 class _Line:
-    """The connection of one event loop, and whose turn it is."""
+    """The connection of one event loop, whose calls take turns."""
 
     def __init__(self) -> None:
-        self.lock = asyncio.Lock()
+        self.turn = asyncio.Lock()
         self.connection: AsyncConnection[Row] | None = None
 
     @property
     def is_open(self) -> bool:
         return self.connection is not None and not self.connection.closed
+
+    async def close(self) -> None:
+        connection, self.connection = self.connection, None
+        if connection is not None:
+            await connection.close()
 
 
 async def _execute(connection: AsyncConnection[Row], statement: str, arguments: dict[str, object]) -> Answer:

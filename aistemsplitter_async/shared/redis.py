@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Awaitable, Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from aistemsplitter_async._databases.redis import connect_redis, load_redis, parse_redis_url, redact
@@ -29,7 +30,6 @@ redis.call('HSET', KEYS[1], 'version', ARGV[2], 'text', ARGV[3])
 redis.call('PEXPIRE', KEYS[1], ARGV[4])
 return 1
 """
-_PERMANENT: Final = ("MOVED", "NOAUTH", "WRONGPASS", "NOPERM", "DENIED", "WRONGTYPE", "unknown command", "invalid DB")
 
 
 class RedisGateStore:
@@ -90,28 +90,47 @@ class RedisGateStore:
         self._is_loaded = True
         try:
             async with asyncio.timeout(2 * self._timeout):  # to connect, which is several answers, and for the call's
-                return await call(self._lines.get())
+                line = self._lines.get()
+                async with line.turn:
+                    return await line.run(call, redis.ConnectionError)
         except (redis.RedisError, OSError) as error:  # a TimeoutError is one
             problem = self._explain(error, redis)
         raise problem  # outside, so that it does not carry the other one, which knows the password
 
     def _explain(self, error: Exception, redis: Any) -> StoreUnavailableError:
+        errors = import_module("redis.exceptions")
         reason = redact(error, self._url)
         if isinstance(error, TimeoutError | redis.TimeoutError):
             return StoreUnavailableError(f"{self._url} does not answer within {self._timeout:g} s")
-        if "MOVED" in reason:
+        is_moved = isinstance(error, errors.MovedError) or reason.startswith("MOVED ")
+        if is_moved:
             reason = "it is a Redis Cluster, which is not supported; name a server that has all keys"
-        is_permanent = isinstance(error, redis.AuthenticationError) or any(one in reason for one in _PERMANENT)
+        kinds = (errors.AuthenticationError, errors.AuthorizationError, errors.NoPermissionError)
+        is_permanent = is_moved or any(isinstance(one, kinds) for one in (error, error.__cause__, error.__context__))
         return StoreUnavailableError(f"{self._url}: {reason or type(error).__name__}", permanent=is_permanent)
 
 
 class _Line:
-    """A connection, of one event loop, and the scripts that its server may know already."""
+    """A connection, of one event loop, whose calls take turns, and the scripts that its server may know already."""
 
     def __init__(self, client: Redis) -> None:
+        self.turn = asyncio.Lock()
+        self._was_open = False
         self._client = client
         self.load = client.register_script(_LOAD)
         self.swap = client.register_script(_SWAP)
+
+    async def run(self, call: Callable[[_Line], Awaitable[Any]], lost: type[Exception]) -> Any:
+        """Return what `call` returns, made again if the server had closed the connection meanwhile (`lost`)."""
+        was_open, self._was_open = self._was_open, False
+        try:
+            answer = await call(self)
+        except lost:
+            if not was_open:
+                raise
+            answer = await call(self)
+        self._was_open = True
+        return answer
 
     async def close(self) -> None:
         await self._client.aclose()

@@ -46,6 +46,7 @@ FLOORS = (
     ("cli.report",),
     ("cli",),
     ("cli.commands",),
+    ("cli.journal_app",),
     ("cli.app",),
     ("cli.__init__",),
     ("__main__",),
@@ -77,14 +78,12 @@ SHELLS_OF = {
         "batch bounds call capacity context course create feeder fleet item new_key patience progress runner "
         "shared_folder standing station steps ticker track"
     ),
-    "cli": "connect logs paths run sources startup",
-    "cli.commands": "batch cluster demo dry_run forecast listen lookup sandbox split status unrecognised",
+    "cli": "app connect journal_app logs paths places run sources startup",
+    "cli.commands": "batch cluster demo dry_run forecast journal listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "distributed": "driver library link local_worker worker",
-    "journal": (
-        "ends file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"
-    ),
+    "journal": ("file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite"),
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",

@@ -10,7 +10,11 @@ import pytest
 from aistemsplitter_async.cli.app import app
 from aistemsplitter_async.cli.paths import expand_home, expand_path, expand_source, protect_paths
 
-COMMANDS = [name for name in app if not name.startswith("-")]
+COMMANDS = [
+    *((name,) for name in app if not name.startswith("-") and name != "journal"),
+    *(("journal", name) for name in app["journal"] if not name.startswith("-")),
+]
+NEEDED = {"split": 1, "batch": 1, "estimate": 1, "get": 1, "wait": 1, "download": 1, "move": 2, "export": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -32,15 +36,29 @@ def values_of(bound: Any) -> list[Any]:
 def test_every_option_that_is_a_path_knows_the_home_folder() -> None:
     """Asked of each command there is, so that a new option cannot be forgotten."""
     seen = set()
-    for name in COMMANDS:
-        needed = ["x"] if name in ("split", "batch", "estimate", "get", "wait", "download") else []
-        for argument in app[name].assemble_argument_collection():
+    for names in COMMANDS:
+        command = app[names[0]] if len(names) == 1 else app[names[0]][names[1]]
+        needed = ["x"] * NEEDED.get(names[-1], 0)
+        for argument in command.assemble_argument_collection():
             if Path not in (argument.hint, *getattr(argument.hint, "__args__", ())):
                 continue
-            _, bound, _ = app.parse_args([name, *needed, f"{argument.name}=~/there"], print_error=False)
-            assert Path("/home/me/there") in values_of(bound), (name, argument.name)
+            if not argument.name.startswith("--"):  # of the journal's commands: a place, in order
+                line = [*names, *["~/there"] * len(needed)]
+            else:
+                line = [*names, *needed, f"{argument.name}=~/there"]
+            _, bound, _ = app.parse_args(line, print_error=False)
+            assert Path("/home/me/there") in values_of(bound), (names, argument.name)
             seen.add(argument.name)
-    assert seen >= {"--into", "--journal", "--report", "--api-key-file", "--data", "--secret-file"}
+    assert seen >= {
+        "--into",
+        "--journal",
+        "--report",
+        "--api-key-file",
+        "--data",
+        "--secret-file",
+        "--output",
+        "TARGET",
+    }
 
 
 @pytest.mark.parametrize("name", ["split", "batch", "estimate"])

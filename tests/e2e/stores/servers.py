@@ -18,7 +18,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -126,53 +125,71 @@ def main() -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
+class _Client:
+    """A worker, what it has asked for so far, and the folders of servers that are its own."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self.connection = connection
+        self.asked = b""
+        self.own = set[Path]()
+
+
 class Guardian:
-    """Starts servers, and stops them with the connections they belong to."""
+    """Starts servers, and stops them with the connections they belong to.
+
+    All of it in one thread: Linux kills a process with the thread that started it, if that was asked for.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._lock = threading.Lock()
         self._running: dict[Path, subprocess.Popen[bytes]] = {}
-        self._connections = 0
 
     def serve(self, listening: socket.socket) -> None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_SUBREAPER, 1)  # what a dead server leaves becomes a child of this process
-        if not select.select([listening], [], [], _IDLE)[0]:
-            return
-        over, ended = os.pipe()
-        while True:
-            ready, _, _ = select.select([listening.fileno(), over], [], [])
-            if listening.fileno() in ready:
-                connection, _ = listening.accept()
-                self._connections += 1
-                threading.Thread(target=self._attend, args=(connection, ended), daemon=True).start()
-            elif os.read(over, 1):
-                self._connections -= 1
-                if not self._connections:
-                    break
-        for server in self._running.values():
-            _stop(server)
+        clients: dict[int, _Client] = {}
+        while ready := select.select([listening.fileno(), *clients], [], [], None if clients else _IDLE)[0]:
+            for number in ready:
+                if number == listening.fileno():
+                    connection, _ = listening.accept()
+                    clients[connection.fileno()] = _Client(connection)
+                elif not self._attend(clients[number]):
+                    client = clients.pop(number)
+                    client.connection.close()
+                    for folder in client.own:
+                        self._stop(folder)
+            if not clients:
+                break
+        for folder in list(self._running):
+            self._stop(folder)
 
-    def _attend(self, connection: socket.socket, ended: int) -> None:
-        own = set[Path]()
-        with connection, suppress(OSError):
-            for line in connection.makefile("r"):
-                request = json.loads(line)
-                folder = self._folder / (f"{id(connection):x}-{request['own']}" if request["own"] else request["kind"])
-                if request["own"]:
-                    own.add(folder)
-                try:
-                    with self._lock:
-                        answer = self._start(request["kind"], folder)
-                except Exception as error:  # noqa: BLE001  # the test says it
-                    answer = {"missing": f"{request['kind']} does not start: {error}"}
-                connection.sendall(f"{json.dumps(answer)}\n".encode())
-        for folder in own:
-            if (server := self._running.pop(folder, None)) is not None:
-                _stop(server)
-            shutil.rmtree(folder, ignore_errors=True)
-        os.write(ended, b".")
+    def _attend(self, client: _Client) -> bool:
+        """Answer what a client asks for; return whether it is still there."""
+        try:
+            data = client.connection.recv(65_536)
+            client.asked += data
+            *lines, client.asked = client.asked.split(b"\n")
+            for line in lines:
+                answer = self._answer(client, json.loads(line))
+                client.connection.sendall(f"{json.dumps(answer)}\n".encode())
+        except OSError:
+            return False
+        return bool(data)
+
+    def _answer(self, client: _Client, request: dict[str, Any]) -> dict[str, Any]:
+        kind, own = request["kind"], request["own"]
+        folder = self._folder / (f"{kind}-{client.connection.fileno()}-{own}" if own else kind)
+        if own:
+            client.own.add(folder)
+        try:
+            return self._start(kind, folder)
+        except Exception as error:  # noqa: BLE001  # the test says it
+            return {"missing": f"{kind} does not start: {error}"}
+
+    def _stop(self, folder: Path) -> None:
+        if (server := self._running.pop(folder, None)) is not None:
+            _stop(server)
+        shutil.rmtree(folder, ignore_errors=True)
 
     def _start(self, kind: Kind, folder: Path) -> dict[str, Any]:
         server = self._running.get(folder)

@@ -15,7 +15,16 @@ from typing import Any
 import attrs
 import pytest
 
-from aistemsplitter_async import AsyncAIStemSplitter, Done, Failed, Outcome, PollPolicy, RateLimit, RetryPolicy
+from aistemsplitter_async import (
+    AsyncAIStemSplitter,
+    Done,
+    Failed,
+    Outcome,
+    PollPolicy,
+    RateLimit,
+    RetryPolicy,
+    SpendLimitError,
+)
 from aistemsplitter_async.batch import fleet
 from aistemsplitter_async.batch.item import OpenedItem
 from aistemsplitter_async.batch.outcome import BatchReport
@@ -141,15 +150,18 @@ async def test_processes_that_are_killed_or_stopped_lose_nothing_and_pay_nothing
         Sandbox(separation="silent", requests_per_minute=None, progression=Timed(base=0.4)) as sandbox,
     ):
         arguments = music[0].parent, tmp_path / "out", postgres_dsn
-        killed, stopped, third = [await start_worker(sandbox, *arguments) for _ in range(3)]
+        killed, stopped = [await start_worker(sandbox, *arguments) for _ in range(2)]
         while len(sandbox.ledger.charges) < 6:  # noqa: ASYNC110  # other processes make it so
             await asyncio.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
         stopped.send_signal(signal.SIGSTOP)
-        out, _ = await third.communicate()
+        outcomes, report = await work(sandbox, music, into=tmp_path / "out", journal=postgres_dsn)
         stopped.send_signal(signal.SIGCONT)
-        assert (await stopped.wait(), third.returncode, await killed.wait()) == (0, 0, -signal.SIGKILL)
+        out, _ = await stopped.communicate()
+        assert (stopped.returncode, await killed.wait()) == (0, -signal.SIGKILL)
         assert out.endswith(b" 0\n")
+        assert report.failed == 0
+        assert len(outcomes) == len(music)
         assert len(sandbox.ledger.charges) == len(music)
         assert all(len(charge.bodies) == 1 for charge in sandbox.ledger.charges)
     assert len(list((tmp_path / "out").rglob("*.mp3"))) == 4 * len(music)
@@ -176,3 +188,16 @@ async def test_a_server_that_is_killed_and_comes_back_costs_time_only(
         ended = [kinds(outcomes) for outcomes, _ in await asyncio.gather(*workers)]
         assert sum(found["Done"] for found in ended) == len(music)
         assert len(sandbox.ledger.charges) == len(music)
+
+
+async def test_workers_spend_what_they_may_together_and_no_more(
+    sandbox: Sandbox, postgres_dsn: str, music: list[Path]
+) -> None:
+    options = {"journal": postgres_dsn, "max_credits": 7, "in_flight": 4}
+    async with asyncio.timeout(30):
+        workers = await asyncio.gather(*(work(sandbox, music, **options) for _ in range(3)))
+    assert sum(charge.credits for charge in sandbox.ledger.charges) == len(sandbox.ledger.charges) == 7
+    for _, report in workers:
+        assert isinstance(report.stopped_by, SpendLimitError)
+    assert max(report.credits_used_by_all or 0 for _, report in workers) == 7
+    assert sum(report.credits_used for _, report in workers) == 7

@@ -10,10 +10,13 @@ import pytest
 
 from aistemsplitter_async.journal.place import JournalURL, parse_journal
 from aistemsplitter_async.journal.store import JournalStore
-from tests.core.journal import test_store
+from tests.core.journal import test_claims, test_store
 
-for _name, _test in vars(test_store).items():
-    if _name.startswith("test_") and "store" in getattr(_test, "__annotations__", {}):
+_LONG = "test_a_thousand_of_one_name_are_numbered_without_reading_all_the_others"
+_OF_FILES = "sqlite3"  # what a test says that looks into the file
+for _name, _test in (vars(test_store) | vars(test_claims)).items():
+    asked = getattr(_test, "__annotations__", {}).keys() & {"store", "runs"}
+    if _name.startswith("test_") and asked and _name != _LONG and _OF_FILES not in _test.__code__.co_names:
         globals()[_name] = _test
 
 
@@ -39,8 +42,19 @@ class Committing(JournalStore):
 
 
 @pytest.fixture
-def store(postgres_dsn: str) -> Iterator[JournalStore]:
+def place(postgres_dsn: str) -> JournalURL:
     place = parse_journal(postgres_dsn)
     assert isinstance(place, JournalURL)
+    return place
+
+
+@pytest.fixture
+def store(place: JournalURL) -> Iterator[JournalStore]:
     with closing(Committing(place)) as opened:
         yield opened
+
+
+@pytest.fixture
+def runs(place: JournalURL, monkeypatch: pytest.MonkeyPatch) -> test_claims.Runs:
+    monkeypatch.setattr(test_claims, "JournalStore", Committing)
+    return test_claims.Runs(place)

@@ -16,6 +16,7 @@ import pytest
 
 from aistemsplitter_async._databases import postgres, redis
 from tests.e2e.stores.conftest import StartServer
+from tests.e2e.stores.servers import Servers
 
 
 async def test_a_valkey_answers(valkey_url: str) -> None:
@@ -52,12 +53,26 @@ def test_a_server_of_ones_own_is_started_again_with_its_files(start_server: Star
     os.kill(again["pid"], signal.SIGKILL)
 
 
+def test_a_server_outlives_the_worker_that_started_it(tmp_path: Path) -> None:
+    first, second = Servers(tmp_path), Servers(tmp_path)
+    started = first.start("valkey")
+    if "missing" in started:
+        pytest.skip(started["missing"])
+    assert second.start("valkey") == started
+    first.close()
+    assert second.start("valkey") == started
+    time.sleep(0.02)
+    os.kill(started["pid"], 0)
+    second.close()
+
+
 def test_servers_end_with_whoever_started_them_even_if_that_is_killed(tmp_path: Path) -> None:
     code = textwrap.dedent("""
         import json, sys, time
         from pathlib import Path
         from tests.e2e.stores.servers import Servers
-        print(json.dumps(Servers(Path(sys.argv[1])).start("valkey")), flush=True)
+        servers = Servers(Path(sys.argv[1]))
+        print(json.dumps(servers.start("valkey")), flush=True)
         time.sleep(60)
     """)
     with subprocess.Popen(

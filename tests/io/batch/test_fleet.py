@@ -286,6 +286,28 @@ async def test_a_create_waits_for_those_of_other_workers_that_may_turn_out_cheap
     assert await first.end() == await second.end() == {"Done": 1}
 
 
+async def test_songs_that_wait_for_credits_keep_nobody_from_hearing_of_them(world: World, library: Library) -> None:
+    """All places are taken by songs that wait for what the other worker has set aside, and one comes free elsewhere."""
+    answered = asyncio.Event()
+
+    async def answer_late(exchange: Any) -> Any:
+        await answered.wait()
+        return _charge(world, exchange, 10)
+
+    process(world, 5.0, creditsUsed=10)
+    world.api.script("create", answer_late)
+    world.api.always("create", lambda exchange: _charge(world, exchange, 10))
+    first = Worker(world, library, [BatchItem(source=urls(1)[0], seconds=180.0)], max_credits=200.0)
+    await until(world, lambda: world.api.count("create") == 1)
+    sources = [BatchItem(source=url, seconds=60.0) for url in urls(8)]
+    second = Worker(world, library, sources, max_credits=200.0, in_flight=1, uploads=1, downloads=1)
+    await world.clock.sleep(10.0)
+    assert world.api.count("create") == 1
+    answered.set()
+    assert await first.end() == {"Done": 1}
+    assert await second.end() == {"Done": 7, "Skipped elsewhere": 1}
+
+
 async def test_a_killed_workers_create_stays_reserved_until_it_is_resolved(world: World, library: Library) -> None:
     never = asyncio.Event()
 
