@@ -116,10 +116,10 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.config import Secret
+from aistemsplitter_async.distributed import ClusterBatch, DaskLibrary
 from aistemsplitter_async.events import OnEvent, SourceKind, StageOfSplit
 from aistemsplitter_async.models import SplitInput
 from aistemsplitter_async.otel import OTelListener
-from aistemsplitter_async.distributed import ClusterBatch, DaskLibrary
 from aistemsplitter_async.sandbox import (
     BlockingSandbox,
     Instant,
