@@ -1,10 +1,10 @@
-"""Measures a library on a cluster of Dask whose workers are killed: real processes, a real PostgreSQL, the sandbox as API.
+"""Measures a library on a cluster of Dask whose workers are killed: real processes and PostgreSQL, the sandbox as API.
 
-    python benchmarks/scale_dask.py [--tracks 600] [--workers 3] [--kills 10] [--scheduler-kills 1]
+    python benchmarks/scale_dask.py [--tracks 600] [--workers 3] [--kills 10] [--scheduler-kills 1] [--timeline]
 
 The makespan, from the first request on, is compared with the least that the limit allows: two requests for each URL
-track. An account that is charged twice for a song, a song without an outcome and a 429 are failures. The library is run again at the end, which
-must cost no create.
+track. What is charged twice, a song without an outcome and a 429 are failures. The library is run again at the end,
+which must cost no create.
 """
 
 from __future__ import annotations
@@ -22,14 +22,13 @@ import time
 from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from benchmarks.batch import API_KEY, _seconds, read_ledger, sandbox_process  # type: ignore[import-not-found]
-from tests.e2e.stores.servers import Servers
-
 from aistemsplitter_async import PollPolicy, RateLimit
 from aistemsplitter_async.distributed import DaskLibrary
+from benchmarks.batch import API_KEY, _seconds, read_ledger, sandbox_process
+from tests.e2e.stores.servers import Servers
 
 LIMIT, MINUTE = 120, 3.0
 SCALE = MINUTE / 60
@@ -54,7 +53,7 @@ class Processes:
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._watching: list[asyncio.Task[None]] = []
 
-    async def __aenter__(self) -> Processes:
+    async def __aenter__(self) -> Self:
         names = ["scheduler", *(f"worker {number}" for number in range(self._workers))]
         self._watching = [asyncio.create_task(self._keep(name)) for name in names]
         return self
@@ -147,7 +146,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
             processes = await stack.enter_async_context(Processes(options.workers, environment, folder))
             kinds = Counter[str]()
             async with DaskLibrary(processes.address, **library).run(songs) as outcomes:
-                while not await outcomes._driver._link.count_workers():
+                while not await outcomes._driver._link.count_workers():  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
                 asked = time.time()
                 killing = asyncio.create_task(chaos(processes, options.kills, options.scheduler_kills, bound))

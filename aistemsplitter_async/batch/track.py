@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from functools import partial
 
+import attrs
+
 from aistemsplitter_async._send.course import stage
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
@@ -34,7 +36,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, fit
-from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, StoredFailure, build_failure
+from aistemsplitter_async.journal.record import AudioId, Record, StageName, State, Step, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
@@ -155,7 +157,7 @@ class BatchTrack:
             self._steps.announce(claim.besides)
         record = await self._take_ownership(record, is_claimed=claim.met != "again")
         self._raise_unresolved(record)
-        if record.failure is not None and self._retries(record.failure, is_fresh=claim.is_fresh):
+        if record.failure is not None and self._retries(attrs.evolve(claim, record=record)):
             self.standing.key_is_used = record.failure.stage not in _BEFORE_CREATE
             record = await context.write(JournalStore.reopen, record.id, context.options.variant)
         return await self._take_steps(record, opened)
@@ -231,9 +233,11 @@ class BatchTrack:
         self._own(record)
         return await self._context.take(record.id) if was_held else record
 
-    def _retries(self, failure: StoredFailure, *, is_fresh: bool) -> bool:
+    def _retries(self, claim: Claim) -> bool:
         """Return whether to try again what failed; not for good, and in this very run, by another worker."""
-        return failure.passing if is_fresh else self._context.retries(failure)
+        failure = claim.record.failure
+        assert failure is not None  # noqa: S101  # asked only then
+        return failure.passing if claim.is_fresh else self._context.retries(failure)
 
     def _own(self, record: Record) -> None:
         self._row = record.id

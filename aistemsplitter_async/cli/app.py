@@ -123,6 +123,11 @@ def batch(
     except ConfigurationError as error:
         return refuse(str(error), "batch")
     batching = attrs.evolve(batching, journal=place)
+    if batching.on is not None:
+        from aistemsplitter_async.cli.commands.cluster import find_problem  # noqa: PLC0415  # one command has it
+
+        if (problem := find_problem(batching)) is not None:
+            return refuse(problem, "batch")
     from aistemsplitter_async.cli.commands import batch as module, dry_run as planning, status as reading  # noqa: PLC0415
 
     if batching.status:

@@ -72,7 +72,7 @@ async def connected(
             proxy = None  # it is on this machine
             gate = Gate(common.rate_limit or RateLimit(), on_event=on_event)  # and nobody else's
         elif common.api_key_file is not None:
-            key = await asyncio.to_thread(_read_key, common.api_key_file)
+            key = await read_key(common)
         terminal.key = (key or os.environ.get(API_KEY_VARIABLE) or "").strip() or None
         if common.ca_file is not None and not sandbox:
             context = await asyncio.to_thread(_read_certificates, common.ca_file)
@@ -172,6 +172,17 @@ def check_sandbox_extra() -> None:
     missing = [name for name in ("numpy", "scipy", "soundfile") if find_spec(name) is None]
     if missing:
         raise UsageError(f"the sandbox needs {', '.join(missing)}; pip install 'aistemsplitter-async[sandbox]'")
+
+
+async def read_key(common: Common) -> str | None:
+    """Return the API key of `--api-key-file`, or of the environment, if there is one.
+
+    Raises:
+        ConfigurationError: there is none in the file.
+    """
+    if common.api_key_file is not None:
+        return await asyncio.to_thread(_read_key, common.api_key_file)
+    return os.environ.get(API_KEY_VARIABLE)
 
 
 def _read_key(file: Path) -> str:

@@ -15,6 +15,7 @@ from aistemsplitter_async._transfer.partfile import NAME_REFUSED
 from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED, SHARED_VARIABLE
+from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST
 from aistemsplitter_async.errors import (
     GATE_UNREACHABLE,
     NOT_MIXED,
@@ -179,7 +180,7 @@ def exit_code(error: AIStemSplitterError) -> Exit:
         return Exit.UNCERTAIN
     if error.code == GATE_UNREACHABLE:
         return Exit.USAGE if isinstance(error, APIConnectionError) and error.permanent else Exit.PARKED
-    passes = isinstance(error, RateLimitedError | JournalLockedError) or error.code == DOWN
+    passes = isinstance(error, RateLimitedError | JournalLockedError) or error.code in (DOWN, SCHEDULER_LOST)
     return Exit.PARKED if passes else Exit.FAILED
 
 

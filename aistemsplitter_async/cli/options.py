@@ -349,6 +349,11 @@ class Batching:
     selecting: Selecting = Selecting()
     sandbox: UseSandbox = False
     webhook_url: WebhookURL = None
+    on: Annotated[
+        str | None,
+        AsText,
+        Parameter(help="Hand the songs to a Dask cluster, like tcp://scheduler:8786, or local:4 for four processes."),
+    ] = None
     status: Annotated[bool, Switch, Parameter(help="Show the progress of the batch, also while it runs.")] = False
     dry_run: Annotated[bool, Switch, Parameter(help="Show what would go where, and what it would cost.")] = False
     common: Common = Common()

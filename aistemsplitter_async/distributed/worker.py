@@ -25,7 +25,7 @@ from aistemsplitter_async.batch.outcome import Outcome
 from aistemsplitter_async.batch.station import CLOSED, Station
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, JOURNAL_VARIABLE
-from aistemsplitter_async.distributed.tasks import Identity, Reply, Task, Terms, read_driver
+from aistemsplitter_async.distributed.tasks import Identity, Reply, Task, Terms, read_driver, without_password
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
 
 _NAME: Final = "aistemsplitter-async"
@@ -182,8 +182,11 @@ def build_client(terms: Terms, place: str) -> AsyncAIStemSplitter:
 
 
 def build_station(client: AsyncAIStemSplitter, terms: Terms) -> Station:
-    """Return the station of a run. The worker's environment knows the password of the journal, if it has one."""
-    return Station(client, journal=os.environ.get(JOURNAL_VARIABLE) or terms.journal, into=terms.into, **terms.options)
+    """Return the station of a run. The worker's environment knows the password of the same journal, if it has one."""
+    known, journal = os.environ.get(JOURNAL_VARIABLE), terms.journal
+    if known and journal is not None and without_password(known) == journal:
+        journal = known
+    return Station(client, journal=journal, into=terms.into, **terms.options)
 
 
 def read_api_key() -> str | None:

@@ -79,10 +79,10 @@ SHELLS_OF = {
         "shared_folder standing station steps ticker track"
     ),
     "cli": "app connect journal_app logs paths places run sources startup",
-    "cli.commands": "batch demo dry_run forecast journal listen lookup sandbox split status unrecognised",
+    "cli.commands": "batch cluster demo dry_run forecast journal listen lookup sandbox split status unrecognised",
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
-    "distributed": "driver library link worker",
+    "distributed": "driver library link local_worker worker",
     "journal": "file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite",
     "library": "folders lists names search tags",
     "otel": "metrics",

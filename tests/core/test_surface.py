@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 import aistemsplitter_async
-from aistemsplitter_async import errors, sandbox, shared, webhooks
+from aistemsplitter_async import distributed, errors, sandbox, shared, webhooks
 
 NAMES = [name for name in dir(aistemsplitter_async) if name != "__version__"]
 LAZY = pytest.mark.parametrize(
-    "package", [aistemsplitter_async, sandbox, shared, webhooks], ids=lambda module: module.__name__
+    "package", [aistemsplitter_async, distributed, sandbox, shared, webhooks], ids=lambda module: module.__name__
 )
 
 
@@ -51,7 +51,7 @@ def test_type_checkers_and_the_interpreter_see_the_same_names(package: ModuleTyp
 
 def test_type_checkers_know_the_exact_types_and_reject_misspelt_names(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy is not installed")
-    packages = (aistemsplitter_async, sandbox, shared, webhooks)
+    packages = (aistemsplitter_async, distributed, sandbox, shared, webhooks)
     names = [(package.__name__, name, home) for package in packages for name, home in typed_names(package).items()]
     lines = [f"import {module}" for module in sorted({home for _, _, home in names} | {name for name, _, _ in names})]
     lines += [f"reveal_type({module}.{name})" for package, name, home in names for module in (package, home)]

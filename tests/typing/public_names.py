@@ -118,6 +118,7 @@ from aistemsplitter_async import (
     stream_source,
 )
 from aistemsplitter_async.config import Secret
+from aistemsplitter_async.distributed import ClusterBatch, DaskLibrary
 from aistemsplitter_async.events import OnEvent, SourceKind, StageOfSplit
 from aistemsplitter_async.models import SplitInput
 from aistemsplitter_async.otel import OTelListener
@@ -250,6 +251,18 @@ async def many_callers(client: AsyncAIStemSplitter, folder: Path) -> str:
         station.drain()
         assert_type(station.stopped_by, BaseException | None)
         return name(outcome)
+
+
+async def cluster(songs: list[Path]) -> BatchReport:
+    library = DaskLibrary("tcp://scheduler:8786", journal="postgresql://db/library", rate_limit=RateLimit(60))
+    run: ClusterBatch = library.run(songs, into="/mnt/stems", stems=("vocals",), max_credits=1000)
+    async with run as outcomes:
+        async for outcome in outcomes:
+            name(outcome)
+            outcomes.drain()
+        assert_type(outcomes.taken, int)
+        assert_type(outcomes.stopped_by, BaseException | None)
+        return await outcomes.report()
 
 
 def is_fresh(status: BatchStatus, now: float) -> bool:

@@ -44,6 +44,7 @@ from aistemsplitter_async.cli.screen.render import (
 from aistemsplitter_async.cli.screen.terminal import BOLD, Terminal
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
+from aistemsplitter_async.distributed.library import ClusterBatch
 from aistemsplitter_async.errors import (
     NOT_MIXED,
     AIStemSplitterError,
@@ -67,7 +68,7 @@ async def batch(paths: Sequence[str], arguments: Batching, terminal: Terminal) -
     run = _Run(arguments, terminal)
     terminal.kept = f"nothing is lost: stems go to {arguments.into}, and the same command goes on from there"
     try:
-        await run.split_all(paths)
+        await (run.split_all(paths) if arguments.on is None else run.hand_out(paths))
     except AIStemSplitterError as error:
         problem = explain(error, run.context)
         terminal.error(problem.message)
@@ -138,6 +139,28 @@ class _Run:
                 await self._print_summary(report, forecast)
                 if report_path is not None and self._waveforms is not None:
                     await self._write_report(report_path, batch, report, self._waveforms)
+
+    async def hand_out(self, paths: Sequence[str]) -> None:
+        """Split every track on a cluster, and print the results and a summary."""
+        from aistemsplitter_async.cli.commands.cluster import handed_out  # noqa: PLC0415  # Dask, for this alone
+
+        arguments, terminal = self._arguments, self._terminal
+        library = build_library(paths, arguments)
+        items = library.items(await library.search(), self._note_unusable)
+        async with handed_out(arguments, items) as outcomes:
+            terminal.on_first_signal = lambda: self._drain_cluster(outcomes)
+            async for outcome in outcomes:
+                self._print_outcome(outcome)
+            terminal.on_first_signal = None
+            report = await outcomes.report()
+        await self._print_summary(report, None)
+
+    def _drain_cluster(self, outcomes: ClusterBatch) -> None:
+        self.is_draining = True
+        outcomes.drain()
+        self._terminal.say(
+            "stopping: the workers finish what is paid for; Ctrl-C again stops at once, and nothing is lost either"
+        )
 
     def _build_batch(self, client: AsyncAIStemSplitter, items: AsyncIterable[BatchItem]) -> Batch:
         arguments = self._arguments
@@ -257,7 +280,7 @@ class _Run:
         notes = [f"same audio as {shown_source(same_as)}"] if same_as else [*folders, *result.turned_down().values()]
         self._terminal.result("  ".join([title, *result.headline()[:2], *map(show, notes)]))
 
-    async def _print_summary(self, report: BatchReport, forecast: Forecast) -> None:
+    async def _print_summary(self, report: BatchReport, forecast: Forecast | None) -> None:
         counts, terminal, others = self._counts, self._terminal, self._ignored.count(Kind.OTHER)
         failed = counts["failed"] + counts["unusable"]
         parts = [
@@ -265,12 +288,14 @@ class _Run:
             f"{failed:,} failed" if failed else "",
             f"{counts['finished']:,} finished earlier" if counts["finished"] else "",
             f"{counts['duplicate']:,} duplicate{'s' * (counts['duplicate'] != 1)}" if counts["duplicate"] else "",
+            f"{counts['elsewhere']:,} by other workers" if counts["elsewhere"] else "",
             f"{counts['not begun']:,} not begun" if counts["not begun"] else "",
             f"{others:,} other file{'s' * (others != 1)} ignored" if others else "",
         ]
+        sent = f", {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         terminal.say(
             f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
-            f"{words(report.seconds)}, {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
+            f"{words(report.seconds)}{sent if forecast is not None else ''}"  # workers send theirs themselves
         )
         stopped = report.stopped_by is not None
         if not report.done + report.failed + report.skipped + counts["unusable"] and not stopped:
@@ -279,10 +304,10 @@ class _Run:
         if report.stopped_by is not None:
             problem = explain(report.stopped_by, self.context)
             self.codes.append(problem.exit_code)
-            if problem.code == CHARGED_MORE:  # it is the error of no song
+            if problem.code == CHARGED_MORE or forecast is None:  # it is the error of no song
                 terminal.error(problem.message)
             terminal.say("no more splits were created after that; everything that is paid for is finished")
-        if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete:
+        if isinstance(report.stopped_by, InsufficientCreditsError) and self._survey.complete and forecast is not None:
             await forecast.report_shortage(stopped=True)
         if report.stopped_by is not None and report.stopped_by.code == MOVED:
             return

@@ -1,0 +1,113 @@
+"""`batch --on`: hands a library out to the workers of a cluster of Dask, or of one that is started on this machine."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aistemsplitter_async._loading import load
+from aistemsplitter_async.cli.connect import read_key
+from aistemsplitter_async.cli.failures import UsageError
+from aistemsplitter_async.cli.options import Batching
+from aistemsplitter_async.cli.places import spell
+from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, JOURNAL_VARIABLE, KEY_AGE, SHARED_VARIABLE
+from aistemsplitter_async.distributed.library import ClusterBatch, DaskLibrary
+
+_LOCAL: Final = re.compile(r"local:([1-9]\d{0,2})")
+_ADDRESS: Final = re.compile(r"[a-z]+://\S+")
+
+
+def find_problem(arguments: Batching) -> str | None:
+    """Return why a library cannot be split on a cluster with these options, `None` if it perhaps can."""
+    on = arguments.on or ""
+    if not (_LOCAL.fullmatch(on) or _ADDRESS.fullmatch(on)):
+        return (
+            f"--on is the address of a Dask scheduler, like tcp://scheduler:8786, or local:4 for four workers, not {on}"
+        )
+    if arguments.sandbox:
+        return "--sandbox is one process, and --on several; give one of them"
+    if arguments.report is not None:
+        return "--report is written by one process: run the same without --on afterwards, which costs nothing"
+    if arguments.common.proxy is not None or arguments.common.ca_file is not None:
+        return "--proxy and --ca-file are for this process, and its workers are others; set them up there"
+    return None
+
+
+@asynccontextmanager
+async def handed_out(arguments: Batching, items: Any) -> AsyncIterator[ClusterBatch]:
+    """Yield the running batch on the cluster that `--on` names.
+
+    Raises:
+        ConfigurationError: no key, no journal that workers can share, or the extra is missing.
+        APIConnectionError: there is no scheduler.
+    """
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it shows tracebacks; what matters is an error here
+    common = arguments.common
+    key = await read_key(common)
+    library: dict[str, Any] = {
+        "journal": str(spell(arguments.place)),
+        "api_key": key,
+        "base_url": common.base_url,
+        "rate_limit": common.rate_limit,
+        "allow_hosts": common.allow_host or (),
+    }
+    options: dict[str, Any] = {
+        "stem_model": arguments.stem_model,
+        "output_format": arguments.output_format,
+        "stems": arguments.selecting.stems,
+        "mixes": arguments.selecting.mixes,
+        "in_flight": arguments.in_flight,
+        "uploads": arguments.uploads,
+        "downloads": arguments.downloads,
+        "priority": arguments.priority,
+        "max_credits": arguments.max_credits,
+        "webhook_url": arguments.webhook_url,
+        "key_age": arguments.key_age or KEY_AGE,
+        "retry_failed": arguments.retry_failed,
+        "changed": arguments.changed,
+        "new_key": arguments.new_key,
+        "resend": arguments.resend,
+    }
+    DaskLibrary(arguments.on or "", **library)  # refused before anything is started
+    environment = {
+        API_KEY_VARIABLE: key or "",
+        BASE_URL_VARIABLE: common.base_url or os.environ.get(BASE_URL_VARIABLE, ""),
+        JOURNAL_VARIABLE: library["journal"],
+        SHARED_VARIABLE: common.shared or os.environ.get(SHARED_VARIABLE) or "host",  # one key, several processes
+    }
+    async with (
+        _started(arguments.on or "", environment) as address,
+        DaskLibrary(address, **library).run(items, into=arguments.into, **options) as outcomes,
+    ):
+        yield outcomes
+
+
+@asynccontextmanager
+async def _started(on: str, environment: dict[str, str]) -> AsyncIterator[str]:
+    """Yield the address of the scheduler; `local:N` is started, with N worker processes."""
+    local = _LOCAL.fullmatch(on)
+    if local is None:
+        yield on
+        return
+    try:
+        await load("distributed.driver", "Driver")
+    except ImportError as error:
+        raise UsageError(f"--on needs Dask: pip install 'aistemsplitter-async[dask]' ({error})") from None
+    from distributed import LocalCluster  # noqa: PLC0415  # it is loaded now
+
+    cluster: Any = LocalCluster(  # type: ignore[no-untyped-call]
+        n_workers=int(local[1]),
+        threads_per_worker=1,
+        processes=True,
+        asynchronous=True,
+        dashboard_address=None,
+        silence_logs=logging.CRITICAL,
+        preload=[f"{DaskLibrary.__module__.rpartition('.')[0]}.local_worker"],
+        env={name: value for name, value in environment.items() if value},
+    )
+    async with cluster:
+        yield str(cluster.scheduler_address)
