@@ -67,7 +67,7 @@ SANDBOX_MAY_USE = frozenset({"_addresses", "_files", "_lazy", "_tasks", "_urls",
 SHELLS_OF = {
     "": "_engine _files _listeners _loading _sleep _tasks _web cli client clock testing",
     "_databases": "postgres redis sqlite",
-    "_gate": "contact gate queues shared_gate timer",
+    "_gate": "contact gate holding queues shared_gate timer",
     "_poll": "poller",
     "_send": "attempt connections connectors course create failures network pipeline transfer transport",
     "_transfer": (
