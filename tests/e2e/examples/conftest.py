@@ -19,6 +19,7 @@ import pytest
 from aistemsplitter_async import client
 from aistemsplitter_async.sandbox import Sandbox
 from tests.e2e.examples import quick
+from tests.e2e.stores.conftest import postgres_dsn, servers, start_server, valkey_url  # noqa: F401  # fixtures
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 Load = Callable[[str], Any]
