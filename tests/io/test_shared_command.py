@@ -62,6 +62,7 @@ def test_a_store_that_refuses_is_one_line_for_all_songs(tmp_path: Path, capsys: 
         "postgresql://host/db?pass%77ord=hunter2",
         "postgresql://host/db?sslmode=require&sslpassword=hunter2",
         "postgresql://me:p@ss:hunter2/x@host/db",
+        "postgresql://host/db?oauth_client_secret=hunter2",
     ],
 )
 def test_a_password_is_not_taken_from_where_others_see_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:
