@@ -87,7 +87,8 @@ class SQLiteInbox:
             synchronous="FULL",  # a commit survives a power cut
             timeout=_BUSY_TIMEOUT,
         )
-        self._start_over()
+        self._thread: Executor = ThreadPoolExecutor(1)  # the only one that uses the file, for whichever event loop
+        self._uncommitted = deque[tuple[WebhookEvent, Future[None]]]()
 
     def __repr__(self) -> str:
         return f"SQLiteInbox({str(self._path)!r})"
@@ -134,11 +135,9 @@ class SQLiteInbox:
             await self._clock.sleep(self._look)
 
     def _start_over(self) -> None:
-        """Begin, or go on in a process that was forked: what is being put there is the parent's."""
-        self._thread: Executor = ThreadPoolExecutor(
-            1
-        )  # the only one that uses the connection, for whichever event loop
-        self._uncommitted = deque[tuple[WebhookEvent, Future[None]]]()
+        """Go on in a process that was forked: the thread, and what is being put there, are the parent's."""
+        self._thread = ThreadPoolExecutor(1)
+        self._uncommitted.clear()
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         return await run_in_thread(self._use, work, pool=self._thread)
