@@ -21,8 +21,10 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import FLEET_LOOK
 from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError, SpendLimitError
 from aistemsplitter_async.journal.binding import GATE
+from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
+from aistemsplitter_async.journal.rows import Sighting
 from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
@@ -128,6 +130,32 @@ class BatchContext:
             return await self.journal.write(change, *args, **kwargs)
 
         return await self.disk.retry_through_outage(once)
+
+    async def claim(self, found: Sighting, *, resplit: bool) -> Claim:
+        """Return the row of a source; see `JournalStore.claim`.
+
+        It is claimed even if the caller is cancelled; then nobody works on it, and other workers may have it again.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        options, taken = self.options, set[int | str]()
+
+        def claim(store: JournalStore) -> Claim:
+            claim = store.claim(
+                found, options.variant, dedupe=options.dedupe, resplit=resplit, changed=options.changed
+            )
+            taken.clear()  # of an attempt that was undone
+            taken.update({claim.record.id} if claim.met in ("new", "known", "unsettled") else ())
+            return claim
+
+        try:
+            return await self.write(claim)
+        except asyncio.CancelledError:
+            if self.journal.is_shared:
+                with suppress(JournalError):  # it is closed, and lets go of everything
+                    self.journal.submit(lambda store: store.release(taken)).add_done_callback(_drop)
+            raise
 
     def hold(self, row: int) -> None:
         """Note that a track works on this row of the journal."""

@@ -213,16 +213,17 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
 
     What a person has to confirm first waits for its source, which may not be in this run, and so was not checked.
 
+    Args:
+        context: of the batch, which holds the record.
+        record: let go of in the end.
+
     Raises:
         JournalError: the answer cannot be recorded.
     """
-    if context.needs_confirmation(record):
-        context.release({record.id})
-        return
     standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
-    context.hold(record.id)
     try:
-        await SplitCreator(context, standing).replay(record)
+        if not context.needs_confirmation(record):
+            await SplitCreator(context, standing).replay(record)
     except LostLeaseError:  # another worker finds out
         pass
     except JournalError:

@@ -105,7 +105,7 @@ class SQLiteDatabase:
         select = f"SELECT {COLUMNS} FROM tracks WHERE state IN ({marks}) ORDER BY id"  # noqa: S608  # our columns
         return self.connection.execute(select, tuple(states)).fetchall()
 
-    def hold(self, tracks: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
         return set()
 
     def busy(self, tracks: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's

@@ -127,8 +127,8 @@ class Desk(SQLiteDatabase):
         ]
         return [self.take_track(track, {}) for track in free[:most]]
 
-    def hold(self, tracks: Collection[int]) -> set[int]:
-        return self.busy(tracks)
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:
+        return self.busy(tracks) | {track for track in tracks if track in had and self._owner(track) != self.me}
 
     def busy(self, tracks: Collection[int]) -> set[int]:
         others = self._others()
