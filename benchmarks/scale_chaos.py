@@ -331,6 +331,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--gate", choices=("postgres", "host", "none"), default="postgres", help="where it is shared")
     parser.add_argument("--max-credits", type=float, default=None)
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--twice", action="store_true", help="each worker has every source twice")
     parser.add_argument("--broken", choices=BROKEN, default="", help="a build with this mistake in it")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
@@ -357,7 +358,7 @@ def main() -> int:
             folder=folder,
             base_url=base_url,
             dsn=f"{server['url']}&schema=chaos_{uuid.uuid4().hex}",
-            sources=tuple(_make_sources(folder, options)),
+            sources=tuple(_make_sources(folder, options)) * (1 + options.twice),
             limit=RateLimit(options.limit, per=options.minute),
             lease=options.lease,
             gate=gates[options.gate],

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 SCHEMA: Final = "aistemsplitter"
 _EXAMPLE: Final = "postgresql://user@db.example.com/name"
-_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # quoted in SQL all the same: it may be a word of SQL's own
+_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # quoted in SQL, or it might be a word of it
 _SECRETS: Final = ("password", "sslpassword")  # options that are one
 _NOT_SHOWN: Final = ("schema", *_SECRETS)
 _SILENT: Final = 15  # s of silence after which a connection is probed; a route that is gone says nothing

@@ -99,6 +99,19 @@ class BatchContext:
         self.in_flight.resize(self._plan_in_flight())
         self.sources.resize(self._plan_sources())
 
+    @property
+    def ahead(self) -> float:
+        """Seconds that the clock of the journal's times is ahead of this machine's, which is that of a file.
+
+        The machines of a shared one need not agree on the time of day: a key would be trusted for too long.
+        """
+        now = self.journal.now()
+        return 0.0 if now is None else now - self.clock.now()
+
+    def now(self) -> float:
+        """Return POSIX seconds by the clock of the journal's times."""
+        return self.clock.now() + self.ahead
+
     def needs_confirmation(self, record: Record) -> bool:
         """Return whether its create is resent only if a person says so: it may be paid for once more."""
         return self.plan(record, resend=False) is Step.REVIEW
@@ -108,7 +121,7 @@ class BatchContext:
         options = self.options
         return plan_step(
             record,
-            now=self.clock.now(),
+            now=self.now(),
             key_age=options.key_age,
             wants_files=options.into is not None,
             key=self.engine.owner["key"],
@@ -142,9 +155,7 @@ class BatchContext:
         options, taken = self.options, set[int | str]()
 
         def claim(store: JournalStore) -> Claim:
-            claim = store.claim(
-                found, options.variant, dedupe=options.dedupe, resplit=resplit, changed=options.changed
-            )
+            claim = store.claim(found, options.variant, dedupe=options.dedupe, resplit=resplit, changed=options.changed)
             taken.clear()  # of an attempt that was undone
             taken.update({claim.record.id} if claim.met in ("new", "known", "unsettled") else ())
             return claim

@@ -170,14 +170,14 @@ class _JournaledCreate:
             intend = partial(intend, price=standing.price.credits)
         standing.cancellable = False
         try:
-            self.record = await context.journal.write(intend, self.record.id, self.submission, context.clock.now())
+            self.record = await context.journal.write(intend, self.record.id, self.submission, context.now())
         except SpendLimitError:
             standing.cancellable = True
             raise OverbookedError from None
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context
-        self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
+        self.record = await context.write(JournalStore.created, self.record.id, created, context.now())
         cost = context.budget.charge(self.record.id, self.record.credits_used)
         counted = self.record.credits_used == created.credits_used  # or else another row counts this split
         self._standing.cost = cost if counted else None

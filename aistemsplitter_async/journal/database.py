@@ -62,6 +62,9 @@ class Database(Protocol):
             JournalError: it may not be.
         """
 
+    def now(self) -> float | None:
+        """Return the time of the journal's server (POSIX seconds), `None` if it has none. From any thread."""
+
     def rows(self, statement: str, *values: Any) -> Iterable[Row]:
         """Return the rows of a query."""
 

@@ -34,7 +34,7 @@ _FREE: Final = (
 )
 _BEAT: Final = (
     "UPDATE \"{schema}\".workers SET until = clock_timestamp() + interval '{lease} seconds', status = %s "
-    "WHERE id = '{me}'"
+    "WHERE id = '{me}' RETURNING extract(epoch FROM clock_timestamp())::float8"
 )
 
 
@@ -58,7 +58,7 @@ class PostgresDatabase:
         self._session.open()
         self._session.retry(self._register)
         beat = _BEAT.format(schema=place.database.schema, lease=place.lease, me=self._me)
-        self._lease = Lease(place.database, place.lease, beat, timeout=JOURNAL_CONNECT)
+        self._lease = Lease(place.database, place.lease, beat, now=self._registered, timeout=JOURNAL_CONNECT)
 
     def _register(self) -> None:
         self.begin()
@@ -70,11 +70,12 @@ class PostgresDatabase:
             "INSERT INTO meta VALUES ('run', '1') ON CONFLICT (name) "
             "DO UPDATE SET value = (meta.value::bigint + 1)::text"
         )
-        self.run, self.first_run = self.row(
+        self.run, self.first_run, self._registered = self.row(
             "INSERT INTO workers (id, run, first_run, host, process, until) "
             "SELECT ?, value::bigint, least(value::bigint, (SELECT min(first_run) FROM workers "
             "WHERE until > clock_timestamp())), "
-            "?, ?, clock_timestamp() + ? * interval '1 second' FROM meta WHERE name = 'run' RETURNING run, first_run",
+            "?, ?, clock_timestamp() + ? * interval '1 second' FROM meta WHERE name = 'run' "
+            "RETURNING run, first_run, extract(epoch FROM clock_timestamp())::float8",
             *(self._me, socket.gethostname(), os.getpid(), self._place.lease),
         )
         self.commit()
@@ -114,6 +115,9 @@ class PostgresDatabase:
             "what it was doing, and it creates nothing until it is heard of again",
             code=DOWN,
         )
+
+    def now(self) -> float | None:
+        return None if self._lease is None else self._lease.now()
 
     def rows(self, statement: str, *values: Any) -> list[Row]:
         rows: list[Row] = self._run(statement, *values).fetchall()

@@ -72,6 +72,9 @@ class SQLiteDatabase:
     def check_in_place(self) -> None:
         self._file.check_in_place()
 
+    def now(self) -> float | None:
+        return None
+
     def rows(self, statement: str, *values: Any) -> Iterable[Row]:
         return self.connection.execute(statement, values)
 

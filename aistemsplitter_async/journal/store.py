@@ -89,6 +89,10 @@ class JournalStore(Sharing):
         """
         self._db.check_in_place()
 
+    def now(self) -> float | None:
+        """Return the time of a shared one's server (POSIX seconds); `None` for a file. From any thread."""
+        return self._db.now()
+
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""
         self._db.begin()

@@ -170,7 +170,11 @@ def test_without_the_owner_a_late_refusal_would_let_a_second_key_be_written(
 def test_a_worker_does_not_take_again_what_it_lost_before_it_has_found_that_out(postgres_dsn: str) -> None:
     """Its first attempt was refused, and it was stopped before it noted that; who took over may have sent it again."""
     place = at(postgres_dsn)
-    with closing(JournalStore(place)) as slow, closing(JournalStore(place)) as dead, closing(JournalStore(place)) as well:
+    with (
+        closing(JournalStore(place)) as slow,
+        closing(JournalStore(place)) as dead,
+        closing(JournalStore(place)) as well,
+    ):
         track = do(slow, claiming("a")).record.id
         do(slow, intending(track, "K1"))
         bury(slow)

@@ -104,6 +104,9 @@ class Desk(SQLiteDatabase):
         if self.until < math.inf:
             raise JournalError("this worker is silent", code="JOURNAL_DOWN")
 
+    def now(self) -> float:
+        return self.library.clock.now()
+
     def insert_track(self, values: Mapping[str, Any]) -> Row:
         return super().insert_track({**values, "owner": self.me})
 

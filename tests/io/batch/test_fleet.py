@@ -64,16 +64,16 @@ def priced(number: int, seconds: float = 10.0) -> list[BatchItem]:
 class Worker:
     """One batch, run in a task; it is killed without being able to tidy up."""
 
-    def __init__(self, world: World, library: Library, sources: Any, **options: Any) -> None:
+    def __init__(self, world: World, library: Library, sources: Any, *, client: Any = None, **options: Any) -> None:
         self.outcomes: list[Outcome] = []
         self.batch: Batch | None = None
         self._world, self._library = world, library
-        self._task = asyncio.create_task(self._run(sources, options))
+        self._task = asyncio.create_task(self._run(sources, options, client or {}))
 
-    async def _run(self, sources: Any, options: dict[str, Any]) -> list[Outcome]:
+    async def _run(self, sources: Any, options: dict[str, Any], client: dict[str, Any]) -> list[Outcome]:
         async with (
-            self._world.client(rate_limit=RateLimit(10_000)) as client,
-            client.split_many(sources, journal=JOURNAL, **options) as self.batch,
+            self._world.client(rate_limit=RateLimit(10_000), **client) as splitter,
+            splitter.split_many(sources, journal=JOURNAL, **options) as self.batch,
         ):
             self.desk = self._library.desks[-1]
             async for outcome in self.batch:
@@ -236,7 +236,7 @@ async def test_a_worker_that_was_taken_for_dead_and_has_the_song_twice_ends_quie
     assert len(world.api.created) == 1
 
 
-async def left_open(world: World, library: Library) -> Worker:
+async def left_open(world: World, library: Library, **client: Any) -> Worker:
     """Return a worker that was killed before the answer to its create, which happened."""
 
     async def answer_nobody(exchange: Any) -> Any:
@@ -244,9 +244,37 @@ async def left_open(world: World, library: Library) -> Worker:
         await asyncio.Event().wait()
 
     world.api.script("create", answer_nobody)
-    worker = Worker(world, library, urls(1))
+    worker = Worker(world, library, urls(1), client=client)
     await until(world, lambda: len(world.api.created) == 1)
     return worker
+
+
+class WrongClock:
+    """The clock of a machine that has another idea of the time of day."""
+
+    def __init__(self, clock: Any, ahead: float) -> None:
+        self._clock, self._ahead = clock, ahead
+
+    def now(self) -> float:
+        return float(self._clock.now()) + self._ahead
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "later", "outcome"), [(6.0, 0.0, "Done"), (-30.0, 0.0, "Done"), (6.0, 24.0, "Failed")]
+)
+async def test_a_key_is_as_old_as_the_journal_says_however_wrong_a_workers_clock_is(
+    world: World, library: Library, ahead: float, later: float, outcome: str
+) -> None:
+    """Hours. By the first worker's clock its create would never be too old, or would be at once."""
+    first = await left_open(world, library, clock=WrongClock(world.clock, ahead * 3600.0))
+    await first.kill()
+    await world.clock.sleep(LEASE + later * 3600.0)
+    assert await Worker(world, library, urls(1)).end() == {outcome: 1}
+    assert len(world.api.created) == 1
+    assert world.api.count("create") == (2 if outcome == "Done" else 1)
 
 
 async def test_a_create_that_is_mended_just_as_its_source_is_claimed_is_resolved_by_one_of_both(
