@@ -67,6 +67,10 @@ def parse_redis_url(url: object, *, name: str = "the database") -> RedisURL:
     address = parse_address(url, name=name, schemes=REDIS_SCHEMES, example=_EXAMPLE)
     if unknown := {option for option, _ in address.options} - _OPTIONS - {"prefix"}:
         raise ConfigurationError(f"{name}: a Redis URL has no option {', '.join(sorted(unknown))} here")
+    if address.scheme != "rediss" and any(option.startswith("ssl_") for option, _ in address.options):
+        raise ConfigurationError(f"{name}: options of TLS need a URL that begins with rediss://")
+    if address.option("protocol") not in (None, "2", "3"):
+        raise ConfigurationError(f"{name}: the protocol of Redis is 2 or 3")
     database = address.option("db") or (address.path.strip("/") if address.scheme != "unix" else "")
     if database and not database.isdecimal():
         raise ConfigurationError(f"{name}: a database of Redis is a number, as in {_EXAMPLE}")
@@ -87,8 +91,8 @@ def parse_redis_url(url: object, *, name: str = "the database") -> RedisURL:
 
 def _for_redis(address: Address) -> str:
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in address.options if name != "prefix")
-    credentials = f"{address.userinfo}@" if address.userinfo else ""
-    return f"{address.scheme}://{credentials}{address.hosts}{address.path}{'?' if options else ''}{options}"
+    path = quote(unquote(address.path), safe="/")
+    return f"{address.scheme}://{address.credentials}{address.hosts}{path}{'?' if options else ''}{options}"
 
 
 def _describe(address: Address, database: str) -> str:

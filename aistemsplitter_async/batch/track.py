@@ -78,6 +78,7 @@ class BatchTrack:
         self._row: int | None = None  # of the journal, once this track owns it
         self._was_elsewhere = again is not None
         self._identifier = Identifier(context, audio=None if again is None else again.audio)
+        self._opened = None if again is None else again.opened
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
 
@@ -129,11 +130,14 @@ class BatchTrack:
         context = self._context
         pipeline = context.engine.pipeline
         with stage(pipeline.emit, "prepare"):
-            opened = await open_item(self._item, context.own_files, clock=context.clock, stall=pipeline.timeouts.stall)
+            opened = self._opened or await open_item(
+                self._item, context.own_files, clock=context.clock, stall=pipeline.timeouts.stall
+            )
             self.standing.label = opened.label
             if isinstance(opened.audio, DirectURL):
                 context.engine.uploader.vet_source(opened.audio)
             if opened.path is None:
+                self._opened = opened
                 self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
             audio = await self._identifier.identify(opened)
             if audio is None:
@@ -252,7 +256,7 @@ class BatchTrack:
 
     def _leave(self, row: int | None) -> Elsewhere:
         """Leave the song to the worker that has it in hand, until that lets go of it."""
-        return Elsewhere(self._item, self.standing.position, row, self._identifier.audio)
+        return Elsewhere(self._item, self.standing.position, row, self._identifier.audio, self._opened)
 
     async def _claim(self, opened: OpenedItem, audio: AudioId) -> Claim:
         """Claim the journal row of this audio, in the order of the sources."""

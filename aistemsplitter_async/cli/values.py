@@ -58,6 +58,9 @@ def parse_shared(text: str) -> str:
     return text
 
 
+_SECRET = ("password", "secret", "scram_")  # in the names of options that hold one
+
+
 def has_password(url: str) -> bool:
     """Return whether the URL of a database holds a password, as its user's or as an option."""
     scheme, _, rest = url.partition("://")
@@ -65,7 +68,7 @@ def has_password(url: str) -> bool:
         return False
     place, _, query = rest.partition("?")
     names = [unquote(option.partition("=")[0]).lower() for option in query.split("&")]
-    return ":" in place.rpartition("@")[0] or any("password" in name for name in names)
+    return ":" in place.rpartition("@")[0] or any(word in name for name in names for word in _SECRET)
 
 
 def parse_webhook_url(text: str) -> str:

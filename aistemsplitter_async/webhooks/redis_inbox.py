@@ -73,7 +73,13 @@ class RedisInbox(ServerInbox):
     async def _connect(self) -> _RedisLine:
         await run_in_thread(load_redis)
         client = connect_redis(self._url, timeout=INBOX_PATIENCE)
-        return _RedisLine(client, self._url, capacity=self._capacity, keep=self._keep)
+        line = _RedisLine(client, self._url, capacity=self._capacity, keep=self._keep)
+        try:
+            await line.prepare()
+        except BaseException:
+            await line.aclose()
+            raise
+        return line
 
     def _explain(self, error: Exception) -> Exception:
         redis = load_redis()
@@ -95,6 +101,10 @@ class _RedisLine:
         self._known = f"{url.prefix}{{webhooks}}:known"
         self._capacity = capacity
         self._keep = max(1, round(keep * 1000))  # ms
+
+    async def prepare(self) -> None:
+        """Connect, for the client does that only when it is used."""
+        await self._read_oldest()
 
     async def find(self, events: Collection[WebhookEvent]) -> Collection[WebhookEvent]:
         found = list(events)

@@ -47,6 +47,7 @@ def test_without_the_store_a_command_says_what_it_waits_for_and_ends_with_75(
         "postgresql://host/db?pass%77ord=hunter2",
         "postgresql://host/db?sslmode=require&sslpassword=hunter2",
         "postgresql://me:p@ss:hunter2/x@host/db",
+        "postgresql://host/db?oauth_client_secret=hunter2",
     ],
 )
 def test_a_password_is_not_taken_from_where_others_see_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.commands.forecast import Forecast
 from aistemsplitter_async.cli.commands.status import find_others, report_owner
 from aistemsplitter_async.cli.commands.unrecognised import announced
@@ -23,7 +24,6 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
 from aistemsplitter_async.cli.ignored import IgnoredFiles
 from aistemsplitter_async.cli.library import Survey, build_library
-from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.places import spell
 from aistemsplitter_async.cli.report.report import check_report_path, write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aistemsplitter_async._loading import load
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.connect import read_key
 from aistemsplitter_async.cli.failures import UsageError
-from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.places import spell
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, JOURNAL_VARIABLE, KEY_AGE, SHARED_VARIABLE
 from aistemsplitter_async.distributed.library import ClusterBatch, DaskLibrary

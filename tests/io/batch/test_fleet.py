@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -672,3 +673,28 @@ async def test_what_a_failed_reader_leaves_is_read_by_another(world: World, libr
         second = Worker(world, library, [file])
         assert await first.end() == {"Failed": 1}
         assert await second.end() == {"Done": 1}
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_file_object_whose_song_is_elsewhere_is_read_from_where_it_stood_when_it_is_taken_again(
+    world: World, library: Library, tmp_path: Path, is_killed: bool
+) -> None:
+    process(world, 40.0)
+    never = asyncio.Event()
+
+    async def answer_nobody(_: Any) -> None:
+        await never.wait()
+
+    if is_killed:
+        world.api.script("upload", answer_nobody)
+    audio = b"RIFF, or not: what a browser sent"
+    first, second = [[BatchItem(source=BytesIO(audio), filename=f"{name}.mp3")] for name in ("one", "other")]
+    working = Worker(world, library, first, into=tmp_path)
+    await until(world, lambda: world.api.count("upload") == 1)
+    waiting = Worker(world, library, second, into=tmp_path)
+    await until(world, lambda: waiting.batch is not None and waiting.batch.progress().elsewhere == 1)
+    if is_killed:
+        await working.kill()
+    assert await waiting.end() == ({"Done": 1} if is_killed else {"Skipped elsewhere": 1})
+    assert {asked.body for asked in world.api.of("upload")} == {audio}
+    assert len(world.api.created) == 1

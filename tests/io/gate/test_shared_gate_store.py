@@ -212,7 +212,7 @@ async def test_closing_takes_a_few_seconds_at_most_whatever_the_store_does(oddit
     await gate.aclose()
     await gate.aclose()
     assert clock.monotonic() - began <= 2.1
-    with pytest.raises(ConfigurationError, match="closed while"):
+    with pytest.raises(ConfigurationError, match="this gate is closed"):
         await waiting
     assert store.closed
 
