@@ -173,7 +173,8 @@ class Patience:
                     raise
                 now = self._clock.monotonic()
                 failures.note(error, now, successes=self._successes, answers=self._answers())
-                if failures.is_track_beside_others() or not self._note_outage(error):
+                is_about_track = failures.is_track_beside_others() and not isinstance(error, JournalError)
+                if is_about_track or not self._note_outage(error):
                     raise
                 if signs is None or is_storage_out(error):  # that says nothing about the track
                     continue

@@ -35,6 +35,7 @@ from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
+_OPEN = frozenset({State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW})  # a create may have happened
 
 
 class BatchTrack:
@@ -193,7 +194,8 @@ class BatchTrack:
         return None
 
     def _raise_unresolved(self, record: Record) -> None:
-        if (unresolved := self._context.unresolved.pop(record.id, None)) is not None:
+        unresolved = self._context.unresolved.pop(record.id, None)
+        if unresolved is not None and record.state in _OPEN:  # else another worker has found out since then
             self.standing.enter("create")
             raise unresolved
 
@@ -255,14 +257,7 @@ class BatchTrack:
         if self._after is not None:
             await self._after.wait()
         self.has_claimed.set()  # the next source runs only once this claim is in the journal's queue
-        claim = await context.write(
-            JournalStore.claim,
-            opened.sighted(audio, self._item.pattern),
-            context.options.variant,
-            dedupe=context.options.dedupe,
-            resplit=self._item.anew,
-            changed=context.options.changed,
-        )
+        claim = await context.claim(opened.sighted(audio, self._item.pattern), resplit=self._item.anew)
         self._identifier.end()
         return claim
 

@@ -16,10 +16,10 @@ from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
 from aistemsplitter_async.cli.places import PASSWORD_ELSEWHERE
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED, SHARED_VARIABLE
-from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST
 from aistemsplitter_async.errors import (
     GATE_UNREACHABLE,
     NOT_MIXED,
+    SCHEDULER_LOST,
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,

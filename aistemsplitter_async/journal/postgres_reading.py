@@ -63,7 +63,8 @@ class PostgresReader:
 
     def _begin(self) -> None:
         schema = self._place.database.schema
-        self._connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = {schema}")
+        begin = f'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = "{schema}"'
+        self._connection.execute(begin)
         (found,) = self._connection.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone()
         if found is None:
             raise JournalError(
