@@ -36,7 +36,9 @@ async def test_a_song_that_is_ordered_twice_is_paid_for_once(
     def work() -> list[dict[str, str]]:
         signals.worker_init.send(None)  # as the command does
         try:
-            with start_worker(example.app, pool="threads", concurrency=4, perform_ping_check=False):
+            with start_worker(
+                example.app, pool="threads", concurrency=4, perform_ping_check=False, shutdown_timeout=60
+            ):
                 orders = [example.split.delay(f"{name}.wav") for name in ("one", "other", "one")]
                 return [order.get(timeout=60, interval=0.02) for order in orders]
         finally:
