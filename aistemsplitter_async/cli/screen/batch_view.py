@@ -38,6 +38,8 @@ class Counted(Protocol):
 def describe_stages(progress: BatchProgress) -> str:
     """Return how many tracks are in each stage, such as `3 uploading, 96 waiting`."""
     parts = [f"{progress.stages[stage]} {verb}" for stage, verb in _VERBS.items() if progress.stages.get(stage)]
+    if progress.elsewhere:
+        parts.append(f"{progress.elsewhere} with other workers")
     return ", ".join(parts) or "nothing in progress"
 
 
