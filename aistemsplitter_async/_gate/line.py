@@ -21,7 +21,9 @@ from aistemsplitter_async._gate.lanes import Order, Turns
 from aistemsplitter_async._gate.shared_limiter import SharedLimiter
 
 _GRACE = 0.5  # s after its moment in which a process must have come, or has lost its place
-_SHORT_GRACE = 0.01  # s for which a slot is kept for one that is late, among equals: scheduling takes that long at times
+_SHORT_GRACE = (
+    0.01  # s for which a slot is kept for one that is late, among equals: scheduling takes that long at times
+)
 _SOON = 0.05  # s before its moment in which a free slot is kept for one with a better order
 _MOST_WANTED = 16  # slots that one process keeps from those behind it
 _PULSE_LEAST, _PULSE_MOST = 0.02, 1.0  # s until it is worth asking again when only a reply can tell
@@ -101,9 +103,7 @@ class Line:
             return self.join(None, order, mine.want - slots)
         return Ticket(order, mine.turn + slots, mine.want - slots, mine.due)
 
-    def share(
-        self, mine: Ticket, limiter: SharedLimiter, now: float, *, spare: int, latency: float
-    ) -> tuple[int, int]:
+    def share(self, mine: Ticket, limiter: SharedLimiter, now: float, *, spare: int, latency: float) -> tuple[int, int]:
         """Return how many slots `mine` may have now, if there are so many, and how many must stay free for others."""
         among, pitch = self._among(mine), _pitch(limiter, latency)
         batch = _batch(limiter, mine.want, among)
