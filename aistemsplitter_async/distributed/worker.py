@@ -173,7 +173,8 @@ def prepare(terms: Terms) -> tuple[AsyncAIStemSplitter, str | None]:
         ConfigurationError: API, key or journal are not those of the driver.
         JournalError: the journal cannot be read.
     """
-    key = read_api_key()
+    if not (key := read_api_key()):
+        raise ConfigurationError(f"it has no API key: set {API_KEY_VARIABLE} or {API_KEY_FILE_VARIABLE} there")
     client = AsyncAIStemSplitter(key, rate_limit=terms.rate_limit, poll=terms.poll, allow_hosts=terms.allow_hosts)
     own = Identity(__version__, client.base_url, fingerprint(parse_api_key(key)))
     if (problem := own.explain_difference(terms.driver)) is not None:
@@ -219,7 +220,7 @@ def read_api_key() -> str | None:
             return opened.read(_KEY_CAP_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"cannot read the API key of {API_KEY_FILE_VARIABLE}, {file}: {type(error).__name__}", code="NO_API_KEY"
+            f"cannot read the API key of {API_KEY_FILE_VARIABLE}, {file}: {type(error).__name__}"
         ) from None
 
 

@@ -82,11 +82,17 @@ def run(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.Mo
     identity = Identity(__version__, sandbox.base_url, fingerprint(Secret(sandbox.api_key)))
 
     def start(
-        sources: Any, *, driver: Identity = identity, into: str | None = None, address: str = "", **options: Any
+        sources: Any,
+        *,
+        driver: Identity = identity,
+        into: str | None = None,
+        address: str = "",
+        patience: float = 1.0,
+        **options: Any,
     ) -> ClusterBatch:
         asked = cast(BatchKeywords, options)
         terms = Terms(run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=asked, poll=EAGER)
         place = address or request.getfixturevalue("cluster").scheduler.address
-        return ClusterBatch(place, sources, terms, journal=None, patience=1.0, security=None, clock=SystemClock())
+        return ClusterBatch(place, sources, terms, journal=None, patience=patience, security=None, clock=SystemClock())
 
     return start
