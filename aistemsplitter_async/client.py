@@ -112,7 +112,8 @@ class AsyncAIStemSplitter:
         shared: where processes that use the same key keep what they know of its limit, so that all together keep it:
             `"host"` (a file of this user on this machine), `"sqlite:///path"`, `"redis://host"` (extra `redis`; also
             `rediss://`, `unix://`) or `"postgresql://host/database"` (extra `postgres`). All must name the same.
-            `AISTEMSPLITTER_SHARED` if neither this nor `gate` nor `transport` is given. It is opened on entering, or at the first call.
+            `AISTEMSPLITTER_SHARED` if neither this nor `gate` nor `transport` is given. It is opened on entering, or at
+            the first call.
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.

@@ -233,7 +233,11 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
         asked = error.retry_after
         wait = f" in {asked:.0f} s" if asked and asked <= LONGEST_CLOSED else " later"
         return f"try again{wait}, and give the key's limit with --rate-limit"
-    if error.code in ("CERTIFICATE", "PROXY"):  # it says itself what to do, or that the proxy is the one to ask
+    if error.code in (
+        "CERTIFICATE",
+        "PROXY",
+        SCHEDULER_LOST,
+    ):  # it says itself what to do, or whom to ask
         return "check --proxy" if error.code == "PROXY" else None
     if isinstance(error, APIConnectionError | ProtocolError):
         return "check the network and --base-url"

@@ -66,6 +66,19 @@ async def test_closing_a_client_tells_what_is_over(cluster: Cluster) -> None:
     (await gate.admit()).restore()  # it is not closed: others may use it
 
 
+async def test_a_gate_that_is_closed_too_early_ends_the_waits_of_its_clients(world: World, cluster: Cluster) -> None:
+    client, gate = cluster.clients[0], cluster.gates[0]
+    await client.get_credits()
+    cluster.store.delay = 0.5
+    waiting = asyncio.ensure_future(client.wait_for_split("split_1"))
+    await world.clock.sleep(0.1)
+    await gate.aclose()
+    for wait in (waiting, client.wait_for_split("split_1"), client.get_credits()):
+        with pytest.raises(ConfigurationError, match="this gate is closed"):
+            await wait
+    assert world.elapsed() < 5
+
+
 class Pause:
     """Stops the process, timers and all, at one moment."""
 
