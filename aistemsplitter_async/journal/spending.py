@@ -68,7 +68,7 @@ class Spending(Binding):
         if row[1] != most:
             theirs, ours = (_in_words(limit) for limit in (row[1], most))
             raise ConfigurationError(
-                f"the workers on {self.place} may spend {theirs} together, and this one was told {ours}; give all of "
+                f"the workers on {self.place} have {theirs} together, and this one was given {ours}; give all of "
                 "them the same max_credits (--max-credits), or start this one once they have ended"
             )
         self._budget = int(row[0])
@@ -142,4 +142,4 @@ class Spending(Binding):
 
 
 def _in_words(most: float) -> str:
-    return f"{most:g} credits" if most < math.inf else "without a limit"
+    return f"a limit of {most:g} credits" if most < math.inf else "no limit"

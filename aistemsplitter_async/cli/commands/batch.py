@@ -294,9 +294,10 @@ class _Run:
             f"{counts['not begun']:,} not begun" if counts["not begun"] else "",
             f"{others:,} other file{'s' * (others != 1)} ignored" if others else "",
         ]
+        spent = charged(report.credits_used, self._lost, report.credits_used_by_all)
         sent = f", {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         terminal.say(
-            f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
+            f"{', '.join(part for part in parts if part)}; {spent}, "
             f"{words(report.seconds)}{sent if forecast is not None else ''}"  # workers send theirs themselves
         )
         stopped = report.stopped_by is not None
