@@ -195,7 +195,7 @@ class AsyncAIStemSplitter:
             from aistemsplitter_async._gate.shared_gate import SharedGate  # noqa: PLC0415  # few clients have one
             from aistemsplitter_async.shared.urls import open_gate_store  # noqa: PLC0415
 
-            store = open_gate_store(self._shared, os.environ)
+            store = open_gate_store(self._shared, os.environ, name="shared" if shared else SHARED_VARIABLE)
             return SharedGate(store, limit, clock=self._clock, retry=policy, on_event=listener)
 
         def build_engine() -> Engine:

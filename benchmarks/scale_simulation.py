@@ -75,13 +75,19 @@ class Store:
     timeline: Timeline
     latency: float
     random: random.Random
+    jitter: float = 0.0
     text: str | None = None
     version: int = 0
     steps: int = 0
     kinds: Counter[str] = attrs.field(factory=Counter[str])
 
     def trip(self, effect: Callable[[], None]) -> None:
-        self.timeline.later(self.latency / 2 * (0.5 + self.random.random()), effect)
+        """Let `effect` happen after half of a trip; it is late if whoever waits for it is not scheduled at once."""
+        self.timeline.later(self.latency / 2 * (0.5 + self.random.random()) + self.late() / 4, effect)
+
+    def late(self) -> float:
+        """Return by how many seconds a process is late: often little, at times up to `jitter`."""
+        return self.jitter * self.random.random() ** 3
 
 
 @attrs.define(eq=False)
@@ -148,7 +154,7 @@ class Process:
             self._talk(now)
         elif at < self._timer_at and math.isfinite(at):
             self._timer_at = at
-            self.timeline.later(at - now, self._wake)
+            self.timeline.later(at - now + self.store.late(), self._wake)
 
     def _wake(self) -> None:
         self._timer_at = math.inf
@@ -213,7 +219,7 @@ class Process:
         self.granted += 1
         calls = self.backlog.get(order)
         self.waits.setdefault(order, []).append((now, now - calls.popleft() if calls else 0.0))
-        self.timeline.later(self.reply_after / 2, lambda: self._arrive(slot))
+        self.timeline.later(self.reply_after / 2 + self.store.late() / 4, lambda: self._arrive(slot))
 
     def _arrive(self, slot: int) -> None:
         ok = self.server.accepts(self.timeline.now, self.name)
@@ -252,8 +258,9 @@ class Conversation:
         process, store = self.process, self.process.store
         if not process.alive:
             return
-        now = process.timeline.now
-        over = tuple(Over(slot, "refuse" if slot in self.refused else "settle", now - at) for slot, at in self.over)
+        over = tuple(
+            Over(slot, "refuse" if slot in self.refused else "settle", self.began - at) for slot, at in self.over
+        )
         store.steps += 1
         ask = attrs.evolve(self.ask, over=over)
         text, reply = step(stored, ask, retry=RETRY, lease=process.lease, random=process.random.random)
@@ -320,16 +327,36 @@ def build(
     limit: int,
     *,
     latency: float,
+    jitter: float = 0.0,
+    reply_after: float = 0.05,
+    per: float = 60.0,
     declared: bool = True,
     seed: int = 1,
     saturating: Order | None = BULK,
 ) -> Run:
-    """Return processes that all start within a tenth of a second; `latency` is that of a trip to the store."""
+    """Return processes that all start within a tenth of a second.
+
+    Args:
+        processes: how many.
+        limit: requests in a window.
+        latency: seconds of a trip to the store.
+        jitter: seconds by which a process may be late whenever it is to be woken.
+        reply_after: seconds until the server's answer.
+        per: seconds of a window.
+        declared: whether the processes know the limit.
+        seed: of all that is random.
+        saturating: the order of the calls of which each always has more.
+    """
     timeline, rng = Timeline(), random.Random(seed)
-    store, server = Store(timeline, latency, rng), Server(limit)
-    known = RateLimit(limit if declared else None)
+    store, server = Store(timeline, latency, rng, jitter), Server(limit, per)
+    known = RateLimit(limit if declared else None, per=per)
     made = [
-        Process(f"p{number:03}", timeline, store, server, rng, known, saturating=saturating)
+        Process(
+            *(f"p{number:03}", timeline, store, server, rng, known),
+            saturating=saturating,
+            reply_after=reply_after,
+            lease=min(15.0, per / 2),
+        )
         for number in range(processes)
     ]
     for process in made:
@@ -366,16 +393,28 @@ def main() -> None:
     parser.add_argument("--processes", type=int, nargs="*", default=(1, 4, 100))
     parser.add_argument("--limits", type=int, nargs="*", default=(60, 1200))
     parser.add_argument("--latencies", type=float, nargs="*", default=(0.001, 0.01), help="s of a trip to the store")
+    parser.add_argument("--jitters", type=float, nargs="*", default=(0.0, 0.05), help="s by which wake-ups may be late")
+    parser.add_argument("--per", type=float, default=60.0, help="s of a window")
+    parser.add_argument("--reply-after", type=float, default=0.05, help="s until the server's answer")
+    parser.add_argument("--unknown", action="store_true", help="the limit is not declared")
     parser.add_argument("--until", type=float, default=180.0)
     parser.add_argument("--interactive", type=float, help="s between interactive calls")
     options = parser.parse_args()
-    cases = product(options.latencies, options.processes, options.limits, range(options.seeds))
-    for latency, processes, limit, seed in cases:
-        run = build(processes, limit, latency=latency, seed=seed)
+    cases = product(options.latencies, options.jitters, options.processes, options.limits, range(options.seeds))
+    for latency, jitter, processes, limit, seed in cases:
+        run = build(
+            *(processes, limit),
+            latency=latency,
+            jitter=jitter,
+            seed=seed,
+            per=options.per,
+            reply_after=options.reply_after,
+            declared=not options.unknown,
+        )
         if options.interactive:
             add_interactive(run, options.interactive, options.until)
         run.timeline.run(options.until)
-        report(f"{processes} at {limit}/min, {latency * 1e3:.0f} ms", run)
+        report(f"{processes} at {limit}, {latency * 1e3:.0f} ms, jitter {jitter * 1e3:.0f} ms", run)
 
 
 if __name__ == "__main__":

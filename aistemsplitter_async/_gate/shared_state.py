@@ -258,21 +258,22 @@ def _grant(
         mine.ticket = None
         return (), 0.0
     limiter, order = kept.limiter, ask.order or _BULK
-    line = Line([one.ticket for one in kept.holders.values() if one.ticket and one is not mine], kept.turns)
+    tickets = (one.ticket for one in kept.holders.values() if one is not mine)
+    line = Line([one for one in tickets if one is not None and one.want], kept.turns)
     ticket = line.join(mine.ticket, order, ask.want)
     spare = ask.spare if ticket.order == order else 0  # as when its turn comes among the calls of one process
-    share, kept_free = line.share(ticket, limiter, now, spare)
+    share, kept_free = line.share(ticket, limiter, now, spare=spare, latency=ask.latency)
     granted: list[int] = []
     while len(granted) < min(share, ask.want) and limiter.free_at(now, spare=spare + kept_free) <= now:
         limiter.take(now)
         kept.turns.note(order)
         mine.slots[ask.first_id + len(granted)] = now
         granted.append(ask.first_id + len(granted))
-    if len(granted) == ask.want:
-        mine.ticket = None
-        return tuple(granted), 0.0
     if granted:
-        ticket = line.join(None, order, ask.want - len(granted))
+        ticket = line.move_back(ticket, order, len(granted))
+    if len(granted) == ask.want:
+        mine.ticket = attrs.evolve(ticket, due=now) if line.others else None
+        return tuple(granted), 0.0
     due, wait = line.place(ticket, limiter, now, spare=spare, latency=ask.latency, chance=random())
     if ticket is mine.ticket and ticket.keeps(due, now):
         return tuple(granted), wait

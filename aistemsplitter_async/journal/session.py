@@ -88,6 +88,16 @@ class Session:
         """
         self.retry(self._migrate)
 
+    def identify(self) -> str:
+        """Return the id of the journal, which it has from its first worker on, whatever its address.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        self.retry(self.begin)
+        self.roll_back()
+        return str(self._journal)
+
     def retry(self, work: Callable[[], None]) -> None:
         """Do some work in a transaction of its own, again if it collides with another one.
 
@@ -246,7 +256,7 @@ class Session:
         if others:
             raise JournalError(f"the schema of {self.place} has a table tracks of something else; name another schema")
         if not has_schema:
-            self.run(f"CREATE SCHEMA {schema}")
+            self.run(f'CREATE SCHEMA "{schema}"')
         version = int(self.run("SELECT value FROM meta WHERE name = 'version'").fetchone()[0]) if has_tables else 0
         if version > len(MIGRATIONS):
             raise JournalError(

@@ -183,6 +183,16 @@ async def test_a_store_that_refuses_ends_calls_and_waits_at_once(world: World, c
     assert world.elapsed() < 15
 
 
+async def test_a_store_that_refuses_stops_a_batch(cluster: Cluster) -> None:
+    cluster.store.fail = StoreUnavailableError("PostgreSQL at db refuses the password", permanent=True)
+    sources = [f"{URL}?{number}" for number in range(40)]
+    async with cluster.clients[0].split_many(sources, in_flight=4) as batch:
+        report = await batch.report()
+    assert isinstance(report.stopped_by, APIConnectionError)
+    assert report.stopped_by.permanent
+    assert 1 <= report.failed <= 4
+
+
 async def test_a_batch_neither_saves_nor_restores_a_shared_gate(cluster: Cluster, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     async with cluster.clients[0].split_many([URL], journal=journal) as batch:

@@ -297,6 +297,9 @@ async def test_a_wait_for_polls_ends_only_if_the_store_refuses() -> None:
         def best(self, now: float, after: Any = None) -> Any:  # noqa: ARG002
             return None
 
+        def alike(self, order: Any, now: float) -> int:  # noqa: ARG002
+            return 0
+
         def next_change(self, now: float) -> float:  # noqa: ARG002
             return math.inf
 
