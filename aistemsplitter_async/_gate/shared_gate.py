@@ -341,7 +341,6 @@ class SharedGate(Gate):
         if self._process != process:  # a fork: the slots are the parent's
             self._process, self._holding = process, self._build_holding()
         self._holding.end_all()
-        self._denials.clear()
         self._contact.start_over()
         self._talk = None
         self._outage.again_at = -math.inf

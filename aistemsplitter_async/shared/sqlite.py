@@ -129,7 +129,7 @@ class SQLiteGateStore:
                     return work()
             except sqlite3.Error as error:
                 if kind_of(error) != sqlite3.SQLITE_BUSY:
-                    self._close_now()  # it is read anew, whatever was wrong
+                    self._close_now()  # it is opened again, whatever was wrong
                     raise
                 if time.monotonic() >= until:
                     raise

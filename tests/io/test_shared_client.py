@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -196,7 +197,7 @@ async def test_a_batch_neither_saves_nor_restores_a_shared_gate(cluster: Cluster
     journal = tmp_path / "journal"
     async with cluster.clients[0].split_many([URL], journal=journal) as batch:
         await batch.report()
-    with sqlite3.connect(journal) as db:
+    with closing(sqlite3.connect(journal)) as db:
         assert db.execute("SELECT * FROM meta WHERE name = 'gate'").fetchall() == []
 
 

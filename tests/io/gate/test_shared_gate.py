@@ -273,6 +273,18 @@ def _readings(now: float) -> Readings:
     return Readings(now, now, now)
 
 
+async def test_slots_that_are_over_are_told_together_while_there_are_enough() -> None:
+    fleet = Fleet.start(1, RateLimit(100))
+    slots = [await fleet.gates[0].admit() for _ in range(8)]
+    swaps = fleet.store.swaps
+    for slot in slots:
+        slot.settle()
+        await fleet.clock.sleep(0.03)
+    await fleet.clock.sleep(1)
+    assert fleet.store.swaps - swaps == 1
+    await fleet.stop()
+
+
 async def test_each_process_plans_its_polls_with_its_part_of_the_budget() -> None:
     fleet = Fleet.start(4, RateLimit(40))
     for gate in fleet.gates:
