@@ -122,6 +122,9 @@ class Database(Protocol):
     def lock(self, names: Collection[str]) -> bool:
         """Let nobody else pass here with one of these names until the transaction ends; return whether it succeeded."""
 
+    def oldest_run(self) -> int:
+        """Return the lowest `first_run` of the workers that are at work."""
+
     def others(self) -> int:
         """Return how many other workers are at work."""
 

@@ -207,6 +207,10 @@ class PostgresDatabase:
         row = self.row("SELECT bool_and(pg_try_advisory_xact_lock(number)) FROM unnest(?::bigint[]) AS number", numbers)
         return bool(row[0])
 
+    def oldest_run(self) -> int:
+        (run,) = self.row("SELECT min(first_run) FROM workers WHERE until > clock_timestamp()")
+        return self.first_run if run is None else int(run)
+
     def others(self) -> int:
         row = self.row("SELECT count(*) FROM workers WHERE until > clock_timestamp() AND id != ?", self._me)
         return int(row[0])

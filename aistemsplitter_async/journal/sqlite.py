@@ -129,6 +129,9 @@ class SQLiteDatabase:
     def lock(self, names: Collection[str]) -> bool:  # noqa: ARG002  # the file is locked
         return True
 
+    def oldest_run(self) -> int:
+        return self.run
+
     def others(self) -> int:
         return 0
 

@@ -233,6 +233,28 @@ def test_workers_spend_no_more_than_their_limit_together(postgres_dsn: str) -> N
         assert do(later, lambda store: store.join_budget(100.0)).left == 100, "another fleet has its own"
 
 
+def test_a_worker_that_begins_while_all_others_seem_dead_shares_their_budget_once_they_are_heard_of_again(
+    postgres_dsn: str,
+) -> None:
+    place = at(postgres_dsn)
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(JournalStore(place)))
+        do(first, lambda store: store.join_budget(500.0))
+        do(first, intending(do(first, claiming("a")).record.id, "K1", price=200.0))
+        bury(first)
+        late, later = (stack.enter_context(closing(JournalStore(place))) for _ in range(2))
+        for store, name in ((late, "b"), (later, "c")):
+            do(store, lambda store: store.join_budget(500.0))
+            do(store, intending(do(store, claiming(name)).record.id, f"key {name}", price=100.0))
+        assert do(late, JournalStore.budget).left == 300
+        with raw(place) as connection:
+            connection.execute("UPDATE workers SET until = clock_timestamp() + interval '60 s'")
+        for store in (late, first, later, late):
+            assert do(store, JournalStore.budget).left == 100
+        with pytest.raises(SpendLimitError):
+            do(later, intending(do(later, claiming("d")).record.id, "key d", price=150.0))
+
+
 def test_what_is_set_aside_for_a_create_that_is_sent_again_is_counted_once_and_never_given_back_by_others(
     postgres_dsn: str,
 ) -> None:

@@ -158,6 +158,9 @@ class Desk(SQLiteDatabase):
         kept = sum(reserved for state, reserved in others if state in (State.UNCERTAIN, State.NEEDS_REVIEW))
         return sum(reserved for _, reserved in others), kept
 
+    def oldest_run(self) -> int:
+        return min((desk.first_run for desk in self.library.living()), default=self.first_run)
+
     def others(self) -> int:
         return len(self._others())
 
