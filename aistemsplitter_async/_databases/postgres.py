@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 SCHEMA: Final = "aistemsplitter"
 _EXAMPLE: Final = "postgresql://user@db.example.com/name"
-_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # needs no quotes in SQL
+_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # quoted in SQL, or it might be a word of it
 _SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
 """Options that are one."""
 _NOT_SHOWN: Final = ("schema", *_SECRETS)

@@ -12,9 +12,9 @@ from distributed import Client, KilledWorker, Security
 
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST, Reply, Task
+from aistemsplitter_async.distributed.tasks import Reply, Task
 from aistemsplitter_async.distributed.worker import Closing, end_run, split_song
-from aistemsplitter_async.errors import APIConnectionError, ConfigurationError
+from aistemsplitter_async.errors import SCHEDULER_LOST, APIConnectionError, ConfigurationError
 
 _log = Log("batch")
 _CONNECT: Final = 5.0  # s for one attempt to connect

@@ -21,7 +21,6 @@ from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, Pol
 from aistemsplitter_async.errors import ConfigurationError, SourceUnreadableError
 from aistemsplitter_async.models import DirectURL
 
-SCHEDULER_LOST: Final = "SCHEDULER_LOST"  # the code of the error that says that there is no scheduler
 _OF_SONG: Final = ("folder", "pattern", "seconds", "filename", "content_type", "idempotency_key", "timeout")
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 

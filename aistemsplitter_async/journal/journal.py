@@ -83,6 +83,10 @@ class Journal:
         """Whether other workers may be running on it."""
         return self._store.is_shared
 
+    def now(self) -> float | None:
+        """Return the time (POSIX seconds) by which all workers on a shared one judge ages; `None` for a file."""
+        return self._store.now()
+
     async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `change`, a method of `JournalStore`, and return its result once it is durable.
 

@@ -256,7 +256,7 @@ class Session:
         if others:
             raise JournalError(f"the schema of {self.place} has a table tracks of something else; name another schema")
         if not has_schema:
-            self.run(f"CREATE SCHEMA {schema}")
+            self.run(f'CREATE SCHEMA "{schema}"')
         version = int(self.run("SELECT value FROM meta WHERE name = 'version'").fetchone()[0]) if has_tables else 0
         if version > len(MIGRATIONS):
             raise JournalError(

@@ -6,11 +6,10 @@ from collections.abc import Collection
 from typing import Literal
 
 from aistemsplitter_async.errors import LostLeaseError
+from aistemsplitter_async.journal.database import LOST_LEASE
 from aistemsplitter_async.journal.record import AudioId, Record
 from aistemsplitter_async.journal.rows import Stamp
 from aistemsplitter_async.journal.spending import Spending
-
-LOST_LEASE = "LOST_LEASE"  # the code of a track that is another worker's
 
 
 class Sharing(Spending):
@@ -24,9 +23,9 @@ class Sharing(Spending):
         """
         if not self._db.is_shared:
             return self.get(track)
-        if self._db.hold([track]):
+        if self._db.hold([track], self._has):
             raise LostLeaseError("another worker has the song in hand, and finishes it", code=LOST_LEASE)
-        return self._load(self._db.take_track(track, {}))
+        return self._own(self._db.take_track(track, {}))
 
     def busy_elsewhere(self, tracks: Collection[int]) -> set[int]:
         """Return those of these tracks that other workers have in hand."""
@@ -38,6 +37,8 @@ class Sharing(Spending):
         files = [self._db.dump_name(one) for one in held if isinstance(one, str)]
         if tracks:
             self._db.release(tracks)
+            self._has.difference_update(tracks)
+            self._takes.difference_update(tracks)
         if files:
             self._db.end_reading(files)
 

@@ -89,13 +89,19 @@ class JournalStore(Sharing):
         """
         self._db.check_in_place()
 
+    def now(self) -> float | None:
+        """Return the time of a shared one's server (POSIX seconds); `None` for a file. From any thread."""
+        return self._db.now()
+
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""
         self._db.begin()
+        self._takes.clear()
 
     def commit(self) -> None:
         """Make the transaction durable."""
         self._db.commit()
+        self._has |= self._takes
 
     def roll_back(self) -> None:
         """Undo the transaction, if one is open."""
@@ -116,10 +122,11 @@ class JournalStore(Sharing):
     def open_creates(self, *, besides: Collection[int] = ()) -> list[Record]:
         """Return tracks whose create may have happened without the journal knowing; they are this worker's now.
 
-        Of a shared journal these are some of those that no other worker has in hand, and that are not `besides`.
+        Of a shared journal these are some of those that no worker has in hand, and that are not `besides`.
         """
         open_states = (State.INTENT, State.UNCERTAIN)
-        return [self._load(row) for row in self._db.take_tracks(open_states, besides, MENDED_AT_ONCE)]
+        rows = self._db.take_tracks(open_states, {*besides, *self._has}, MENDED_AT_ONCE)
+        return [self._own(row) for row in rows]
 
     def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
         """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""

@@ -163,7 +163,7 @@ def build_begin(schema: str, synchronous_commit: str, *, lock_timeout: float, id
     durable = synchronous_commit if synchronous_commit in _DURABLE else "on"
     settings = {
         "synchronous_commit": durable,
-        "search_path": schema,
+        "search_path": f'"{schema}"',
         "client_encoding": "'UTF8'",
         "lock_timeout": _milliseconds(lock_timeout),
         "idle_in_transaction_session_timeout": _milliseconds(idle),
@@ -195,7 +195,7 @@ def build_fence(schema: str, move: str, message: str) -> str:
     """
     text = message.replace("'", "''")
     return f"""
-        CREATE OR REPLACE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$ BEGIN
+        CREATE OR REPLACE FUNCTION "{schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$ BEGIN
             IF current_setting('{MOVE_SETTING}', true) IS DISTINCT FROM '{move}' THEN
                 RAISE EXCEPTION USING ERRCODE = '{SEALED_STATE}', MESSAGE = '{text}';
             END IF;

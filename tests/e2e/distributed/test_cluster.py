@@ -28,7 +28,8 @@ from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.credentials import fingerprint
 from aistemsplitter_async.config import Secret
 from aistemsplitter_async.distributed import link
-from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST, Identity
+from aistemsplitter_async.distributed.tasks import Identity
+from aistemsplitter_async.errors import SCHEDULER_LOST
 from aistemsplitter_async.sandbox import Sandbox, faults
 from tests.e2e.distributed.conftest import Cluster, Run, starting
 from tests.e2e.harness import MakeWav

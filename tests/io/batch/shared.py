@@ -104,6 +104,9 @@ class Desk(SQLiteDatabase):
         if self.until < math.inf:
             raise JournalError("this worker is silent", code="JOURNAL_DOWN")
 
+    def now(self) -> float:
+        return self.library.clock.now()
+
     def insert_track(self, values: Mapping[str, Any]) -> Row:
         return super().insert_track({**values, "owner": self.me})
 
@@ -127,8 +130,8 @@ class Desk(SQLiteDatabase):
         ]
         return [self.take_track(track, {}) for track in free[:most]]
 
-    def hold(self, tracks: Collection[int]) -> set[int]:
-        return self.busy(tracks)
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:
+        return self.busy(tracks) | {track for track in tracks if track in had and self._owner(track) != self.me}
 
     def busy(self, tracks: Collection[int]) -> set[int]:
         others = self._others()
