@@ -213,7 +213,13 @@ class Driver:
     def _help(self, work: Coroutine[Any, Any, None]) -> None:
         helper = asyncio.get_running_loop().create_task(work)
         self._helpers.add(helper)
-        helper.add_done_callback(self._helpers.discard)
+        helper.add_done_callback(self._note_help)
+
+    def _note_help(self, helper: asyncio.Task[None]) -> None:
+        self._helpers.discard(helper)
+        if not helper.cancelled() and (error := helper.exception()) is not None:  # a bug: nothing may wait for it
+            self._fault = self._fault or error
+            self._cancel()
 
 
 def plan_out(workers: int) -> int:

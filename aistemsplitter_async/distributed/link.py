@@ -117,7 +117,7 @@ class Link:
     async def count_workers(self) -> int:
         """Return how many workers there are, 0 if that cannot be found out."""
         if self._is_connected:
-            with suppress(OSError):
+            with suppress(Exception):  # whatever Dask raises of a connection that it is just closing
                 return len(await self._client.nthreads())
         return 0
 
