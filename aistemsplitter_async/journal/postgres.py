@@ -117,8 +117,8 @@ class PostgresDatabase:
             code=DOWN,
         )
 
-    def now(self) -> float | None:
-        return None if self._lease is None else self._lease.now()
+    def server_time(self) -> float | None:
+        return None if self._lease is None else self._lease.server_time()
 
     def rows(self, statement: str, *values: Any) -> list[Row]:
         rows: list[Row] = self._run(statement, *values).fetchall()

@@ -20,12 +20,12 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from aistemsplitter_async._databases.postgres import connect, is_permanent, load_psycopg, redact
+from aistemsplitter_async._databases.postgres import connect, load_psycopg, redact
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.place import JournalURL
-from aistemsplitter_async.journal.seal import SEALED, SEALED_STATE
+from aistemsplitter_async.journal.postgres_errors import COLLISIONS, explain
 from aistemsplitter_async.journal.tables import (
     ASK,
     DOWN,
@@ -39,7 +39,7 @@ from aistemsplitter_async.journal.tables import (
 )
 
 if TYPE_CHECKING:
-    from psycopg import Connection, Cursor, Error
+    from psycopg import Connection, Cursor
 
 _log = Log("journal")
 
@@ -49,11 +49,6 @@ _STATEMENT: Final = 60.0  # s; a count of millions of tracks takes one
 _ATTEMPTS: Final = 8  # of a transaction that collides with others
 _PAUSE: Final = 0.02  # s at most before the second, doubled for each; and between two questions about a commit
 _LONGEST: Final = 2.0  # s between two such questions
-# Serialization, deadlock, lock not available, unique (another worker was quicker), no room for locks, timeout.
-_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03", "23505", "53200", "57014"})
-_DISK_FULL: Final = "53100"
-_NO_RIGHT: Final = "42501"
-_GONE: Final = ("42P01", "3F000")  # no such table, no such schema
 _COUNT: Final = (  # if it has written anything; with the server's number of this transaction
     "INSERT INTO commits SELECT %s, %s FROM (SELECT pg_current_xact_id_if_assigned() AS xid) AS this "
     "WHERE xid IS NOT NULL ON CONFLICT (session) DO UPDATE SET number = excluded.number "
@@ -187,10 +182,10 @@ class Session:
         if not isinstance(error, self._psycopg.Error):
             return error if isinstance(error, JournalError) else JournalError(f"the journal refused: {error!r}")
         broke = lost and was_connected and not self._hurry.is_set()
-        if (error.sqlstate in _COLLISIONS or broke) and failures < _ATTEMPTS:
+        if (error.sqlstate in COLLISIONS or broke) and failures < _ATTEMPTS:
             self._hurry.wait(_PAUSE * 2**failures * random.random())  # noqa: S311  # not a secret
             return None
-        return self.explain(error)
+        return explain(error, self.place)
 
     def hurry(self) -> None:
         """Let no call wait for a server that does not answer; the journal is being closed. From any thread."""
@@ -207,33 +202,6 @@ class Session:
         """Close the connection for good."""
         self._closed.set()
         self.hang_up()
-
-    def explain(self, error: Error) -> JournalError:
-        """Return this package's error for one of psycopg's."""
-        state = error.sqlstate
-        text = redact(error, self._url)
-        if state == SEALED_STATE:
-            return JournalError(str(error.diag.message_primary), code=SEALED)
-        if state == _DISK_FULL:
-            return JournalError(f"cannot write {self.place}: the server's disk is full", code="DISK")
-        if state == _NO_RIGHT:
-            return JournalError(
-                f"{self.place} cannot be used by this user: {text}. Let a user who may create schemas open it once, "
-                f"then grant this one USAGE on the schema {self._url.schema}, and SELECT, INSERT, UPDATE and DELETE "
-                "on its tables",
-                code=UNFIT,
-            )
-        if state in _GONE:
-            return JournalError(
-                f"{self.place} has lost its tables ({text}); restore them: without them, every split is paid for again",
-                code=UNFIT,
-            )
-        if state in _COLLISIONS:
-            return JournalError(f"{self.place} is too busy: {text}", code=DOWN)
-        if state is not None and not state.startswith(("08", "53", "57")):
-            return JournalError(f"{self.place} refused: {text}", code=UNFIT if is_permanent(error) else None)
-        permanent = state is None and is_permanent(error)
-        return JournalError(f"cannot reach {self.place}: {text}", code=UNFIT if permanent else DOWN)
 
     def _connect(self) -> None:
         self._connection = connection = connect(self._url, timeout=JOURNAL_CONNECT)

@@ -91,9 +91,9 @@ class JournalStore(Spending):
         """
         self._db.check_in_place()
 
-    def now(self) -> float | None:
+    def server_time(self) -> float | None:
         """Return the time of a shared one's server (POSIX seconds); `None` for a file. From any thread."""
-        return self._db.now()
+        return self._db.server_time()
 
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""

@@ -105,7 +105,7 @@ IMPURE = frozenset(
     }
 )
 PURE_NONETHELESS = frozenset(
-    {"asyncio.CancelledError", "os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "random.Random"}
+    {"asyncio.CancelledError", "os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "psycopg.Error", "random.Random"}
 )
 CLOCK_CALLS = frozenset({"monotonic", "now", "perf_counter", "today", "utcnow"})
 READ_CALLS = frozenset(
