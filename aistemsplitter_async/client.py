@@ -112,7 +112,8 @@ class AsyncAIStemSplitter:
         shared: where processes that use the same key keep what they know of its limit, so that all together keep it:
             `"host"` (a file of this user on this machine), `"sqlite:///path"`, `"redis://host"` (extra `redis`; also
             `rediss://`, `unix://`) or `"postgresql://host/database"` (extra `postgres`). All must name the same.
-            `AISTEMSPLITTER_SHARED` if neither this nor `gate` nor `transport` is given. It is opened on entering, or at the first call.
+            `AISTEMSPLITTER_SHARED` if neither this nor `gate` nor `transport` is given. It is opened on entering, or at
+            the first call.
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
@@ -194,7 +195,7 @@ class AsyncAIStemSplitter:
             from aistemsplitter_async._gate.shared_gate import SharedGate  # noqa: PLC0415  # few clients have one
             from aistemsplitter_async.shared.urls import open_gate_store  # noqa: PLC0415
 
-            store = open_gate_store(self._shared, os.environ)
+            store = open_gate_store(self._shared, os.environ, name="shared" if shared else SHARED_VARIABLE)
             return SharedGate(store, limit, clock=self._clock, retry=policy, on_event=listener)
 
         def build_engine() -> Engine:

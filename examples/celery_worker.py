@@ -32,7 +32,7 @@ from aistemsplitter_async import AIStemSplitterError, AsyncAIStemSplitter, Faile
 DATABASE = os.environ.get("DATABASE_URL", "postgresql:///songs")
 STEMS = os.environ.get("STEMS", "stems")
 
-app = Celery("songs", broker=os.environ.get("REDIS_URL", "memory://"))  # memory is for tests
+app = Celery("celery_worker", broker=os.environ.get("REDIS_URL", "memory://"))  # memory is for tests
 app.conf.update(
     task_acks_late=True,
     worker_prefetch_multiplier=1,  # what waits in one worker, another could do

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -21,6 +22,7 @@ REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 PREFIX: Final = "aistemsplitter:"
 _EXAMPLE: Final = "redis://user@cache.example.com/0"
 _SECRETS: Final = ("password", "ssl_password")  # options that are one
+_UNAUTHENTICATED: Final = re.compile("HELLO must be called with the client already|Authentication required")
 _OPTIONS: Final = frozenset(
     {
         *("client_name", "db", "password", "protocol", "username"),
@@ -103,6 +105,14 @@ def _describe(address: Address, database: str) -> str:
 def redact(text: object, url: RedisURL) -> str:
     """Return text, such as the message of an error of redis-py's, in one line and without the URL's password."""
     return redact_secrets(text, url.secrets)
+
+
+def describe_error(error: Exception, url: RedisURL) -> str:
+    """Return what an error of redis-py's says, in one line and without the URL's password."""
+    text = redact(error, url)
+    if _UNAUTHENTICATED.search(text):  # else a long advice on the commands that a connection begins with
+        return "it asks for a password, and its URL has none"
+    return text
 
 
 def load_redis() -> ModuleType:

@@ -131,12 +131,12 @@ class Contact:
         if self._left is not None and not await self._is_done(self._left, ends_at):
             raise StoreUnavailableError(f"{self._kind} does not answer, and does not let itself be cancelled")
         task = start_aside(work(), "ask a gate store")
+        task.add_done_callback(_retrieve)
         try:
             await self._is_done(task, ends_at)
         finally:
             if not task.done() and not task.get_loop().is_closed():
                 task.cancel()
-                task.add_done_callback(_retrieve)
                 self._left = task
         if not task.done():
             raise StoreUnavailableError(f"{self._kind} does not answer within {longest:g} s")

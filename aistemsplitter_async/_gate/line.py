@@ -21,7 +21,8 @@ from aistemsplitter_async._gate.lanes import Order, Turns
 from aistemsplitter_async._gate.shared_limiter import SharedLimiter
 
 _GRACE = 0.5  # s after its moment in which a process must have come, or has lost its place
-_SHORT_GRACE = 0.01  # s for which a slot is kept for one that is late, among equals: scheduling takes that long at times
+_SLACK = 0.01  # s before and after its moment in which a slot is kept for an equal: scheduling takes that long at times
+_SLACKS = 3.0  # conversations; one takes longer if there are races
 _SOON = 0.05  # s before its moment in which a free slot is kept for one with a better order
 _MOST_WANTED = 16  # slots that one process keeps from those behind it
 _PULSE_LEAST, _PULSE_MOST = 0.02, 1.0  # s until it is worth asking again when only a reply can tell
@@ -56,7 +57,7 @@ class Ticket:
         """Return whether its process has not come back in time."""
         return self.due + _GRACE < now
 
-    def is_expected(self, mine: Ticket, now: float, *, among: int, pitch: float) -> bool:
+    def is_expected(self, mine: Ticket, now: float, *, among: int, slack: float) -> bool:
         """Return whether a slot is to be kept for it from `mine`, behind which it goes not; one of `among` that wait.
 
         One that is late does not hold up its equals, but each time that they pass it, they wait longer for it.
@@ -64,7 +65,7 @@ class Ticket:
         if self.order < mine.order:
             return self.due <= now + _SOON
         passed = min(max(0, mine.turn - self.turn) // max(among, _NEAR), _MOST_DOUBLINGS)
-        return self.due - pitch <= now <= self.due + _SHORT_GRACE * 2.0**passed
+        return self.due - slack <= now <= self.due + slack * 2.0**passed
 
     def keeps(self, due: float, now: float) -> bool:
         """Return whether coming back at `due` instead need not be written down."""
@@ -74,7 +75,7 @@ class Ticket:
 
     def is_before(self, other: Ticket) -> bool:
         """Return whether it goes first."""
-        return (self.order, self.turn) < (other.order, other.turn)
+        return (self.order, self.turn, self.due) < (other.order, other.turn, other.due)
 
 
 @attrs.define
@@ -87,7 +88,7 @@ class Line:
     def join(self, mine: Ticket | None, order: Order, want: int) -> Ticket:
         """Return the place of a process that comes with this order, or comes back with its ticket."""
         if mine is None or mine.order > order or (mine.order != order and mine.turn):
-            mine = Ticket(order, 1 + max((one.turn for one in self.others), default=0), want, -math.inf)
+            mine = Ticket(order, 1 + max((one.turn for one in self.others), default=0), want, math.inf)
         mine.want = want
         before = min((one.order for one in self.others if one.order < order), default=order)
         if mine.order == order and before < order and self.turns.is_over(before):
@@ -99,18 +100,20 @@ class Line:
         """Return the place of a process that was given `slots` just now."""
         if not mine.turn:  # a better one than that of its order, for once
             return self.join(None, order, mine.want - slots)
-        return Ticket(order, mine.turn + slots, mine.want - slots, mine.due)
+        return Ticket(order, mine.turn + slots, mine.want - slots, math.inf)
 
     def share(
         self, mine: Ticket, limiter: SharedLimiter, now: float, *, spare: int, latency: float
     ) -> tuple[int, int]:
         """Return how many slots `mine` may have now, if there are so many, and how many must stay free for others."""
-        among, pitch = self._among(mine), _pitch(limiter, latency)
+        among, slack = self._among(mine), max(_SLACK, _SLACKS * latency)
+        if limiter.room < among:  # slots come with replies, and whoever has one is quicker than those that wait
+            slack = max(slack, limiter.latency)
         batch = _batch(limiter, mine.want, among)
         kept = sum(
             min(one.want, _MOST_WANTED if one.order < mine.order else batch)
             for one in self.others
-            if one.is_before(mine) and one.is_expected(mine, now, among=among, pitch=pitch)
+            if one.is_before(mine) and one.is_expected(mine, now, among=among, slack=slack)
         )
         free = limiter.free_within(now, 0.0)
         if min(max(1.0, free), limiter.room) - kept < 1 and (free >= 1 or not limiter.room):

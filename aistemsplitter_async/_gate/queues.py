@@ -56,7 +56,7 @@ class Queues:
                     waiter.set_exception(build())
                     self._waiting[order.lane] -= 1
 
-    def alike(self, order: Order) -> int:
+    def alike(self, order: Order, now: float) -> int:  # noqa: ARG002
         """Return how many calls wait that are given slots under the same conditions; perhaps some have given up."""
         is_poll = order.rank is Rank.POLL
         return sum(

@@ -255,7 +255,7 @@ class SharedGate(Gate):
             self._holding.end_all()
             order = None
         return self._holding.ask(
-            want=0 if order is None else max(1, min(SHARED_AT_ONCE, self._queues.alike(order))),
+            want=0 if order is None else max(1, min(SHARED_AT_ONCE, self._alike(order))),
             order=order,
             spare=spare,
             interactive=order is not None and order < _POLL,
@@ -263,6 +263,10 @@ class SharedGate(Gate):
             latency=self._contact.latency,
             leaving=self._leaving,
         )
+
+    def _alike(self, order: Order) -> int:
+        now = self._clock.monotonic()
+        return sum(source.alike(order, now) for source in self._sources)
 
     def _note_heard(self, ask: Ask, heard: Heard) -> None:
         now, reply = self._clock.monotonic(), heard.reply
@@ -337,7 +341,6 @@ class SharedGate(Gate):
         if self._process != process:  # a fork: the slots are the parent's
             self._process, self._holding = process, self._build_holding()
         self._holding.end_all()
-        self._denials.clear()
         self._contact.start_over()
         self._talk = None
         self._outage.again_at = -math.inf

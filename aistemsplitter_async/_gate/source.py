@@ -16,6 +16,10 @@ class Source(Protocol):
         """Return the order of the best candidate at `now`, of those behind `after`; `None` if there is none."""
         ...
 
+    def alike(self, order: Order, now: float) -> int:
+        """Return how many candidates there are that are given slots under the same conditions, perhaps too few."""
+        ...
+
     def next_change(self, now: float) -> float:
         """Return when `best` may answer differently through time alone (monotonic seconds, or infinity)."""
         ...

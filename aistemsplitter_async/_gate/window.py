@@ -20,6 +20,8 @@ from itertools import accumulate, chain, compress, repeat
 from operator import mul, sub
 from typing import Any, Self
 
+from aistemsplitter_async._gate.packed_times import PackedTimes
+
 _GRAINS = 2.0**13  # of a window, to which dumped times are rounded up: 7.8 ms of a minute
 _ROUNDING = 1e-9  # tokens; a level that should be exactly one may differ in the last bits of a float
 
@@ -31,7 +33,7 @@ class CountingWindow:
         self.requests = requests
         self.in_flight = 0
         self.per = per
-        self._frees: deque[float] = deque()  # when each settled slot comes back, oldest first
+        self._frees: deque[float] | PackedTimes = deque()  # when each settled slot comes back, oldest first
 
     def free_at(self, now: float, *, spare: int = 0) -> float:
         """Return when a slot and `spare` more are free: `now` or earlier if at once, infinity if only after a reply."""
@@ -102,12 +104,18 @@ class CountingWindow:
 
     def shift(self, seconds: float) -> None:
         """Move all times to another clock."""
-        self._frees = deque([at + seconds for at in self._frees])
+        if isinstance(self._frees, PackedTimes):
+            self._frees.shift(seconds)
+        else:
+            self._frees = deque([at + seconds for at in self._frees])
 
     def dump(self) -> list[Any]:
         """Return the whole state as plain JSON. Slots come back up to a 5,000th of the window later, never earlier."""
         requests = self.requests if math.isfinite(self.requests) else None
-        return [requests, self.per, self.in_flight, pack_times(self._frees, grain_of(self.per))]
+        packed = self._frees
+        if not isinstance(packed, PackedTimes):
+            packed = PackedTimes(packed, grain_of(self.per))
+        return [requests, self.per, self.in_flight, packed.dump()]
 
     @classmethod
     def load(cls, dumped: Sequence[Any]) -> Self:
@@ -117,7 +125,7 @@ class CountingWindow:
         window.in_flight = int(in_flight)
         if window.in_flight < 0:
             raise ValueError("no such window")
-        window._frees = deque(unpack_times(frees, grain_of(window.per)))
+        window._frees = PackedTimes.load(frees, grain_of(window.per))
         return window
 
     def _forget(self, now: float) -> None:

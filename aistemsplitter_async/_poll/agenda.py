@@ -7,6 +7,7 @@ from typing import Generic, Protocol, TypeVar
 
 NOT_LISTED = -1  # the version of an entry that is in no agenda
 _MOVED = 4  # items that a long agenda moves to its new heap with every change
+_TOP = 31  # items: the upper five rows of a heap
 _STALE = 512  # an agenda is long if it has this many items more than twice its entries
 
 
@@ -49,6 +50,12 @@ class Agenda(Generic[T]):
             if heap and (best is None or heap[0] < best):
                 best = heap[0]
         return best[2] if best is not None else None
+
+    def count_due(self, now: float) -> int:
+        """Return how many entries are due, of those that are near the top."""
+        return sum(
+            item[0] <= now and item[2].version == item[1] for heap in (self._heap, self._old) for item in heap[:_TOP]
+        )
 
     def tidy(self, entries: int) -> None:
         """Move a few items if there are many more than `entries`."""

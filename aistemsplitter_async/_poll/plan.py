@@ -204,6 +204,12 @@ class PollPlan:
             return self._best_of_few(now, budget, first_lane)
         return self._best_of_many(now, first_lane)
 
+    def count_due(self, now: float, lane: Lane) -> int:
+        """Return how many splits of a lane are due, as of the last `best`; of many, perhaps too few."""
+        if len(self._entries) > _FEW:
+            return self._agendas[lane].count_due(now)
+        return sum(entry.lane is lane and not entry.polling and entry.due <= now for entry in self._entries.values())
+
     def next_due(self) -> float:
         """Return when the result of `best` may change; call it right after `best`."""
         if len(self._entries) <= _FEW:

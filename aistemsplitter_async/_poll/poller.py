@@ -196,6 +196,10 @@ class Poller:
         self._chosen[order] = entry
         return order
 
+    def alike(self, order: Order, now: float) -> int:
+        """Return how many splits of a lane are due, perhaps too few of them."""
+        return self._plan.count_due(now, order.lane) if order.rank is Rank.POLL else 0
+
     def next_change(self, now: float) -> float:  # noqa: ARG002  # `best` has just been called with it
         """Return when the next split is due."""
         return self._plan.next_due()

@@ -23,9 +23,13 @@ from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import LONGEST_CLOSED, PARK
 from aistemsplitter_async.errors import (
+    GATE_UNREACHABLE,
     AIStemSplitterError,
+    APIConnectionError,
     APIStatusError,
+    AuthenticationError,
     DownloadError,
+    InsufficientCreditsError,
     JournalError,
     SubmissionUncertainError,
 )
@@ -53,6 +57,16 @@ def is_transient(error: AIStemSplitterError) -> bool:
     if isinstance(error, SubmissionUncertainError) and error.status_code is None:
         return error.code != SAME_SPLIT  # the same create would be answered in the same way
     return is_outage(error) or is_storage_out(error)
+
+
+def concerns_all(error: AIStemSplitterError) -> bool:
+    """Return whether every source fails alike, so that a batch stops: the key, the account or the gate's store refuses.
+
+    A gateway's page (`is_outage`) is not one of these, whatever it says.
+    """
+    if error.code == GATE_UNREACHABLE:
+        return isinstance(error, APIConnectionError) and error.permanent
+    return isinstance(error, AuthenticationError | InsufficientCreditsError) and not is_outage(error)
 
 
 @attrs.frozen

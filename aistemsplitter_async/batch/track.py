@@ -12,7 +12,6 @@ from functools import partial
 import attrs
 
 from aistemsplitter_async._send.course import stage
-from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
@@ -21,18 +20,13 @@ from aistemsplitter_async.batch.elsewhere import Elsewhere
 from aistemsplitter_async.batch.identifier import Identifier
 from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
+from aistemsplitter_async.batch.patience import concerns_all
 from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.refusals import build_changed, build_timeout, build_unconfirmed
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps, list_files, list_gains
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    AuthenticationError,
-    InsufficientCreditsError,
-    JournalError,
-    LostLeaseError,
-)
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, LostLeaseError
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, fit
@@ -42,7 +36,6 @@ from aistemsplitter_async.models import DirectURL
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
 _OPEN = frozenset({State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW})  # a create may have happened
-_STOPPING = (AuthenticationError, InsufficientCreditsError)  # every source fails alike, unless it is a gateway's page
 
 
 class BatchTrack:
@@ -329,7 +322,7 @@ class BatchTrack:
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""
         context, standing = self._context, self.standing
-        if (isinstance(error, _STOPPING) and not is_outage(error)) or error.code in (SPEND_LIMIT, MOVED):
+        if concerns_all(error) or error.code in (SPEND_LIMIT, MOVED):
             context.stop_switch.stop(error)
         error.split_id = error.split_id or standing.split_id
         if self._row is not None:

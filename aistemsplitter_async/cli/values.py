@@ -52,8 +52,8 @@ def parse_shared(text: str) -> str:
     """
     if has_password(text):
         raise ValueError(
-            f"a password on the command line can be seen by others: set {SHARED_VARIABLE} to this URL, or leave it "
-            "out and set PGPASSWORD or ~/.pgpass (PostgreSQL)"
+            f"every user can see a password on a command line; put the whole URL into {SHARED_VARIABLE} or, for "
+            "PostgreSQL, leave it out there, and set PGPASSWORD or write it to ~/.pgpass"
         )
     return text
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -100,7 +101,7 @@ class PostgresReader:
             "SELECT most, used, reserved FROM credit_budget WHERE first_run IN (SELECT first_run FROM workers "
             "WHERE until > clock_timestamp()) ORDER BY id DESC LIMIT 1"
         )
-        return SharedCredits(*rows[0]) if rows else None
+        return SharedCredits(*rows[0]) if rows and math.isfinite(rows[0][0]) else None
 
     def pages(self) -> Iterator[list[Record]]:
         """Iterate over all records, oldest first, some at a time."""

@@ -95,6 +95,16 @@ class Session:
         """
         self.retry(self._migrate)
 
+    def identify(self) -> str:
+        """Return the id of the journal, which it has from its first worker on, whatever its address.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        self.retry(self.begin)
+        self.roll_back()
+        return str(self._journal)
+
     def retry(self, work: Callable[[], None]) -> None:
         """Do some work in a transaction of its own, again if it collides with another one.
 

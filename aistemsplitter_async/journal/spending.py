@@ -69,8 +69,8 @@ class Spending(Binding):
         if row[1] != most:
             theirs, ours = (_in_words(limit) for limit in (row[1], most))
             raise ConfigurationError(
-                f"the other workers on {self.place} may spend {theirs} together with this one, not {ours}; give all of "
-                "them the same max_credits, or start this one once they have ended"
+                f"the workers on {self.place} have {theirs} together, and this one was given {ours}; give all of "
+                "them the same max_credits (--max-credits), or start this one once they have ended"
             )
         self._budget = int(row[0])
         return self.budget()
@@ -162,4 +162,4 @@ class Spending(Binding):
 
 
 def _in_words(most: float) -> str:
-    return f"{most:g} credits" if most < math.inf else "any number of credits"
+    return f"a limit of {most:g} credits" if most < math.inf else "no limit"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from aistemsplitter_async._databases.redis import RedisURL, connect_redis, load_redis, parse_redis_url, redact
+from aistemsplitter_async._databases.redis import RedisURL, connect_redis, describe_error, load_redis, parse_redis_url
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_PATIENCE
@@ -85,7 +85,7 @@ class RedisInbox(ServerInbox):
         redis = load_redis()
         if isinstance(error, TimeoutError | redis.TimeoutError):
             return TimeoutError(f"{self._url.place} does not answer")
-        problem = f"{self._url.place}: {redact(error, self._url)}"
+        problem = f"{self._url.place}: {describe_error(error, self._url)}"
         causes = (error, error.__cause__, error.__context__)  # redis-py may say that it could not connect
         if any(isinstance(one, redis.AuthenticationError) for one in causes):
             return ConfigurationError(problem)

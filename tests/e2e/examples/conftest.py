@@ -17,6 +17,7 @@ import aiohttp
 import pytest
 
 from aistemsplitter_async import client
+from aistemsplitter_async.batch import fleet
 from aistemsplitter_async.sandbox import Sandbox
 from tests.e2e.examples import quick
 from tests.e2e.stores.conftest import postgres_dsn, servers, start_server, valkey_url  # noqa: F401  # fixtures
@@ -29,6 +30,7 @@ Run = Callable[..., Awaitable[asyncio.subprocess.Process]]
 @pytest.fixture(autouse=True)
 def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PollPolicy", lambda: quick.QUICK)
+    monkeypatch.setattr(fleet, "FLEET_LOOK", 0.05)
 
 
 @pytest.fixture

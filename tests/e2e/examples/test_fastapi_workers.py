@@ -16,7 +16,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from aistemsplitter_async.batch import fleet
 from aistemsplitter_async.sandbox import Sandbox
 from tests.e2e.examples.conftest import EXAMPLES, Load, until
 from tests.e2e.examples.test_services import free_port
@@ -114,6 +113,7 @@ async def test_workers_of_uvicorn_keep_one_limit_and_take_each_others_webhooks(
 
 
 async def test_on_a_database_a_song_asked_of_several_workers_is_bought_once(
+    *,
     postgres_dsn: str,
     sandbox: Sandbox,
     load: Load,
@@ -123,7 +123,6 @@ async def test_on_a_database_a_song_asked_of_several_workers_is_bought_once(
 ) -> None:
     monkeypatch.setenv("DATABASE_URL", postgres_dsn)
     monkeypatch.setenv("RATE_LIMIT", f"{LIMIT}/{MINUTE}s")
-    monkeypatch.setattr(fleet, "FLEET_LOOK", 0.05)
     monkeypatch.setenv("PUBLIC_URL", "http://127.0.0.1:1")  # nobody hears of webhooks there
     async with serve(load("fastapi_workers")) as one, serve(load("fastapi_workers")) as other:
         answers = await asyncio.gather(*(submit(http, url, make_wav(1.0)) for url in (one, other, one, other)))

@@ -9,13 +9,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from aistemsplitter_async.batch import fleet
 from aistemsplitter_async.sandbox import Sandbox, faults
 from tests.e2e.examples.conftest import EXAMPLES, Load, Run, until
 from tests.e2e.harness import MakeWav
 
 
 async def test_a_song_whose_worker_was_killed_is_paid_for_once_however_often_it_is_ordered(
+    *,
     run: Run,
     sandbox: Sandbox,
     load: Load,
@@ -29,7 +29,6 @@ async def test_a_song_whose_worker_was_killed_is_paid_for_once_however_often_it_
     from pgqueuer.types import QueueExecutionMode
 
     monkeypatch.setenv("PGDSN", database)
-    monkeypatch.setattr(fleet, "FLEET_LOOK", 0.05)
     for name in ("one", "other"):
         (tmp_path / f"{name}.wav").write_bytes(make_wav(0.1 + len(name) / 10))
     example = load("pgqueuer_worker")

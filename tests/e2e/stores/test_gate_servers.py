@@ -54,7 +54,7 @@ async def test_a_password_that_is_refused_is_said_without_it(
         assert (await store.load("key")).version == 0
     wrong = await refusal(RedisGateStore(f"unix://:{CANARY}x@{path}", timeout=PATIENT), permanent=True)
     assert re.search("WRONGPASS|invalid username-password", wrong)
-    assert "uthenticat" in await refusal(RedisGateStore(server["url"], timeout=PATIENT), permanent=True)
+    assert "asks for a password" in await refusal(RedisGateStore(server["url"], timeout=PATIENT), permanent=True)
 
     schema = postgres.parse_dsn(postgres_dsn).schema
     run(postgres_dsn, f"DROP ROLE IF EXISTS guarded; CREATE ROLE guarded LOGIN PASSWORD '{CANARY}'")

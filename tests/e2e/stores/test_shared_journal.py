@@ -211,7 +211,7 @@ def test_workers_spend_no_more_than_their_limit_together(postgres_dsn: str) -> N
     with closing(JournalStore(place)) as first, closing(JournalStore(place)) as second:
         assert do(first, lambda store: store.join_budget(500.0)).left == 500
         assert do(second, lambda store: store.join_budget(500.0)).left == 500
-        with pytest.raises(ConfigurationError, match="may spend 500 credits together"):
+        with pytest.raises(ConfigurationError, match="have a limit of 500 credits together, and this one was given"):
             do(second, lambda store: store.join_budget(400.0))
         a, b = (do(first, claiming(name)).record.id for name in "ab")
         c = do(second, claiming("c")).record.id

@@ -186,6 +186,10 @@ class Candidates:
         self.asked_at.append(now)
         return self.order if self.ready and (after is None or self.order > after) else None
 
+    def alike(self, order: Order, now: float) -> int:
+        assert now >= 0
+        return len(self.ready) if order == self.order else 0
+
     def next_change(self, now: float) -> float:
         assert now >= 0
         return self.changes_at
