@@ -1,4 +1,4 @@
-"""What PostgreSQL refuses, in this package's words. Pure."""
+"""What PostgreSQL refuses, in this package's words."""
 
 from __future__ import annotations
 

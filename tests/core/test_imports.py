@@ -83,7 +83,8 @@ SHELLS_OF = {
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "distributed": "driver library link local_worker worker",
-    "journal": "file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite",
+    "journal": "file file_end journal lease lock place postgres postgres_end postgres_errors postgres_reading reading "
+    "session sqlite",
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",
@@ -105,7 +106,7 @@ IMPURE = frozenset(
     }
 )
 PURE_NONETHELESS = frozenset(
-    {"asyncio.CancelledError", "os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "psycopg.Error", "random.Random"}
+    {"asyncio.CancelledError", "os.PathLike", "os.fsdecode", "os.fsencode", "os.sep", "random.Random"}
 )
 CLOCK_CALLS = frozenset({"monotonic", "now", "perf_counter", "today", "utcnow"})
 READ_CALLS = frozenset(
