@@ -134,7 +134,7 @@ class Line:
         at = limiter.free_at(now, spare=spare + rank)
         if math.isinf(at) or (at <= now and rank >= limiter.room):
             pulse = min(_PULSE_MOST, max(_PULSE_LEAST, limiter.latency / _PULSES, latency))
-            due = now + max(pulse, _PATIENCE * limiter.latency * (rank + 1) / limiter.at_once) + chance * least
+            due = now + max(pulse, _PATIENCE * limiter.latency * (rank + 1) / max(1, limiter.at_once)) + chance * least
         else:
             last = max((one.due for one in before), default=now)
             batch = _batch(limiter, mine.want, self._among(mine))

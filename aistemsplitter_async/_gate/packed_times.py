@@ -28,9 +28,9 @@ class PackedTimes:
         self._pack([math.ceil(at / grain) for at in times])
 
     def _pack(self, grains: list[int]) -> None:
-        self._base = grains[0] if grains else 0
+        self._base = min(grains, default=0)  # a time that was just appended may be moved to its place next
         steps = [at - self._base for at in grains]
-        self._steps = array(_SMALL if not steps or steps[-1] <= _MOST[_SMALL] else _LARGE, steps)
+        self._steps = array(_SMALL if max(steps, default=0) <= _MOST[_SMALL] else _LARGE, steps)
         self._head = 0  # of the steps, how many are over
 
     def __len__(self) -> int:

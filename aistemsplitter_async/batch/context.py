@@ -105,7 +105,7 @@ class BatchContext:
 
         The machines of a shared one need not agree on the time of day: a key would be trusted for too long.
         """
-        now = self.journal.now()
+        now = self.journal.server_time()
         return 0.0 if now is None else now - self.clock.now()
 
     def now(self) -> float:

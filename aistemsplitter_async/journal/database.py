@@ -62,7 +62,7 @@ class Database(Protocol):
             JournalError: it may not be.
         """
 
-    def now(self) -> float | None:
+    def server_time(self) -> float | None:
         """Return the time of the journal's server (POSIX seconds), `None` if it has none. From any thread."""
 
     def rows(self, statement: str, *values: Any) -> Iterable[Row]:

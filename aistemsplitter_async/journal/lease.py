@@ -75,7 +75,7 @@ class Lease:
         """Seconds since it was renewed last."""
         return self._clock() - self._renewed
 
-    def now(self) -> float:
+    def server_time(self) -> float:
         """Return the server's time (POSIX seconds), whatever this machine takes for the time of day."""
         return self._clock() + self._ahead
 

@@ -53,7 +53,7 @@ class PostgresDatabase:
         self._place = place
         self._me = secrets.token_hex(8)
         self._free = _FREE.format(me=self._me)
-        self._session = Session(place)
+        self._session = Session(place, self._me)
         self._lease: Lease | None = None
         self._session.open()
         self._session.retry(self._register)
@@ -63,6 +63,7 @@ class PostgresDatabase:
     def _register(self) -> None:
         self.begin()
         self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '30 days'")
+        self.execute("DELETE FROM commits WHERE session NOT IN (SELECT id FROM workers)")
         self.execute(
             "DELETE FROM readings WHERE worker NOT IN (SELECT id FROM workers WHERE until > clock_timestamp())"
         )
@@ -116,8 +117,8 @@ class PostgresDatabase:
             code=DOWN,
         )
 
-    def now(self) -> float | None:
-        return None if self._lease is None else self._lease.now()
+    def server_time(self) -> float | None:
+        return None if self._lease is None else self._lease.server_time()
 
     def rows(self, statement: str, *values: Any) -> list[Row]:
         rows: list[Row] = self._run(statement, *values).fetchall()

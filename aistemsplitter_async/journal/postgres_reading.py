@@ -15,10 +15,10 @@ from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.moving import NOTES, TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.postgres import PostgresDatabase
+from aistemsplitter_async.journal.postgres_errors import explain
 from aistemsplitter_async.journal.record import Record
 from aistemsplitter_async.journal.rows import COLUMNS, load_record
 from aistemsplitter_async.journal.seal import SEAL, Seal
-from aistemsplitter_async.journal.session import Session
 from aistemsplitter_async.journal.tables import MIGRATIONS, WORKERS
 from aistemsplitter_async.journal.workers import SharedCredits, Worker
 
@@ -44,7 +44,6 @@ class PostgresReader:
     def __init__(self, place: JournalURL) -> None:
         self._place = place
         self._error: type[Error] = load_psycopg().Error
-        self._explain = Session(place).explain
         self._connection: Any = None
         with self._explained():
             self._connection = connect(place.database, timeout=JOURNAL_CONNECT)
@@ -129,7 +128,7 @@ class PostgresReader:
         try:
             yield
         except self._error as error:
-            raise self._explain(error) from None
+            raise explain(error, self._place) from None
 
 
 def read_table(cursor: Any, table: str) -> Iterator[Row]:

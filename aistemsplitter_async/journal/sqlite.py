@@ -72,7 +72,7 @@ class SQLiteDatabase:
     def check_in_place(self) -> None:
         self._file.check_in_place()
 
-    def now(self) -> float | None:
+    def server_time(self) -> float | None:
         return None
 
     def rows(self, statement: str, *values: Any) -> Iterable[Row]:

@@ -60,6 +60,7 @@ MIGRATIONS: Final = (
     CREATE INDEX tracks_by_split ON tracks (split_id);
     CREATE INDEX tracks_by_budget ON tracks (budget) WHERE budget IS NOT NULL;
     CREATE TABLE readings (path text PRIMARY KEY, worker text NOT NULL);  -- files that a worker reads at the moment
+    CREATE TABLE commits (session text PRIMARY KEY, number bigint NOT NULL);  -- the newest of each worker
     CREATE TABLE aliases (  -- what a person said is the song of a track, though nothing else shows it
         identity text PRIMARY KEY, track bigint NOT NULL
     );

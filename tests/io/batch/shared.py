@@ -104,7 +104,7 @@ class Desk(SQLiteDatabase):
         if self.until < math.inf:
             raise JournalError("this worker is silent", code="JOURNAL_DOWN")
 
-    def now(self) -> float:
+    def server_time(self) -> float:
         return self.library.clock.now()
 
     def insert_track(self, values: Mapping[str, Any]) -> Row:
