@@ -51,8 +51,8 @@ _NEWS: Final = "SELECT place, event, split_id, status, signed_at FROM events WHE
 class SQLiteInbox:
     """An inbox in the SQLite file at `path`, which is created if it does not exist. Not for network file systems.
 
-    Event loops of several threads may share one, as where a framework runs each request in its own. A process that forks
-    may have one open.
+    Event loops of several threads may share one, as where a framework runs each request in its own. A process that
+    forks may have one open.
 
     Args:
         path: the same for the receiver and every client.

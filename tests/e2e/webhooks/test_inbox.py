@@ -391,11 +391,12 @@ def test_requests_in_event_loops_of_their_own_share_an_inbox(tmp_path: Path) -> 
     """As Flask and Lambda run them: a loop each, in threads or one after another."""
     handled: list[str] = []
     path = tmp_path / "inbox"
+    inbox = SQLiteInbox(path)
     receiver = WebhookReceiver(
         SECRET,
         url="https://example.com/hooks",
         on_event=lambda one: handled.append(one.split_id),
-        inbox=SQLiteInbox(path),
+        inbox=inbox,
     )
 
     def handle(number: int) -> int:
@@ -413,6 +414,7 @@ def test_requests_in_event_loops_of_their_own_share_an_inbox(tmp_path: Path) -> 
         assert set(pool.map(handle, range(40))) == {200}
     assert set(handled) == {f"split_{number}" for number in range(20)}
     assert asyncio.run(kept(path)) == set(handled)
+    asyncio.run(inbox.aclose())
 
 
 async def test_duplicates_are_known_across_processes_for_as_long_as_they_are_kept(tmp_path: Path) -> None:
