@@ -169,10 +169,11 @@ async def test_songs_of_a_worker_that_is_gone_are_split_elsewhere(
 ) -> None:
     """Also when Dask has given up on them, as it does after so many of their workers."""
     cluster.scheduler.allowed_failures = 0
-    sandbox.faults.add("reserve", faults.Latency(3600.0), times="always")
+    held = sandbox.faults.add("reserve", faults.Latency(3600.0), times="always")
     first = await cluster.add_worker()
     async with run(songs) as outcomes:
         await until(lambda: len(first.state.long_running) == len(songs))
+        await until(lambda: held.consumed == 3)  # as many as are sent at once to a key of an unknown limit
         sandbox.faults.clear()
         await cluster.scheduler.remove_worker(first.address, stimulus_id="lost", close=False)
         await cluster.add_worker()
