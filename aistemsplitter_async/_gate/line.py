@@ -102,9 +102,7 @@ class Line:
             return self.join(None, order, mine.want - slots)
         return Ticket(order, mine.turn + slots, mine.want - slots, math.inf)
 
-    def share(
-        self, mine: Ticket, limiter: SharedLimiter, now: float, *, spare: int, latency: float
-    ) -> tuple[int, int]:
+    def share(self, mine: Ticket, limiter: SharedLimiter, now: float, *, latency: float) -> tuple[int, int]:
         """Return how many slots `mine` may have now, if there are so many, and how many must stay free for others."""
         among, slack = self._among(mine), max(_SLACK, _SLACKS * latency)
         if limiter.room < among:  # slots come with replies, and whoever has one is quicker than those that wait
