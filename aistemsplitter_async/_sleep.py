@@ -6,6 +6,7 @@ import time
 
 import attrs
 
+from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import ASLEEP
 
 _SLEEP_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", getattr(time, "CLOCK_MONOTONIC", None))  # the 2nd on macOS
@@ -32,6 +33,12 @@ def read_clocks() -> Readings:
     """Return what the machine's clocks say now."""
     timers = time.monotonic()
     return Readings(timers, timers if _SLEEP_CLOCK is None else time.clock_gettime(_SLEEP_CLOCK), time.time())
+
+
+def read_from(clock: Clock) -> Readings:
+    """Return what a clock says that is not the machine's, for tests."""
+    now = clock.monotonic()
+    return Readings(now, now, clock.now())
 
 
 def has_slept(before: Readings, now: Readings) -> bool:

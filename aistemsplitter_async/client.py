@@ -112,7 +112,8 @@ class AsyncAIStemSplitter:
         shared: where processes that use the same key keep what they know of its limit, so that all together keep it:
             `"host"` (a file of this user on this machine), `"sqlite:///path"`, `"redis://host"` (extra `redis`; also
             `rediss://`, `unix://`) or `"postgresql://host/database"` (extra `postgres`). All must name the same.
-            `AISTEMSPLITTER_SHARED` if neither this nor `gate` is given. It is opened on entering, or at the first call.
+            `AISTEMSPLITTER_SHARED` if neither this nor `gate` nor `transport` is given. It is opened on entering, or at
+            the first call.
         webhooks: receives a notification when a split is done, so that few polls are needed; may serve several clients.
         transport: replaces aiohttp, for tests.
         clock: where time comes from.
@@ -181,7 +182,9 @@ class AsyncAIStemSplitter:
         self._clock = clock or SystemClock()
         listener = as_listener(on_event, "on_event")
         secret = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
-        self._shared = None if gate is not None else shared or os.environ.get(SHARED_VARIABLE) or None
+        self._shared = shared or None
+        if gate is None and transport is None:  # what a test makes up has no limit that others know of
+            self._shared = shared or os.environ.get(SHARED_VARIABLE) or None
 
         def build_gate() -> Gate:
             from aistemsplitter_async._gate.gate import Gate  # noqa: PLC0415  # not for a client that is only made
@@ -192,7 +195,7 @@ class AsyncAIStemSplitter:
             from aistemsplitter_async._gate.shared_gate import SharedGate  # noqa: PLC0415  # few clients have one
             from aistemsplitter_async.shared.urls import open_gate_store  # noqa: PLC0415
 
-            store = open_gate_store(self._shared, os.environ)
+            store = open_gate_store(self._shared, os.environ, name="shared" if shared else SHARED_VARIABLE)
             return SharedGate(store, limit, clock=self._clock, retry=policy, on_event=listener)
 
         def build_engine() -> Engine:
@@ -217,7 +220,6 @@ class AsyncAIStemSplitter:
 
         self._gate = gate
         self._owns_gate = gate is None
-        self._opening = asyncio.Lock()
         self._transport = transport
         self._build_gate = build_gate
         self._build_engine = build_engine
@@ -237,17 +239,10 @@ class AsyncAIStemSplitter:
         if self._built is None:
             await load("_engine", "Engine")
             if self._shared is not None:
-                await self._open_shared()
+                await load("_gate.shared_gate", "SharedGate")
+                await load("shared.urls", "open_gate_store")
             self._bind()  # it may have been closed meanwhile
         return self._engine
-
-    async def _open_shared(self) -> None:
-        """Make the gate in a thread: it loads a database's driver, and may touch the disk."""
-        async with self._opening:
-            if self._gate is None:
-                from aistemsplitter_async._tasks import run_in_thread  # noqa: PLC0415  # it is loaded now
-
-                self._gate = await run_in_thread(self._build_gate)
 
     def _bind(self) -> None:
         """Check that the client is open and belongs to the running event loop.

@@ -136,6 +136,7 @@ class ConfigurationError(AIStemSplitterError):
 
 
 GATE_UNREACHABLE = "GATE_UNREACHABLE"
+SCHEDULER_LOST = "SCHEDULER_LOST"  # of a cluster
 
 
 class APIConnectionError(AIStemSplitterError):

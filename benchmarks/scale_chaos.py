@@ -113,7 +113,11 @@ async def work(fleet: Fleet) -> None:
     async with (
         client,
         client.split_many(
-            fleet.sources, into=fleet.into, journal=fleet.dsn, in_flight=40, max_credits=fleet.max_credits
+            fleet.sources,
+            into=fleet.into,
+            journal=f"{fleet.dsn}&application_name={os.getpid()}",
+            in_flight=40,
+            max_credits=fleet.max_credits,
         ) as outcomes,
     ):
         async for outcome in outcomes:
@@ -186,6 +190,7 @@ class Verdict:
     tracks: int = 0
     kills: int = 0
     stops: int = 0
+    stops_amid: int = 0  # transactions
     replays: int = 0
     lost: int = 0
     charged_twice: int = 0
@@ -256,10 +261,29 @@ class Chaos:
         if len(going) < 2:  # one goes on
             self._wait(self._options.lease)
             going = [pid for pid in self._running if pid not in self._stopped]
-        pid = self._random.choice(going)
+        pid = self._stop_amid_a_transaction(going) if self._options.amid else self._random.choice(going)
         os.kill(pid, signal.SIGSTOP)
         self._stopped[pid] = time.monotonic() + self._options.lease * self._random.uniform(0.1, 2.5)
         self.verdict.stops += 1
+
+    def _stop_amid_a_transaction(self, going: list[int]) -> int:
+        """Return a worker that was stopped after a change, and before its commit; or any, in the end."""
+        journal = parse_journal(self._fleet.dsn)
+        assert isinstance(journal, JournalURL)
+        query = (
+            "SELECT application_name::int FROM pg_stat_activity WHERE state = 'idle in transaction' "
+            "AND backend_xid IS NOT NULL AND application_name = ANY(%s)"
+        )
+        with psycopg.connect(journal.database.conninfo.reveal(), autocommit=True) as db:
+            for _ in range(2000):
+                for (pid,) in db.execute(query, [[str(pid) for pid in going]]).fetchall():
+                    os.kill(pid, signal.SIGSTOP)
+                    time.sleep(0.01)  # what it had sent arrives
+                    if db.execute(query, [[str(pid)]]).rowcount:
+                        self.verdict.stops_amid += 1
+                        return int(pid)
+                    os.kill(pid, signal.SIGCONT)
+        return self._random.choice(going)
 
     def _wait(self, seconds: float) -> bool:
         """Wait, continue workers whose pause is over, note those that have ended; return whether any is left."""
@@ -324,6 +348,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=40)
     parser.add_argument("--stops", type=int, default=40)
     parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--amid", action="store_true", help="stop workers amid a transaction")
     parser.add_argument("--lease", type=float, default=2.0, help="seconds of silence after which a worker is dead")
     parser.add_argument("--pause", type=float, default=0.6, help="seconds between two deeds, at most")
     parser.add_argument("--limit", type=int, default=600, help="requests in a minute")
@@ -331,6 +356,7 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--gate", choices=("postgres", "host", "none"), default="postgres", help="where it is shared")
     parser.add_argument("--max-credits", type=float, default=None)
     parser.add_argument("--no-faults", action="store_true")
+    parser.add_argument("--twice", action="store_true", help="each worker has every source twice")
     parser.add_argument("--broken", choices=BROKEN, default="", help="a build with this mistake in it")
     parser.add_argument("--seed", type=int, default=1)
     return parser.parse_args()
@@ -357,7 +383,7 @@ def main() -> int:
             folder=folder,
             base_url=base_url,
             dsn=f"{server['url']}&schema=chaos_{uuid.uuid4().hex}",
-            sources=tuple(_make_sources(folder, options)),
+            sources=tuple(_make_sources(folder, options)) * (1 + options.twice),
             limit=RateLimit(options.limit, per=options.minute),
             lease=options.lease,
             gate=gates[options.gate],

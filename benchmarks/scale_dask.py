@@ -1,16 +1,21 @@
 """Measures a library on a cluster of Dask whose workers are killed: real processes and PostgreSQL, the sandbox as API.
 
     python benchmarks/scale_dask.py [--tracks 600] [--workers 3] [--kills 10] [--scheduler-kills 1] [--timeline]
+    python benchmarks/scale_dask.py --memory 100000 [--workers 2]
 
 The makespan, from the first request on, is compared with the least that the limit allows: two requests for each URL
 track. What is charged twice, a song without an outcome and a 429 are failures. The library is run again at the end,
 which must cost no create.
+
+`--memory`: so many sources go through driver and scheduler to workers that answer at once (`dask_answers.py`). What the
+memory (PSS) of the driver grows by from the tenth of them to the last is a failure above 10 %; the others are told.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import os
 import random
 import shutil
@@ -43,13 +48,14 @@ def free_port() -> int:
 class Processes:
     """A scheduler and its workers, started again when they are killed, as a supervisor does."""
 
-    def __init__(self, workers: int, environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, workers: int, environment: dict[str, str], folder: Path, preload: str | None = None) -> None:
         self.port = free_port()
         self.address = f"tcp://127.0.0.1:{self.port}"
         self.kills = Counter[str]()
         self._environment = environment
         self._folder = folder
         self._workers = workers
+        self._preload = ["--preload", preload] if preload else []
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._watching: list[asyncio.Task[None]] = []
 
@@ -62,6 +68,10 @@ class Processes:
         for task in self._watching:
             task.cancel()
         await asyncio.wait(self._watching)
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return {name: process.pid for name, process in sorted(self._running.items())}
 
     def kill(self, kind: str) -> None:
         names = [name for name in self._running if name.startswith(kind)]
@@ -90,7 +100,7 @@ class Processes:
                 "1",
                 "--no-dashboard",
             ]
-            tool += ["--local-directory", str(self._folder), "--death-timeout", "60"]
+            tool += ["--local-directory", str(self._folder), "--death-timeout", "60", *self._preload]
         while True:
             with (self._folder / f"{name}.log").open("ab") as log:
                 process = await asyncio.create_subprocess_exec(
@@ -179,6 +189,45 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
     return kinds.total() == options.tracks and not kinds["Failed"] and charges == after == options.tracks
 
 
+def memory_of(pid: int) -> float:
+    """Return the MB of a process, of what it shares its part."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("Pss:")) / 1024
+
+
+async def measure_memory(options: argparse.Namespace, folder: Path) -> bool:
+    """Send sources through to workers that answer at once."""
+    servers = Servers(folder)
+    server = servers.start("postgres")
+    if "missing" in server:
+        raise SystemExit(server["missing"])
+    environment = {**os.environ, "AISTEMSPLITTER_API_KEY": API_KEY, "PYTHONPATH": str(Path(__file__).parents[1])}
+    answers = str(Path(__file__).with_name("dask_answers.py"))
+    library: dict[str, Any] = {"journal": f"{server['url']}&schema=dask", "api_key": API_KEY}
+    library["base_url"] = environment["AISTEMSPLITTER_BASE_URL"] = "http://127.0.0.1:1"
+    songs = (f"https://example.com/{number}.mp3" for number in range(options.memory))
+    taken: list[dict[str, float]] = []
+    kinds, positions = Counter[str](), 0
+    async with AsyncExitStack() as stack:
+        processes = await stack.enter_async_context(Processes(options.workers, environment, folder, answers))
+        began = time.monotonic()
+        async with DaskLibrary(processes.address, **library).run(songs, max_credits=1000.0) as outcomes:
+            async for outcome in outcomes:
+                kinds[getattr(outcome, "reason", type(outcome).__name__)] += 1
+                positions += outcome.position
+                if kinds.total() % (options.memory // 10) == 0:
+                    gc.collect()
+                    pids = {"driver": os.getpid(), **processes.pids}
+                    taken.append({name: memory_of(pid) for name, pid in pids.items()})
+                    shown = ", ".join(f"{name} {size:.1f}" for name, size in taken[-1].items())
+                    print(f"{kinds.total():,} after {time.monotonic() - began:.0f} s: {shown} MB", flush=True)
+    servers.close()
+    growth = {name: round(taken[-1][name] / size - 1, 3) for name, size in taken[0].items()}
+    print(f"outcomes {dict(kinds)}; grown by {growth}")
+    is_complete = kinds.total() == options.memory and positions == options.memory * (options.memory - 1) // 2
+    return is_complete and growth["driver"] <= 0.1
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tracks", type=int, default=600)
@@ -188,13 +237,14 @@ def main() -> int:
     parser.add_argument("--gate", default="host")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timeline", action="store_true", help="print how full each window was")
+    parser.add_argument("--memory", type=int, metavar="SOURCES", help="measure memory instead, with so many sources")
     parser.add_argument("--keep", action="store_true", help="keep the logs of the processes")
     options = parser.parse_args()
     random.seed(options.seed)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     folder = Path(tempfile.mkdtemp(prefix="scale-dask-"))
     try:
-        return 0 if asyncio.run(measure(options, folder)) else 1
+        return 0 if asyncio.run((measure_memory if options.memory else measure)(options, folder)) else 1
     finally:
         if options.keep:
             print(folder)

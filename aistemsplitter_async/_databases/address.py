@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from typing import Final, NoReturn
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import attrs
 
@@ -41,6 +41,12 @@ class Address:
     def password(self) -> str:
         """The password before the host, decoded; empty if there is none."""
         return unquote(self.userinfo.partition(":")[2])
+
+    @property
+    def credentials(self) -> str:
+        """User, password and `@`, written so that every reader of URLs reads the same; empty if there are none."""
+        user, _, password = map(_spell, self.userinfo.partition(":"))
+        return f"{user}{':' if password else ''}{password}@" if self.userinfo else ""
 
     def option(self, name: str) -> str | None:
         """Return the value of an option of the query, the last if there are several; `None` if it is not there."""
@@ -87,6 +93,12 @@ def parse_address(text: object, *, name: str, schemes: Collection[str], example:
         refuse("an option after the ? has no value", "write options as name=value, separated by &")
     options = tuple((unquote(option), unquote(value)) for option, _, value in pairs)
     return Address(scheme[1].lower(), userinfo, hosts, slash + path, options)
+
+
+def _spell(part: str) -> str:
+    """Return a part of a URL with an escape for all that may mean something there."""
+    raw = unquote(part, errors="surrogateescape")  # it need not be UTF-8
+    return quote(raw, safe="", errors="surrogateescape")
 
 
 def redact(text: object, secrets: Collection[Secret]) -> str:

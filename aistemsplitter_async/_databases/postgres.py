@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 POSTGRES_SCHEMES: Final = ("postgresql", "postgres")
 SCHEMA: Final = "aistemsplitter"
 _EXAMPLE: Final = "postgresql://user@db.example.com/name"
-_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # needs no quotes in SQL
-_SECRETS: Final = ("password", "sslpassword")  # options that are one
+_SCHEMA: Final = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")  # quoted in SQL, or it might be a word of it
+_SECRETS: Final = ("password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key")
+"""Options that are one."""
 _NOT_SHOWN: Final = ("schema", *_SECRETS)
 _SILENT: Final = 15  # s of silence after which a connection is probed; a route that is gone says nothing
 _DEFAULTS: Final = {
@@ -102,8 +103,7 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
 
 def _for_libpq(address: Address) -> str:
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in address.options if name != "schema")
-    credentials = f"{address.userinfo}@" if address.userinfo else ""
-    return f"postgresql://{credentials}{address.hosts}{address.path}{'?' if options else ''}{options}"
+    return f"postgresql://{address.credentials}{address.hosts}{address.path}{'?' if options else ''}{options}"
 
 
 def _for_people(address: Address) -> str:

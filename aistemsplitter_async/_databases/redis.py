@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, unquote
@@ -21,6 +22,7 @@ REDIS_SCHEMES: Final = ("redis", "rediss", "unix")
 PREFIX: Final = "aistemsplitter:"
 _EXAMPLE: Final = "redis://user@cache.example.com/0"
 _SECRETS: Final = ("password", "ssl_password")  # options that are one
+_UNAUTHENTICATED: Final = re.compile("HELLO must be called with the client already|Authentication required")
 _OPTIONS: Final = frozenset(
     {
         *("client_name", "db", "password", "protocol", "username"),
@@ -67,6 +69,10 @@ def parse_redis_url(url: object, *, name: str = "the database") -> RedisURL:
     address = parse_address(url, name=name, schemes=REDIS_SCHEMES, example=_EXAMPLE)
     if unknown := {option for option, _ in address.options} - _OPTIONS - {"prefix"}:
         raise ConfigurationError(f"{name}: a Redis URL has no option {', '.join(sorted(unknown))} here")
+    if address.scheme != "rediss" and any(option.startswith("ssl_") for option, _ in address.options):
+        raise ConfigurationError(f"{name}: options of TLS need a URL that begins with rediss://")
+    if address.option("protocol") not in (None, "2", "3"):
+        raise ConfigurationError(f"{name}: the protocol of Redis is 2 or 3")
     database = address.option("db") or (address.path.strip("/") if address.scheme != "unix" else "")
     if database and not database.isdecimal():
         raise ConfigurationError(f"{name}: a database of Redis is a number, as in {_EXAMPLE}")
@@ -87,8 +93,8 @@ def parse_redis_url(url: object, *, name: str = "the database") -> RedisURL:
 
 def _for_redis(address: Address) -> str:
     options = "&".join(f"{name}={quote(value, safe='')}" for name, value in address.options if name != "prefix")
-    credentials = f"{address.userinfo}@" if address.userinfo else ""
-    return f"{address.scheme}://{credentials}{address.hosts}{address.path}{'?' if options else ''}{options}"
+    path = quote(unquote(address.path), safe="/")
+    return f"{address.scheme}://{address.credentials}{address.hosts}{path}{'?' if options else ''}{options}"
 
 
 def _describe(address: Address, database: str) -> str:
@@ -99,6 +105,14 @@ def _describe(address: Address, database: str) -> str:
 def redact(text: object, url: RedisURL) -> str:
     """Return text, such as the message of an error of redis-py's, in one line and without the URL's password."""
     return redact_secrets(text, url.secrets)
+
+
+def describe_error(error: Exception, url: RedisURL) -> str:
+    """Return what an error of redis-py's says, in one line and without the URL's password."""
+    text = redact(error, url)
+    if _UNAUTHENTICATED.search(text):  # else a long advice on the commands that a connection begins with
+        return "it asks for a password, and its URL has none"
+    return text
 
 
 def load_redis() -> ModuleType:

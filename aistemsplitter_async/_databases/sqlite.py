@@ -6,12 +6,17 @@ These functions block; a caller on the event loop goes through a thread.
 from __future__ import annotations
 
 import mmap
+import os
 import sqlite3
 import tempfile
+import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+from weakref import WeakSet
 
 from aistemsplitter_async._files import create_private
 
@@ -24,6 +29,60 @@ _PRIMARY_CODE: Final = 0xFF  # mask: the kind of error, without SQLite's extende
 
 class WrongFileError(Exception):
     """The file at the path is something else."""
+
+
+class SharedFile:
+    """A SQLite file that is opened when it is used, again if it was replaced, and that is closed while we fork.
+
+    SQLite knows which files a process has open, and a child would inherit that without the locks.
+
+    Args:
+        path: where it is.
+        after_fork: called in a child, which has none of the threads.
+        options: of `open_shared`.
+
+    Attributes:
+        lock: to be held while the file is used.
+        file: the one that is open, or was at last.
+    """
+
+    def __init__(self, path: Path, *, after_fork: Callable[[], None], **options: Any) -> None:
+        self.lock = threading.Lock()
+        self.file: FileID | None = None
+        self._path = path
+        self._options = options
+        self._after_fork = after_fork
+        self._db: sqlite3.Connection | None = None
+        _FILES.add(self)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is open, and still the one at the path, which the other processes use."""
+        return self._db is not None and identify(self._path) == self.file
+
+    def open(self) -> sqlite3.Connection:
+        """Return the connection. Raises like `open_shared`."""
+        if self._db is None or not self.is_open:
+            self.close()
+            self._db, self.file = open_shared(self._path, **self._options)
+        return self._db
+
+    def close(self) -> None:
+        """Close it, until it is used again."""
+        db, self._db = self._db, None
+        if db is not None:
+            db.close()
+
+    def hold(self) -> None:
+        """Keep it closed until `release`."""
+        self.lock.acquire()
+        self.close()
+
+    def release(self, *, is_child: bool) -> None:
+        """Let it be used again."""
+        if is_child:
+            self._after_fork()
+        self.lock.release()
 
 
 def open_shared(
@@ -116,3 +175,26 @@ def enable_wal(db: sqlite3.Connection, timeout: float) -> None:
             time.sleep(_BUSY_PAUSE)
         else:
             return
+
+
+_FILES: Final = WeakSet[SharedFile]()
+_HELD: Final = list[SharedFile]()
+
+
+def _hold_all() -> None:
+    for file in list(_FILES):
+        file.hold()
+        _HELD.append(file)
+
+
+def _release_all(*, is_child: bool) -> None:
+    while _HELD:
+        _HELD.pop().release(is_child=is_child)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_hold_all,
+        after_in_parent=partial(_release_all, is_child=False),
+        after_in_child=partial(_release_all, is_child=True),
+    )

@@ -9,6 +9,7 @@ import asyncio
 import math
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from typing import Any, TypeVar
 
@@ -89,14 +90,14 @@ class Contact:
             StoreUnavailableError: no answer, though it may have been heard. The message has no secrets.
         """
         began = self._clock.monotonic()
-        heard = await self._call(self._exchange(key, ask), self._longest)
+        heard = await self._call(partial(self._exchange, key, ask), self._longest)
         self.latency += _LATENCY_SHARE * (self._clock.monotonic() - began - self.latency)
         return heard
 
     async def aclose(self, longest: float) -> None:
         """Close the store, whatever it raises, in at most `longest` seconds."""
         with suppress(StoreUnavailableError):
-            await self._call(self._close(), longest)
+            await self._call(self._close, longest)
 
     def start_over(self) -> None:
         """Forget what was under way in an event loop that is closed."""
@@ -120,24 +121,22 @@ class Contact:
             await self._clock.sleep(self._random() * _CONFLICT_PAUSE * 2.0 ** min(conflicts, _MOST_DOUBLINGS))
         raise AssertionError
 
-    async def _call(self, work: Coroutine[Any, Any, T], longest: float) -> T:
+    async def _call(self, work: Callable[[], Coroutine[Any, Any, T]], longest: float) -> T:
         """Return the result of `work`, in a task of its own, for it may not let itself be cancelled.
 
         Raises:
             StoreUnavailableError: it raised something, or took too long.
         """
-        if self._left is not None and not self._left.done():
-            work.close()
+        ends_at = self._clock.monotonic() + longest
+        if self._left is not None and not await self._is_done(self._left, ends_at):
             raise StoreUnavailableError(f"{self._kind} does not answer, and does not let itself be cancelled")
-        task = start_aside(work, "ask a gate store")
+        task = start_aside(work(), "ask a gate store")
+        task.add_done_callback(_retrieve)
         try:
-            with suppress(TimeoutError):
-                async with self._clock.timeout_at(self._clock.monotonic() + longest):
-                    await asyncio.wait([task])
+            await self._is_done(task, ends_at)
         finally:
             if not task.done() and not task.get_loop().is_closed():
                 task.cancel()
-                task.add_done_callback(_retrieve)
                 self._left = task
         if not task.done():
             raise StoreUnavailableError(f"{self._kind} does not answer within {longest:g} s")
@@ -150,6 +149,13 @@ class Contact:
             raise error
         # Outside of it, and without its text: that is other people's, and may have a password.
         raise StoreUnavailableError(f"{self._kind} raised {type(error).__name__}") from None
+
+    async def _is_done(self, task: asyncio.Task[Any], ends_at: float) -> bool:
+        """Wait for the end of a task until `ends_at` (monotonic seconds), and return whether it has come."""
+        with suppress(TimeoutError):
+            async with self._clock.timeout_at(ends_at):
+                await asyncio.wait([task])
+        return task.done()
 
     def _check(self, stored: object) -> Stored:
         if not isinstance(stored, Stored):

@@ -165,7 +165,3 @@ class Denials:
         else:
             kept[order, spare] = until
         self._until = kept
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._until = {}

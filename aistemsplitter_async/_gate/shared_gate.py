@@ -16,7 +16,7 @@ import random as random_module
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
+from functools import partial
 from typing import Any, Self
 
 import attrs
@@ -33,7 +33,7 @@ from aistemsplitter_async._gate.slot import Slot
 from aistemsplitter_async._gate.snapshot import GateSnapshot
 from aistemsplitter_async._gate.source import Source
 from aistemsplitter_async._gate.store import GateStore, StoreUnavailableError
-from aistemsplitter_async._sleep import Readings, read_clocks
+from aistemsplitter_async._sleep import read_clocks, read_from
 from aistemsplitter_async._tasks import cancel_and_wait, join, own, start_aside
 from aistemsplitter_async.clock import Clock, Random, SystemClock
 from aistemsplitter_async.config import (
@@ -87,11 +87,13 @@ class SharedGate(Gate):
         random: Random = random_module.random,
     ) -> None:
         super().__init__(limit, clock=clock, retry=retry, on_event=on_event)
-        if not (lease > 0 and patience >= 0):
+        if not (0 < lease < math.inf and patience >= 0):
             raise ConfigurationError("lease must be a positive number of seconds, and patience at least 0")
+        if isinstance(store, str):
+            raise ConfigurationError("store must be a GateStore; give its URL to a client instead, as shared=")
         self._limit = limit
         self._seconds = lease
-        self._read = read_clocks if isinstance(self._clock, SystemClock) else self._read_own
+        self._read = read_clocks if isinstance(self._clock, SystemClock) else partial(read_from, self._clock)
         self._contact = Contact(
             store,
             clock=self._clock,
@@ -109,8 +111,7 @@ class SharedGate(Gate):
         self._spoke_at = -math.inf  # when the last conversation that was answered began
         self._outage = Outage(patience=patience)
         self._closed_until = -math.inf  # on the store's clock, as it was told
-        self._holders = 1
-        self._wanted_elsewhere = 0
+        self._holders, self._wanted_elsewhere = 1, 0
         self._news_wait = 0.0  # s for which slots that are over need not be told
         self._leaving = False
         self._closing: asyncio.Task[None] | None = None
@@ -118,9 +119,7 @@ class SharedGate(Gate):
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
     def serve(self, owner: Mapping[str, str]) -> None:
@@ -143,9 +142,9 @@ class SharedGate(Gate):
             ConfigurationError: as for any gate; or it is closed, or serves no client.
         """
         if self._closing is not None:
-            raise ConfigurationError("this gate is closed; make a new one")
+            raise _closed()
         if self._key is None:
-            raise ConfigurationError("a shared gate needs to know the key: give it to a client, as gate=")
+            raise ConfigurationError("a shared gate must know its key: give it to a client, as gate=")
         if self._outage.is_permanent and self._clock.monotonic() < self._outage.again_at:
             raise self._outage.build_error()
         return await super().admit(priority, rank)
@@ -192,8 +191,8 @@ class SharedGate(Gate):
         await join(self._closing)
 
     async def _close(self) -> None:
-        self._queues.refuse(lambda: ConfigurationError("the gate was closed while this call waited for it"))
         if self._loop is asyncio.get_running_loop():
+            self._refuse_all(_closed)
             if self._holding.has_news or not self._holding.is_forgotten:
                 self._leaving = True
                 await self._talk_until(lambda: not self._leaving)
@@ -212,7 +211,10 @@ class SharedGate(Gate):
         self._bind()
         now = self._clock.monotonic()
         self._emit_changes(now)
-        if self._talk is not None or self._key is None or (self._closing is not None and not self._leaving):
+        if self._closing is not None and not self._leaving:
+            self._refuse_all(_closed)  # a source may have waiters that came later
+            return
+        if self._talk is not None or self._key is None:
             return
         chosen = self._choose(now)
         at = -math.inf if self._leaving else min(self._holding.news_at(self._news_wait), self._heartbeat_at())
@@ -295,14 +297,17 @@ class SharedGate(Gate):
         now = self._clock.monotonic()
         self._outage.note_failure(error, now)
         if error.permanent:
-            for source in self._sources:
-                source.refuse(self._outage.build_error)
+            self._refuse_all(self._outage.build_error)
         else:
             self._queues.refuse(self._outage.build_error, came_by=self._outage.came_by(now))
         trouble = self._outage.describe(now)
         if trouble is not None and not self._outage.is_told:
             self._outage.is_told = True
             self._emit(GateUnreachable, lambda: GateUnreachable(reason=trouble, at=now))
+
+    def _refuse_all(self, build: Callable[[], Exception]) -> None:
+        for source in self._sources:
+            source.refuse(build)
 
     def _end_talk(self, talk: asyncio.Task[None]) -> None:
         if self._talk is talk:
@@ -330,22 +335,19 @@ class SharedGate(Gate):
     def _bind(self) -> None:
         before = self._loop
         super()._bind()
-        if self._loop is before and self._process == os.getpid():
+        process = os.getpid()
+        if self._loop is before and self._process == process:
             return
-        if self._process != os.getpid():  # a fork: the slots are the parent's
-            self._process = os.getpid()
-            self._holding = self._build_holding()
+        if self._process != process:  # a fork: the slots are the parent's
+            self._process, self._holding = process, self._build_holding()
         self._holding.end_all()
-        self._denials.clear()
         self._contact.start_over()
         self._talk = None
         self._outage.again_at = -math.inf
 
     def _build_holding(self) -> Holding:
-        name = secrets.token_hex(5)
-        return Holding(name, self._limit, clock=self._clock, read=self._read, on_news=self.pump)
+        return Holding(secrets.token_hex(5), self._limit, clock=self._clock, read=self._read, on_news=self.pump)
 
-    def _read_own(self) -> Readings:
-        """Return what a clock that is not the machine's says, for tests."""
-        now = self._clock.monotonic()
-        return Readings(now, now, self._clock.now())
+
+def _closed() -> ConfigurationError:
+    return ConfigurationError("this gate is closed; make a new one")

@@ -21,8 +21,10 @@ from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import FLEET_LOOK
 from aistemsplitter_async.errors import AIStemSplitterError, APIStatusError, JournalError, SpendLimitError
 from aistemsplitter_async.journal.binding import GATE
+from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.journal import Journal
 from aistemsplitter_async.journal.record import Record, Step, StoredFailure, is_retried, plan_step
+from aistemsplitter_async.journal.rows import Sighting
 from aistemsplitter_async.journal.store import JournalStore
 
 P = ParamSpec("P")
@@ -97,6 +99,19 @@ class BatchContext:
         self.in_flight.resize(self._plan_in_flight())
         self.sources.resize(self._plan_sources())
 
+    @property
+    def ahead(self) -> float:
+        """Seconds that the clock of the journal's times is ahead of this machine's, which is that of a file.
+
+        The machines of a shared one need not agree on the time of day: a key would be trusted for too long.
+        """
+        now = self.journal.server_time()
+        return 0.0 if now is None else now - self.clock.now()
+
+    def now(self) -> float:
+        """Return POSIX seconds by the clock of the journal's times."""
+        return self.clock.now() + self.ahead
+
     def needs_confirmation(self, record: Record) -> bool:
         """Return whether its create is resent only if a person says so: it may be paid for once more."""
         return self.plan(record, resend=False) is Step.REVIEW
@@ -106,7 +121,7 @@ class BatchContext:
         options = self.options
         return plan_step(
             record,
-            now=self.clock.now(),
+            now=self.now(),
             key_age=options.key_age,
             wants_files=options.into is not None,
             key=self.engine.owner["key"],
@@ -128,6 +143,30 @@ class BatchContext:
             return await self.journal.write(change, *args, **kwargs)
 
         return await self.disk.retry_through_outage(once)
+
+    async def claim(self, found: Sighting, *, resplit: bool) -> Claim:
+        """Return the row of a source; see `JournalStore.claim`.
+
+        It is claimed even if the caller is cancelled; then nobody works on it, and other workers may have it again.
+
+        Raises:
+            JournalError: the journal cannot be used.
+        """
+        options, taken = self.options, set[int | str]()
+
+        def claim(store: JournalStore) -> Claim:
+            claim = store.claim(found, options.variant, dedupe=options.dedupe, resplit=resplit, changed=options.changed)
+            taken.clear()  # of an attempt that was undone
+            taken.update({claim.record.id} if claim.met in ("new", "known", "unsettled") else ())
+            return claim
+
+        try:
+            return await self.write(claim)
+        except asyncio.CancelledError:
+            if self.journal.is_shared:
+                with suppress(JournalError):  # it is closed, and lets go of everything
+                    self.journal.submit(lambda store: store.release(taken)).add_done_callback(_drop)
+            raise
 
     def hold(self, row: int) -> None:
         """Note that a track works on this row of the journal."""

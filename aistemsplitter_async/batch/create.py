@@ -170,14 +170,14 @@ class _JournaledCreate:
             intend = partial(intend, price=standing.price.credits)
         standing.cancellable = False
         try:
-            self.record = await context.journal.write(intend, self.record.id, self.submission, context.clock.now())
+            self.record = await context.journal.write(intend, self.record.id, self.submission, context.now())
         except SpendLimitError:
             standing.cancellable = True
             raise OverbookedError from None
 
     async def _commit_answer(self, created: CreatedSplit) -> None:
         context = self._context
-        self.record = await context.write(JournalStore.created, self.record.id, created, context.clock.now())
+        self.record = await context.write(JournalStore.created, self.record.id, created, context.now())
         cost = context.budget.charge(self.record.id, self.record.credits_used)
         counted = self.record.credits_used == created.credits_used  # or else another row counts this split
         self._standing.cost = cost if counted else None
@@ -213,16 +213,17 @@ async def resolve_create(context: BatchContext, record: Record) -> None:
 
     What a person has to confirm first waits for its source, which may not be in this run, and so was not checked.
 
+    Args:
+        context: of the batch, which holds the record.
+        record: let go of in the end.
+
     Raises:
         JournalError: the answer cannot be recorded.
     """
-    if context.needs_confirmation(record):
-        context.release({record.id})
-        return
     standing = Standing(context, BatchItem(source=record.source), position=-1, since=context.clock.monotonic())
-    context.hold(record.id)
     try:
-        await SplitCreator(context, standing).replay(record)
+        if not context.needs_confirmation(record):
+            await SplitCreator(context, standing).replay(record)
     except LostLeaseError:  # another worker finds out
         pass
     except JournalError:

@@ -93,8 +93,10 @@ class Fleet:
             JournalError: an answer cannot be recorded.
         """
         context = self._context
-        busy = (*self._tried, *context.running)  # a track that was paused finds out by itself that it lost its row
-        left = await context.write(JournalStore.open_creates, besides=busy)
+        taken = await context.write(JournalStore.open_creates, besides=tuple(self._tried))
+        left = [record for record in taken if record.id not in context.running]  # its own track resolves it
+        for record in left:  # at once: a track that has claimed one meanwhile goes on right after this
+            context.hold(record.id)
         await asyncio.gather(*(resolve_create(context, record) for record in left))
         self._tried |= {record.id for record in left if not context.is_resolved(record)}
 

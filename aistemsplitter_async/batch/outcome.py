@@ -94,6 +94,11 @@ class Skipped(_Outcome):
 Outcome = Done | Failed | Skipped
 
 
+def kind_of(outcome: Outcome) -> Literal["done", "failed", "skipped"]:
+    """Return as what a report counts an outcome."""
+    return "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
+
+
 @attrs.frozen(kw_only=True)
 class BatchReport(PlainValue):
     """The totals of a batch.

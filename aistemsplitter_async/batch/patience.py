@@ -23,9 +23,13 @@ from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.clock import Clock, Random
 from aistemsplitter_async.config import LONGEST_CLOSED, PARK
 from aistemsplitter_async.errors import (
+    GATE_UNREACHABLE,
     AIStemSplitterError,
+    APIConnectionError,
     APIStatusError,
+    AuthenticationError,
     DownloadError,
+    InsufficientCreditsError,
     JournalError,
     SubmissionUncertainError,
 )
@@ -53,6 +57,16 @@ def is_transient(error: AIStemSplitterError) -> bool:
     if isinstance(error, SubmissionUncertainError) and error.status_code is None:
         return error.code != SAME_SPLIT  # the same create would be answered in the same way
     return is_outage(error) or is_storage_out(error)
+
+
+def concerns_all(error: AIStemSplitterError) -> bool:
+    """Return whether every source fails alike, so that a batch stops: the key, the account or the gate's store refuses.
+
+    A gateway's page (`is_outage`) is not one of these, whatever it says.
+    """
+    if error.code == GATE_UNREACHABLE:
+        return isinstance(error, APIConnectionError) and error.permanent
+    return isinstance(error, AuthenticationError | InsufficientCreditsError) and not is_outage(error)
 
 
 @attrs.frozen
@@ -159,7 +173,8 @@ class Patience:
                     raise
                 now = self._clock.monotonic()
                 failures.note(error, now, successes=self._successes, answers=self._answers())
-                if failures.is_track_beside_others() or not self._note_outage(error):
+                is_about_track = failures.is_track_beside_others() and not isinstance(error, JournalError)
+                if is_about_track or not self._note_outage(error):
                     raise
                 if signs is None or is_storage_out(error):  # that says nothing about the track
                     continue

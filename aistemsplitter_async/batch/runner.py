@@ -29,21 +29,20 @@ from aistemsplitter_async.batch.fleet import Fleet, join_fleet
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.new_key import open_journal
 from aistemsplitter_async.batch.options import BatchOptions
-from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome
+from aistemsplitter_async.batch.outcome import BatchReport, Failed, Outcome, kind_of
 from aistemsplitter_async.batch.progress import BatchProgress
 from aistemsplitter_async.batch.refusals import describe_cancelled
+from aistemsplitter_async.batch.snapshot import build_report, take_snapshot
 from aistemsplitter_async.batch.ticker import Ticker
 from aistemsplitter_async.batch.track import BatchTrack
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.file import is_exposed, own_files
 from aistemsplitter_async.journal.place import JournalURL
-from aistemsplitter_async.journal.record import Record, StageName, build_failure
+from aistemsplitter_async.journal.record import Record, build_failure
 from aistemsplitter_async.journal.store import JournalStore
 
 _PAGE = 200  # records read at a time
-_SHOWN = 30  # tracks a snapshot names
-_LIVELY_FIRST: tuple[StageName, ...] = ("upload", "download", "mix", "create", "prepare", "wait")
 
 
 class Runner:
@@ -79,8 +78,7 @@ class Runner:
         self._callers = Context()  # from which each track has a copy
         self._began = 0.0
         self._took: float | None = None
-        self._total: int | None = None
-        self._seconds_left: float | None = None
+        self._expected: tuple[int | None, float | None] = None, None
 
     async def start(self) -> None:
         """Open the journal and start. Raises like `Batch.__aenter__`."""
@@ -91,7 +89,7 @@ class Runner:
             self._course = undo.pop_all()
         self._feeder.start(self._fleet.resolve_open_creates)
         self._help(self._end(), "end")
-        self._help(self._build_ticker().run(), "ticker")
+        self._help(Ticker(self._context, self.progress).run(), "ticker")
         if self._context.journal.is_shared:
             self._help(self._fleet.watch(), "watch")
             self._help(self._fleet.mend(), "mending")
@@ -145,7 +143,7 @@ class Runner:
             await self._feeder.wait_out()
             await wait_out(*self._helpers, *self._tracks)
             self._close()
-            await self._build_ticker().finish()
+            await Ticker(self._context, self.progress).finish()
         finally:
             await self._context.journal.aclose()
 
@@ -191,20 +189,11 @@ class Runner:
 
     def expect(self, total: int | None, seconds_left: float | None) -> None:
         """See `Batch.expect`."""
-        self._total, self._seconds_left = total, seconds_left
+        self._expected = total, seconds_left
 
     def report(self) -> BatchReport:
         """Return the totals of a batch that has ended."""
-        context = self._context
-        return BatchReport(
-            done=self._counts["done"],
-            failed=self._counts["failed"],
-            skipped=self._counts["skipped"],
-            credits_used=context.budget.used,
-            seconds=self._took or 0.0,
-            stopped_by=context.stop_switch.reason,
-            credits_used_by_all=context.budget.used_by_all if context.spends_together else None,
-        )
+        return build_report(self._context, self._counts, self._took or 0.0)
 
     async def records(self) -> AsyncGenerator[Record, None]:
         """See `Batch.records`."""
@@ -225,30 +214,16 @@ class Runner:
 
     def progress(self) -> BatchProgress:
         """See `Batch.progress`."""
-        context, now = self._context, self._clock.monotonic()
-        active = sorted(
-            (track.standing for track in self._tracks.values()),
-            key=lambda standing: (_LIVELY_FIRST.index(standing.stage), standing.since),
-        )
-        return BatchProgress(
+        now = self._clock.monotonic()
+        return take_snapshot(
+            self._context,
+            [track.standing for track in self._tracks.values()],
+            self._counts,
+            now=now,
             seconds=self._took if self._took is not None else now - self._began,
-            taken=self._counts["taken"],
             exhausted=self._feeder.exhausted,
-            done=self._counts["done"],
-            failed=self._counts["failed"],
-            skipped=self._counts["skipped"],
-            stages=dict(Counter(standing.stage for standing in active)),
-            credits_used=context.budget.used,
-            paid=sum(standing.is_paid for standing in active),
-            active=tuple(standing.build_progress(now) for standing in active[:_SHOWN]),
-            notices=tuple(context.notices),
-            draining=context.stop_switch.is_on,
-            gate=context.gate.snapshot(),
-            processing=context.engine.poller.typical(),
             elsewhere=len(self._fleet),
-            credits_used_by_all=context.budget.used_by_all if context.spends_together else None,
-            total=self._total,
-            seconds_left=self._seconds_left,
+            expected=self._expected,
         )
 
     @property
@@ -365,14 +340,10 @@ class Runner:
             self._context.sources.release()
 
     async def _deliver(self, item: BatchItem, outcome: Outcome) -> None:
-        kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
-        self._counts[kind] += 1
+        self._counts[kind_of(outcome)] += 1
         if isinstance(outcome, Failed):
             self._counts["passing"] += build_failure(outcome.stage, outcome.error).passing
         if isinstance(item, Call):
             item.settle(outcome)
         else:
             await self._outcomes.put(outcome)
-
-    def _build_ticker(self) -> Ticker:
-        return Ticker(self._context, self.progress)

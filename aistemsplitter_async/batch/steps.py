@@ -76,7 +76,8 @@ class Steps:
         delivery = await context.uploading.retry_through_outage(attempt)
         standing.uploads += 1
         standing.sure_until, upload = delivery.sure_until, delivery.upload
-        return await context.write(JournalStore.uploaded, record.id, upload.input, upload.expires_at.timestamp())
+        expires_at = upload.expires_at.timestamp() + context.ahead
+        return await context.write(JournalStore.uploaded, record.id, upload.input, expires_at)
 
     async def wait(self, record: Record) -> Record:
         """Wait until the split is terminal."""
@@ -86,7 +87,7 @@ class Steps:
         standing.enter("wait")
         since = standing.created_at
         if since is None:  # created by an earlier run
-            since = clock.monotonic() - max(0.0, clock.now() - (record.created_at or 0.0))
+            since = clock.monotonic() - max(0.0, context.now() - (record.created_at or 0.0))
             if record.submission is not None:
                 context.engine.expect_event(record.split_id, record.submission)
         split = await context.engine.wait(

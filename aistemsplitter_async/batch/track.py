@@ -12,7 +12,6 @@ from functools import partial
 import attrs
 
 from aistemsplitter_async._send.course import stage
-from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async.batch.bounds import SPEND_LIMIT, CreatingStoppedError
 from aistemsplitter_async.batch.call import Call
 from aistemsplitter_async.batch.context import BatchContext
@@ -21,18 +20,13 @@ from aistemsplitter_async.batch.elsewhere import Elsewhere
 from aistemsplitter_async.batch.identifier import Identifier
 from aistemsplitter_async.batch.item import BatchItem, OpenedItem, open_item
 from aistemsplitter_async.batch.outcome import Done, Failed, Outcome, Skipped, SkipReason
+from aistemsplitter_async.batch.patience import concerns_all
 from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.refusals import build_changed, build_timeout, build_unconfirmed
 from aistemsplitter_async.batch.standing import Standing
 from aistemsplitter_async.batch.steps import Steps, list_files, list_gains
 from aistemsplitter_async.clock import Deadline
-from aistemsplitter_async.errors import (
-    AIStemSplitterError,
-    AuthenticationError,
-    InsufficientCreditsError,
-    JournalError,
-    LostLeaseError,
-)
+from aistemsplitter_async.errors import AIStemSplitterError, JournalError, LostLeaseError
 from aistemsplitter_async.journal.claims import Claim
 from aistemsplitter_async.journal.file import MOVED
 from aistemsplitter_async.journal.matching import Fit, fit
@@ -41,7 +35,7 @@ from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.models import DirectURL
 
 _BEFORE_CREATE: frozenset[StageName] = frozenset({"prepare", "upload"})
-_STOPPING = (AuthenticationError, InsufficientCreditsError)  # every source fails alike, unless it is a gateway's page
+_OPEN = frozenset({State.INTENT, State.UNCERTAIN, State.NEEDS_REVIEW})  # a create may have happened
 
 
 class BatchTrack:
@@ -77,6 +71,7 @@ class BatchTrack:
         self._row: int | None = None  # of the journal, once this track owns it
         self._was_elsewhere = again is not None
         self._identifier = Identifier(context, audio=None if again is None else again.audio)
+        self._opened = None if again is None else again.opened
         self._creator = SplitCreator(context, self.standing)
         self._steps = Steps(context, self.standing)
 
@@ -128,11 +123,14 @@ class BatchTrack:
         context = self._context
         pipeline = context.engine.pipeline
         with stage(pipeline.emit, "prepare"):
-            opened = await open_item(self._item, context.own_files, clock=context.clock, stall=pipeline.timeouts.stall)
+            opened = self._opened or await open_item(
+                self._item, context.own_files, clock=context.clock, stall=pipeline.timeouts.stall
+            )
             self.standing.label = opened.label
             if isinstance(opened.audio, DirectURL):
                 context.engine.uploader.vet_source(opened.audio)
             if opened.path is None:
+                self._opened = opened
                 self.has_claimed.set()  # a stream may be slow; the sources after it need not wait for it
             audio = await self._identifier.identify(opened)
             if audio is None:
@@ -196,7 +194,8 @@ class BatchTrack:
         return None
 
     def _raise_unresolved(self, record: Record) -> None:
-        if (unresolved := self._context.unresolved.pop(record.id, None)) is not None:
+        unresolved = self._context.unresolved.pop(record.id, None)
+        if unresolved is not None and record.state in _OPEN:  # else another worker has found out since then
             self.standing.enter("create")
             raise unresolved
 
@@ -250,7 +249,7 @@ class BatchTrack:
 
     def _leave(self, row: int | None) -> Elsewhere:
         """Leave the song to the worker that has it in hand, until that lets go of it."""
-        return Elsewhere(self._item, self.standing.position, row, self._identifier.audio)
+        return Elsewhere(self._item, self.standing.position, row, self._identifier.audio, self._opened)
 
     async def _claim(self, opened: OpenedItem, audio: AudioId) -> Claim:
         """Claim the journal row of this audio, in the order of the sources."""
@@ -258,14 +257,7 @@ class BatchTrack:
         if self._after is not None:
             await self._after.wait()
         self.has_claimed.set()  # the next source runs only once this claim is in the journal's queue
-        claim = await context.write(
-            JournalStore.claim,
-            opened.sighted(audio, self._item.pattern),
-            context.options.variant,
-            dedupe=context.options.dedupe,
-            resplit=self._item.anew,
-            changed=context.options.changed,
-        )
+        claim = await context.claim(opened.sighted(audio, self._item.pattern), resplit=self._item.anew)
         self._identifier.end()
         return claim
 
@@ -330,7 +322,7 @@ class BatchTrack:
     async def _fail(self, error: AIStemSplitterError) -> Failed:
         """Record why the source failed, in the journal too if it has a row there."""
         context, standing = self._context, self.standing
-        if (isinstance(error, _STOPPING) and not is_outage(error)) or error.code in (SPEND_LIMIT, MOVED):
+        if concerns_all(error) or error.code in (SPEND_LIMIT, MOVED):
             context.stop_switch.stop(error)
         error.split_id = error.split_id or standing.split_id
         if self._row is not None:

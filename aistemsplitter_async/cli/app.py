@@ -15,6 +15,7 @@ from cyclopts import App, CycloptsError, Parameter, UnknownCommandError
 
 from aistemsplitter_async._files import reason_of
 from aistemsplitter_async._version import __version__
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.failures import Exit
 from aistemsplitter_async.cli.journal_app import journal
 from aistemsplitter_async.cli.options import (
@@ -22,7 +23,6 @@ from aistemsplitter_async.cli.options import (
     AsDuration,
     AsPath,
     AsText,
-    Batching,
     Common,
     Into,
     Selecting,

@@ -13,12 +13,13 @@ import attrs
 from aistemsplitter_async._send.reactions import is_outage
 from aistemsplitter_async._transfer.partfile import NAME_REFUSED
 from aistemsplitter_async._transfer.selection import NO_SUCH_MIX, NO_SUCH_STEM
+from aistemsplitter_async.cli.places import PASSWORD_ELSEWHERE
 from aistemsplitter_async.cli.screen.render import command, given_options, show
 from aistemsplitter_async.config import API_KEY_VARIABLE, LONGEST_CLOSED, SHARED_VARIABLE
-from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST
 from aistemsplitter_async.errors import (
     GATE_UNREACHABLE,
     NOT_MIXED,
+    SCHEDULER_LOST,
     AIStemSplitterError,
     APIConnectionError,
     APIStatusError,
@@ -36,7 +37,7 @@ from aistemsplitter_async.errors import (
 from aistemsplitter_async.journal.file import UNUSABLE
 from aistemsplitter_async.journal.lock import NO_LOCKS
 from aistemsplitter_async.journal.record import NEEDS_REVIEW, SAME_SPLIT, SENT_BY_OTHER_KEY, build_failure
-from aistemsplitter_async.journal.tables import DOWN
+from aistemsplitter_async.journal.tables import DOWN, UNFIT
 
 
 class Exit(IntEnum):
@@ -72,7 +73,6 @@ _ADVICE_BY_CODE = {
         "perhaps only its tags changed, so it is not bought again: --changed same takes it for the same song, "
         "--changed new buys it"
     ),
-    GATE_UNREACHABLE: f"check --shared or {SHARED_VARIABLE}, and that its server runs",
     "SPEND_LIMIT": "raise --max-credits to go on",
     "LENGTH_UNKNOWN": (
         "convert it, to FLAC for example (a URL: download it), leave it out, or run without --max-credits"
@@ -233,7 +233,11 @@ def _advice(error: AIStemSplitterError, context: Context) -> str | None:
         asked = error.retry_after
         wait = f" in {asked:.0f} s" if asked and asked <= LONGEST_CLOSED else " later"
         return f"try again{wait}, and give the key's limit with --rate-limit"
-    if error.code in ("CERTIFICATE", "PROXY"):  # it says itself what to do, or that the proxy is the one to ask
+    if error.code in (
+        "CERTIFICATE",
+        "PROXY",
+        SCHEDULER_LOST,
+    ):  # it says itself what to do, or whom to ask
         return "check --proxy" if error.code == "PROXY" else None
     if isinstance(error, APIConnectionError | ProtocolError):
         return "check the network and --base-url"
@@ -246,6 +250,10 @@ def _advice_for_refusal(error: AIStemSplitterError) -> str | None:
         return f"check {where}{API_KEY_VARIABLE} or --api-key-file, and --base-url"
     if isinstance(error, InsufficientCreditsError):
         return f"add credits, and see what is left with: {command('credits')}"
+    if error.code == UNFIT and "password" in str(error):
+        return PASSWORD_ELSEWHERE
+    if isinstance(error, APIConnectionError) and error.code == GATE_UNREACHABLE:
+        return f"check --shared or {SHARED_VARIABLE}{'' if error.permanent else ', and that its server runs'}"
     if isinstance(error, ValidationError) and error.output_format:
         return f"if {error.output_format} is not offered to you, give --output-format mp3"
     return None

@@ -17,8 +17,8 @@ from aistemsplitter_async._transfer.audio import build_source
 from aistemsplitter_async._wire.urls import is_url
 from aistemsplitter_async.batch.item import BatchItem
 from aistemsplitter_async.batch.preflight import plan_price
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.ignored import IgnoredFiles
-from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.journal.file import own_files
 from aistemsplitter_async.library.found import Found, Ignored, Repeated, Track, Unusable
 from aistemsplitter_async.library.search import find_tracks, is_stream

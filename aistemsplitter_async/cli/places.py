@@ -14,10 +14,8 @@ from aistemsplitter_async.journal.place import JournalURL, parse_journal
 
 Place = Path | JournalURL
 _JOURNAL_NAME = ".aistemsplitter.journal"
-PASSWORD_IN_SIGHT = (
-    "every user can see a password on a command line; leave it out there, and set PGPASSWORD, write it to ~/.pgpass, "
-    f"or put the whole URL into {JOURNAL_VARIABLE}"
-)
+PASSWORD_ELSEWHERE = f"set PGPASSWORD, write it to ~/.pgpass, or put the whole URL into {JOURNAL_VARIABLE}"
+PASSWORD_IN_SIGHT = f"every user can see a password on a command line; leave it out there, and {PASSWORD_ELSEWHERE}"
 
 
 def parse_place(text: str) -> Place:

@@ -52,10 +52,13 @@ def parse_shared(text: str) -> str:
     """
     if has_password(text):
         raise ValueError(
-            f"a password on the command line can be seen by others: set {SHARED_VARIABLE} to this URL, or leave it "
-            "out and set PGPASSWORD or ~/.pgpass (PostgreSQL)"
+            f"every user can see a password on a command line; put the whole URL into {SHARED_VARIABLE} or, for "
+            "PostgreSQL, leave it out there, and set PGPASSWORD or write it to ~/.pgpass"
         )
     return text
+
+
+_SECRET = ("password", "secret", "scram_")  # in the names of options that hold one
 
 
 def has_password(url: str) -> bool:
@@ -65,7 +68,7 @@ def has_password(url: str) -> bool:
         return False
     place, _, query = rest.partition("?")
     names = [unquote(option.partition("=")[0]).lower() for option in query.split("&")]
-    return ":" in place.rpartition("@")[0] or any("password" in name for name in names)
+    return ":" in place.rpartition("@")[0] or any(word in name for name in names for word in _SECRET)
 
 
 def parse_webhook_url(text: str) -> str:

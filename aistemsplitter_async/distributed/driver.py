@@ -21,7 +21,7 @@ from aistemsplitter_async._transfer.audio import Source
 from aistemsplitter_async.batch.capacity import Capacity
 from aistemsplitter_async.batch.feeder import Feeder, Sources
 from aistemsplitter_async.batch.item import BatchItem
-from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped, kind_of
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import MOST_TASKS, TASKS_PER_WORKER
 from aistemsplitter_async.distributed.link import GoneError, Link, WorkerDiedError
@@ -128,8 +128,7 @@ class Driver:
     async def _run(self, item: BatchItem, position: int) -> None:
         try:
             outcome = await self._split(item, position)
-            kind = "done" if isinstance(outcome, Done) else "failed" if isinstance(outcome, Failed) else "skipped"
-            self._counts[kind] += 1
+            self._counts[kind_of(outcome)] += 1
             if isinstance(outcome, Done):
                 self._credits += outcome.split.credits_used or 0.0
             await self._outcomes.put(outcome)
@@ -214,7 +213,13 @@ class Driver:
     def _help(self, work: Coroutine[Any, Any, None]) -> None:
         helper = asyncio.get_running_loop().create_task(work)
         self._helpers.add(helper)
-        helper.add_done_callback(self._helpers.discard)
+        helper.add_done_callback(self._note_help)
+
+    def _note_help(self, helper: asyncio.Task[None]) -> None:
+        self._helpers.discard(helper)
+        if not helper.cancelled() and (error := helper.exception()) is not None:  # a bug: nothing may wait for it
+            self._fault = self._fault or error
+            self._cancel()
 
 
 def plan_out(workers: int) -> int:

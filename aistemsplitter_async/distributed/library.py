@@ -11,16 +11,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self, Unpack
 
+import attrs
+
 from aistemsplitter_async._loading import load
+from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.credentials import fingerprint, parse_api_key
 from aistemsplitter_async.batch.options import BatchKeywords
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import API_KEY_VARIABLE, JOURNAL_VARIABLE, SCHEDULER_PATIENCE, PollPolicy, RateLimit
-from aistemsplitter_async.distributed.tasks import Identity, Terms, without_password
+from aistemsplitter_async.distributed.tasks import Identity, Terms
 from aistemsplitter_async.errors import ConfigurationError
 from aistemsplitter_async.journal.place import JournalURL, parse_journal
+from aistemsplitter_async.journal.session import Session
 
 if TYPE_CHECKING:
     from distributed import Security
@@ -71,7 +75,7 @@ class DaskLibrary:
         )
         key = parse_api_key(api_key if api_key is not None else os.environ.get(API_KEY_VARIABLE))
         self._identity = Identity(__version__, self._client.base_url, fingerprint(key))
-        self._journal = check_journal(journal or os.environ.get(JOURNAL_VARIABLE))
+        self._journal = parse_shared(journal or os.environ.get(JOURNAL_VARIABLE))
         self._rate_limit, self._poll = rate_limit, poll
         self._hosts = tuple(allow_hosts)
         self._patience = patience
@@ -96,7 +100,7 @@ class DaskLibrary:
         terms = Terms(
             run=uuid.uuid4().hex[:12],
             driver=self._identity,
-            journal=self._journal,
+            journal=self._journal.database.shown,
             into=None if into is None else str(Path(into).absolute()),  # does not touch the disk
             options=options,
             rate_limit=self._rate_limit,
@@ -104,7 +108,13 @@ class DaskLibrary:
             allow_hosts=self._hosts,
         )
         return ClusterBatch(
-            self._address, sources, terms, patience=self._patience, security=self._security, clock=self._clock
+            self._address,
+            sources,
+            terms,
+            journal=self._journal,
+            patience=self._patience,
+            security=self._security,
+            clock=self._clock,
         )
 
 
@@ -120,6 +130,7 @@ class ClusterBatch:
         sources: Sources,
         terms: Terms,
         *,
+        journal: JournalURL | None,
         patience: float,
         security: Security | None,
         clock: Clock,
@@ -127,6 +138,7 @@ class ClusterBatch:
         self._address = address
         self._sources = sources
         self._terms = terms
+        self._journal = journal
         self._patience = patience
         self._security = security
         self._clock = clock
@@ -134,11 +146,12 @@ class ClusterBatch:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def __aenter__(self) -> Self:
-        """Load Dask in a thread, and connect to the scheduler.
+        """Load Dask in a thread, open the journal to see which it is, and connect to the scheduler.
 
         Raises:
-            APIConnectionError: there is none (`SCHEDULER_LOST`).
-            ConfigurationError: the extra `dask` is missing, or the run was entered before.
+            APIConnectionError: there is no scheduler (`SCHEDULER_LOST`).
+            JournalError: the journal cannot be used.
+            ConfigurationError: the extra `dask` or `postgres` is missing, or the run was entered before.
         """
         if self._loop is not None:
             raise ConfigurationError("a run is entered once; call run again")
@@ -151,10 +164,13 @@ class ClusterBatch:
             ) from None
         from aistemsplitter_async.distributed.driver import Driver  # noqa: PLC0415  # it is loaded now
 
+        terms = self._terms
+        if self._journal is not None:
+            terms = attrs.evolve(terms, journal_id=await run_in_thread(open_and_identify, self._journal))
         driver = Driver(
             self._address,
             self._sources,
-            self._terms,
+            terms,
             patience=self._patience,
             security=self._security,
             clock=self._clock,
@@ -220,16 +236,32 @@ class ClusterBatch:
         return self._entered
 
 
-def check_journal(place: str | None) -> str:
-    """Return the URL of a journal that a cluster can share, without its password.
+def open_and_identify(journal: JournalURL) -> str:
+    """Return the id of a journal, which is made if there is none.
+
+    Raises:
+        JournalError: it cannot be used.
+        ConfigurationError: psycopg is missing.
+    """
+    session = Session(journal)
+    try:
+        session.open()
+        return session.identify()
+    finally:
+        session.close()
+
+
+def parse_shared(place: str | None) -> JournalURL:
+    """Return where a journal is that a cluster can share.
 
     Raises:
         ConfigurationError: it is none.
     """
-    if place is None or not isinstance(parse_journal(place), JournalURL):
+    journal = None if place is None else parse_journal(place)
+    if not isinstance(journal, JournalURL):
         raise ConfigurationError(
             f"a cluster needs a journal that all its workers share: postgresql://host/database, in {JOURNAL_VARIABLE} "
             "or as journal. A file belongs to one process; with that, use split_many, or batch without --on, which is "
             "as fast where the key's limit is what is waited for"
         )
-    return without_password(place)
+    return journal

@@ -12,14 +12,17 @@ from distributed import Client, KilledWorker, Security
 
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.clock import Clock
-from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST, Reply, Task
+from aistemsplitter_async.distributed.tasks import Reply, Task
 from aistemsplitter_async.distributed.worker import Closing, end_run, split_song
-from aistemsplitter_async.errors import APIConnectionError, ConfigurationError
+from aistemsplitter_async.errors import SCHEDULER_LOST, APIConnectionError, ConfigurationError
 
 _log = Log("batch")
 _CONNECT: Final = 5.0  # s for one attempt to connect
+_REGISTER: Final = 10.0  # s for one attempt with all that is said then; Dask waits for ever for what says nothing
 _PAUSE: Final = 0.5  # s between two
 _GOODBYE: Final = 5.0  # s for the workers to hear that a run ends
+# A wrong address, Dask of another kind, or no scheduler: what an HTTP server says is a length of exabytes to Dask.
+_UNFIT: Final = (ImportError, ValueError, TypeError, MemoryError)
 
 
 class GoneError(Exception):
@@ -68,11 +71,16 @@ class Link:
                     name="aistemsplitter",
                 )
                 try:
-                    await client
-                except (OSError, ImportError, ValueError, TypeError) as error:
+                    async with asyncio.timeout(_REGISTER):
+                        await client
+                except BaseException as error:
                     await client.close()
+                    if isinstance(error, _UNFIT):
+                        raise ConfigurationError(
+                            f"cannot use what is at {self.address} as a scheduler: {error}"
+                        ) from None
                     if not isinstance(error, OSError):
-                        raise ConfigurationError(f"cannot use the Dask scheduler at {self.address}: {error}") from None
+                        raise
                     if self.clock.monotonic() >= until:
                         raise self._lost() from None
                     await self.clock.sleep(_PAUSE)
@@ -109,7 +117,7 @@ class Link:
     async def count_workers(self) -> int:
         """Return how many workers there are, 0 if that cannot be found out."""
         if self._is_connected:
-            with suppress(OSError):
+            with suppress(Exception):  # whatever Dask raises of a connection that it is just closing
                 return len(await self._client.nthreads())
         return 0
 

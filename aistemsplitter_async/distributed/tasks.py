@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any, Final, Self
-from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import attrs
 
@@ -22,9 +21,7 @@ from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, Pol
 from aistemsplitter_async.errors import ConfigurationError, SourceUnreadableError
 from aistemsplitter_async.models import DirectURL
 
-SCHEDULER_LOST: Final = "SCHEDULER_LOST"  # the code of the error that says that there is no scheduler
 _OF_SONG: Final = ("folder", "pattern", "seconds", "filename", "content_type", "idempotency_key", "timeout")
-_SECRETS: Final = ("password", "sslpassword")  # options of libpq
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Reply = Outcome | Exception | None
@@ -46,24 +43,18 @@ class Identity:
     base_url: str
     key: str
 
-    def explain_difference(self, driver: Identity, place: str) -> str | None:
-        """Return why a worker with this identity does nothing for `driver`, `None` if they are alike.
-
-        Args:
-            driver: the identity of the driver.
-            place: names the worker and its host.
-        """
+    def explain_difference(self, driver: Identity) -> str | None:
+        """Return why a worker with this identity does nothing for `driver`, `None` if they are alike."""
         pairs = {
-            f"has version {self.version} of aistemsplitter-async, and the driver {driver.version}: install the same "
+            f"it has version {self.version} of aistemsplitter-async, and the driver {driver.version}: install the same "
             "everywhere": (self.version, driver.version),
-            f"uses the API at {self.base_url}, and the driver {driver.base_url}: set {BASE_URL_VARIABLE} there": (
+            f"it uses the API at {self.base_url}, and the driver {driver.base_url}: set {BASE_URL_VARIABLE} there": (
                 self.base_url,
                 driver.base_url,
             ),
-            f"has another API key than the driver: set {API_KEY_VARIABLE} there": (self.key, driver.key),
+            f"it has another API key than the driver: set {API_KEY_VARIABLE} there": (self.key, driver.key),
         }
-        problem = next((problem for problem, (own, other) in pairs.items() if own != other), None)
-        return None if problem is None else f"{place} {problem}"
+        return next((problem for problem, (own, other) in pairs.items() if own != other), None)
 
 
 @attrs.frozen(kw_only=True)
@@ -74,6 +65,7 @@ class Terms:
         run: identifies it.
         driver: its identity.
         journal: where it is, without a password; a worker's environment may say so too.
+        journal_id: which one that is: the same address may be another database elsewhere.
         into: the folder for all stems, the same on every machine.
         options: those of `split_many`.
         rate_limit: what is known of the key's limit.
@@ -87,6 +79,7 @@ class Terms:
     into: str | None
     options: BatchKeywords
     rate_limit: RateLimit | None = None
+    journal_id: str | None = None
     poll: PollPolicy | None = None
     allow_hosts: tuple[str, ...] = ()
 
@@ -166,15 +159,6 @@ def pack(item: BatchItem) -> tuple[str, Mapping[str, Any]]:
         f"a cluster takes paths and URLs, not {type(source).__name__}: save it where all workers see it, or use "
         "split_many for it"
     )
-
-
-def without_password(journal: str) -> str:
-    """Return the URL of a journal without what grants access to it: workers have that from their own environment."""
-    url = urlsplit(journal)
-    userinfo, at, hosts = url.netloc.rpartition("@")
-    options = [(name, value) for name, value in parse_qsl(url.query, keep_blank_values=True) if name not in _SECRETS]
-    asked = f"?{urlencode(options)}" if options else ""
-    return f"{url.scheme}://{userinfo.partition(':')[0]}{at}{hosts}{url.path}{asked}"
 
 
 def _as_json(value: object) -> object:

@@ -25,8 +25,10 @@ from aistemsplitter_async.batch.outcome import Outcome
 from aistemsplitter_async.batch.station import CLOSED, Station
 from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import API_KEY_FILE_VARIABLE, API_KEY_VARIABLE, JOURNAL_VARIABLE
-from aistemsplitter_async.distributed.tasks import Identity, Reply, Task, Terms, read_driver, without_password
+from aistemsplitter_async.distributed.tasks import Identity, Reply, Task, Terms, read_driver
 from aistemsplitter_async.errors import AIStemSplitterError, ConfigurationError
+from aistemsplitter_async.journal.place import JournalURL, parse_journal
+from aistemsplitter_async.journal.postgres_reading import PostgresReader
 
 _NAME: Final = "aistemsplitter-async"
 _IDLE: Final = 60.0  # s without a song until a station is closed whose driver did not say goodbye
@@ -43,9 +45,8 @@ async def split_song(text: str) -> Reply:
     place = f"worker {worker.address} on {socket.gethostname()}"
     driver = read_driver(text)
     if driver.version != __version__:
-        return ConfigurationError(
-            str(Identity(__version__, driver.base_url, driver.key).explain_difference(driver, place))
-        )
+        problem = Identity(__version__, driver.base_url, driver.key).explain_difference(driver)
+        return ConfigurationError(f"{place}: {problem}")
     task = Task.load(text)
     _leave_threads(worker, task.key)
     stations = worker.plugins.get(_NAME)
@@ -141,15 +142,16 @@ class _Open:
 
     async def _serve(self) -> None:
         try:
+            client, journal = await asyncio.to_thread(prepare, self._terms)
             async with (
-                await asyncio.to_thread(build_client, self._terms, self._place) as client,
-                build_station(client, self._terms) as station,
+                client,
+                Station(client, journal=journal, into=self._terms.into, **self._terms.options) as station,
             ):
                 self._ready.set_result(station)
                 await self._wait_for_end()
         except BaseException as error:
             if not self._ready.done():
-                self._ready.set_exception(error)
+                self._ready.set_exception(_name_place(error, self._place))
                 self._ready.exception()  # or asyncio complains where no song waits for it
             if not isinstance(error, Exception):
                 raise
@@ -164,29 +166,44 @@ class _Open:
                     return
 
 
-def build_client(terms: Terms, place: str) -> AsyncAIStemSplitter:
-    """Return a client from the worker's own environment.
+def prepare(terms: Terms) -> tuple[AsyncAIStemSplitter, str | None]:
+    """Return a client from the worker's own environment, and where the journal is.
 
     Raises:
-        ConfigurationError: it is not that of the driver.
+        ConfigurationError: API, key or journal are not those of the driver.
+        JournalError: the journal cannot be read.
     """
-    try:
-        key = read_api_key()
-        client = AsyncAIStemSplitter(key, rate_limit=terms.rate_limit, poll=terms.poll, allow_hosts=terms.allow_hosts)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{place}: {error}", code=error.code) from None
+    if not (key := read_api_key()):
+        raise ConfigurationError(f"it has no API key: set {API_KEY_VARIABLE} or {API_KEY_FILE_VARIABLE} there")
+    client = AsyncAIStemSplitter(key, rate_limit=terms.rate_limit, poll=terms.poll, allow_hosts=terms.allow_hosts)
     own = Identity(__version__, client.base_url, fingerprint(parse_api_key(key)))
-    if (problem := own.explain_difference(terms.driver, place)) is not None:
+    if (problem := own.explain_difference(terms.driver)) is not None:
         raise ConfigurationError(problem)
-    return client
+    return client, None if terms.journal is None else find_journal(terms.journal, terms.journal_id)
 
 
-def build_station(client: AsyncAIStemSplitter, terms: Terms) -> Station:
-    """Return the station of a run. The worker's environment knows the password of the same journal, if it has one."""
-    known, journal = os.environ.get(JOURNAL_VARIABLE), terms.journal
-    if known and journal is not None and without_password(known) == journal:
+def find_journal(shown: str, expected: str | None) -> str:
+    """Return the URL of the driver's journal, with the password if this worker's environment has it.
+
+    Args:
+        shown: the URL without the password.
+        expected: the journal's id.
+
+    Raises:
+        ConfigurationError: what is there is another journal.
+        JournalError: there is none, or it cannot be read.
+    """
+    journal, known = parse_journal(shown), parse_journal(os.environ.get(JOURNAL_VARIABLE) or ".")
+    assert isinstance(journal, JournalURL)  # noqa: S101  # the driver has checked it
+    if isinstance(known, JournalURL) and known.database.shown == shown:
         journal = known
-    return Station(client, journal=journal, into=terms.into, **terms.options)
+    with PostgresReader(journal) as reader:
+        if reader.note("id") != expected:
+            raise ConfigurationError(
+                f"it has another journal than the driver: {shown} leads to another database from there; name a host "
+                "that is the same one for all"
+            )
+    return journal.database.url.reveal()
 
 
 def read_api_key() -> str | None:
@@ -203,8 +220,15 @@ def read_api_key() -> str | None:
             return opened.read(_KEY_CAP_BYTES).decode("ascii").strip()
     except (OSError, ValueError) as error:
         raise ConfigurationError(
-            f"cannot read the API key of {API_KEY_FILE_VARIABLE}, {file}: {type(error).__name__}", code="NO_API_KEY"
+            f"cannot read the API key of {API_KEY_FILE_VARIABLE}, {file}: {type(error).__name__}"
         ) from None
+
+
+def _name_place(error: BaseException, place: str) -> BaseException:
+    """Return an error of this worker that says where it happened."""
+    if not isinstance(error, AIStemSplitterError):
+        return error
+    return type(error)(f"{place}: {error}", *error.args[1:])
 
 
 def _leave_threads(worker: Worker, key: str) -> None:

@@ -7,7 +7,8 @@ from typing import Any, Final, Literal
 
 import attrs
 
-from aistemsplitter_async.journal.database import Database, Row
+from aistemsplitter_async.errors import LostLeaseError
+from aistemsplitter_async.journal.database import LOST_LEASE, Database, Row
 from aistemsplitter_async.journal.matching import Fit, are_comparable, choose, fit, has_failed, is_bought, merge
 from aistemsplitter_async.journal.record import AudioId, Changed, Record, State, Variant
 from aistemsplitter_async.journal.rows import COLUMNS, Sighting, Stamp, dump_input, load_record
@@ -58,6 +59,11 @@ class Claims:
         self._db = db
         self.run: int = db.run
         self._resplit_since: int | None = None  # the run that started the re-split that this run takes part in
+        # Tracks of a shared journal that this worker took and has not released, and those that this transaction takes.
+        # One of them that is not its own any more was taken from it while it was silent: until what works on it here
+        # has found that out and released it, it is not taken again, or that would go on with what is over.
+        self._has: set[int] = set()
+        self._takes: set[int] = set()
 
     def note(self, name: str) -> str | None:
         """Return the note of this name."""
@@ -80,9 +86,14 @@ class Claims:
         return self.note(name) or new
 
     def get(self, track: int) -> Record:
-        """Return a track."""
-        (record,) = self._select("WHERE id = ?", track)
-        return record
+        """Return a track.
+
+        Raises:
+            LostLeaseError: another worker has replaced it.
+        """
+        for record in self._select("WHERE id = ?", track):
+            return record
+        raise LostLeaseError(f"track {track} was taken over by another worker, and replaced", code=LOST_LEASE)
 
     def audio_of(self, path: str, stamp: Stamp) -> AudioId | None:
         """Return what identifies a file that was read before and has not changed since."""
@@ -126,7 +137,7 @@ class Claims:
             self._remember(found)
             return Claim(met[0], "again")
         if record is not None and how is Fit.UNSETTLED:
-            return Claim(self._load(self._db.take_track(record.id, {})), "unsettled")
+            return Claim(self._own(self._db.take_track(record.id, {})), "unsettled")
         records = [row.record for row in rows]
         besides = next((one for one in records if fit(one, wanted) is Fit.OTHER and not has_failed(one)), None)
         if record is not None and how is Fit.OPEN:
@@ -168,7 +179,7 @@ class Claims:
     def _find(self, audio: AudioId) -> list[_Found]:
         """Return the rows of the same song. Until the transaction ends, nobody changes those that can be taken."""
         rows = self._read_song(audio)
-        held = self._db.hold([record.id for _, record in rows])
+        held = self._db.hold([record.id for _, record in rows], self._has)
         if rows and self._db.is_shared:
             rows = self._read_song(audio)  # what it is now that nobody changes it
         return [_Found(run, record, record.id in held) for run, record in rows]
@@ -251,7 +262,7 @@ class Claims:
             values |= {"folder": place.folder, "pattern": place.pattern, "place": place.key}
         if wanted not in (None, record.asked):
             values |= {"variant": str(wanted), "failure": None}  # another request failed, not this one
-        return self._load(self._db.take_track(record.id, values))
+        return self._own(self._db.take_track(record.id, values))
 
     def _insert(self, found: Sighting, wanted: Variant) -> Record:
         self._remember(found)
@@ -270,7 +281,7 @@ class Claims:
                 "input": dump_input(found.split_input),
             }
         )
-        return self._load(row)
+        return self._own(row)
 
     def _remember(self, found: Sighting) -> None:
         """Note what identifies a file: it is not read again as long as it does not change."""
@@ -287,6 +298,13 @@ class Claims:
 
     def _select(self, where: str, *values: Any) -> list[Record]:
         return [self._load(row) for row in self._db.rows(f"{_SELECT} {where}", *values)]
+
+    def _own(self, row: Row) -> Record:
+        """Return the record of a row that this transaction takes."""
+        record = self._load(row)
+        if self._db.is_shared:
+            self._takes.add(record.id)
+        return record
 
     def _load(self, row: Row) -> Record:
         return load_record(row, self._db.load_name)

@@ -7,13 +7,14 @@ Statements are in the SQL that both read, with `?` for values.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.record import State
 from aistemsplitter_async.journal.workers import Worker
 
 Row = Sequence[Any]
+LOST_LEASE: Final = "LOST_LEASE"  # the code of a track that is another worker's
 
 
 class Database(Protocol):
@@ -61,6 +62,9 @@ class Database(Protocol):
             JournalError: it may not be.
         """
 
+    def server_time(self) -> float | None:
+        """Return the time of the journal's server (POSIX seconds), `None` if it has none. From any thread."""
+
     def rows(self, statement: str, *values: Any) -> Iterable[Row]:
         """Return the rows of a query."""
 
@@ -94,8 +98,11 @@ class Database(Protocol):
             most: how many of a shared journal, so that other workers get some too.
         """
 
-    def hold(self, tracks: Collection[int]) -> set[int]:
-        """Let nobody else take these tracks until the transaction ends; return those that are other workers'."""
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:
+        """Let nobody else take these tracks until the transaction ends; return those that are other workers'.
+
+        So are those that this worker `had` and that are its own no longer, even if nobody has them now.
+        """
 
     def busy(self, tracks: Collection[int]) -> set[int]:
         """Return those of these tracks that other workers have in hand."""
@@ -114,6 +121,9 @@ class Database(Protocol):
 
     def lock(self, names: Collection[str]) -> bool:
         """Let nobody else pass here with one of these names until the transaction ends; return whether it succeeded."""
+
+    def oldest_run(self) -> int:
+        """Return the lowest `first_run` of the workers that are at work."""
 
     def others(self) -> int:
         """Return how many other workers are at work."""

@@ -83,6 +83,10 @@ class Journal:
         """Whether other workers may be running on it."""
         return self._store.is_shared
 
+    def server_time(self) -> float | None:
+        """Return the time (POSIX seconds) by which all workers on a shared one judge ages; `None` for a file."""
+        return self._store.server_time()
+
     async def write(self, change: Callable[Concatenate[JournalStore, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Call `change`, a method of `JournalStore`, and return its result once it is durable.
 

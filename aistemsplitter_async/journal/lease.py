@@ -35,13 +35,21 @@ class Lease:
     Args:
         url: of the database.
         seconds: of the lease.
-        statement: renews it; it has one value, what the worker shows of itself.
+        statement: renews it, and returns the server's time; it has one value, what the worker shows of itself.
+        now: the server's time when the lease was taken (POSIX seconds).
         timeout: seconds to connect.
         clock: `uptime`.
     """
 
     def __init__(
-        self, url: PostgresURL, seconds: float, statement: str, *, timeout: float, clock: Callable[[], float] = uptime
+        self,
+        url: PostgresURL,
+        seconds: float,
+        statement: str,
+        *,
+        now: float,
+        timeout: float,
+        clock: Callable[[], float] = uptime,
     ) -> None:
         self._url = url
         self._seconds = seconds
@@ -49,6 +57,7 @@ class Lease:
         self._timeout = timeout
         self._clock = clock
         self._renewed = clock()  # the caller has just taken it
+        self._ahead = now - self._renewed  # seconds that the server's time is ahead of this clock
         self._status = ""
         self._due = threading.Event()
         self._over = threading.Event()
@@ -65,6 +74,10 @@ class Lease:
     def silent_for(self) -> float:
         """Seconds since it was renewed last."""
         return self._clock() - self._renewed
+
+    def server_time(self) -> float:
+        """Return the server's time (POSIX seconds), whatever this machine takes for the time of day."""
+        return self._clock() + self._ahead
 
     def show(self, status: str) -> None:
         """Renew it at once, with what the worker shows of itself from now on.
@@ -102,8 +115,9 @@ class Lease:
                 **{**options, "tcp_user_timeout": round(self._seconds * 1000 / 4)}
             )
         began = self._clock()
-        if self._connection.execute(self._statement, (self._status,)).rowcount:  # else it is not registered any more
-            self._renewed = began
+        told = self._connection.execute(self._statement, (self._status,)).fetchone()
+        if told is not None:  # else it is not registered any more
+            self._renewed, self._ahead = began, told[0] - began
 
     def _hang_up(self) -> None:
         if self._connection is not None:

@@ -14,6 +14,7 @@ from aistemsplitter_async.config import JOURNAL_LEASE
 from aistemsplitter_async.errors import ConfigurationError
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/{1,2}")
+_ALMOST_URL: Final = re.compile(r"postgres(ql)?(:|//)", re.IGNORECASE)  # no name that anybody gives a file
 
 
 @attrs.frozen
@@ -52,6 +53,8 @@ def parse_journal(place: str | os.PathLike[str], *, name: str = "journal") -> Pa
             return JournalURL(parse_dsn(place, name=name))
         way_out = "name the file itself" if kind in ("sqlite", "file") else "name a file, or postgresql://host/database"
         raise ConfigurationError(f"{name}: no journal can be kept in {kind}://; {way_out}")
-    if scheme is not None and scheme[1].lower() in POSTGRES_SCHEMES:  # a path has lost one of the slashes
-        raise ConfigurationError(f"{name}: give the URL of a database as text, not as a path")
+    if _ALMOST_URL.match(os.fspath(place)):  # it may have a password in it, so it is not shown
+        raise ConfigurationError(
+            f"{name}: write the URL of a database like postgresql://user@host/database, as text and not as a path"
+        )
     return Path(place)

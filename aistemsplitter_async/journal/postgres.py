@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError, LostLeaseError
-from aistemsplitter_async.journal.database import Row
+from aistemsplitter_async.journal.database import LOST_LEASE, Row
 from aistemsplitter_async.journal.lease import Lease
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.record import State
@@ -26,7 +26,6 @@ from aistemsplitter_async.journal.session import Session
 from aistemsplitter_async.journal.tables import DOWN, WORKERS, number_of
 from aistemsplitter_async.journal.workers import Worker
 
-LOST_LEASE: Final = "LOST_LEASE"
 _MOST_CHANGES: Final = 100  # a transaction: each claim takes two or three of the 6,400 locks a server has by default
 # Whether a track may be this worker's; and what renews its lease.
 _FREE: Final = (
@@ -34,7 +33,8 @@ _FREE: Final = (
     "AND until > clock_timestamp()))"
 )
 _BEAT: Final = (
-    "UPDATE {schema}.workers SET until = clock_timestamp() + interval '{lease} seconds', status = %s WHERE id = '{me}'"
+    "UPDATE \"{schema}\".workers SET until = clock_timestamp() + interval '{lease} seconds', status = %s "
+    "WHERE id = '{me}' RETURNING extract(epoch FROM clock_timestamp())::float8"
 )
 
 
@@ -53,16 +53,17 @@ class PostgresDatabase:
         self._place = place
         self._me = secrets.token_hex(8)
         self._free = _FREE.format(me=self._me)
-        self._session = Session(place)
+        self._session = Session(place, self._me)
         self._lease: Lease | None = None
         self._session.open()
         self._session.retry(self._register)
         beat = _BEAT.format(schema=place.database.schema, lease=place.lease, me=self._me)
-        self._lease = Lease(place.database, place.lease, beat, timeout=JOURNAL_CONNECT)
+        self._lease = Lease(place.database, place.lease, beat, now=self._registered, timeout=JOURNAL_CONNECT)
 
     def _register(self) -> None:
         self.begin()
         self.execute("DELETE FROM workers WHERE until < clock_timestamp() - interval '30 days'")
+        self.execute("DELETE FROM commits WHERE session NOT IN (SELECT id FROM workers)")
         self.execute(
             "DELETE FROM readings WHERE worker NOT IN (SELECT id FROM workers WHERE until > clock_timestamp())"
         )
@@ -70,11 +71,12 @@ class PostgresDatabase:
             "INSERT INTO meta VALUES ('run', '1') ON CONFLICT (name) "
             "DO UPDATE SET value = (meta.value::bigint + 1)::text"
         )
-        self.run, self.first_run = self.row(
+        self.run, self.first_run, self._registered = self.row(
             "INSERT INTO workers (id, run, first_run, host, process, until) "
             "SELECT ?, value::bigint, least(value::bigint, (SELECT min(first_run) FROM workers "
             "WHERE until > clock_timestamp())), "
-            "?, ?, clock_timestamp() + ? * interval '1 second' FROM meta WHERE name = 'run' RETURNING run, first_run",
+            "?, ?, clock_timestamp() + ? * interval '1 second' FROM meta WHERE name = 'run' "
+            "RETURNING run, first_run, extract(epoch FROM clock_timestamp())::float8",
             *(self._me, socket.gethostname(), os.getpid(), self._place.lease),
         )
         self.commit()
@@ -114,6 +116,9 @@ class PostgresDatabase:
             "what it was doing, and it creates nothing until it is heard of again",
             code=DOWN,
         )
+
+    def server_time(self) -> float | None:
+        return None if self._lease is None else self._lease.server_time()
 
     def rows(self, statement: str, *values: Any) -> list[Row]:
         rows: list[Row] = self._run(statement, *values).fetchall()
@@ -160,12 +165,13 @@ class PostgresDatabase:
         )
         return sorted(rows, key=lambda row: int(row[0]))
 
-    def hold(self, tracks: Collection[int]) -> set[int]:
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:
         if not tracks:
             return set()
         free = self.rows(
-            f"SELECT id FROM tracks WHERE id = ANY(?) AND {self._free} FOR UPDATE SKIP LOCKED",  # noqa: S608  # ours
-            list(tracks),
+            f"SELECT id FROM tracks WHERE id = ANY(?) AND {self._free} "  # noqa: S608  # ours
+            "AND (owner = ? OR id != ALL(?::bigint[])) FOR UPDATE SKIP LOCKED",
+            *(list(tracks), self._me, [track for track in tracks if track in had]),
         )
         return set(tracks) - {int(track) for (track,) in free}
 
@@ -201,6 +207,10 @@ class PostgresDatabase:
         numbers = sorted(number_of(f"{self._place.database.schema} {name}") for name in names)
         row = self.row("SELECT bool_and(pg_try_advisory_xact_lock(number)) FROM unnest(?::bigint[]) AS number", numbers)
         return bool(row[0])
+
+    def oldest_run(self) -> int:
+        (run,) = self.row("SELECT min(first_run) FROM workers WHERE until > clock_timestamp()")
+        return self.first_run if run is None else int(run)
 
     def others(self) -> int:
         row = self.row("SELECT count(*) FROM workers WHERE until > clock_timestamp() AND id != ?", self._me)

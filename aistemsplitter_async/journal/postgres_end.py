@@ -16,6 +16,7 @@ from aistemsplitter_async.errors import JournalError, JournalLockedError
 from aistemsplitter_async.journal.moving import TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.postgres import PostgresDatabase
+from aistemsplitter_async.journal.postgres_errors import explain
 from aistemsplitter_async.journal.postgres_reading import NOT_MOVED, PostgresReader, read_table
 from aistemsplitter_async.journal.seal import SEAL, Seal, build_sealed
 from aistemsplitter_async.journal.session import Session
@@ -59,7 +60,7 @@ class PostgresEnd:
                 self._check_idle()
         except self._error as error:
             self.close()
-            raise self._db.explain(error) from None
+            raise explain(error, self._db.place) from None
         except BaseException:
             self.close()
             raise
@@ -174,6 +175,6 @@ class PostgresEnd:
                     self._db.roll_back()
                 raise
         except self._error as error:
-            raise self._db.explain(error) from None
+            raise explain(error, self._db.place) from None
         except UnicodeError as error:
             raise JournalError(f"{self.place} cannot hold a value: {error}") from None

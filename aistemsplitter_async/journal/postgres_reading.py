@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,10 @@ from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.moving import NOTES, TABLES, Row, Rows, rename
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.postgres import PostgresDatabase
+from aistemsplitter_async.journal.postgres_errors import explain
 from aistemsplitter_async.journal.record import Record
 from aistemsplitter_async.journal.rows import COLUMNS, load_record
 from aistemsplitter_async.journal.seal import SEAL, Seal
-from aistemsplitter_async.journal.session import Session
 from aistemsplitter_async.journal.tables import MIGRATIONS, WORKERS
 from aistemsplitter_async.journal.workers import SharedCredits, Worker
 
@@ -43,7 +44,6 @@ class PostgresReader:
     def __init__(self, place: JournalURL) -> None:
         self._place = place
         self._error: type[Error] = load_psycopg().Error
-        self._explain = Session(place).explain
         self._connection: Any = None
         with self._explained():
             self._connection = connect(place.database, timeout=JOURNAL_CONNECT)
@@ -62,7 +62,8 @@ class PostgresReader:
 
     def _begin(self) -> None:
         schema = self._place.database.schema
-        self._connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = {schema}")
+        begin = f'BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL search_path = "{schema}"'
+        self._connection.execute(begin)
         (found,) = self._connection.execute("SELECT to_regclass(%s)", (f"{schema}.meta",)).fetchone()
         if found is None:
             raise JournalError(
@@ -100,7 +101,7 @@ class PostgresReader:
             "SELECT most, used, reserved FROM credit_budget WHERE first_run IN (SELECT first_run FROM workers "
             "WHERE until > clock_timestamp()) ORDER BY id DESC LIMIT 1"
         )
-        return SharedCredits(*rows[0]) if rows else None
+        return SharedCredits(*rows[0]) if rows and math.isfinite(rows[0][0]) else None
 
     def pages(self) -> Iterator[list[Record]]:
         """Iterate over all records, oldest first, some at a time."""
@@ -127,7 +128,7 @@ class PostgresReader:
         try:
             yield
         except self._error as error:
-            raise self._explain(error) from None
+            raise explain(error, self._place) from None
 
 
 def read_table(cursor: Any, table: str) -> Iterator[Row]:

@@ -196,7 +196,8 @@ class Record:
         folder: where its stems go, under the batch's folder.
         pattern: how their files are called, with `{stem}`.
         input: the audio that its create refers to, once that is known.
-        expires_at: until when that is valid (POSIX seconds by this machine's clock); `None` for a URL.
+        expires_at: until when that is valid (POSIX seconds; all times are by this machine's clock or, of a shared
+            journal, the server's); `None` for a URL.
         submission: its create, once it may have been sent.
         intended_at: when that was (POSIX seconds).
         sender: the fingerprint of the API key that it was sent with; `None` if that is not known.

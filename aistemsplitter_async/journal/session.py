@@ -1,7 +1,9 @@
 """A worker's transactions on a shared journal, whatever becomes of the connection.
 
 A transaction that collided with another one, or whose connection broke before its commit was sent, has changed nothing
-and is run again. One whose commit was sent and not answered may have been kept: the server is asked by its number.
+and is run again. One whose commit was sent and not answered may have been kept: once the server says that it is over,
+a count that each transaction writes shows which was the last. The server's own number of it would not do: after a
+crash, that is another one's if nothing of it was on the disk.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import secrets
 import socket
 import threading
 import time
@@ -17,12 +20,12 @@ from contextlib import suppress
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
-from aistemsplitter_async._databases.postgres import connect, is_permanent, load_psycopg, redact
+from aistemsplitter_async._databases.postgres import connect, load_psycopg, redact
 from aistemsplitter_async._logs.loggers import Log
 from aistemsplitter_async.config import JOURNAL_CONNECT
 from aistemsplitter_async.errors import JournalError
 from aistemsplitter_async.journal.place import JournalURL
-from aistemsplitter_async.journal.seal import SEALED, SEALED_STATE
+from aistemsplitter_async.journal.postgres_errors import COLLISIONS, explain
 from aistemsplitter_async.journal.tables import (
     ASK,
     DOWN,
@@ -36,7 +39,7 @@ from aistemsplitter_async.journal.tables import (
 )
 
 if TYPE_CHECKING:
-    from psycopg import Connection, Cursor, Error
+    from psycopg import Connection, Cursor
 
 _log = Log("journal")
 
@@ -46,11 +49,11 @@ _STATEMENT: Final = 60.0  # s; a count of millions of tracks takes one
 _ATTEMPTS: Final = 8  # of a transaction that collides with others
 _PAUSE: Final = 0.02  # s at most before the second, doubled for each; and between two questions about a commit
 _LONGEST: Final = 2.0  # s between two such questions
-# Serialization, deadlock, lock not available, unique (another worker was quicker), no room for locks, timeout.
-_COLLISIONS: Final = frozenset({"40001", "40P01", "55P03", "23505", "53200", "57014"})
-_DISK_FULL: Final = "53100"
-_NO_RIGHT: Final = "42501"
-_GONE: Final = ("42P01", "3F000")  # no such table, no such schema
+_COUNT: Final = (  # if it has written anything; with the server's number of this transaction
+    "INSERT INTO commits SELECT %s, %s FROM (SELECT pg_current_xact_id_if_assigned() AS xid) AS this "
+    "WHERE xid IS NOT NULL ON CONFLICT (session) DO UPDATE SET number = excluded.number "
+    "RETURNING pg_current_xact_id_if_assigned()::text"
+)
 _FUTURE: Final = "22023"  # what a server says of a transaction that it has not begun yet
 
 
@@ -63,18 +66,22 @@ class Session:
 
     Args:
         place: of the journal.
+        name: of the worker, if it is one.
 
     Raises:
         ConfigurationError: psycopg is missing.
     """
 
-    def __init__(self, place: JournalURL) -> None:
+    def __init__(self, place: JournalURL, name: str | None = None) -> None:
         self.place = place
         self._url = place.database
         self._psycopg = load_psycopg()
         self._connection: Connection[Any] | None = None
         self._cursor: Cursor[Any] | None = None
         self._begin = ""
+        self._name = name or secrets.token_hex(8)
+        self._commits = 0
+        self._kept: int | None = None  # the last of them that was
         self._journal: str | None = None  # which one it is: another database may have its name
         self._hurry = threading.Event()
         self._closed = threading.Event()
@@ -87,6 +94,16 @@ class Session:
                 newer version; or older workers are still running on it.
         """
         self.retry(self._migrate)
+
+    def identify(self) -> str:
+        """Return the id of the journal, which it has from its first worker on, whatever its address.
+
+        Raises:
+            JournalError: it cannot be read.
+        """
+        self.retry(self.begin)
+        self.roll_back()
+        return str(self._journal)
 
     def retry(self, work: Callable[[], None]) -> None:
         """Do some work in a transaction of its own, again if it collides with another one.
@@ -142,17 +159,20 @@ class Session:
 
     def commit(self) -> None:
         """Commit, and find out whether that succeeded if nobody says so."""
-        (xid,) = self.run("SELECT pg_current_xact_id_if_assigned()::text").fetchone()
+        self._commits += 1
+        written = self.run(_COUNT, self._name, self._commits).fetchone()
         try:
             done = self.run("COMMIT").statusmessage
         except self._psycopg.Error:
-            if not self._is_lost() or xid is None:  # the server has said what is wrong, or nothing was written
+            if not self._is_lost() or written is None:  # the server has said what is wrong, or nothing was written
                 raise
-            if not self._was_committed(xid):
+            if not self._was_committed(written[0]):
                 raise _NotKeptError from None
-            return
+            done = "COMMIT"
         if done != "COMMIT":
             raise JournalError(f"{self.place} did not commit, but answered {done}")
+        if written is not None:
+            self._kept = self._commits
 
     def roll_back(self) -> None:
         """Undo the transaction, if one is open."""
@@ -172,10 +192,10 @@ class Session:
         if not isinstance(error, self._psycopg.Error):
             return error if isinstance(error, JournalError) else JournalError(f"the journal refused: {error!r}")
         broke = lost and was_connected and not self._hurry.is_set()
-        if (error.sqlstate in _COLLISIONS or broke) and failures < _ATTEMPTS:
+        if (error.sqlstate in COLLISIONS or broke) and failures < _ATTEMPTS:
             self._hurry.wait(_PAUSE * 2**failures * random.random())  # noqa: S311  # not a secret
             return None
-        return self.explain(error)
+        return explain(error, self.place)
 
     def hurry(self) -> None:
         """Let no call wait for a server that does not answer; the journal is being closed. From any thread."""
@@ -192,33 +212,6 @@ class Session:
         """Close the connection for good."""
         self._closed.set()
         self.hang_up()
-
-    def explain(self, error: Error) -> JournalError:
-        """Return this package's error for one of psycopg's."""
-        state = error.sqlstate
-        text = redact(error, self._url)
-        if state == SEALED_STATE:
-            return JournalError(str(error.diag.message_primary), code=SEALED)
-        if state == _DISK_FULL:
-            return JournalError(f"cannot write {self.place}: the server's disk is full", code="DISK")
-        if state == _NO_RIGHT:
-            return JournalError(
-                f"{self.place} cannot be used by this user: {text}. Let a user who may create schemas open it once, "
-                f"then grant this one USAGE on the schema {self._url.schema}, and SELECT, INSERT, UPDATE and DELETE "
-                "on its tables",
-                code=UNFIT,
-            )
-        if state in _GONE:
-            return JournalError(
-                f"{self.place} has lost its tables ({text}); restore them: without them, every split is paid for again",
-                code=UNFIT,
-            )
-        if state in _COLLISIONS:
-            return JournalError(f"{self.place} is too busy: {text}", code=DOWN)
-        if state is not None and not state.startswith(("08", "53", "57")):
-            return JournalError(f"{self.place} refused: {text}", code=UNFIT if is_permanent(error) else None)
-        permanent = state is None and is_permanent(error)
-        return JournalError(f"cannot reach {self.place}: {text}", code=UNFIT if permanent else DOWN)
 
     def _connect(self) -> None:
         self._connection = connection = connect(self._url, timeout=JOURNAL_CONNECT)
@@ -246,7 +239,7 @@ class Session:
         if others:
             raise JournalError(f"the schema of {self.place} has a table tracks of something else; name another schema")
         if not has_schema:
-            self.run(f"CREATE SCHEMA {schema}")
+            self.run(f'CREATE SCHEMA "{schema}"')
         version = int(self.run("SELECT value FROM meta WHERE name = 'version'").fetchone()[0]) if has_tables else 0
         if version > len(MIGRATIONS):
             raise JournalError(
@@ -305,17 +298,32 @@ class Session:
         try:
             self._connect()
             self.begin()
-            (status,) = self.run("SELECT pg_xact_status(%s::text::xid8)", xid).fetchone()
+            is_over = self._is_over(xid)
+            last = self.run("SELECT number FROM commits WHERE session = %s", self._name).fetchone()
             self.roll_back()
         except self._psycopg.Error as error:
             self.hang_up()
-            return "unknown" if error.sqlstate == _FUTURE else f"{redact(error, self._url)}"
+            return f"{redact(error, self._url)}"
         except JournalError as error:
             self.hang_up()
             if error.code != DOWN:
                 raise
             return str(error)
-        return "unknown" if status is None else str(status)
+        if not is_over:
+            return "in progress"
+        number = None if last is None else last[0]
+        return "committed" if number == self._commits else "aborted" if number == self._kept else "unknown"
+
+    def _is_over(self, xid: str) -> bool:
+        try:
+            (status,) = self.run("SELECT pg_xact_status(%s::text::xid8)", xid).fetchone()
+        except self._psycopg.Error as error:
+            if error.sqlstate != _FUTURE:
+                raise
+            self.roll_back()  # the server crashed, and has not come to that number again
+            self.begin()
+            return True
+        return bool(status != "in progress")
 
     def _build_other(self) -> JournalError:
         return JournalError(

@@ -14,6 +14,7 @@ from aistemsplitter_async.journal.binding import Binding
 from aistemsplitter_async.journal.database import Database
 
 SPEND_LIMIT = "SPEND_LIMIT"  # the code of a create that may cost more than is left
+_MOVED = "counted in another budget"  # why nothing more is spent from one
 
 
 @attrs.frozen
@@ -68,8 +69,8 @@ class Spending(Binding):
         if row[1] != most:
             theirs, ours = (_in_words(limit) for limit in (row[1], most))
             raise ConfigurationError(
-                f"the other workers on {self.place} may spend {theirs} together with this one, not {ours}; give all of "
-                "them the same max_credits, or start this one once they have ended"
+                f"the workers on {self.place} have {theirs} together, and this one was given {ours}; give all of "
+                "them the same max_credits (--max-credits), or start this one once they have ended"
             )
         self._budget = int(row[0])
         return self.budget()
@@ -78,11 +79,30 @@ class Spending(Binding):
         """Return the budget as all workers have left it; `None` if this one has joined none."""
         if self._budget is None:
             return None
-        row = self._db.row("SELECT most, used, reserved, stopped FROM credit_budget WHERE id = ?", self._budget)
+        budget = self._share_older(self._budget)
+        row = self._db.row("SELECT most, used, reserved, stopped FROM credit_budget WHERE id = ?", budget)
         if row is None:
             return None
         most, used, reserved, stopped = row
-        return SharedBudget(most, used, reserved, stopped, *self._db.reserved_elsewhere(self._budget))
+        stopped = "" if stopped == _MOVED else stopped
+        return SharedBudget(most, used, reserved, stopped, *self._db.reserved_elsewhere(budget))
+
+    def _share_older(self, ours: int) -> int:
+        """Return the budget of workers that began before this one's fleet, if they only seemed to have left by then.
+
+        So it is where a server was gone for longer than a lease, and a worker begins before the others are heard of
+        again. What this fleet has spent and set aside by now counts there as spent.
+        """
+        older = self._db.row("SELECT id FROM credit_budget WHERE first_run = ?", self._db.oldest_run())
+        if older is None or older[0] == ours:
+            return ours
+        if self._db.execute("UPDATE credit_budget SET stopped = ? WHERE id = ? AND stopped = ''", _MOVED, ours):
+            spent = self._db.row("SELECT used + reserved FROM credit_budget WHERE id = ?", ours)
+            assert spent is not None  # noqa: S101  # nobody deletes it
+            self._db.execute("UPDATE credit_budget SET used = used + ? WHERE id = ?", spent[0], older[0])
+        else:  # that was committed, by whichever worker of this fleet came first
+            self._budget = int(older[0])
+        return int(older[0])
 
     def stop_spending(self, reason: str) -> None:
         """Let no worker set aside anything more."""
@@ -142,4 +162,4 @@ class Spending(Binding):
 
 
 def _in_words(most: float) -> str:
-    return f"{most:g} credits" if most < math.inf else "any number of credits"
+    return f"a limit of {most:g} credits" if most < math.inf else "no limit"

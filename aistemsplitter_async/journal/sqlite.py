@@ -72,6 +72,9 @@ class SQLiteDatabase:
     def check_in_place(self) -> None:
         self._file.check_in_place()
 
+    def server_time(self) -> float | None:
+        return None
+
     def rows(self, statement: str, *values: Any) -> Iterable[Row]:
         return self.connection.execute(statement, values)
 
@@ -105,7 +108,7 @@ class SQLiteDatabase:
         select = f"SELECT {COLUMNS} FROM tracks WHERE state IN ({marks}) ORDER BY id"  # noqa: S608  # our columns
         return self.connection.execute(select, tuple(states)).fetchall()
 
-    def hold(self, tracks: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
         return set()
 
     def busy(self, tracks: Collection[int]) -> set[int]:  # noqa: ARG002  # all are this process's
@@ -125,6 +128,9 @@ class SQLiteDatabase:
 
     def lock(self, names: Collection[str]) -> bool:  # noqa: ARG002  # the file is locked
         return True
+
+    def oldest_run(self) -> int:
+        return self.run
 
     def others(self) -> int:
         return 0

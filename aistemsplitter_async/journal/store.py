@@ -6,18 +6,20 @@ import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import attrs
 
 from aistemsplitter_async.config import MENDED_AT_ONCE
-from aistemsplitter_async.errors import ConfigurationError, JournalError, SubmissionUncertainError
+from aistemsplitter_async.errors import ConfigurationError, JournalError, LostLeaseError, SubmissionUncertainError
+from aistemsplitter_async.journal.database import LOST_LEASE
 from aistemsplitter_async.journal.matching import is_same_song
 from aistemsplitter_async.journal.place import JournalURL
 from aistemsplitter_async.journal.postgres import PostgresDatabase
 from aistemsplitter_async.journal.record import (
     BEFORE,
     SAME_SPLIT,
+    AudioId,
     Record,
     State,
     StoredFailure,
@@ -25,8 +27,8 @@ from aistemsplitter_async.journal.record import (
     Variant,
     plan_reopening,
 )
-from aistemsplitter_async.journal.rows import dump_input, dump_value
-from aistemsplitter_async.journal.sharing import Sharing
+from aistemsplitter_async.journal.rows import Stamp, dump_input, dump_value
+from aistemsplitter_async.journal.spending import Spending
 from aistemsplitter_async.journal.sqlite import SQLiteDatabase
 from aistemsplitter_async.journal.workers import Worker
 from aistemsplitter_async.models import CreatedSplit, Split, SplitInput, Submission
@@ -42,7 +44,7 @@ _COUNT_SHARED: Final = (
 )
 
 
-class JournalStore(Sharing):
+class JournalStore(Spending):
     """One open journal: a file, a temporary one with `None` that is gone when it is closed, or tables in PostgreSQL.
 
     Attributes:
@@ -89,13 +91,19 @@ class JournalStore(Sharing):
         """
         self._db.check_in_place()
 
+    def server_time(self) -> float | None:
+        """Return the time of a shared one's server (POSIX seconds); `None` for a file. From any thread."""
+        return self._db.server_time()
+
     def begin(self) -> None:
         """Begin the transaction that the next calls belong to."""
         self._db.begin()
+        self._takes.clear()
 
     def commit(self) -> None:
         """Make the transaction durable."""
         self._db.commit()
+        self._has |= self._takes
 
     def roll_back(self) -> None:
         """Undo the transaction, if one is open."""
@@ -113,13 +121,48 @@ class JournalStore(Sharing):
         """Note what this worker shows of itself to those who ask for `workers`."""
         self._db.show(status)
 
+    def take(self, track: int) -> Record:
+        """Return a track, which is this worker's from now on.
+
+        Raises:
+            LostLeaseError: it is another worker's.
+        """
+        if not self._db.is_shared:
+            return self.get(track)
+        if self._db.hold([track], self._has):
+            raise LostLeaseError("another worker has the song in hand, and finishes it", code=LOST_LEASE)
+        return self._own(self._db.take_track(track, {}))
+
+    def busy_elsewhere(self, tracks: Collection[int]) -> set[int]:
+        """Return those of these tracks that other workers have in hand."""
+        return self._db.busy(tracks)
+
+    def release(self, held: Collection[int | str]) -> None:
+        """Let other workers have these tracks, and read these files."""
+        tracks = [one for one in held if isinstance(one, int)]
+        files = [self._db.dump_name(one) for one in held if isinstance(one, str)]
+        if tracks:
+            self._db.release(tracks)
+            self._has.difference_update(tracks)
+            self._takes.difference_update(tracks)
+        if files:
+            self._db.end_reading(files)
+
+    def begin_reading(self, path: str, stamp: Stamp) -> AudioId | Literal["unread", "read elsewhere"]:
+        """Return what identifies a file, or whether this worker is to read it; until it releases it, no other does."""
+        known = self.audio_of(path, stamp)
+        if known is not None:
+            return known
+        return "unread" if self._db.begin_reading(self._db.dump_name(path)) else "read elsewhere"
+
     def open_creates(self, *, besides: Collection[int] = ()) -> list[Record]:
         """Return tracks whose create may have happened without the journal knowing; they are this worker's now.
 
-        Of a shared journal these are some of those that no other worker has in hand, and that are not `besides`.
+        Of a shared journal these are some of those that no worker has in hand, and that are not `besides`.
         """
         open_states = (State.INTENT, State.UNCERTAIN)
-        return [self._load(row) for row in self._db.take_tracks(open_states, besides, MENDED_AT_ONCE)]
+        rows = self._db.take_tracks(open_states, {*besides, *self._has}, MENDED_AT_ONCE)
+        return [self._own(row) for row in rows]
 
     def uploaded(self, track: int, split_input: SplitInput, expires_at: float) -> Record:
         """Note that its audio is at the worker until `expires_at` (POSIX seconds)."""

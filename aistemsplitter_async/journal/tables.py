@@ -60,6 +60,7 @@ MIGRATIONS: Final = (
     CREATE INDEX tracks_by_split ON tracks (split_id);
     CREATE INDEX tracks_by_budget ON tracks (budget) WHERE budget IS NOT NULL;
     CREATE TABLE readings (path text PRIMARY KEY, worker text NOT NULL);  -- files that a worker reads at the moment
+    CREATE TABLE commits (session text PRIMARY KEY, number bigint NOT NULL);  -- the newest of each worker
     CREATE TABLE aliases (  -- what a person said is the song of a track, though nothing else shows it
         identity text PRIMARY KEY, track bigint NOT NULL
     );
@@ -163,7 +164,7 @@ def build_begin(schema: str, synchronous_commit: str, *, lock_timeout: float, id
     durable = synchronous_commit if synchronous_commit in _DURABLE else "on"
     settings = {
         "synchronous_commit": durable,
-        "search_path": schema,
+        "search_path": f'"{schema}"',
         "client_encoding": "'UTF8'",
         "lock_timeout": _milliseconds(lock_timeout),
         "idle_in_transaction_session_timeout": _milliseconds(idle),
@@ -195,7 +196,7 @@ def build_fence(schema: str, move: str, message: str) -> str:
     """
     text = message.replace("'", "''")
     return f"""
-        CREATE OR REPLACE FUNCTION {schema}.refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$ BEGIN
+        CREATE OR REPLACE FUNCTION "{schema}".refuse() RETURNS trigger LANGUAGE plpgsql AS $refuse$ BEGIN
             IF current_setting('{MOVE_SETTING}', true) IS DISTINCT FROM '{move}' THEN
                 RAISE EXCEPTION USING ERRCODE = '{SEALED_STATE}', MESSAGE = '{text}';
             END IF;

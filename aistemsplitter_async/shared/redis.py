@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from aistemsplitter_async._databases.redis import connect_redis, load_redis, parse_redis_url, redact
+from aistemsplitter_async._databases.redis import connect_redis, describe_error, load_redis, parse_redis_url
 from aistemsplitter_async._gate.store import Stored, StoreUnavailableError
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.config import STORE_TIMEOUT
@@ -99,7 +99,7 @@ class RedisGateStore:
 
     def _explain(self, error: Exception, redis: Any) -> StoreUnavailableError:
         errors = import_module("redis.exceptions")
-        reason = redact(error, self._url)
+        reason = describe_error(error, self._url)
         if isinstance(error, TimeoutError | redis.TimeoutError):
             return StoreUnavailableError(f"{self._url} does not answer within {self._timeout:g} s")
         is_moved = isinstance(error, errors.MovedError) or reason.startswith("MOVED ")

@@ -12,16 +12,13 @@ import os
 import secrets
 import sqlite3
 import stat
-import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final, Self, TypeVar
-from weakref import WeakSet
 
-from aistemsplitter_async._databases.sqlite import FileID, WrongFileError, identify, kind_of, open_shared
+from aistemsplitter_async._databases.sqlite import SharedFile, WrongFileError, kind_of
 from aistemsplitter_async._files import make_folder, reason_of
 from aistemsplitter_async._gate.store import Stored, StoreUnavailableError
 from aistemsplitter_async._tasks import OneThread, run_in_thread
@@ -76,11 +73,15 @@ class SQLiteGateStore:
         self._timeout = timeout
         self._way_out = way_out
         self._boot = ""
-        self._db: sqlite3.Connection | None = None
-        self._file: FileID | None = None  # the one that is open
         self._thread: OneThread | None = None
-        self._lock = threading.Lock()  # held while the file is used, and while the process forks
-        _STORES.add(self)
+        self._file = SharedFile(
+            self._path,
+            after_fork=self._forget_thread,
+            application_id=_APPLICATION_ID,
+            schema=_SCHEMA,
+            synchronous="NORMAL",  # a power cut may undo what was written last, but damages nothing
+            timeout=timeout,
+        )
 
     def __repr__(self) -> str:
         return f"SQLiteGateStore({str(self._path)!r})"
@@ -124,11 +125,11 @@ class SQLiteGateStore:
         until = time.monotonic() + self._timeout
         while True:
             try:
-                with self._lock:
+                with self._file.lock:
                     return work()
             except sqlite3.Error as error:
                 if kind_of(error) != sqlite3.SQLITE_BUSY:
-                    self._close_now()  # it is read anew, whatever was wrong
+                    self._close_now()  # it is opened again, whatever was wrong
                     raise
                 if time.monotonic() >= until:
                     raise
@@ -157,30 +158,21 @@ class SQLiteGateStore:
         else:
             db.execute(_FORGET, (self._boot, now))
             changed = db.execute(_PUT, (*values, 1 + secrets.randbits(48)))  # so that a lost one is not met again
-        return changed.rowcount == 1 and identify(self._path) == self._file
+        return changed.rowcount == 1 and self._file.is_open
 
     def _open(self) -> sqlite3.Connection:
-        if self._db is not None and identify(self._path) != self._file:
-            self._close()  # the file was removed or replaced, and the other processes use the one at the path
-        if self._db is None:
+        if not self._file.is_open:
             self._boot = read_boot()
             if not self._path.parent.exists():
                 make_folder(self._path.parent, mode=_PRIVATE)
             self._check_owner()
-            self._db, self._file = open_shared(
-                self._path,
-                application_id=_APPLICATION_ID,
-                schema=_SCHEMA,
-                synchronous="NORMAL",  # a power cut may undo what was written last, but damages nothing
-                timeout=self._timeout,
-            )
-            self._db.execute("PRAGMA busy_timeout = 0")  # its pauses are longer than what there is to wait for
+            self._file.open().execute("PRAGMA busy_timeout = 0")  # its pauses are longer than what there is to wait for
             try:
                 self._check_owner()
             except OSError:
-                self._close()
+                self._file.close()
                 raise
-        return self._db
+        return self._file.open()
 
     def _check_owner(self) -> None:
         """Refuse a file that somebody else may have put there, in a folder that others write to, such as `/tmp`."""
@@ -194,13 +186,11 @@ class SQLiteGateStore:
             raise PermissionError(errno.EPERM, "it is a link or somebody else's, in a folder that others can write to")
 
     def _close_now(self) -> None:
-        with self._lock:
-            self._close()
+        with self._file.lock:
+            self._file.close()
 
-    def _close(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            db.close()
+    def _forget_thread(self) -> None:
+        self._thread = None
 
     def _explain(self, error: Exception) -> StoreUnavailableError:
         if isinstance(error, OSError):
@@ -214,40 +204,3 @@ class SQLiteGateStore:
             return StoreUnavailableError(f"{self._path} has been locked for {self._timeout:g} s by another process")
         is_refused = kind in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM)
         return StoreUnavailableError(f"{self._path}: {error}; {self._way_out}", permanent=is_refused)
-
-    # SQLite knows which files a process has open, and a child would inherit that without the locks. So nothing is open
-    # while the process forks.
-
-    def hold(self) -> None:
-        """Close the file, and keep it closed until `release`."""
-        self._lock.acquire()
-        self._close()
-
-    def release(self, *, is_child: bool) -> None:
-        """Let the file be opened again; in a child, by a thread of its own."""
-        if is_child:
-            self._thread = None
-        self._lock.release()
-
-
-_STORES: Final = WeakSet[SQLiteGateStore]()
-_HELD: Final = list[SQLiteGateStore]()
-
-
-def _hold_all() -> None:
-    for store in list(_STORES):
-        store.hold()
-        _HELD.append(store)
-
-
-def _release_all(*, is_child: bool) -> None:
-    while _HELD:
-        _HELD.pop().release(is_child=is_child)
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        before=_hold_all,
-        after_in_parent=partial(_release_all, is_child=False),
-        after_in_child=partial(_release_all, is_child=True),
-    )

@@ -26,13 +26,14 @@ _SQLITE: Final = "sqlite"
 _WAY_OUT: Final = f"set {SHARED_FOLDER_VARIABLE} to a folder that all processes of this machine can write to"
 
 
-def open_gate_store(url: object, environment: Mapping[str, str]) -> GateStore:
+def open_gate_store(url: object, environment: Mapping[str, str], *, name: str = "shared") -> GateStore:
     """Return the store that a URL names. It opens nothing before it is used.
 
     Args:
         url: `host` (this machine, in a file of this user), `sqlite:///absolute/path`, `redis://`, `rediss://`, `unix://`,
             `postgresql://` or `postgres://`.
         environment: variables, which say where the file of `host` is.
+        name: who gave it, for the error.
 
     Raises:
         ConfigurationError: it names no store, or this user has no folder for the file.
@@ -52,11 +53,12 @@ def open_gate_store(url: object, environment: Mapping[str, str]) -> GateStore:
         path = Path(unquote(rest if os.name != "nt" else rest.lstrip("/")))
         if not path.is_absolute() or not path.name:
             raise ConfigurationError(
-                "shared: a SQLite file is named by its absolute path, as in sqlite:///var/lib/app/gate.db"
+                f"{name}: a SQLite file is named by its absolute path, as in sqlite:///var/lib/app/gate.db"
             )
         return SQLiteGateStore(path)
-    shown = redact_url(text) if text else repr(url)
-    raise ConfigurationError(f'shared: "host", sqlite:///path, redis://.. or postgresql://.. is expected, not {shown}')
+    is_almost = ":" in text and not separator  # of a URL that is written wrongly, what a password is cannot be told
+    shown = f"{text.partition(':')[0]}:.." if is_almost else redact_url(text) if text else repr(url)
+    raise ConfigurationError(f'{name}: "host", sqlite:///path, redis://.. or postgresql://.. is expected, not {shown}')
 
 
 def host_folder(environment: Mapping[str, str], platform: str, home: Path | None) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, Final
 
-from aistemsplitter_async._databases.redis import RedisURL, connect_redis, load_redis, parse_redis_url, redact
+from aistemsplitter_async._databases.redis import RedisURL, connect_redis, describe_error, load_redis, parse_redis_url
 from aistemsplitter_async._tasks import run_in_thread
 from aistemsplitter_async.clock import Clock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_PATIENCE
@@ -73,13 +73,19 @@ class RedisInbox(ServerInbox):
     async def _connect(self) -> _RedisLine:
         await run_in_thread(load_redis)
         client = connect_redis(self._url, timeout=INBOX_PATIENCE)
-        return _RedisLine(client, self._url, capacity=self._capacity, keep=self._keep)
+        line = _RedisLine(client, self._url, capacity=self._capacity, keep=self._keep)
+        try:
+            await line.prepare()
+        except BaseException:
+            await line.aclose()
+            raise
+        return line
 
     def _explain(self, error: Exception) -> Exception:
         redis = load_redis()
         if isinstance(error, TimeoutError | redis.TimeoutError):
             return TimeoutError(f"{self._url.place} does not answer")
-        problem = f"{self._url.place}: {redact(error, self._url)}"
+        problem = f"{self._url.place}: {describe_error(error, self._url)}"
         causes = (error, error.__cause__, error.__context__)  # redis-py may say that it could not connect
         if any(isinstance(one, redis.AuthenticationError) for one in causes):
             return ConfigurationError(problem)
@@ -95,6 +101,10 @@ class _RedisLine:
         self._known = f"{url.prefix}{{webhooks}}:known"
         self._capacity = capacity
         self._keep = max(1, round(keep * 1000))  # ms
+
+    async def prepare(self) -> None:
+        """Connect, for the client does that only when it is used."""
+        await self._read_oldest()
 
     async def find(self, events: Collection[WebhookEvent]) -> Collection[WebhookEvent]:
         found = list(events)

@@ -10,13 +10,13 @@ import math
 import sqlite3
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from os import PathLike
 from pathlib import Path
 from typing import Final, Self, TypeVar
 
-from aistemsplitter_async._databases.sqlite import FileID, WrongFileError, identify, open_shared
+from aistemsplitter_async._databases.sqlite import FileID, SharedFile, WrongFileError
 from aistemsplitter_async._tasks import run_in_thread, run_to_end
 from aistemsplitter_async.clock import Clock, SystemClock
 from aistemsplitter_async.config import INBOX_EVENTS, INBOX_KEEP, INBOX_LOOK
@@ -51,7 +51,8 @@ _NEWS: Final = "SELECT place, event, split_id, status, signed_at FROM events WHE
 class SQLiteInbox:
     """An inbox in the SQLite file at `path`, which is created if it does not exist. Not for network file systems.
 
-    Event loops of several threads may share one, as where a framework runs each request in its own.
+    Event loops of several threads may share one, as where a framework runs each request in its own. A process that forks
+    may have one open.
 
     Args:
         path: the same for the receiver and every client.
@@ -79,10 +80,16 @@ class SQLiteInbox:
         self._keep = keep
         self._look = look
         self._clock = clock or SystemClock()
-        self._db: sqlite3.Connection | None = None
-        self._file: FileID | None = None  # the one that is open
-        self._thread = ThreadPoolExecutor(1)  # the only one that uses the connection, for whichever event loop
-        self._uncommitted: deque[tuple[WebhookEvent, Future[None]]] = deque()
+        self._file = SharedFile(
+            self._path,
+            after_fork=self._start_over,
+            application_id=_APPLICATION_ID,
+            schema=_SCHEMA,
+            synchronous="FULL",  # a commit survives a power cut
+            timeout=_BUSY_TIMEOUT,
+        )
+        self._thread: Executor = ThreadPoolExecutor(1)  # the only one that uses the file, for whichever event loop
+        self._uncommitted = deque[tuple[WebhookEvent, Future[None]]]()
 
     def __repr__(self) -> str:
         return f"SQLiteInbox({str(self._path)!r})"
@@ -128,15 +135,27 @@ class SQLiteInbox:
                 read_again_at = now + _MAX_UNREAD if stamp == last and not news else -math.inf
             await self._clock.sleep(self._look)
 
+    def _start_over(self) -> None:
+        """Go on in a process that was forked: the thread, and what is being put there, are the parent's."""
+        self._thread = ThreadPoolExecutor(1)
+        self._uncommitted.clear()
+
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await run_in_thread(lambda: work(self._open()), pool=self._thread)
+        return await run_in_thread(self._use, work, pool=self._thread)
 
     # The methods below run in the thread.
 
+    def _use(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._file.lock:
+            try:
+                db = self._file.open()
+            except WrongFileError:
+                raise ConfigurationError(f"{self._path} is not a webhook inbox; choose another file") from None
+            return work(db)
+
     def _close_file(self) -> None:
-        db, self._db = self._db, None
-        if db is not None:
-            db.close()
+        with self._file.lock:
+            self._file.close()
 
     def _commit(self, committed: Future[None]) -> None:
         """Commit every event that was put by now, unless the one that `committed` is about is committed already."""
@@ -154,36 +173,23 @@ class SQLiteInbox:
 
     def _write(self, events: list[WebhookEvent]) -> None:
         now = self._clock.now()
-        with self._open() as db:
-            db.execute("BEGIN IMMEDIATE")
-            db.execute(_FORGET_OLD, (now - self._keep,))
-            rows = [(one.event, one.split_id, one.status, one.signed_at, now) for one in events]
-            db.executemany(_PUT, rows)
-            db.execute(_FORGET_MANY, (self._capacity,))
+        rows = [(one.event, one.split_id, one.status, one.signed_at, now) for one in events]
+
+        def keep(db: sqlite3.Connection) -> None:
+            with db:
+                db.execute("BEGIN IMMEDIATE")
+                db.execute(_FORGET_OLD, (now - self._keep,))
+                db.executemany(_PUT, rows)
+                db.execute(_FORGET_MANY, (self._capacity,))
+
+        self._use(keep)
 
     def _read_news(
         self, db: sqlite3.Connection, *, file: FileID | None, after: int
     ) -> tuple[FileID | None, list[tuple[int, WebhookEvent]]]:
         """Return which file is open and its events behind `after`, a place in `file`; all if that is another file."""
-        found = db.execute(_NEWS, (after if file == self._file else 0,))
-        return self._file, [(place, WebhookEvent(*values)) for place, *values in found]
-
-    def _open(self) -> sqlite3.Connection:
-        if self._db is not None and identify(self._path) != self._file:
-            self._db.close()  # the file was removed or replaced, and the other processes use the one at the path
-            self._db = None
-        if self._db is None:
-            try:
-                self._db, self._file = open_shared(
-                    self._path,
-                    application_id=_APPLICATION_ID,
-                    schema=_SCHEMA,
-                    synchronous="FULL",  # a commit survives a power cut
-                    timeout=_BUSY_TIMEOUT,
-                )
-            except WrongFileError:
-                raise ConfigurationError(f"{self._path} is not a webhook inbox; choose another file") from None
-        return self._db
+        found = db.execute(_NEWS, (after if file == self._file.file else 0,))
+        return self._file.file, [(place, WebhookEvent(*values)) for place, *values in found]
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

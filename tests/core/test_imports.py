@@ -83,7 +83,8 @@ SHELLS_OF = {
     "cli.report": "report waveforms",
     "cli.screen": "live terminal",
     "distributed": "driver library link local_worker worker",
-    "journal": "file file_end journal lease lock place postgres postgres_end postgres_reading reading session sqlite",
+    "journal": "file file_end journal lease lock place postgres postgres_end postgres_errors postgres_reading reading "
+    "session sqlite",
     "library": "folders lists names search tags",
     "otel": "metrics",
     "sandbox": "blocking origins server",

@@ -70,11 +70,13 @@ def test_a_url_names_a_store_which_does_not_show_its_secrets(url: str, kind: typ
         "mysql://me:canary@db",
         "/var/gate.db",
         "host://me:canary@x",
+        "redis:/:canary@cache",
+        "redis//me:can/ary@canary",
         None,
         5,
     ],
 )
 def test_what_names_no_store_is_refused_with_what_would(url: object) -> None:
-    with pytest.raises(ConfigurationError, match=r"^shared: ") as caught:
-        open_gate_store(url, {"HOME": "/home/me"})
+    with pytest.raises(ConfigurationError, match=r"^AISTEMSPLITTER_SHARED: ") as caught:
+        open_gate_store(url, {"HOME": "/home/me"}, name="AISTEMSPLITTER_SHARED")
     assert "canary" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The code in the README runs as written."""
+"""The code in the README, and that of docs/sharing.md, runs as written."""
 
 from __future__ import annotations
 
@@ -46,6 +46,10 @@ def run_block(heading: str) -> dict[str, Any]:
 
 STEMS = "The stems you want, and the song without vocals"
 SCRIPTS = [(title, code) for title, code in blocks() if "asyncio.run(" in code]
+SHARING = (ROOT / "docs" / "sharing.md").read_text(encoding="utf-8")  # whose script needs no more than those
+SCRIPTS += [
+    ("docs/sharing.md", code) for code in re.findall(r"^```python\n(.*?)^```", SHARING, re.MULTILINE | re.DOTALL)
+]
 
 
 @pytest.mark.parametrize("code", [code for _, code in SCRIPTS], ids=[title for title, _ in SCRIPTS])
@@ -142,5 +146,10 @@ def test_the_first_screen_has_exactly_the_two_commands() -> None:
 
 
 def test_no_block_is_left_out() -> None:
-    tested = {title for title, _ in SCRIPTS} | {"In a service", "In a bot", "Configuration", STEMS}
+    tested = {title for title, _ in SCRIPTS} - {"docs/sharing.md"} | {
+        "In a service",
+        "In a bot",
+        "Configuration",
+        STEMS,
+    }
     assert {title for title, _ in blocks()} == tested

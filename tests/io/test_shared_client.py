@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ async def test_closing_a_client_tells_what_is_over(cluster: Cluster) -> None:
     await client.aclose()
     assert [*news, gate._holding.has_news] == [True, False]
     (await gate.admit()).restore()  # it is not closed: others may use it
+
+
+async def test_a_gate_that_is_closed_too_early_ends_the_waits_of_its_clients(world: World, cluster: Cluster) -> None:
+    client, gate = cluster.clients[0], cluster.gates[0]
+    await client.get_credits()
+    cluster.store.delay = 0.5
+    waiting = asyncio.ensure_future(client.wait_for_split("split_1"))
+    await world.clock.sleep(0.1)
+    await gate.aclose()
+    for wait in (waiting, client.wait_for_split("split_1"), client.get_credits()):
+        with pytest.raises(ConfigurationError, match="this gate is closed"):
+            await wait
+    assert world.elapsed() < 5
 
 
 class Pause:
@@ -169,11 +183,21 @@ async def test_a_store_that_refuses_ends_calls_and_waits_at_once(world: World, c
     assert world.elapsed() < 15
 
 
+async def test_a_store_that_refuses_stops_a_batch(cluster: Cluster) -> None:
+    cluster.store.fail = StoreUnavailableError("PostgreSQL at db refuses the password", permanent=True)
+    sources = [f"{URL}?{number}" for number in range(40)]
+    async with cluster.clients[0].split_many(sources, in_flight=4) as batch:
+        report = await batch.report()
+    assert isinstance(report.stopped_by, APIConnectionError)
+    assert report.stopped_by.permanent
+    assert 1 <= report.failed <= 4
+
+
 async def test_a_batch_neither_saves_nor_restores_a_shared_gate(cluster: Cluster, tmp_path: Path) -> None:
     journal = tmp_path / "journal"
     async with cluster.clients[0].split_many([URL], journal=journal) as batch:
         await batch.report()
-    with sqlite3.connect(journal) as db:
+    with closing(sqlite3.connect(journal)) as db:
         assert db.execute("SELECT * FROM meta WHERE name = 'gate'").fetchall() == []
 
 
@@ -209,11 +233,9 @@ async def test_a_client_opens_a_store_by_its_url_and_closes_it(
         snapshot = other.gate.snapshot()
         assert (snapshot.limit, snapshot.used, snapshot.holders) == (7, 2, 2)
     environment("AISTEMSPLITTER_SHARED", url)
-    async with still.client(clock=None) as third, still.client(gate=Gate(), clock=None) as private:
-        await third.get_credits()
-        await private.get_credits()
-        assert third.gate.snapshot().used == 3
-        assert private.gate.snapshot().used == 1
+    assert isinstance(AsyncAIStemSplitter(KEY).gate, SharedGate)
+    for double in ({"gate": Gate()}, {"transport": still.api}):
+        assert type(AsyncAIStemSplitter(KEY, **double).gate) is Gate, "tests do not depend on where they run"
     assert KEY.encode() not in b"".join(file.read_bytes() for file in tmp_path.iterdir())
 
 

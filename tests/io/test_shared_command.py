@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from aistemsplitter_async._gate import outage
 from aistemsplitter_async._gate.shared_gate import SharedGate
 from aistemsplitter_async.cli.app import run_app
 from aistemsplitter_async.cli.values import parse_shared
+from tests.e2e.harness import build_wav
 
 NOBODY = "redis://127.0.0.1:1"
 
@@ -36,6 +39,18 @@ def test_without_the_store_a_command_says_what_it_waits_for_and_ends_with_75(
     assert "check --shared or AISTEMSPLITTER_SHARED" in lines[-1]
 
 
+@pytest.mark.usefixtures("hasty")
+def test_a_store_that_refuses_is_one_line_for_all_songs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(3):
+        (tmp_path / f"{number}.wav").write_bytes(build_wav(1.0 + number))
+    (tmp_path / "gate.db").write_text("no database at all, but text" * 9)
+    options = ["--into", str(tmp_path / "out"), "--shared", f"sqlite://{tmp_path}/gate.db"]
+    assert run_app(["batch", str(tmp_path), "--base-url", "http://127.0.0.1:1/v1", *options]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("error: ") for line in lines) == 1
+    assert not any("failed for good" in line for line in lines)
+
+
 @pytest.mark.parametrize(
     "url",
     [
@@ -47,6 +62,7 @@ def test_without_the_store_a_command_says_what_it_waits_for_and_ends_with_75(
         "postgresql://host/db?pass%77ord=hunter2",
         "postgresql://host/db?sslmode=require&sslpassword=hunter2",
         "postgresql://me:p@ss:hunter2/x@host/db",
+        "postgresql://host/db?oauth_client_secret=hunter2",
     ],
 )
 def test_a_password_is_not_taken_from_where_others_see_it(url: str, capsys: pytest.CaptureFixture[str]) -> None:

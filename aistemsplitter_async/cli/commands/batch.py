@@ -16,6 +16,7 @@ from aistemsplitter_async.batch.batch import Batch
 from aistemsplitter_async.batch.bounds import CHARGED_MORE, LENGTH_UNKNOWN
 from aistemsplitter_async.batch.item import BatchItem, label
 from aistemsplitter_async.batch.outcome import BatchReport, Done, Failed, Outcome, Skipped
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.commands.forecast import Forecast
 from aistemsplitter_async.cli.commands.status import find_others, report_owner
 from aistemsplitter_async.cli.commands.unrecognised import announced
@@ -23,7 +24,6 @@ from aistemsplitter_async.cli.connect import connected
 from aistemsplitter_async.cli.failures import Context, Exit, Problem, explain, most_severe
 from aistemsplitter_async.cli.ignored import IgnoredFiles
 from aistemsplitter_async.cli.library import Survey, build_library
-from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.places import spell
 from aistemsplitter_async.cli.report.report import check_report_path, write_report
 from aistemsplitter_async.cli.report.request_log import RequestLog
@@ -46,6 +46,7 @@ from aistemsplitter_async.client import AsyncAIStemSplitter
 from aistemsplitter_async.config import KEY_AGE
 from aistemsplitter_async.distributed.library import ClusterBatch
 from aistemsplitter_async.errors import (
+    GATE_UNREACHABLE,
     NOT_MIXED,
     AIStemSplitterError,
     AuthenticationError,
@@ -254,8 +255,9 @@ class _Run:
         if split is not None and split.id in self._created:
             self._created.remove(split.id)
             self._lost += split.credits_used or 0.0
-        refused = isinstance(error, AuthenticationError)
-        known = refused and self._counts["refused"] > 0  # all tracks have the same key, so one line about it is enough
+        # All tracks have the same key and the same gate, so one line about either is enough.
+        refused = isinstance(error, AuthenticationError) or error.code == GATE_UNREACHABLE
+        known = refused and self._counts["refused"] > 0
         self._counts["refused"] += refused
         problem = explain(error, self.context, source=shown_source(source))
         self._print_problem(source, outcome.stage, problem, status=split.status if split else None, silent=known)
@@ -292,9 +294,10 @@ class _Run:
             f"{counts['not begun']:,} not begun" if counts["not begun"] else "",
             f"{others:,} other file{'s' * (others != 1)} ignored" if others else "",
         ]
+        spent = charged(report.credits_used, self._lost, report.credits_used_by_all)
         sent = f", {number(self._requests.total)} request{'s' * (self._requests.total != 1)}"
         terminal.say(
-            f"{', '.join(part for part in parts if part)}; {charged(report.credits_used, self._lost)}, "
+            f"{', '.join(part for part in parts if part)}; {spent}, "
             f"{words(report.seconds)}{sent if forecast is not None else ''}"  # workers send theirs themselves
         )
         stopped = report.stopped_by is not None

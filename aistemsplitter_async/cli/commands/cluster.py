@@ -10,15 +10,16 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aistemsplitter_async._loading import load
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.connect import read_key
 from aistemsplitter_async.cli.failures import UsageError
-from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.places import spell
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, JOURNAL_VARIABLE, KEY_AGE, SHARED_VARIABLE
 from aistemsplitter_async.distributed.library import ClusterBatch, DaskLibrary
 
 _LOCAL: Final = re.compile(r"local:([1-9]\d{0,2})")
 _ADDRESS: Final = re.compile(r"[a-z]+://\S+")
+_LOGGERS: Final = ("distributed", "distributed.client", "tornado.application")  # that Dask gives handlers of their own
 
 
 def find_problem(arguments: Batching) -> str | None:
@@ -45,7 +46,6 @@ async def handed_out(arguments: Batching, items: Any) -> AsyncIterator[ClusterBa
         ConfigurationError: no key, no journal that workers can share, or the extra is missing.
         APIConnectionError: there is no scheduler.
     """
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # it shows tracebacks; what matters is an error here
     common = arguments.common
     key = await read_key(common)
     library: dict[str, Any] = {
@@ -73,6 +73,7 @@ async def handed_out(arguments: Batching, items: Any) -> AsyncIterator[ClusterBa
         "resend": arguments.resend,
     }
     DaskLibrary(arguments.on or "", **library)  # refused before anything is started
+    await _load_dask()
     environment = {
         API_KEY_VARIABLE: key or "",
         BASE_URL_VARIABLE: common.base_url or os.environ.get(BASE_URL_VARIABLE, ""),
@@ -93,10 +94,6 @@ async def _started(on: str, environment: dict[str, str]) -> AsyncIterator[str]:
     if local is None:
         yield on
         return
-    try:
-        await load("distributed.driver", "Driver")
-    except ImportError as error:
-        raise UsageError(f"--on needs Dask: pip install 'aistemsplitter-async[dask]' ({error})") from None
     from distributed import LocalCluster  # noqa: PLC0415  # it is loaded now
 
     cluster: Any = LocalCluster(  # type: ignore[no-untyped-call]
@@ -105,9 +102,20 @@ async def _started(on: str, environment: dict[str, str]) -> AsyncIterator[str]:
         processes=True,
         asynchronous=True,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # it serves HTTP all the same, elsewhere than at 8787
         silence_logs=logging.CRITICAL,
         preload=[f"{DaskLibrary.__module__.rpartition('.')[0]}.local_worker"],
         env={name: value for name, value in environment.items() if value},
     )
     async with cluster:
         yield str(cluster.scheduler_address)
+
+
+async def _load_dask() -> None:
+    """Load Dask, and silence it: it shows tracebacks of what is an error or an outcome here."""
+    try:
+        await load("distributed.driver", "Driver")
+    except ImportError as error:
+        raise UsageError(f"--on needs Dask: pip install 'aistemsplitter-async[dask]' ({error})") from None
+    for name in _LOGGERS:  # loading has set their levels
+        logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -22,12 +22,12 @@ from aistemsplitter_async.batch.options import BatchOptions
 from aistemsplitter_async.batch.preflight import plan_price
 from aistemsplitter_async.batch.refusals import build_changed
 from aistemsplitter_async.batch.steps import find_missing as find_missing_files
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.commands.estimate import note_unusable, print_estimate
 from aistemsplitter_async.cli.commands.status import report_owner
 from aistemsplitter_async.cli.commands.unrecognised import describe_missing, find_missing
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.library import Survey, build_library, measure_track
-from aistemsplitter_async.cli.options import Batching
 from aistemsplitter_async.cli.places import Place
 from aistemsplitter_async.cli.results import print_json
 from aistemsplitter_async.cli.screen.render import (

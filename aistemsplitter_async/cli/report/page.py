@@ -97,7 +97,7 @@ def build_frame(summary: Summary) -> tuple[str, str]:
         ),
         "run-text": _sentence(
             words(report.seconds),
-            charged(report.credits_used, 0),
+            charged(report.credits_used, 0, report.credits_used_by_all),
             _count(summary.requests, "request"),
             *([f"{number(summary.not_begun)} more not begun"] if summary.not_begun else []),
         ),

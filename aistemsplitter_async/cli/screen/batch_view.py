@@ -38,6 +38,8 @@ class Counted(Protocol):
 def describe_stages(progress: BatchProgress) -> str:
     """Return how many tracks are in each stage, such as `3 uploading, 96 waiting`."""
     parts = [f"{progress.stages[stage]} {verb}" for stage, verb in _VERBS.items() if progress.stages.get(stage)]
+    if progress.elsewhere:
+        parts.append(f"{progress.elsewhere} with other workers")
     return ", ".join(parts) or "nothing in progress"
 
 
@@ -47,7 +49,8 @@ def describe_budget(progress: BatchProgress) -> str:
     used = f"{gate.used} of {gate.limit}" if gate.limit is not None else f"{gate.used}"
     closed = f", gate closed for {gate.closed_for:.0f} s" if gate.closed_for >= 1 else ""
     further = "".join(f", {one.used:,} of {one.limit:,} in the last {words(one.per)}" for one in gate.further)
-    return f"{used} requests in the last {words(gate.per)}{further}{closed}, {charged(progress.credits_used, 0)}"
+    spent = charged(progress.credits_used, 0, progress.credits_used_by_all)
+    return f"{used} requests in the last {words(gate.per)}{further}{closed}, {spent}"
 
 
 def describe_count(progress: BatchProgress, counted: Counted) -> str:

@@ -120,10 +120,14 @@ def describe_repeated(count: int) -> str:
     return f"{number(count)} named again: the same file under any name is one song"
 
 
-def charged(credits_used: float, lost: float) -> str:
-    """Return the credits charged, and how many of them for splits that failed: the API does not document refunds."""
+def charged(credits_used: float, lost: float, by_all: float | None = None) -> str:
+    """Return the credits charged, and how many of them for splits that failed: the API does not document refunds.
+
+    Workers that may spend so much together also see what was charged to all of them.
+    """
     failed = f", {number(lost)} of them for splits that failed" if lost else ""
-    return f"{price(credits_used)} charged{failed}"
+    together = "" if by_all is None else f" ({number(by_all)} to all workers)"
+    return f"{price(credits_used)} charged{failed}{together}"
 
 
 def command(*arguments: object) -> str:

@@ -94,7 +94,10 @@ def test_the_time_left_never_grows_as_tracks_finish(done: int, pace: float | Non
 def test_a_line_says_what_is_going_on_and_what_it_costs() -> None:
     assert describe_count(attrs.evolve(PROGRESS, total=100), SURVEY) == "11 of 100, 1 failed"
     assert describe_stages(PROGRESS) == "3 uploading, 16 waiting"
+    assert describe_stages(attrs.evolve(PROGRESS, stages={}, elsewhere=59)) == "59 with other workers"
     assert describe_budget(PROGRESS) == "38 of 60 requests in the last 1 min, 2,140 credits charged"
+    together = attrs.evolve(PROGRESS, credits_used_by_all=5000.0)
+    assert describe_budget(together).endswith("2,140 credits charged (5,000 to all workers)")
     closed = attrs.evolve(PROGRESS, gate=attrs.evolve(GATE, closed_for=7.2))
     assert "gate closed for 7 s" in describe_budget(closed)
 

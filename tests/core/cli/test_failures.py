@@ -11,6 +11,7 @@ from aistemsplitter_async import errors
 from aistemsplitter_async.cli.failures import Context, Exit, exit_code, explain, most_severe
 from aistemsplitter_async.cli.options import Selecting
 from aistemsplitter_async.cli.screen.render import hide_keys, show
+from aistemsplitter_async.journal.tables import UNFIT
 from aistemsplitter_async.models import Split, Submission
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
@@ -37,6 +38,13 @@ HERE = Context(into="stems")
 def test_an_error_has_its_exit_code(error: errors.AIStemSplitterError, code: int) -> None:
     assert exit_code(error) == code
     assert explain(error, HERE).exit_code == code
+
+
+def test_a_password_that_is_refused_comes_with_where_to_put_one() -> None:
+    refused = errors.JournalError("cannot reach it: fe_sendauth: no password supplied", code=UNFIT)
+    assert explain(refused, BATCH).message.endswith("put the whole URL into AISTEMSPLITTER_JOURNAL")
+    wrong = errors.APIConnectionError("wrong password", code=errors.GATE_UNREACHABLE, permanent=True)
+    assert explain(wrong, BATCH).message.endswith("; check --shared or AISTEMSPLITTER_SHARED")
 
 
 def test_the_most_severe_of_several_exit_codes_counts() -> None:

@@ -66,6 +66,13 @@ def test_a_journal_is_the_given_one_or_the_environments_or_that_of_the_folder() 
     assert SECRET not in str(refused.value)
 
 
+@pytest.mark.parametrize("url", ["postgresql//me:geheim@db/x", "postgres:/me:geheim@db/x", "PostgreSQL:me:geheim@db"])
+def test_a_url_with_a_typing_mistake_is_not_taken_for_a_file(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="AISTEMSPLITTER_JOURNAL: write the URL") as refused:
+        find_journal(None, STEMS, {"AISTEMSPLITTER_JOURNAL": url})
+    assert SECRET not in str(refused.value)
+
+
 def test_a_url_has_the_password_of_the_same_place_in_the_environment() -> None:
     environment = {"AISTEMSPLITTER_JOURNAL": URL}
     same, other = map(parse_place, ("postgresql://me@db.example/songs?schema=key1", "postgresql://me@db.example/songs"))

@@ -4,6 +4,7 @@ import pickle
 import re
 import sys
 from collections.abc import Callable
+from urllib.parse import unquote_to_bytes, urlsplit
 
 import pytest
 
@@ -39,6 +40,24 @@ def test_a_url_of_redis_goes_to_redis_py_without_what_is_ours() -> None:
     assert redis.parse_redis_url("unix:///run/redis.sock?db=1").place == "Redis at /run/redis.sock (database 1)"
 
 
+@pytest.mark.parametrize("password", ["pa#ss", "pa[ss", "pa%23ss", "p%E4%00", "%C3%A4%40"])
+def test_a_password_is_written_so_that_all_drivers_read_the_same(password: str) -> None:
+    url = redis.parse_redis_url(f"redis://me:{password}@cache.example:6380/1").url.reveal()
+    parts = urlsplit(url)  # which redis-py trusts, and would take a part of a password for the port
+    assert (parts.hostname, parts.port, parts.path) == ("cache.example", 6380, "/1")
+    assert unquote_to_bytes(parts.password or "") == unquote_to_bytes(password)
+    conninfo = postgres.parse_dsn(f"postgresql://me:{password}@db.example/x").conninfo.reveal()
+    assert conninfo == url.replace("redis", "postgresql").replace("cache.example:6380/1", "db.example/x")
+    assert redis.parse_redis_url("unix:///run/a%23b#c.sock").url.reveal() == "unix:///run/a%23b%23c.sock"
+
+
+@pytest.mark.parametrize("option", ["sslpassword", "oauth_client_secret", "scram_client_key"])
+def test_an_option_that_is_a_secret_is_not_shown(option: str) -> None:
+    url = postgres.parse_dsn(f"postgresql://db.example/x?sslmode=require&{option}=s3cret")
+    assert (url.has_password, url.shown) == (True, "postgresql://db.example/x?sslmode=require")
+    assert postgres.redact("s3cret", url) == "***"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -55,6 +74,8 @@ def test_a_url_of_redis_goes_to_redis_py_without_what_is_ours() -> None:
         "redis://me:secret@db.example/name",
         "redis://me:secret@db.example/0?socket_timeout=60",
         "redis://me:secret@a.example,b.example/0",
+        "redis://me:secret@db.example/0?ssl_cert_reqs=none",
+        "redis://me@db.example/0?protocol=secret",
         "unix://me:secret@host/run/redis.sock",
         "unix://",
         "redis://me:secret@db.exa mple/0",
@@ -79,7 +100,7 @@ def test_no_text_that_is_shown_has_the_password_however_it_is_spelt() -> None:
     url = postgres.parse_dsn("postgresql://me:p%40ss@db.example/x?sslpassword=other")
     foreign = "connection to postgresql://me:p%40ss@db.example failed:\n  password p@ss or p%40ss,\n\n key other"
     assert postgres.redact(foreign, url) == (
-        "connection to postgresql://db.example failed:; password *** or ***,; key ***"
+        "connection to postgresql://me@db.example failed:; password *** or ***,; key ***"
     )
     with pytest.raises(TypeError):
         pickle.dumps(url)

@@ -22,8 +22,9 @@ from aistemsplitter_async import (
     Skipped,
     SubmissionUncertainError,
 )
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.commands.dry_run import plan_library
-from aistemsplitter_async.cli.options import Batching, Common
+from aistemsplitter_async.cli.options import Common
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.sandbox import Sandbox, SandboxKey
 from tests.e2e.harness import CLI

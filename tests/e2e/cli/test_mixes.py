@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import soundfile
 
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.commands import dry_run, lookup, split
 from aistemsplitter_async.cli.commands.batch import batch
 from aistemsplitter_async.cli.failures import Exit
-from aistemsplitter_async.cli.options import Batching, Common, Selecting, Splitting
+from aistemsplitter_async.cli.options import Common, Selecting, Splitting
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.cli.values import parse_mixes
 from aistemsplitter_async.errors import ConfigurationError

@@ -10,9 +10,10 @@ from typing import Any
 import attrs
 import pytest
 
+from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.commands import dry_run, lookup, split, status
 from aistemsplitter_async.cli.commands.batch import batch
-from aistemsplitter_async.cli.options import Batching, Common, Selecting, Splitting
+from aistemsplitter_async.cli.options import Common, Selecting, Splitting
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.sandbox import Sandbox
 from tests.e2e.harness import MakeWav

@@ -49,7 +49,7 @@ class Cluster:
     workers: list[Any] = attrs.field(factory=list[Any])
 
     async def add_worker(self) -> Any:
-        self.workers.append(await Worker(self.scheduler.address, nthreads=1, dashboard=False))
+        self.workers.append(await Worker(self.scheduler.address, nthreads=1, dashboard_address=":0"))
         return self.workers[-1]
 
 
@@ -58,7 +58,7 @@ async def starting(port: int | None = None) -> AsyncIterator[Cluster]:
     """Run a scheduler, at a port of this machine or without any, and its workers."""
     with dask.config.set(QUIET):
         place = {"protocol": "inproc"} if port is None else {"protocol": "tcp", "host": "127.0.0.1", "port": port}
-        async with Scheduler(dashboard=False, **place) as scheduler:
+        async with Scheduler(dashboard_address=":0", **place) as scheduler:
             running = Cluster(scheduler)
             try:
                 yield running
@@ -82,11 +82,17 @@ def run(request: pytest.FixtureRequest, sandbox: Sandbox, monkeypatch: pytest.Mo
     identity = Identity(__version__, sandbox.base_url, fingerprint(Secret(sandbox.api_key)))
 
     def start(
-        sources: Any, *, driver: Identity = identity, into: str | None = None, address: str = "", **options: Any
+        sources: Any,
+        *,
+        driver: Identity = identity,
+        into: str | None = None,
+        address: str = "",
+        patience: float = 1.0,
+        **options: Any,
     ) -> ClusterBatch:
         asked = cast(BatchKeywords, options)
         terms = Terms(run=uuid.uuid4().hex, driver=driver, journal=None, into=into, options=asked, poll=EAGER)
         place = address or request.getfixturevalue("cluster").scheduler.address
-        return ClusterBatch(place, sources, terms, patience=1.0, security=None, clock=SystemClock())
+        return ClusterBatch(place, sources, terms, journal=None, patience=patience, security=None, clock=SystemClock())
 
     return start

@@ -28,7 +28,8 @@ from aistemsplitter_async._version import __version__
 from aistemsplitter_async._wire.credentials import fingerprint
 from aistemsplitter_async.config import Secret
 from aistemsplitter_async.distributed import link
-from aistemsplitter_async.distributed.tasks import SCHEDULER_LOST, Identity
+from aistemsplitter_async.distributed.tasks import Identity
+from aistemsplitter_async.errors import SCHEDULER_LOST
 from aistemsplitter_async.sandbox import Sandbox, faults
 from tests.e2e.distributed.conftest import Cluster, Run, starting
 from tests.e2e.harness import MakeWav
@@ -115,6 +116,42 @@ async def test_a_worker_that_is_not_like_the_driver_does_nothing(
         assert message in str(outcomes.stopped_by)
         assert cluster.workers[0].address in str(outcomes.stopped_by)
     assert not sandbox.ledger.requests
+
+
+async def test_a_worker_without_a_key_is_named(cluster: Cluster, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    await cluster.add_worker()
+    monkeypatch.delenv("AISTEMSPLITTER_API_KEY")
+    async with run(urls(1)) as outcomes:
+        assert kinds([outcome async for outcome in outcomes]) == {"not begun": 1}
+    problem = str(outcomes.stopped_by)
+    assert problem.startswith(f"worker {cluster.workers[0].address} on ")
+    assert ": it has no API key: set AISTEMSPLITTER_API_KEY or AISTEMSPLITTER_API_KEY_FILE there" in problem
+    assert getattr(outcomes.stopped_by, "code", "") is None, "the driver's own key is fine"
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "message"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ConfigurationError, "cannot use what is at tcp://"),
+        (b"", APIConnectionError, "no Dask scheduler at tcp://"),
+    ],
+    ids=["http", "silent"],
+)
+async def test_what_is_no_scheduler_is_not_waited_for(
+    run: Run, monkeypatch: pytest.MonkeyPatch, answer: bytes, error: type[Exception], message: str
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(answer)
+        await reader.read()
+        writer.close()
+
+    monkeypatch.setattr(link, "_REGISTER", 0.2)
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        address = "tcp://{}:{}".format(*server.sockets[0].getsockname())
+        with pytest.raises(error, match=message):
+            async with asyncio.timeout(10):
+                await run(urls(1), address=address, patience=0.0).__aenter__()
 
 
 async def test_tasks_carry_no_key(cluster: Cluster, run: Run, sandbox: Sandbox) -> None:

@@ -8,7 +8,7 @@ import inspect
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import aiohttp
 import pytest
 
 from aistemsplitter_async import client
+from aistemsplitter_async.batch import fleet
 from aistemsplitter_async.sandbox import Sandbox
 from tests.e2e.examples import quick
+from tests.e2e.stores.conftest import postgres_dsn, servers, start_server, valkey_url  # noqa: F401  # fixtures
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 Load = Callable[[str], Any]
@@ -28,6 +30,7 @@ Run = Callable[..., Awaitable[asyncio.subprocess.Process]]
 @pytest.fixture(autouse=True)
 def _quick_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PollPolicy", lambda: quick.QUICK)
+    monkeypatch.setattr(fleet, "FLEET_LOOK", 0.05)
 
 
 @pytest.fixture
@@ -87,3 +90,15 @@ async def until(check: Callable[[], Any]) -> Any:
                 if found := await found if inspect.isawaitable(found) else found:
                     return found
             await asyncio.sleep(0.02)
+
+
+@pytest.fixture
+def database(postgres_dsn: str) -> Iterator[str]:  # noqa: F811  # the fixture
+    """The URL of a PostgreSQL database of the test's own, with nothing in it."""
+    import psycopg
+
+    server, _, name = postgres_dsn.replace("/postgres?", "/{}?").partition("&schema=")
+    with psycopg.connect(server.format("postgres"), autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}".encode())
+        yield server.format(name)
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

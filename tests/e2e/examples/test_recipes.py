@@ -9,7 +9,7 @@ import pytest
 from tests.e2e.examples.conftest import EXAMPLES
 
 ROOT = EXAMPLES.parent
-NAMES = sorted(path.name for path in EXAMPLES.glob("*.py"))
+NAMES = sorted(path.name for pattern in ("*.py", "*.yaml") for path in EXAMPLES.glob(pattern))
 
 
 @pytest.mark.parametrize("name", NAMES)

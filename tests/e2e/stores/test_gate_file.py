@@ -87,7 +87,7 @@ async def test_a_file_that_is_replaced_between_the_change_and_its_report_was_not
     async with SQLiteGateStore(path) as store:
         assert await store.swap("key", 0, "one", 60.0)
         one = await store.load("key")
-        database: Any = store._db
+        database: Any = store._file._db
 
         class Replaced:
             def execute(self, *arguments: Any) -> Any:
@@ -97,7 +97,7 @@ async def test_a_file_that_is_replaced_between_the_change_and_its_report_was_not
             def close(self) -> None:
                 database.close()
 
-        store._db = Replaced()  # type: ignore[assignment]
+        store._file._db = Replaced()  # type: ignore[assignment]
         assert not await store.swap("key", one.version, "two", 60.0)
         assert (await store.load("key")).version == 0
 
@@ -133,13 +133,13 @@ async def test_a_disk_that_is_full_or_refuses_is_an_error_that_passes_with_it(pa
     async with SQLiteGateStore(path) as store:
         assert await store.swap("key", 0, "text", 60.0)
         one = await store.load("key")
-        database: Any = store._db
+        database: Any = store._file._db
         database.execute("PRAGMA max_page_count = 1")
         with pytest.raises(StoreUnavailableError, match="full"):
             await store.swap("key", one.version, "long" * 10_000, 60.0)
         one = await store.load("key")
         assert one.text == "text"
-        database = store._db
+        database = store._file._db
         database.execute("PRAGMA query_only = ON")  # as on a file system that is read-only now
         with pytest.raises(StoreUnavailableError, match="readonly") as caught:
             await store.swap("key", one.version, "two", 60.0)
@@ -184,7 +184,7 @@ async def test_a_disk_that_hangs_holds_up_nobody(path: Path) -> None:
     store = SQLiteGateStore(path, timeout=30.0)
     await store.load("key")
     store._timeout = 0.01
-    with store._lock:  # the thread cannot go on, as in a system call that does not return
+    with store._file.lock:  # the thread cannot go on, as in a system call that does not return
         with pytest.raises(StoreUnavailableError, match="cannot be read or written within") as caught:
             await store.load("key")
         assert not caught.value.permanent

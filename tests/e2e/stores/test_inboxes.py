@@ -324,7 +324,7 @@ async def test_what_is_wrong_names_the_server_and_the_way_out_but_no_secret(
     for inbox, kind, words in wrong:
         assert "hunter2" not in repr(inbox)
         with pytest.raises(kind, match=words) as caught:
-            await inbox.has(event(1))
+            await inbox.__aenter__()
         assert "hunter2" not in str(caught.value)
         assert caught.value.__cause__ is caught.value.__context__ is None
         await inbox.aclose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from contextlib import closing
 from pathlib import Path
@@ -90,6 +91,16 @@ async def test_status_tells_who_is_at_work_and_a_move_waits_for_them(cli: CLI, d
         assert moved.code == 75
         assert f"in use by 1 worker: process {os.getpid()} on " in moved.problem
         assert not (cli.folder / "a.journal").exists()
+
+
+def test_workers_without_a_limit_have_no_credits_to_tell(database: JournalURL) -> None:
+    with closing(JournalStore(database)) as store:
+        store.begin()
+        store.join_budget(math.inf)
+        store.commit()
+        with PostgresReader(database) as reader:
+            assert [worker.process for worker in reader.workers()] == [os.getpid()]
+            assert reader.credits() is None
 
 
 async def test_what_is_wrong_with_a_database_is_said_in_a_line(cli: CLI, database: JournalURL) -> None:

@@ -68,17 +68,44 @@ def test_who_took_a_lost_answer_for_a_failure_would_make_a_commit_twice(
     assert isinstance(refused, JournalError)
 
 
-def test_a_server_that_does_not_know_the_commit_ends_the_batch_rather_than_guess(
+def test_a_server_that_has_lost_what_it_kept_before_ends_the_batch_rather_than_guess(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with proxy(socket_of(postgres_dsn)) as running, closing(JournalStore(at(through(running, postgres_dsn)))) as store:
-        ask = Session._ask_for
-        monkeypatch.setattr(Session, "_ask_for", lambda session, xid: ask(session, str(int(xid) + 10**6)))
-        running.cut = "after"
+        ask, place = Session._ask_for, at(postgres_dsn)
+
+        def forget(session: Session, xid: str) -> str:
+            with raw(place) as connection:
+                connection.execute("DELETE FROM commits")
+            return ask(session, xid)
+
+        monkeypatch.setattr(Session, "_ask_for", forget)
+        running.cut = "before"
         (unknown,) = commit(store, claiming("a"))
     assert isinstance(unknown, JournalError)
     assert "does not know what became of a commit" in str(unknown)
     assert unknown.code == "JOURNAL_UNFIT"
+
+
+@pytest.mark.parametrize("cut", ["before", "after"])
+@pytest.mark.parametrize("other", ["in the future", "of another transaction"])
+def test_the_servers_number_of_a_transaction_is_not_relied_on_after_a_crash(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, cut: Cut, other: str
+) -> None:
+    """A crash forgets numbers of which nothing was on the disk: it gives them away again, or has not come to them."""
+    with proxy(socket_of(postgres_dsn)) as running, closing(JournalStore(at(through(running, postgres_dsn)))) as store:
+        ask, place = Session._ask_for, at(postgres_dsn)
+        with raw(place) as connection:
+            connection.execute("BEGIN; INSERT INTO meta VALUES ('other', '')")
+            (xid,) = connection.execute("SELECT pg_current_xact_id()::text").fetchone()
+            connection.execute("COMMIT")
+        number = xid if other == "of another transaction" else str(int(xid) + 10**6)
+        monkeypatch.setattr(Session, "_ask_for", lambda session, _: ask(session, number))
+        track = do(store, claiming("a")).record.id
+        setattr(running, "cut", cut)  # noqa: B010  # mypy would think that it stays
+        record = do(store, intending(track, "K1"))
+        assert do(store, lambda store: store.get(track)) == record
+        assert record.state is State.INTENT
 
 
 def test_writes_fail_as_ones_that_may_pass_while_the_server_is_down_and_go_on_once_it_is_back(

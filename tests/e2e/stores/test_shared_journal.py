@@ -167,6 +167,29 @@ def test_without_the_owner_a_late_refusal_would_let_a_second_key_be_written(
         assert record.submission.idempotency_key == ("K2" if database is Unfenced else "K1")
 
 
+def test_a_worker_does_not_take_again_what_it_lost_before_it_has_found_that_out(postgres_dsn: str) -> None:
+    """Its first attempt was refused, and it was stopped before it noted that; who took over may have sent it again."""
+    place = at(postgres_dsn)
+    with (
+        closing(JournalStore(place)) as slow,
+        closing(JournalStore(place)) as dead,
+        closing(JournalStore(place)) as well,
+    ):
+        track = do(slow, claiming("a")).record.id
+        do(slow, intending(track, "K1"))
+        bury(slow)
+        do(dead, JournalStore.open_creates)  # and sends it
+        bury(dead)
+        assert do(slow, claiming("a")).met == "elsewhere", "its second source with this song"
+        assert do(slow, JournalStore.open_creates) == []
+        late = commit(slow, lambda store: store.take(track), lambda store: store.refused(track), intending(track, "K2"))
+        assert [type(result) for result in late] == [LostLeaseError] * 3
+        do(slow, lambda store: store.release({track}))
+        record = do(slow, claiming("a")).record
+        assert (record.state, record.submission.idempotency_key) == (State.INTENT, "K1")
+        assert do(well, claiming("a")).met == "known", "the slow one is silent"
+
+
 def test_a_worker_that_is_not_heard_of_creates_nothing(postgres_dsn: str) -> None:
     with closing(JournalStore(at(postgres_dsn))) as store:
         track = do(store, claiming("a")).record.id
@@ -188,7 +211,7 @@ def test_workers_spend_no_more_than_their_limit_together(postgres_dsn: str) -> N
     with closing(JournalStore(place)) as first, closing(JournalStore(place)) as second:
         assert do(first, lambda store: store.join_budget(500.0)).left == 500
         assert do(second, lambda store: store.join_budget(500.0)).left == 500
-        with pytest.raises(ConfigurationError, match="may spend 500 credits together"):
+        with pytest.raises(ConfigurationError, match="have a limit of 500 credits together, and this one was given"):
             do(second, lambda store: store.join_budget(400.0))
         a, b = (do(first, claiming(name)).record.id for name in "ab")
         c = do(second, claiming("c")).record.id
@@ -208,6 +231,28 @@ def test_workers_spend_no_more_than_their_limit_together(postgres_dsn: str) -> N
         assert do(first, JournalStore.budget).left == 0
     with closing(JournalStore(place)) as later:
         assert do(later, lambda store: store.join_budget(100.0)).left == 100, "another fleet has its own"
+
+
+def test_a_worker_that_begins_while_all_others_seem_dead_shares_their_budget_once_they_are_heard_of_again(
+    postgres_dsn: str,
+) -> None:
+    place = at(postgres_dsn)
+    with ExitStack() as stack:
+        first = stack.enter_context(closing(JournalStore(place)))
+        do(first, lambda store: store.join_budget(500.0))
+        do(first, intending(do(first, claiming("a")).record.id, "K1", price=200.0))
+        bury(first)
+        late, later = (stack.enter_context(closing(JournalStore(place))) for _ in range(2))
+        for store, name in ((late, "b"), (later, "c")):
+            do(store, lambda store: store.join_budget(500.0))
+            do(store, intending(do(store, claiming(name)).record.id, f"key {name}", price=100.0))
+        assert do(late, JournalStore.budget).left == 300
+        with raw(place) as connection:
+            connection.execute("UPDATE workers SET until = clock_timestamp() + interval '60 s'")
+        for store in (late, first, later, late):
+            assert do(store, JournalStore.budget).left == 100
+        with pytest.raises(SpendLimitError):
+            do(later, intending(do(later, claiming("d")).record.id, "key d", price=150.0))
 
 
 def test_what_is_set_aside_for_a_create_that_is_sent_again_is_counted_once_and_never_given_back_by_others(
@@ -277,3 +322,15 @@ def test_workers_share_a_key(postgres_dsn: str) -> None:
         do(second, lambda store: store.bind(OWNER))
         with pytest.raises(JournalError, match="in use with another API key by 1 worker"):
             do(second, lambda store: store.bind(OWNER | {"key": "other"}))
+
+
+def test_a_schema_may_be_called_like_a_word_of_sql(postgres_dsn: str) -> None:
+    place = at(f"{postgres_dsn.partition('&schema=')[0]}&schema=default")
+    with closing(JournalStore(place)) as first, closing(JournalStore(place)) as second:
+        assert [do(store, claiming("a")).met for store in (first, second)] == ["new", "elsewhere"]
+        lease = database_of(first)._lease
+        assert lease is not None
+        lease._renewed -= 60.0
+        do(first, lambda store: store.show("heard"))
+        while not lease.is_sure:
+            pass

@@ -330,7 +330,7 @@ async def test_the_file_is_closed_once_what_is_being_put_is_safe(tmp_path: Path)
     await asyncio.sleep(0)
     await inbox.aclose()
     await putting
-    assert inbox._db is None
+    assert not inbox._file.is_open
     assert await kept(tmp_path / "inbox") == {"split_1"}
 
 
@@ -366,6 +366,25 @@ async def test_a_commit_that_fails_fails_for_everyone_who_was_part_of_it(tmp_pat
         broken = False
         await inbox.put(event("split_1"))
         assert [found.split_id for found in await read(inbox, quiet=0.1)] == ["split_1"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks")
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_a_process_that_forks_may_have_one_open(tmp_path: Path) -> None:
+    """As a server does that loads the application, and then forks its workers."""
+    inbox = SQLiteInbox(tmp_path / "inbox")
+    asyncio.run(inbox.put(event("split_1")))
+    child = os.fork()
+    if child == 0:
+        signal.alarm(5)  # it would wait for a thread that only the parent has
+        try:
+            asyncio.run(inbox.put(event("split_2")))
+        finally:
+            os._exit(1 if sys.exc_info()[0] else 0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert asyncio.run(kept(tmp_path / "inbox")) == {"split_1", "split_2"}
+    assert asyncio.run(inbox.has(event("split_2")))
+    asyncio.run(inbox.aclose())
 
 
 def test_requests_in_event_loops_of_their_own_share_an_inbox(tmp_path: Path) -> None:

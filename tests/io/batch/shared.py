@@ -104,6 +104,9 @@ class Desk(SQLiteDatabase):
         if self.until < math.inf:
             raise JournalError("this worker is silent", code="JOURNAL_DOWN")
 
+    def server_time(self) -> float:
+        return self.library.clock.now()
+
     def insert_track(self, values: Mapping[str, Any]) -> Row:
         return super().insert_track({**values, "owner": self.me})
 
@@ -127,8 +130,8 @@ class Desk(SQLiteDatabase):
         ]
         return [self.take_track(track, {}) for track in free[:most]]
 
-    def hold(self, tracks: Collection[int]) -> set[int]:
-        return self.busy(tracks)
+    def hold(self, tracks: Collection[int], had: Collection[int]) -> set[int]:
+        return self.busy(tracks) | {track for track in tracks if track in had and self._owner(track) != self.me}
 
     def busy(self, tracks: Collection[int]) -> set[int]:
         others = self._others()
@@ -154,6 +157,9 @@ class Desk(SQLiteDatabase):
         others = [(state, reserved) for owner, state, reserved in rows if owner != self.me]
         kept = sum(reserved for state, reserved in others if state in (State.UNCERTAIN, State.NEEDS_REVIEW))
         return sum(reserved for _, reserved in others), kept
+
+    def oldest_run(self) -> int:
+        return min((desk.first_run for desk in self.library.living()), default=self.first_run)
 
     def others(self) -> int:
         return len(self._others())

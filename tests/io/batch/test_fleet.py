@@ -6,6 +6,7 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ from aistemsplitter_async.config import LATE_WRITER, PROOF_WAIT
 from aistemsplitter_async.journal import store
 from aistemsplitter_async.journal.binding import GATE
 from aistemsplitter_async.journal.record import AudioId
-from aistemsplitter_async.testing import json_reply
+from aistemsplitter_async.journal.store import JournalStore
+from aistemsplitter_async.testing import error_reply, json_reply
 from tests.io.batch.shared import LEASE, Library
 from tests.io.fakes import World
 
@@ -63,16 +65,16 @@ def priced(number: int, seconds: float = 10.0) -> list[BatchItem]:
 class Worker:
     """One batch, run in a task; it is killed without being able to tidy up."""
 
-    def __init__(self, world: World, library: Library, sources: Any, **options: Any) -> None:
+    def __init__(self, world: World, library: Library, sources: Any, *, client: Any = None, **options: Any) -> None:
         self.outcomes: list[Outcome] = []
         self.batch: Batch | None = None
         self._world, self._library = world, library
-        self._task = asyncio.create_task(self._run(sources, options))
+        self._task = asyncio.create_task(self._run(sources, options, client or {}))
 
-    async def _run(self, sources: Any, options: dict[str, Any]) -> list[Outcome]:
+    async def _run(self, sources: Any, options: dict[str, Any], client: dict[str, Any]) -> list[Outcome]:
         async with (
-            self._world.client(rate_limit=RateLimit(10_000)) as client,
-            client.split_many(sources, journal=JOURNAL, **options) as self.batch,
+            self._world.client(rate_limit=RateLimit(10_000), **client) as splitter,
+            splitter.split_many(sources, journal=JOURNAL, **options) as self.batch,
         ):
             self.desk = self._library.desks[-1]
             async for outcome in self.batch:
@@ -203,6 +205,143 @@ async def test_a_worker_that_was_taken_for_dead_ends_quietly(world: World, libra
     assert await first.end() == {"Skipped elsewhere": 1}
     assert len(world.api.created) == 1
     assert library.file.connection.execute("SELECT state, failure FROM tracks").fetchall() == [("downloaded", None)]
+
+
+async def test_a_worker_that_was_taken_for_dead_and_has_the_song_twice_ends_quietly_too(
+    world: World, library: Library, tmp_path: Path
+) -> None:
+    """It comes to the song once more, which nobody has by now, while it still waits for the answer to its create."""
+    answered, again = asyncio.Event(), asyncio.Event()
+
+    async def answer_late(exchange: Any) -> Any:
+        answer = world.api.do_create(exchange)
+        await answered.wait()
+        return answer
+
+    async def twice() -> AsyncIterator[str]:
+        yield urls(1)[0]
+        await again.wait()
+        yield urls(1)[0]
+
+    world.api.script("create", answer_late)
+    first = Worker(world, library, twice(), into=tmp_path)
+    await until(world, lambda: len(world.api.created) == 1)
+    first.desk.fall_silent()
+    second = Worker(world, library, urls(1), into=tmp_path)
+    assert await second.end() == {"Done": 1}
+    first.desk.until = float("inf")
+    again.set()
+    await world.clock.sleep(0.1)
+    answered.set()
+    assert await first.end() == {"Skipped elsewhere": 1, "Skipped duplicate": 1}
+    assert len(world.api.created) == 1
+
+
+async def left_open(world: World, library: Library, **client: Any) -> Worker:
+    """Return a worker that was killed before the answer to its create, which happened."""
+
+    async def answer_nobody(exchange: Any) -> Any:
+        world.api.do_create(exchange)
+        await asyncio.Event().wait()
+
+    world.api.script("create", answer_nobody)
+    worker = Worker(world, library, urls(1), client=client)
+    await until(world, lambda: len(world.api.created) == 1)
+    return worker
+
+
+class WrongClock:
+    """The clock of a machine that has another idea of the time of day."""
+
+    def __init__(self, clock: Any, ahead: float) -> None:
+        self._clock, self._ahead = clock, ahead
+
+    def now(self) -> float:
+        return float(self._clock.now()) + self._ahead
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._clock, name)
+
+
+@pytest.mark.parametrize(
+    ("ahead", "later", "outcome"), [(6.0, 0.0, "Done"), (-30.0, 0.0, "Done"), (6.0, 24.0, "Failed")]
+)
+async def test_a_key_is_as_old_as_the_journal_says_however_wrong_a_workers_clock_is(
+    world: World, library: Library, ahead: float, later: float, outcome: str
+) -> None:
+    """Hours. By the first worker's clock its create would never be too old, or would be at once."""
+    first = await left_open(world, library, clock=WrongClock(world.clock, ahead * 3600.0))
+    await first.kill()
+    await world.clock.sleep(LEASE + later * 3600.0)
+    assert await Worker(world, library, urls(1)).end() == {outcome: 1}
+    assert len(world.api.created) == 1
+    assert world.api.count("create") == (2 if outcome == "Done" else 1)
+
+
+async def test_a_create_that_is_mended_just_as_its_source_is_claimed_is_resolved_by_one_of_both(
+    world: World, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = BatchTrack._claim
+
+    async def claim_beside_mending(track: BatchTrack, *arguments: Any) -> Any:
+        mending.append(asyncio.create_task(fleet.resolve_open_creates()))
+        await asyncio.sleep(0)  # it has asked the journal
+        return await claim(track, *arguments)
+
+    async def late() -> AsyncIterator[str]:
+        await ready.wait()
+        yield urls(1)[0]
+
+    ready, mending = asyncio.Event(), list[asyncio.Task[None]]()
+    monkeypatch.setattr("aistemsplitter_async.batch.fleet.FLEET_MEND", 1e9)
+    first = await left_open(world, library)
+    second = Worker(world, library, late())
+    await until(world, lambda: second.batch is not None)
+    assert second.batch is not None
+    fleet = second.batch._runner._fleet
+    await first.kill()
+    await world.clock.sleep(LEASE + 1.0)
+    monkeypatch.setattr(BatchTrack, "_claim", claim_beside_mending)
+    ready.set()
+    assert await second.end() == {"Done": 1}
+    assert [task.exception() for task in mending] == [None]
+    assert len(world.api.created) == 1
+
+
+async def test_what_a_worker_could_not_resolve_and_another_has_finished_is_no_failure(
+    world: World, library: Library
+) -> None:
+    async def late() -> AsyncIterator[str]:
+        await ready.wait()
+        yield urls(1)[0]
+
+    ready = asyncio.Event()
+    first = await left_open(world, library)
+    second = Worker(world, library, late())
+    await until(world, lambda: second.batch is not None)
+    world.api.script("create", error_reply(422, "VALIDATION_ERROR"))
+    await first.kill()
+    await until(world, lambda: library.file.connection.execute("SELECT state FROM tracks").fetchone() == ("uncertain",))
+    assert await Worker(world, library, urls(1)).end() == {"Done": 1}
+    ready.set()
+    assert await second.end() == {"Skipped finished": 1}
+
+
+async def test_a_song_that_is_claimed_just_as_its_worker_is_drained_is_free_for_others(
+    world: World, library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = JournalStore.claim
+
+    def claim_and_drain(journal: JournalStore, *arguments: Any, **options: Any) -> Any:
+        claimed = claim(journal, *arguments, **options)
+        assert worker.batch is not None
+        worker.batch.drain()
+        return claimed
+
+    monkeypatch.setattr(JournalStore, "claim", claim_and_drain)
+    worker = Worker(world, library, urls(1))
+    assert await worker.end() == {"Skipped not begun": 1}
+    assert library.owners() == [None]
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -534,3 +673,28 @@ async def test_what_a_failed_reader_leaves_is_read_by_another(world: World, libr
         second = Worker(world, library, [file])
         assert await first.end() == {"Failed": 1}
         assert await second.end() == {"Done": 1}
+
+
+@pytest.mark.parametrize("is_killed", [False, True])
+async def test_a_file_object_whose_song_is_elsewhere_is_read_from_where_it_stood_when_it_is_taken_again(
+    world: World, library: Library, tmp_path: Path, is_killed: bool
+) -> None:
+    process(world, 40.0)
+    never = asyncio.Event()
+
+    async def answer_nobody(_: Any) -> None:
+        await never.wait()
+
+    if is_killed:
+        world.api.script("upload", answer_nobody)
+    audio = b"RIFF, or not: what a browser sent"
+    first, second = [[BatchItem(source=BytesIO(audio), filename=f"{name}.mp3")] for name in ("one", "other")]
+    working = Worker(world, library, first, into=tmp_path)
+    await until(world, lambda: world.api.count("upload") == 1)
+    waiting = Worker(world, library, second, into=tmp_path)
+    await until(world, lambda: waiting.batch is not None and waiting.batch.progress().elsewhere == 1)
+    if is_killed:
+        await working.kill()
+    assert await waiting.end() == ({"Done": 1} if is_killed else {"Skipped elsewhere": 1})
+    assert {asked.body for asked in world.api.of("upload")} == {audio}
+    assert len(world.api.created) == 1

@@ -117,6 +117,25 @@ async def test_a_track_that_fails_while_others_succeed_fails_alone(concurrency: 
     assert service.given_up == []
 
 
+async def test_a_journal_that_comes_and_goes_is_waited_for_whoever_meets_that() -> None:
+    """What one track cannot write, the next one can: that is no fault of the track's, and would end the batch."""
+    service, failures = Service(), 0
+
+    async def unlucky() -> int:
+        nonlocal failures
+        await service.clock.sleep(2.0)
+        if failures < 20:
+            failures += 1
+            raise JournalError("the connection broke", code="JOURNAL_DOWN")
+        return failures
+
+    writing = asyncio.create_task(service.patience.retry_through_outage(unlucky))
+    while not writing.done():
+        await service.run(5)
+    assert await writing == 20
+    assert service.given_up == []
+
+
 async def test_a_single_track_in_an_outage_gives_up_after_an_hour() -> None:
     service = Service()
     service.down_until = 99 * MINUTE

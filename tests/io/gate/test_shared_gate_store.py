@@ -8,6 +8,7 @@ import logging
 import math
 import os
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -71,22 +72,6 @@ async def test_each_call_waits_for_its_own_patience() -> None:
     await fleet.stop()
 
 
-async def test_a_store_that_refuses_fails_calls_at_once_and_is_not_asked_all_the_time() -> None:
-    fleet = Fleet.start(1, LIMIT)
-    gate, clock = fleet.gates[0], fleet.clock
-    fleet.store.fail = StoreUnavailableError("PostgreSQL at db refuses the password", permanent=True)
-    began, loads = clock.monotonic(), fleet.store.loads
-    errors = [await failure_of(gate.admit()) for _ in range(50)]
-    assert clock.monotonic() - began < 1
-    assert {error.permanent for error in errors} == {True}
-    assert fleet.store.loads == loads
-    assert gate.trouble is not None
-    fleet.store.fail = None  # a person has seen to it
-    await clock.sleep(11)
-    (await gate.admit()).settle()
-    await fleet.stop()
-
-
 class OddStore(MemoryGateStore):
     """Does what no store should do, while `oddity` is set."""
 
@@ -138,6 +123,30 @@ def odd_gate(**options: Any) -> tuple[OddStore, SharedGate, FakeClock]:
     gate = SharedGate(store, LIMIT, clock=clock, **options)
     gate.serve(OWNER)
     return store, gate, clock
+
+
+async def test_a_store_that_refuses_fails_calls_at_once_and_is_asked_again_after_ten_seconds() -> None:
+    store, gate, clock = odd_gate()
+    slot = await gate.admit()
+    asked: list[float] = []
+
+    def refuse() -> None:
+        asked.append(clock.monotonic())
+        raise StoreUnavailableError("PostgreSQL at db refuses the password", permanent=True)
+
+    store.oddity = refuse
+    slot.settle()  # there is something to say, whether anybody calls or not
+    began = clock.monotonic()
+    errors = [await failure_of(gate.admit()) for _ in range(50)]
+    assert clock.monotonic() - began < 1
+    assert {error.permanent for error in errors} == {True}
+    assert gate.trouble is not None
+    await clock.sleep(25)
+    assert [round(later - earlier) for earlier, later in pairwise(asked)] == [10, 10]
+    store.oddity = None  # a person has seen to it
+    await clock.sleep(11)
+    (await gate.admit()).settle()
+    await gate.aclose()
 
 
 @pytest.mark.parametrize("what", ODDITIES)
@@ -212,8 +221,27 @@ async def test_closing_takes_a_few_seconds_at_most_whatever_the_store_does(oddit
     await gate.aclose()
     await gate.aclose()
     assert clock.monotonic() - began <= 2.1
-    with pytest.raises(ConfigurationError, match="closed while"):
+    with pytest.raises(ConfigurationError, match="this gate is closed"):
         await waiting
+    assert store.closed
+
+
+async def test_a_store_that_takes_its_time_to_be_cancelled_is_closed_all_the_same() -> None:
+    store, gate, clock = odd_gate()
+    slot = await gate.admit()
+
+    async def clean_up() -> None:
+        try:
+            await hang()
+        finally:
+            await clock.sleep(0.5)  # as a driver that tells its server
+
+    store.oddity = clean_up
+    slot.settle()
+    await clock.sleep(1)
+    began = clock.monotonic()
+    await gate.aclose()
+    assert clock.monotonic() - began <= 2.6
     assert store.closed
 
 
