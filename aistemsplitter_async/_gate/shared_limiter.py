@@ -132,10 +132,6 @@ class SharedLimiter(Limiter):
         self._refused_at = now  # so that a higher limit is not searched for at once
         self._accepted = 0  # a probe first, in case the gate was closed
 
-    def begin_slowly(self) -> None:
-        """Let two requests go first: others may have used the window, and nobody remembers."""
-        self._accepted = 1
-
     def declare(self, limit: RateLimit, now: float) -> None:
         """Keep `limit` as the declared one from now on, and what was learned below it."""
         if limit == self._declared:

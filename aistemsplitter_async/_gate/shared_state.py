@@ -12,8 +12,8 @@ next text and the reply; whoever swaps first is right, and the others step again
   granted and never arrived are given back, since the holder does not name them.
 - A slot that is over and that nobody knows (its holder was thought dead, or the store was emptied) occupies once more:
   too careful, never too free. One that is held and not known is taken again.
-- If the store was emptied, whoever comes first says what it saw last, and two requests go first. A text that cannot be
-  read counts as none, but then the window counts as full once: better than an error, which would stand until somebody
+- If the store was emptied, whoever comes first says what it saw last. A text that cannot be read counts as none, but
+  then the window counts as full once: better than an error, which would stand until somebody
   deletes the text.
 """
 
@@ -203,8 +203,6 @@ def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[Kept, float]:
             is_lost = True
     if kept is None:
         kept = Kept(now, 0.0, -math.inf, SharedLimiter(ask.declared, retry, now=now), Turns(), {})
-    if stored.text is None and ask.last is not None:
-        kept.limiter.begin_slowly()
     if is_lost:
         kept.at, kept.ahead, kept.interactive_at, kept.holders = now, 0.0, -math.inf, {}
         kept.limiter.restart(now)
