@@ -1,11 +1,14 @@
 """The line of the processes that wait for a key's slots: who is next, and when it is worth coming back.
 
 Nobody can be called, so each that waits is told when the slot of its place in the line comes free, and comes for
-another one than the rest. One that has not come half a second later has lost its place: no slot waits longer for one
-that died.
+another one than the rest. Where slots come free quickly, it is told to come for several at once.
 
 A better order goes before a worse one wherever it waits; one grant in 21 goes to those behind (`Turns`). Among equals
-it is first come, first served: one slot in a turn, or an equal part of those that are free.
+whoever has had the fewest slots since it came goes first: each slot moves it back by one.
+
+A slot is kept for one that is due, but not for long: processes wake up late at times, and the next one that comes has
+the slot then. One that was passed is waited for longer the next time, so that it does not fall behind for ever. One
+that has not come half a second later has lost its place.
 
 If only a reply can tell when, whoever has a reply takes the next slot, until one has waited for as long as its turn
 should have taken; for that one the next slot is kept while it looks in.
@@ -30,7 +33,9 @@ _PULSES = 4.0  # in the time that a reply takes
 _PATIENCE = 3.0  # times what a turn should take until one looks in: earlier, most look in vain
 _SELDOM = 5.0  # s, the longest wait of one that may be in vain: slots may come free early
 _SELDOM_SHARE = 0.25  # of a longer wait, after which to look again
-_MOST_DOUBLINGS = 6  # of that, one for each time that its equals have passed it
+_MOST_DOUBLINGS = (
+    6  # of the time that a slot is kept after its moment, one for each time that its equals have passed it
+)
 _NEAR = 8  # slots by which equals may be apart
 _PITCH = 0.002  # s at least between two that come for slots
 _PITCHES = 500.0  # in a window, at most: what comes free in between is one grant, and idle for a 1,000th of the window
@@ -102,9 +107,7 @@ class Line:
             return self.join(None, order, mine.want - slots)
         return Ticket(order, mine.turn + slots, mine.want - slots, math.inf)
 
-    def share(
-        self, mine: Ticket, limiter: SharedLimiter, now: float, *, spare: int, latency: float
-    ) -> tuple[int, int]:
+    def share(self, mine: Ticket, limiter: SharedLimiter, now: float, *, latency: float) -> tuple[int, int]:
         """Return how many slots `mine` may have now, if there are so many, and how many must stay free for others."""
         among, slack = self._among(mine), max(_SLACK, _SLACKS * latency)
         if limiter.room < among:  # slots come with replies, and whoever has one is quicker than those that wait

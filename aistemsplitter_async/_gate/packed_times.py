@@ -1,4 +1,4 @@
-"""Ascending times as a text and back, without looking at each of them: most conversations change one or two of 1,200."""
+"""Ascending times as a text and back, without looking at each: most conversations change one or two of 1,200."""
 
 from __future__ import annotations
 

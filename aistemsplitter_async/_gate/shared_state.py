@@ -13,7 +13,8 @@ next text and the reply; whoever swaps first is right, and the others step again
 - A slot that is over and that nobody knows (its holder was thought dead, or the store was emptied) occupies once more:
   too careful, never too free. One that is held and not known is taken again.
 - If the store was emptied, whoever comes first says what it saw last. A text that cannot be read counts as none, but
-  then the window counts as full once: better than an error, which would stand until somebody deletes the text.
+  then the window counts as full once: better than an error, which would stand until somebody
+  deletes the text.
 """
 
 from __future__ import annotations
@@ -262,7 +263,7 @@ def _grant(
     line = Line([one for one in tickets if one is not None and one.want], kept.turns)
     ticket = line.join(mine.ticket, order, ask.want)
     spare = ask.spare if ticket.order == order else 0  # as when its turn comes among the calls of one process
-    share, kept_free = line.share(ticket, limiter, now, spare=spare, latency=ask.latency)
+    share, kept_free = line.share(ticket, limiter, now, latency=ask.latency)
     granted: list[int] = []
     while len(granted) < min(share, ask.want) and limiter.free_at(now, spare=spare + kept_free) <= now:
         limiter.take(now)

@@ -13,7 +13,7 @@ All times are monotonic seconds and must not run backwards.
 from __future__ import annotations
 
 import math
-from bisect import bisect_right, insort
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Iterable, Sequence
 from itertools import accumulate, chain, compress, repeat
@@ -96,7 +96,8 @@ class CountingWindow:
 
     def backdate(self, seconds: float) -> None:
         """Note that the reply of the slot settled last had come so many seconds before; less than none is later."""
-        insort(self._frees, self._frees.pop() - seconds)
+        at = self._frees.pop() - seconds
+        self._frees.insert(bisect_right(self._frees, at), at)
 
     def fill(self, count: int, now: float) -> None:
         """Occupy `count` slots as if their replies came now, in the place of those that are occupied."""
