@@ -27,7 +27,7 @@ def test_a_path_is_a_file_and_a_url_of_postgresql_a_database() -> None:
         ("redis://cache.test/0", "no journal can be kept in redis://; name a file, or postgresql://"),
         ("mysql://db.test/music", "no journal can be kept in mysql://"),
         ("sqlite:///home/me/a.journal", "name the file itself"),
-        (Path("postgresql://db.test/music"), "give the URL of a database as text"),
+        (Path("postgresql://db.test/music"), "write the URL of a database like"),
         ("postgresql://me:hunter2@db.test/music?schema=Rock 'n' roll", "white space"),
     ],
 )
