@@ -9,7 +9,7 @@ async with Station(client, journal="library.journal", into="stems/") as station:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from copy import copy
 from os import PathLike
@@ -33,15 +33,9 @@ CLOSED: Final = "CLOSED"  # the code of the error of callers whose song has no o
 class SplitsMany(Protocol):
     """A client, as far as a station needs one."""
 
-    def split_many(
-        self,
-        sources: AsyncIterable[Source | BatchItem],
-        *,
-        into: str | PathLike[str] | None,
-        journal: str | PathLike[str] | None,
-        **options: Unpack[BatchKeywords],
-    ) -> Batch:
-        """Return a batch that is to be entered."""
+    @property
+    def split_many(self) -> Callable[..., Batch]:
+        """Return a batch that is to be entered, of sources and the options of `AsyncAIStemSplitter.split_many`."""
         ...
 
 
