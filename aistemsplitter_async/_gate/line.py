@@ -33,9 +33,7 @@ _PULSES = 4.0  # in the time that a reply takes
 _PATIENCE = 3.0  # times what a turn should take until one looks in: earlier, most look in vain
 _SELDOM = 5.0  # s, the longest wait of one that may be in vain: slots may come free early
 _SELDOM_SHARE = 0.25  # of a longer wait, after which to look again
-_MOST_DOUBLINGS = (
-    6  # of the time that a slot is kept after its moment, one for each time that its equals have passed it
-)
+_MOST_DOUBLINGS = 6  # of the time that a slot is kept after its moment, one for each time that equals passed it
 _NEAR = 8  # slots by which equals may be apart
 _PITCH = 0.002  # s at least between two that come for slots
 _PITCHES = 500.0  # in a window, at most: what comes free in between is one grant, and idle for a 1,000th of the window

@@ -13,8 +13,8 @@ next text and the reply; whoever swaps first is right, and the others step again
 - A slot that is over and that nobody knows (its holder was thought dead, or the store was emptied) occupies once more:
   too careful, never too free. One that is held and not known is taken again.
 - If the store was emptied, whoever comes first says what it saw last. A text that cannot be read counts as none, but
-  then the window counts as full once: better than an error, which would stand until somebody
-  deletes the text.
+  then the window counts as full once: better than an error, which would stand until somebody deletes
+  the text.
 """
 
 from __future__ import annotations
