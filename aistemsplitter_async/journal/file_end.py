@@ -33,7 +33,7 @@ class FileEnd:
     """
 
     def __init__(self, path: Path, *, create: bool = False) -> None:
-        self.place = os.path.realpath(path)
+        self.place: str = os.path.realpath(path)
         if not create and not path.exists():
             check_not_lost(path)
             raise JournalError(f"there is no journal {path}; is its name right?")

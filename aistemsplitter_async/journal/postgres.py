@@ -71,6 +71,8 @@ class PostgresDatabase:
             "INSERT INTO meta VALUES ('run', '1') ON CONFLICT (name) "
             "DO UPDATE SET value = (meta.value::bigint + 1)::text"
         )
+        self.run: int
+        self.first_run: int
         self.run, self.first_run, self._registered = self.row(
             "INSERT INTO workers (id, run, first_run, host, process, until) "
             "SELECT ?, value::bigint, least(value::bigint, (SELECT min(first_run) FROM workers "

@@ -43,7 +43,7 @@ class PostgresEnd:
     """
 
     def __init__(self, place: JournalURL, *, create: bool = False) -> None:
-        self.place = place.database.shown
+        self.place: str = place.database.shown
         self._url = place.database
         self._guard: Any = None
         self._error: type[Error] = load_psycopg().Error
