@@ -163,7 +163,9 @@ class Manifest:
         entry = self.stems.get(stem)
         if entry is None or entry.total is None or entry.durable not in (None, entry.total):
             return None
-        return self._finished(entry.file, entry.total, durable=entry.durable == entry.total)
+        # What is replaced may be another split's, whatever this one's manifest says of its own stem.
+        is_durable = entry.durable == entry.total and entry.file not in self.replaced
+        return self._finished(entry.file, entry.total, durable=is_durable)
 
     def finished_mix(self, name: str, stems: tuple[str, ...] | None = None) -> Path | None:
         """Return the file of a mix if it is here and complete, and, if `stems` are given, the sum of those.

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from cyclopts import App
 
 from aistemsplitter_async import AsyncAIStemSplitter
 from aistemsplitter_async._logs.loggers import Log
@@ -101,7 +102,19 @@ def test_live_lines_are_not_torn_by_the_log(capfd: pytest.CaptureFixture[str], m
     ]
 
 
-@pytest.mark.parametrize("command", [name for name in app if not name.startswith("-")])
-def test_every_command_takes_the_options(command: str) -> None:
-    names = {name for one in app[command].assemble_argument_collection() for name in one.names}
+def commands(group: App, *above: str) -> Iterator[tuple[str, ...]]:
+    """Yield the names of all commands, each with those of the groups it is in."""
+    for name in group:
+        if name.startswith("-"):
+            continue
+        below = group[name]
+        yield from [(*above, name)] if below.default_command else commands(below, *above, name)
+
+
+@pytest.mark.parametrize("command", [*commands(app)], ids=" ".join)
+def test_every_command_takes_the_options(command: tuple[str, ...]) -> None:
+    found = app
+    for name in command:
+        found = found[name]
+    names = {name for one in found.assemble_argument_collection() for name in one.names}
     assert {"-v", "--verbose", "-q", "--quiet"} <= names
