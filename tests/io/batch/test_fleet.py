@@ -36,6 +36,7 @@ from aistemsplitter_async.config import LATE_WRITER, PROOF_WAIT
 from aistemsplitter_async.journal import store
 from aistemsplitter_async.journal.binding import GATE
 from aistemsplitter_async.journal.record import AudioId
+from aistemsplitter_async.journal.rows import Stamp
 from aistemsplitter_async.journal.store import JournalStore
 from aistemsplitter_async.testing import error_reply, json_reply
 from tests.io.batch.shared import LEASE, Library
@@ -641,6 +642,7 @@ async def test_a_file_that_another_worker_reads_is_not_read(world: World, librar
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OpenedItem, "identify", read_slowly)
+        patch.setattr(Stamp, "is_settled", lambda *_: True)  # as if the files had not just been written
         first = Worker(world, library, files[:1])
         await until(world, lambda: read)
         second = Worker(world, library, files)
