@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -48,11 +48,12 @@ JOURNAL = "postgresql://db.example.com/library"
 
 
 @pytest.fixture(autouse=True)
-def library(world: World, monkeypatch: pytest.MonkeyPatch) -> Library:
+def library(world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Library]:
     shared = Library(world.clock)
     monkeypatch.setattr(store, "PostgresDatabase", shared.open)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # no power cut here
-    return shared
+    yield shared
+    shared.file.connection.close()
 
 
 def urls(number: int, first: int = 0) -> list[str]:
