@@ -49,7 +49,7 @@ class Contact:
     """Talks to one store.
 
     Args:
-        store: ours, or somebody's.
+        store: one of ours, or of another author.
         clock: where time comes from.
         read: returns the machine's clocks.
         retry: the backoff after a 429.
@@ -172,6 +172,6 @@ class Contact:
 
 
 def _retrieve(task: asyncio.Task[Any]) -> None:
-    """Retrieve the exception, or asyncio logs that nobody did."""
+    """Retrieve the exception, or asyncio logs that it was never retrieved."""
     if not task.cancelled():
         task.exception()

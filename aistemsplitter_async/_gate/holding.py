@@ -93,7 +93,7 @@ class Holding:
         )
 
     def end_all(self) -> None:
-        """Note that all slots are over: their requests may have been answered, but nobody will say so."""
+        """Note that all slots are over: their requests may have been answered, but no call will say so."""
         for number in sorted(self._held):
             self._end(number, "settle")
 

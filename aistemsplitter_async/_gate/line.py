@@ -1,6 +1,6 @@
 """The line of the processes that wait for a key's slots: who is next, and when it is worth coming back.
 
-Nobody can be called, so each that waits is told when the slot of its place in the line comes free, and comes for
+No process can call another, so each that waits is told when the slot of its place in the line comes free, and comes for
 another one than the rest. Where slots come free quickly, it is told to come for several at once.
 
 A better order goes before a worse one wherever it waits; one grant in 21 goes to those behind (`Turns`). Among equals

@@ -112,7 +112,7 @@ class Reply:
         at: the store's time, as the limiter's times are.
         until: when the lease of all that this process holds ends, on the same clock.
         wait: seconds until it is worth asking for those that were wanted and not granted; 0 if there are none.
-        limiter: the state after it, to keep: nobody else has it. `limiter.shift` moves it to another clock.
+        limiter: the state after it, to keep: no other has it. `limiter.shift` moves it to another clock.
         news_wait: seconds for which a settled slot need not be told: as long as its age is, nothing is lost by it, and
             one conversation can say more.
         holders: processes that share the key, this one included.
@@ -186,7 +186,7 @@ def step(
 
 
 def _can_wait(limiter: SharedLimiter, now: float) -> bool:
-    """Return whether slots that are over hold up nobody while they count as in flight."""
+    """Return whether slots that are over hold up no other call while they count as in flight."""
     return 2 * limiter.in_flight < limiter.at_once or now < limiter.free_at(now) < math.inf
 
 

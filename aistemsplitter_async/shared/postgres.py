@@ -181,7 +181,7 @@ class PostgresGateStore:
             await cancel_and_wait(work)
 
     async def _create(self, connection: AsyncConnection[Row]) -> None:
-        """Create the table, and its schema, while nobody else does, and unless somebody else has."""
+        """Create the table, and its schema, while no other session does, and unless one has."""
         name = self._url.schema
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", (f"{name}.gates",))
