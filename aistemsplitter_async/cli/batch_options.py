@@ -17,6 +17,7 @@ from aistemsplitter_async.cli.options import (
     AsText,
     Common,
     Into,
+    JournalPlace,
     NewKey,
     OutputFormat,
     Resend,
@@ -41,7 +42,7 @@ class Batching:
 
     into: Into = STEMS_FOLDER
     journal: Annotated[
-        Place | None,
+        JournalPlace | None,
         AsJournal,
         Parameter(
             help="File that records all progress, or postgresql://host/database?schema=name for the workers of several "

@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from aistemsplitter_async.cli.options import AsJournal, AsPath, Verbosity
-from aistemsplitter_async.cli.places import Place, find_password
+from aistemsplitter_async.cli.options import AsJournal, AsPath, JournalPlace, Verbosity
+from aistemsplitter_async.cli.places import find_password
 from aistemsplitter_async.cli.refusals import refuse, start
 from aistemsplitter_async.config import JOURNAL_VARIABLE
 from aistemsplitter_async.errors import ConfigurationError
@@ -29,10 +29,12 @@ QUIET = Verbosity()
 @journal.command(name="move")
 def move_journal(
     source: Annotated[
-        Place, AsJournal, Parameter(name="SOURCE", help="The journal: a file, or the URL of a database.")
+        JournalPlace, AsJournal, Parameter(name="SOURCE", help="The journal: a file, or the URL of a database.")
     ],
     target: Annotated[
-        Place, AsJournal, Parameter(name="TARGET", help="Where it goes: a file or a schema that has no journal yet.")
+        JournalPlace,
+        AsJournal,
+        Parameter(name="TARGET", help="Where it goes: a file or schema that has no journal yet."),
     ],
     /,
     *,
@@ -56,7 +58,7 @@ def move_journal(
 @journal.command(name="export")
 def export_journal(
     place: Annotated[
-        Place, AsJournal, Parameter(name="JOURNAL", help="The journal: a file, or the URL of a database.")
+        JournalPlace, AsJournal, Parameter(name="JOURNAL", help="The journal: a file, or the URL of a database.")
     ],
     /,
     *,

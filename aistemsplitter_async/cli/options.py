@@ -26,6 +26,7 @@ from aistemsplitter_async.cli.values import (
 )
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, SHARED_VARIABLE, RateLimit
 from aistemsplitter_async.errors import ConfigurationError
+from aistemsplitter_async.journal.place import JournalURL
 
 
 def _read_by(parse: Callable[[str], object]) -> Parameter:
@@ -35,6 +36,7 @@ def _read_by(parse: Callable[[str], object]) -> Parameter:
 
 AsPath: Parameter = _read_by(expand_path)  # of every option that is a path
 AsJournal: Parameter = _read_by(parse_place)
+JournalPlace = Path | Annotated[JournalURL, Parameter(n_tokens=1)]  # cyclopts 4 wants a word for each field otherwise
 AsText: Parameter = _read_by(parse_text)  # of those that are sent, that the journal keeps, or that become names
 AsPort: Parameter = _read_by(parse_port)
 AsDuration: Parameter = _read_by(lambda text: Duration(parse_duration(text)))
