@@ -1,10 +1,12 @@
 """Measures a library on a cluster of Dask whose workers are killed: real processes and PostgreSQL, the sandbox as API.
 
     python benchmarks/scale_dask.py [--tracks 600] [--workers 3] [--kills 10] [--scheduler-kills 1] [--timeline]
+                                    [--limit 300] [--minute 60]
     python benchmarks/scale_dask.py --memory 100000 [--workers 2]
 
 The makespan, from the first request on, is compared with the least that the limit allows: two requests for each URL
-track. What is charged twice, a song without an outcome and a 429 are failures. The library is run again at the end,
+track. A killed worker's songs and slots are the others' after 15 s, whatever a minute is shrunk to; its start takes a
+second or two. What is charged twice, a song without an outcome and a 429 are failures. The library is run again at the end,
 which must cost no create.
 
 `--memory`: so many sources go through driver and scheduler to workers that answer at once (`dask_answers.py`). What the
@@ -34,9 +36,6 @@ from aistemsplitter_async import PollPolicy, RateLimit
 from aistemsplitter_async.distributed import DaskLibrary
 from benchmarks.batch import API_KEY, _seconds, read_ledger, sandbox_process
 from tests.e2e.stores.servers import Servers
-
-LIMIT, MINUTE = 120, 3.0
-SCALE = MINUTE / 60
 
 
 def free_port() -> int:
@@ -134,8 +133,9 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
     if "missing" in server:
         raise SystemExit(server["missing"])
     songs = [f"https://example.com/{number}.mp3" for number in range(options.tracks)]
-    bound = (2 * options.tracks / LIMIT - 1) * MINUTE
-    with sandbox_process(requests_per_minute=LIMIT, minute=MINUTE) as base_url:
+    limit, minute = options.limit, options.minute
+    bound = (2 * options.tracks / limit - 1) * minute
+    with sandbox_process(requests_per_minute=limit, minute=minute) as base_url:
         environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AISTEMSPLITTER_")},
             "AISTEMSPLITTER_API_KEY": API_KEY,
@@ -149,8 +149,8 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
             "journal": f"{server['url']}&schema=dask",
             "api_key": API_KEY,
             "base_url": base_url,
-            "rate_limit": RateLimit(LIMIT).scaled(SCALE),
-            "poll": PollPolicy().scaled(SCALE),
+            "rate_limit": RateLimit(limit).scaled(minute / 60),
+            "poll": PollPolicy().scaled(minute / 60),
         }
         async with AsyncExitStack() as stack:
             processes = await stack.enter_async_context(Processes(options.workers, environment, folder))
@@ -183,7 +183,7 @@ async def measure(options: argparse.Namespace, folder: Path) -> bool:
         f"{began - asked:.1f} s until the first request"
     )
     if options.timeline:
-        at = Counter(int((_seconds(record["at"]) - began) // MINUTE) for record in ledger["requests"])
+        at = Counter(int((_seconds(record["at"]) - began) // minute) for record in ledger["requests"])
         print("requests in each window:", [at[number] for number in range(max(at) + 1)])
     print({f"{operation} {status}": count for (operation, status), count in requests.items()})
     return kinds.total() == options.tracks and not kinds["Failed"] and charges == after == options.tracks
@@ -234,6 +234,8 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=3)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--scheduler-kills", type=int, default=0)
+    parser.add_argument("--limit", type=int, default=300, help="requests in a minute")
+    parser.add_argument("--minute", type=float, default=60.0, help="seconds of it")
     parser.add_argument("--gate", default="host")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--timeline", action="store_true", help="print how full each window was")

@@ -12,15 +12,16 @@ next text and the reply; whoever swaps first is right, and the others step again
   granted and never arrived are given back, since the holder does not name them.
 - A slot that is over and that nobody knows (its holder was thought dead, or the store was emptied) occupies once more:
   too careful, never too free. One that is held and not known is taken again.
-- If the store was emptied, whoever comes first says what it saw last. A text that cannot be read counts as none, but
-  then the window counts as full once: better than an error, which would stand until somebody deletes
-  the text.
+- If the store was emptied, what a process saw last is said again: by the first that comes, or later if a process that
+  knew nothing came first; then the slots of both count. A text that cannot be read counts as none, but then the window
+  counts as full once: better than an error, which would stand until somebody deletes the text.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, Literal
 
 import attrs
@@ -29,12 +30,14 @@ from aistemsplitter_async._gate.lanes import Lane, Order, Rank, Turns
 from aistemsplitter_async._gate.line import Line
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.shared_limiter import SharedLimiter, strictest
-from aistemsplitter_async._gate.shared_text import TICKS, Holder, Kept, UnreadableTextError
+from aistemsplitter_async._gate.shared_text import TICKS, Holder, Kept, UnreadableTextError, lineage_of
 from aistemsplitter_async._gate.store import Stored
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 
 _NEWS_WAIT: Final = 0.5  # s
 _RENEWED: Final = 2 / 3  # of a lease that must be left, or it is renewed
+_LINEAGES: Final = 2**48  # to draw from
+_MOST_LINEAGES: Final = 4  # that are remembered
 _BULK: Final = Order(Lane.BULK, Rank.CREATE)
 
 
@@ -148,10 +151,12 @@ def step(
     Raises:
         StoreUnavailableError: the text is of a newer version.
     """
-    kept, now = _read(stored, ask, retry)
+    kept, now = _read(stored, ask, retry, random)
     limiter, holders = kept.limiter, kept.holders
     changes, interactive_at = limiter.changes, kept.interactive_at
     _reap(kept, now)
+    if ask.last is not None:
+        _recall(kept, ask.last, now, retry)
     mine = holders.get(ask.me)
     if mine is None:
         mine = holders[ask.me] = Holder(-math.inf, ask.declared, ask.told)
@@ -190,7 +195,7 @@ def _can_wait(limiter: SharedLimiter, now: float) -> bool:
     return 2 * limiter.in_flight < limiter.at_once or now < limiter.free_at(now) < math.inf
 
 
-def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[Kept, float]:
+def _read(stored: Stored, ask: Ask, retry: RetryPolicy, random: Callable[[], float]) -> tuple[Kept, float]:
     """Return what is kept, and the present time."""
     text = stored.text if stored.text is not None else ask.last
     now = math.floor(stored.now * TICKS) / TICKS
@@ -202,7 +207,8 @@ def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[Kept, float]:
         except UnreadableTextError:
             is_lost = True
     if kept is None:
-        kept = Kept(now, 0.0, -math.inf, SharedLimiter(ask.declared, retry, now=now), Turns(), {})
+        limiter = SharedLimiter(ask.declared, retry, now=now)
+        kept = Kept(math.floor(random() * _LINEAGES), now, 0.0, -math.inf, limiter, Turns(), {})
     if is_lost:
         kept.at, kept.ahead, kept.interactive_at, kept.holders = now, 0.0, -math.inf, {}
         kept.limiter.restart(now)
@@ -212,6 +218,17 @@ def _read(stored: Stored, ask: Ask, retry: RetryPolicy) -> tuple[Kept, float]:
         now = kept.at
     kept.at = now
     return kept, now
+
+
+def _recall(kept: Kept, last: str, now: float, retry: RetryPolicy) -> None:
+    """Add what `last` knows of the limit if its lineage was lost: the store was emptied, and others came first."""
+    if lineage_of(last) in (kept.lineage, *kept.recalled):
+        return
+    with suppress(UnreadableTextError):
+        lost = Kept.load(last, retry)
+        then = max(lost.at, now - kept.ahead + lost.ahead)  # if the clock was set back, no time seems to have passed
+        kept.limiter.recall(lost.limiter.export(then), now)
+        kept.recalled = [*kept.recalled[1 - _MOST_LINEAGES :], lost.lineage]
 
 
 def _reap(kept: Kept, now: float) -> None:

@@ -63,17 +63,21 @@ class Kept:
     """The text, parsed.
 
     Attributes:
+        lineage: a number drawn when it began from nothing; texts that follow one another have the same.
         at: when it was last changed.
         ahead: seconds to add to the store's clock, because it was set back.
         interactive_at: when an interactive call last came to any process.
+        recalled: lineages of lost texts whose limiters it has heard of.
     """
 
+    lineage: int
     at: float
     ahead: float
     interactive_at: float
     limiter: SharedLimiter
     turns: Turns
     holders: dict[str, Holder]
+    recalled: list[int] = attrs.field(factory=list[int])
 
     def dump(self) -> str:
         """Return the text."""
@@ -95,7 +99,8 @@ class Kept:
         interactive_at = self.interactive_at if math.isfinite(self.interactive_at) else None
         turns = [number for order, grants in self.turns.in_a_row.items() for number in (*order, grants)]
         declared = [*map(dump_limit, limits)]
-        whole = [FORMAT, self.at, self.ahead, interactive_at, self.limiter.dump(), turns, declared, holders]
+        times = [self.at, self.ahead, interactive_at]
+        whole = [FORMAT, self.lineage, *times, self.limiter.dump(), turns, declared, holders, self.recalled]
         return json.dumps(whole, separators=(",", ":"))
 
     @classmethod
@@ -122,7 +127,7 @@ class Kept:
                 "upgrade this process, or give the newer ones another store",
                 permanent=True,
             )
-        version, at, ahead, interactive_at, limiter, turns, declared, holders = whole
+        version, lineage, at, ahead, interactive_at, limiter, turns, declared, holders, recalled = whole
         if version != FORMAT:
             raise ValueError(version)
         if not 0 <= ahead < _LATEST or not abs(at) < _LATEST:
@@ -143,13 +148,20 @@ class Kept:
             _ORDERS[lane, rank]: int(grants) for lane, rank, grants in zip(numbers, numbers, numbers, strict=True)
         }
         return cls(
+            lineage=int(lineage),
             at=float(at),
             ahead=float(ahead),
             interactive_at=-math.inf if interactive_at is None else float(interactive_at),
             limiter=SharedLimiter.load(limiter, retry),
             turns=Turns(in_a_row),
             holders=parsed,
+            recalled=[*map(int, recalled)],
         )
+
+
+def lineage_of(text: str) -> int:
+    """Return the lineage of a text that `dump` returned, without parsing it."""
+    return int(text.split(",", 2)[1])
 
 
 def _dump_ticket(ticket: Ticket | None, base: float) -> list[int]:

@@ -266,6 +266,27 @@ def test_an_emptied_store_is_filled_by_whoever_comes_first() -> None:
     assert reply.holders == 2
 
 
+@pytest.mark.parametrize("behind", [0.0, 3600.0])
+def test_a_newcomer_to_an_emptied_store_hears_what_the_others_remember(behind: float) -> None:
+    world = World(4)
+    one, other, newcomer = world.processes
+    assert world.given(one, 4) == 4
+    world.send(one)
+    world.hear(one)
+    assert world.given(one, 0) == 0
+    last, world.text, world.version = world.text, None, 0
+    world.behind = behind  # the server that took over has another clock
+    assert world.given(newcomer, 1) == 1  # the others have said nothing yet
+    for process in (one, other):  # both remember the same
+        reply = world.ask(process, 1, last=last)
+        assert reply is not None
+        assert not reply.granted
+        assert reply.limiter.used(reply.at) == 5
+    assert PER - 1.0 < reply.limiter.free_at(reply.at) - reply.at <= PER + 0.1
+    world.now += PER + 1.0
+    assert world.given(one, 1, last=world.text) == 1
+
+
 def test_an_answer_that_was_lost_is_heard_once() -> None:
     world = World(4)
     one = world.processes[0]
