@@ -101,7 +101,7 @@ async def measure(cases: Mapping[str, Setting], modes: list[str], rounds: int) -
                     place.close()
                 if place.version and not index:
                     print(f"  {mode}: {place.version}")
-                print(f"  {mode:9} {show(found[mode][-1], found.get('one', []))}", flush=True)
+                print(f"  {mode:9} {show(found[mode][-1], found.get('divided', []))}", flush=True)
 
 
 def describe(setting: Setting) -> str:
@@ -114,7 +114,7 @@ def describe(setting: Setting) -> str:
     )
 
 
-def show(result: Result, alone: list[Result]) -> str:
+def show(result: Result, divided: list[Result]) -> str:
     """Return what came of a trial in one line."""
     setting, requests = result.setting, len(result.times)
     parts = []
@@ -135,8 +135,8 @@ def show(result: Result, alone: list[Result]) -> str:
         parts.append(f"{conversations / requests:.2f} conv, {result.total('lost') / conversations:.0%} lost")
     each = 1000 * result.total("cpu") / requests
     parts.append(f"cpu {each:.2f}")
-    if conversations and alone:
-        before = statistics.median(1000 * one.total("cpu") / len(one.times) for one in alone)
+    if conversations and divided:
+        before = statistics.median(1000 * one.total("cpu") / len(one.times) for one in divided)
         parts.append(f"{(each - before) * requests / conversations:+.2f} a conv")
     if setting.interactive:
         slot, answer = (spread(result.later(name)) for name in ("admitted", "answered"))

@@ -100,10 +100,10 @@ class Result:
 
     @property
     def bursts(self) -> list[int]:
-        """How many 429s there were at each moment at which there were some."""
+        """How many 429s there were at each moment, of a second if a window is a minute: a probe comes 1.5 s later."""
         sizes, last = list[int](), -math.inf
         for at in self.refused:
-            if at - last > self.setting.per / 10:
+            if at - last > self.setting.per / 60:
                 sizes.append(0)
             sizes[-1] += 1
             last = at
