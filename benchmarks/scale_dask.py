@@ -5,9 +5,9 @@
     python benchmarks/scale_dask.py --memory 100000 [--workers 2]
 
 The makespan, from the first request on, is compared with the least that the limit allows: two requests for each URL
-track. A killed worker's songs and slots are the others' after 15 s, whatever a minute is shrunk to; its start takes a
-second or two. What is charged twice, a song without an outcome and a 429 are failures. The library is run again at the end,
-which must cost no create.
+track. A killed worker's songs and slots are the others' after 15 s, whatever a minute is shrunk to, and its next life
+begins after a second or two. What is charged twice, a song without an outcome and a 429 are failures. The library is
+run again at the end, which must cost no create.
 
 `--memory`: so many sources go through driver and scheduler to workers that answer at once (`dask_answers.py`). What the
 memory (PSS) of the driver grows by from the tenth of them to the last is a failure above 10 %; the others are told.

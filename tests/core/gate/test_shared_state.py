@@ -282,7 +282,7 @@ def test_a_newcomer_to_an_emptied_store_hears_what_the_others_remember(behind: f
         assert reply is not None
         assert not reply.granted
         assert reply.limiter.used(reply.at) == 5
-    assert PER - 1.0 < reply.limiter.free_at(reply.at) - reply.at <= PER + 0.1
+        assert PER - 1.0 < reply.limiter.free_at(reply.at) - reply.at <= PER + 0.1
     world.now += PER + 1.0
     assert world.given(one, 1, last=world.text) == 1
 

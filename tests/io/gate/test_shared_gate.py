@@ -289,6 +289,7 @@ async def test_each_process_plans_its_polls_with_its_part_of_the_budget() -> Non
     fleet = Fleet.start(4, RateLimit(40))
     for gate in fleet.gates:
         (await gate.admit()).restore()
+    await fleet.clock.sleep(1.0)  # until all know of it
     first = fleet.gates[0]
     slot = await first.admit()
     budget = first.budget()
