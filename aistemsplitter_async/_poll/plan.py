@@ -36,6 +36,7 @@ _FEW = 200  # up to this many splits, every decision considers each of them
 _SAMPLE = 64  # running splits that the model gets
 _MOST_POSTPONED = 8  # entries that one decision postpones because the model has changed
 _RESCHEDULED = 2  # entries rescheduled with every poll: the model changes while thousands wait
+_MOST_PASSED = 8  # entries looked at for that: those that are gone since make no other one wait
 _HEAD_START = 0.8  # of the earliest age: where the growing intervals start
 _LEAST_GROWTH = 0.1  # of an age beyond the latest: the split may end any moment
 _OVERTIME = 0.3  # of its age: what a split beyond the latest age may still take
@@ -56,6 +57,7 @@ class PollPlan:
         self._agendas = (Agenda[PlanEntry](), Agenda[PlanEntry]())  # one per lane; used while there are many splits
         self._order = count()
         self._rotation = deque[PlanEntry]()  # the order in which entries are rescheduled
+        self._ahead_at = math.inf  # when the pathfinder of many splits is due, if after the last `best`
 
     def add(
         self,
@@ -200,9 +202,10 @@ class PollPlan:
 
     def best(self, now: float, budget: Budget, first_lane: Lane = Lane.INTERACTIVE) -> PlanEntry | None:
         """Return the split to poll first at `now`, if any is due; lanes before `first_lane` are left out."""
+        self._ahead_at = math.inf
         if len(self._entries) <= _FEW:
             return self._best_of_few(now, budget, first_lane)
-        return self._best_of_many(now, first_lane)
+        return self._best_of_many(now, first_lane) or self._find_ahead(now, budget, first_lane)
 
     def count_due(self, now: float, lane: Lane) -> int:
         """Return how many splits of a lane are due, as of the last `best`; of many, perhaps too few."""
@@ -214,7 +217,8 @@ class PollPlan:
         """Return when the result of `best` may change; call it right after `best`."""
         if len(self._entries) <= _FEW:
             return min((entry.due for entry in self._entries.values() if not entry.polling), default=math.inf)
-        return min((entry.due for agenda in self._agendas if (entry := agenda.first())), default=math.inf)
+        firsts = (entry.due for agenda in self._agendas if (entry := agenda.first()))
+        return min(self._ahead_at, min(firsts, default=math.inf))
 
     def _best_of_few(self, now: float, budget: Budget, first_lane: Lane) -> PlanEntry | None:
         """Schedule every entry by the present budget; return the one that is due first, interactive before bulk."""
@@ -227,12 +231,14 @@ class PollPlan:
             entry.due = self._due_by_share(entry, share, least)
         pathfinder = min(self._entries.values(), key=lambda entry: entry.since)
         if share < 1 and not self.model.observations and pathfinder.poll_at is None:
-            age = max(self._policy.first, 2 * pathfinder.seen)
-            if pathfinder.expects_event:
-                age = pathfinder.overdue_age(self.model)
-            pathfinder.due = min(pathfinder.due, pathfinder.since + age)
+            pathfinder.due = min(pathfinder.due, self._ahead_due(pathfinder))
         due = (entry for entry in waiting if entry.due <= now and entry.lane >= first_lane)
         return min(due, key=lambda entry: (entry.lane, entry.due), default=None)
+
+    def _ahead_due(self, pathfinder: PlanEntry) -> float:
+        if pathfinder.expects_event:
+            return pathfinder.since + pathfinder.overdue_age(self.model)
+        return pathfinder.since + max(self._policy.first, 2 * pathfinder.seen)
 
     def _due_by_share(self, entry: PlanEntry, share: float, least: float) -> float:
         if (fixed := entry.fixed_due(self.model)) is not None:
@@ -286,9 +292,26 @@ class PollPlan:
                 return first
         return None
 
+    def _find_ahead(self, now: float, budget: Budget, first_lane: Lane) -> PlanEntry | None:
+        """Return the split that was added first, while nothing is known, if its age and the budget allow it."""
+        if self.model.observations:
+            return None
+        pathfinder = next(iter(self._entries.values()))
+        if pathfinder.polling or pathfinder.poll_at is not None or pathfinder.lane < first_lane:
+            return None
+        due = self._ahead_due(pathfinder)
+        if due <= now and budget.available(0.0) < 1:
+            due = now + budget.per / (budget.limit or 1)  # another slot may be free then, and no call that wants it
+        if due > now:
+            self._ahead_at = due
+            return None
+        pathfinder.due = due
+        return pathfinder
+
     def _reschedule_some(self) -> None:
         """Reschedule some entries by the present model, so that none becomes due much too late."""
-        for _ in range(min(_RESCHEDULED, len(self._rotation))):
+        rescheduled = 0
+        for _ in range(min(_MOST_PASSED, len(self._rotation))):
             entry = self._rotation.popleft()
             if self._entries.get(entry.split_id) is not entry:
                 continue
@@ -296,6 +319,9 @@ class PollPlan:
             is_outdated = not entry.polling and entry.model_version != self.model.version
             if is_outdated and entry.likely_due(self.model, self._policy) < entry.due:
                 self._reschedule(entry)  # an entry that is due later now is postponed when its time comes
+            rescheduled += 1
+            if rescheduled == _RESCHEDULED:
+                break
 
     def _reschedule(self, entry: PlanEntry) -> None:
         if len(self._entries) > _FEW and not entry.polling:

@@ -118,33 +118,50 @@ def test_a_scarce_budget_polls_when_the_split_is_done_with_the_confidence_asked_
     assert len(polls) == 1
 
 
-def polls_of_ten(budget: Budget) -> list[tuple[str, float]]:
-    """Return which of ten splits, created a second apart, are polled until the prior says that some may be done."""
+def first_polls(budget: Budget, splits: int = 10) -> list[tuple[str, float]]:
+    """Return which of the splits, created within ten seconds, are polled until the prior says that some may be done."""
     plan = build()
-    for number in range(10):
-        plan.add(str(number), since=float(number), credits_used=180)
+    for number in range(splits):
+        plan.add(str(number), since=10.0 * number / splits, credits_used=180)
     polls, now = list[tuple[str, float]](), 9.0
     while now < 26:
         entry = plan.best(now, budget)
         if entry is None:
+            assert plan.next_due() > now
             now = plan.next_due()
             continue
         polls.append((entry.split_id, now))
         plan.note_polling(entry)
+        assert plan.best(now, budget) is None
         plan.note_running(entry.split_id, polled_at=now)
     return polls
 
 
-def test_with_nothing_known_the_oldest_goes_ahead_at_ages_that_double() -> None:
-    polls = polls_of_ten(Budget(limit=60, per=60.0, free=lambda within: 20 + within))
+@pytest.mark.parametrize("splits", [10, MANY])
+def test_with_nothing_known_the_oldest_goes_ahead_at_ages_that_double(splits: int) -> None:
+    polls = first_polls(Budget(limit=60, per=60.0, free=lambda within: 20 + within), splits)
     assert {split for split, _ in polls} == {"0"}
     ages = [age for _, age in polls]
     assert 2 <= len(ages) <= 4
     assert all(later >= 1.9 * earlier for earlier, later in itertools.pairwise(ages))
 
 
-def test_no_split_goes_ahead_while_no_request_is_to_spare() -> None:
-    assert polls_of_ten(SCARCE) == []
+@pytest.mark.parametrize("splits", [10, MANY])
+def test_no_split_goes_ahead_while_no_request_is_to_spare(splits: int) -> None:
+    assert first_polls(SCARCE, splits) == []
+
+
+def test_what_one_of_many_has_shown_makes_all_due_that_are_old_enough() -> None:
+    """All slots of a window were needed to create them: when some are free again, all have long been done."""
+    plan = build()
+    fill(plan, MANY)
+    plan.remove("1-0")  # it failed, and taught nothing
+    now, polls, budget = 60.0, 0, Budget(limit=600, per=60.0)
+    while (entry := plan.best(now, budget)) is not None:
+        plan.note_polling(entry)
+        plan.note_done(entry.split_id, 20.0, polled_at=now)
+        polls += 1
+    assert polls == MANY - 1
 
 
 @pytest.mark.parametrize("count", [FEW, MANY])
