@@ -59,7 +59,7 @@ class Link:
             ConfigurationError: the scheduler is none that can be used.
         """
         async with self._connecting:
-            until = self.clock.monotonic() + self.patience
+            until, is_told = self.clock.monotonic() + self.patience, False
             while not self._is_connected:
                 await self.close()
                 client: Any = Client(  # type: ignore[no-untyped-call]
@@ -83,6 +83,13 @@ class Link:
                         raise
                     if self.clock.monotonic() >= until:
                         raise self._lost() from None
+                    if not is_told:
+                        is_told = True
+                        _log.warning(
+                            "no Dask scheduler at %s; waiting for one, %g s at most",
+                            self.address,
+                            self.patience,
+                        )
                     await self.clock.sleep(_PAUSE)
                 else:
                     self._client = client

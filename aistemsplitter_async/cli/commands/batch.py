@@ -148,7 +148,7 @@ class _Run:
         arguments, terminal = self._arguments, self._terminal
         library = build_library(paths, arguments)
         items = library.items(await library.search(), self._note_unusable)
-        async with handed_out(arguments, items) as outcomes:
+        async with handed_out(arguments, items, terminal) as outcomes:
             terminal.on_first_signal = lambda: self._drain_cluster(outcomes)
             async for outcome in outcomes:
                 self._print_outcome(outcome)

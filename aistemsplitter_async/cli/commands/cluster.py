@@ -10,15 +10,18 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from aistemsplitter_async._loading import load
+from aistemsplitter_async._logs.records import ROOT
 from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.connect import read_key
 from aistemsplitter_async.cli.failures import UsageError
 from aistemsplitter_async.cli.places import spell
+from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, JOURNAL_VARIABLE, KEY_AGE, SHARED_VARIABLE
 from aistemsplitter_async.distributed.library import ClusterBatch, DaskLibrary
 
 _LOCAL: Final = re.compile(r"local:([1-9]\d{0,2})")
 _ADDRESS: Final = re.compile(r"[a-z]+://\S+")
+_BATCH: Final = f"{ROOT}.batch"
 _LOGGERS: Final = ("distributed", "distributed.client", "tornado.application")  # that Dask gives handlers of their own
 
 
@@ -38,8 +41,20 @@ def find_problem(arguments: Batching) -> str | None:
     return None
 
 
+class _Warnings(logging.Handler):
+    """Says what a run waits for, unless the log is shown anyway."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        super().__init__(logging.WARNING)
+        self._terminal = terminal
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger(record.name).isEnabledFor(logging.INFO):
+            self._terminal.say(record.getMessage())
+
+
 @asynccontextmanager
-async def handed_out(arguments: Batching, items: Any) -> AsyncIterator[ClusterBatch]:
+async def handed_out(arguments: Batching, items: Any, terminal: Terminal) -> AsyncIterator[ClusterBatch]:
     """Yield the running batch on the cluster that `--on` names.
 
     Raises:
@@ -80,11 +95,16 @@ async def handed_out(arguments: Batching, items: Any) -> AsyncIterator[ClusterBa
         JOURNAL_VARIABLE: library["journal"],
         SHARED_VARIABLE: common.shared or os.environ.get(SHARED_VARIABLE) or "host",  # one key, several processes
     }
-    async with (
-        _started(arguments.on or "", environment) as address,
-        DaskLibrary(address, **library).run(items, into=arguments.into, **options) as outcomes,
-    ):
-        yield outcomes
+    logger, warnings = logging.getLogger(_BATCH), _Warnings(terminal)
+    logger.addHandler(warnings)
+    try:
+        async with (
+            _started(arguments.on or "", environment) as address,
+            DaskLibrary(address, **library).run(items, into=arguments.into, **options) as outcomes,
+        ):
+            yield outcomes
+    finally:
+        logger.removeHandler(warnings)
 
 
 @asynccontextmanager

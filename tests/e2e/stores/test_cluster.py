@@ -36,12 +36,14 @@ def test_a_lost_scheduler_ends_the_command_with_75(
     (tmp_path / "song.wav").write_bytes(b"sound")
     monkeypatch.setenv("AISTEMSPLITTER_API_KEY", "ast_key")
     monkeypatch.setenv("AISTEMSPLITTER_JOURNAL", postgres_dsn)
-    monkeypatch.setattr(link, "_CONNECT", 0.2)
-    monkeypatch.setitem(DaskLibrary.__init__.__kwdefaults__ or {}, "patience", 0.0)
+    monkeypatch.setattr(link, "_CONNECT", 0.05)
+    monkeypatch.setattr(link, "_PAUSE", 0.05)
+    monkeypatch.setitem(DaskLibrary.__init__.__kwdefaults__ or {}, "patience", 0.2)
     words = ["batch", str(tmp_path), "--into", str(tmp_path / "stems")]
     assert run_app([*words, "--on", "tcp://127.0.0.1:1"]) == 75
-    (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: there is no Dask scheduler at tcp://127.0.0.1:1, for 0 s now; start it")
+    waiting, line = capfd.readouterr().err.splitlines()
+    assert waiting == "no Dask scheduler at tcp://127.0.0.1:1; waiting for one, 0.2 s at most"
+    assert line.startswith("error: there is no Dask scheduler at tcp://127.0.0.1:1, for 0.2 s now; start it")
     assert "--base-url" not in line
 
 
