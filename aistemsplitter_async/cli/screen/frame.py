@@ -57,7 +57,7 @@ def draw(frame: Frame, width: int) -> RenderableType:
     lines: list[RenderableType] = [_draw_title(frame, width)] if frame.title else []
     lines += [_line(fact, "dim") for fact in frame.facts]
     lines += [_draw_rows(frame.rows[:_MAX_ROWS], width)] if frame.rows else []
-    lines += [_line(notice, "yellow") for notice in frame.notices]
+    lines += [_line(notice, "yellow", wraps=True) for notice in frame.notices]
     return Group(*lines)
 
 
@@ -86,7 +86,7 @@ def _draw_rows(rows: Sequence[Row], width: int) -> Table:
     return table
 
 
-def _line(text: str, style: str = "") -> Text:
+def _line(text: str, style: str = "", *, wraps: bool = False) -> Text:
     from rich.text import Text  # noqa: PLC0415
 
-    return Text(show(text), style=style, no_wrap=True, overflow="ellipsis")
+    return Text(show(text), style=style, no_wrap=not wraps, overflow="fold" if wraps else "ellipsis")

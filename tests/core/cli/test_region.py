@@ -13,7 +13,7 @@ from rich.console import Console
 from aistemsplitter_async import BatchProgress, GateSnapshot
 from aistemsplitter_async.cli.library import Survey
 from aistemsplitter_async.cli.screen.batch_view import BatchView
-from aistemsplitter_async.cli.screen.frame import draw
+from aistemsplitter_async.cli.screen.frame import Frame, Row, draw
 from aistemsplitter_async.cli.screen.region import Region
 
 
@@ -21,6 +21,16 @@ def make_region(width: int = 40, height: int = 10) -> tuple[Region, Console, io.
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=True, width=width, height=height, color_system=None)
     return Region(console), console, screen
+
+
+def test_the_reason_why_everything_is_held_up_is_shown_whole() -> None:
+    region, console, screen = make_region()
+    reason = "the journal cannot be reached: connection to server at 127.0.0.1, port 5432 failed: Connection refused"
+    frame = Frame(rows=[Row("a song with a long name.mp3", "splitting for a long time")], notices=[reason])
+    region.draw(draw(frame, console.width))
+    _, *lines = screen.getvalue().splitlines()
+    assert " ".join(line.strip() for line in lines) == reason
+    assert len(lines) == 3
 
 
 def test_what_is_written_above_stays_and_the_lines_are_back_in_the_same_write() -> None:
