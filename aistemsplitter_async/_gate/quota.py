@@ -146,7 +146,8 @@ class Quota:
         if self._others:
             slots.insert(0, (now - self._others_until + self.per, self._others))
         slots += [(0.0, self.in_flight)] * bool(self.in_flight)
-        return QuotaMemory(requests=self.requests, per=self.per, slots=tuple(slots), named=now - self.named_at)
+        named = 0.0 if self.declared else now - self.named_at
+        return QuotaMemory(requests=self.requests, per=self.per, slots=tuple(slots), named=named)
 
     def fill(self, count: int, now: float) -> None:
         """Count all occupied slots and `count` more as if their replies came now, as far as there are so many."""

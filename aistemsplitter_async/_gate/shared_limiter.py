@@ -16,6 +16,7 @@ from aistemsplitter_async._gate.quotas import Quotas
 from aistemsplitter_async._gate.window import BucketWindow, CountingWindow
 from aistemsplitter_async.config import RateLimit, RetryPolicy
 
+_MOST_IN_FLIGHT = 1_000_000  # a text that says more is none
 Declared = tuple[
     Any, ...
 ]  # a `RateLimit` as plain JSON: requests, per, policy, then per and requests of each further one
@@ -71,7 +72,9 @@ class SharedLimiter(Limiter):
     def _check(self) -> None:
         """Raise `ValueError` if no limiter can be so."""
         counts = (self.believed or 1, self._ceiling or 1, *(self._named or (1,)), self.per, self._paced_for)
-        if min(counts) <= 0 or self.per != self._counted.per or self._counted.requests < 1 or self.in_flight < 0:
+        if min(counts) <= 0 or self.per != self._counted.per or self._counted.requests < 1:
+            raise ValueError(counts)
+        if not 0 <= self.in_flight <= _MOST_IN_FLIGHT:
             raise ValueError(counts)
 
     def shift(self, seconds: float) -> None:

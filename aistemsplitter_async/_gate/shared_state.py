@@ -12,9 +12,10 @@ next text and the reply; whoever swaps first is right, and the others step again
   granted and never arrived are given back, since the holder does not name them.
 - A slot that is over and that nobody knows (its holder was thought dead, or the store was emptied) occupies once more:
   too careful, never too free. One that is held and not known is taken again.
-- If the store was emptied, what a process saw last is said again: by the first that comes, or later if a process that
-  knew nothing came first; then the slots of both count. A text that cannot be read counts as none, but then the window
-  counts as full once: better than an error, which would stand until somebody deletes the text.
+- If the store was emptied, or has an older text again, each process says what it saw last, and what is newer than all
+  that is known counts, too; of a bucket, the lower level.
+- A text that cannot be read counts as none, but then the window counts as full once: better than an error, which would
+  stand until somebody deletes the text.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import attrs
 
 from aistemsplitter_async._gate.lanes import Lane, Order, Rank, Turns
 from aistemsplitter_async._gate.line import Line
+from aistemsplitter_async._gate.memory import GateMemory
 from aistemsplitter_async._gate.rate_headers import RateAdvice
 from aistemsplitter_async._gate.shared_limiter import SharedLimiter, strictest
 from aistemsplitter_async._gate.shared_text import TICKS, Holder, Kept, UnreadableTextError, lineage_of
@@ -37,7 +39,7 @@ from aistemsplitter_async.config import RateLimit, RetryPolicy
 _NEWS_WAIT: Final = 0.5  # s
 _RENEWED: Final = 2 / 3  # of a lease that must be left, or it is renewed
 _LINEAGES: Final = 2**48  # to draw from
-_MOST_LINEAGES: Final = 4  # that are remembered
+_MOST_LINEAGES: Final = 8  # that are remembered
 _BULK: Final = Order(Lane.BULK, Rank.CREATE)
 
 
@@ -151,12 +153,12 @@ def step(
     Raises:
         StoreUnavailableError: the text is of a newer version.
     """
-    kept, now = _read(stored, ask, retry, random)
+    kept, was_at, now = _read(stored, ask, retry, random)
     limiter, holders = kept.limiter, kept.holders
     changes, interactive_at = limiter.changes, kept.interactive_at
     _reap(kept, now)
     if ask.last is not None:
-        _recall(kept, ask.last, now, retry)
+        _recall(kept, was_at, ask.last, now, retry=retry, random=random)
     mine = holders.get(ask.me)
     if mine is None:
         mine = holders[ask.me] = Holder(-math.inf, ask.declared, ask.told)
@@ -195,8 +197,8 @@ def _can_wait(limiter: SharedLimiter, now: float) -> bool:
     return 2 * limiter.in_flight < limiter.at_once or now < limiter.free_at(now) < math.inf
 
 
-def _read(stored: Stored, ask: Ask, retry: RetryPolicy, random: Callable[[], float]) -> tuple[Kept, float]:
-    """Return what is kept, and the present time."""
+def _read(stored: Stored, ask: Ask, retry: RetryPolicy, random: Callable[[], float]) -> tuple[Kept, float, float]:
+    """Return what is kept, when it was changed last, and the present time."""
     text = stored.text if stored.text is not None else ask.last
     now = math.floor(stored.now * TICKS) / TICKS
     kept = None
@@ -204,6 +206,8 @@ def _read(stored: Stored, ask: Ask, retry: RetryPolicy, random: Callable[[], flo
     if text is not None:
         try:
             kept = Kept.load(text, retry)
+            if stored.text is None:
+                _branch(kept, kept.at, random)
         except UnreadableTextError:
             is_lost = True
     if kept is None:
@@ -212,23 +216,45 @@ def _read(stored: Stored, ask: Ask, retry: RetryPolicy, random: Callable[[], flo
     if is_lost:
         kept.at, kept.ahead, kept.interactive_at, kept.holders = now, 0.0, -math.inf, {}
         kept.limiter.restart(now)
-    now += kept.ahead
+    now, was_at = now + kept.ahead, kept.at
     if now < kept.at:
         kept.ahead += kept.at - now
         now = kept.at
     kept.at = now
-    return kept, now
+    return kept, was_at, now
 
 
-def _recall(kept: Kept, last: str, now: float, retry: RetryPolicy) -> None:
-    """Add what `last` knows of the limit if its lineage was lost: the store was emptied, and others came first."""
-    if lineage_of(last) in (kept.lineage, *kept.recalled):
+def _branch(kept: Kept, at: float, random: Callable[[], float]) -> None:
+    """Begin a new lineage: others may remember later texts of the old one than that of `at`."""
+    kept.recalled[kept.lineage] = at
+    kept.lineage = math.floor(random() * _LINEAGES)
+
+
+def _recall(
+    kept: Kept, was_at: float, last: str, now: float, *, retry: RetryPolicy, random: Callable[[], float]
+) -> None:
+    """Add what `last` knows of the limit and the store, whose text was of `was_at`, does not."""
+    lineage, at = lineage_of(last)
+    known = {**kept.recalled, kept.lineage: was_at}
+    if at <= known.get(lineage, -math.inf):
         return
     with suppress(UnreadableTextError):
         lost = Kept.load(last, retry)
+        if lineage == kept.lineage:
+            _branch(kept, was_at, random)
         then = max(lost.at, now - kept.ahead + lost.ahead)  # if the clock was set back, no time seems to have passed
-        kept.limiter.recall(lost.limiter.export(then), now)
-        kept.recalled = [*kept.recalled[1 - _MOST_LINEAGES :], lost.lineage]
+        since = max((known[one] for one in (lineage, *lost.recalled) if one in known), default=-math.inf)
+        kept.limiter.recall(_newer(lost.limiter.export(then), then - since), now)
+        for one, until in (*lost.recalled.items(), (lineage, at)):
+            kept.recalled[one] = max(until, kept.recalled.pop(one, -math.inf))
+        while len(kept.recalled) > _MOST_LINEAGES:
+            del kept.recalled[next(iter(kept.recalled))]
+
+
+def _newer(memory: GateMemory, age: float) -> GateMemory:
+    """Return what is remembered without the slots whose replies came longer than `age` seconds ago."""
+    further = [attrs.evolve(one, slots=tuple(slot for slot in one.slots if slot[0] < age)) for one in memory.further]
+    return attrs.evolve(memory, ages=tuple(one for one in memory.ages if one < age), further=tuple(further))
 
 
 def _reap(kept: Kept, now: float) -> None:

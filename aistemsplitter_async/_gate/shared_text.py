@@ -67,7 +67,7 @@ class Kept:
         at: when it was last changed.
         ahead: seconds to add to the store's clock, because it was set back.
         interactive_at: when an interactive call last came to any process.
-        recalled: lineages of lost texts whose limiters it has heard of.
+        recalled: lineages of lost texts, and until when (`at`) it has heard of each.
     """
 
     lineage: int
@@ -77,7 +77,7 @@ class Kept:
     limiter: SharedLimiter
     turns: Turns
     holders: dict[str, Holder]
-    recalled: list[int] = attrs.field(factory=list[int])
+    recalled: dict[int, float] = attrs.field(factory=dict[int, float])
 
     def dump(self) -> str:
         """Return the text."""
@@ -100,7 +100,7 @@ class Kept:
         turns = [number for order, grants in self.turns.in_a_row.items() for number in (*order, grants)]
         declared = [*map(dump_limit, limits)]
         times = [self.at, self.ahead, interactive_at]
-        whole = [FORMAT, self.lineage, *times, self.limiter.dump(), turns, declared, holders, self.recalled]
+        whole = [FORMAT, self.lineage, *times, self.limiter.dump(), turns, declared, holders, [*self.recalled.items()]]
         return json.dumps(whole, separators=(",", ":"))
 
     @classmethod
@@ -155,13 +155,14 @@ class Kept:
             limiter=SharedLimiter.load(limiter, retry),
             turns=Turns(in_a_row),
             holders=parsed,
-            recalled=[*map(int, recalled)],
+            recalled={int(lost): float(until) for lost, until in recalled},
         )
 
 
-def lineage_of(text: str) -> int:
-    """Return the lineage of a text that `dump` returned, without parsing it."""
-    return int(text.split(",", 2)[1])
+def lineage_of(text: str) -> tuple[int, float]:
+    """Return the lineage of a text that `dump` returned, and when it was last changed, without parsing it."""
+    _, lineage, at, _ = text.split(",", 3)
+    return int(lineage), float(at)
 
 
 def _dump_ticket(ticket: Ticket | None, base: float) -> list[int]:

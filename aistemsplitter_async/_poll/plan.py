@@ -21,7 +21,7 @@ Times are monotonic seconds, passed in.
 from __future__ import annotations
 
 import math
-from collections import deque
+from collections import OrderedDict, deque
 from itertools import count, islice
 
 from aistemsplitter_async._gate.budget import Budget
@@ -53,7 +53,7 @@ class PollPlan:
         self._policy = policy
         self._random = random
         self.model = ProcessingModel(policy.typical)
-        self._entries: dict[str, PlanEntry] = {}
+        self._entries = OrderedDict[str, PlanEntry]()  # a dict looks for its first one behind all that were removed
         self._agendas = (Agenda[PlanEntry](), Agenda[PlanEntry]())  # one per lane; used while there are many splits
         self._order = count()
         self._rotation = deque[PlanEntry]()  # the order in which entries are rescheduled
@@ -301,7 +301,8 @@ class PollPlan:
             return None
         due = self._ahead_due(pathfinder)
         if due <= now and budget.available(0.0) < 1:
-            due = now + budget.per / (budget.limit or 1)  # another slot may be free then, and no call that wants it
+            # A slot may be free then that no call wants; without calls that wait, nothing else asks.
+            due = now + max(self._policy.first, budget.per / (budget.limit or 1))
         if due > now:
             self._ahead_at = due
             return None

@@ -134,7 +134,7 @@ class Patience:
         now = self._clock.monotonic()
         left = self._probe_at - now
         soon = f"trying again in {math.ceil(left)} s" if left > 0 else "trying again"
-        return f"paused for {_in_words(now - self._since)}, {soon}: {self.outage}"  # a long reason is cut at its end
+        return f"paused for {_in_words(now - self._since)}, {soon}: {self.outage}"
 
     async def retry_through_outage(self, attempt: Callable[[], Awaitable[T]], *, suspect: bool = False) -> T:
         """Return the result of `attempt`, which is repeated until an outage is over.

@@ -14,6 +14,7 @@ from aistemsplitter_async._logs.records import ROOT
 from aistemsplitter_async.cli.batch_options import Batching
 from aistemsplitter_async.cli.connect import read_key
 from aistemsplitter_async.cli.failures import UsageError
+from aistemsplitter_async.cli.logs import TerminalHandler
 from aistemsplitter_async.cli.places import spell
 from aistemsplitter_async.cli.screen.terminal import Terminal
 from aistemsplitter_async.config import API_KEY_VARIABLE, BASE_URL_VARIABLE, JOURNAL_VARIABLE, KEY_AGE, SHARED_VARIABLE
@@ -49,7 +50,7 @@ class _Warnings(logging.Handler):
         self._terminal = terminal
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not logging.getLogger(record.name).isEnabledFor(logging.INFO):
+        if not any(isinstance(one, TerminalHandler) for one in logging.getLogger(ROOT).handlers):
             self._terminal.say(record.getMessage())
 
 

@@ -287,6 +287,73 @@ def test_a_newcomer_to_an_emptied_store_hears_what_the_others_remember(behind: f
     assert world.given(one, 1, last=world.text) == 1
 
 
+@pytest.mark.parametrize("first", ["newcomer", "idle", "an older text"])
+def test_what_was_seen_last_counts_whoever_tells_of_something_older_before(first: str) -> None:
+    """The server that counts along fails the test if more than the limit is let through."""
+    world = World(60)
+    idle, busy, newcomer = world.processes
+    early = use(world, idle, 1)
+    late = use(world, busy, 59)
+    world.text = None
+    if first == "newcomer":
+        assert world.given(newcomer, 0) == 0
+    if first == "an older text":  # a replica that was behind
+        world.text = early
+    else:
+        world.ask(idle, 0, last=early)
+    assert use(world, busy, 60, last=late) != late
+    assert len(world.arrived) == 60
+    world.now += PER
+    assert world.given(busy, 1, last=world.text) == 1
+
+
+def test_what_is_remembered_twice_of_a_day_counts_once() -> None:
+    per_day = RateLimit(100, PER, further=(RateLimit(1000, 86_400.0),))
+    world = World(100, 4, declared=per_day)
+    busy, sleeper, *newcomers = world.processes
+    last: str | None = None
+    for _ in range(6):
+        last = use(world, busy, 100, last=last)
+        world.now += PER + 5.0
+    world.ask(sleeper, 0)
+    dream = world.text
+    for newcomer in newcomers:  # the store is emptied twice
+        world.text = None
+        world.ask(newcomer, 0)
+        world.ask(busy, 0, last=last)
+        last = world.text
+        world.now += 600.0
+    world.ask(sleeper, 0, last=dream)
+    assert world.given(busy, 1, last=last) == 1  # 600 of 1000 are used
+
+
+def test_a_newcomer_that_did_not_declare_a_limit_is_held_to_it() -> None:
+    world = World(60, 2, declared=RateLimit(60, PER, further=(RateLimit(100, 3600.0),)))
+    old, newcomer = world.processes
+    newcomer.limit = RateLimit(60, PER)
+    world.ask(old, 0)
+    world.now += 7200.0
+    last = world.text
+    for _ in range(2):
+        last = use(world, old, 50, last=last)
+        world.now += PER + 5.0
+    world.text = None
+    world.ask(newcomer, 0)
+    world.ask(old, 0, last=last)
+    assert world.given(newcomer, 1) == 0
+
+
+def use(world: World, one: Process, requests: int, last: str | None = None) -> str | None:
+    """Send so many requests, or as many as there are slots for, and return the text that the process saw last."""
+    while requests and (given := world.given(one, requests, last=last)):
+        world.send(one)
+        world.hear(one)
+        requests -= given
+        last = world.text
+    world.ask(one, 0, last=last)
+    return world.text
+
+
 def test_an_answer_that_was_lost_is_heard_once() -> None:
     world = World(4)
     one = world.processes[0]
