@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from difflib import get_close_matches
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -10,6 +11,7 @@ from urllib.parse import quote
 import attrs
 
 from aistemsplitter_async._databases.address import Address, parse_address, redact as redact_secrets
+from aistemsplitter_async._plain import printable_text
 from aistemsplitter_async.config import Secret
 from aistemsplitter_async.errors import ConfigurationError
 
@@ -88,6 +90,9 @@ def parse_dsn(url: object, *, name: str = "the database") -> PostgresURL:
         raise ConfigurationError(
             f"{name}: a schema is up to 63 of a-z, 0-9 and _, and begins with neither a digit nor pg_; not {schema!r}"
         )
+    for option, _ in address.options:
+        if option != "schema" and get_close_matches(option, ["schema"]):  # libpq would only say that it knows it not
+            raise ConfigurationError(f"{name}: there is no option {printable_text(option)}; do you mean schema?")
     secrets = [address.password, *(address.option(one) or "" for one in _SECRETS)]
     return PostgresURL(
         Secret(_for_libpq(address)),

@@ -30,6 +30,7 @@ from aistemsplitter_async.cli.report.request_log import RequestLog
 from aistemsplitter_async.cli.report.waveforms import Waveforms
 from aistemsplitter_async.cli.results import Result, build_result, print_json
 from aistemsplitter_async.cli.screen.batch_view import BatchView
+from aistemsplitter_async.cli.screen.cluster_view import ClusterView
 from aistemsplitter_async.cli.screen.live import shown
 from aistemsplitter_async.cli.screen.render import (
     charged,
@@ -143,15 +144,18 @@ class _Run:
 
     async def hand_out(self, paths: Sequence[str]) -> None:
         """Split every track on a cluster, and print the results and a summary."""
-        from aistemsplitter_async.cli.commands.cluster import handed_out  # noqa: PLC0415  # Dask, for this alone
+        from aistemsplitter_async.cli.commands.cluster import describe_start, handed_out  # noqa: PLC0415  # Dask
 
         arguments, terminal = self._arguments, self._terminal
         library = build_library(paths, arguments)
         items = library.items(await library.search(), self._note_unusable)
-        async with handed_out(arguments, items, terminal) as outcomes:
+        view = ClusterView(describe_start(arguments.on or ""), now=time.monotonic)
+        async with shown(view, terminal), handed_out(arguments, items, terminal) as outcomes:
+            view.taken = lambda: outcomes.taken
             terminal.on_first_signal = lambda: self._drain_cluster(outcomes)
             async for outcome in outcomes:
                 self._print_outcome(outcome)
+                view.ended, view.failed = view.ended + 1, self._counts["failed"]
             terminal.on_first_signal = None
             report = await outcomes.report()
         await self._print_summary(report, None)
@@ -160,7 +164,7 @@ class _Run:
         self.is_draining = True
         outcomes.drain()
         self._terminal.say(
-            "stopping: the workers finish what is paid for; Ctrl-C again stops at once, and nothing is lost either"
+            "stopping: the workers finish what is paid for; Ctrl-C again stops in seconds, and nothing is lost either"
         )
 
     def _build_batch(self, client: AsyncAIStemSplitter, items: AsyncIterable[BatchItem]) -> Batch:

@@ -42,6 +42,12 @@ def find_problem(arguments: Batching) -> str | None:
     return None
 
 
+def describe_start(on: str) -> str:
+    """Return what is done first on the cluster that `--on` names."""
+    local = _LOCAL.fullmatch(on)
+    return f"connecting to {on}" if local is None else f"starting {local[1]} worker{'s' * (local[1] != '1')}"
+
+
 class _Warnings(logging.Handler):
     """Says what a run waits for, unless the log is shown anyway."""
 

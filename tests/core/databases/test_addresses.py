@@ -51,6 +51,15 @@ def test_a_password_is_written_so_that_all_drivers_read_the_same(password: str) 
     assert redis.parse_redis_url("unix:///run/a%23b#c.sock").url.reveal() == "unix:///run/a%23b%23c.sock"
 
 
+def test_no_option_of_libpq_is_taken_for_a_mistyped_one() -> None:
+    known = [option.keyword.decode() for option in pytest.importorskip("psycopg").pq.Conninfo.get_defaults()]
+    assert len(known) > 30
+    for option in known:
+        postgres.parse_dsn(f"postgresql://db.example/x?{option}=1")
+    with pytest.raises(ConfigurationError, match="no option scema; do you mean schema"):
+        postgres.parse_dsn("postgresql://db.example/x?scema=key1")
+
+
 @pytest.mark.parametrize("option", ["sslpassword", "oauth_client_secret", "scram_client_key"])
 def test_an_option_that_is_a_secret_is_not_shown(option: str) -> None:
     url = postgres.parse_dsn(f"postgresql://db.example/x?sslmode=require&{option}=s3cret")
@@ -70,6 +79,7 @@ def test_an_option_that_is_a_secret_is_not_shown(option: str) -> None:
         "postgresql://me:secret@db.example/x?schema=pg_x",
         "postgresql://me:secret@db.example/x?schema=Upper",
         "postgresql://me:secret@db.example/x?schema",
+        "postgresql://me:secret@db.example/x?scema=x",
         "mysql://me:secret@db.example/x",
         "redis://me:secret@db.example/name",
         "redis://me:secret@db.example/0?socket_timeout=60",
