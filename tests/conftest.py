@@ -12,7 +12,7 @@ pytest.register_assert_rewrite("tests.io.fakes", "tests.e2e.harness")  # their f
 
 # A loaded machine is not a reason to fail: how long an example took says nothing about what it proves.
 settings.register_profile("shared machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("sample", settings.get_profile("shared machine"), max_examples=15)
+settings.register_profile("sample", settings.get_profile("shared machine"), max_examples=10)
 settings.load_profile("shared machine")
 
 _FEW = 2  # variants of one test, which all run in a sample
@@ -51,7 +51,7 @@ def take_sample(config: pytest.Config, items: list[pytest.Item]) -> None:
     variants, met = Counter(tests), Counter[str]()
     kept, left_out = list[pytest.Item](), list[pytest.Item]()
     for item, test in zip(items, tests, strict=True):
-        is_kept = variants[test] <= _FEW or met[test] % 5 == 0
+        is_kept = variants[test] <= _FEW or met[test] % 8 == 0
         (kept if is_kept else left_out).append(item)
         met[test] += 1
     config.hook.pytest_deselected(items=left_out)

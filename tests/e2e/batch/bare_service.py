@@ -29,6 +29,7 @@ class BareService:
         sent: bytes of stems that left it, by their paths.
         processing: seconds until a split is done.
         held: whether no split is done until this is unset.
+        connections: how many there have been.
     """
 
     base_url: str
@@ -40,6 +41,7 @@ class BareService:
     sent: Counter[str] = attrs.field(factory=Counter)
     processing: float = 0.0
     held: bool = False
+    connections: int = 0
     _splits: dict[str, str] = attrs.field(factory=dict)
     _done_at: dict[str, float] = attrs.field(factory=dict)
 
@@ -87,6 +89,7 @@ class BareService:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer the requests of one connection."""
+        self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 first, *lines = head.decode().strip().split("\r\n")
