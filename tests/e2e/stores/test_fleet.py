@@ -155,8 +155,10 @@ async def test_processes_that_are_killed_or_stopped_lose_nothing_and_pay_nothing
             await asyncio.sleep(0.01)
         killed.send_signal(signal.SIGKILL)
         stopped.send_signal(signal.SIGSTOP)
-        outcomes, report = await work(sandbox, music, into=tmp_path / "out", journal=postgres_dsn)
+        working = asyncio.create_task(work(sandbox, music, into=tmp_path / "out", journal=postgres_dsn))
+        await asyncio.wait([working], timeout=5.0)  # a stem that the stopped one was writing is locked until it goes on
         stopped.send_signal(signal.SIGCONT)
+        outcomes, report = await working
         out, _ = await stopped.communicate()
         assert (stopped.returncode, await killed.wait()) == (0, -signal.SIGKILL)
         assert out.endswith(b" 0\n")
