@@ -63,7 +63,8 @@ class Kept:
     """The text, parsed.
 
     Attributes:
-        lineage: a number drawn when it began from nothing; texts that follow one another have the same.
+        lineage: a number drawn when it began, from nothing or from a text that others have a later one of; the texts
+            that follow have the same.
         at: when it was last changed.
         ahead: seconds to add to the store's clock, because it was set back.
         interactive_at: when an interactive call last came to any process.
